@@ -1,0 +1,3 @@
+//! zcnic, a vhost-user network card for testing zero-copy receive.
+
+fn main() {}

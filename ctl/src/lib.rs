@@ -1,0 +1,1 @@
+//! The control protocol of zcnic and its client.

@@ -1,0 +1,1 @@
+//! A driver in Rust that drives the device through real rings, for tests.

@@ -1,0 +1,1 @@
+//! The NIC itself: steering, split, offloads and queues, without IO.

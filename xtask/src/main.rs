@@ -1,0 +1,3 @@
+//! Set-up, build, boot and test.
+
+fn main() {}
