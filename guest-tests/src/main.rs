@@ -1,3 +1,43 @@
-//! What runs inside the guest: init, zero-copy receive scenarios, selftest runner.
+//! `zcnic-guest`: everything that runs inside the guest, in one static binary.
 
-fn main() {}
+use std::{ffi::OsString, path::Path, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "zcnic-guest",
+    version,
+    about = "What runs inside a zcnic guest"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// One variant per module that has a command line.
+#[derive(Subcommand)]
+enum Command {}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse_from(command_line());
+    let result: anyhow::Result<ExitCode> = match cli.command {};
+    result.unwrap_or_else(|error| {
+        eprintln!("zcnic-guest: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// The kernel starts init with arguments of its own choosing (whatever it did not understand on its
+/// command line), so as init they are not ours to parse.
+fn command_line() -> Vec<OsString> {
+    let given: Vec<OsString> = std::env::args_os().collect();
+    let named_init = given
+        .first()
+        .is_some_and(|name| Path::new(name).ends_with("init"));
+    if std::process::id() == 1 || named_init {
+        vec!["zcnic-guest".into(), "init".into()]
+    } else {
+        given
+    }
+}
