@@ -1,3 +1,43 @@
-//! Set-up, build, boot and test.
+//! `cargo xtask`: set up, build, boot and test zcnic. One file per command; the rest are the parts
+//! that commands share.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod cache;
+mod cargo_tests;
+mod report;
+mod step;
+mod test;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about,
+    max_term_width = 100
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// One variant per command; each module has `Args` and `run(Args) -> Result<ExitCode>`.
+#[derive(Subcommand)]
+enum Command {
+    Test(test::Args),
+}
+
+fn main() -> ExitCode {
+    let result: Result<ExitCode> = match Cli::parse().command {
+        Command::Test(args) => test::run(&args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,141 @@
+//! The tests that need no guest: `cargo test` over the workspace, its output read back as cases.
+
+use std::{
+    env,
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::report::{Case, Outcome, Report};
+
+/// Runs `cargo test --workspace`, passing its output on, and adds a case per test to `report`.
+///
+/// libtest's stable output has a line `test NAME ... ok` per test and the name of the test binary
+/// before each batch; the text between is shown but not kept.
+pub(crate) fn run(filter: Option<&str>, report: &mut Report) -> Result<()> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["test", "--workspace", "--no-fail-fast"]);
+    if let Some(filter) = filter {
+        command.arg(filter);
+    }
+    // Cargo names the test binary on standard error; the shell puts both streams in order.
+    let mut child = Command::new("sh")
+        .args(["-c", r#"exec "$@" 2>&1"#, "sh"])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot run cargo test")?;
+    let stdout = child.stdout.take().context("cargo test has no output")?;
+
+    let start = Instant::now();
+    let mut reader = Reader::default();
+    for line in BufReader::new(stdout).lines() {
+        let line = line?;
+        println!("{line}");
+        reader.line(&line);
+    }
+    let status = child.wait()?;
+    let failed = reader
+        .cases
+        .iter()
+        .any(|case| case.outcome == Outcome::Fail);
+    if !status.success() && !failed {
+        bail!("cargo test ended with {status} without a failed test (does everything build?)");
+    }
+    eprintln!("{:6.1}s  cargo test", start.elapsed().as_secs_f64());
+    report.cases.append(&mut reader.cases);
+    Ok(())
+}
+
+/// Turns libtest's output into cases.
+#[derive(Default)]
+struct Reader {
+    binary: String,
+    cases: Vec<Case>,
+}
+
+impl Reader {
+    fn line(&mut self, line: &str) {
+        let line = line.trim();
+        if let Some(rest) = line.strip_prefix("Running ") {
+            // "Running unittests src/lib.rs (target/debug/deps/zcnic_device-0123456789abcdef)"
+            let file = rest
+                .rsplit(['/', '('])
+                .next()
+                .unwrap_or(rest)
+                .trim_end_matches(')');
+            self.binary = file
+                .rsplit_once('-')
+                .map_or(file, |(name, _)| name)
+                .to_owned();
+        } else if let Some(name) = line.strip_prefix("Doc-tests ") {
+            self.binary = format!("{name} (doc)");
+        } else if let Some(rest) = line.strip_prefix("test ")
+            && let Some((name, verdict)) = rest.rsplit_once(" ... ")
+        {
+            let outcome = match verdict {
+                "ok" => Outcome::Pass,
+                "FAILED" => Outcome::Fail,
+                _ if verdict.starts_with("ignored") => Outcome::Skip,
+                _ => return,
+            };
+            let detail = if outcome == Outcome::Pass {
+                ""
+            } else {
+                verdict
+            };
+            self.cases.push(Case {
+                name: format!("{}::{name}", self.binary),
+                outcome,
+                seconds: 0.0,
+                detail: detail.to_owned(),
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libtest_output_becomes_cases() {
+        let mut reader = Reader::default();
+        for line in [
+            "     Running unittests src/lib.rs (target/debug/deps/zcnic_device-0123456789abcdef)",
+            "running 3 tests",
+            "test rss::published_vectors ... ok",
+            "test parse::vlan ... FAILED",
+            "test slow ... ignored, takes an hour",
+            "   Doc-tests zcnic_device",
+            "test device/src/lib.rs - memory (line 5) ... ok",
+            "test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out",
+        ] {
+            reader.line(line);
+        }
+        let found: Vec<_> = reader
+            .cases
+            .iter()
+            .map(|case| (case.name.as_str(), case.outcome))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("zcnic_device::rss::published_vectors", Outcome::Pass),
+                ("zcnic_device::parse::vlan", Outcome::Fail),
+                ("zcnic_device::slow", Outcome::Skip),
+                (
+                    "zcnic_device (doc)::device/src/lib.rs - memory (line 5)",
+                    Outcome::Pass
+                ),
+            ]
+        );
+        assert_eq!(reader.cases[2].detail, "ignored, takes an hour");
+    }
+}

@@ -1,0 +1,138 @@
+//! The `--report FILE` JSON of test commands and their closing line.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+/// The option that every command takes.
+#[derive(clap::Args, Debug)]
+pub(crate) struct ReportArg {
+    /// Write what happened to FILE, as one JSON object
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+}
+
+impl ReportArg {
+    /// Writes `report` to the file if one was asked for.
+    pub(crate) fn write(&self, report: &Value) -> Result<()> {
+        self.report
+            .as_deref()
+            .map_or(Ok(()), |path| write(path, report))
+    }
+}
+
+fn write(path: &Path, report: &Value) -> Result<()> {
+    let text = format!("{report:#}\n");
+    fs::write(path, text).with_context(|| format!("cannot write the report {}", path.display()))
+}
+
+/// How a test case ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Outcome {
+    Pass,
+    Fail,
+    Skip,
+    Xfail,
+}
+
+/// One test case.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Case {
+    /// `file.py:case` or the path of the test.
+    pub(crate) name: String,
+    /// How it ended.
+    pub(crate) outcome: Outcome,
+    /// How long it took; 0 where the harness doesn't say.
+    pub(crate) seconds: f64,
+    /// Why it failed or was skipped; empty otherwise.
+    pub(crate) detail: String,
+}
+
+/// The cases of a run, and further keys for the report (kernel, commit …).
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) cases: Vec<Case>,
+    pub(crate) extra: Map<String, Value>,
+}
+
+impl Report {
+    /// How many cases ended so.
+    pub(crate) fn count(&self, outcome: Outcome) -> usize {
+        self.cases
+            .iter()
+            .filter(|case| case.outcome == outcome)
+            .count()
+    }
+
+    /// The closing line of every test command. An expected failure is neither passed nor failed, so
+    /// it is named only where there is one.
+    pub(crate) fn summary(&self) -> String {
+        let xfail = match self.count(Outcome::Xfail) {
+            0 => String::new(),
+            count => format!("{count} failed as expected\n"),
+        };
+        format!(
+            "{xfail}{} passed, {} failed, {} skipped",
+            self.count(Outcome::Pass),
+            self.count(Outcome::Fail),
+            self.count(Outcome::Skip),
+        )
+    }
+
+    /// The object for `--report`.
+    pub(crate) fn to_json(&self) -> Value {
+        let mut object = self.extra.clone();
+        for (name, outcome) in [
+            ("pass", Outcome::Pass),
+            ("fail", Outcome::Fail),
+            ("skip", Outcome::Skip),
+            ("xfail", Outcome::Xfail),
+        ] {
+            object.insert(name.to_owned(), json!(self.count(outcome)));
+        }
+        object.insert("cases".to_owned(), json!(self.cases));
+        Value::Object(object)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn case(outcome: Outcome) -> Case {
+        Case {
+            name: "a test".to_owned(),
+            outcome,
+            seconds: 0.5,
+            detail: String::new(),
+        }
+    }
+
+    #[test]
+    fn the_report_counts_each_outcome_apart() {
+        use Outcome::{Fail, Pass, Skip, Xfail};
+        let cases = [Pass, Pass, Fail, Skip, Xfail, Xfail].map(case).to_vec();
+        let mut report = Report {
+            cases,
+            ..Report::default()
+        };
+        report.extra.insert("kernel".to_owned(), json!("7.3.4"));
+        assert_eq!(
+            report.summary(),
+            "2 failed as expected\n2 passed, 1 failed, 1 skipped"
+        );
+        let json = report.to_json();
+        assert_eq!(json["pass"], 2);
+        assert_eq!(json["fail"], 1);
+        assert_eq!(json["skip"], 1);
+        assert_eq!(json["xfail"], 2);
+        assert_eq!(json["kernel"], "7.3.4");
+        assert_eq!(json["cases"][4]["outcome"], "xfail");
+    }
+}

@@ -1,0 +1,93 @@
+//! Progress: a line on standard error per step that takes time, and commands whose output only
+//! matters when they fail.
+
+use std::{
+    ffi::OsStr,
+    io::{IsTerminal, Write, stderr},
+    process::{Command, Output, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail};
+
+/// How much of a failed command's output is shown.
+const TAIL_LINES: usize = 30;
+
+/// Runs `work`, announcing it as `what` and then the seconds it took. On a terminal the line is
+/// updated in place; elsewhere there is one line per step, at its end.
+pub(crate) fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let terminal = stderr().is_terminal();
+    if terminal {
+        eprint!("      …  {what}");
+        let _ = stderr().flush();
+    }
+    let start = Instant::now();
+    let result = work();
+    let seconds = start.elapsed().as_secs_f64();
+    let verdict = if result.is_ok() { "" } else { "  FAILED" };
+    let overwrite = if terminal { "\r\x1b[K" } else { "" };
+    eprintln!("{overwrite}{seconds:6.1}s  {what}{verdict}");
+    result
+}
+
+/// Runs `command` to its end and returns what it printed on standard output. If it fails, the error
+/// names it and carries the end of its output.
+pub(crate) fn run(command: &mut Command) -> Result<String> {
+    let output = output(command)?;
+    if !output.status.success() {
+        let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.push_str(&String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "`{}` failed ({})\n{}",
+            describe(command),
+            output.status,
+            tail(&text, TAIL_LINES)
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Runs `command` to its end with standard input closed, whatever its exit status.
+pub(crate) fn output(command: &mut Command) -> Result<Output> {
+    command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot run `{}`", command.get_program().to_string_lossy()))
+}
+
+/// The command as one would type it, for messages.
+pub(crate) fn describe(command: &Command) -> String {
+    let words: Vec<_> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(OsStr::to_string_lossy)
+        .collect();
+    words.join(" ")
+}
+
+/// The last `lines` lines of `text`.
+pub(crate) fn tail(text: &str, lines: usize) -> String {
+    let all: Vec<_> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_command_shows_its_end() {
+        let error = run(Command::new("sh").args(["-c", "seq 100; echo why >&2; exit 3"]));
+        let text = error.unwrap_err().to_string();
+        assert!(
+            text.contains("exit status: 3") && text.ends_with("100\nwhy"),
+            "{text}"
+        );
+        assert!(!text.contains("\n60\n"), "{text}");
+    }
+
+    #[test]
+    fn a_missing_command_is_named() {
+        let error = run(&mut Command::new("/nonexistent/tool")).unwrap_err();
+        assert!(error.to_string().contains("/nonexistent/tool"));
+    }
+}
