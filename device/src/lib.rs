@@ -1,1 +1,7 @@
 //! The NIC itself: steering, split, offloads and queues, without IO.
+
+#![forbid(unsafe_code)]
+
+pub mod abi;
+pub mod checksum;
+pub mod memory;

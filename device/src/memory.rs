@@ -29,7 +29,6 @@ pub trait Mover {
 
     /// Copies `length` bytes from `source` to `target` and adds to `sum` exactly the bytes it stored, so
     /// that the checksum is that of the copy even if the guest rewrites the source meanwhile.
-    #[expect(clippy::too_many_arguments, reason = "two places, a length and the sum")]
     fn copy(
         &self,
         source: &Self::Source,

@@ -1,0 +1,92 @@
+//! What the zcnic driver and the zcnic device say to each other: the mirror of `images/driver/zcnic_abi.h`,
+//! whose meaning docs/abi.md explains. Names are those of the header without `zcnic_`.
+//!
+//! Every struct can be read from and written to any address: fields are little endian unless their type
+//! says otherwise, and no struct has padding. `tests/abi_layout.rs` compiles the header and compares every
+//! size, offset and constant.
+
+mod command;
+mod data;
+mod read;
+mod values;
+
+pub use command::*;
+pub use data::*;
+pub use read::{Invalid, Layout, read_array, read_request, reserved_bits};
+pub use values::*;
+
+/// The version of the ABI that this crate speaks.
+pub const ABI_VERSION: u16 = 1;
+/// "ZCNC" in memory order: the first field of every request, response and event.
+pub const MAGIC: u32 = 0x434e_435a;
+/// The most bytes that one request may have, header included.
+pub const MAX_REQUEST: usize = 65536;
+
+/// Feature words that each side sends in HELLO.
+pub const FEATURE_WORDS: usize = 2;
+/// Feature bit: verdict on received L4 checksums.
+pub const F_RX_CSUM: u32 = 0;
+/// Feature bit: checksum insertion.
+pub const F_TX_CSUM: u32 = 1;
+/// Feature bit: TCP segmentation over IPv4.
+pub const F_TSO4: u32 = 2;
+/// Feature bit: TCP segmentation over IPv6.
+pub const F_TSO6: u32 = 3;
+/// Feature bit: UDP segmentation over IPv4 and IPv6.
+pub const F_USO: u32 = 4;
+/// Feature bit: hash value and type in the receive header.
+pub const F_RX_HASH: u32 = 5;
+/// Feature bit: split receive chains.
+pub const F_SPLIT: u32 = 6;
+/// Feature bit: flow rules.
+pub const F_RULES: u32 = 7;
+/// Feature bit: RSS contexts other than 0.
+pub const F_RSS_CONTEXTS: u32 = 8;
+/// Feature bit: symmetric hash input transforms.
+pub const F_RSS_SYMMETRIC: u32 = 9;
+
+/// Receive header flag: first chain of a frame.
+pub const RX_FIRST: u16 = 0x0001;
+/// Receive header flag: last chain of a frame.
+pub const RX_LAST: u16 = 0x0002;
+/// Receive header flag: the frame's headers and payload are apart.
+pub const RX_SPLIT: u16 = 0x0004;
+/// Receive header flag: the L4 checksum was verified and is right.
+pub const RX_CSUM_GOOD: u16 = 0x0008;
+/// Receive header flag: the L4 checksum was verified and is wrong.
+pub const RX_CSUM_BAD: u16 = 0x0010;
+/// Receive header flag: `vlan_tci` holds the tag that was stripped.
+pub const RX_VLAN: u16 = 0x0020;
+/// Receive header flag: `seg_size`, `seg_count` and `gso_type` are valid.
+pub const RX_AGGREGATED: u16 = 0x0040;
+/// Receive header flag: `timestamp_ns` is valid.
+pub const RX_TIMESTAMP: u16 = 0x0080;
+
+/// Transmit header flag: insert the checksum at `csum_start` + `csum_offset`.
+pub const TX_CSUM: u16 = 0x0001;
+
+/// Entries of [`RssSet::fields`], with room for two more flow types.
+pub const FLOW_TYPES: usize = 8;
+/// Hash input: IP source address.
+pub const FIELD_IP_SRC: u16 = 0x0001;
+/// Hash input: IP destination address.
+pub const FIELD_IP_DST: u16 = 0x0002;
+/// Hash input: TCP or UDP source port.
+pub const FIELD_L4_SRC: u16 = 0x0004;
+/// Hash input: TCP or UDP destination port.
+pub const FIELD_L4_DST: u16 = 0x0008;
+/// Hash input: IPv6 flow label.
+pub const FIELD_FLOW_LABEL: u16 = 0x0010;
+/// Bytes of a Toeplitz key.
+pub const RSS_KEY_SIZE: usize = 52;
+
+/// Receive mode flag: accept every frame.
+pub const RX_MODE_PROMISC: u16 = 0x0001;
+/// Receive mode flag: accept every multicast frame.
+pub const RX_MODE_ALLMULTI: u16 = 0x0002;
+
+/// Status flag: the link is up.
+pub const STATUS_LINK_UP: u32 = 0x0001;
+
+/// Event bit: the link went up or down, ask STATUS.
+pub const EVENT_LINK: u32 = 0x0001;
