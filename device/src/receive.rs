@@ -1,0 +1,481 @@
+//! From a [`Train`] to posted receive buffers: reserve, copy the payload, put the headers with the final
+//! checksum, commit.
+//!
+//! A frame is placed whole or not at all: the device makes sure that enough buffers exist before it takes
+//! one, and all chains of a frame become visible together (docs/abi.md, "Receive").
+
+use zerocopy::IntoBytes;
+
+use crate::{
+    abi::{self, HashType, RxHeader},
+    checksum::Checksum,
+    features::{Feature, FeatureSet},
+    frame::{Headers, L4Protocol},
+    memory::{Mover, ReceiveRing},
+    rss::Hash,
+    train::{ChecksumState, Segment, Train, checksum_offset, pseudo_header},
+};
+
+/// Chains that one frame may take.
+pub const MAX_CHAINS: usize = 64;
+
+/// Bytes of the receive header at the start of every chain.
+pub const RX_HEADER: usize = size_of::<RxHeader>();
+
+/// Bytes of `struct virtio_net_hdr_mrg_rxbuf`.
+const VIRTIO_NET_HEADER: usize = 12;
+
+/// How frames are laid into the chains of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// Plain virtio-net with mergeable buffers: a header in the first chain only.
+    VirtioNet,
+    /// One descriptor of this many bytes per chain, receive header included.
+    Linear {
+        /// Length of the descriptor.
+        size: u32,
+    },
+    /// A header fragment and a payload buffer per chain.
+    Split {
+        /// Length of descriptor 0, receive header included.
+        header_size: u32,
+        /// Length of descriptor 1.
+        page_size: u32,
+        /// Frames of at most this many bytes stay whole in descriptor 0.
+        threshold: u32,
+    },
+}
+
+/// Counters of one receive queue. Frames are wire frames: every segment counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named and explained in struct zcnic_queue_stats")]
+pub struct ReceiveCounters {
+    pub frames: u64,
+    pub bytes: u64,
+    pub split: u64,
+    pub csum_bad: u64,
+    pub no_buffer: u64,
+    pub stopped: u64,
+    pub too_long: u64,
+    pub bad_chain: u64,
+}
+
+/// What became of (part of) a train.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// Segments placed.
+    pub frames: u32,
+    /// Of these, the ones whose headers and payload were put apart.
+    pub split: u32,
+    /// Of these, the ones that have a payload but were not split.
+    pub unsplit: u32,
+    /// The segment for which buffers were missing, if the ring ran out; it and all behind it are not placed
+    /// and not counted: the caller retries or drops them.
+    pub blocked_at: Option<usize>,
+    /// Segments dropped and counted here (queue stopped, frame too long).
+    pub dropped: u32,
+}
+
+/// What is told of a frame beyond its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Annotation {
+    /// Number of the queue, for the receive header.
+    pub queue: u16,
+    /// Hash, if one was computed.
+    pub hash: Option<Hash>,
+    /// Offloads that are switched on.
+    pub offloads: FeatureSet,
+}
+
+/// The device's side of one receive queue. Queues start stopped.
+#[derive(Debug, Default)]
+pub struct ReceiveQueue {
+    layout: Option<Layout>,
+    next_frame: u32,
+    counters: ReceiveCounters,
+    scratch: Scratch,
+}
+
+/// Buffers reused from frame to frame, so that placing a frame allocates nothing.
+#[derive(Debug, Default)]
+struct Scratch {
+    extents: Vec<Extent>,
+    written: Vec<u32>,
+}
+
+/// `length` frame bytes from `frame_offset` on go to `offset` of descriptor `descriptor` of chain `chain`.
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    chain: usize,
+    descriptor: usize,
+    offset: usize,
+    frame_offset: usize,
+    length: usize,
+}
+
+/// Whether the L4 checksum was verified, and how it came out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Unknown,
+    Good,
+    Bad,
+}
+
+enum Reservation {
+    Placed,
+    NoBuffer,
+    TooLong,
+}
+
+impl ReceiveQueue {
+    /// Begins to use posted chains.
+    pub fn start(&mut self, layout: Layout) {
+        self.layout = Some(layout);
+    }
+
+    /// Frames are dropped from now on; the ring's owner returns what is posted.
+    pub fn stop(&mut self) {
+        self.layout = None;
+    }
+
+    /// The layout of a started queue.
+    #[must_use]
+    pub fn layout(&self) -> Option<Layout> {
+        self.layout
+    }
+
+    /// The counters since the device exists.
+    #[must_use]
+    pub fn counters(&self) -> &ReceiveCounters {
+        &self.counters
+    }
+
+    /// Counts `segments` frames as dropped for want of buffers, after [`Delivered::blocked_at`].
+    pub fn drop_blocked(&mut self, segments: usize) {
+        self.counters.no_buffer += segments as u64;
+    }
+
+    /// Places the train's segments from number `from` on until all are placed or buffers run out.
+    pub fn deliver<M, R>(
+        &mut self,
+        mover: &M,
+        ring: &mut R,
+        train: &Train<'_, M::Source>,
+        from: usize,
+        note: &Annotation,
+    ) -> Delivered
+    where
+        M: Mover,
+        R: ReceiveRing<Target = M::Target>,
+    {
+        let mut delivered = Delivered::default();
+        let Some(layout) = self.layout else {
+            let dropped = train.segments() - from;
+            self.counters.stopped += dropped as u64;
+            delivered.dropped = dropped as u32;
+            return delivered;
+        };
+        for index in from..train.segments() {
+            let mut segment = train.segment(index);
+            let split_at = split_point(layout, train.headers(), segment.length);
+            match self.reserve(mover, ring, layout, split_at, segment.length) {
+                Reservation::Placed => {}
+                Reservation::NoBuffer => {
+                    ring.commit(&[]);
+                    delivered.blocked_at = Some(index);
+                    return delivered;
+                }
+                Reservation::TooLong => {
+                    ring.commit(&[]);
+                    self.counters.too_long += 1;
+                    delivered.dropped += 1;
+                    continue;
+                }
+            }
+            let verdict = self.fill(mover, ring, train, &mut segment);
+            let split = split_at.is_some_and(|at| at < segment.length);
+            match layout {
+                Layout::VirtioNet => self.put_virtio_net_header(mover, ring, verdict, note),
+                _ => self.put_receive_headers(mover, ring, &segment, split, verdict, note),
+            }
+            ring.commit(&self.scratch.written);
+
+            self.next_frame = self.next_frame.wrapping_add(1);
+            self.counters.frames += 1;
+            self.counters.bytes += segment.length as u64;
+            self.counters.split += u64::from(split);
+            self.counters.csum_bad += u64::from(verdict == Verdict::Bad);
+            delivered.frames += 1;
+            delivered.split += u32::from(split);
+            delivered.unsplit += u32::from(!split && segment.length > train.headers().payload_offset());
+        }
+        delivered
+    }
+
+    /// Reserves the chains of one frame and lays its bytes out over them. Chains of the wrong shape are
+    /// returned: at the head at once, so that they can't block the ring, later ones together with the frame.
+    fn reserve<M, R>(
+        &mut self,
+        mover: &M,
+        ring: &mut R,
+        layout: Layout,
+        split_at: Option<usize>,
+        length: usize,
+    ) -> Reservation
+    where
+        M: Mover,
+        R: ReceiveRing<Target = M::Target>,
+    {
+        let Scratch { extents, written } = &mut self.scratch;
+        extents.clear();
+        written.clear();
+        let mut done = 0;
+        while done < length || written.is_empty() {
+            if written.len() == MAX_CHAINS {
+                return Reservation::TooLong;
+            }
+            if !ring.reserve() {
+                return Reservation::NoBuffer;
+            }
+            let chain = written.len();
+            let targets = ring.chain(chain);
+            if !fits(layout, mover, targets) {
+                self.counters.bad_chain += 1;
+                if chain == 0 {
+                    ring.commit(&[0]);
+                } else {
+                    written.push(0);
+                }
+                continue;
+            }
+            let before = done;
+            // Room at the start of the chain that a header takes.
+            let reserved = match layout {
+                Layout::VirtioNet if done == 0 => VIRTIO_NET_HEADER,
+                Layout::VirtioNet => 0,
+                _ => RX_HEADER,
+            };
+            let mut skip = reserved;
+            for (descriptor, target) in targets.iter().enumerate() {
+                let room = mover.target_len(target);
+                let offset = skip.min(room);
+                skip -= offset;
+                // On a split chain only the headers go to descriptor 0.
+                let until = match split_at {
+                    Some(at) if descriptor == 0 => at,
+                    _ => length,
+                };
+                let here = (room - offset).min(until.saturating_sub(done));
+                if here > 0 {
+                    extents.push(Extent { chain, descriptor, offset, frame_offset: done, length: here });
+                    done += here;
+                }
+            }
+            written.push((reserved + done - before) as u32);
+        }
+        Reservation::Placed
+    }
+
+    /// Copies the payload and puts the head with its final checksum.
+    fn fill<M, R>(
+        &self,
+        mover: &M,
+        ring: &R,
+        train: &Train<'_, M::Source>,
+        segment: &mut Segment,
+    ) -> Verdict
+    where
+        M: Mover,
+        R: ReceiveRing<Target = M::Target>,
+    {
+        let head_length = segment.head().len();
+        let copy = |range: std::ops::Range<usize>, sum: &mut Checksum| {
+            for part in parts(&self.scratch.extents, range) {
+                mover.copy(
+                    train.source(),
+                    segment.body + part.frame_offset - head_length,
+                    &ring.chain(part.chain)[part.descriptor],
+                    part.offset,
+                    part.length,
+                    sum,
+                );
+            }
+        };
+        let covered_end = match segment.checksum {
+            ChecksumState::Owed { .. } => segment.length,
+            ChecksumState::Final => segment.l4_end.max(head_length),
+        };
+        let mut body = Checksum::default();
+        copy(head_length..covered_end, &mut body);
+        copy(covered_end..segment.length, &mut Checksum::default());
+
+        let verdict = match segment.checksum {
+            ChecksumState::Owed { start, field } => {
+                insert_checksum(segment.head_mut(), start, field, &body);
+                owed_verdict(train.headers(), start, field)
+            }
+            ChecksumState::Final => verify(train.headers(), segment.head(), &body),
+        };
+        for part in parts(&self.scratch.extents, 0..head_length) {
+            let bytes = &segment.head()[part.frame_offset..part.frame_offset + part.length];
+            mover.put(&ring.chain(part.chain)[part.descriptor], part.offset, bytes);
+        }
+        verdict
+    }
+
+    fn put_receive_headers<M, R>(
+        &self,
+        mover: &M,
+        ring: &R,
+        segment: &Segment,
+        split: bool,
+        verdict: Verdict,
+        note: &Annotation,
+    ) where
+        M: Mover,
+        R: ReceiveRing<Target = M::Target>,
+    {
+        let Scratch { extents, written } = &self.scratch;
+        let mut common = if split { abi::RX_SPLIT } else { 0 };
+        if note.offloads.has(Feature::RxCsum) {
+            common |= match verdict {
+                Verdict::Good => abi::RX_CSUM_GOOD,
+                Verdict::Bad => abi::RX_CSUM_BAD,
+                Verdict::Unknown => 0,
+            };
+        }
+        let hash = note.hash.filter(|_| note.offloads.has(Feature::RxHash));
+        let last = written.iter().rposition(|&length| length > 0).unwrap_or(0);
+        let mut number: u16 = 0;
+        for (chain, _) in written.iter().enumerate().filter(|(_, length)| **length > 0) {
+            let in_descriptor = |descriptor| -> u32 {
+                let here = extents.iter().filter(|e| e.chain == chain && e.descriptor == descriptor);
+                here.map(|e| e.length as u32).sum()
+            };
+            let mut flags = common;
+            if number == 0 {
+                flags |= abi::RX_FIRST;
+            }
+            if chain == last {
+                flags |= abi::RX_LAST;
+            }
+            let header = RxHeader {
+                flags: flags.into(),
+                chain: number.into(),
+                frame_id: self.next_frame.into(),
+                header_length: in_descriptor(0).into(),
+                payload_length: in_descriptor(1).into(),
+                frame_length: (segment.length as u32).into(),
+                hash: hash.map_or(0, |hash| hash.value).into(),
+                hash_type: hash.map_or(HashType::None, |hash| hash.kind).into(),
+                queue: note.queue.into(),
+                ..RxHeader::default()
+            };
+            mover.put(&ring.chain(chain)[0], 0, header.as_bytes());
+            number += 1;
+        }
+    }
+
+    fn put_virtio_net_header<M, R>(&self, mover: &M, ring: &R, verdict: Verdict, note: &Annotation)
+    where
+        M: Mover,
+        R: ReceiveRing<Target = M::Target>,
+    {
+        /// `VIRTIO_NET_HDR_F_DATA_VALID` (virtio 1.3, 5.1.6.4).
+        const DATA_VALID: u8 = 2;
+        let mut header = [0; VIRTIO_NET_HEADER];
+        if verdict == Verdict::Good && note.offloads.has(Feature::RxCsum) {
+            header[0] = DATA_VALID;
+        }
+        let buffers = self.scratch.written.iter().filter(|length| **length > 0).count() as u16;
+        header[10..12].copy_from_slice(&buffers.to_le_bytes());
+        let mut put = 0;
+        for target in ring.chain(0) {
+            let here = mover.target_len(target).min(VIRTIO_NET_HEADER - put);
+            mover.put(target, 0, &header[put..put + here]);
+            put += here;
+        }
+    }
+}
+
+/// Where a frame is split on a queue of this layout; `None`: it stays in one piece.
+fn split_point(layout: Layout, headers: &Headers, length: usize) -> Option<usize> {
+    match layout {
+        Layout::Split { header_size, threshold, .. } => {
+            if length <= threshold as usize {
+                return Some(length);
+            }
+            Some(headers.split_point(header_size as usize - RX_HEADER))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a chain has the shape that the queue was started with.
+fn fits<M: Mover>(layout: Layout, mover: &M, targets: &[M::Target]) -> bool {
+    let is = |index: usize, size: u32| {
+        targets.get(index).is_some_and(|target| mover.target_len(target) == size as usize)
+    };
+    match layout {
+        Layout::VirtioNet => {
+            targets.iter().map(|target| mover.target_len(target)).sum::<usize>() > VIRTIO_NET_HEADER
+        }
+        Layout::Linear { size } => targets.len() == 1 && is(0, size),
+        Layout::Split { header_size, page_size, .. } => {
+            targets.len() == 2 && is(0, header_size) && is(1, page_size)
+        }
+    }
+}
+
+/// The parts of the extents that hold frame bytes `range`.
+fn parts(extents: &[Extent], range: std::ops::Range<usize>) -> impl Iterator<Item = Extent> + '_ {
+    extents.iter().filter_map(move |extent| {
+        let start = extent.frame_offset.max(range.start);
+        let end = (extent.frame_offset + extent.length).min(range.end);
+        (start < end).then(|| Extent {
+            offset: extent.offset + start - extent.frame_offset,
+            frame_offset: start,
+            length: end - start,
+            ..*extent
+        })
+    })
+}
+
+/// Completes the checksum that the sender began: `head` from `start` on and `body` are covered.
+fn insert_checksum(head: &mut [u8], start: usize, field: usize, body: &Checksum) {
+    let mut sum = Checksum::default();
+    sum.add(&head[start.min(head.len())..]);
+    sum.add_checksum(*body);
+    // 0 means "no checksum" in UDP, so its equal 0xffff is sent (RFC 768); TCP takes either.
+    let value = match sum.finish() {
+        0 => 0xffff,
+        value => value,
+    };
+    head[field..field + 2].copy_from_slice(&value.to_be_bytes());
+}
+
+/// A checksum that the device itself computed is good, if it is one that a verifier would look at.
+fn owed_verdict(headers: &Headers, start: usize, field: usize) -> Verdict {
+    let is_l4 = headers.l4().is_some_and(|l4| {
+        l4.offset == start && l4.offset + checksum_offset(l4.protocol) == field
+    });
+    if is_l4 { Verdict::Good } else { Verdict::Unknown }
+}
+
+/// Checks the L4 checksum of a frame that came with one.
+fn verify(headers: &Headers, head: &[u8], body: &Checksum) -> Verdict {
+    let (Some(l3), Some(l4)) = (headers.l3(), headers.l4()) else {
+        return Verdict::Unknown;
+    };
+    let field = l4.offset + checksum_offset(l4.protocol);
+    if l4.protocol == L4Protocol::Udp && head[field..field + 2] == [0, 0] {
+        return Verdict::Unknown;
+    }
+    let mut sum = pseudo_header(&head[l3.offset..], l4.protocol, l4.end - l4.offset);
+    sum.add(&head[l4.offset..l4.end.min(head.len())]);
+    sum.add_checksum(*body);
+    if sum.finish() == 0 { Verdict::Good } else { Verdict::Bad }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,247 @@
+//! What crosses a wire: a [`Train`] of segments that share one set of headers.
+//!
+//! A train *means* its segments, frames that fit the MTU with final checksums, but carries them as the sender
+//! handed them over: one snapshot of the headers, one reference to the payload, a segment size and the state
+//! of the checksum. A frame that needs no segmentation is a train of one segment. Materialising a segment
+//! ([`Train::segment`]) costs a copy of the headers; payload is copied once, by the receiver.
+
+use crate::{
+    checksum::{Checksum, pseudo_header_v4, pseudo_header_v6},
+    frame::{Headers, IpVersion, L4Protocol, SNAPSHOT},
+};
+
+/// Who owes the L4 checksum of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChecksumState {
+    /// The field is as the receiver shall see it; whether it is right is unknown.
+    Final,
+    /// The field holds the sum of the pseudo header; the sum from `start` to the end of the frame is owed
+    /// to it (virtio 1.3, 5.1.6.2: `VIRTIO_NET_HDR_F_NEEDS_CSUM`).
+    Owed {
+        /// First byte that the checksum covers, from the start of the frame.
+        start: usize,
+        /// Where its two bytes are, from the start of the frame.
+        field: usize,
+    },
+}
+
+/// How a train is cut into segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segmentation {
+    /// TCP or UDP.
+    pub protocol: L4Protocol,
+    /// Payload bytes of every segment but the last, which may have fewer.
+    pub size: usize,
+    /// Bytes that every segment repeats, from the start of the frame through its L4 header.
+    pub header_length: usize,
+    /// Where the IP header whose lengths and identification change starts.
+    pub l3_offset: usize,
+    /// Where the L4 header starts.
+    pub l4_offset: usize,
+}
+
+/// A train of segments whose bytes are in `source`.
+pub struct Train<'a, S: ?Sized> {
+    head: [u8; SNAPSHOT],
+    head_length: usize,
+    headers: Headers,
+    source: &'a S,
+    start: usize,
+    length: usize,
+    checksum: ChecksumState,
+    segmentation: Option<Segmentation>,
+}
+
+/// One frame of a train: `head`, then the bytes of the source from `body` on.
+pub struct Segment {
+    head: [u8; SNAPSHOT],
+    head_length: usize,
+    /// Where in the train's source the bytes behind the head are.
+    pub body: usize,
+    /// Bytes of the whole frame.
+    pub length: usize,
+    /// State of this frame's L4 checksum.
+    pub checksum: ChecksumState,
+    /// Where this frame's L4 payload ends: what follows is Ethernet padding.
+    pub l4_end: usize,
+}
+
+impl Segment {
+    /// The bytes at the start of the frame that the device owns and may have changed.
+    #[must_use]
+    pub fn head(&self) -> &[u8] {
+        &self.head[..self.head_length]
+    }
+
+    /// Mutable access to [`head`](Self::head).
+    pub fn head_mut(&mut self) -> &mut [u8] {
+        &mut self.head[..self.head_length]
+    }
+}
+
+/// What [`Train::new`] is made from: the parts have been checked against each other by the parser.
+pub(crate) struct TrainParts<'a, S: ?Sized> {
+    pub(crate) head: [u8; SNAPSHOT],
+    pub(crate) head_length: usize,
+    pub(crate) headers: Headers,
+    pub(crate) source: &'a S,
+    pub(crate) start: usize,
+    pub(crate) length: usize,
+    pub(crate) checksum: ChecksumState,
+    pub(crate) segmentation: Option<Segmentation>,
+}
+
+impl<'a, S: ?Sized> Train<'a, S> {
+    pub(crate) fn new(parts: TrainParts<'a, S>) -> Self {
+        let TrainParts { head, head_length, headers, source, start, length, checksum, segmentation } =
+            parts;
+        Self { head, head_length, headers, source, start, length, checksum, segmentation }
+    }
+
+    /// The headers that all segments share.
+    #[must_use]
+    pub fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// The snapshot that [`headers`](Self::headers) was parsed from.
+    #[must_use]
+    pub fn head(&self) -> &[u8] {
+        &self.head[..self.head_length]
+    }
+
+    /// Where the payload is.
+    #[must_use]
+    pub fn source(&self) -> &'a S {
+        self.source
+    }
+
+    /// Number of frames that this train means; at least 1.
+    #[must_use]
+    pub fn segments(&self) -> usize {
+        self.segmentation.as_ref().map_or(1, |cut| {
+            (self.length - cut.header_length).div_ceil(cut.size).max(1)
+        })
+    }
+
+    /// Bytes of all its frames.
+    #[must_use]
+    pub fn wire_bytes(&self) -> usize {
+        let repeated = self.segmentation.as_ref().map_or(0, |cut| cut.header_length);
+        self.length + (self.segments() - 1) * repeated
+    }
+
+    /// Frame number `index`, from 0; `index` must be below [`segments`](Self::segments).
+    #[must_use]
+    pub fn segment(&self, index: usize) -> Segment {
+        match &self.segmentation {
+            Some(cut) => self.cut(cut, index),
+            None => self.whole(),
+        }
+    }
+
+    fn whole(&self) -> Segment {
+        // The body starts behind the headers, so that payload is copied straight to where it is wanted, but
+        // never inside the checksum field.
+        let mut head_length = self.headers.payload_offset();
+        if let ChecksumState::Owed { field, .. } = self.checksum {
+            head_length = head_length.max(field + 2);
+        }
+        Segment {
+            head: self.head,
+            head_length,
+            body: self.start + head_length,
+            length: self.length,
+            checksum: self.checksum,
+            l4_end: self.headers.l4().map_or(self.length, |l4| l4.end),
+        }
+    }
+
+    fn cut(&self, cut: &Segmentation, index: usize) -> Segment {
+        let done = index * cut.size;
+        let payload = (self.length - cut.header_length - done).min(cut.size);
+        let length = cut.header_length + payload;
+        let last = index + 1 == self.segments();
+        let mut segment = Segment {
+            head: self.head,
+            head_length: cut.header_length,
+            body: self.start + cut.header_length + done,
+            length,
+            checksum: ChecksumState::Owed {
+                start: cut.l4_offset,
+                field: cut.l4_offset + checksum_offset(cut.protocol),
+            },
+            l4_end: length,
+        };
+        let head = segment.head_mut();
+        rewrite_ip(head, cut.l3_offset, length, index);
+        let l4_length = length - cut.l4_offset;
+        match cut.protocol {
+            L4Protocol::Tcp => rewrite_tcp(&mut head[cut.l4_offset..], done, index == 0, last),
+            L4Protocol::Udp => put16(head, cut.l4_offset + 4, l4_length),
+        }
+        let owed = pseudo_header(&head[cut.l3_offset..], cut.protocol, l4_length).fold();
+        put16(head, cut.l4_offset + checksum_offset(cut.protocol), usize::from(owed));
+        segment
+    }
+}
+
+/// Where a protocol keeps its checksum, from the start of its header (RFC 9293, 3.1; RFC 768).
+pub(crate) const fn checksum_offset(protocol: L4Protocol) -> usize {
+    match protocol {
+        L4Protocol::Tcp => 16,
+        L4Protocol::Udp => 6,
+    }
+}
+
+/// The pseudo header of a segment whose IP header starts at `ip`.
+pub(crate) fn pseudo_header(ip: &[u8], protocol: L4Protocol, l4_length: usize) -> Checksum {
+    let number = protocol.number();
+    match (IpVersion::of(ip[0]), ip.get(12..20), ip.get(8..40)) {
+        (Some(IpVersion::V6), _, Some(addresses)) => {
+            let (source, destination) = addresses.split_at(16);
+            pseudo_header_v6(source.try_into().unwrap_or_default(), destination.try_into().unwrap_or_default(), number, l4_length as u32)
+        }
+        (_, Some(addresses), _) => {
+            let (source, destination) = addresses.split_at(4);
+            pseudo_header_v4(source.try_into().unwrap_or_default(), destination.try_into().unwrap_or_default(), number, l4_length as u16)
+        }
+        _ => Checksum::default(),
+    }
+}
+
+/// Stores the low 16 bits of `value`, which the caller has bounded, in network order.
+fn put16(head: &mut [u8], offset: usize, value: usize) {
+    head[offset..offset + 2].copy_from_slice(&(value as u16).to_be_bytes());
+}
+
+fn rewrite_ip(head: &mut [u8], l3: usize, frame_length: usize, index: usize) {
+    match IpVersion::of(head[l3]) {
+        Some(IpVersion::V4) => {
+            put16(head, l3 + 2, frame_length - l3);
+            // Each segment is a datagram of its own (RFC 6864).
+            let id = u16::from_be_bytes([head[l3 + 4], head[l3 + 5]]).wrapping_add(index as u16);
+            put16(head, l3 + 4, usize::from(id));
+            put16(head, l3 + 10, 0);
+            let header = usize::from(head[l3] & 0x0f) * 4;
+            let mut sum = Checksum::default();
+            sum.add(&head[l3..l3 + header]);
+            put16(head, l3 + 10, usize::from(sum.finish()));
+        }
+        Some(IpVersion::V6) => put16(head, l3 + 4, frame_length - l3 - 40),
+        None => {}
+    }
+}
+
+fn rewrite_tcp(tcp: &mut [u8], done: usize, first: bool, last: bool) {
+    const FIN_PSH: u8 = 0x09;
+    const CWR: u8 = 0x80;
+    let sequence = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]).wrapping_add(done as u32);
+    tcp[4..8].copy_from_slice(&sequence.to_be_bytes());
+    if !last {
+        tcp[13] &= !FIN_PSH;
+    }
+    if !first {
+        tcp[13] &= !CWR;
+    }
+}

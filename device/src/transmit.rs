@@ -1,0 +1,256 @@
+//! From a transmit chain to a [`Train`]: the only place where transmit headers are believed or refused.
+
+use thiserror::Error;
+use zerocopy::FromBytes;
+
+use crate::{
+    abi::{self, GsoType},
+    features::{Feature, FeatureSet},
+    frame::{Headers, IpVersion, L4Protocol, SNAPSHOT},
+    limits::MAX_FRAME,
+    memory::Mover,
+    train::{ChecksumState, Segmentation, Train, TrainParts, checksum_offset},
+};
+
+/// The most frames that one chain may mean: 64 KiB in the smallest segments that Linux makes
+/// (`TCP_MIN_GSO_SIZE`). More would let one descriptor occupy the device for long.
+pub const MAX_SEGMENTS: usize = 8192;
+
+/// The smallest Ethernet frame that means something: addresses and type.
+const MIN_FRAME: usize = 14;
+
+/// The header in front of each frame on a transmit ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransmitFormat {
+    /// `struct virtio_net_hdr_mrg_rxbuf` of the plain virtio-net device, 12 bytes.
+    VirtioNet,
+    /// `struct zcnic_tx_header`.
+    Zcnic,
+}
+
+/// Counters of one transmit queue. Frames are wire frames: every segment counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TransmitCounters {
+    /// Frames sent.
+    pub frames: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Chains that could not be sent.
+    pub errors: u64,
+}
+
+impl TransmitCounters {
+    /// Counts a train that was put on the wire, all segments of it.
+    pub fn sent<S: ?Sized>(&mut self, train: &Train<'_, S>) {
+        self.frames += train.segments() as u64;
+        self.bytes += train.wire_bytes() as u64;
+    }
+}
+
+/// Why a transmit chain was refused.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum TransmitError {
+    /// Not even a transmit header and an Ethernet header.
+    #[error("Chain of {0} bytes is too short for a frame")]
+    TooShort(usize),
+    /// Longer than the largest frame, or a segment would be.
+    #[error("Frame or segment of {0} bytes is too long")]
+    TooLong(usize),
+    /// The transmit header has a flag, a type or a non-zero reserved field that is not known or was not
+    /// negotiated.
+    #[error("Transmit header asks for what was not negotiated")]
+    Unsupported,
+    /// The checksum would be outside the frame, or outside what the device looks at.
+    #[error("Checksum field at {0} is outside the frame's first 256 bytes")]
+    ChecksumOffset(usize),
+    /// Segmentation of a frame whose headers do not say what the transmit header says.
+    #[error("Segmentation does not match the frame's headers")]
+    Segmentation,
+}
+
+/// The transmit header, whichever format it came in.
+#[derive(Clone, Copy, Default)]
+struct Request {
+    checksum: Option<(usize, usize)>,
+    gso: Option<Gso>,
+}
+
+#[derive(Clone, Copy)]
+struct Gso {
+    feature: Feature,
+    protocol: L4Protocol,
+    size: usize,
+    /// Through the L4 header; `None`: as parsed.
+    header_length: Option<usize>,
+    l3_offset: Option<usize>,
+}
+
+/// Reads the transmit header and the frame's first bytes once and makes the train that they describe.
+///
+/// # Errors
+///
+/// [`TransmitError`] says what is wrong with the chain; the caller counts it and completes the chain.
+pub fn parse<'a, M: Mover>(
+    mover: &M,
+    source: &'a M::Source,
+    format: TransmitFormat,
+    features: FeatureSet,
+) -> Result<Train<'a, M::Source>, TransmitError> {
+    let total = mover.source_len(source);
+    let start = match format {
+        TransmitFormat::VirtioNet => size_of::<VirtioNetHeader>(),
+        TransmitFormat::Zcnic => size_of::<abi::TxHeader>(),
+    };
+    if total < start + MIN_FRAME {
+        return Err(TransmitError::TooShort(total));
+    }
+    let request = match format {
+        TransmitFormat::VirtioNet => {
+            let mut bytes = [0; size_of::<VirtioNetHeader>()];
+            mover.snapshot(source, 0, &mut bytes);
+            VirtioNetHeader(bytes).request()?
+        }
+        TransmitFormat::Zcnic => {
+            let mut bytes = [0; size_of::<abi::TxHeader>()];
+            mover.snapshot(source, 0, &mut bytes);
+            let header = abi::TxHeader::read_from_bytes(&bytes).map_err(|_| TransmitError::TooShort(total))?;
+            zcnic_request(&header)?
+        }
+    };
+
+    let length = total - start;
+    let mut head = [0; SNAPSHOT];
+    let head_length = length.min(SNAPSHOT);
+    mover.snapshot(source, start, &mut head[..head_length]);
+    let headers = Headers::parse(&head[..head_length], length);
+
+    let checksum = match request.checksum {
+        None => ChecksumState::Final,
+        Some(_) if !features.has(Feature::TxCsum) => return Err(TransmitError::Unsupported),
+        Some((start, offset)) => {
+            let field = start + offset;
+            if field + 2 > head_length {
+                return Err(TransmitError::ChecksumOffset(field));
+            }
+            ChecksumState::Owed { start, field }
+        }
+    };
+    let segmentation = match request.gso {
+        None => None,
+        Some(gso) if !features.has(gso.feature) => return Err(TransmitError::Unsupported),
+        Some(gso) => Some(segmentation(gso, &headers, checksum, length)?),
+    };
+    match &segmentation {
+        None if length > MAX_FRAME => return Err(TransmitError::TooLong(length)),
+        Some(cut) if cut.header_length + cut.size > MAX_FRAME => {
+            return Err(TransmitError::TooLong(cut.header_length + cut.size));
+        }
+        Some(cut) if length > cut.header_length + MAX_SEGMENTS * cut.size => {
+            return Err(TransmitError::Segmentation);
+        }
+        _ => {}
+    }
+    Ok(Train::new(TrainParts { head, head_length, headers, source, start, length, checksum, segmentation }))
+}
+
+fn zcnic_request(header: &abi::TxHeader) -> Result<Request, TransmitError> {
+    let flags = header.flags.get();
+    if flags & !abi::TX_CSUM != 0 || header.reserved0 != 0 || header.reserved1 != [0; 18] {
+        return Err(TransmitError::Unsupported);
+    }
+    let gso = match GsoType::try_from(header.gso_type) {
+        Ok(GsoType::None) => None,
+        Ok(GsoType::Tcp4) => Some((Feature::Tso4, L4Protocol::Tcp)),
+        Ok(GsoType::Tcp6) => Some((Feature::Tso6, L4Protocol::Tcp)),
+        Ok(GsoType::Udp) => Some((Feature::Uso, L4Protocol::Udp)),
+        Err(_) => return Err(TransmitError::Unsupported),
+    };
+    Ok(Request {
+        checksum: (flags & abi::TX_CSUM != 0).then(|| {
+            (usize::from(header.csum_start.get()), usize::from(header.csum_offset.get()))
+        }),
+        gso: gso.map(|(feature, protocol)| Gso {
+            feature,
+            protocol,
+            size: usize::from(header.gso_size.get()),
+            header_length: Some(usize::from(header.header_length.get())),
+            l3_offset: Some(usize::from(header.l3_offset.get())),
+        }),
+    })
+}
+
+/// `struct virtio_net_hdr_mrg_rxbuf` (virtio 1.3, 5.1.6).
+struct VirtioNetHeader([u8; 12]);
+
+impl VirtioNetHeader {
+    const NEEDS_CSUM: u8 = 1;
+    const GSO_TCPV4: u8 = 1;
+    const GSO_TCPV6: u8 = 4;
+    const GSO_UDP_L4: u8 = 5;
+    /// The segments' CWR is handled whether or not the driver points it out.
+    const GSO_ECN: u8 = 0x80;
+
+    fn word(&self, offset: usize) -> usize {
+        usize::from(u16::from_le_bytes([self.0[offset], self.0[offset + 1]]))
+    }
+
+    fn request(&self) -> Result<Request, TransmitError> {
+        let gso = match self.0[1] & !Self::GSO_ECN {
+            0 => None,
+            Self::GSO_TCPV4 => Some((Feature::Tso4, L4Protocol::Tcp)),
+            Self::GSO_TCPV6 => Some((Feature::Tso6, L4Protocol::Tcp)),
+            Self::GSO_UDP_L4 => Some((Feature::Uso, L4Protocol::Udp)),
+            _ => return Err(TransmitError::Unsupported),
+        };
+        Ok(Request {
+            checksum: (self.0[0] & Self::NEEDS_CSUM != 0).then(|| (self.word(6), self.word(8))),
+            // hdr_len is a hint that drivers get wrong (virtio 1.3, 5.1.6.2.1): the parser knows better.
+            gso: gso.map(|(feature, protocol)| Gso {
+                feature,
+                protocol,
+                size: self.word(4),
+                header_length: None,
+                l3_offset: None,
+            }),
+        })
+    }
+}
+
+/// Accepts a segmentation only if the frame's own headers agree with all of it.
+fn segmentation(
+    gso: Gso,
+    headers: &Headers,
+    checksum: ChecksumState,
+    length: usize,
+) -> Result<Segmentation, TransmitError> {
+    let (Some(l3), Some(l4)) = (headers.l3(), headers.l4()) else {
+        return Err(TransmitError::Segmentation);
+    };
+    let header_length = headers.payload_offset();
+    let owed = ChecksumState::Owed { start: l4.offset, field: l4.offset + checksum_offset(gso.protocol) };
+    let version_agrees = match gso.feature {
+        Feature::Tso4 => l3.version == IpVersion::V4,
+        Feature::Tso6 => l3.version == IpVersion::V6,
+        _ => true,
+    };
+    let agreed = version_agrees
+        && l4.protocol == gso.protocol
+        && checksum == owed
+        && gso.size > 0
+        && gso.header_length.is_none_or(|said| said == header_length)
+        && gso.l3_offset.is_none_or(|said| said == l3.offset)
+        && length > header_length;
+    if !agreed {
+        return Err(TransmitError::Segmentation);
+    }
+    Ok(Segmentation {
+        protocol: gso.protocol,
+        size: gso.size,
+        header_length,
+        l3_offset: l3.offset,
+        l4_offset: l4.offset,
+    })
+}
+
+#[cfg(test)]
+mod tests;
