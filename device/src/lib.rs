@@ -4,4 +4,5 @@
 
 pub mod abi;
 pub mod checksum;
+pub mod frame;
 pub mod memory;

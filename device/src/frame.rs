@@ -1,0 +1,398 @@
+//! Finds the headers of an Ethernet frame: what steering, split, checksums and segmentation decide on.
+//!
+//! Parsing goes as far as the bytes make sense and stops there without an error: a NIC delivers frames that it
+//! does not understand. Tunnels are not entered.
+
+use crate::checksum::{Checksum, pseudo_header_v4, pseudo_header_v6};
+
+/// The most bytes from the start of a frame that the device reads to decide about it. Headers that reach
+/// beyond are not parsed.
+pub const SNAPSHOT: usize = 256;
+
+/// Bytes of an Ethernet header without tags.
+pub const ETHERNET_HEADER: usize = 14;
+
+/// EtherType of IPv4.
+pub const ETHER_TYPE_IPV4: u16 = 0x0800;
+/// EtherType of IPv6.
+pub const ETHER_TYPE_IPV6: u16 = 0x86dd;
+/// EtherType of an IEEE 802.1Q tag.
+pub const ETHER_TYPE_VLAN: u16 = 0x8100;
+/// EtherType of an IEEE 802.1ad service tag.
+pub const ETHER_TYPE_SERVICE_VLAN: u16 = 0x88a8;
+
+/// IP protocol number of TCP.
+pub const PROTOCOL_TCP: u8 = 6;
+/// IP protocol number of UDP.
+pub const PROTOCOL_UDP: u8 = 17;
+
+const VLAN_TAG: usize = 4;
+const MAX_VLAN_TAGS: usize = 2;
+
+const IPV4_HEADER: usize = 20;
+/// More fragments, or a fragment offset that is not zero (RFC 791).
+const IPV4_FRAGMENT: u16 = 0x3fff;
+
+const IPV6_HEADER: usize = 40;
+const IPV6_EXTENSION: usize = 8;
+/// Bounds the work that one frame can cause; the snapshot has no room for more that mean anything.
+const MAX_IPV6_EXTENSIONS: usize = 8;
+const PROTOCOL_HOP_BY_HOP: u8 = 0;
+const PROTOCOL_ROUTING: u8 = 43;
+const PROTOCOL_FRAGMENT: u8 = 44;
+const PROTOCOL_AUTHENTICATION: u8 = 51;
+const PROTOCOL_DESTINATION: u8 = 60;
+/// More fragments, or a fragment offset that is not zero (RFC 8200, section 4.5).
+const IPV6_FRAGMENT: u16 = 0xfff9;
+
+const TCP_HEADER: usize = 20;
+const UDP_HEADER: usize = 8;
+
+/// Where the headers of one frame are and the fields of them that decisions need.
+///
+/// Offsets count from the first byte of the frame. Those of headers lie within the head that was parsed;
+/// ends of payloads lie within the frame. Accessors that take a head expect the one that was parsed; with
+/// another one they return something else or `None`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Headers {
+    /// End of the Ethernet header and its tags; 0 if the frame has no room for them.
+    pub l2_end: usize,
+    /// EtherType behind the tags; a length below 0x600 (IEEE 802.3).
+    pub ether_type: u16,
+    /// TCI of the outer VLAN tag.
+    pub vlan: Option<u16>,
+    /// The IP header.
+    pub l3: Option<L3>,
+    /// The TCP or UDP header: `None` for fragments and whatever is not consistent.
+    pub l4: Option<L4>,
+}
+
+/// The IP header, IPv4 options and IPv6 extension headers included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct L3 {
+    /// IPv4 or IPv6.
+    pub version: IpVersion,
+    /// Where it starts.
+    pub offset: usize,
+    /// Where it ends, behind the last extension header parsed.
+    pub payload_offset: usize,
+    /// Where its payload ends by its own length field: padding follows. The frame's end if the length
+    /// field says more than the frame has; then there is no L4.
+    pub payload_end: usize,
+    /// Protocol of the payload.
+    pub protocol: u8,
+    /// IPv4 TOS, IPv6 traffic class.
+    pub tos: u8,
+    /// IPv6 flow label in the lower 20 bits; 0 with IPv4.
+    pub flow_label: u32,
+    /// This is a fragment of a packet, the first included, but not an atomic one (RFC 6946).
+    pub fragment: bool,
+}
+
+/// Version of IP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IpVersion {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// A whole TCP or UDP header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct L4 {
+    /// TCP or UDP.
+    pub protocol: L4Protocol,
+    /// Where it starts.
+    pub offset: usize,
+    /// Where it ends, TCP options included.
+    pub payload_offset: usize,
+    /// Where its payload ends: checksums cover `offset..payload_end`.
+    pub payload_end: usize,
+    /// Source port.
+    pub source_port: u16,
+    /// Destination port.
+    pub destination_port: u16,
+}
+
+/// Protocols whose headers are parsed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum L4Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl L4Protocol {
+    /// The IP protocol number.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => PROTOCOL_TCP,
+            Self::Udp => PROTOCOL_UDP,
+        }
+    }
+
+    /// Where the checksum is, from the start of the L4 header.
+    #[must_use]
+    pub const fn checksum_offset(self) -> usize {
+        match self {
+            Self::Tcp => 16,
+            Self::Udp => 6,
+        }
+    }
+}
+
+impl Headers {
+    /// Parses the first bytes, `head`, of a frame of `frame_len` bytes. Of a head longer than [`SNAPSHOT`]
+    /// or than the frame only that much is looked at.
+    #[must_use]
+    pub fn parse(head: &[u8], frame_len: usize) -> Self {
+        let head = &head[..head.len().min(frame_len).min(SNAPSHOT)];
+        let mut headers = Self::default();
+        let Some(ether_type) = be16(head, ETHERNET_HEADER - 2) else {
+            return headers;
+        };
+        headers.ether_type = ether_type;
+        headers.l2_end = ETHERNET_HEADER;
+        for _ in 0..MAX_VLAN_TAGS {
+            if !matches!(
+                headers.ether_type,
+                ETHER_TYPE_VLAN | ETHER_TYPE_SERVICE_VLAN
+            ) {
+                break;
+            }
+            let Some([tci_high, tci_low, type_high, type_low]) = array(head, headers.l2_end) else {
+                break;
+            };
+            headers
+                .vlan
+                .get_or_insert(u16::from_be_bytes([tci_high, tci_low]));
+            headers.ether_type = u16::from_be_bytes([type_high, type_low]);
+            headers.l2_end += VLAN_TAG;
+        }
+        let parsed = match headers.ether_type {
+            ETHER_TYPE_IPV4 => L3::parse_v4(head, headers.l2_end, frame_len),
+            ETHER_TYPE_IPV6 => L3::parse_v6(head, headers.l2_end, frame_len),
+            _ => None,
+        };
+        if let Some((l3, has_l4)) = parsed {
+            headers.l3 = Some(l3);
+            if has_l4 {
+                headers.l4 = L4::parse(head, &l3);
+            }
+        }
+        headers
+    }
+
+    /// The end of the deepest header that was parsed completely.
+    #[must_use]
+    pub fn payload_offset(&self) -> usize {
+        let (l2, l3, l4) = self.boundaries();
+        l4.or(l3).unwrap_or(l2)
+    }
+
+    /// Where to split the frame if its headers may take at most `room` bytes: the last end of a header that
+    /// fits, or `room` if not even the Ethernet header does.
+    #[must_use]
+    pub fn split_point(&self, room: usize) -> usize {
+        let (l2, l3, l4) = self.boundaries();
+        [l4, l3]
+            .into_iter()
+            .flatten()
+            .find(|end| *end <= room)
+            .unwrap_or(l2.min(room))
+    }
+
+    /// Destination Ethernet address.
+    #[must_use]
+    pub fn ether_destination(&self, head: &[u8]) -> Option<[u8; 6]> {
+        array(head, 0)
+    }
+
+    /// Source Ethernet address.
+    #[must_use]
+    pub fn ether_source(&self, head: &[u8]) -> Option<[u8; 6]> {
+        array(head, 6)
+    }
+
+    /// Source and destination IP address as they stand in the frame: 4 or 16 bytes each.
+    #[must_use]
+    pub fn addresses<'a>(&self, head: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+        let l3 = self.l3?;
+        let (offset, length) = match l3.version {
+            IpVersion::V4 => (12, 4),
+            IpVersion::V6 => (8, 16),
+        };
+        let both = head.get(l3.offset + offset..)?.get(..2 * length)?;
+        Some(both.split_at(length))
+    }
+
+    /// The sum of the pseudo header that the checksum of the L4 header covers.
+    #[must_use]
+    pub fn pseudo_header(&self, head: &[u8]) -> Option<Checksum> {
+        let l4 = self.l4?;
+        let (source, destination) = self.addresses(head)?;
+        let length = l4.payload_end - l4.offset;
+        let protocol = l4.protocol.number();
+        match self.l3?.version {
+            IpVersion::V4 => Some(pseudo_header_v4(
+                source.try_into().ok()?,
+                destination.try_into().ok()?,
+                protocol,
+                length.try_into().ok()?,
+            )),
+            IpVersion::V6 => Some(pseudo_header_v6(
+                source.try_into().ok()?,
+                destination.try_into().ok()?,
+                protocol,
+                length.try_into().ok()?,
+            )),
+        }
+    }
+
+    /// Ends of the L2, L3 and L4 headers.
+    fn boundaries(&self) -> (usize, Option<usize>, Option<usize>) {
+        (
+            self.l2_end,
+            self.l3.map(|l3| l3.payload_offset),
+            self.l4.map(|l4| l4.payload_offset),
+        )
+    }
+}
+
+impl L3 {
+    /// Parses an IPv4 header; also returns whether an L4 header may follow.
+    fn parse_v4(head: &[u8], offset: usize, frame_len: usize) -> Option<(Self, bool)> {
+        let header: [u8; IPV4_HEADER] = array(head, offset)?;
+        let header_length = usize::from(header[0] & 0x0f) * 4;
+        let total_length = usize::from(u16::from_be_bytes([header[2], header[3]]));
+        if header[0] >> 4 != 4 || header_length < IPV4_HEADER || total_length < header_length {
+            return None;
+        }
+        let payload_offset = offset + header_length;
+        if payload_offset > head.len() {
+            return None;
+        }
+        let fragment = u16::from_be_bytes([header[6], header[7]]) & IPV4_FRAGMENT != 0;
+        let whole = offset + total_length <= frame_len;
+        let l3 = Self {
+            version: IpVersion::V4,
+            offset,
+            payload_offset,
+            payload_end: frame_len.min(offset + total_length),
+            protocol: header[9],
+            tos: header[1],
+            flow_label: 0,
+            fragment,
+        };
+        Some((l3, whole && !fragment))
+    }
+
+    /// Parses an IPv6 header and its extension headers; also returns whether an L4 header may follow.
+    fn parse_v6(head: &[u8], offset: usize, frame_len: usize) -> Option<(Self, bool)> {
+        let header: [u8; IPV6_HEADER] = array(head, offset)?;
+        let first = u32::from_be_bytes([header[0], header[1], header[2], header[3]]);
+        if first >> 28 != 6 {
+            return None;
+        }
+        let payload_offset = offset + IPV6_HEADER;
+        let end = payload_offset + usize::from(u16::from_be_bytes([header[4], header[5]]));
+        let mut l3 = Self {
+            version: IpVersion::V6,
+            offset,
+            payload_offset,
+            payload_end: frame_len.min(end),
+            protocol: header[6],
+            tos: (first >> 20) as u8,
+            flow_label: first & 0x000f_ffff,
+            fragment: false,
+        };
+        let whole = end <= frame_len && l3.parse_extensions(head);
+        Some((l3, whole && !l3.fragment))
+    }
+
+    /// Steps over the extension headers; returns whether what follows them may be an L4 header.
+    fn parse_extensions(&mut self, head: &[u8]) -> bool {
+        for _ in 0..MAX_IPV6_EXTENSIONS {
+            let unit = match self.protocol {
+                PROTOCOL_HOP_BY_HOP | PROTOCOL_ROUTING | PROTOCOL_DESTINATION => 8,
+                PROTOCOL_AUTHENTICATION => 4,
+                PROTOCOL_FRAGMENT => 0,
+                _ => return true,
+            };
+            let Some(extension) = array::<IPV6_EXTENSION>(head, self.payload_offset) else {
+                return false;
+            };
+            // RFC 8200, section 4, counts 8-byte units beyond the first; RFC 4302, section 2.2, counts
+            // 4-byte units minus 2.
+            let length = IPV6_EXTENSION + usize::from(extension[1]) * unit;
+            let end = self.payload_offset + length;
+            if end > head.len() || end > self.payload_end {
+                return false;
+            }
+            let protocol = self.protocol;
+            self.protocol = extension[0];
+            self.payload_offset = end;
+            match protocol {
+                PROTOCOL_FRAGMENT => {
+                    let field = u16::from_be_bytes([extension[2], extension[3]]);
+                    self.fragment |= field & IPV6_FRAGMENT != 0;
+                }
+                // With segments left, the L4 checksum covers another destination than the header's.
+                PROTOCOL_ROUTING if extension[3] != 0 => return false,
+                _ => {}
+            }
+            if self.fragment {
+                return false;
+            }
+        }
+        false
+    }
+}
+
+impl L4 {
+    fn parse(head: &[u8], l3: &L3) -> Option<Self> {
+        let offset = l3.payload_offset;
+        let available = head.get(offset..head.len().min(l3.payload_end))?;
+        let (protocol, payload_offset, payload_end) = match l3.protocol {
+            PROTOCOL_TCP => {
+                let header: [u8; TCP_HEADER] = array(available, 0)?;
+                let length = usize::from(header[12] >> 4) * 4;
+                if length < TCP_HEADER {
+                    return None;
+                }
+                (L4Protocol::Tcp, offset + length, l3.payload_end)
+            }
+            PROTOCOL_UDP => {
+                let header: [u8; UDP_HEADER] = array(available, 0)?;
+                let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
+                if length < UDP_HEADER || offset + length > l3.payload_end {
+                    return None;
+                }
+                (L4Protocol::Udp, offset + UDP_HEADER, offset + length)
+            }
+            _ => return None,
+        };
+        if payload_offset > offset + available.len() {
+            return None;
+        }
+        Some(Self {
+            protocol,
+            offset,
+            payload_offset,
+            payload_end,
+            source_port: be16(available, 0)?,
+            destination_port: be16(available, 2)?,
+        })
+    }
+}
+
+fn array<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
+    bytes.get(offset..)?.first_chunk().copied()
+}
+
+fn be16(bytes: &[u8], offset: usize) -> Option<u16> {
+    array(bytes, offset).map(u16::from_be_bytes)
+}
