@@ -1,3 +1,3 @@
-//! zcnic, a vhost-user network card for testing zero-copy receive.
+//! The zcnic backend.
 
 fn main() {}

@@ -1,0 +1,74 @@
+//! A brake for log lines that somebody outside can cause.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// Lines that may come at once.
+const BURST: u32 = 10;
+
+/// Time after which one more line may come.
+const REFILL: Duration = Duration::from_secs(10);
+
+/// Lets through a burst of lines and then one line per ten seconds, and counts the rest.
+#[derive(Debug)]
+pub(crate) struct LogLimit(Mutex<Bucket>);
+
+#[derive(Debug)]
+struct Bucket {
+    tokens: u32,
+    refilled: Instant,
+    suppressed: u64,
+}
+
+impl LogLimit {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(Bucket {
+            tokens: BURST,
+            refilled: Instant::now(),
+            suppressed: 0,
+        }))
+    }
+
+    /// Whether a line may be written now; if so, how many were not since the last one.
+    pub(crate) fn allow(&self) -> Option<u64> {
+        self.allow_at(Instant::now())
+    }
+
+    fn allow_at(&self, now: Instant) -> Option<u64> {
+        let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let earned = now.saturating_duration_since(bucket.refilled).as_secs() / REFILL.as_secs();
+        if earned > 0 {
+            bucket.tokens = (u64::from(bucket.tokens) + earned).min(u64::from(BURST)) as u32;
+            bucket.refilled = now;
+        }
+        if bucket.tokens == 0 {
+            bucket.suppressed += 1;
+            return None;
+        }
+        bucket.tokens -= 1;
+        Some(std::mem::take(&mut bucket.suppressed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn burst_then_one_line_per_interval() {
+        let limit = LogLimit::new();
+        let start = Instant::now();
+        let passed = (0..1000)
+            .filter(|_| limit.allow_at(start).is_some())
+            .count();
+        assert_eq!(passed, BURST as usize);
+        assert_eq!(
+            limit.allow_at(start + REFILL),
+            Some(1000 - u64::from(BURST))
+        );
+        assert_eq!(limit.allow_at(start + REFILL), None);
+        assert_eq!(limit.allow_at(start + 2 * REFILL), Some(1));
+    }
+}
