@@ -1,4 +1,12 @@
 //! What runs inside the guest: init, zero-copy receive scenarios, selftest runner.
 //!
 //! One module per subcommand of `zcnic-guest`. Each has `Args` (its command line) and
-//! `run(Args) -> anyhow::Result<ExitCode>`; `main.rs` only dispatches.
+//! `run(&Args) -> anyhow::Result<ExitCode>`; `main.rs` only dispatches.
+
+pub mod genl;
+pub mod net;
+pub mod pattern;
+pub mod progress;
+pub mod receive;
+pub mod send;
+pub mod zcrx;

@@ -3,6 +3,7 @@
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+use zcnic_guest::{receive, send};
 
 #[derive(Parser)]
 #[command(
@@ -17,11 +18,17 @@ struct Cli {
 
 /// One variant per module that has a command line.
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    Receive(receive::Args),
+    Send(send::Args),
+}
 
 fn main() -> ExitCode {
     let cli = Cli::parse_from(command_line());
-    let result: anyhow::Result<ExitCode> = match cli.command {};
+    let result: anyhow::Result<ExitCode> = match cli.command {
+        Command::Receive(args) => receive::run(&args),
+        Command::Send(args) => send::run(&args),
+    };
     result.unwrap_or_else(|error| {
         eprintln!("zcnic-guest: {error:#}");
         ExitCode::FAILURE

@@ -1,0 +1,124 @@
+//! JSON lines on standard output that a test can await: what happened so far, then the result.
+
+use std::{
+    io::Write,
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+
+/// How often a stream that moves says so, and how long one must be silent to count as stalled.
+pub const INTERVAL: Duration = Duration::from_secs(1);
+
+/// One line while something is going on.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event<'a> {
+    /// The receiver can be connected to.
+    Listening {
+        /// TCP port.
+        port: u16,
+    },
+    /// The connection is there.
+    Connected {
+        /// Address and port of the other side.
+        peer: &'a str,
+    },
+    /// At most once per [`INTERVAL`], and after a stall.
+    Progress {
+        /// Bytes sent, or received and verified.
+        bytes: u64,
+    },
+    /// Nothing moved for [`INTERVAL`]; said once per stall.
+    Stalled {
+        /// Bytes sent, or received and verified.
+        bytes: u64,
+    },
+}
+
+/// The last line of a run.
+#[derive(Serialize)]
+#[serde(tag = "event", rename = "result")]
+struct Outcome<'a, R> {
+    #[serde(flatten)]
+    report: &'a R,
+}
+
+/// Prints an event at once.
+pub fn say(event: &Event<'_>) {
+    print_line(event);
+}
+
+/// Prints the last line of a run: a struct's fields after `"event":"result"`.
+pub fn say_result<R: Serialize>(report: &R) {
+    print_line(&Outcome { report });
+}
+
+fn print_line(value: &impl Serialize) {
+    if let Ok(line) = serde_json::to_string(value) {
+        let mut stdout = std::io::stdout().lock();
+        // Whoever does not read the lines does not want them.
+        let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    }
+}
+
+/// Counts a stream's bytes and says how it gets on.
+#[derive(Debug)]
+pub struct Progress {
+    bytes: u64,
+    said: Instant,
+    moved: Instant,
+    stalled: bool,
+    limit: Option<Duration>,
+}
+
+/// Nothing moved for too long.
+#[derive(Debug, thiserror::Error)]
+#[error("nothing moved for {0} s after {1} bytes")]
+pub struct Stuck(u64, u64);
+
+impl Progress {
+    /// Starts at 0 bytes; `limit` is how long a stall may last.
+    #[must_use]
+    pub fn new(limit: Option<Duration>) -> Self {
+        let now = Instant::now();
+        Self {
+            bytes: 0,
+            said: now,
+            moved: now,
+            stalled: false,
+            limit,
+        }
+    }
+
+    /// Bytes so far.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bytes moved.
+    pub fn add(&mut self, bytes: u64) {
+        let now = Instant::now();
+        self.bytes += bytes;
+        self.moved = now;
+        if self.stalled || now - self.said >= INTERVAL {
+            self.stalled = false;
+            self.said = now;
+            say(&Event::Progress { bytes: self.bytes });
+        }
+    }
+
+    /// Nothing moved. To be called about once per [`INTERVAL`].
+    pub fn idle(&mut self) -> Result<(), Stuck> {
+        let silent = self.moved.elapsed();
+        if !self.stalled && silent >= INTERVAL {
+            self.stalled = true;
+            say(&Event::Stalled { bytes: self.bytes });
+        }
+        match self.limit {
+            Some(limit) if silent >= limit => Err(Stuck(silent.as_secs(), self.bytes)),
+            _ => Ok(()),
+        }
+    }
+}
