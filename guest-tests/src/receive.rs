@@ -118,12 +118,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         rx_buf_len: zcrx.as_ref().map(Zcrx::buf_len),
         completions: counts.completions,
         requests: counts.requests,
-        page_pool: args
-            .interface
-            .as_deref()
-            .map(pools_of)
-            .transpose()?
-            .unwrap_or_default(),
+        page_pool: match (&zcrx, &args.interface) {
+            (Some(_), Some(interface)) => pools_of(interface)?,
+            _ => Vec::new(),
+        },
         kernel: rustix::system::uname()
             .release()
             .to_string_lossy()

@@ -323,16 +323,18 @@ fn refusal(target: &Target, rx_buf_len: u32, source: io::Error) -> Error {
             },
         };
     };
+    // A queue that does not exist may already fail for want of a DMA device.
+    let queues = net::rx_queues(interface).unwrap_or(u32::MAX);
     let text = match errno {
+        libc::ERANGE | libc::EOPNOTSUPP if *queue >= queues => {
+            let last = queues.saturating_sub(1);
+            format!("{interface} has no receive queue {queue}: it has {queues} (0 to {last})")
+        }
         libc::EPERM => "zero-copy receive needs CAP_NET_ADMIN".into(),
         libc::ENODEV => format!("there is no interface {interface}"),
-        libc::ERANGE => match net::rx_queues(interface) {
-            Ok(queues) if *queue >= queues => format!(
-                "{interface} has no receive queue {queue}: it has {queues} (0 to {})",
-                queues.saturating_sub(1)
-            ),
-            _ => format!("the area has no physically contiguous buffers of {rx_buf_len} bytes"),
-        },
+        libc::ERANGE => {
+            format!("the area has no physically contiguous buffers of {rx_buf_len} bytes")
+        }
         libc::EINVAL => match net::rings(interface) {
             Ok(rings) if rings.tcp_data_split != Some(true) => format!(
                 "header/data split is not enabled on {interface}: ethtool -G {interface} tcp-data-split on"
