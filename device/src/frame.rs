@@ -229,12 +229,12 @@ impl Headers {
         Some(both.split_at(length))
     }
 
-    /// The sum of the pseudo header that the checksum of the L4 header covers.
+    /// The sum of the pseudo header that the checksum of the L4 header covers, if header and payload have
+    /// `length` bytes: those of the frame itself, or of a segment that is cut from it.
     #[must_use]
-    pub fn pseudo_header(&self, head: &[u8]) -> Option<Checksum> {
+    pub fn pseudo_header(&self, head: &[u8], length: usize) -> Option<Checksum> {
         let l4 = self.l4?;
         let (source, destination) = self.addresses(head)?;
-        let length = l4.payload_end - l4.offset;
         let protocol = l4.protocol.number();
         match self.l3?.version {
             IpVersion::V4 => Some(pseudo_header_v4(

@@ -4,5 +4,13 @@
 
 pub mod abi;
 pub mod checksum;
+pub mod features;
 pub mod frame;
+pub mod limits;
 pub mod memory;
+pub mod rss;
+pub mod train;
+pub mod transmit;
+
+#[cfg(test)]
+mod testing;

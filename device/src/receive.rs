@@ -13,7 +13,7 @@ use crate::{
     frame::{Headers, L4Protocol},
     memory::{Mover, ReceiveRing},
     rss::Hash,
-    train::{ChecksumState, Segment, Train, checksum_offset, pseudo_header},
+    train::{ChecksumState, Segment, Train},
 };
 
 /// Chains that one frame may take.
@@ -456,23 +456,25 @@ fn insert_checksum(head: &mut [u8], start: usize, field: usize, body: &Checksum)
 
 /// A checksum that the device itself computed is good, if it is one that a verifier would look at.
 fn owed_verdict(headers: &Headers, start: usize, field: usize) -> Verdict {
-    let is_l4 = headers.l4().is_some_and(|l4| {
-        l4.offset == start && l4.offset + checksum_offset(l4.protocol) == field
+    let is_l4 = headers.l4.is_some_and(|l4| {
+        l4.offset == start && l4.offset + l4.protocol.checksum_offset() == field
     });
     if is_l4 { Verdict::Good } else { Verdict::Unknown }
 }
 
 /// Checks the L4 checksum of a frame that came with one.
 fn verify(headers: &Headers, head: &[u8], body: &Checksum) -> Verdict {
-    let (Some(l3), Some(l4)) = (headers.l3(), headers.l4()) else {
+    let Some(l4) = headers.l4 else {
         return Verdict::Unknown;
     };
-    let field = l4.offset + checksum_offset(l4.protocol);
+    let field = l4.offset + l4.protocol.checksum_offset();
     if l4.protocol == L4Protocol::Udp && head[field..field + 2] == [0, 0] {
         return Verdict::Unknown;
     }
-    let mut sum = pseudo_header(&head[l3.offset..], l4.protocol, l4.end - l4.offset);
-    sum.add(&head[l4.offset..l4.end.min(head.len())]);
+    let Some(mut sum) = headers.pseudo_header(head, l4.payload_end - l4.offset) else {
+        return Verdict::Unknown;
+    };
+    sum.add(&head[l4.offset..l4.payload_end.min(head.len())]);
     sum.add_checksum(*body);
     if sum.finish() == 0 { Verdict::Good } else { Verdict::Bad }
 }

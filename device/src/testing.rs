@@ -62,7 +62,12 @@ impl VecRing {
     /// Posts `count` chains whose descriptors have these lengths.
     pub(crate) fn post(&mut self, count: usize, lengths: &[usize]) {
         for _ in 0..count {
-            self.posted.push_back(lengths.iter().map(|&n| RefCell::new(vec![0xee; n])).collect());
+            self.posted.push_back(
+                lengths
+                    .iter()
+                    .map(|&n| RefCell::new(vec![0xee; n]))
+                    .collect(),
+            );
         }
     }
 }
@@ -82,10 +87,14 @@ impl ReceiveRing for VecRing {
     }
 
     fn commit(&mut self, written: &[u32]) {
-        assert!(written.len() <= self.reserved, "more chains committed than reserved");
+        assert!(
+            written.len() <= self.reserved,
+            "more chains committed than reserved"
+        );
         for &length in written {
             let chain = self.posted.pop_front().expect("reserved chains are posted");
-            self.used.push((length, chain.into_iter().map(RefCell::into_inner).collect()));
+            self.used
+                .push((length, chain.into_iter().map(RefCell::into_inner).collect()));
         }
         if !written.is_empty() {
             self.commits.push(written.len());
@@ -100,7 +109,11 @@ pub(crate) fn tcp4(payload: &[u8]) -> Vec<u8> {
         .ipv4([192, 0, 2, 2], [192, 0, 2, 1], 64)
         .tcp(1000, 2000, 7, 512)
         .ack(9);
-    built(|out| builder.write(out, payload).expect("a vector takes everything"))
+    built(|out| {
+        builder
+            .write(out, payload)
+            .expect("a vector takes everything")
+    })
 }
 
 /// An IPv6 UDP frame with right checksums: [2001:db8::2]:1000 to [2001:db8::1]:2000.
@@ -114,7 +127,11 @@ pub(crate) fn udp6(payload: &[u8]) -> Vec<u8> {
     let builder = etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1])
         .ipv6(address(2), address(1), 64)
         .udp(1000, 2000);
-    built(|out| builder.write(out, payload).expect("a vector takes everything"))
+    built(|out| {
+        builder
+            .write(out, payload)
+            .expect("a vector takes everything")
+    })
 }
 
 fn built(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {

@@ -6,7 +6,7 @@
 //! ([`Train::segment`]) costs a copy of the headers; payload is copied once, by the receiver.
 
 use crate::{
-    checksum::{Checksum, pseudo_header_v4, pseudo_header_v6},
+    checksum::Checksum,
     frame::{Headers, IpVersion, L4Protocol, SNAPSHOT},
 };
 
@@ -34,7 +34,9 @@ pub struct Segmentation {
     pub size: usize,
     /// Bytes that every segment repeats, from the start of the frame through its L4 header.
     pub header_length: usize,
-    /// Where the IP header whose lengths and identification change starts.
+    /// Version of the IP header whose lengths and identification change.
+    pub version: IpVersion,
+    /// Where that header starts.
     pub l3_offset: usize,
     /// Where the L4 header starts.
     pub l4_offset: usize,
@@ -79,6 +81,9 @@ impl Segment {
     }
 }
 
+/// The fixed IPv6 header, which its length field does not count.
+const IPV6_HEADER: usize = 40;
+
 /// What [`Train::new`] is made from: the parts have been checked against each other by the parser.
 pub(crate) struct TrainParts<'a, S: ?Sized> {
     pub(crate) head: [u8; SNAPSHOT],
@@ -93,9 +98,26 @@ pub(crate) struct TrainParts<'a, S: ?Sized> {
 
 impl<'a, S: ?Sized> Train<'a, S> {
     pub(crate) fn new(parts: TrainParts<'a, S>) -> Self {
-        let TrainParts { head, head_length, headers, source, start, length, checksum, segmentation } =
-            parts;
-        Self { head, head_length, headers, source, start, length, checksum, segmentation }
+        let TrainParts {
+            head,
+            head_length,
+            headers,
+            source,
+            start,
+            length,
+            checksum,
+            segmentation,
+        } = parts;
+        Self {
+            head,
+            head_length,
+            headers,
+            source,
+            start,
+            length,
+            checksum,
+            segmentation,
+        }
     }
 
     /// The headers that all segments share.
@@ -127,7 +149,10 @@ impl<'a, S: ?Sized> Train<'a, S> {
     /// Bytes of all its frames.
     #[must_use]
     pub fn wire_bytes(&self) -> usize {
-        let repeated = self.segmentation.as_ref().map_or(0, |cut| cut.header_length);
+        let repeated = self
+            .segmentation
+            .as_ref()
+            .map_or(0, |cut| cut.header_length);
         self.length + (self.segments() - 1) * repeated
     }
 
@@ -153,7 +178,7 @@ impl<'a, S: ?Sized> Train<'a, S> {
             body: self.start + head_length,
             length: self.length,
             checksum: self.checksum,
-            l4_end: self.headers.l4().map_or(self.length, |l4| l4.end),
+            l4_end: self.headers.l4.map_or(self.length, |l4| l4.payload_end),
         }
     }
 
@@ -169,44 +194,39 @@ impl<'a, S: ?Sized> Train<'a, S> {
             length,
             checksum: ChecksumState::Owed {
                 start: cut.l4_offset,
-                field: cut.l4_offset + checksum_offset(cut.protocol),
+                field: cut.l4_offset + cut.protocol.checksum_offset(),
             },
             l4_end: length,
         };
         let head = segment.head_mut();
-        rewrite_ip(head, cut.l3_offset, length, index);
+        match cut.version {
+            IpVersion::V4 => rewrite_ipv4(
+                &mut head[cut.l3_offset..cut.l4_offset],
+                length - cut.l3_offset,
+                index,
+            ),
+            IpVersion::V6 => put16(
+                head,
+                cut.l3_offset + 4,
+                length - cut.l3_offset - IPV6_HEADER,
+            ),
+        }
         let l4_length = length - cut.l4_offset;
         match cut.protocol {
             L4Protocol::Tcp => rewrite_tcp(&mut head[cut.l4_offset..], done, index == 0, last),
             L4Protocol::Udp => put16(head, cut.l4_offset + 4, l4_length),
         }
-        let owed = pseudo_header(&head[cut.l3_offset..], cut.protocol, l4_length).fold();
-        put16(head, cut.l4_offset + checksum_offset(cut.protocol), usize::from(owed));
+        let owed = self
+            .headers
+            .pseudo_header(head, l4_length)
+            .unwrap_or_default()
+            .fold();
+        put16(
+            head,
+            cut.l4_offset + cut.protocol.checksum_offset(),
+            usize::from(owed),
+        );
         segment
-    }
-}
-
-/// Where a protocol keeps its checksum, from the start of its header (RFC 9293, 3.1; RFC 768).
-pub(crate) const fn checksum_offset(protocol: L4Protocol) -> usize {
-    match protocol {
-        L4Protocol::Tcp => 16,
-        L4Protocol::Udp => 6,
-    }
-}
-
-/// The pseudo header of a segment whose IP header starts at `ip`.
-pub(crate) fn pseudo_header(ip: &[u8], protocol: L4Protocol, l4_length: usize) -> Checksum {
-    let number = protocol.number();
-    match (IpVersion::of(ip[0]), ip.get(12..20), ip.get(8..40)) {
-        (Some(IpVersion::V6), _, Some(addresses)) => {
-            let (source, destination) = addresses.split_at(16);
-            pseudo_header_v6(source.try_into().unwrap_or_default(), destination.try_into().unwrap_or_default(), number, l4_length as u32)
-        }
-        (_, Some(addresses), _) => {
-            let (source, destination) = addresses.split_at(4);
-            pseudo_header_v4(source.try_into().unwrap_or_default(), destination.try_into().unwrap_or_default(), number, l4_length as u16)
-        }
-        _ => Checksum::default(),
     }
 }
 
@@ -215,22 +235,15 @@ fn put16(head: &mut [u8], offset: usize, value: usize) {
     head[offset..offset + 2].copy_from_slice(&(value as u16).to_be_bytes());
 }
 
-fn rewrite_ip(head: &mut [u8], l3: usize, frame_length: usize, index: usize) {
-    match IpVersion::of(head[l3]) {
-        Some(IpVersion::V4) => {
-            put16(head, l3 + 2, frame_length - l3);
-            // Each segment is a datagram of its own (RFC 6864).
-            let id = u16::from_be_bytes([head[l3 + 4], head[l3 + 5]]).wrapping_add(index as u16);
-            put16(head, l3 + 4, usize::from(id));
-            put16(head, l3 + 10, 0);
-            let header = usize::from(head[l3] & 0x0f) * 4;
-            let mut sum = Checksum::default();
-            sum.add(&head[l3..l3 + header]);
-            put16(head, l3 + 10, usize::from(sum.finish()));
-        }
-        Some(IpVersion::V6) => put16(head, l3 + 4, frame_length - l3 - 40),
-        None => {}
-    }
+/// Each segment is a datagram of its own (RFC 6864): length, identification and header checksum change.
+fn rewrite_ipv4(ip: &mut [u8], length: usize, index: usize) {
+    put16(ip, 2, length);
+    let id = u16::from_be_bytes([ip[4], ip[5]]).wrapping_add(index as u16);
+    put16(ip, 4, usize::from(id));
+    put16(ip, 10, 0);
+    let mut sum = Checksum::new();
+    sum.add(ip);
+    put16(ip, 10, usize::from(sum.finish()));
 }
 
 fn rewrite_tcp(tcp: &mut [u8], done: usize, first: bool, last: bool) {

@@ -9,7 +9,7 @@ use crate::{
     frame::{Headers, IpVersion, L4Protocol, SNAPSHOT},
     limits::MAX_FRAME,
     memory::Mover,
-    train::{ChecksumState, Segmentation, Train, TrainParts, checksum_offset},
+    train::{ChecksumState, Segmentation, Train, TrainParts},
 };
 
 /// The most frames that one chain may mean: 64 KiB in the smallest segments that Linux makes
@@ -113,7 +113,8 @@ pub fn parse<'a, M: Mover>(
         TransmitFormat::Zcnic => {
             let mut bytes = [0; size_of::<abi::TxHeader>()];
             mover.snapshot(source, 0, &mut bytes);
-            let header = abi::TxHeader::read_from_bytes(&bytes).map_err(|_| TransmitError::TooShort(total))?;
+            let header = abi::TxHeader::read_from_bytes(&bytes)
+                .map_err(|_| TransmitError::TooShort(total))?;
             zcnic_request(&header)?
         }
     };
@@ -150,7 +151,16 @@ pub fn parse<'a, M: Mover>(
         }
         _ => {}
     }
-    Ok(Train::new(TrainParts { head, head_length, headers, source, start, length, checksum, segmentation }))
+    Ok(Train::new(TrainParts {
+        head,
+        head_length,
+        headers,
+        source,
+        start,
+        length,
+        checksum,
+        segmentation,
+    }))
 }
 
 fn zcnic_request(header: &abi::TxHeader) -> Result<Request, TransmitError> {
@@ -167,7 +177,10 @@ fn zcnic_request(header: &abi::TxHeader) -> Result<Request, TransmitError> {
     };
     Ok(Request {
         checksum: (flags & abi::TX_CSUM != 0).then(|| {
-            (usize::from(header.csum_start.get()), usize::from(header.csum_offset.get()))
+            (
+                usize::from(header.csum_start.get()),
+                usize::from(header.csum_offset.get()),
+            )
         }),
         gso: gso.map(|(feature, protocol)| Gso {
             feature,
@@ -223,11 +236,14 @@ fn segmentation(
     checksum: ChecksumState,
     length: usize,
 ) -> Result<Segmentation, TransmitError> {
-    let (Some(l3), Some(l4)) = (headers.l3(), headers.l4()) else {
+    let (Some(l3), Some(l4)) = (headers.l3, headers.l4) else {
         return Err(TransmitError::Segmentation);
     };
     let header_length = headers.payload_offset();
-    let owed = ChecksumState::Owed { start: l4.offset, field: l4.offset + checksum_offset(gso.protocol) };
+    let owed = ChecksumState::Owed {
+        start: l4.offset,
+        field: l4.offset + gso.protocol.checksum_offset(),
+    };
     let version_agrees = match gso.feature {
         Feature::Tso4 => l3.version == IpVersion::V4,
         Feature::Tso6 => l3.version == IpVersion::V6,
@@ -247,6 +263,7 @@ fn segmentation(
         protocol: gso.protocol,
         size: gso.size,
         header_length,
+        version: l3.version,
         l3_offset: l3.offset,
         l4_offset: l4.offset,
     })
