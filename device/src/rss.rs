@@ -1,0 +1,298 @@
+//! Receive side scaling: the Toeplitz hash and what selects its input and its use.
+
+use std::mem::{offset_of, size_of};
+
+use zerocopy::little_endian::U16;
+
+use crate::abi::{
+    FIELD_FLOW_LABEL, FIELD_IP_DST, FIELD_IP_SRC, FIELD_L4_DST, FIELD_L4_SRC, FLOW_TYPES, FlowType,
+    HashType, Invalid, RSS_KEY_SIZE, RssSet, RssSymmetric,
+};
+use crate::frame::{Headers, IpVersion, L4Protocol};
+use crate::limits::MAX_RSS_TABLE;
+
+/// Hash input per flow type when nobody chose: addresses, and ports where there are any.
+pub const DEFAULT_FIELDS: [u16; FLOW_TYPES] = [IP, IP | L4, IP | L4, IP, IP | L4, IP | L4, 0, 0];
+
+/// The key of Microsoft's "Verifying the RSS Hash Calculation", which covers every input but a flow label.
+pub const DEFAULT_KEY: [u8; RSS_KEY_SIZE] = [
+    0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0,
+    0xd0, 0xca, 0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30, 0xf2, 0x0c,
+    0x6a, 0x42, 0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+];
+
+const IP: u16 = FIELD_IP_SRC | FIELD_IP_DST;
+const L4: u16 = FIELD_L4_SRC | FIELD_L4_DST;
+
+/// The longest input: two IPv6 addresses, two ports and a flow label.
+const MAX_INPUT: usize = 2 * 16 + 2 * 2 + 4;
+const _: () = assert!(MAX_INPUT + size_of::<u32>() <= RSS_KEY_SIZE);
+
+/// The Toeplitz hash with one key, as tables of what each half byte of input contributes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Toeplitz {
+    nibbles: [[u32; 16]; 2 * MAX_INPUT],
+}
+
+impl Toeplitz {
+    /// Prepares `key`.
+    #[must_use]
+    pub fn new(key: &[u8; RSS_KEY_SIZE]) -> Self {
+        let mut nibbles = [[0; 16]; 2 * MAX_INPUT];
+        for (position, table) in nibbles.iter_mut().enumerate() {
+            for (nibble, entry) in table.iter_mut().enumerate() {
+                for bit in 0..4 {
+                    if nibble & (8 >> bit) != 0 {
+                        *entry ^= key_window(key, position * 4 + bit);
+                    }
+                }
+            }
+        }
+        Self { nibbles }
+    }
+
+    /// The hash of `input`, of which at most 40 bytes count: no input of a NIC is longer.
+    #[must_use]
+    pub fn hash(&self, input: &[u8]) -> u32 {
+        let (pairs, _) = self.nibbles.as_chunks::<2>();
+        input
+            .iter()
+            .zip(pairs)
+            .fold(0, |hash, (byte, [high, low])| {
+                hash ^ high[usize::from(byte >> 4)] ^ low[usize::from(byte & 0x0f)]
+            })
+    }
+}
+
+/// The 32 bits of `key` that start at `bit`.
+fn key_window(key: &[u8; RSS_KEY_SIZE], bit: usize) -> u32 {
+    let mut window = 0u64;
+    for index in 0..5 {
+        window = window << 8 | u64::from(key.get(bit / 8 + index).copied().unwrap_or(0));
+    }
+    (window >> (8 - bit % 8)) as u32
+}
+
+/// A receive hash and what it covers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hash {
+    /// The Toeplitz hash.
+    pub value: u32,
+    /// What it was computed over: an L4 type only if ports went in. Never [`HashType::None`].
+    pub kind: HashType,
+}
+
+/// One RSS context: hash key, hash input and indirection table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RssContext {
+    toeplitz: Toeplitz,
+    fields: [u16; FLOW_TYPES],
+    symmetric: RssSymmetric,
+    /// Queues; the length is a power of two.
+    table: Vec<u16>,
+}
+
+impl RssContext {
+    /// The context before anybody set it: no hash, everything to queue 0.
+    #[must_use]
+    pub fn unset() -> Self {
+        Self {
+            toeplitz: Toeplitz::new(&[0; RSS_KEY_SIZE]),
+            fields: [0; FLOW_TYPES],
+            symmetric: RssSymmetric::Asymmetric,
+            table: vec![0],
+        }
+    }
+
+    /// A context with a fixed key that spreads flows over the first `queues` queues (at least one).
+    #[must_use]
+    pub fn spread(queues: u16) -> Self {
+        let queues = queues.max(1);
+        let entries = queues
+            .saturating_mul(4)
+            .checked_next_power_of_two()
+            .map_or(MAX_RSS_TABLE, |entries| entries.clamp(8, MAX_RSS_TABLE));
+        Self {
+            toeplitz: Toeplitz::new(&DEFAULT_KEY),
+            fields: DEFAULT_FIELDS,
+            symmetric: RssSymmetric::Asymmetric,
+            table: (0..entries).map(|entry| entry % queues).collect(),
+        }
+    }
+
+    /// The context that RSS_SET asks for, on a device with `queues` data queues.
+    ///
+    /// # Errors
+    /// Names the field that is not acceptable: unknown bits or values, ports or a flow label for a flow
+    /// type that has none, a table that is empty, longer than [`MAX_RSS_TABLE`], not a power of two or names
+    /// a queue that is not there. A symmetric transform takes addresses and ports in pairs and nothing else
+    /// (as kernel `ethtool_check_xfrm_rxfh()` demands).
+    pub fn from_request(set: &RssSet, table: &[U16], queues: u16) -> Result<Self, Invalid> {
+        let refuse = |offset| Err(Invalid { offset });
+        let Ok(symmetric) = RssSymmetric::try_from(set.symmetric.get()) else {
+            return refuse(offset_of!(RssSet, symmetric));
+        };
+        if !table.len().is_power_of_two() || table.len() > usize::from(MAX_RSS_TABLE) {
+            return refuse(offset_of!(RssSet, table_length));
+        }
+        for (index, fields) in set.fields.iter().enumerate() {
+            if !fields_are_valid(index, fields.get(), symmetric) {
+                return refuse(offset_of!(RssSet, fields) + index * size_of::<U16>());
+            }
+        }
+        if let Some(index) = table.iter().position(|queue| queue.get() >= queues) {
+            return refuse(size_of::<RssSet>() + index * size_of::<U16>());
+        }
+        Ok(Self {
+            toeplitz: Toeplitz::new(&set.key),
+            fields: set.fields.map(U16::get),
+            symmetric,
+            table: table.iter().map(|queue| queue.get()).collect(),
+        })
+    }
+
+    /// The hash of a frame; `None` if it is not IP or its flow type has no fields.
+    #[must_use]
+    pub fn hash(&self, headers: &Headers, head: &[u8]) -> Option<Hash> {
+        let flow = flow_type(headers)?;
+        let fields = *self.fields.get(usize::from(u8::from(flow)))?;
+        if fields == 0 {
+            return None;
+        }
+        let mut input = Input::new();
+        let wants = |field| fields & field != 0;
+        let (source, destination) = headers.addresses(head)?;
+        let addresses = (wants(FIELD_IP_SRC), wants(FIELD_IP_DST));
+        input.add_pair(source, destination, addresses, self.symmetric);
+        let l4 = headers.l4.filter(|_| wants(L4));
+        if let Some(l4) = l4 {
+            let source = l4.source_port.to_be_bytes();
+            let destination = l4.destination_port.to_be_bytes();
+            let ports = (wants(FIELD_L4_SRC), wants(FIELD_L4_DST));
+            input.add_pair(&source, &destination, ports, self.symmetric);
+        }
+        if wants(FIELD_FLOW_LABEL) {
+            input.add(headers.l3?.flow_label.to_be_bytes());
+        }
+        Some(Hash {
+            value: self.toeplitz.hash(input.bytes()),
+            kind: hash_type(flow, l4.is_some()),
+        })
+    }
+
+    /// The queue for a frame with this hash; without one, that of table entry 0.
+    #[must_use]
+    pub fn queue(&self, hash: Option<Hash>) -> u16 {
+        let value = hash.map_or(0, |hash| hash.value) as usize;
+        let entry = value & self.table.len().saturating_sub(1);
+        self.table.get(entry).copied().unwrap_or(0)
+    }
+
+    /// The highest queue in the table.
+    #[must_use]
+    pub fn highest_queue(&self) -> u16 {
+        self.table.iter().copied().max().unwrap_or(0)
+    }
+}
+
+/// What goes into the hash: addresses, ports, flow label, in this order.
+struct Input {
+    bytes: [u8; MAX_INPUT],
+    length: usize,
+}
+
+impl Input {
+    const fn new() -> Self {
+        Self {
+            bytes: [0; MAX_INPUT],
+            length: 0,
+        }
+    }
+
+    fn add(&mut self, bytes: impl IntoIterator<Item = u8>) {
+        let free = self.bytes.iter_mut().skip(self.length);
+        self.length += free.zip(bytes).map(|(to, from)| *to = from).count();
+    }
+
+    /// Adds the wanted ones of source and destination, transformed if both are wanted.
+    fn add_pair(
+        &mut self,
+        source: &[u8],
+        destination: &[u8],
+        wanted: (bool, bool),
+        symmetric: RssSymmetric,
+    ) {
+        let combine = |with: fn(u8, u8) -> u8| {
+            let both = source.iter().zip(destination);
+            both.map(move |(source, destination)| with(*source, *destination))
+        };
+        let xor = |source, destination| source ^ destination;
+        let or = |source, destination| source | destination;
+        match (wanted, symmetric) {
+            ((true, true), RssSymmetric::SymXor) => {
+                self.add(combine(xor));
+                self.add(combine(xor));
+            }
+            ((true, true), RssSymmetric::SymOrXor) => {
+                self.add(combine(or));
+                self.add(combine(xor));
+            }
+            ((with_source, with_destination), _) => {
+                if with_source {
+                    self.add(source.iter().copied());
+                }
+                if with_destination {
+                    self.add(destination.iter().copied());
+                }
+            }
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+/// The flow type of a frame; `None` if it is not IP.
+fn flow_type(headers: &Headers) -> Option<FlowType> {
+    let protocol = headers.l4.map(|l4| l4.protocol);
+    Some(match (headers.l3?.version, protocol) {
+        (IpVersion::V4, None) => FlowType::Ipv4,
+        (IpVersion::V4, Some(L4Protocol::Tcp)) => FlowType::Tcp4,
+        (IpVersion::V4, Some(L4Protocol::Udp)) => FlowType::Udp4,
+        (IpVersion::V6, None) => FlowType::Ipv6,
+        (IpVersion::V6, Some(L4Protocol::Tcp)) => FlowType::Tcp6,
+        (IpVersion::V6, Some(L4Protocol::Udp)) => FlowType::Udp6,
+    })
+}
+
+fn hash_type(flow: FlowType, has_ports: bool) -> HashType {
+    match (flow, has_ports) {
+        (FlowType::Tcp4, true) => HashType::Tcp4,
+        (FlowType::Udp4, true) => HashType::Udp4,
+        (FlowType::Tcp6, true) => HashType::Tcp6,
+        (FlowType::Udp6, true) => HashType::Udp6,
+        (FlowType::Ipv4 | FlowType::Tcp4 | FlowType::Udp4, _) => HashType::Ipv4,
+        (FlowType::Ipv6 | FlowType::Tcp6 | FlowType::Udp6, _) => HashType::Ipv6,
+    }
+}
+
+/// Whether entry `index` of the fields may be `fields`.
+fn fields_are_valid(index: usize, fields: u16, symmetric: RssSymmetric) -> bool {
+    let Some(flow) = u8::try_from(index)
+        .ok()
+        .and_then(|index| FlowType::try_from(index).ok())
+    else {
+        return fields == 0;
+    };
+    let allowed = match flow {
+        FlowType::Ipv4 => IP,
+        FlowType::Tcp4 | FlowType::Udp4 => IP | L4,
+        FlowType::Ipv6 => IP | FIELD_FLOW_LABEL,
+        FlowType::Tcp6 | FlowType::Udp6 => IP | L4 | FIELD_FLOW_LABEL,
+    };
+    let paired = |pair| matches!(fields & pair, both if both == 0 || both == pair);
+    let symmetric_fits = symmetric == RssSymmetric::Asymmetric
+        || (paired(IP) && paired(L4) && fields & FIELD_FLOW_LABEL == 0);
+    fields & !allowed == 0 && symmetric_fits
+}
