@@ -8,11 +8,19 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod archive;
+mod bootstrap;
 mod cache;
 mod cargo_tests;
+mod host;
+mod kernel;
+mod paths;
+mod qemu;
 mod report;
+mod rootfs;
 mod step;
 mod test;
+mod vm;
 
 #[derive(Parser)]
 #[command(
@@ -30,11 +38,13 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Test(test::Args),
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
     let result: Result<ExitCode> = match Cli::parse().command {
         Command::Test(args) => test::run(&args),
+        Command::Vm(args) => vm::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

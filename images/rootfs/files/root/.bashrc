@@ -1,0 +1,2 @@
+PS1='zcnic:\w# '
+alias ll='ls -l'

@@ -1,0 +1,275 @@
+//! The Debian archive, read through an apt of our own: own sources, lists and status below the cache,
+//! so that the host's configuration is neither used for resolving nor changed. Signatures are
+//! checked; proxies and the like in the host's apt.conf still apply.
+//!
+//! The lists are fetched only when something has to be resolved, and then at most once a day: what
+//! is in the cache stays as it is until it is removed, and a second run needs no network.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::{
+    cache::Cache,
+    step::{run, step},
+};
+
+/// Where Debian lies.
+pub(crate) const MIRROR: &str = "http://deb.debian.org/debian";
+/// The release that guest, build root and (on older hosts) QEMU come from.
+pub(crate) const RELEASE: &str = "trixie";
+/// Where kernels come from.
+pub(crate) const BACKPORTS: &str = "trixie-backports";
+/// Where packages come from whose version in trixie is too old for the selftests.
+pub(crate) const NEXT: &str = "forky";
+/// Debian's keys as the host has them.
+pub(crate) const HOST_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+const LISTS_GOOD_FOR: Duration = Duration::from_hours(24);
+
+/// apt with its own sources, lists and (empty) status.
+#[derive(Debug)]
+pub(crate) struct Archive {
+    home: PathBuf,
+}
+
+impl Archive {
+    /// The archive as the cache knows it, with lists no older than a day (or whatever there is when
+    /// the network is away).
+    pub(crate) fn open(cache: &Cache) -> Result<Self> {
+        let archive = Self {
+            home: cache.root().join("apt"),
+        };
+        for directory in ["sources", "state/lists/partial", "cache/archives/partial"] {
+            let directory = archive.home.join(directory);
+            fs::create_dir_all(&directory)
+                .with_context(|| format!("cannot create {}", directory.display()))?;
+        }
+        fs::write(archive.home.join("state/status"), "")?;
+        // Never a newer suite unless a package is asked for as `name/suite`.
+        fs::write(
+            archive.home.join("preferences"),
+            format!("Package: *\nPin: release n={RELEASE}\nPin-Priority: 990\n"),
+        )?;
+        let lock = fs::File::create(archive.home.join("lock"))?;
+        lock.lock()?;
+        archive.update_if_old()?;
+        Ok(archive)
+    }
+
+    /// The keyring that verifies every suite used here.
+    pub(crate) fn keyring(&self) -> PathBuf {
+        let newer = self.home.join("debian-archive-keyring.gpg");
+        if newer.exists() {
+            newer
+        } else {
+            PathBuf::from(HOST_KEYRING)
+        }
+    }
+
+    fn update_if_old(&self) -> Result<()> {
+        let stamp = self.home.join("updated");
+        let age = |path: &Path| {
+            SystemTime::now()
+                .duration_since(fs::metadata(path)?.modified()?)
+                .map_err(anyhow::Error::from)
+        };
+        let known = stamp.exists();
+        if known && age(&stamp).is_ok_and(|age| age < LISTS_GOOD_FOR) {
+            return Ok(());
+        }
+        let updated = step("read the Debian archive's lists", || self.update());
+        match updated {
+            Err(error) if known => eprintln!("         going on with older lists: {error:#}"),
+            other => other?,
+        }
+        fs::write(stamp, "")?;
+        Ok(())
+    }
+
+    /// Fetches all lists. A host older than a suite may lack the key that signs it: then the keyring
+    /// package of the release, which the host's keys do verify, supplies it.
+    fn update(&self) -> Result<()> {
+        let all = [RELEASE, BACKPORTS, NEXT];
+        self.write_sources(&all)?;
+        let Err(error) = self.apt_get_update() else {
+            return Ok(());
+        };
+        if !format!("{error:#}").contains("NO_PUBKEY") {
+            return Err(error);
+        }
+        self.write_sources(&[RELEASE])?;
+        self.apt_get_update().context(
+            "the host's debian-archive-keyring is too old to verify Debian trixie; upgrade it",
+        )?;
+        let unpacked = self.home.join("keyring");
+        for deb in self.fetch(&["debian-archive-keyring"], &self.home)? {
+            run(Command::new("dpkg-deb").arg("-x").arg(deb).arg(&unpacked))?;
+        }
+        fs::copy(
+            unpacked.join("usr/share/keyrings/debian-archive-keyring.gpg"),
+            self.home.join("debian-archive-keyring.gpg"),
+        )?;
+        self.write_sources(&all)?;
+        self.apt_get_update()
+    }
+
+    fn write_sources(&self, suites: &[&str]) -> Result<()> {
+        let text = format!(
+            "Types: deb\nURIs: {MIRROR}\nSuites: {}\nComponents: main\nSigned-By: {}\n",
+            suites.join(" "),
+            self.keyring().display()
+        );
+        Ok(fs::write(self.home.join("sources/debian.sources"), text)?)
+    }
+
+    fn apt_get_update(&self) -> Result<()> {
+        run(self.apt("apt-get").args(["--error-on=any", "update"])).map(drop)
+    }
+
+    /// An apt program that sees only our files.
+    fn apt(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env("LC_ALL", "C");
+        for (option, value) in [
+            ("Dir::Etc::sourcelist", Path::new("/dev/null").to_owned()),
+            ("Dir::Etc::sourceparts", self.home.join("sources")),
+            ("Dir::Etc::preferences", self.home.join("preferences")),
+            (
+                "Dir::Etc::preferencesparts",
+                Path::new("/dev/null").to_owned(),
+            ),
+            ("Dir::State", self.home.join("state")),
+            ("Dir::State::status", self.home.join("state/status")),
+            ("Dir::Cache", self.home.join("cache")),
+        ] {
+            command
+                .arg("-o")
+                .arg(format!("{option}={}", value.display()));
+        }
+        for option in [
+            "APT::Architecture=amd64",
+            "APT::Architectures=amd64",
+            // The cache may lie where apt's own user can't write.
+            "APT::Sandbox::User=root",
+            "Acquire::Languages=none",
+            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
+            "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false",
+            "Acquire::Retries=3",
+        ] {
+            command.args(["-o", option]);
+        }
+        command
+    }
+
+    /// Names of all packages that begin with `prefix`.
+    pub(crate) fn names(&self, prefix: &str) -> Result<Vec<String>> {
+        let names = run(self.apt("apt-cache").args(["pkgnames", prefix]))?;
+        Ok(names.lines().map(str::to_owned).collect())
+    }
+
+    /// The version of `package` in `suite`, if it is there.
+    pub(crate) fn version(&self, package: &str, suite: &str) -> Result<Option<String>> {
+        // "ethtool | 1:7.2-1 | http://deb.debian.org/debian forky/main amd64 Packages"
+        let table = run(self.apt("apt-cache").args(["madison", package]))?;
+        Ok(table.lines().find_map(|line| {
+            let columns: Vec<_> = line.split('|').map(str::trim).collect();
+            let [_, version, origin] = columns[..] else {
+                return None;
+            };
+            origin
+                .contains(&format!(" {suite}/"))
+                .then(|| version.to_owned())
+        }))
+    }
+
+    /// Downloads exactly `packages` (`name`, `name/suite` or `name=version`) into `directory`.
+    pub(crate) fn fetch(&self, packages: &[&str], directory: &Path) -> Result<Vec<PathBuf>> {
+        run(self
+            .apt("apt-get")
+            .arg("download")
+            .args(packages)
+            .current_dir(directory))?;
+        let debs = debs_in(directory)?;
+        packages
+            .iter()
+            .map(|package| {
+                let name = package.split(['/', '=']).next().unwrap_or(package);
+                debs.iter()
+                    .find(|deb| deb_name(deb) == name)
+                    .cloned()
+                    .ok_or_else(|| anyhow!("apt-get did not download {package}"))
+            })
+            .collect()
+    }
+
+    /// Downloads `packages` and everything they depend on into `directory`, as if nothing were
+    /// installed.
+    pub(crate) fn fetch_closure(
+        &self,
+        packages: &[&str],
+        directory: &Path,
+    ) -> Result<Vec<PathBuf>> {
+        fs::create_dir_all(directory.join("partial"))?;
+        run(self
+            .apt("apt-get")
+            .arg("-o")
+            .arg(format!("Dir::Cache::archives={}", directory.display()))
+            .args([
+                "install",
+                "-y",
+                "--download-only",
+                "--no-install-recommends",
+            ])
+            .args(packages))?;
+        debs_in(directory)
+    }
+}
+
+/// Unpacks `debs` over `directory`, without running anything of theirs.
+pub(crate) fn unpack(debs: &[PathBuf], directory: &Path) -> Result<()> {
+    for deb in debs {
+        run(Command::new("dpkg-deb").arg("-x").arg(deb).arg(directory))?;
+    }
+    Ok(())
+}
+
+/// `name version` lines of `debs`: what was used, for the record.
+pub(crate) fn versions(debs: &[PathBuf]) -> Result<String> {
+    let mut lines = Vec::new();
+    for deb in debs {
+        let show = "--showformat=${Package} ${Version}\n";
+        lines.push(run(Command::new("dpkg-deb").args(["-W", show]).arg(deb))?);
+    }
+    lines.sort();
+    Ok(lines.concat())
+}
+
+fn debs_in(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut debs = Vec::new();
+    for item in fs::read_dir(directory)? {
+        let path = item?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            debs.push(path);
+        }
+    }
+    if debs.is_empty() {
+        bail!("apt-get downloaded nothing into {}", directory.display());
+    }
+    debs.sort();
+    Ok(debs)
+}
+
+/// The package's name: file names are `name_version_architecture.deb`.
+fn deb_name(deb: &Path) -> &str {
+    let file = deb
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
+    file.split('_').next().unwrap_or_default()
+}
