@@ -4,6 +4,7 @@
 //! `run(&Args) -> anyhow::Result<ExitCode>`; `main.rs` only dispatches.
 
 pub mod genl;
+pub mod ktap;
 pub mod net;
 pub mod pattern;
 pub mod progress;
