@@ -39,8 +39,7 @@ impl FeatureSet {
     pub const ALL: Self = Self((1 << (Feature::RssSymmetric as u32 + 1)) - 1);
 
     /// The features that can be switched on and off while the session lasts.
-    pub const SWITCHABLE: Self =
-        Self(1 << Feature::RxCsum as u32 | 1 << Feature::RxHash as u32);
+    pub const SWITCHABLE: Self = Self(1 << Feature::RxCsum as u32 | 1 << Feature::RxHash as u32);
 
     /// Whether `feature` is a member.
     #[must_use]

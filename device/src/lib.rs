@@ -8,6 +8,7 @@ pub mod features;
 pub mod frame;
 pub mod limits;
 pub mod memory;
+pub mod receive;
 pub mod rss;
 pub mod train;
 pub mod transmit;

@@ -48,7 +48,10 @@ pub enum Layout {
 
 /// Counters of one receive queue. Frames are wire frames: every segment counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "named and explained in struct zcnic_queue_stats")]
+#[expect(
+    missing_docs,
+    reason = "named and explained in struct zcnic_queue_stats"
+)]
 pub struct ReceiveCounters {
     pub frames: u64,
     pub bytes: u64,
@@ -207,7 +210,8 @@ impl ReceiveQueue {
             self.counters.csum_bad += u64::from(verdict == Verdict::Bad);
             delivered.frames += 1;
             delivered.split += u32::from(split);
-            delivered.unsplit += u32::from(!split && segment.length > train.headers().payload_offset());
+            delivered.unsplit +=
+                u32::from(!split && segment.length > train.headers().payload_offset());
         }
         delivered
     }
@@ -267,7 +271,13 @@ impl ReceiveQueue {
                 };
                 let here = (room - offset).min(until.saturating_sub(done));
                 if here > 0 {
-                    extents.push(Extent { chain, descriptor, offset, frame_offset: done, length: here });
+                    extents.push(Extent {
+                        chain,
+                        descriptor,
+                        offset,
+                        frame_offset: done,
+                        length: here,
+                    });
                     done += here;
                 }
             }
@@ -347,9 +357,15 @@ impl ReceiveQueue {
         let hash = note.hash.filter(|_| note.offloads.has(Feature::RxHash));
         let last = written.iter().rposition(|&length| length > 0).unwrap_or(0);
         let mut number: u16 = 0;
-        for (chain, _) in written.iter().enumerate().filter(|(_, length)| **length > 0) {
+        for (chain, _) in written
+            .iter()
+            .enumerate()
+            .filter(|(_, length)| **length > 0)
+        {
             let in_descriptor = |descriptor| -> u32 {
-                let here = extents.iter().filter(|e| e.chain == chain && e.descriptor == descriptor);
+                let here = extents
+                    .iter()
+                    .filter(|e| e.chain == chain && e.descriptor == descriptor);
                 here.map(|e| e.length as u32).sum()
             };
             let mut flags = common;
@@ -387,7 +403,12 @@ impl ReceiveQueue {
         if verdict == Verdict::Good && note.offloads.has(Feature::RxCsum) {
             header[0] = DATA_VALID;
         }
-        let buffers = self.scratch.written.iter().filter(|length| **length > 0).count() as u16;
+        let buffers = self
+            .scratch
+            .written
+            .iter()
+            .filter(|length| **length > 0)
+            .count() as u16;
         header[10..12].copy_from_slice(&buffers.to_le_bytes());
         let mut put = 0;
         for target in ring.chain(0) {
@@ -401,7 +422,11 @@ impl ReceiveQueue {
 /// Where a frame is split on a queue of this layout; `None`: it stays in one piece.
 fn split_point(layout: Layout, headers: &Headers, length: usize) -> Option<usize> {
     match layout {
-        Layout::Split { header_size, threshold, .. } => {
+        Layout::Split {
+            header_size,
+            threshold,
+            ..
+        } => {
             if length <= threshold as usize {
                 return Some(length);
             }
@@ -414,16 +439,24 @@ fn split_point(layout: Layout, headers: &Headers, length: usize) -> Option<usize
 /// Whether a chain has the shape that the queue was started with.
 fn fits<M: Mover>(layout: Layout, mover: &M, targets: &[M::Target]) -> bool {
     let is = |index: usize, size: u32| {
-        targets.get(index).is_some_and(|target| mover.target_len(target) == size as usize)
+        targets
+            .get(index)
+            .is_some_and(|target| mover.target_len(target) == size as usize)
     };
     match layout {
         Layout::VirtioNet => {
-            targets.iter().map(|target| mover.target_len(target)).sum::<usize>() > VIRTIO_NET_HEADER
+            targets
+                .iter()
+                .map(|target| mover.target_len(target))
+                .sum::<usize>()
+                > VIRTIO_NET_HEADER
         }
         Layout::Linear { size } => targets.len() == 1 && is(0, size),
-        Layout::Split { header_size, page_size, .. } => {
-            targets.len() == 2 && is(0, header_size) && is(1, page_size)
-        }
+        Layout::Split {
+            header_size,
+            page_size,
+            ..
+        } => targets.len() == 2 && is(0, header_size) && is(1, page_size),
     }
 }
 
@@ -456,10 +489,14 @@ fn insert_checksum(head: &mut [u8], start: usize, field: usize, body: &Checksum)
 
 /// A checksum that the device itself computed is good, if it is one that a verifier would look at.
 fn owed_verdict(headers: &Headers, start: usize, field: usize) -> Verdict {
-    let is_l4 = headers.l4.is_some_and(|l4| {
-        l4.offset == start && l4.offset + l4.protocol.checksum_offset() == field
-    });
-    if is_l4 { Verdict::Good } else { Verdict::Unknown }
+    let is_l4 = headers
+        .l4
+        .is_some_and(|l4| l4.offset == start && l4.offset + l4.protocol.checksum_offset() == field);
+    if is_l4 {
+        Verdict::Good
+    } else {
+        Verdict::Unknown
+    }
 }
 
 /// Checks the L4 checksum of a frame that came with one.
@@ -476,7 +513,11 @@ fn verify(headers: &Headers, head: &[u8], body: &Checksum) -> Verdict {
     };
     sum.add(&head[l4.offset..l4.payload_end.min(head.len())]);
     sum.add_checksum(*body);
-    if sum.finish() == 0 { Verdict::Good } else { Verdict::Bad }
+    if sum.finish() == 0 {
+        Verdict::Good
+    } else {
+        Verdict::Bad
+    }
 }
 
 #[cfg(test)]
