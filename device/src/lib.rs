@@ -5,11 +5,14 @@
 pub mod abi;
 pub mod checksum;
 pub mod features;
+pub mod filter;
 pub mod frame;
 pub mod limits;
 pub mod memory;
 pub mod receive;
 pub mod rss;
+pub mod rules;
+pub mod steering;
 pub mod train;
 pub mod transmit;
 

@@ -1,0 +1,228 @@
+//! Where a received frame goes: address filter, then flow rules, then RSS.
+
+use std::collections::BTreeMap;
+use std::mem::{offset_of, size_of};
+use std::sync::Arc;
+
+use zerocopy::little_endian::U16;
+
+use crate::abi::{self, Invalid, RssDel, RssSet, RuleSet, Status};
+use crate::filter::AddressFilter;
+use crate::frame::Headers;
+use crate::limits::MAX_RSS_CONTEXTS;
+use crate::rss::{Hash, RssContext};
+use crate::rules::{Action, MAX_MASKS, Refusal, Rule, RuleError, RuleTable};
+
+/// What is to happen with a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes to a queue, which is one of the data queues.
+    Queue {
+        /// The queue.
+        queue: u16,
+        /// Its hash.
+        hash: Option<Hash>,
+    },
+    /// It is not for this port's addresses.
+    Filtered,
+    /// A rule drops it.
+    RuleDrop,
+}
+
+/// Why steering was not changed. It is as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SteeringError {
+    /// A field of the request is not acceptable.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// Rules are not acceptable.
+    #[error(transparent)]
+    Rules(#[from] RuleError),
+    /// There is no such RSS context.
+    #[error("there is no RSS context {0}")]
+    NoContext(u16),
+    /// A rule uses the RSS context.
+    #[error("a rule uses RSS context {0}")]
+    ContextInUse(u16),
+}
+
+impl SteeringError {
+    /// The status and detail that tell the driver.
+    #[must_use]
+    pub fn status(&self) -> (Status, u32) {
+        let (status, detail) = match *self {
+            Self::Invalid(Invalid { offset }) => (Status::Invalid, offset),
+            Self::Rules(RuleError::Refused { index, offset, .. }) => {
+                let start = size_of::<RuleSet>() + index * size_of::<abi::Rule>();
+                (Status::Invalid, start + offset)
+            }
+            Self::Rules(RuleError::TooManyMasks) => (Status::NoSpace, MAX_MASKS),
+            Self::Rules(RuleError::NotFound { location }) => return (Status::NotFound, location),
+            Self::NoContext(context) => return (Status::NotFound, context.into()),
+            Self::ContextInUse(_) => (Status::Busy, 0),
+        };
+        (status, u32::try_from(detail).unwrap_or(u32::MAX))
+    }
+}
+
+/// The steering configuration of a port. Cloning it is cheap: control changes a clone and publishes that, and
+/// frames in flight keep the one that they started with.
+#[derive(Debug, Clone)]
+pub struct Steering {
+    data_queues: u16,
+    filter: AddressFilter,
+    /// Context 0.
+    default_context: Arc<RssContext>,
+    /// The others.
+    contexts: Arc<BTreeMap<u16, Arc<RssContext>>>,
+    rules: Arc<RuleTable>,
+}
+
+impl Steering {
+    /// The steering of a new session: only broadcast passes, and everything goes to queue 0 of `data_queues`.
+    #[must_use]
+    pub fn new(data_queues: u16) -> Self {
+        Self {
+            data_queues,
+            filter: AddressFilter::default(),
+            default_context: Arc::new(RssContext::unset()),
+            contexts: Arc::default(),
+            rules: Arc::default(),
+        }
+    }
+
+    /// The steering of a plain virtio-net device with `queues` queue pairs in use: every frame passes and
+    /// flows are spread over them.
+    #[must_use]
+    pub fn plain(queues: u16) -> Self {
+        Self {
+            filter: AddressFilter::promiscuous(),
+            default_context: Arc::new(RssContext::spread(queues)),
+            ..Self::new(queues)
+        }
+    }
+
+    /// Replaces the address filter.
+    pub fn set_filter(&mut self, filter: AddressFilter) {
+        self.filter = filter;
+    }
+
+    /// Executes RSS_SET: sets or creates a context.
+    ///
+    /// # Errors
+    /// Names the field that is not acceptable ([`RssContext::from_request`]).
+    pub fn set_context(&mut self, set: &RssSet, table: &[U16]) -> Result<(), SteeringError> {
+        let number = set.context.get();
+        if number >= MAX_RSS_CONTEXTS {
+            let offset = offset_of!(RssSet, context);
+            return Err(Invalid { offset }.into());
+        }
+        let context = Arc::new(RssContext::from_request(set, table, self.data_queues)?);
+        if number == 0 {
+            self.default_context = context;
+        } else {
+            Arc::make_mut(&mut self.contexts).insert(number, context);
+        }
+        Ok(())
+    }
+
+    /// Executes RSS_DEL.
+    ///
+    /// # Errors
+    /// Context 0 can't be deleted, nor one that does not exist or that a rule uses.
+    pub fn delete_context(&mut self, number: u16) -> Result<(), SteeringError> {
+        if number == 0 {
+            let offset = offset_of!(RssDel, context);
+            return Err(Invalid { offset }.into());
+        }
+        if !self.contexts.contains_key(&number) {
+            return Err(SteeringError::NoContext(number));
+        }
+        let uses = |rule: &Rule| matches!(rule.action, Action::Context { context, .. } if context == number);
+        if self.rules.rules().iter().any(uses) {
+            return Err(SteeringError::ContextInUse(number));
+        }
+        Arc::make_mut(&mut self.contexts).remove(&number);
+        Ok(())
+    }
+
+    /// Executes RULE_SET: sets all of `rules` or none.
+    ///
+    /// # Errors
+    /// A rule is not acceptable in itself, names a queue or a context that does not exist, or would steer
+    /// beyond the last queue; or the table can't hold them ([`RuleTable::set`]).
+    pub fn set_rules(&mut self, rules: &[abi::Rule]) -> Result<(), SteeringError> {
+        let mut checked = Vec::with_capacity(rules.len());
+        for (index, rule) in rules.iter().enumerate() {
+            let rule = Rule::try_from(rule).and_then(|rule| self.check_target(rule));
+            checked.push(rule.map_err(|(offset, reason)| RuleError::Refused {
+                index,
+                offset,
+                reason,
+            })?);
+        }
+        Ok(Arc::make_mut(&mut self.rules).set(&checked)?)
+    }
+
+    /// Executes RULE_DEL: deletes the rules at all of `locations` or none.
+    ///
+    /// # Errors
+    /// A location has no rule.
+    pub fn delete_rules(&mut self, locations: &[u32]) -> Result<(), SteeringError> {
+        Ok(Arc::make_mut(&mut self.rules).delete(locations)?)
+    }
+
+    /// Decides where the frame with these headers goes.
+    #[must_use]
+    pub fn steer(&self, headers: &Headers, head: &[u8]) -> Verdict {
+        if !headers
+            .ether_destination(head)
+            .is_some_and(|address| self.filter.accepts(address))
+        {
+            return Verdict::Filtered;
+        }
+        let (queue, hash) = match self.rules.lookup(headers, head).map(|rule| rule.action) {
+            Some(Action::Drop) => return Verdict::RuleDrop,
+            Some(Action::Queue(queue)) => (queue, self.default_context.hash(headers, head)),
+            Some(Action::Context { context, offset }) => {
+                let context = self.context(context).unwrap_or(&self.default_context);
+                let hash = context.hash(headers, head);
+                (context.queue(hash).saturating_add(offset), hash)
+            }
+            None => {
+                let hash = self.default_context.hash(headers, head);
+                (self.default_context.queue(hash), hash)
+            }
+        };
+        // A context's table may have changed since a rule that adds an offset was set.
+        let queue = queue.min(self.data_queues.saturating_sub(1));
+        Verdict::Queue { queue, hash }
+    }
+
+    fn context(&self, number: u16) -> Option<&Arc<RssContext>> {
+        match number {
+            0 => Some(&self.default_context),
+            _ => self.contexts.get(&number),
+        }
+    }
+
+    /// Checks that what the rule steers to exists.
+    fn check_target(&self, rule: Rule) -> Result<Rule, Refusal> {
+        let highest = match rule.action {
+            Action::Drop => return Ok(rule),
+            Action::Queue(queue) => queue,
+            Action::Context { context, offset } => self
+                .context(context)
+                .ok_or((offset_of!(abi::Rule, context), "is not an RSS context"))?
+                .highest_queue()
+                .saturating_add(offset),
+        };
+        if highest >= self.data_queues {
+            return Err((
+                offset_of!(abi::Rule, queue),
+                "is beyond the last data queue",
+            ));
+        }
+        Ok(rule)
+    }
+}
