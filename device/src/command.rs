@@ -12,7 +12,6 @@ use crate::{
     limits::{MAX_FRAME, MAX_RSS_CONTEXTS, MAX_RSS_TABLE, MAX_RULES},
     port::{Mode, Port, QueueSet, Rings, Session},
     receive::{Layout, MAX_CHAINS, RX_HEADER},
-    rss::RssContext,
     steering::{Steering, SteeringError},
 };
 
@@ -56,12 +55,8 @@ impl From<Invalid> for Refusal {
 
 impl From<SteeringError> for Refusal {
     fn from(error: SteeringError) -> Self {
-        match error {
-            SteeringError::Invalid { offset } => Self::field(offset),
-            SteeringError::NoSpace(size) => Self::new(Status::NoSpace, size),
-            SteeringError::NotFound(number) => Self::new(Status::NotFound, number),
-            SteeringError::Busy(number) => Self::new(Status::Busy, number),
-        }
+        let (status, detail) = error.status();
+        Self::new(status, detail)
     }
 }
 
@@ -74,12 +69,18 @@ struct Answer {
 
 impl Answer {
     const fn detail(detail: u32) -> Self {
-        Self { detail, body: Vec::new() }
+        Self {
+            detail,
+            body: Vec::new(),
+        }
     }
 
     /// The part of a whole response struct behind its header, which [`Port::execute`] fills.
     fn behind_header(response: &(impl IntoBytes + zerocopy::Immutable)) -> Self {
-        Self { detail: 0, body: response.as_bytes()[size_of::<abi::Response>()..].to_vec() }
+        Self {
+            detail: 0,
+            body: response.as_bytes()[size_of::<abi::Response>()..].to_vec(),
+        }
     }
 }
 
@@ -179,22 +180,27 @@ impl Port {
             }),
             Opcode::RuleSet => self.steer(rings, |steering| {
                 need(session, Feature::Rules)?;
-                let rules = array::<abi::RuleSet, abi::Rule>(request, |head| head.count.get() as usize)?.1;
-                Ok(steering.set_rules(rules, size_of::<abi::RuleSet>())?)
+                let rules = abi::read_array::<abi::RuleSet, abi::Rule>(request, |head| {
+                    head.count.get() as usize
+                })?
+                .1;
+                Ok(steering.set_rules(rules)?)
             }),
             Opcode::RuleDel => self.steer(rings, |steering| {
-                let locations =
-                    array::<abi::RuleDel, zerocopy::little_endian::U32>(request, |head| head.count.get() as usize)?.1;
-                Ok(steering.delete_rules(locations)?)
+                let locations = abi::read_array::<abi::RuleDel, zerocopy::little_endian::U32>(
+                    request,
+                    |head| head.count.get() as usize,
+                )?
+                .1;
+                let locations: Vec<u32> = locations.iter().map(|location| location.get()).collect();
+                Ok(steering.delete_rules(&locations)?)
             }),
             Opcode::RxMode => self.steer(rings, |steering| {
                 let (head, addresses) =
-                    array::<abi::RxMode, abi::Address>(request, |head| usize::from(head.count.get()))?;
-                let flags = head.flags.get();
-                if flags & !(abi::RX_MODE_PROMISC | abi::RX_MODE_ALLMULTI) != 0 {
-                    return Err(Refusal::field(offset_of!(abi::RxMode, flags)));
-                }
-                steering.set_filter(AddressFilter::new(flags, addresses));
+                    abi::read_array::<abi::RxMode, abi::Address>(request, |head| {
+                        usize::from(head.count.get())
+                    })?;
+                steering.set_filter(AddressFilter::from_request(&head, addresses)?);
                 Ok(())
             }),
             Opcode::Offloads => {
@@ -230,7 +236,11 @@ impl Port {
         }
         rings.reset(pair);
         let features = FeatureSet::ALL.and(FeatureSet::from_words(hello.features));
-        self.mode = Mode::Zcnic(Session { id: rings.session_id(), command_pair: pair, features });
+        self.mode = Mode::Zcnic(Session {
+            id: rings.session_id(),
+            command_pair: pair,
+            features,
+        });
         self.steering = Arc::new(Steering::new(pair));
         self.offloads = FeatureSet::default();
         self.rx_running = QueueSet::default();
@@ -339,7 +349,12 @@ impl Port {
     fn status(&self, rings: &impl Rings) -> Answer {
         let words = |set: QueueSet| set.words().map(Into::into);
         Answer::behind_header(&abi::StatusResponse {
-            flags: if rings.link_up() { abi::STATUS_LINK_UP } else { 0 }.into(),
+            flags: if rings.link_up() {
+                abi::STATUS_LINK_UP
+            } else {
+                0
+            }
+            .into(),
             event_sequence: self.event_sequence.into(),
             rx_running: words(self.rx_running),
             tx_running: words(self.tx_running),
@@ -357,33 +372,24 @@ fn need(session: Session, feature: Feature) -> Result<()> {
     }
 }
 
-/// Reads a request that ends in an array.
-fn array<T: abi::Layout, E: abi::Layout>(
-    request: &[u8],
-    count: impl FnOnce(&T) -> usize,
-) -> Result<(T, &[E])> {
-    let fixed = request.get(..size_of::<T>()).unwrap_or(request);
-    let head: T = abi::read_request(fixed)?;
-    let elements = abi::read_array::<T, E>(request, count(&head))?;
-    Ok((head, elements))
-}
-
 fn set_rss(steering: &mut Steering, session: Session, request: &[u8]) -> Result<()> {
     let (head, table) =
-        array::<abi::RssSet, U16>(request, |head| usize::from(head.table_length.get()))?;
-    let context = head.context.get();
-    if context != 0 {
+        abi::read_array::<abi::RssSet, U16>(request, |head| usize::from(head.table_length.get()))?;
+    if head.context.get() != 0 {
         need(session, Feature::RssContexts)?;
     }
     if head.symmetric.get() != 0 {
         need(session, Feature::RssSymmetric)?;
     }
-    Ok(steering.set_context(context, RssContext::new(&head, table)?)?)
+    Ok(steering.set_context(&head, table)?)
 }
 
 fn layout(session: Session, command: &abi::RxqStart) -> Result<Layout> {
-    let (header, page, threshold) =
-        (command.header_size.get(), command.page_size.get(), command.hds_thresh.get());
+    let (header, page, threshold) = (
+        command.header_size.get(),
+        command.page_size.get(),
+        command.hds_thresh.get(),
+    );
     let bad = |offset| Err(Refusal::field(offset));
     match abi::RxShape::try_from(command.shape) {
         Ok(abi::RxShape::Linear) => {
@@ -409,11 +415,12 @@ fn layout(session: Session, command: &abi::RxqStart) -> Result<Layout> {
             if threshold > header - RX_HEADER as u32 {
                 return bad(offset_of!(abi::RxqStart, hds_thresh));
             }
-            Ok(Layout::Split { header_size: header, page_size: page, threshold })
+            Ok(Layout::Split {
+                header_size: header,
+                page_size: page,
+                threshold,
+            })
         }
         Err(_) => bad(offset_of!(abi::RxqStart, shape)),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -4,11 +4,13 @@
 
 pub mod abi;
 pub mod checksum;
+pub mod command;
 pub mod features;
 pub mod filter;
 pub mod frame;
 pub mod limits;
 pub mod memory;
+pub mod port;
 pub mod receive;
 pub mod rss;
 pub mod rules;

@@ -147,7 +147,12 @@ impl Port {
     pub fn reset(&mut self, rings: &mut impl Rings) {
         let (event_sequence, commands, refused) =
             (self.event_sequence, self.commands, self.commands_refused);
-        *self = Self { event_sequence, commands, commands_refused: refused, ..Self::new() };
+        *self = Self {
+            event_sequence,
+            commands,
+            commands_refused: refused,
+            ..Self::new()
+        };
         rings.configure(self.configuration());
     }
 
@@ -156,12 +161,19 @@ impl Port {
     pub fn configuration(&self) -> Configuration {
         let (offloads, features, transmit_format) = match self.mode {
             Mode::Undecided => (FeatureSet::default(), FeatureSet::default(), None),
-            Mode::Plain => (FeatureSet::ALL, FeatureSet::ALL, Some(TransmitFormat::VirtioNet)),
-            Mode::Zcnic(session) => {
-                (self.offloads, session.features, Some(TransmitFormat::Zcnic))
-            }
+            Mode::Plain => (
+                FeatureSet::ALL,
+                FeatureSet::ALL,
+                Some(TransmitFormat::VirtioNet),
+            ),
+            Mode::Zcnic(session) => (self.offloads, session.features, Some(TransmitFormat::Zcnic)),
         };
-        Configuration { steering: Arc::clone(&self.steering), offloads, transmit_format, features }
+        Configuration {
+            steering: Arc::clone(&self.steering),
+            offloads,
+            transmit_format,
+            features,
+        }
     }
 
     /// The event that tells the driver to ask STATUS about `pending`, if it is a zcnic driver.

@@ -356,12 +356,11 @@ impl ReceiveQueue {
         }
         let hash = note.hash.filter(|_| note.offloads.has(Feature::RxHash));
         let last = written.iter().rposition(|&length| length > 0).unwrap_or(0);
-        let mut number: u16 = 0;
-        for (chain, _) in written
+        let used = written
             .iter()
             .enumerate()
-            .filter(|(_, length)| **length > 0)
-        {
+            .filter(|(_, length)| **length > 0);
+        for (number, (chain, _)) in used.enumerate() {
             let in_descriptor = |descriptor| -> u32 {
                 let here = extents
                     .iter()
@@ -377,7 +376,7 @@ impl ReceiveQueue {
             }
             let header = RxHeader {
                 flags: flags.into(),
-                chain: number.into(),
+                chain: (number as u16).into(),
                 frame_id: self.next_frame.into(),
                 header_length: in_descriptor(0).into(),
                 payload_length: in_descriptor(1).into(),
@@ -388,7 +387,6 @@ impl ReceiveQueue {
                 ..RxHeader::default()
             };
             mover.put(&ring.chain(chain)[0], 0, header.as_bytes());
-            number += 1;
         }
     }
 

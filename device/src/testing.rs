@@ -112,7 +112,7 @@ pub(crate) fn tcp4(payload: &[u8]) -> Vec<u8> {
     built(|out| {
         builder
             .write(out, payload)
-            .expect("a vector takes everything")
+            .expect("a vector takes everything");
     })
 }
 
@@ -130,7 +130,7 @@ pub(crate) fn udp6(payload: &[u8]) -> Vec<u8> {
     built(|out| {
         builder
             .write(out, payload)
-            .expect("a vector takes everything")
+            .expect("a vector takes everything");
     })
 }
 

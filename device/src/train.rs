@@ -42,16 +42,19 @@ pub struct Segmentation {
     pub l4_offset: usize,
 }
 
-/// A train of segments whose bytes are in `source`.
+/// A train of segments whose bytes are in `source`. Its parts have been checked against each other by
+/// [`transmit::parse`](crate::transmit::parse).
 pub struct Train<'a, S: ?Sized> {
-    head: [u8; SNAPSHOT],
-    head_length: usize,
-    headers: Headers,
-    source: &'a S,
-    start: usize,
-    length: usize,
-    checksum: ChecksumState,
-    segmentation: Option<Segmentation>,
+    pub(crate) head: [u8; SNAPSHOT],
+    pub(crate) head_length: usize,
+    pub(crate) headers: Headers,
+    pub(crate) source: &'a S,
+    /// Where the frame starts in the source.
+    pub(crate) start: usize,
+    /// Bytes of the frame as it is in the source.
+    pub(crate) length: usize,
+    pub(crate) checksum: ChecksumState,
+    pub(crate) segmentation: Option<Segmentation>,
 }
 
 /// One frame of a train: `head`, then the bytes of the source from `body` on.
@@ -84,42 +87,7 @@ impl Segment {
 /// The fixed IPv6 header, which its length field does not count.
 const IPV6_HEADER: usize = 40;
 
-/// What [`Train::new`] is made from: the parts have been checked against each other by the parser.
-pub(crate) struct TrainParts<'a, S: ?Sized> {
-    pub(crate) head: [u8; SNAPSHOT],
-    pub(crate) head_length: usize,
-    pub(crate) headers: Headers,
-    pub(crate) source: &'a S,
-    pub(crate) start: usize,
-    pub(crate) length: usize,
-    pub(crate) checksum: ChecksumState,
-    pub(crate) segmentation: Option<Segmentation>,
-}
-
 impl<'a, S: ?Sized> Train<'a, S> {
-    pub(crate) fn new(parts: TrainParts<'a, S>) -> Self {
-        let TrainParts {
-            head,
-            head_length,
-            headers,
-            source,
-            start,
-            length,
-            checksum,
-            segmentation,
-        } = parts;
-        Self {
-            head,
-            head_length,
-            headers,
-            source,
-            start,
-            length,
-            checksum,
-            segmentation,
-        }
-    }
-
     /// The headers that all segments share.
     #[must_use]
     pub fn headers(&self) -> &Headers {

@@ -9,7 +9,7 @@ use crate::{
     frame::{Headers, IpVersion, L4Protocol, SNAPSHOT},
     limits::MAX_FRAME,
     memory::Mover,
-    train::{ChecksumState, Segmentation, Train, TrainParts},
+    train::{ChecksumState, Segmentation, Train},
 };
 
 /// The most frames that one chain may mean: 64 KiB in the smallest segments that Linux makes
@@ -151,7 +151,7 @@ pub fn parse<'a, M: Mover>(
         }
         _ => {}
     }
-    Ok(Train::new(TrainParts {
+    Ok(Train {
         head,
         head_length,
         headers,
@@ -160,7 +160,7 @@ pub fn parse<'a, M: Mover>(
         length,
         checksum,
         segmentation,
-    }))
+    })
 }
 
 fn zcnic_request(header: &abi::TxHeader) -> Result<Request, TransmitError> {
