@@ -3,7 +3,10 @@
 //! One module per subcommand of `zcnic-guest`. Each has `Args` (its command line) and
 //! `run(&Args) -> anyhow::Result<ExitCode>`; `main.rs` only dispatches.
 
+pub mod agent;
+pub mod gate;
 pub mod genl;
+pub mod init;
 pub mod ktap;
 pub mod net;
 pub mod pattern;

@@ -3,7 +3,7 @@
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use zcnic_guest::{receive, send};
+use zcnic_guest::{agent, init, receive, send};
 
 #[derive(Parser)]
 #[command(
@@ -19,6 +19,8 @@ struct Cli {
 /// One variant per module that has a command line.
 #[derive(Subcommand)]
 enum Command {
+    Agent(agent::Args),
+    Init(init::Args),
     Receive(receive::Args),
     Send(send::Args),
 }
@@ -26,6 +28,8 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse_from(command_line());
     let result: anyhow::Result<ExitCode> = match cli.command {
+        Command::Agent(args) => agent::run(&args),
+        Command::Init(args) => init::run(&args),
         Command::Receive(args) => receive::run(&args),
         Command::Send(args) => send::run(&args),
     };

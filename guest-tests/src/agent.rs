@@ -1,0 +1,576 @@
+//! The guest's agent: runs commands for the host, over the virtio-serial port `org.zcnic.agent`.
+//!
+//! Both ways one JSON object per line. The first line is `{"ready":true,"kernel":"7.3.4"}`. Requests
+//! carry an `id` of the host's choice, and any number of commands may run at once:
+//!
+//! | request | meaning |
+//! |---|---|
+//! | `{"id":1,"exec":["ls","-l"]}` | runs it; optional: `stdin`, `cwd`, `env` (object), `timeout` (seconds), `tty` ([rows, columns]) |
+//! | `{"id":1,"input":"…"}` | types this on its terminal |
+//! | `{"id":1,"kill":9}` | sends a signal to its process group |
+//! | `{"id":1,"poweroff":true}` | powers the guest off |
+//!
+//! Replies: `{"id":1,"stdout":"…"}` and `{"id":1,"stderr":"…"}` as it comes, then once `{"id":1,"exit":0}`,
+//! `{"id":1,"signal":9}` or `{"id":1,"error":"…"}`. A command has ended when its process has; what it
+//! left running in the background is not waited for.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::{File, OpenOptions},
+    io::{BufRead, BufReader, Read, Write},
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::process::{CommandExt, ExitStatusExt},
+    },
+    process::{Child, ChildStdin, Command, ExitCode, ExitStatus, Stdio},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{fcntl_getfl, fcntl_setfl, inotify},
+    io::Errno,
+    process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open},
+    pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt},
+    system::{RebootCommand, reboot, uname},
+    termios::{Winsize, tcsetwinsize},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// The one port of the one virtio-serial device; its name, org.zcnic.agent, reaches sysfs later than
+/// the port can be opened.
+const PORT: &str = "/dev/vport0p1";
+const CHUNK: usize = 64 * 1024;
+
+/// Run commands for the host (started by init)
+#[derive(clap::Args, Debug)]
+pub struct Args {}
+
+/// Serves until the host closes the port.
+///
+/// # Errors
+///
+/// If the port can't be opened, read or written.
+pub fn run(_args: &Args) -> Result<ExitCode> {
+    let port = open_port().with_context(|| format!("cannot open {PORT}"))?;
+    let reader = BufReader::new(port.try_clone()?);
+    serve(reader, Box::new(port))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Opens the port, waiting for the device if it isn't there yet.
+fn open_port() -> Result<File> {
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC)?;
+    inotify::add_watch(&watch, "/dev", inotify::WatchFlags::CREATE)?;
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut events = inotify::Reader::new(&watch, &mut buffer);
+    loop {
+        match OpenOptions::new().read(true).write(true).open(PORT) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                events.next()?;
+            }
+            other => return Ok(other?),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    id: u64,
+    exec: Option<Vec<String>>,
+    stdin: Option<String>,
+    cwd: Option<String>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    timeout: Option<f64>,
+    tty: Option<[u16; 2]>,
+    input: Option<String>,
+    kill: Option<i32>,
+    poweroff: Option<bool>,
+}
+
+/// What can be done to a running command.
+struct Running {
+    group: Pid,
+    terminal: Option<File>,
+}
+
+/// Shared by the thread that reads requests and one thread per command.
+struct Agent {
+    out: Mutex<Box<dyn Write + Send>>,
+    running: Mutex<HashMap<u64, Running>>,
+}
+
+/// Answers the requests of `input` on `output` until `input` ends.
+fn serve(input: impl BufRead, output: Box<dyn Write + Send>) -> Result<()> {
+    let agent = Arc::new(Agent {
+        out: Mutex::new(output),
+        running: Mutex::default(),
+    });
+    agent.send(&json!({"ready": true, "kernel": uname().release().to_string_lossy()}))?;
+    for line in input.lines() {
+        let line = line.context("read a request")?;
+        match serde_json::from_str::<Request>(&line) {
+            Ok(request) => agent.handle(request)?,
+            Err(error) => {
+                agent.send(&json!({"error": format!("not a request: {error}: {line}")}))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Agent {
+    fn send(&self, message: &Value) -> Result<()> {
+        let line = format!("{message}\n");
+        lock(&self.out)
+            .write_all(line.as_bytes())
+            .context("write a reply")
+    }
+
+    fn handle(self: &Arc<Self>, request: Request) -> Result<()> {
+        let id = request.id;
+        if request.poweroff == Some(true) {
+            reboot(RebootCommand::PowerOff).context("power off")?;
+        }
+        let result = if let Some(text) = &request.input {
+            self.type_in(id, text)
+        } else if let Some(number) = request.kill {
+            self.kill(id, number)
+        } else {
+            self.start(request)
+        };
+        match result {
+            Ok(()) => Ok(()),
+            Err(error) => self.send(&json!({"id": id, "error": format!("{error:#}")})),
+        }
+    }
+
+    fn type_in(&self, id: u64, text: &str) -> Result<()> {
+        let running = lock(&self.running);
+        let terminal = running
+            .get(&id)
+            .and_then(|command| command.terminal.as_ref());
+        let mut terminal = terminal.with_context(|| format!("{id} has no terminal"))?;
+        Ok(terminal.write_all(text.as_bytes())?)
+    }
+
+    fn kill(&self, id: u64, number: i32) -> Result<()> {
+        let signal =
+            Signal::from_named_raw(number).with_context(|| format!("no signal {number}"))?;
+        // One that has just ended is no error: the host could not know yet.
+        if let Some(command) = lock(&self.running).get(&id) {
+            let _ = kill_process_group(command.group, signal);
+        }
+        Ok(())
+    }
+
+    /// Starts a command and the thread that follows it.
+    fn start(self: &Arc<Self>, request: Request) -> Result<()> {
+        let id = request.id;
+        let argv = request.exec.as_deref().unwrap_or_default();
+        let Some((program, arguments)) = argv.split_first() else {
+            bail!("a request needs one of exec, input, kill, poweroff");
+        };
+        let timeout = request
+            .timeout
+            .map(Duration::try_from_secs_f64)
+            .transpose()?;
+        let terminal = request.tty.map(open_terminal).transpose()?;
+        let mut command = if terminal.is_some() {
+            // Makes the terminal the controlling one, in a session of its own.
+            let mut command = Command::new("setsid");
+            command.args(["--ctty", "--wait", program]);
+            command
+        } else {
+            let mut command = Command::new(program);
+            command.process_group(0);
+            command
+        };
+        command.args(arguments).envs(&request.env);
+        if let Some(directory) = &request.cwd {
+            command.current_dir(directory);
+        }
+        let mut streams = Vec::new();
+        if let Some((_, inner)) = &terminal {
+            command
+                .stdin(inner.try_clone()?)
+                .stdout(inner.try_clone()?)
+                .stderr(inner.try_clone()?);
+        } else {
+            let input = if request.stdin.is_some() {
+                Stdio::piped()
+            } else {
+                Stdio::null()
+            };
+            command
+                .stdin(input)
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
+        }
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("cannot run {program}"))?;
+        drop(command);
+        let group = Pid::from_raw(child.id().cast_signed()).context("no process id")?;
+        if let Some((outer, _)) = &terminal {
+            streams.push(Stream::new("stdout", outer.try_clone()?.into()));
+        }
+        if let Some(stdout) = child.stdout.take() {
+            streams.push(Stream::new("stdout", stdout.into()));
+        }
+        if let Some(stderr) = child.stderr.take() {
+            streams.push(Stream::new("stderr", stderr.into()));
+        }
+        if let (Some(text), Some(pipe)) = (request.stdin, child.stdin.take()) {
+            thread::spawn(move || feed(pipe, &text));
+        }
+        let terminal = terminal.map(|(outer, _)| outer);
+        lock(&self.running).insert(id, Running { group, terminal });
+        let agent = Arc::clone(self);
+        thread::spawn(move || {
+            let end = agent.follow(id, child, group, &mut streams, timeout);
+            lock(&agent.running).remove(&id);
+            let message = match end {
+                Ok(status) => match (status.code(), status.signal()) {
+                    (Some(code), _) => json!({"id": id, "exit": code}),
+                    (None, signal) => json!({"id": id, "signal": signal}),
+                },
+                Err(error) => json!({"id": id, "error": format!("{error:#}")}),
+            };
+            // If the host is gone, the reading thread finds out too.
+            let _ = agent.send(&message);
+        });
+        Ok(())
+    }
+
+    /// Passes the output of a command on until it ends, or until its time is up.
+    fn follow(
+        &self,
+        id: u64,
+        mut child: Child,
+        group: Pid,
+        streams: &mut Vec<Stream>,
+        timeout: Option<Duration>,
+    ) -> Result<ExitStatus> {
+        let ended = pidfd_open(group, PidfdFlags::empty()).context("pidfd_open")?;
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        loop {
+            let remaining = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            if remaining.is_some_and(|remaining| remaining.is_zero()) {
+                let _ = kill_process_group(group, Signal::KILL);
+                child.wait()?;
+                self.drain(id, streams)?;
+                bail!(
+                    "timed out after {} s",
+                    timeout.unwrap_or_default().as_secs_f64()
+                );
+            }
+            let ready = ready(streams, ended.as_fd(), remaining)?;
+            if ready.last() == Some(&true) {
+                self.drain(id, streams)?;
+                return Ok(child.wait()?);
+            }
+            let mut ready = ready.into_iter();
+            let mut failed = None;
+            streams.retain_mut(|stream| {
+                if ready.next() != Some(true) {
+                    return true;
+                }
+                self.pass_on(id, stream).unwrap_or_else(|error| {
+                    failed = Some(error);
+                    false
+                })
+            });
+            if let Some(error) = failed {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Reads one chunk and sends it; says whether there may be more.
+    fn pass_on(&self, id: u64, stream: &mut Stream) -> Result<bool> {
+        let text = match stream.read() {
+            Ok(Some(text)) => text,
+            Ok(None) => return Ok(false),
+            Err(error) => return Err(error).context("read output"),
+        };
+        if !text.is_empty() {
+            self.send(&json!({"id": id, stream.name: text}))?;
+        }
+        Ok(true)
+    }
+
+    /// Sends what is left in the pipes of a command that has ended. Processes it left behind may keep
+    /// them open, so this doesn't wait for their end.
+    fn drain(&self, id: u64, streams: &mut Vec<Stream>) -> Result<()> {
+        for mut stream in streams.drain(..) {
+            let flags = fcntl_getfl(&stream.source)?;
+            fcntl_setfl(&stream.source, flags | rustix::fs::OFlags::NONBLOCK)?;
+            while self.pass_on(id, &mut stream)? {}
+        }
+        Ok(())
+    }
+}
+
+/// One output of a command.
+struct Stream {
+    name: &'static str,
+    source: File,
+    /// The beginning of a character that the last chunk cut through.
+    partial: Vec<u8>,
+}
+
+impl Stream {
+    fn new(name: &'static str, source: OwnedFd) -> Self {
+        Self {
+            name,
+            source: source.into(),
+            partial: Vec::new(),
+        }
+    }
+
+    /// The next chunk; None at the end or, of a non-blocking source, when there is nothing now.
+    fn read(&mut self) -> std::io::Result<Option<String>> {
+        let mut chunk = vec![0; CHUNK];
+        let length = match self.source.read(&mut chunk) {
+            Ok(length) => length,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
+            // A terminal whose last user is gone.
+            Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => 0,
+            Err(error) => return Err(error),
+        };
+        if length == 0 {
+            return Ok((!self.partial.is_empty()).then(|| {
+                let text = String::from_utf8_lossy(&self.partial).into_owned();
+                self.partial.clear();
+                text
+            }));
+        }
+        self.partial.extend_from_slice(&chunk[..length]);
+        Ok(Some(take_text(&mut self.partial)))
+    }
+}
+
+/// Takes all whole characters off `bytes`; what can't be part of one is replaced.
+fn take_text(bytes: &mut Vec<u8>) -> String {
+    let mut cut = bytes.len();
+    for back in 1..=bytes.len().min(3) {
+        let at = bytes.len() - back;
+        let needs = match bytes[at] {
+            0xc0..=0xdf => 2,
+            0xe0..=0xef => 3,
+            0xf0..=0xf7 => 4,
+            _ => continue,
+        };
+        if needs > back {
+            cut = at;
+        }
+        break;
+    }
+    let rest = bytes.split_off(cut);
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    *bytes = rest;
+    text
+}
+
+/// Waits until one of the streams or, last, `ended` is ready, or the time is over.
+fn ready(
+    streams: &[Stream],
+    ended: BorrowedFd<'_>,
+    timeout: Option<Duration>,
+) -> Result<Vec<bool>> {
+    let mut fds: Vec<PollFd<'_>> = streams
+        .iter()
+        .map(|stream| PollFd::new(&stream.source, PollFlags::IN))
+        .collect();
+    fds.push(PollFd::from_borrowed_fd(ended, PollFlags::IN));
+    let timeout = timeout.map(Timespec::try_from).transpose()?;
+    match poll(&mut fds, timeout.as_ref()) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(error).context("poll"),
+    }
+    Ok(fds.iter().map(|fd| !fd.revents().is_empty()).collect())
+}
+
+/// Writes a command's standard input; it may well end without reading all of it.
+fn feed(mut pipe: ChildStdin, text: &str) {
+    let _ = pipe.write_all(text.as_bytes());
+}
+
+/// A terminal of this size: our end and the command's.
+fn open_terminal([rows, columns]: [u16; 2]) -> Result<(File, OwnedFd)> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let outer = openpt(flags).context("open a terminal")?;
+    grantpt(&outer)?;
+    unlockpt(&outer)?;
+    let inner = ioctl_tiocgptpeer(&outer, flags).context("open a terminal")?;
+    let size = Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(&outer, size)?;
+    Ok((outer.into(), inner))
+}
+
+/// Nothing here leaves shared state half changed, so a panic elsewhere doesn't spoil it.
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Lines, os::unix::net::UnixStream};
+
+    use super::*;
+
+    /// The host's side of an agent that runs in this process.
+    struct Host {
+        socket: UnixStream,
+        replies: Lines<BufReader<UnixStream>>,
+    }
+
+    impl Host {
+        fn new() -> Self {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let input = BufReader::new(theirs.try_clone().unwrap());
+            thread::spawn(move || serve(input, Box::new(theirs)));
+            let mut host = Self {
+                replies: BufReader::new(ours.try_clone().unwrap()).lines(),
+                socket: ours,
+            };
+            assert_eq!(host.reply()["ready"], true);
+            host
+        }
+
+        fn send(&mut self, request: &Value) {
+            writeln!(self.socket, "{request}").unwrap();
+        }
+
+        fn reply(&mut self) -> Value {
+            serde_json::from_str(&self.replies.next().unwrap().unwrap()).unwrap()
+        }
+
+        /// Collects output until a command ends: (stdout, stderr, last reply).
+        fn run(&mut self, request: &Value) -> (String, String, Value) {
+            self.send(request);
+            let (mut stdout, mut stderr) = (String::new(), String::new());
+            loop {
+                let reply = self.reply();
+                if let Some(text) = reply["stdout"].as_str() {
+                    stdout.push_str(text);
+                } else if let Some(text) = reply["stderr"].as_str() {
+                    stderr.push_str(text);
+                } else {
+                    return (stdout, stderr, reply);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn output_and_exit_status_come_back() {
+        let script = "cat; pwd; echo $NAME; echo no >&2; exit 3";
+        let (stdout, stderr, end) = Host::new().run(&json!({
+            "id": 7, "exec": ["sh", "-c", script], "stdin": "given ä\n", "cwd": "/usr",
+            "env": {"NAME": "value"},
+        }));
+        assert_eq!(stdout, "given ä\n/usr\nvalue\n");
+        assert_eq!(stderr, "no\n");
+        assert_eq!(end, json!({"id": 7, "exit": 3}));
+    }
+
+    #[test]
+    fn a_missing_program_is_an_error() {
+        let (_, _, end) = Host::new().run(&json!({"id": 1, "exec": ["/nonexistent"]}));
+        assert!(
+            end["error"]
+                .as_str()
+                .unwrap()
+                .starts_with("cannot run /nonexistent"),
+            "{end}"
+        );
+    }
+
+    #[test]
+    fn a_command_out_of_time_is_killed_with_its_children() {
+        let request =
+            json!({"id": 1, "exec": ["sh", "-c", "echo a; sleep 60 & wait"], "timeout": 0.2});
+        let (stdout, _, end) = Host::new().run(&request);
+        assert_eq!(stdout, "a\n");
+        assert_eq!(end["error"], "timed out after 0.2 s");
+    }
+
+    #[test]
+    fn commands_run_at_once_and_can_be_killed() {
+        let mut host = Host::new();
+        host.send(&json!({"id": 1, "exec": ["sleep", "60"]}));
+        let (stdout, _, end) = host.run(&json!({"id": 2, "exec": ["echo", "quick"]}));
+        assert_eq!((stdout.as_str(), &end["id"]), ("quick\n", &json!(2)));
+        host.send(&json!({"id": 1, "kill": 15}));
+        assert_eq!(host.reply(), json!({"id": 1, "signal": 15}));
+    }
+
+    #[test]
+    fn what_stays_in_the_background_is_not_waited_for() {
+        let (stdout, _, end) =
+            Host::new().run(&json!({"id": 1, "exec": ["sh", "-c", "sleep 60 & echo $!"]}));
+        assert_eq!(end["exit"], 0);
+        let pid = Pid::from_raw(stdout.trim().parse().unwrap()).unwrap();
+        rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    }
+
+    #[test]
+    fn a_terminal_is_one() {
+        let mut host = Host::new();
+        host.send(&json!({"id": 1, "exec": ["sh", "-c", "tty; stty size; read line; echo got $line"], "tty": [10, 20]}));
+        host.send(&json!({"id": 1, "input": "typed\n"}));
+        let mut text = String::new();
+        let end = loop {
+            let reply = host.reply();
+            match reply["stdout"].as_str() {
+                Some(more) => text.push_str(more),
+                None => break reply,
+            }
+        };
+        assert_eq!(end["exit"], 0, "{text}");
+        assert!(
+            text.contains("/dev/pts/") && text.contains("10 20"),
+            "{text}"
+        );
+        assert!(text.contains("got typed"), "{text}");
+    }
+
+    #[test]
+    fn nonsense_is_answered() {
+        let mut host = Host::new();
+        host.send(&json!({"id": 1, "execute": ["ls"]}));
+        assert!(host.reply()["error"].as_str().unwrap().contains("execute"));
+        host.send(&json!({"id": 1}));
+        assert!(
+            host.reply()["error"]
+                .as_str()
+                .unwrap()
+                .contains("exec, input")
+        );
+    }
+
+    #[test]
+    fn characters_are_not_cut() {
+        let mut bytes = "aä".as_bytes()[..2].to_vec();
+        assert_eq!(take_text(&mut bytes), "a");
+        bytes.push(0xa4);
+        assert_eq!(take_text(&mut bytes), "ä");
+        assert!(bytes.is_empty());
+        bytes.extend([b'x', 0xff, b'y']);
+        assert_eq!(take_text(&mut bytes), "x\u{fffd}y");
+    }
+}
