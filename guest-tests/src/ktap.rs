@@ -66,6 +66,7 @@ struct Group {
     children: usize,
 }
 
+#[derive(Clone, Copy)]
 enum Line<'a> {
     Version,
     Plan(usize, Option<&'a str>),

@@ -3,7 +3,7 @@
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use zcnic_guest::{agent, init, receive, send};
+use zcnic_guest::{agent, gate, init, receive, send};
 
 #[derive(Parser)]
 #[command(
@@ -20,18 +20,22 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Agent(agent::Args),
+    Gate(gate::Args),
     Init(init::Args),
     Receive(receive::Args),
     Send(send::Args),
+    Trip(gate::TripArgs),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse_from(command_line());
     let result: anyhow::Result<ExitCode> = match cli.command {
         Command::Agent(args) => agent::run(&args),
+        Command::Gate(args) => gate::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Receive(args) => receive::run(&args),
         Command::Send(args) => send::run(&args),
+        Command::Trip(args) => gate::trip(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("zcnic-guest: {error:#}");

@@ -141,13 +141,18 @@ pub struct Rings {
     pub hds_thresh_max: Option<u64>,
 }
 
-/// Ring parameters of an interface (`ETHTOOL_MSG_RINGS_GET`).
+/// Ring parameters of an interface.
 pub fn rings(interface: &str) -> Result<Rings, Error> {
+    rings_by_index(ifindex(interface)?)
+}
+
+/// Ring parameters of an interface (`ETHTOOL_MSG_RINGS_GET`), by index.
+pub fn rings_by_index(ifindex: u32) -> Result<Rings, Error> {
     const RINGS_GET: u8 = 15;
-    let header = Attributes::default().with(2, &[interface.as_bytes(), &[0]].concat());
+    let header = Attributes::default().with(1, &ifindex.to_ne_bytes());
     let wanted = Attributes::default().with_nest(1, &header);
     let kernel = |source| Error::Kernel {
-        what: format!("ring parameters of {interface}"),
+        what: format!("ring parameters of interface {ifindex}"),
         source,
     };
     let replies = Family::open("ethtool")

@@ -1,0 +1,84 @@
+//! `zcnic-guest gate`: what the kernel thinks of a run, however well the test itself went.
+
+pub mod log;
+pub mod pools;
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::{Context, bail};
+use serde::Serialize;
+
+/// Fails if the kernel log has a bad line or page pools leak; prints one JSON object
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// First record of the kernel log to look at: "next_seq" of an earlier call
+    #[arg(long, value_name = "SEQ", default_value_t = 0)]
+    since: u64,
+    /// How long buffers may need to come home
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    wait: u64,
+    /// Buffers that may be out per page pool, instead of each interface's receive ring size
+    #[arg(long, value_name = "BUFFERS")]
+    posted: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Verdict {
+    ok: bool,
+    problems: Vec<String>,
+    log: log::Findings,
+    page_pools: Vec<pools::Found>,
+}
+
+/// Runs the subcommand.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    let page_pools = pools::settle(args.posted, Duration::from_secs(args.wait))?;
+    // After the wait, which is when a stalled pool would be reported.
+    let log = log::read(args.since).context("/dev/kmsg")?;
+    let mut problems: Vec<String> = log
+        .hits
+        .iter()
+        .map(|hit| format!("kernel log: {}", hit.line))
+        .collect();
+    if log.lost > 0 {
+        problems.push(format!("{} records of the kernel log are lost", log.lost));
+    }
+    problems.extend(page_pools.iter().filter_map(pools::Found::problem));
+    let ok = problems.is_empty();
+    println!(
+        "{}",
+        serde_json::to_string(&Verdict {
+            ok,
+            problems,
+            log,
+            page_pools
+        })?
+    );
+    Ok(if ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Writes a bad line to the kernel log, to see that the gate notices
+#[derive(Debug, clap::Args)]
+pub struct TripArgs {
+    /// Class of the line; without it the classes are listed, one per line
+    class: Option<String>,
+}
+
+/// Runs `zcnic-guest trip`.
+pub fn trip(args: &TripArgs) -> anyhow::Result<ExitCode> {
+    let Some(class) = &args.class else {
+        log::PATTERNS
+            .iter()
+            .for_each(|pattern| println!("{}", pattern.name));
+        return Ok(ExitCode::SUCCESS);
+    };
+    let Some(pattern) = log::PATTERNS.iter().find(|pattern| pattern.name == class) else {
+        bail!("no class of bad lines is called {class}; zcnic-guest trip lists them");
+    };
+    log::trip(pattern).context("/dev/kmsg")?;
+    Ok(ExitCode::SUCCESS)
+}
