@@ -11,8 +11,9 @@ use anyhow::{Result, bail};
 use crate::step::{output, run, step};
 
 /// Programs that set-up and boot call, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 11] = [
     ("apt-get", "apt"),
+    ("bwrap", "bubblewrap"),
     ("depmod", "kmod"),
     ("dpkg-deb", "dpkg"),
     ("mke2fs", "e2fsprogs"),

@@ -93,9 +93,7 @@ impl Kernel {
                 finish(directory, &release)
             })
         })?;
-        let headers = fs::read_dir(entry.join("headers"))?
-            .map(|item| Ok(item?.path()))
-            .collect::<Result<_>>()?;
+        let headers = files_in(&entry.join("headers"))?;
         Self::load(entry, Headers::Debian(headers))
     }
 
@@ -185,9 +183,52 @@ fn modules_of(entry: &Path, release: &str) -> PathBuf {
     entry.join("lib/modules").join(release)
 }
 
-/// The newest kernel of trixie-backports that is complete, and the package with its image. A signed
-/// image is preferred, but it appears days later, and a guest without Secure Boot takes either.
-fn newest(archive: &Archive) -> Result<(String, String)> {
+/// The header packages of one kernel, without the kernel.
+#[derive(Debug)]
+pub(crate) struct DebianHeaders {
+    /// The kernel's release.
+    pub(crate) release: String,
+    /// As in [`Headers::Debian`].
+    pub(crate) debs: Vec<PathBuf>,
+    _entry: Entry,
+}
+
+/// The newest headers of a `series` such as 7.2.
+pub(crate) fn headers(cache: &Cache, series: &str) -> Result<DebianHeaders> {
+    let entry = cache.entry("headers", &Key::new(RECIPE).text(series), |directory| {
+        let archive = Archive::open(cache)?;
+        let releases = releases(&archive)?;
+        let release = releases
+            .iter()
+            .find(|release| release.starts_with(&format!("{series}.")))
+            .with_context(|| format!("{BACKPORTS} has no Linux {series}"))?;
+        let debs = directory.join("debs");
+        fs::create_dir(&debs)?;
+        step(&format!("download the headers of Linux {release}"), || {
+            archive.fetch(
+                &header_packages(release).each_ref().map(String::as_str),
+                &debs,
+            )
+        })?;
+        Ok(fs::write(directory.join("release"), release)?)
+    })?;
+    Ok(DebianHeaders {
+        release: fs::read_to_string(entry.join("release"))?,
+        debs: files_in(&entry.join("debs"))?,
+        _entry: entry,
+    })
+}
+
+fn files_in(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = fs::read_dir(directory)?
+        .map(|item| Ok(item?.path()))
+        .collect::<Result<Vec<_>>>()?;
+    files.sort();
+    Ok(files)
+}
+
+/// The kernel releases that trixie-backports has modules for, newest first.
+fn releases(archive: &Archive) -> Result<Vec<String>> {
     let mut releases: Vec<_> = archive
         .names("linux-modules-")?
         .into_iter()
@@ -195,6 +236,13 @@ fn newest(archive: &Archive) -> Result<(String, String)> {
         .filter(|release| release.ends_with("+deb13-amd64"))
         .collect();
     releases.sort_by_key(|release| std::cmp::Reverse(numbers(release)));
+    Ok(releases)
+}
+
+/// The newest kernel of trixie-backports that is complete, and the package with its image. A signed
+/// image is preferred, but it appears days later, and a guest without Secure Boot takes either.
+fn newest(archive: &Archive) -> Result<(String, String)> {
+    let releases = releases(archive)?;
     for release in &releases {
         for binary in ["linux-binary", "linux-binary-unsigned"] {
             let binary = format!("{binary}-{release}");

@@ -10,8 +10,10 @@ use clap::{Parser, Subcommand};
 
 mod archive;
 mod bootstrap;
+mod buildroot;
 mod cache;
 mod cargo_tests;
+mod driver;
 mod host;
 mod kernel;
 mod paths;
@@ -37,12 +39,14 @@ struct Cli {
 /// One variant per command; each module has `Args` and `run(Args) -> Result<ExitCode>`.
 #[derive(Subcommand)]
 enum Command {
+    Driver(driver::Args),
     Test(test::Args),
     Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
     let result: Result<ExitCode> = match Cli::parse().command {
+        Command::Driver(args) => driver::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Vm(args) => vm::run(&args),
     };

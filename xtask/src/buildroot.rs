@@ -1,0 +1,150 @@
+//! Debian trixie trees to compile in: the driver and the selftests never meet the host's compiler,
+//! headers or C library.
+//!
+//! A build root is packages unpacked and nothing more. None of their scripts run, so that making one
+//! takes no privileges and leaves files that belong to the caller; compilers do not miss them.
+//! Commands run in it under bubblewrap: the tree read-only, a working directory, a fresh `/proc`
+//! (objtool of Linux 7.2 and later reads its stack limit there), no network.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    archive::{Archive, unpack, versions},
+    cache::{Cache, Entry, Key},
+    step::step,
+};
+
+/// Bump when this file makes something else of the same packages.
+const RECIPE: &str = "buildroot 1";
+
+/// What every makefile takes for granted.
+const BASE: [&str; 11] = [
+    "base-files",
+    "bash",
+    "binutils",
+    "coreutils",
+    "dash",
+    "diffutils",
+    "findutils",
+    "grep",
+    "make",
+    "mawk",
+    "sed",
+];
+
+/// Where a command finds its working directory.
+pub(crate) const WORK: &str = "/mnt";
+
+/// A tree with a compiler.
+#[derive(Debug)]
+pub(crate) struct BuildRoot {
+    entry: Entry,
+}
+
+/// What is in a build root besides the base.
+#[derive(Debug, Default)]
+pub(crate) struct Recipe<'a> {
+    /// Cached as this kind.
+    pub(crate) kind: &'static str,
+    /// Names, whose dependencies come along.
+    pub(crate) packages: &'a [&'a str],
+    /// Packages already here; their dependencies (a kernel's headers name the compiler that the
+    /// kernel was built with) come along too.
+    pub(crate) local: &'a [PathBuf],
+    /// `name/suite`, unpacked over the rest without dependencies.
+    pub(crate) newer: &'a [&'a str],
+}
+
+impl BuildRoot {
+    /// Finds or makes the tree; `what` says in the progress line what it is for.
+    pub(crate) fn ensure(cache: &Cache, recipe: &Recipe<'_>, what: &str) -> Result<Self> {
+        let mut key = Key::new(RECIPE);
+        for name in recipe.packages.iter().chain(recipe.newer) {
+            key = key.text(name);
+        }
+        for deb in recipe.local {
+            key = key.text(deb.file_name().unwrap_or_default().to_string_lossy());
+        }
+        let entry = cache.entry(recipe.kind, &key, |directory| {
+            let archive = Archive::open(cache)?;
+            step(what, || make(&archive, recipe, directory))
+        })?;
+        Ok(Self { entry })
+    }
+
+    /// The tree itself.
+    pub(crate) fn tree(&self) -> PathBuf {
+        self.entry.join("tree")
+    }
+
+    /// `name version` lines of the packages.
+    pub(crate) fn versions(&self) -> Result<String> {
+        let record = self.entry.join("versions");
+        fs::read_to_string(&record).with_context(|| format!("cannot read {}", record.display()))
+    }
+
+    /// `program`, run in the tree with `work` as [`WORK`], writable and the current directory.
+    pub(crate) fn command(&self, work: &Path, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("bwrap");
+        command
+            .arg("--ro-bind")
+            .args([self.tree(), PathBuf::from("/")])
+            .arg("--bind")
+            .args([work, Path::new(WORK)])
+            .args(["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"])
+            .args(["--unshare-all", "--die-with-parent", "--new-session"])
+            .args(["--chdir", WORK, "--clearenv"])
+            .args(["--setenv", "PATH", "/usr/bin:/usr/sbin"])
+            .args(["--setenv", "HOME", "/tmp"])
+            .args(["--setenv", "LC_ALL", "C.UTF-8"])
+            .arg(program);
+        command
+    }
+}
+
+fn make(archive: &Archive, recipe: &Recipe<'_>, directory: &Path) -> Result<()> {
+    let scratch = directory.join("scratch");
+    let local: Vec<_> = recipe
+        .local
+        .iter()
+        .map(|deb| deb.to_str().context("a package's path is not UTF-8"))
+        .collect::<Result<_>>()?;
+    let wanted = [&BASE, recipe.packages, &local].concat();
+    let mut debs = archive.fetch_closure(&wanted, &scratch)?;
+    // Local ones that the archive no longer has are not among the downloads.
+    for deb in recipe.local {
+        if !debs
+            .iter()
+            .any(|other| other.file_name() == deb.file_name())
+        {
+            debs.push(deb.clone());
+        }
+    }
+    if !recipe.newer.is_empty() {
+        let newer = directory.join("newer");
+        fs::create_dir(&newer)?;
+        // Last, so that they win.
+        debs.extend(archive.fetch(recipe.newer, &newer)?);
+    }
+    let tree = directory.join("tree");
+    unpack(&debs, &tree)?;
+    // What base-files and mawk do when they are configured.
+    fs::create_dir_all(tree.join(&WORK[1..]))?;
+    symlink("mawk", tree.join("usr/bin/awk"))?;
+
+    fs::write(directory.join("versions"), versions(&debs)?)?;
+    for leftover in ["scratch", "newer"].map(|name| directory.join(name)) {
+        if leftover.exists() {
+            fs::remove_dir_all(leftover)?;
+        }
+    }
+    Ok(())
+}
