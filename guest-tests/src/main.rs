@@ -3,7 +3,7 @@
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use zcnic_guest::{agent, gate, init, receive, send};
+use zcnic_guest::{agent, gate, init, ports, receive, send, steer};
 
 #[derive(Parser)]
 #[command(
@@ -22,8 +22,11 @@ enum Command {
     Agent(agent::Args),
     Gate(gate::Args),
     Init(init::Args),
+    Ports(ports::Args),
     Receive(receive::Args),
     Send(send::Args),
+    State(steer::StateArgs),
+    Steer(steer::Args),
     Trip(gate::TripArgs),
 }
 
@@ -33,8 +36,11 @@ fn main() -> ExitCode {
         Command::Agent(args) => agent::run(&args),
         Command::Gate(args) => gate::run(&args),
         Command::Init(args) => init::run(&args),
+        Command::Ports(args) => ports::run(&args),
         Command::Receive(args) => receive::run(&args),
         Command::Send(args) => send::run(&args),
+        Command::State(args) => steer::state(&args),
+        Command::Steer(args) => steer::run(&args),
         Command::Trip(args) => gate::trip(&args),
     };
     result.unwrap_or_else(|error| {

@@ -29,6 +29,8 @@ pub enum Event<'a> {
         /// Bytes sent, or received and verified.
         bytes: u64,
     },
+    /// Data has arrived and stays where it is.
+    Held,
     /// Nothing moved for [`INTERVAL`]; said once per stall.
     Stalled {
         /// Bytes sent, or received and verified.

@@ -45,11 +45,11 @@ pub struct Args {
     /// Requests of limited length one after the other instead of one for the whole stream
     #[arg(long)]
     oneshot: bool,
-    /// Keep all buffers instead of returning them, and never give up
+    /// Keep all buffers instead of returning them (with --plain: read nothing), and never give up
     #[arg(long)]
     hold: bool,
     /// Receive with plain reads, from any interface
-    #[arg(long, conflicts_with_all = ["interface", "queue", "buf_len", "oneshot", "hold", "no_device"])]
+    #[arg(long, conflicts_with_all = ["interface", "queue", "buf_len", "oneshot", "no_device"])]
     plain: bool,
     /// io_uring zero-copy receive without a device (ZCRX_REG_NODEV): the kernel copies everything
     #[arg(long, conflicts_with_all = ["interface", "queue"])]
@@ -203,6 +203,15 @@ fn at_end(args: &Args, progress: &Progress) -> anyhow::Result<()> {
 fn receive_plain(args: &Args, progress: &mut Progress, counts: &mut Counts) -> anyhow::Result<()> {
     let pattern = Pattern::new(args.seed);
     let mut stream = accept(args.port, progress)?;
+    if args.hold {
+        // What has arrived stays in the socket, in the device's buffers, until we are killed.
+        let mut first = [0];
+        stream.peek(&mut first)?;
+        say(&Event::Held);
+        loop {
+            std::thread::park();
+        }
+    }
     stream.set_read_timeout(Some(INTERVAL))?;
     let mut buffer = vec![0; 256 << 10];
     loop {
