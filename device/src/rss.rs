@@ -296,3 +296,6 @@ fn fields_are_valid(index: usize, fields: u16, symmetric: RssSymmetric) -> bool 
         || (paired(IP) && paired(L4) && fields & FIELD_FLOW_LABEL == 0);
     fields & !allowed == 0 && symmetric_fits
 }
+
+#[cfg(test)]
+mod tests;
