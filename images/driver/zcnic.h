@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef ZCNIC_H
+#define ZCNIC_H
+
+#include <linux/etherdevice.h>
+#include <linux/ethtool.h>
+#include <linux/netdevice.h>
+#include <linux/u64_stats_sync.h>
+#include <linux/virtio.h>
+#include <net/netdev_queues.h>
+#include <net/netmem.h>
+
+#include "zcnic_abi.h"
+
+/* What makes a virtio network device ours, see zcnic_validate(). */
+#define ZCNIC_MAC_PREFIX		{ 0x5a, 0x43, 0x4e }
+
+/* Features that the driver knows, word 0. */
+#define ZCNIC_FEATURES (BIT_ULL(ZCNIC_F_RX_CSUM) | BIT_ULL(ZCNIC_F_TX_CSUM) | \
+			BIT_ULL(ZCNIC_F_TSO4) | BIT_ULL(ZCNIC_F_TSO6) | \
+			BIT_ULL(ZCNIC_F_USO) | BIT_ULL(ZCNIC_F_RX_HASH) | \
+			BIT_ULL(ZCNIC_F_SPLIT) | BIT_ULL(ZCNIC_F_RULES) | \
+			BIT_ULL(ZCNIC_F_RSS_CONTEXTS) | BIT_ULL(ZCNIC_F_RSS_SYMMETRIC))
+
+/* SET_VRING_KICK of vhost-user names rings with a u8. */
+#define ZCNIC_MAX_PAIRS			128
+
+/*
+ * A linear buffer is half a page, so that one page serves two frames. The receive header lies where
+ * the stack wants headroom and is overwritten there; the tail is kept for struct skb_shared_info.
+ */
+#define ZCNIC_LINEAR_TRUESIZE		2048
+#define ZCNIC_LINEAR_SIZE		(SKB_WITH_OVERHEAD(ZCNIC_LINEAR_TRUESIZE) & ~63)
+
+/*
+ * A header fragment holds the receive header and either the headers of a split frame or a whole frame
+ * up to hds-thresh. 192 bytes are an IPv6 and TCP header with all TCP options and 90 bytes of
+ * extension headers; larger thresholds make the fragment larger.
+ */
+#define ZCNIC_MIN_HEADER_ROOM		192
+#define ZCNIC_MAX_HDS_THRESH		1536
+
+#define ZCNIC_MIN_RX_PENDING		16
+/* A frame of MAX_SKB_FRAGS fragments, its linear part, the transmit header, and one more to stop at. */
+#define ZCNIC_TX_DESCS			(MAX_SKB_FRAGS + 2)
+#define ZCNIC_MIN_TX_PENDING		roundup_pow_of_two(ZCNIC_TX_DESCS + 1)
+
+#define ZCNIC_MAX_RSS_CONTEXTS		64
+#define ZCNIC_MAX_RSS_TABLE		512
+#define ZCNIC_MAX_RULES			1024
+
+#define ZCNIC_EVENTS			8
+
+struct zcnic;
+struct zcnic_pair;
+
+/* The memory of a receive queue: what the queue management operations exchange. */
+struct zcnic_rx_mem {
+	struct page_pool *header_pool;
+	struct page_pool *payload_pool;	/* NULL: linear chains */
+	u32 header_truesize;
+	u32 header_size;
+	u32 page_size;
+	u32 hds_thresh;
+};
+
+/*
+ * One posted chain. It names its own pools and sizes because it can outlive the memory that the queue
+ * has now: a queue that is stopped while no backend is there leaves its chains in the ring.
+ */
+struct zcnic_rx_slot {
+	struct zcnic_rx_slot *next;	/* in the list of free slots */
+	struct page_pool *header_pool;
+	struct page_pool *payload_pool;
+	netmem_ref header;
+	netmem_ref payload;
+	void *header_va;
+	u32 header_offset;
+	u32 header_truesize;
+	u32 header_size;
+	u32 page_size;
+};
+
+struct zcnic_rx_stats {
+	u64_stats_t packets;
+	u64_stats_t bytes;
+	u64_stats_t alloc_fail;
+	u64_stats_t csum_unnecessary;
+	u64_stats_t csum_none;
+	u64_stats_t csum_bad;
+	u64_stats_t split;
+	u64_stats_t dropped;		/* by the driver: csum_bad on an unreadable queue, no skb */
+	u64_stats_t bad_header;		/* receive headers that contradict themselves or the ring */
+	u64_stats_t returned;		/* chains that came back unused while the queue ran */
+	struct u64_stats_sync syncp;
+};
+
+struct zcnic_rx {
+	struct virtqueue *vq;
+	struct zcnic_rx_mem mem;
+	struct zcnic_rx_slot *slots;
+	struct zcnic_rx_slot *free;
+	u32 posted;
+	u32 limit;			/* chains, from ethtool -G */
+	bool started;			/* RXQ_START was executed in this session */
+
+	/* the frame whose last chain has not been seen yet */
+	struct sk_buff *skb;
+	bool skipping;			/* its remaining chains, it was dropped */
+	u32 frame_id;
+	u32 frame_length;
+	u16 next_chain;
+
+	struct zcnic_rx_stats stats;
+};
+
+struct zcnic_tx_slot {
+	struct zcnic_tx_slot *next;
+	struct sk_buff *skb;
+	u32 bytes;			/* on the wire */
+	u32 packets;
+	u16 descs;
+	u16 mapped;			/* entries of dma[] in use; the first is the linear part */
+	struct {
+		DEFINE_DMA_UNMAP_ADDR(addr);
+		DEFINE_DMA_UNMAP_LEN(len);
+	} dma[MAX_SKB_FRAGS + 1];
+};
+
+struct zcnic_tx_stats {
+	u64_stats_t packets;
+	u64_stats_t bytes;
+	u64_stats_t dropped;
+	u64_stats_t csum_none;
+	u64_stats_t needs_csum;
+	u64_stats_t gso_packets;
+	u64_stats_t gso_bytes;
+	u64_stats_t gso_wire_packets;
+	u64_stats_t gso_wire_bytes;
+	u64_stats_t stop;
+	u64_stats_t wake;
+	struct u64_stats_sync syncp;
+};
+
+struct zcnic_tx {
+	struct virtqueue *vq;
+	struct zcnic_tx_slot *slots;
+	struct zcnic_tx_slot *free;
+	struct zcnic_tx_header *headers;	/* one per slot, coherent */
+	dma_addr_t headers_dma;
+	u32 slot_count;
+	u32 used;			/* descriptors; under the queue's lock */
+	u32 limit;			/* descriptors, from ethtool -G */
+	bool started;
+
+	struct zcnic_tx_stats stats;
+};
+
+struct zcnic_pair {
+	struct zcnic *zn;
+	u16 index;
+	bool open;			/* has receive memory; the interface is up */
+	bool napi_on;
+
+	struct napi_struct napi;
+	/* see zcnic_poll() */
+	spinlock_t callback_lock;
+	bool polling;
+	struct timer_list starved;
+
+	struct zcnic_rx rx;
+	struct zcnic_tx tx;
+} ____cacheline_aligned_in_smp;
+
+/* An RSS context as it was set last; replayed to every new session. */
+struct zcnic_rss {
+	bool exists;
+	u8 symmetric;			/* enum zcnic_rss_symmetric */
+	u16 fields[ZCNIC_FLOW_TYPES];
+	u8 key[ZCNIC_RSS_KEY_SIZE];
+	u16 table[ZCNIC_MAX_RSS_TABLE];
+};
+
+struct zcnic_flow_rule {
+	struct ethtool_rx_flow_spec spec;
+	u32 rss_context;
+	struct zcnic_rule rule;
+};
+
+enum zcnic_work {
+	ZCNIC_WORK_RESET,		/* the device must be reset */
+};
+
+struct zcnic {
+	struct net_device *dev;
+	struct virtio_device *vdev;
+	struct device *dma_dev;
+
+	struct zcnic_pair *pairs;
+	char (*vq_names)[16];
+	u16 device_pairs;		/* of the device, command pair included */
+	u16 pair_count;			/* data pairs that have vectors */
+	u16 channels;			/* data pairs in use */
+
+	u32 rx_ring_size;
+	u32 tx_ring_size;
+	u32 rx_pending;
+	u32 tx_pending;
+	bool split;
+	u32 hds_thresh;
+
+	/* what HELLO told; what a backend surely has before the first one */
+	u64 features;
+	u32 max_header_size;
+	u32 max_page_size;
+	u32 max_frame;
+	u32 max_rules;
+	u16 max_rss_contexts;
+	u16 max_rss_table;
+	u16 max_chains;
+
+	/*
+	 * Commands, sessions and events. Inside the netdev instance lock, outside nothing.
+	 * Whoever stops or starts queues or sends more than one command holds the instance lock.
+	 */
+	struct mutex command_lock;
+	struct virtqueue *command_vq;
+	struct virtqueue *event_vq;
+	struct virtqueue *control_vq;
+	struct completion command_done;
+	u32 command_sequence;
+	int hello_error;		/* of the last HELLO, so that each is reported once */
+	u64 session;
+	bool live;			/* the session is believed to be current */
+	bool present;			/* the virtqueues exist and the device is driven */
+	bool linked;			/* QEMU has a backend, as of the last look */
+	struct zcnic_event *events;
+	bool events_posted[ZCNIC_EVENTS];
+
+	struct delayed_work service;
+	unsigned long work;		/* enum zcnic_work */
+	struct task_struct *resetter;	/* holds the instance lock across a device reset */
+	unsigned long orphans_since;	/* jiffies, 0: no chain is away without a queue */
+
+	/* configuration that a new session gets */
+	u16 rss_table_length;
+	struct zcnic_rss rss[ZCNIC_MAX_RSS_CONTEXTS];
+	struct zcnic_flow_rule *rules[ZCNIC_MAX_RULES];
+	u32 rule_count;
+	struct zcnic_address *addresses;
+	u16 address_count;
+	u16 rx_mode;
+
+	/* device counters as of the last fetch; read without a lock */
+	struct zcnic_port_stats port_stats;
+	struct zcnic_queue_stats *queue_stats;
+};
+
+/* zcnic_vqs.c */
+int zcnic_vqs_init(struct zcnic *zn);
+void zcnic_vqs_del(struct zcnic *zn);
+int zcnic_vqs_enable_pairs(struct zcnic *zn);
+
+/* zcnic_command.c */
+int zcnic_command(struct zcnic *zn, u16 opcode, void *request, size_t request_length,
+		  void *response, size_t response_length);
+int zcnic_hello(struct zcnic *zn);
+int zcnic_queue_command(struct zcnic *zn, u16 opcode, u16 queue);
+void zcnic_command_callback(struct virtqueue *vq);
+void zcnic_command_forget(struct zcnic *zn);
+
+/* An error that says nothing about the request: it was not executed, or nobody knows. */
+static inline bool zcnic_away(int err)
+{
+	return err == -ENOTCONN;
+}
+
+/* zcnic_session.c */
+void zcnic_session_init(struct zcnic *zn);
+int zcnic_session_establish(struct zcnic *zn);
+int zcnic_device_start(struct zcnic *zn);
+void zcnic_service_soon(struct zcnic *zn);
+void zcnic_request_reset(struct zcnic *zn);
+void zcnic_event_callback(struct virtqueue *vq);
+void zcnic_orphaned(struct zcnic *zn);
+int zcnic_reset_prepare(struct virtio_device *vdev);
+int zcnic_reset_done(struct virtio_device *vdev);
+
+/* zcnic_netdev.c */
+void zcnic_netdev_setup(struct zcnic *zn);
+void zcnic_set_hw_features(struct zcnic *zn);
+int zcnic_send_offloads(struct zcnic *zn, netdev_features_t features);
+int zcnic_send_rx_mode(struct zcnic *zn);
+
+/* zcnic_napi.c */
+int zcnic_poll(struct napi_struct *napi, int budget);
+void zcnic_starved(struct timer_list *timer);
+void zcnic_ring_callback(struct virtqueue *vq);
+void zcnic_napi_start(struct zcnic_pair *pair);
+void zcnic_napi_stop(struct zcnic_pair *pair);
+
+/* zcnic_queue.c */
+extern const struct netdev_queue_mgmt_ops zcnic_queue_mgmt_ops;
+int zcnic_rx_mem_alloc(struct zcnic_pair *pair, u32 page_size, bool split, u32 hds_thresh,
+		       struct zcnic_rx_mem *mem);
+void zcnic_rx_mem_free(struct zcnic_rx_mem *mem);
+int zcnic_pairs_open(struct zcnic *zn, u16 first, u16 end);
+void zcnic_pairs_close(struct zcnic *zn, u16 first, u16 end);
+int zcnic_pairs_reconfigure(struct zcnic *zn, bool split, u32 hds_thresh);
+int zcnic_pair_start(struct zcnic_pair *pair);
+bool zcnic_pair_drain(struct zcnic_pair *pair);
+
+/* zcnic_rx.c */
+int zcnic_rx_slots_alloc(struct zcnic_pair *pair);
+void zcnic_rx_slots_free(struct zcnic_pair *pair);
+int zcnic_rx_poll(struct zcnic_pair *pair, int budget);
+bool zcnic_rx_fill(struct zcnic_pair *pair, gfp_t gfp);
+void zcnic_rx_drain(struct zcnic_pair *pair);
+void zcnic_rx_detach(struct zcnic_pair *pair);
+
+/* zcnic_tx.c */
+int zcnic_tx_slots_alloc(struct zcnic_pair *pair);
+void zcnic_tx_slots_free(struct zcnic_pair *pair);
+netdev_tx_t zcnic_start_xmit(struct sk_buff *skb, struct net_device *dev);
+unsigned int zcnic_tx_reap(struct zcnic_pair *pair, bool in_napi);
+void zcnic_tx_forget(struct zcnic_pair *pair);
+void zcnic_tx_detach(struct zcnic_pair *pair);
+
+/* zcnic_rss.c */
+void zcnic_rss_init(struct zcnic *zn);
+int zcnic_rss_can_resize(struct zcnic *zn, u16 channels);
+int zcnic_rss_set_channels(struct zcnic *zn, u16 channels);
+int zcnic_rss_replay(struct zcnic *zn);
+u16 zcnic_rss_max_queue(struct zcnic *zn, u32 context);
+u32 zcnic_rss_table_length(struct zcnic *zn, u16 channels);
+u32 zcnic_get_rxfh_key_size(struct net_device *dev);
+u32 zcnic_get_rxfh_indir_size(struct net_device *dev);
+int zcnic_get_rxfh(struct net_device *dev, struct ethtool_rxfh_param *rxfh);
+int zcnic_set_rxfh(struct net_device *dev, struct ethtool_rxfh_param *rxfh,
+		   struct netlink_ext_ack *extack);
+int zcnic_create_rxfh_context(struct net_device *dev, struct ethtool_rxfh_context *ctx,
+			      const struct ethtool_rxfh_param *rxfh,
+			      struct netlink_ext_ack *extack);
+int zcnic_modify_rxfh_context(struct net_device *dev, struct ethtool_rxfh_context *ctx,
+			      const struct ethtool_rxfh_param *rxfh,
+			      struct netlink_ext_ack *extack);
+int zcnic_remove_rxfh_context(struct net_device *dev, struct ethtool_rxfh_context *ctx,
+			      u32 context, struct netlink_ext_ack *extack);
+int zcnic_get_rxfh_fields(struct net_device *dev, struct ethtool_rxfh_fields *fields);
+int zcnic_set_rxfh_fields(struct net_device *dev, const struct ethtool_rxfh_fields *fields,
+			  struct netlink_ext_ack *extack);
+
+/* zcnic_rules.c */
+int zcnic_get_rxnfc(struct net_device *dev, struct ethtool_rxnfc *cmd, u32 *locations);
+int zcnic_set_rxnfc(struct net_device *dev, struct ethtool_rxnfc *cmd);
+int zcnic_rules_flush(struct zcnic *zn);
+int zcnic_rules_replay(struct zcnic *zn);
+bool zcnic_rules_fit(struct zcnic *zn, u16 channels);
+void zcnic_rules_free(struct zcnic *zn);
+
+/* zcnic_ethtool.c */
+extern const struct ethtool_ops zcnic_ethtool_ops;
+
+/* zcnic_stats.c */
+extern const struct netdev_stat_ops zcnic_stat_ops;
+int zcnic_stats_fetch(struct zcnic *zn);
+void zcnic_get_stats64(struct net_device *dev, struct rtnl_link_stats64 *stats);
+int zcnic_get_sset_count(struct net_device *dev, int set);
+void zcnic_get_strings(struct net_device *dev, u32 set, u8 *data);
+void zcnic_get_ethtool_stats(struct net_device *dev, struct ethtool_stats *stats, u64 *data);
+
+#endif /* ZCNIC_H */

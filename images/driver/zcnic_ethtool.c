@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* ethtool operations that are neither steering nor statistics, and the table of all. */
+#include <linux/ethtool_netlink.h>
+#include <net/netdev_lock.h>
+
+#include "zcnic.h"
+
+static void zcnic_get_drvinfo(struct net_device *dev, struct ethtool_drvinfo *info)
+{
+	struct zcnic *zn = netdev_priv(dev);
+
+	strscpy(info->driver, KBUILD_MODNAME);
+	strscpy(info->bus_info, dev_name(zn->dma_dev));
+}
+
+static int zcnic_get_link_ksettings(struct net_device *dev, struct ethtool_link_ksettings *settings)
+{
+	settings->base.speed = SPEED_UNKNOWN;
+	settings->base.duplex = DUPLEX_FULL;
+	settings->base.port = PORT_OTHER;
+	return 0;
+}
+
+static void zcnic_get_channels(struct net_device *dev, struct ethtool_channels *channels)
+{
+	struct zcnic *zn = netdev_priv(dev);
+
+	channels->max_combined = zn->pair_count;
+	channels->combined_count = zn->channels;
+}
+
+/*
+ * Only pairs that come or go are touched. Nothing is ever steered to a queue that is not there: new ones
+ * are opened before the tables know them, and the tables forget old ones before they are closed.
+ */
+static int zcnic_set_channels(struct net_device *dev, struct ethtool_channels *channels)
+{
+	struct zcnic *zn = netdev_priv(dev);
+	u16 count = channels->combined_count, old = zn->channels;
+	int err;
+
+	if (!count)
+		return -EINVAL;
+	if (count == old)
+		return 0;
+	if (!zcnic_rules_fit(zn, count))
+		return -EINVAL;
+	err = zcnic_rss_can_resize(zn, count);
+	if (err)
+		return err;
+
+	if (count > old && netif_running(dev)) {
+		err = zcnic_pairs_open(zn, old, count);
+		if (err)
+			return err;
+	}
+	err = netif_set_real_num_queues(dev, count, count);
+	if (err) {
+		if (count > old && netif_running(dev))
+			zcnic_pairs_close(zn, old, count);
+		return err;
+	}
+	zn->channels = count;
+	err = zcnic_rss_set_channels(zn, count);
+	if (err) {
+		/* it took these tables before; replay them all */
+		netdev_err(dev, "the device refused the tables for %u channels: %d\n", count, err);
+		zcnic_request_reset(zn);
+	}
+	if (count < old && netif_running(dev))
+		zcnic_pairs_close(zn, count, old);
+	if (count > old && netif_running(dev) && zn->present)
+		netif_tx_wake_all_queues(dev);
+	return 0;
+}
+
+static void zcnic_get_ringparam(struct net_device *dev, struct ethtool_ringparam *ring,
+				struct kernel_ethtool_ringparam *kernel_ring,
+				struct netlink_ext_ack *extack)
+{
+	struct zcnic *zn = netdev_priv(dev);
+
+	ring->rx_max_pending = zn->rx_ring_size / 2;
+	ring->rx_pending = zn->rx_pending;
+	ring->tx_max_pending = zn->tx_ring_size;
+	ring->tx_pending = zn->tx_pending;
+	kernel_ring->tcp_data_split = zn->split ? ETHTOOL_TCP_DATA_SPLIT_ENABLED :
+						  ETHTOOL_TCP_DATA_SPLIT_DISABLED;
+	kernel_ring->hds_thresh = zn->hds_thresh;
+	kernel_ring->hds_thresh_max = ZCNIC_MAX_HDS_THRESH;
+}
+
+static void zcnic_set_tx_limit(struct zcnic *zn, u32 limit)
+{
+	u16 i;
+
+	for (i = 0; i < zn->channels; i++) {
+		struct netdev_queue *txq = netdev_get_tx_queue(zn->dev, i);
+
+		__netif_tx_lock_bh(txq);
+		zn->pairs[i].tx.limit = limit;
+		/* stopped for want of room that there may be now; woken, because only that runs the qdisc */
+		if (netif_running(zn->dev) && zn->present)
+			netif_tx_wake_queue(txq);
+		__netif_tx_unlock_bh(txq);
+	}
+}
+
+/*
+ * The size of a virtqueue is the virtual machine monitor's; these are limits on how much of it is used.
+ * Both rings may be set in the same call, and either takes effect or neither.
+ */
+static int zcnic_set_ringparam(struct net_device *dev, struct ethtool_ringparam *ring,
+			       struct kernel_ethtool_ringparam *kernel_ring,
+			       struct netlink_ext_ack *extack)
+{
+	struct zcnic *zn = netdev_priv(dev);
+	bool split = kernel_ring->tcp_data_split == ETHTOOL_TCP_DATA_SPLIT_ENABLED;
+	u32 rx_pending = zn->rx_pending;
+	bool reconfigure;
+	int err;
+
+	if (ring->rx_pending < ZCNIC_MIN_RX_PENDING) {
+		NL_SET_ERR_MSG_FMT_MOD(extack, "rx is at least %u", ZCNIC_MIN_RX_PENDING);
+		return -EINVAL;
+	}
+	if (ring->tx_pending < ZCNIC_MIN_TX_PENDING) {
+		NL_SET_ERR_MSG_FMT_MOD(extack, "tx is at least %lu: a frame can take %lu descriptors",
+				       (unsigned long)ZCNIC_MIN_TX_PENDING,
+				       (unsigned long)ZCNIC_TX_DESCS);
+		return -EINVAL;
+	}
+	if (split && !(zn->features & BIT_ULL(ZCNIC_F_SPLIT))) {
+		NL_SET_ERR_MSG_MOD(extack, "the device can't split frames");
+		return -EOPNOTSUPP;
+	}
+
+	reconfigure = ring->rx_pending != zn->rx_pending || split != zn->split ||
+		      (split && kernel_ring->hds_thresh != zn->hds_thresh);
+	zn->rx_pending = ring->rx_pending;
+	if (reconfigure && netif_running(dev)) {
+		err = zcnic_pairs_reconfigure(zn, split, kernel_ring->hds_thresh);
+		if (err) {
+			zn->rx_pending = rx_pending;
+			return err;
+		}
+	}
+	zn->split = split;
+	zn->hds_thresh = kernel_ring->hds_thresh;
+	if (ring->tx_pending != zn->tx_pending) {
+		zn->tx_pending = ring->tx_pending;
+		zcnic_set_tx_limit(zn, zn->tx_pending);
+	}
+	return 0;
+}
+
+static u32 zcnic_get_rx_ring_count(struct net_device *dev)
+{
+	struct zcnic *zn = netdev_priv(dev);
+
+	return zn->channels;
+}
+
+const struct ethtool_ops zcnic_ethtool_ops = {
+	.supported_input_xfrm	= RXH_XFRM_SYM_XOR | RXH_XFRM_SYM_OR_XOR,
+	.rxfh_per_ctx_fields	= true,
+	.rxfh_per_ctx_key	= true,
+	.cap_rss_rxnfc_adds	= true,
+	.rxfh_indir_space	= ZCNIC_MAX_RSS_TABLE,
+	.rxfh_key_space		= ZCNIC_RSS_KEY_SIZE,
+	.rxfh_max_num_contexts	= ZCNIC_MAX_RSS_CONTEXTS,
+	.supported_ring_params	= ETHTOOL_RING_USE_TCP_DATA_SPLIT | ETHTOOL_RING_USE_HDS_THRS,
+	/* netif_set_real_num_queues() and ethtool_op_get_link() still want it */
+	.op_needs_rtnl		= ETHTOOL_OP_NEEDS_RTNL_SCHANNELS | ETHTOOL_OP_NEEDS_RTNL_GLINK,
+	.get_drvinfo		= zcnic_get_drvinfo,
+	.get_link		= ethtool_op_get_link,
+	.get_link_ksettings	= zcnic_get_link_ksettings,
+	.get_channels		= zcnic_get_channels,
+	.set_channels		= zcnic_set_channels,
+	.get_ringparam		= zcnic_get_ringparam,
+	.set_ringparam		= zcnic_set_ringparam,
+	.get_rx_ring_count	= zcnic_get_rx_ring_count,
+	.get_rxfh_key_size	= zcnic_get_rxfh_key_size,
+	.get_rxfh_indir_size	= zcnic_get_rxfh_indir_size,
+	.get_rxfh		= zcnic_get_rxfh,
+	.set_rxfh		= zcnic_set_rxfh,
+	.get_rxfh_fields	= zcnic_get_rxfh_fields,
+	.set_rxfh_fields	= zcnic_set_rxfh_fields,
+	.create_rxfh_context	= zcnic_create_rxfh_context,
+	.modify_rxfh_context	= zcnic_modify_rxfh_context,
+	.remove_rxfh_context	= zcnic_remove_rxfh_context,
+	.get_rxnfc		= zcnic_get_rxnfc,
+	.set_rxnfc		= zcnic_set_rxnfc,
+	.get_sset_count		= zcnic_get_sset_count,
+	.get_strings		= zcnic_get_strings,
+	.get_ethtool_stats	= zcnic_get_ethtool_stats,
+	.get_ts_info		= ethtool_op_get_ts_info,
+};

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * One NAPI instance per pair. The interrupts of both rings schedule it; it counts as using the receive
+ * ring's. Transmit completions are handled here and nowhere else, so that interrupt mitigation
+ * (napi_defer_hard_irqs, gro_flush_timeout, busy polling) holds for them as well.
+ */
+#include <linux/virtio.h>
+
+#include "zcnic.h"
+
+/* How often a queue that has run out of buffers tries to get some: nothing will interrupt it. */
+#define ZCNIC_STARVED_INTERVAL		(HZ / 50)
+
+void zcnic_ring_callback(struct virtqueue *vq)
+{
+	struct zcnic *zn = vq->vdev->priv;
+
+	napi_schedule(&zn->pairs[vq->index / 2].napi);
+}
+
+/*
+ * Refill starvation: when all buffers are with the user of a memory provider, none is posted, so none
+ * comes back, so no interrupt ever asks for a refill. This does.
+ */
+void zcnic_starved(struct timer_list *timer)
+{
+	struct zcnic_pair *pair = timer_container_of(pair, timer, starved);
+
+	napi_schedule(&pair->napi);
+}
+
+/*
+ * Between napi_complete_done() and the enabling of callbacks another CPU may begin to poll, for example
+ * because of the starvation timer. Were both to write the rings' event indices, a stale one could win
+ * and no interrupt would come any more. So the enabling is left to the other one if there is one.
+ */
+static void zcnic_poll_begin(struct zcnic_pair *pair)
+{
+	spin_lock(&pair->callback_lock);
+	pair->polling = true;
+	virtqueue_disable_cb(pair->rx.vq);
+	virtqueue_disable_cb(pair->tx.vq);
+	spin_unlock(&pair->callback_lock);
+}
+
+static void zcnic_poll_end(struct zcnic_pair *pair)
+{
+	bool more = false;
+
+	spin_lock(&pair->callback_lock);
+	if (!pair->polling) {
+		more = !virtqueue_enable_cb(pair->rx.vq);
+		more |= !virtqueue_enable_cb(pair->tx.vq);
+	}
+	spin_unlock(&pair->callback_lock);
+	if (more)
+		napi_schedule(&pair->napi);
+}
+
+int zcnic_poll(struct napi_struct *napi, int budget)
+{
+	struct zcnic_pair *pair = container_of(napi, struct zcnic_pair, napi);
+	unsigned int sent;
+	bool starved;
+	int received;
+
+	zcnic_poll_begin(pair);
+	sent = zcnic_tx_reap(pair, true);
+	if (!budget)	/* netpoll */
+		return 0;
+
+	received = zcnic_rx_poll(pair, budget);
+	starved = zcnic_rx_fill(pair, GFP_ATOMIC | __GFP_NOWARN);
+	if (starved)
+		mod_timer(&pair->starved, jiffies + ZCNIC_STARVED_INTERVAL);
+	/* a used element that can't be stops a virtqueue for good */
+	if (unlikely(virtqueue_is_broken(pair->rx.vq) || virtqueue_is_broken(pair->tx.vq)))
+		zcnic_request_reset(pair->zn);
+	if (received >= budget)
+		return budget;
+
+	received = min_t(unsigned int, max_t(unsigned int, received, sent), budget - 1);
+	WRITE_ONCE(pair->polling, false);
+	if (napi_complete_done(napi, received))
+		zcnic_poll_end(pair);
+	return received;
+}
+
+/**
+ * zcnic_napi_start() - let a pair be polled
+ * @pair: the pair; the caller holds the instance lock
+ */
+void zcnic_napi_start(struct zcnic_pair *pair)
+{
+	if (pair->napi_on)
+		return;
+	pair->napi_on = true;
+	napi_enable_locked(&pair->napi);
+	/* what happened meanwhile raised no interrupt that anybody saw; in BH, or it runs in ksoftirqd */
+	local_bh_disable();
+	napi_schedule(&pair->napi);
+	local_bh_enable();
+}
+
+/**
+ * zcnic_napi_stop() - keep a pair from being polled; the caller owns its rings then
+ * @pair: the pair; the caller holds the instance lock
+ */
+void zcnic_napi_stop(struct zcnic_pair *pair)
+{
+	if (!pair->napi_on)
+		return;
+	napi_disable_locked(&pair->napi);
+	timer_delete_sync(&pair->starved);
+	virtqueue_disable_cb(pair->rx.vq);
+	virtqueue_disable_cb(pair->tx.vq);
+	pair->napi_on = false;
+}

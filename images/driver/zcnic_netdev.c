@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The network device operations, besides transmit and statistics. */
+#include <linux/if_vlan.h>
+#include <net/netdev_lock.h>
+
+#include "zcnic.h"
+
+/* The device looks at so many bytes of a frame's headers and no more. */
+#define ZCNIC_MAX_TX_HEADERS	256
+/* TCP's longest, the longest of those that have a checksum to insert. */
+#define ZCNIC_MAX_L4_HEADER	60
+/* A chain may mean so many frames and no more. */
+#define ZCNIC_MAX_TX_SEGMENTS	8192
+
+static int zcnic_open(struct net_device *dev)
+{
+	struct zcnic *zn = netdev_priv(dev);
+	int err;
+
+	err = zcnic_pairs_open(zn, 0, zn->channels);
+	if (err)
+		return err;
+	if (zn->present)
+		netif_tx_start_all_queues(dev);
+	zcnic_service_soon(zn);
+	return 0;
+}
+
+static int zcnic_stop(struct net_device *dev)
+{
+	struct zcnic *zn = netdev_priv(dev);
+
+	netif_tx_disable(dev);
+	zcnic_pairs_close(zn, 0, zn->channels);
+	return 0;
+}
+
+/**
+ * zcnic_send_rx_mode() - tell the device which addresses to let pass
+ * @zn: the device
+ *
+ * Return: as zcnic_command().
+ */
+int zcnic_send_rx_mode(struct zcnic *zn)
+{
+	struct zcnic_rx_mode *request;
+	u16 count = zn->address_count;
+	u16 flags = zn->rx_mode;
+	size_t size;
+	int err;
+
+	size = struct_size(request, addresses, count + 1);
+	if (size > ZCNIC_MAX_REQUEST) {
+		flags |= ZCNIC_RX_MODE_PROMISC;
+		count = 0;
+		size = struct_size(request, addresses, 1);
+	}
+	request = kzalloc(size, GFP_KERNEL);
+	if (!request)
+		return -ENOMEM;
+	request->flags = cpu_to_le16(flags);
+	request->count = cpu_to_le16(count + 1);
+	ether_addr_copy(request->addresses[0].octets, zn->dev->dev_addr);
+	memcpy(&request->addresses[1], zn->addresses, count * sizeof(*zn->addresses));
+	err = zcnic_command(zn, ZCNIC_CMD_RX_MODE, request, size, NULL, 0);
+	if (err == -ENOSPC) {
+		/* more than the device can list */
+		size = struct_size(request, addresses, 1);
+		request->flags = cpu_to_le16(flags | ZCNIC_RX_MODE_PROMISC);
+		request->count = cpu_to_le16(1);
+		err = zcnic_command(zn, ZCNIC_CMD_RX_MODE, request, size, NULL, 0);
+	}
+	kfree(request);
+	return err;
+}
+
+static int zcnic_set_rx_mode(struct net_device *dev, struct netdev_hw_addr_list *uc,
+			     struct netdev_hw_addr_list *mc)
+{
+	struct zcnic *zn = netdev_priv(dev);
+	struct zcnic_address *addresses;
+	struct netdev_hw_addr *ha;
+	u16 count = 0;
+	int err;
+
+	zn->rx_mode = 0;
+	if (dev->flags & IFF_PROMISC)
+		zn->rx_mode |= ZCNIC_RX_MODE_PROMISC;
+	if (dev->flags & IFF_ALLMULTI)
+		zn->rx_mode |= ZCNIC_RX_MODE_ALLMULTI;
+	addresses = kcalloc(uc->count + mc->count, sizeof(*addresses), GFP_KERNEL);
+	if (!addresses)
+		return -ENOMEM;
+	netdev_hw_addr_list_for_each(ha, uc)
+		ether_addr_copy(addresses[count++].octets, ha->addr);
+	netdev_hw_addr_list_for_each(ha, mc)
+		ether_addr_copy(addresses[count++].octets, ha->addr);
+	kfree(zn->addresses);
+	zn->addresses = addresses;
+	zn->address_count = count;
+
+	err = zcnic_send_rx_mode(zn);
+	return zcnic_away(err) ? 0 : err;	/* the next session gets it */
+}
+
+static int zcnic_set_mac_address(struct net_device *dev, void *address)
+{
+	struct zcnic *zn = netdev_priv(dev);
+	int err;
+
+	err = eth_mac_addr(dev, address);
+	if (err)
+		return err;
+	err = zcnic_send_rx_mode(zn);
+	return zcnic_away(err) ? 0 : err;
+}
+
+/**
+ * zcnic_send_offloads() - tell the device which receive offloads are on
+ * @zn: the device
+ * @features: of the interface
+ *
+ * The checksum verdict always is: frames that the CPU can't read go up only with a good one, see
+ * zcnic_rx_deliver(). With RXCSUM off the stack is not told about the others.
+ *
+ * Return: as zcnic_command().
+ */
+int zcnic_send_offloads(struct zcnic *zn, netdev_features_t features)
+{
+	u64 on = zn->features & BIT_ULL(ZCNIC_F_RX_CSUM);
+	struct zcnic_offloads request = {};
+
+	if (features & NETIF_F_RXHASH)
+		on |= zn->features & BIT_ULL(ZCNIC_F_RX_HASH);
+	request.features[0] = cpu_to_le64(on);
+	return zcnic_command(zn, ZCNIC_CMD_OFFLOADS, &request, sizeof(request), NULL, 0);
+}
+
+static netdev_features_t zcnic_negotiated(const struct zcnic *zn)
+{
+	netdev_features_t features = NETIF_F_SG | NETIF_F_HIGHDMA;
+
+	if (zn->features & BIT_ULL(ZCNIC_F_TX_CSUM))
+		features |= NETIF_F_HW_CSUM;
+	if (zn->features & BIT_ULL(ZCNIC_F_TSO4))
+		features |= NETIF_F_TSO;
+	if (zn->features & BIT_ULL(ZCNIC_F_TSO6))
+		features |= NETIF_F_TSO6;
+	if (zn->features & BIT_ULL(ZCNIC_F_USO))
+		features |= NETIF_F_GSO_UDP_L4;
+	if (zn->features & BIT_ULL(ZCNIC_F_RX_CSUM))
+		features |= NETIF_F_RXCSUM;
+	if (zn->features & BIT_ULL(ZCNIC_F_RX_HASH))
+		features |= NETIF_F_RXHASH;
+	if (zn->features & BIT_ULL(ZCNIC_F_RULES))
+		features |= NETIF_F_NTUPLE;
+	return features;
+}
+
+static netdev_features_t zcnic_fix_features(struct net_device *dev, netdev_features_t features)
+{
+	struct zcnic *zn = netdev_priv(dev);
+
+	/* a backend may know less than the one that was here at probe */
+	return features & (zcnic_negotiated(zn) | ~dev->hw_features);
+}
+
+static int zcnic_set_features(struct net_device *dev, netdev_features_t features)
+{
+	struct zcnic *zn = netdev_priv(dev);
+	int err = 0;
+
+	if (dev->features & ~features & NETIF_F_NTUPLE)
+		err = zcnic_rules_flush(zn);
+	if (!err)
+		err = zcnic_send_offloads(zn, features);
+	return zcnic_away(err) ? 0 : err;
+}
+
+static netdev_features_t zcnic_features_check(struct sk_buff *skb, struct net_device *dev,
+					      netdev_features_t features)
+{
+	if (skb->ip_summed == CHECKSUM_PARTIAL &&
+	    skb_checksum_start_offset(skb) + ZCNIC_MAX_L4_HEADER > ZCNIC_MAX_TX_HEADERS)
+		features &= ~(NETIF_F_CSUM_MASK | NETIF_F_GSO_MASK);
+	return vlan_features_check(skb, features);
+}
+
+static void zcnic_tx_timeout(struct net_device *dev, unsigned int queue)
+{
+	netdev_err(dev, "transmit queue %u made no progress\n", queue);
+	zcnic_request_reset(netdev_priv(dev));
+}
+
+static const struct net_device_ops zcnic_netdev_ops = {
+	.ndo_open		= zcnic_open,
+	.ndo_stop		= zcnic_stop,
+	.ndo_start_xmit		= zcnic_start_xmit,
+	.ndo_features_check	= zcnic_features_check,
+	.ndo_set_rx_mode_async	= zcnic_set_rx_mode,
+	.ndo_set_mac_address	= zcnic_set_mac_address,
+	.ndo_validate_addr	= eth_validate_addr,
+	.ndo_tx_timeout		= zcnic_tx_timeout,
+	.ndo_get_stats64	= zcnic_get_stats64,
+	.ndo_fix_features	= zcnic_fix_features,
+	.ndo_set_features	= zcnic_set_features,
+};
+
+/**
+ * zcnic_netdev_setup() - operations and defaults
+ * @zn: the device, its rings known
+ */
+void zcnic_netdev_setup(struct zcnic *zn)
+{
+	struct net_device *dev = zn->dev;
+
+	dev->netdev_ops = &zcnic_netdev_ops;
+	dev->ethtool_ops = &zcnic_ethtool_ops;
+	dev->stat_ops = &zcnic_stat_ops;
+	dev->queue_mgmt_ops = &zcnic_queue_mgmt_ops;
+	dev->priv_flags |= IFF_UNICAST_FLT | IFF_LIVE_ADDR_CHANGE;
+	dev->netmem_tx = NETMEM_TX_DMA;
+	dev->watchdog_timeo = 10 * HZ;
+
+	/* until a device says otherwise */
+	zn->features = ZCNIC_FEATURES;
+	zn->max_page_size = SZ_64K;
+	zn->max_header_size = SZ_2K;
+	zn->max_frame = ETH_FRAME_LEN + VLAN_HLEN;
+	zn->max_rules = ZCNIC_MAX_RULES;
+	zn->max_rss_contexts = ZCNIC_MAX_RSS_CONTEXTS;
+	zn->max_rss_table = ZCNIC_MAX_RSS_TABLE;
+	zn->max_chains = MAX_SKB_FRAGS;
+
+	/* a split chain takes two descriptors, and what ethtool says doesn't depend on the shape */
+	zn->rx_pending = zn->rx_ring_size / 2;
+	zn->tx_pending = zn->tx_ring_size;
+	zn->channels = min_t(u16, zn->pair_count, num_online_cpus());
+	netif_set_real_num_tx_queues(dev, zn->channels);
+	netif_set_real_num_rx_queues(dev, zn->channels);
+	dev->cfg->hds_thresh = 0;
+}
+
+/**
+ * zcnic_set_hw_features() - what the interface can do
+ * @zn: the device, after the first HELLO or its failure
+ */
+void zcnic_set_hw_features(struct zcnic *zn)
+{
+	struct net_device *dev = zn->dev;
+	u32 chain = ZCNIC_LINEAR_SIZE - sizeof(struct zcnic_rx_header);
+	u32 chains = min_t(u32, zn->max_chains, MAX_SKB_FRAGS);
+
+	dev->hw_features = zcnic_negotiated(zn);
+	dev->features = dev->hw_features;
+	dev->vlan_features = dev->features & (NETIF_F_SG | NETIF_F_HW_CSUM | NETIF_F_TSO |
+					      NETIF_F_TSO6 | NETIF_F_GSO_UDP_L4 | NETIF_F_HIGHDMA);
+	netif_set_tso_max_segs(dev, ZCNIC_MAX_TX_SEGMENTS);
+
+	dev->min_mtu = ETH_MIN_MTU;
+	dev->max_mtu = min(zn->max_frame, chain * chains) - ETH_HLEN - VLAN_HLEN;
+}

@@ -1,0 +1,422 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Starting and stopping queues, and exchanging the memory of one receive queue under traffic: the
+ * netdev queue management operations.
+ *
+ * Neither stop nor start depends on the backend. Without one, a stopped queue leaves its chains in the
+ * ring, with references on pages and so on the pool, until the next HELLO returns them; and starting
+ * records what is wanted, which the replay after HELLO then does.
+ *
+ * Everything here runs under the instance lock.
+ */
+#include <net/netdev_lock.h>
+#include <net/page_pool/helpers.h>
+
+#include "zcnic.h"
+
+/* How long the device may take to return what it said it returned. */
+#define ZCNIC_DRAIN_TIMEOUT	HZ
+
+static struct page_pool *zcnic_pool_create(struct zcnic_pair *pair, u32 page_size, u32 pages,
+					   unsigned int flags)
+{
+	struct zcnic *zn = pair->zn;
+	struct page_pool_params params = {
+		.flags = PP_FLAG_DMA_MAP | PP_FLAG_DMA_SYNC_DEV | flags,
+		.order = get_order(page_size),
+		.pool_size = pages,
+		.nid = dev_to_node(zn->dma_dev),
+		.dev = zn->dma_dev,
+		.netdev = zn->dev,
+		.queue_idx = pair->index,
+		.dma_dir = DMA_FROM_DEVICE,
+		.max_len = page_size,
+	};
+
+	return page_pool_create(&params);
+}
+
+/**
+ * zcnic_rx_mem_alloc() - create the memory of a receive queue
+ * @pair: whose
+ * @page_size: bytes of a payload page, a power of two
+ * @split: chains are split
+ * @hds_thresh: frames up to this many bytes stay in the header fragment
+ * @mem: where to put it
+ *
+ * Touches neither device nor queue. Return: 0 or a negative errno.
+ */
+int zcnic_rx_mem_alloc(struct zcnic_pair *pair, u32 page_size, bool split, u32 hds_thresh,
+		       struct zcnic_rx_mem *mem)
+{
+	struct page_pool *pool;
+
+	memset(mem, 0, sizeof(*mem));
+	mem->header_truesize = ZCNIC_LINEAR_TRUESIZE;
+	mem->header_size = ZCNIC_LINEAR_SIZE;
+	if (split) {
+		mem->header_size = ALIGN(sizeof(struct zcnic_rx_header) +
+					 max(hds_thresh, ZCNIC_MIN_HEADER_ROOM), 64);
+		mem->header_truesize = mem->header_size;
+		mem->page_size = page_size;
+		mem->hds_thresh = hds_thresh;
+	}
+
+	/* Headers are always readable: their pool is never a memory provider's. */
+	pool = zcnic_pool_create(pair, PAGE_SIZE,
+				 DIV_ROUND_UP(pair->rx.limit * mem->header_truesize, PAGE_SIZE), 0);
+	if (IS_ERR(pool))
+		return PTR_ERR(pool);
+	mem->header_pool = pool;
+	if (!split)
+		return 0;
+
+	pool = zcnic_pool_create(pair, page_size, pair->rx.limit, PP_FLAG_ALLOW_UNREADABLE_NETMEM);
+	if (IS_ERR(pool)) {
+		zcnic_rx_mem_free(mem);
+		return PTR_ERR(pool);
+	}
+	mem->payload_pool = pool;
+	return 0;
+}
+
+void zcnic_rx_mem_free(struct zcnic_rx_mem *mem)
+{
+	page_pool_destroy(mem->header_pool);
+	page_pool_destroy(mem->payload_pool);
+	memset(mem, 0, sizeof(*mem));
+}
+
+/**
+ * zcnic_pair_drain() - take back everything that the device has returned
+ * @pair: the pair, stopped in the device, its NAPI stopped
+ *
+ * Return: whether that was everything.
+ */
+bool zcnic_pair_drain(struct zcnic_pair *pair)
+{
+	unsigned long deadline = jiffies + ZCNIC_DRAIN_TIMEOUT;
+
+	for (;;) {
+		if (!pair->rx.started)
+			zcnic_rx_drain(pair);
+		if (!pair->tx.started)
+			zcnic_tx_reap(pair, false);
+		if ((pair->rx.started || !pair->rx.posted) && (pair->tx.started || !pair->tx.used))
+			return true;
+		if (virtqueue_is_broken(pair->rx.vq) || virtqueue_is_broken(pair->tx.vq) ||
+		    time_after(jiffies, deadline))
+			return false;
+		usleep_range(500, 1000);
+	}
+}
+
+/* Have the device begin to use the receive queue; without a device just be ready for it. */
+static int zcnic_rx_start(struct zcnic_pair *pair)
+{
+	struct zcnic_rx *rx = &pair->rx;
+	const struct zcnic_rx_mem *mem = &rx->mem;
+	struct zcnic_rxq_start request = {
+		.queue = cpu_to_le16(pair->index),
+		.shape = mem->payload_pool ? ZCNIC_RX_SHAPE_SPLIT : ZCNIC_RX_SHAPE_LINEAR,
+		.header_size = cpu_to_le32(mem->header_size),
+		.page_size = cpu_to_le32(mem->page_size),
+		.hds_thresh = cpu_to_le32(mem->hds_thresh),
+	};
+	int err;
+
+	/* the core could not restart the queue with its old memory either, and has warned */
+	if (!mem->header_pool)
+		return 0;
+	err = zcnic_command(pair->zn, ZCNIC_CMD_RXQ_START, &request, sizeof(request), NULL, 0);
+	if (err && !zcnic_away(err)) {
+		netdev_err(pair->zn->dev, "receive queue %u can't be started: %d\n", pair->index,
+			   err);
+		return err;
+	}
+	page_pool_enable_direct_recycling(mem->header_pool, &pair->napi);
+	if (mem->payload_pool)
+		page_pool_enable_direct_recycling(mem->payload_pool, &pair->napi);
+	if (err)
+		return 0;
+
+	rx->started = true;
+	rx->skipping = false;
+	/* a shortage is not a failure: NAPI and its timer go on trying */
+	zcnic_rx_fill(pair, GFP_KERNEL | __GFP_NOWARN);
+	return 0;
+}
+
+static void zcnic_rx_stop(struct zcnic_pair *pair)
+{
+	struct zcnic_rx *rx = &pair->rx;
+
+	if (rx->started) {
+		int err = zcnic_queue_command(pair->zn, ZCNIC_CMD_RXQ_STOP, pair->index);
+
+		rx->started = false;
+		if ((err && !zcnic_away(err)) || (!err && !zcnic_pair_drain(pair))) {
+			netdev_err(pair->zn->dev, "receive queue %u didn't stop: %d, %u chains out\n",
+				   pair->index, err, rx->posted);
+			zcnic_request_reset(pair->zn);
+		}
+		if (rx->posted)
+			zcnic_orphaned(pair->zn);
+	}
+	if (rx->skb) {
+		dev_kfree_skb_any(rx->skb);
+		rx->skb = NULL;
+	}
+	if (rx->mem.header_pool)
+		page_pool_disable_direct_recycling(rx->mem.header_pool);
+	if (rx->mem.payload_pool)
+		page_pool_disable_direct_recycling(rx->mem.payload_pool);
+}
+
+static int zcnic_tx_start(struct zcnic_pair *pair)
+{
+	int err = zcnic_queue_command(pair->zn, ZCNIC_CMD_TXQ_START, pair->index);
+
+	if (err && !zcnic_away(err)) {
+		netdev_err(pair->zn->dev, "transmit queue %u can't be started: %d\n", pair->index,
+			   err);
+		return err;
+	}
+	pair->tx.started = !err;
+	return 0;
+}
+
+static void zcnic_tx_stop(struct zcnic_pair *pair)
+{
+	struct zcnic_tx *tx = &pair->tx;
+
+	if (tx->started) {
+		int err = zcnic_queue_command(pair->zn, ZCNIC_CMD_TXQ_STOP, pair->index);
+
+		tx->started = false;
+		if ((err && !zcnic_away(err)) || (!err && !zcnic_pair_drain(pair)))
+			zcnic_request_reset(pair->zn);
+		if (tx->used)
+			zcnic_orphaned(pair->zn);
+	}
+	zcnic_tx_forget(pair);
+}
+
+/**
+ * zcnic_pair_start() - start both queues of an open pair in the device
+ * @pair: the pair, its NAPI stopped
+ *
+ * Transmit first: what is received is likely to be answered. Return: 0, also without a device, or what
+ * the device has against it.
+ */
+int zcnic_pair_start(struct zcnic_pair *pair)
+{
+	return zcnic_tx_start(pair) ?: zcnic_rx_start(pair);
+}
+
+static void zcnic_pair_close(struct zcnic_pair *pair)
+{
+	struct net_device *dev = pair->zn->dev;
+
+	netif_queue_set_napi(dev, pair->index, NETDEV_QUEUE_TYPE_RX, NULL);
+	netif_queue_set_napi(dev, pair->index, NETDEV_QUEUE_TYPE_TX, NULL);
+	zcnic_napi_stop(pair);
+	zcnic_rx_stop(pair);
+	zcnic_tx_stop(pair);
+	zcnic_rx_mem_free(&pair->rx.mem);
+	pair->open = false;
+}
+
+static int zcnic_pair_open(struct zcnic_pair *pair)
+{
+	struct zcnic *zn = pair->zn;
+	struct netdev_queue_config qcfg;
+	int err;
+
+	pair->rx.limit = zn->rx_pending;
+	pair->tx.limit = zn->tx_pending;
+	/* a provider that was bound stays bound while the interface is down */
+	netdev_queue_config(zn->dev, pair->index, &qcfg);
+	err = zcnic_rx_mem_alloc(pair, qcfg.rx_page_size, zn->split, zn->hds_thresh, &pair->rx.mem);
+	if (err)
+		return err;
+	pair->open = true;
+	err = zcnic_pair_start(pair);
+	if (err) {
+		zcnic_pair_close(pair);
+		return err;
+	}
+	netif_queue_set_napi(zn->dev, pair->index, NETDEV_QUEUE_TYPE_RX, &pair->napi);
+	netif_queue_set_napi(zn->dev, pair->index, NETDEV_QUEUE_TYPE_TX, &pair->napi);
+	if (zn->present)
+		zcnic_napi_start(pair);
+	return 0;
+}
+
+/**
+ * zcnic_pairs_open() - open pairs: memory, queues, NAPI
+ * @zn: the device
+ * @first: the first
+ * @end: behind the last
+ *
+ * Return: 0, or a negative errno with none of them open.
+ */
+int zcnic_pairs_open(struct zcnic *zn, u16 first, u16 end)
+{
+	u16 i;
+	int err;
+
+	for (i = first; i < end; i++) {
+		err = zcnic_pair_open(&zn->pairs[i]);
+		if (err) {
+			zcnic_pairs_close(zn, first, i);
+			return err;
+		}
+	}
+	return 0;
+}
+
+/**
+ * zcnic_pairs_close() - the opposite, which can't fail
+ * @zn: the device
+ * @first: the first
+ * @end: behind the last; none of their transmit queues is used any more
+ */
+void zcnic_pairs_close(struct zcnic *zn, u16 first, u16 end)
+{
+	u16 i;
+
+	for (i = first; i < end; i++)
+		zcnic_pair_close(&zn->pairs[i]);
+}
+
+/**
+ * zcnic_pairs_reconfigure() - give all receive queues memory of a new shape or number
+ * @zn: the device, running; rx_pending is the new one
+ * @split: chains are split
+ * @hds_thresh: for split ones
+ *
+ * All or nothing: new memory is there before the first queue is stopped.
+ *
+ * Return: 0 or a negative errno.
+ */
+int zcnic_pairs_reconfigure(struct zcnic *zn, bool split, u32 hds_thresh)
+{
+	struct zcnic_rx_mem *mems;
+	struct netdev_queue_config qcfg;
+	int err = 0, failure;
+	u16 i;
+
+	mems = kvcalloc(zn->channels, sizeof(*mems), GFP_KERNEL);
+	if (!mems)
+		return -ENOMEM;
+	for (i = 0; i < zn->channels && !err; i++) {
+		netdev_queue_config(zn->dev, i, &qcfg);
+		err = zcnic_rx_mem_alloc(&zn->pairs[i], qcfg.rx_page_size, split, hds_thresh,
+					 &mems[i]);
+	}
+	for (i = 0; i < zn->channels && !err; i++) {
+		struct zcnic_pair *pair = &zn->pairs[i];
+
+		zcnic_napi_stop(pair);
+		zcnic_rx_stop(pair);
+		swap(pair->rx.mem, mems[i]);
+		pair->rx.limit = zn->rx_pending;
+		failure = zcnic_rx_start(pair);
+		if (failure) {
+			/* what the device took before it takes again, and a reset restores the rest */
+			zcnic_request_reset(zn);
+		}
+		if (zn->present)
+			zcnic_napi_start(pair);
+	}
+	for (i = 0; i < zn->channels; i++)
+		zcnic_rx_mem_free(&mems[i]);
+	kvfree(mems);
+	return err;
+}
+
+static int zcnic_queue_mem_alloc(struct net_device *dev, struct netdev_queue_config *qcfg,
+				 void *mem, int index)
+{
+	struct zcnic *zn = netdev_priv(dev);
+	struct zcnic_pair *pair = &zn->pairs[index];
+
+	if (!pair->open)
+		pair->rx.limit = zn->rx_pending;
+	return zcnic_rx_mem_alloc(pair, qcfg->rx_page_size, zn->split, zn->hds_thresh, mem);
+}
+
+static void zcnic_queue_mem_free(struct net_device *dev, void *mem)
+{
+	zcnic_rx_mem_free(mem);
+}
+
+static int zcnic_queue_start(struct net_device *dev, struct netdev_queue_config *qcfg, void *mem,
+			     int index)
+{
+	struct zcnic *zn = netdev_priv(dev);
+	struct zcnic_pair *pair = &zn->pairs[index];
+	int err;
+
+	memcpy(&pair->rx.mem, mem, sizeof(pair->rx.mem));
+	err = zcnic_rx_start(pair);
+	if (err) {
+		memset(&pair->rx.mem, 0, sizeof(pair->rx.mem));
+		return err;
+	}
+	if (zn->present)
+		zcnic_napi_start(pair);
+	return 0;
+}
+
+static int zcnic_queue_stop(struct net_device *dev, void *mem, int index)
+{
+	struct zcnic *zn = netdev_priv(dev);
+	struct zcnic_pair *pair = &zn->pairs[index];
+
+	/* With NAPI live, it would post again what RXQ_STOP returns. Transmit completions wait meanwhile. */
+	zcnic_napi_stop(pair);
+	zcnic_rx_stop(pair);
+	memcpy(mem, &pair->rx.mem, sizeof(pair->rx.mem));
+	memset(&pair->rx.mem, 0, sizeof(pair->rx.mem));
+	return 0;
+}
+
+static void zcnic_default_qcfg(struct net_device *dev, struct netdev_queue_config *qcfg)
+{
+	qcfg->rx_page_size = PAGE_SIZE;
+}
+
+static int zcnic_validate_qcfg(struct net_device *dev, struct netdev_queue_config *qcfg,
+			       struct netlink_ext_ack *extack)
+{
+	struct zcnic *zn = netdev_priv(dev);
+
+	if (!is_power_of_2(qcfg->rx_page_size) || qcfg->rx_page_size < PAGE_SIZE ||
+	    qcfg->rx_page_size > zn->max_page_size) {
+		NL_SET_ERR_MSG_FMT_MOD(extack, "rx page size %u: a power of two from %lu to %u",
+				       qcfg->rx_page_size, PAGE_SIZE, zn->max_page_size);
+		return -ERANGE;
+	}
+	return 0;
+}
+
+static struct device *zcnic_queue_get_dma_dev(struct net_device *dev, int index)
+{
+	struct zcnic *zn = netdev_priv(dev);
+
+	return zn->dma_dev;
+}
+
+const struct netdev_queue_mgmt_ops zcnic_queue_mgmt_ops = {
+	.ndo_queue_mem_size	= sizeof(struct zcnic_rx_mem),
+	.ndo_queue_mem_alloc	= zcnic_queue_mem_alloc,
+	.ndo_queue_mem_free	= zcnic_queue_mem_free,
+	.ndo_queue_start	= zcnic_queue_start,
+	.ndo_queue_stop		= zcnic_queue_stop,
+	.ndo_default_qcfg	= zcnic_default_qcfg,
+	.ndo_validate_qcfg	= zcnic_validate_qcfg,
+	.ndo_queue_get_dma_dev	= zcnic_queue_get_dma_dev,
+	.supported_params	= QCFG_RX_PAGE_SIZE,
+};

@@ -1,0 +1,397 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Receive. Chains are used by NAPI, or with NAPI stopped by whoever holds the instance lock.
+ *
+ * The receive header is in memory that the device may write at any time, so it is copied once and every
+ * field of the copy is checked before it is used. What the device got wrong costs a frame and is counted.
+ */
+#include <linux/virtio.h>
+#include <net/page_pool/helpers.h>
+
+#include "zcnic.h"
+
+#define ZCNIC_RX_FLAGS	(ZCNIC_RX_FIRST | ZCNIC_RX_LAST | ZCNIC_RX_SPLIT | \
+			 ZCNIC_RX_CSUM_GOOD | ZCNIC_RX_CSUM_BAD)
+
+/* Buffers are made available in groups, so that not every frame costs a look at the ring's flags. */
+#define ZCNIC_RX_FILL_BATCH	16
+
+int zcnic_rx_slots_alloc(struct zcnic_pair *pair)
+{
+	struct zcnic_rx *rx = &pair->rx;
+	u32 i;
+
+	rx->slots = kvcalloc(pair->zn->rx_ring_size, sizeof(*rx->slots), GFP_KERNEL);
+	if (!rx->slots)
+		return -ENOMEM;
+	for (i = 0; i < pair->zn->rx_ring_size; i++) {
+		rx->slots[i].next = rx->free;
+		rx->free = &rx->slots[i];
+	}
+	return 0;
+}
+
+void zcnic_rx_slots_free(struct zcnic_pair *pair)
+{
+	kvfree(pair->rx.slots);
+	pair->rx.slots = NULL;
+	pair->rx.free = NULL;
+}
+
+/* Give back what is left in the slot, and the slot. @napi: called by the pools' NAPI. */
+static void zcnic_rx_release(struct zcnic_rx *rx, struct zcnic_rx_slot *slot, bool napi)
+{
+	if (slot->header)
+		page_pool_put_full_netmem(slot->header_pool, slot->header, napi);
+	if (slot->payload)
+		page_pool_put_full_netmem(slot->payload_pool, slot->payload, napi);
+	slot->header = 0;
+	slot->payload = 0;
+	slot->next = rx->free;
+	rx->free = slot;
+}
+
+static bool zcnic_rx_slot_fill(struct zcnic_rx *rx, struct zcnic_rx_slot *slot, gfp_t gfp)
+{
+	const struct zcnic_rx_mem *mem = &rx->mem;
+
+	slot->header = page_pool_alloc_frag_netmem(mem->header_pool, &slot->header_offset,
+						   mem->header_truesize, gfp);
+	if (!slot->header)
+		return false;
+	slot->header_va = netmem_address(slot->header) + slot->header_offset;
+	slot->header_pool = mem->header_pool;
+	slot->header_truesize = mem->header_truesize;
+	slot->header_size = mem->header_size;
+	slot->page_size = mem->page_size;
+	if (!mem->payload_pool)
+		return true;
+
+	slot->payload_pool = mem->payload_pool;
+	slot->payload = page_pool_alloc_netmems(mem->payload_pool, gfp);
+	return slot->payload;
+}
+
+static int zcnic_rx_post(struct zcnic_rx *rx, struct zcnic_rx_slot *slot)
+{
+	struct scatterlist sg[2];
+
+	sg_init_table(sg, slot->payload ? 2 : 1);
+	sg_dma_address(&sg[0]) = page_pool_get_dma_addr_netmem(slot->header) + slot->header_offset;
+	sg_dma_len(&sg[0]) = slot->header_size;
+	if (slot->payload) {
+		sg_dma_address(&sg[1]) = page_pool_get_dma_addr_netmem(slot->payload);
+		sg_dma_len(&sg[1]) = slot->page_size;
+	}
+	return virtqueue_add_inbuf_premapped(rx->vq, sg, slot->payload ? 2 : 1, slot, NULL,
+					     GFP_ATOMIC);
+}
+
+/**
+ * zcnic_rx_fill() - post buffers up to the ring's limit
+ * @pair: the pair
+ * @gfp: how to allocate
+ *
+ * Return: whether so few are posted, for want of memory, that no interrupt may ever come again.
+ */
+bool zcnic_rx_fill(struct zcnic_pair *pair, gfp_t gfp)
+{
+	struct zcnic_rx *rx = &pair->rx;
+	bool failed = false, added = false;
+	struct zcnic_rx_slot *slot;
+
+	if (!rx->started ||
+	    rx->posted + min(rx->limit / 4, ZCNIC_RX_FILL_BATCH) > rx->limit)
+		return false;
+
+	while (rx->posted < rx->limit && rx->free) {
+		slot = rx->free;
+		rx->free = slot->next;
+		if (!zcnic_rx_slot_fill(rx, slot, gfp)) {
+			failed = true;
+		} else if (!zcnic_rx_post(rx, slot)) {
+			rx->posted++;
+			added = true;
+			continue;
+		}
+		zcnic_rx_release(rx, slot, false);
+		break;
+	}
+	if (added && virtqueue_kick_prepare(rx->vq))
+		virtqueue_notify(rx->vq);
+	if (failed) {
+		u64_stats_update_begin(&rx->stats.syncp);
+		u64_stats_inc(&rx->stats.alloc_fail);
+		u64_stats_update_end(&rx->stats.syncp);
+	}
+	return failed && rx->posted < rx->limit / 2;
+}
+
+static void zcnic_rx_drop_frame(struct zcnic_rx *rx)
+{
+	dev_kfree_skb_any(rx->skb);
+	rx->skb = NULL;
+}
+
+/* Does the receive header agree with the chain, with its frame so far, and with itself? */
+static bool zcnic_rx_header_valid(const struct zcnic_pair *pair, const struct zcnic_rx_slot *slot,
+				  const struct zcnic_rx_header *header, u32 used_length)
+{
+	u32 header_length = le32_to_cpu(header->header_length);
+	u32 payload_length = le32_to_cpu(header->payload_length);
+	u32 frame_length = le32_to_cpu(header->frame_length);
+	u16 flags = le16_to_cpu(header->flags);
+	const struct zcnic_rx *rx = &pair->rx;
+	u32 sum;
+
+	if (flags & ~ZCNIC_RX_FLAGS || le16_to_cpu(header->queue) != pair->index)
+		return false;
+	if (flags & ZCNIC_RX_CSUM_GOOD && flags & ZCNIC_RX_CSUM_BAD)
+		return false;
+	if (header_length > slot->header_size - sizeof(*header) ||
+	    payload_length > (slot->payload ? slot->page_size : 0) ||
+	    used_length != sizeof(*header) + header_length + payload_length)
+		return false;
+	sum = header_length + payload_length;
+
+	if (flags & ZCNIC_RX_FIRST) {
+		/* the stack wants an Ethernet header in the linear part */
+		if (rx->skb || header->chain || header_length < ETH_HLEN ||
+		    (payload_length && !(flags & ZCNIC_RX_SPLIT)))
+			return false;
+	} else {
+		if (!rx->skb || le16_to_cpu(header->chain) != rx->next_chain ||
+		    le32_to_cpu(header->frame_id) != rx->frame_id ||
+		    frame_length != rx->frame_length ||
+		    skb_shinfo(rx->skb)->nr_frags == MAX_SKB_FRAGS ||
+		    !sum || (header_length && payload_length))
+			return false;
+		sum += rx->skb->len;
+	}
+	return flags & ZCNIC_RX_LAST ? sum == frame_length : sum < frame_length;
+}
+
+static struct sk_buff *zcnic_rx_build(struct zcnic_pair *pair, struct zcnic_rx_slot *slot,
+				      u32 header_length)
+{
+	struct sk_buff *skb;
+
+	if (!slot->payload) {
+		skb = napi_build_skb(slot->header_va, slot->header_truesize);
+		if (!skb)
+			return NULL;
+		skb_reserve(skb, sizeof(struct zcnic_rx_header));
+		skb_put(skb, header_length);
+		slot->header = 0;
+	} else {
+		skb = napi_alloc_skb(&pair->napi, header_length);
+		if (!skb)
+			return NULL;
+		skb_put_data(skb, slot->header_va + sizeof(struct zcnic_rx_header), header_length);
+	}
+	skb_mark_for_recycle(skb);
+	return skb;
+}
+
+static void zcnic_rx_add_fragments(struct sk_buff *skb, struct zcnic_rx_slot *slot,
+				   u32 header_length, u32 payload_length)
+{
+	if (header_length) {
+		skb_add_rx_frag_netmem(skb, skb_shinfo(skb)->nr_frags, slot->header,
+				       slot->header_offset + sizeof(struct zcnic_rx_header),
+				       header_length, slot->header_truesize);
+		slot->header = 0;
+	}
+	if (payload_length) {
+		page_pool_dma_sync_netmem_for_cpu(slot->payload_pool, slot->payload, 0,
+						  payload_length);
+		skb_add_rx_frag_netmem(skb, skb_shinfo(skb)->nr_frags, slot->payload, 0,
+				       payload_length, slot->page_size);
+		slot->payload = 0;
+	}
+}
+
+static void zcnic_rx_hash(struct sk_buff *skb, const struct zcnic_rx_header *header)
+{
+	enum pkt_hash_types type;
+
+	switch (header->hash_type) {
+	case ZCNIC_HASH_TCP4:
+	case ZCNIC_HASH_UDP4:
+	case ZCNIC_HASH_TCP6:
+	case ZCNIC_HASH_UDP6:
+		type = PKT_HASH_TYPE_L4;
+		break;
+	case ZCNIC_HASH_IPV4:
+	case ZCNIC_HASH_IPV6:
+		type = PKT_HASH_TYPE_L3;
+		break;
+	default:
+		return;
+	}
+	skb_set_hash(skb, le32_to_cpu(header->hash), type);
+}
+
+/* The frame is complete. */
+static void zcnic_rx_deliver(struct zcnic_pair *pair, const struct zcnic_rx_header *header)
+{
+	netdev_features_t features = pair->zn->dev->features;
+	struct zcnic_rx_stats *stats = &pair->rx.stats;
+	u16 flags = le16_to_cpu(header->flags);
+	struct sk_buff *skb = pair->rx.skb;
+	bool verified, deliver;
+
+	pair->rx.skb = NULL;
+	/* The stack can't compute a checksum over memory that it can't read: it would WARN. */
+	deliver = flags & ZCNIC_RX_CSUM_GOOD || skb_frags_readable(skb);
+	verified = flags & ZCNIC_RX_CSUM_GOOD &&
+		   (features & NETIF_F_RXCSUM || !skb_frags_readable(skb));
+
+	u64_stats_update_begin(&stats->syncp);
+	u64_stats_inc(&stats->packets);
+	u64_stats_add(&stats->bytes, skb->len);
+	if (flags & ZCNIC_RX_SPLIT)
+		u64_stats_inc(&stats->split);
+	if (flags & ZCNIC_RX_CSUM_BAD || !deliver)
+		u64_stats_inc(&stats->csum_bad);
+	else if (verified)
+		u64_stats_inc(&stats->csum_unnecessary);
+	else
+		u64_stats_inc(&stats->csum_none);
+	if (!deliver)
+		u64_stats_inc(&stats->dropped);
+	u64_stats_update_end(&stats->syncp);
+
+	if (!deliver) {
+		dev_kfree_skb_any(skb);
+		return;
+	}
+	if (verified)
+		skb->ip_summed = CHECKSUM_UNNECESSARY;
+	if (features & NETIF_F_RXHASH)
+		zcnic_rx_hash(skb, header);
+	skb_record_rx_queue(skb, pair->index);
+	skb->protocol = eth_type_trans(skb, pair->zn->dev);
+	napi_gro_receive(&pair->napi, skb);
+}
+
+/* One used chain. Return: whether a frame ended. */
+static bool zcnic_rx_chain(struct zcnic_pair *pair, struct zcnic_rx_slot *slot, u32 used_length)
+{
+	struct zcnic_rx *rx = &pair->rx;
+	u32 header_length, payload_length;
+	struct zcnic_rx_header header;
+	u64_stats_t *reason;
+
+	reason = &rx->stats.returned;
+	if (!used_length)
+		goto count;
+
+	/* All used chains were posted by the memory that the queue has now, so its NAPI owns the pools. */
+	page_pool_dma_sync_netmem_for_cpu(slot->header_pool, slot->header, slot->header_offset,
+					  min(used_length, slot->header_size));
+	memcpy(&header, slot->header_va, sizeof(header));
+	if (rx->skipping && !(le16_to_cpu(header.flags) & ZCNIC_RX_FIRST)) {
+		zcnic_rx_release(rx, slot, true);
+		return false;
+	}
+	rx->skipping = false;
+	reason = &rx->stats.bad_header;
+	if (!zcnic_rx_header_valid(pair, slot, &header, used_length))
+		goto drop;
+
+	header_length = le32_to_cpu(header.header_length);
+	payload_length = le32_to_cpu(header.payload_length);
+	if (!rx->skb) {
+		reason = &rx->stats.dropped;
+		rx->skb = zcnic_rx_build(pair, slot, header_length);
+		if (!rx->skb)
+			goto drop;
+		header_length = 0;
+		rx->frame_id = le32_to_cpu(header.frame_id);
+		rx->frame_length = le32_to_cpu(header.frame_length);
+		rx->next_chain = 0;
+	}
+	zcnic_rx_add_fragments(rx->skb, slot, header_length, payload_length);
+	rx->next_chain++;
+	zcnic_rx_release(rx, slot, true);
+	if (!(le16_to_cpu(header.flags) & ZCNIC_RX_LAST))
+		return false;
+	zcnic_rx_deliver(pair, &header);
+	return true;
+
+drop:
+	rx->skipping = true;
+	if (rx->skb)
+		zcnic_rx_drop_frame(rx);
+count:
+	u64_stats_update_begin(&rx->stats.syncp);
+	u64_stats_inc(reason);
+	u64_stats_update_end(&rx->stats.syncp);
+	zcnic_rx_release(rx, slot, true);
+	return true;
+}
+
+/**
+ * zcnic_rx_poll() - take used chains
+ * @pair: the pair, in its NAPI
+ * @budget: frames
+ *
+ * Return: frames taken, bad ones included.
+ */
+int zcnic_rx_poll(struct zcnic_pair *pair, int budget)
+{
+	struct zcnic_rx *rx = &pair->rx;
+	struct zcnic_rx_slot *slot;
+	unsigned int length;
+	int frames = 0;
+
+	if (!rx->started)
+		return 0;
+	while (frames < budget && (slot = virtqueue_get_buf(rx->vq, &length))) {
+		rx->posted--;
+		frames += zcnic_rx_chain(pair, slot, length);
+	}
+	return frames;
+}
+
+/**
+ * zcnic_rx_drain() - take back chains that the device returned, drop frames
+ * @pair: the pair, its NAPI stopped
+ */
+void zcnic_rx_drain(struct zcnic_pair *pair)
+{
+	struct zcnic_rx *rx = &pair->rx;
+	struct zcnic_rx_slot *slot;
+	unsigned int length;
+	u64 dropped = 0;
+
+	while ((slot = virtqueue_get_buf(rx->vq, &length))) {
+		rx->posted--;
+		dropped += !!length;
+		zcnic_rx_release(rx, slot, false);
+	}
+	if (rx->skb)
+		zcnic_rx_drop_frame(rx);
+	u64_stats_update_begin(&rx->stats.syncp);
+	u64_stats_add(&rx->stats.dropped, dropped);
+	u64_stats_update_end(&rx->stats.syncp);
+}
+
+/**
+ * zcnic_rx_detach() - take back all buffers from a device that was reset
+ * @pair: the pair, its NAPI stopped
+ */
+void zcnic_rx_detach(struct zcnic_pair *pair)
+{
+	struct zcnic_rx *rx = &pair->rx;
+	struct zcnic_rx_slot *slot;
+
+	while ((slot = virtqueue_detach_unused_buf(rx->vq))) {
+		rx->posted--;
+		zcnic_rx_release(rx, slot, false);
+	}
+	if (rx->skb)
+		zcnic_rx_drop_frame(rx);
+	rx->started = false;
+}

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Statistics. Frames and bytes are counted here, once, in what crosses the wire; what only the device
+ * knows (no buffer, stopped queue, filters) is fetched from time to time, and for ethtool -S at once.
+ */
+#include "zcnic.h"
+
+/**
+ * zcnic_stats_fetch() - get the device's counters
+ * @zn: the device; the caller holds the instance lock
+ *
+ * Return: as zcnic_command().
+ */
+int zcnic_stats_fetch(struct zcnic *zn)
+{
+	struct zcnic_stats request = { .count = cpu_to_le16(zn->pair_count) };
+	struct zcnic_stats_response *response;
+	size_t size = struct_size(response, queues, zn->pair_count);
+	int err;
+
+	response = kzalloc(size, GFP_KERNEL);
+	if (!response)
+		return -ENOMEM;
+	err = zcnic_command(zn, ZCNIC_CMD_STATS, &request, sizeof(request), response, size);
+	if (!err) {
+		zn->port_stats = response->port;
+		memcpy(zn->queue_stats, response->queues,
+		       zn->pair_count * sizeof(*zn->queue_stats));
+	}
+	kfree(response);
+	return err;
+}
+
+static u64 zcnic_hw_overruns(const struct zcnic *zn, u16 queue)
+{
+	return le64_to_cpu(zn->queue_stats[queue].rx_no_buffer);
+}
+
+static u64 zcnic_hw_drops(const struct zcnic *zn, u16 queue)
+{
+	const struct zcnic_queue_stats *stats = &zn->queue_stats[queue];
+
+	return le64_to_cpu(stats->rx_no_buffer) + le64_to_cpu(stats->rx_stopped) +
+	       le64_to_cpu(stats->rx_too_long);
+}
+
+static void zcnic_get_queue_stats_rx(struct net_device *dev, int queue,
+				     struct netdev_queue_stats_rx *out)
+{
+	struct zcnic *zn = netdev_priv(dev);
+	struct zcnic_rx_stats *stats = &zn->pairs[queue].rx.stats;
+	unsigned int start;
+
+	do {
+		start = u64_stats_fetch_begin(&stats->syncp);
+		out->packets = u64_stats_read(&stats->packets);
+		out->bytes = u64_stats_read(&stats->bytes);
+		out->alloc_fail = u64_stats_read(&stats->alloc_fail);
+		out->csum_unnecessary = u64_stats_read(&stats->csum_unnecessary);
+		out->csum_none = u64_stats_read(&stats->csum_none);
+		out->csum_bad = u64_stats_read(&stats->csum_bad);
+	} while (u64_stats_fetch_retry(&stats->syncp, start));
+	out->hw_drops = zcnic_hw_drops(zn, queue);
+	out->hw_drop_overruns = zcnic_hw_overruns(zn, queue);
+}
+
+static void zcnic_get_queue_stats_tx(struct net_device *dev, int queue,
+				     struct netdev_queue_stats_tx *out)
+{
+	struct zcnic *zn = netdev_priv(dev);
+	struct zcnic_tx_stats *stats = &zn->pairs[queue].tx.stats;
+	unsigned int start;
+
+	do {
+		start = u64_stats_fetch_begin(&stats->syncp);
+		out->packets = u64_stats_read(&stats->packets);
+		out->bytes = u64_stats_read(&stats->bytes);
+		out->csum_none = u64_stats_read(&stats->csum_none);
+		out->needs_csum = u64_stats_read(&stats->needs_csum);
+		out->hw_gso_packets = u64_stats_read(&stats->gso_packets);
+		out->hw_gso_bytes = u64_stats_read(&stats->gso_bytes);
+		out->hw_gso_wire_packets = u64_stats_read(&stats->gso_wire_packets);
+		out->hw_gso_wire_bytes = u64_stats_read(&stats->gso_wire_bytes);
+		out->stop = u64_stats_read(&stats->stop);
+		out->wake = u64_stats_read(&stats->wake);
+	} while (u64_stats_fetch_retry(&stats->syncp, start));
+	out->hw_drops = le64_to_cpu(zn->queue_stats[queue].tx_errors);
+	out->hw_drop_errors = out->hw_drops;
+}
+
+/* Counters outlive the queues: what is not in a live queue is in one that was. */
+static void zcnic_get_base_stats(struct net_device *dev, struct netdev_queue_stats_rx *rx,
+				 struct netdev_queue_stats_tx *tx)
+{
+	struct zcnic *zn = netdev_priv(dev);
+
+	memset(rx, 0, sizeof(*rx));
+	memset(tx, 0, sizeof(*tx));
+	rx->csum_complete = U64_MAX;
+	rx->hw_gro_packets = U64_MAX;
+	rx->hw_gro_bytes = U64_MAX;
+	rx->hw_gro_wire_packets = U64_MAX;
+	rx->hw_gro_wire_bytes = U64_MAX;
+	rx->hw_drop_ratelimits = U64_MAX;
+	tx->hw_drop_ratelimits = U64_MAX;
+	netdev_stat_queue_sum(dev, dev->real_num_rx_queues, zn->pair_count, rx,
+			      dev->real_num_tx_queues, zn->pair_count, tx);
+}
+
+const struct netdev_stat_ops zcnic_stat_ops = {
+	.get_queue_stats_rx	= zcnic_get_queue_stats_rx,
+	.get_queue_stats_tx	= zcnic_get_queue_stats_tx,
+	.get_base_stats		= zcnic_get_base_stats,
+};
+
+void zcnic_get_stats64(struct net_device *dev, struct rtnl_link_stats64 *out)
+{
+	struct zcnic *zn = netdev_priv(dev);
+	unsigned int start;
+	u16 i;
+
+	for (i = 0; i < zn->pair_count; i++) {
+		struct zcnic_rx_stats *rx = &zn->pairs[i].rx.stats;
+		struct zcnic_tx_stats *tx = &zn->pairs[i].tx.stats;
+		u64 packets, bytes, dropped, bad;
+
+		do {
+			start = u64_stats_fetch_begin(&rx->syncp);
+			packets = u64_stats_read(&rx->packets);
+			bytes = u64_stats_read(&rx->bytes);
+			dropped = u64_stats_read(&rx->dropped);
+			bad = u64_stats_read(&rx->bad_header);
+		} while (u64_stats_fetch_retry(&rx->syncp, start));
+		out->rx_packets += packets;
+		out->rx_bytes += bytes;
+		out->rx_dropped += dropped;
+		out->rx_frame_errors += bad;
+		out->rx_errors += bad;
+		out->rx_missed_errors += zcnic_hw_drops(zn, i);
+
+		do {
+			start = u64_stats_fetch_begin(&tx->syncp);
+			packets = u64_stats_read(&tx->packets);
+			bytes = u64_stats_read(&tx->bytes);
+			dropped = u64_stats_read(&tx->dropped);
+		} while (u64_stats_fetch_retry(&tx->syncp, start));
+		out->tx_packets += packets;
+		out->tx_bytes += bytes;
+		out->tx_dropped += dropped;
+		out->tx_errors += le64_to_cpu(zn->queue_stats[i].tx_errors);
+	}
+}
+
+struct zcnic_stat {
+	const char *name;
+	u32 offset;
+};
+
+#define PORT_STAT(name)		{ "device_" #name, offsetof(struct zcnic_port_stats, name) }
+static const struct zcnic_stat zcnic_port_stat_names[] = {
+	PORT_STAT(rx_filtered),
+	PORT_STAT(rx_rule_drop),
+	PORT_STAT(commands),
+	PORT_STAT(commands_refused),
+};
+
+#define QUEUE_STAT(name)	{ "device_" #name, offsetof(struct zcnic_queue_stats, name) }
+static const struct zcnic_stat zcnic_queue_stat_names[] = {
+	QUEUE_STAT(rx_frames),
+	QUEUE_STAT(rx_bytes),
+	QUEUE_STAT(rx_split),
+	QUEUE_STAT(rx_csum_bad),
+	QUEUE_STAT(rx_no_buffer),
+	QUEUE_STAT(rx_stopped),
+	QUEUE_STAT(rx_too_long),
+	QUEUE_STAT(rx_bad_chain),
+	QUEUE_STAT(tx_frames),
+	QUEUE_STAT(tx_bytes),
+	QUEUE_STAT(tx_errors),
+};
+
+#define DRIVER_STAT(name)	{ "rx_" #name, offsetof(struct zcnic_rx_stats, name) }
+static const struct zcnic_stat zcnic_driver_stat_names[] = {
+	DRIVER_STAT(split),
+	DRIVER_STAT(dropped),
+	DRIVER_STAT(bad_header),
+	DRIVER_STAT(returned),
+};
+
+int zcnic_get_sset_count(struct net_device *dev, int set)
+{
+	struct zcnic *zn = netdev_priv(dev);
+
+	if (set != ETH_SS_STATS)
+		return -EOPNOTSUPP;
+	return ARRAY_SIZE(zcnic_port_stat_names) +
+	       zn->pair_count * (ARRAY_SIZE(zcnic_driver_stat_names) +
+				 ARRAY_SIZE(zcnic_queue_stat_names));
+}
+
+void zcnic_get_strings(struct net_device *dev, u32 set, u8 *data)
+{
+	struct zcnic *zn = netdev_priv(dev);
+	u16 queue;
+	u32 i;
+
+	if (set != ETH_SS_STATS)
+		return;
+	for (i = 0; i < ARRAY_SIZE(zcnic_port_stat_names); i++)
+		ethtool_puts(&data, zcnic_port_stat_names[i].name);
+	for (queue = 0; queue < zn->pair_count; queue++) {
+		for (i = 0; i < ARRAY_SIZE(zcnic_driver_stat_names); i++)
+			ethtool_sprintf(&data, "q%u_%s", queue, zcnic_driver_stat_names[i].name);
+		for (i = 0; i < ARRAY_SIZE(zcnic_queue_stat_names); i++)
+			ethtool_sprintf(&data, "q%u_%s", queue, zcnic_queue_stat_names[i].name);
+	}
+}
+
+void zcnic_get_ethtool_stats(struct net_device *dev, struct ethtool_stats *stats, u64 *data)
+{
+	struct zcnic *zn = netdev_priv(dev);
+	unsigned int start;
+	u16 queue;
+	u32 i;
+
+	/* without an answer these are the ones from before */
+	zcnic_stats_fetch(zn);
+	for (i = 0; i < ARRAY_SIZE(zcnic_port_stat_names); i++)
+		*data++ = le64_to_cpup((void *)&zn->port_stats + zcnic_port_stat_names[i].offset);
+	for (queue = 0; queue < zn->pair_count; queue++) {
+		struct zcnic_rx_stats *rx = &zn->pairs[queue].rx.stats;
+		void *device = &zn->queue_stats[queue];
+
+		for (i = 0; i < ARRAY_SIZE(zcnic_driver_stat_names); i++) {
+			do {
+				start = u64_stats_fetch_begin(&rx->syncp);
+				*data = u64_stats_read((void *)rx +
+						       zcnic_driver_stat_names[i].offset);
+			} while (u64_stats_fetch_retry(&rx->syncp, start));
+			data++;
+		}
+		for (i = 0; i < ARRAY_SIZE(zcnic_queue_stat_names); i++)
+			*data++ = le64_to_cpup(device + zcnic_queue_stat_names[i].offset);
+	}
+}

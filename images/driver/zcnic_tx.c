@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Transmit: [transmit header][linear part][fragments], all mapped here (premapped), so that fragments
+ * may be memory that the CPU can't read.
+ *
+ * Ring, free slots and counters are under the transmit queue's lock, in ndo_start_xmit as in NAPI.
+ */
+#include <linux/dma-mapping.h>
+#include <linux/ip.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+#include <linux/virtio.h>
+
+#include "zcnic.h"
+
+int zcnic_tx_slots_alloc(struct zcnic_pair *pair)
+{
+	struct zcnic *zn = pair->zn;
+	struct zcnic_tx *tx = &pair->tx;
+	u32 i;
+
+	/* the shortest frame takes two descriptors: transmit header and linear part */
+	tx->slot_count = zn->tx_ring_size / 2;
+	tx->slots = kvcalloc(tx->slot_count, sizeof(*tx->slots), GFP_KERNEL);
+	tx->headers = dma_alloc_coherent(zn->dma_dev, tx->slot_count * sizeof(*tx->headers),
+					 &tx->headers_dma, GFP_KERNEL);
+	if (!tx->slots || !tx->headers)
+		return -ENOMEM;
+	for (i = 0; i < tx->slot_count; i++) {
+		tx->slots[i].next = tx->free;
+		tx->free = &tx->slots[i];
+	}
+	return 0;
+}
+
+void zcnic_tx_slots_free(struct zcnic_pair *pair)
+{
+	struct zcnic_tx *tx = &pair->tx;
+
+	if (tx->headers)
+		dma_free_coherent(pair->zn->dma_dev, tx->slot_count * sizeof(*tx->headers),
+				  tx->headers, tx->headers_dma);
+	kvfree(tx->slots);
+	tx->headers = NULL;
+	tx->slots = NULL;
+	tx->free = NULL;
+}
+
+static void zcnic_tx_unmap(struct zcnic *zn, struct zcnic_tx_slot *slot)
+{
+	u16 i;
+
+	if (slot->mapped)
+		dma_unmap_single(zn->dma_dev, dma_unmap_addr(&slot->dma[0], addr),
+				 dma_unmap_len(&slot->dma[0], len), DMA_TO_DEVICE);
+	for (i = 1; i < slot->mapped; i++)
+		netmem_dma_unmap_page_attrs(zn->dma_dev, dma_unmap_addr(&slot->dma[i], addr),
+					    dma_unmap_len(&slot->dma[i], len), DMA_TO_DEVICE, 0);
+	slot->mapped = 0;
+}
+
+static void zcnic_tx_slot_put(struct zcnic_tx *tx, struct zcnic_tx_slot *slot)
+{
+	slot->skb = NULL;
+	slot->next = tx->free;
+	tx->free = slot;
+	tx->used -= slot->descs;
+}
+
+static void zcnic_tx_header_fill(struct zcnic_tx_header *header, const struct sk_buff *skb,
+				 u32 header_length)
+{
+	const struct skb_shared_info *shinfo = skb_shinfo(skb);
+
+	memset(header, 0, sizeof(*header));
+	if (skb->ip_summed == CHECKSUM_PARTIAL) {
+		header->flags = cpu_to_le16(ZCNIC_TX_CSUM);
+		header->csum_start = cpu_to_le16(skb_checksum_start_offset(skb));
+		header->csum_offset = cpu_to_le16(skb->csum_offset);
+	}
+	if (!shinfo->gso_size)
+		return;
+	if (shinfo->gso_type & SKB_GSO_TCPV4)
+		header->gso_type = ZCNIC_GSO_TCP4;
+	else if (shinfo->gso_type & SKB_GSO_TCPV6)
+		header->gso_type = ZCNIC_GSO_TCP6;
+	else
+		header->gso_type = ZCNIC_GSO_UDP;
+	header->gso_size = cpu_to_le16(shinfo->gso_size);
+	header->header_length = cpu_to_le16(header_length);
+	header->l3_offset = cpu_to_le16(skb_network_offset(skb));
+}
+
+static u32 zcnic_gso_header_length(const struct sk_buff *skb)
+{
+	if (skb_shinfo(skb)->gso_type & SKB_GSO_UDP_L4)
+		return skb_transport_offset(skb) + sizeof(struct udphdr);
+	return skb_tcp_all_headers(skb);
+}
+
+/* Map the frame into @sg behind the transmit header. Return: descriptors, or 0. */
+static u16 zcnic_tx_map(struct zcnic *zn, struct zcnic_tx_slot *slot, const struct sk_buff *skb,
+			struct scatterlist *sg)
+{
+	const struct skb_shared_info *shinfo = skb_shinfo(skb);
+	dma_addr_t addr;
+	u16 i;
+
+	slot->mapped = 0;
+	addr = dma_map_single(zn->dma_dev, skb->data, skb_headlen(skb), DMA_TO_DEVICE);
+	if (dma_mapping_error(zn->dma_dev, addr))
+		return 0;
+	dma_unmap_addr_set(&slot->dma[0], addr, addr);
+	dma_unmap_len_set(&slot->dma[0], len, skb_headlen(skb));
+	slot->mapped = 1;
+	sg_dma_address(&sg[1]) = addr;
+	sg_dma_len(&sg[1]) = skb_headlen(skb);
+
+	for (i = 0; i < shinfo->nr_frags; i++) {
+		const skb_frag_t *frag = &shinfo->frags[i];
+		u32 length = skb_frag_size(frag);
+
+		addr = skb_frag_dma_map(zn->dma_dev, frag, 0, length, DMA_TO_DEVICE);
+		if (dma_mapping_error(zn->dma_dev, addr)) {
+			zcnic_tx_unmap(zn, slot);
+			return 0;
+		}
+		netmem_dma_unmap_addr_set(skb_frag_netmem(frag), &slot->dma[i + 1], addr, addr);
+		dma_unmap_len_set(&slot->dma[i + 1], len, length);
+		slot->mapped++;
+		sg_dma_address(&sg[i + 2]) = addr;
+		sg_dma_len(&sg[i + 2]) = length;
+	}
+	return shinfo->nr_frags + 2;
+}
+
+static void zcnic_tx_count(struct zcnic_tx *tx, const struct sk_buff *skb, u32 packets, u32 bytes)
+{
+	struct zcnic_tx_stats *stats = &tx->stats;
+
+	u64_stats_update_begin(&stats->syncp);
+	u64_stats_add(&stats->packets, packets);
+	u64_stats_add(&stats->bytes, bytes);
+	if (skb->ip_summed == CHECKSUM_PARTIAL)
+		u64_stats_inc(&stats->needs_csum);
+	else
+		u64_stats_inc(&stats->csum_none);
+	if (skb_is_gso(skb)) {
+		u64_stats_inc(&stats->gso_packets);
+		u64_stats_add(&stats->gso_bytes, skb->len);
+		u64_stats_add(&stats->gso_wire_packets, packets);
+		u64_stats_add(&stats->gso_wire_bytes, bytes);
+	}
+	u64_stats_update_end(&stats->syncp);
+}
+
+static bool zcnic_tx_full(const struct zcnic_tx *tx)
+{
+	return tx->used + ZCNIC_TX_DESCS > tx->limit || !tx->free;
+}
+
+netdev_tx_t zcnic_start_xmit(struct sk_buff *skb, struct net_device *dev)
+{
+	struct zcnic *zn = netdev_priv(dev);
+	u16 queue = skb_get_queue_mapping(skb);
+	struct zcnic_pair *pair = &zn->pairs[queue];
+	struct netdev_queue *txq = netdev_get_tx_queue(dev, queue);
+	struct scatterlist sg[ZCNIC_TX_DESCS];
+	struct zcnic_tx *tx = &pair->tx;
+	u32 packets = 1, bytes = skb->len, header_length = 0;
+	struct zcnic_tx_slot *slot;
+	u16 descs, index;
+
+	if (unlikely(zcnic_tx_full(tx))) {
+		netif_tx_stop_queue(txq);
+		return NETDEV_TX_BUSY;
+	}
+	slot = tx->free;
+	index = slot - tx->slots;
+	if (skb_is_gso(skb)) {
+		header_length = zcnic_gso_header_length(skb);
+		packets = DIV_ROUND_UP(skb->len - header_length, skb_shinfo(skb)->gso_size);
+		bytes += (packets - 1) * header_length;
+	}
+	zcnic_tx_header_fill(&tx->headers[index], skb, header_length);
+
+	sg_init_table(sg, skb_shinfo(skb)->nr_frags + 2);
+	sg_dma_address(&sg[0]) = tx->headers_dma + index * sizeof(*tx->headers);
+	sg_dma_len(&sg[0]) = sizeof(*tx->headers);
+	descs = zcnic_tx_map(zn, slot, skb, sg);
+	if (unlikely(!descs))
+		goto drop;
+
+	skb_tx_timestamp(skb);
+	if (unlikely(virtqueue_add_outbuf_premapped(tx->vq, sg, descs, slot, GFP_ATOMIC))) {
+		zcnic_tx_unmap(zn, slot);
+		goto drop;
+	}
+	tx->free = slot->next;
+	tx->used += descs;
+	slot->skb = skb;
+	slot->descs = descs;
+	slot->bytes = bytes;
+	slot->packets = packets;
+	zcnic_tx_count(tx, skb, packets, bytes);
+
+	if (zcnic_tx_full(tx)) {
+		netif_tx_stop_queue(txq);
+		u64_stats_update_begin(&tx->stats.syncp);
+		u64_stats_inc(&tx->stats.stop);
+		u64_stats_update_end(&tx->stats.syncp);
+	}
+	if (__netdev_tx_sent_queue(txq, bytes, netdev_xmit_more()) &&
+	    virtqueue_kick_prepare(tx->vq))
+		virtqueue_notify(tx->vq);
+	return NETDEV_TX_OK;
+
+drop:
+	u64_stats_update_begin(&tx->stats.syncp);
+	u64_stats_inc(&tx->stats.dropped);
+	u64_stats_update_end(&tx->stats.syncp);
+	dev_kfree_skb_any(skb);
+	/* what was added with xmit_more still has to go */
+	if (!netdev_xmit_more() && virtqueue_kick_prepare(tx->vq))
+		virtqueue_notify(tx->vq);
+	return NETDEV_TX_OK;
+}
+
+static void zcnic_tx_release(struct zcnic_pair *pair, struct zcnic_tx_slot *slot, int budget)
+{
+	zcnic_tx_unmap(pair->zn, slot);
+	napi_consume_skb(slot->skb, budget);
+	zcnic_tx_slot_put(&pair->tx, slot);
+}
+
+/**
+ * zcnic_tx_reap() - free what the device has sent
+ * @pair: the pair
+ * @in_napi: called from the pair's NAPI, else from where NAPI is stopped
+ *
+ * Return: number of chains.
+ */
+unsigned int zcnic_tx_reap(struct zcnic_pair *pair, bool in_napi)
+{
+	struct netdev_queue *txq = netdev_get_tx_queue(pair->zn->dev, pair->index);
+	unsigned int chains = 0, packets = 0, bytes = 0, length;
+	struct zcnic_tx *tx = &pair->tx;
+	struct zcnic_tx_slot *slot;
+
+	__netif_tx_lock_bh(txq);
+	while (chains < tx->slot_count && (slot = virtqueue_get_buf(tx->vq, &length))) {
+		if (in_napi) {
+			/* BQL counts what was queued, one per skb, in the bytes said there */
+			packets += !!slot->packets;
+			bytes += slot->bytes;
+		}
+		zcnic_tx_release(pair, slot, in_napi);
+		chains++;
+	}
+	if (packets)
+		netdev_tx_completed_queue(txq, packets, bytes);
+	if (in_napi && netif_tx_queue_stopped(txq) && !zcnic_tx_full(tx)) {
+		netif_tx_wake_queue(txq);
+		u64_stats_update_begin(&tx->stats.syncp);
+		u64_stats_inc(&tx->stats.wake);
+		u64_stats_update_end(&tx->stats.syncp);
+	}
+	__netif_tx_unlock_bh(txq);
+	return chains;
+}
+
+/**
+ * zcnic_tx_forget() - take frames that nobody will complete soon out of the queue's accounts
+ * @pair: the pair; neither NAPI nor ndo_start_xmit uses it
+ *
+ * They stay in the ring until the device returns them or is reset.
+ */
+void zcnic_tx_forget(struct zcnic_pair *pair)
+{
+	struct zcnic_tx *tx = &pair->tx;
+	u32 i;
+
+	for (i = 0; i < tx->slot_count; i++) {
+		tx->slots[i].bytes = 0;
+		tx->slots[i].packets = 0;
+		if (tx->slots[i].skb)
+			skb_orphan(tx->slots[i].skb);
+	}
+	netdev_tx_reset_queue(netdev_get_tx_queue(pair->zn->dev, pair->index));
+}
+
+/**
+ * zcnic_tx_detach() - free everything in the ring of a device that was reset
+ * @pair: the pair
+ */
+void zcnic_tx_detach(struct zcnic_pair *pair)
+{
+	struct zcnic_tx_slot *slot;
+
+	while ((slot = virtqueue_detach_unused_buf(pair->tx.vq)))
+		zcnic_tx_release(pair, slot, 0);
+	pair->tx.started = false;
+	netdev_tx_reset_queue(netdev_get_tx_queue(pair->zn->dev, pair->index));
+}
