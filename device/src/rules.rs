@@ -260,7 +260,7 @@ impl Group {
     }
 }
 
-/// The fields of a frame; those that it lacks are zero. `None` if it has no Ethernet header.
+/// The fields of a frame; those that it lacks are zero. `None` if it has no Ethernet addresses.
 fn flow_of(headers: &Headers, head: &[u8]) -> Option<Flow> {
     let mut flow = Flow {
         eth_dst: headers.ether_destination(head)?,
@@ -316,3 +316,6 @@ fn first_outside(flow: &Flow, allowed: &Flow) -> Option<usize> {
 fn key(flow: &Flow) -> Key {
     zerocopy::transmute!(*flow)
 }
+
+#[cfg(test)]
+mod tests;

@@ -226,3 +226,6 @@ impl Steering {
         Ok(rule)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -129,3 +129,109 @@ pub(super) use layout;
 pub(super) const fn field_size<T, F>(_field: fn(&T) -> &F) -> usize {
     size_of::<F>()
 }
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::IntoBytes;
+
+    use super::*;
+    use crate::abi::{Hello, QueueCommand, Rule, RuleDel, RuleSet};
+
+    fn hello() -> Hello {
+        let mut hello = Hello::default();
+        hello.version_max.set(7);
+        hello.features = [3.into(), 5.into()];
+        hello
+    }
+
+    fn invalid<T>(offset: usize) -> Result<T, Invalid> {
+        Err(Invalid { offset })
+    }
+
+    #[test]
+    fn shorter_requests_are_filled_with_zeroes() {
+        let hello = hello();
+        let bytes = hello.as_bytes();
+        assert_eq!(read_request(bytes), Ok(hello));
+        let mut older = hello;
+        older.features[1] = 0.into();
+        assert_eq!(read_request(&bytes[..bytes.len() - 8]), Ok(older));
+        // Even in the middle of a field.
+        older.features[0] = 0.into();
+        older.version_max = 7.into();
+        assert_eq!(read_request(&bytes[..27]), Ok(older));
+        assert_eq!(read_request(&bytes[..24]), Ok(Hello::default()));
+        for length in 0..24 {
+            assert_eq!(read_request::<Hello>(&bytes[..length]), invalid(12));
+        }
+    }
+
+    #[test]
+    fn longer_requests_are_refused_at_the_first_byte_that_says_something() {
+        let mut bytes = hello().as_bytes().to_vec();
+        let known = bytes.len();
+        bytes.extend([0; 9]);
+        assert_eq!(read_request(&bytes), Ok(hello()));
+        bytes[known + 8] = 1;
+        assert_eq!(read_request::<Hello>(&bytes), invalid(known + 8));
+        bytes[known + 3] = 0x80;
+        assert_eq!(read_request::<Hello>(&bytes), invalid(known + 3));
+    }
+
+    #[test]
+    fn reserved_fields_are_refused() {
+        let command = QueueCommand::default();
+        for (at, reserved) in [
+            (4, false),
+            (6, true),
+            (7, true),
+            (24, false),
+            (26, true),
+            (31, true),
+        ] {
+            let mut bytes = command.as_bytes().to_vec();
+            bytes[at] = 1;
+            let result = read_request::<QueueCommand>(&bytes);
+            assert_eq!(result.is_err(), reserved, "byte {at}");
+            if reserved {
+                assert_eq!(result, invalid(at));
+            }
+        }
+    }
+
+    #[test]
+    fn arrays_end_with_the_request() {
+        let mut set = RuleDel::default();
+        set.count.set(2);
+        let mut bytes = set.as_bytes().to_vec();
+        let read = |bytes: &[u8]| {
+            read_array::<RuleDel, U32>(bytes, |set| set.count.get() as usize)
+                .map(|(_, locations)| locations.iter().map(|it| it.get()).collect::<Vec<_>>())
+        };
+        bytes.extend([5, 0, 0, 0, 6, 0, 0, 0]);
+        assert_eq!(read(&bytes), Ok(vec![5, 6]));
+        bytes.push(0);
+        assert_eq!(read(&bytes), invalid(12));
+        for length in 0..bytes.len() - 1 {
+            assert_eq!(read(&bytes[..length]), invalid(12), "{length} bytes");
+        }
+        bytes.pop();
+        bytes[24..28].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert_eq!(read(&bytes), invalid(12));
+        bytes[31] = 1;
+        assert_eq!(read(&bytes), invalid(31));
+    }
+
+    #[test]
+    fn reserved_fields_of_elements_are_refused() {
+        let mut set = RuleSet::default();
+        set.count.set(2);
+        let mut rule = Rule::default();
+        rule.mask.reserved.set(1);
+        let bytes = [set.as_bytes(), Rule::default().as_bytes(), rule.as_bytes()].concat();
+        let result = read_array::<RuleSet, Rule>(&bytes, |set| set.count.get() as usize);
+        let offset = size_of::<RuleSet>() + size_of::<Rule>() + offset_of!(Rule, mask.reserved);
+        // The field is big endian: its second byte holds the bit.
+        assert_eq!(result.map(|_| ()), invalid(offset + 1));
+    }
+}

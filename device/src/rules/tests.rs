@@ -1,0 +1,395 @@
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::*;
+use crate::frame::generate::frames;
+
+fn rule(location: u32, rule_type: RuleType, mask: Flow, value: Flow) -> Rule {
+    Rule {
+        location,
+        rule_type,
+        action: Action::Queue(0),
+        value,
+        mask,
+    }
+}
+
+/// Matches what its type says.
+fn any_of(location: u32, rule_type: RuleType) -> Rule {
+    rule(location, rule_type, Flow::default(), Flow::default())
+}
+
+fn found(table: &RuleTable, frame: &[u8]) -> Option<u32> {
+    let headers = Headers::parse(frame, frame.len());
+    table.lookup(&headers, frame).map(|rule| rule.location)
+}
+
+fn table(rules: &[Rule]) -> RuleTable {
+    let mut table = RuleTable::default();
+    table.set(rules).unwrap();
+    table
+}
+
+/// A TCP frame 10.0.0.1:1000 to 10.0.0.2:80 with TOS 0x10, in VLAN `tci` if given.
+fn tcp4(tci: Option<u16>) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+    if let Some(tci) = tci {
+        frame.extend([0x81, 0x00]);
+        frame.extend(tci.to_be_bytes());
+    }
+    frame.extend([0x08, 0x00, 0x45, 0x10, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0]);
+    frame.extend([10, 0, 0, 1, 10, 0, 0, 2]);
+    frame.extend([
+        0x03, 0xe8, 0, 80, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0, 0, 0, 0, 0, 0, 0,
+    ]);
+    frame
+}
+
+#[test]
+fn the_lowest_location_wins_over_all_masks() {
+    let port = Flow {
+        l4_dst: 0xffff.into(),
+        ..Flow::default()
+    };
+    let http = Flow {
+        l4_dst: 80.into(),
+        ..Flow::default()
+    };
+    let mut table = table(&[
+        rule(9, RuleType::Tcp4, port, http),
+        any_of(5, RuleType::Ipv4),
+        rule(7, RuleType::Tcp4, port, http),
+    ]);
+    assert_eq!(found(&table, &tcp4(None)), Some(5));
+    table.delete(&[5]).unwrap();
+    assert_eq!(found(&table, &tcp4(None)), Some(7));
+    table.set(&[any_of(8, RuleType::Ether)]).unwrap();
+    assert_eq!(found(&table, &tcp4(None)), Some(7));
+    table.delete(&[7]).unwrap();
+    assert_eq!(found(&table, &tcp4(None)), Some(8));
+    table.delete(&[8, 9]).unwrap();
+    assert_eq!(found(&table, &tcp4(None)), None);
+}
+
+#[test]
+fn set_replaces_the_rule_at_the_location() {
+    let mut table = table(&[any_of(1, RuleType::Tcp4), any_of(2, RuleType::Ether)]);
+    table.set(&[any_of(1, RuleType::Udp6)]).unwrap();
+    assert_eq!(table.rules().len(), 2);
+    assert_eq!(found(&table, &tcp4(None)), Some(2));
+}
+
+#[test]
+fn types_are_what_they_say() {
+    let tcp4 = tcp4(None);
+    let mut fragment = tcp4.clone();
+    fragment[21] = 1;
+    let mut udp4 = tcp4.clone();
+    udp4[23] = 17;
+    udp4[38..40].copy_from_slice(&[0, 8]);
+    let mut arp = tcp4.clone();
+    arp[12..14].copy_from_slice(&[0x08, 0x06]);
+    let tcp6 = [
+        &tcp4[..12],
+        &[0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, 6, 64],
+        &[1; 32],
+        &tcp4[34..],
+    ]
+    .concat();
+    let types = [
+        RuleType::Ether,
+        RuleType::Ipv4,
+        RuleType::Tcp4,
+        RuleType::Udp4,
+        RuleType::Ipv6,
+        RuleType::Tcp6,
+        RuleType::Udp6,
+    ];
+    let cases = [
+        (&tcp4, vec![RuleType::Ether, RuleType::Ipv4, RuleType::Tcp4]),
+        (&fragment, vec![RuleType::Ether, RuleType::Ipv4]),
+        (&udp4, vec![RuleType::Ether, RuleType::Ipv4, RuleType::Udp4]),
+        (&tcp6, vec![RuleType::Ether, RuleType::Ipv6, RuleType::Tcp6]),
+        (&arp, vec![RuleType::Ether]),
+    ];
+    for (frame, expected) in cases {
+        let matching: Vec<_> = types
+            .into_iter()
+            .filter(|rule_type| found(&table(&[any_of(0, *rule_type)]), frame).is_some())
+            .collect();
+        assert_eq!(matching, expected);
+    }
+}
+
+#[test]
+fn vlan_rules_need_a_tag() {
+    let mask = Flow {
+        vlan_tci: 0x0fff.into(),
+        ..Flow::default()
+    };
+    let value = |id: u16| Flow {
+        vlan_tci: id.into(),
+        ..Flow::default()
+    };
+    let untagged = table(&[rule(0, RuleType::Tcp4, mask, value(0))]);
+    assert_eq!(found(&untagged, &tcp4(None)), None);
+    assert_eq!(
+        found(&untagged, &tcp4(Some(0xe000))),
+        Some(0),
+        "priority tag"
+    );
+    let tagged = table(&[rule(0, RuleType::Tcp4, mask, value(5))]);
+    assert_eq!(found(&tagged, &tcp4(Some(0x2005))), Some(0));
+    assert_eq!(found(&tagged, &tcp4(Some(6))), None);
+}
+
+#[test]
+fn failed_changes_change_nothing() {
+    let mut table = table(&[any_of(1, RuleType::Ether)]);
+    assert_eq!(
+        table.delete(&[1, 3]),
+        Err(RuleError::NotFound { location: 3 })
+    );
+    let masks: Vec<_> = (0..MAX_MASKS as u32)
+        .map(|n| {
+            let mask = Flow {
+                l4_src: (n as u16 + 1).into(),
+                ..Flow::default()
+            };
+            rule(100 + n, RuleType::Tcp4, mask, Flow::default())
+        })
+        .collect();
+    assert_eq!(table.set(&masks), Err(RuleError::TooManyMasks));
+    assert_eq!(table.rules(), [any_of(1, RuleType::Ether)]);
+    assert_eq!(found(&table, &tcp4(None)), Some(1));
+    assert_eq!(table.set(&masks[1..]), Ok(()));
+    assert_eq!(table.rules().len(), MAX_MASKS);
+}
+
+#[test]
+fn unacceptable_rules_name_the_field() {
+    type Change = fn(&mut abi::Rule);
+    let offsets: [(&str, Change, Option<usize>); 18] = [
+        ("nothing", |_| (), None),
+        ("location", |rule| rule.location.set(MAX_RULES), Some(0)),
+        (
+            "last location",
+            |rule| rule.location.set(MAX_RULES - 1),
+            None,
+        ),
+        ("type", |rule| rule.rule_type = 7, Some(4)),
+        ("action", |rule| rule.action = 3, Some(5)),
+        ("queue of a drop", |rule| rule.action = 0, Some(6)),
+        (
+            "context of a queue action",
+            |rule| rule.context.set(1),
+            Some(8),
+        ),
+        (
+            "value outside the mask",
+            |rule| rule.value.l4_dst.set(0x51),
+            Some(16 + 55),
+        ),
+        (
+            "IP fields of any frame",
+            |rule| rule.rule_type = 0,
+            Some(72 + 54),
+        ),
+        (
+            "ports of any IPv4",
+            |rule| rule.rule_type = 1,
+            Some(72 + 54),
+        ),
+        (
+            "protocol of TCP",
+            |rule| rule.mask.ip_proto = 6,
+            Some(72 + 16),
+        ),
+        ("TOS of TCP", |rule| rule.mask.ip_tos = 0xfc, None),
+        ("IPv4 address", |rule| rule.mask.ip_dst[3] = 1, None),
+        (
+            "more than an IPv4 address",
+            |rule| rule.mask.ip_dst[4] = 1,
+            Some(72 + 40),
+        ),
+        ("source too", |rule| rule.mask.ip_src[15] = 1, Some(72 + 35)),
+        (
+            "Ethernet fields",
+            |rule| rule.mask.eth_src = [0xff; 6],
+            None,
+        ),
+        (
+            "TOS of any frame",
+            |rule| (rule.rule_type, rule.mask.ip_tos) = (0, 1),
+            Some(72 + 17),
+        ),
+        ("reserved", |rule| rule.mask.reserved.set(1), Some(72 + 19)),
+    ];
+    for (what, change, offset) in offsets {
+        let mut rule = abi::Rule {
+            rule_type: RuleType::Tcp4.into(),
+            action: RuleAction::Queue.into(),
+            queue: 3.into(),
+            ..abi::Rule::default()
+        };
+        rule.mask.l4_dst.set(0xfff0);
+        rule.value.l4_dst.set(0x50);
+        change(&mut rule);
+        let refused = Rule::try_from(&rule).err().map(|(offset, _)| offset);
+        assert_eq!(refused, offset, "{what}");
+    }
+    let of_type = |rule_type: RuleType| abi::Rule {
+        rule_type: rule_type.into(),
+        ..abi::Rule::default()
+    };
+    let mut rule = of_type(RuleType::Udp6);
+    rule.mask.ip_src = [0xff; 16];
+    assert!(Rule::try_from(&rule).is_ok());
+    let mut rule = of_type(RuleType::Ipv6);
+    rule.mask.ip_proto = 0xff;
+    assert!(Rule::try_from(&rule).is_ok());
+}
+
+/// Whether the rule matches, field by field, without keys or groups.
+fn matches(rule: &Rule, headers: &Headers, frame: &[u8]) -> bool {
+    let (l3, l4) = (headers.l3.unwrap(), headers.l4);
+    let v4 = l3.version == IpVersion::V4;
+    let tcp = l4.is_some_and(|l4| l4.protocol == L4Protocol::Tcp);
+    let udp = l4.is_some_and(|l4| l4.protocol == L4Protocol::Udp);
+    let of_type = match rule.rule_type {
+        RuleType::Ether => true,
+        RuleType::Ipv4 => v4,
+        RuleType::Tcp4 => v4 && tcp,
+        RuleType::Udp4 => v4 && udp,
+        RuleType::Ipv6 => !v4,
+        RuleType::Tcp6 => !v4 && tcp,
+        RuleType::Udp6 => !v4 && udp,
+    };
+    let equal = |have: &[u8], value: &[u8], mask: &[u8]| {
+        mask.iter()
+            .enumerate()
+            .all(|(at, mask)| have.get(at).copied().unwrap_or(0) & mask == value[at])
+    };
+    let equal16 = |have: u16, value: u16, mask: u16| have & mask == value;
+    let (value, mask) = (&rule.value, &rule.mask);
+    let (source, destination) = headers.addresses(frame).unwrap();
+    of_type
+        && equal(&frame[0..6], &value.eth_dst, &mask.eth_dst)
+        && equal(&frame[6..12], &value.eth_src, &mask.eth_src)
+        && equal16(
+            headers.ether_type,
+            value.eth_type.get(),
+            mask.eth_type.get(),
+        )
+        && (mask.vlan_tci.get() == 0
+            || headers
+                .vlan
+                .is_some_and(|tci| equal16(tci, value.vlan_tci.get(), mask.vlan_tci.get())))
+        && l3.protocol & mask.ip_proto == value.ip_proto
+        && l3.tos & mask.ip_tos == value.ip_tos
+        && equal(source, &value.ip_src, &mask.ip_src)
+        && equal(destination, &value.ip_dst, &mask.ip_dst)
+        && equal16(
+            l4.map_or(0, |l4| l4.source_port),
+            value.l4_src.get(),
+            mask.l4_src.get(),
+        )
+        && equal16(
+            l4.map_or(0, |l4| l4.destination_port),
+            value.l4_dst.get(),
+            mask.l4_dst.get(),
+        )
+}
+
+/// A mask with a few fields, whole or in part.
+fn masks() -> impl Strategy<Value = Flow> {
+    let part = || select(vec![0, 0, 0xff, 0x0f]);
+    let port = || select(vec![0, 0, 0xffff, 0xfff0]);
+    (vec(part(), 6), port(), port(), port()).prop_map(|(part, source, destination, tci)| Flow {
+        eth_dst: [part[0]; 6],
+        eth_src: [part[1]; 6],
+        ip_proto: part[2],
+        ip_tos: part[3] & 0x03,
+        ip_src: [part[4]; 16],
+        ip_dst: [part[5]; 16],
+        l4_src: source.into(),
+        l4_dst: destination.into(),
+        vlan_tci: (tci & 0x000f).into(),
+        ..Flow::default()
+    })
+}
+
+/// Rules that have a chance to match one of the frames: value and mask are cut to what the type can match.
+fn rules_about(sources: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<Rule>> {
+    let types = select(vec![
+        RuleType::Ether,
+        RuleType::Ipv4,
+        RuleType::Tcp4,
+        RuleType::Udp4,
+        RuleType::Ipv6,
+        RuleType::Tcp6,
+        RuleType::Udp6,
+    ]);
+    vec((0..64u32, types, masks(), select(sources)), 0..40).prop_map(|rules| {
+        let rules = rules.into_iter().map(|(location, rule_type, mask, frame)| {
+            let headers = Headers::parse(&frame, frame.len());
+            let cut = |a: &Flow, b: &Flow| -> Flow {
+                let (a, b) = (key(a), key(b));
+                let both: Key = std::array::from_fn(|word| a[word] & b[word]);
+                zerocopy::transmute!(both)
+            };
+            let mask = cut(&mask, &maskable(rule_type));
+            let value = cut(&flow_of(&headers, &frame).unwrap(), &mask);
+            rule(location, rule_type, mask, value)
+        });
+        rules.collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn lookup_is_a_linear_scan(
+        (frames, rules, deleted) in vec(frames(), 1..8).prop_flat_map(|frames| {
+            let rules = rules_about(frames.clone());
+            (Just(frames), rules, vec(any::<prop::sample::Index>(), 0..8))
+        }),
+        more in frames(),
+    ) {
+        // In several steps, so that replacing counts too.
+        let mut table = RuleTable::default();
+        for rules in rules.chunks(7) {
+            table.set(rules).unwrap();
+        }
+        let mut expected: BTreeMap<u32, Rule> =
+            rules.iter().map(|rule| (rule.location, *rule)).collect();
+        for at in deleted {
+            if let Some(location) = expected.keys().nth(at.index(64)).copied() {
+                expected.remove(&location);
+                table.delete(&[location]).unwrap();
+            }
+        }
+        prop_assert!(table.rules().iter().eq(expected.values()));
+        for frame in frames.iter().chain([&more]) {
+            let headers = Headers::parse(frame, frame.len());
+            let scanned = expected.values().find(|rule| matches(rule, &headers, frame));
+            prop_assert_eq!(table.lookup(&headers, frame), scanned);
+        }
+    }
+
+    #[test]
+    fn a_rule_of_any_bytes_is_checked_or_refused(bytes: [u8; 64], rest: [u8; 64]) {
+        let rule: abi::Rule = zerocopy::transmute!([bytes, rest]);
+        if let Ok(rule) = Rule::try_from(&rule) {
+            prop_assert!(first_outside(&rule.value, &rule.mask).is_none());
+        }
+    }
+
+    #[test]
+    fn any_head_can_be_looked_up(head in vec(any::<u8>(), 0..100), length in 0..200usize) {
+        let table = table(&[any_of(1, RuleType::Ether), any_of(0, RuleType::Udp4)]);
+        let headers = Headers::parse(&head, length);
+        prop_assert_eq!(table.lookup(&headers, &head).is_some(), head.len() >= 12);
+        prop_assert!(table.lookup(&headers, &[]).is_none());
+    }
+}
