@@ -16,6 +16,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fs,
     fs::{File, OpenOptions},
     io::{BufRead, BufReader, Read, Write},
     mem::MaybeUninit,
@@ -23,6 +24,7 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::process::{CommandExt, ExitStatusExt},
     },
+    path::PathBuf,
     process::{Child, ChildStdin, Command, ExitCode, ExitStatus, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
@@ -42,9 +44,9 @@ use rustix::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// The one port of the one virtio-serial device; its name, org.zcnic.agent, reaches sysfs later than
-/// the port can be opened.
-const PORT: &str = "/dev/vport0p1";
+/// The agent's port is number 1 of the one virtio-serial device, whatever number that has; its name,
+/// org.zcnic.agent, reaches sysfs later than the port can be opened.
+const PORT: (&str, &str) = ("vport", "p1");
 const CHUNK: usize = 64 * 1024;
 
 /// Run commands for the host (started by init)
@@ -57,25 +59,33 @@ pub struct Args {}
 ///
 /// If the port can't be opened, read or written.
 pub fn run(_args: &Args) -> Result<ExitCode> {
-    let port = open_port().with_context(|| format!("cannot open {PORT}"))?;
+    let path = port()?;
+    let port = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
     let reader = BufReader::new(port.try_clone()?);
     serve(reader, Box::new(port))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Opens the port, waiting for the device if it isn't there yet.
-fn open_port() -> Result<File> {
+/// Finds the port, waiting for the device if it isn't there yet.
+fn port() -> Result<PathBuf> {
     let watch = inotify::init(inotify::CreateFlags::CLOEXEC)?;
     inotify::add_watch(&watch, "/dev", inotify::WatchFlags::CREATE)?;
     let mut buffer = [MaybeUninit::uninit(); 4096];
     let mut events = inotify::Reader::new(&watch, &mut buffer);
     loop {
-        match OpenOptions::new().read(true).write(true).open(PORT) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                events.next()?;
+        for item in fs::read_dir("/dev")? {
+            let item = item?;
+            let name = item.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with(PORT.0) && name.ends_with(PORT.1) {
+                return Ok(item.path());
             }
-            other => return Ok(other?),
         }
+        events.next()?;
     }
 }
 

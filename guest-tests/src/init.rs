@@ -199,7 +199,7 @@ fn mount_the_rest(disks: &[(String, String)]) -> Result<()> {
     ] {
         if kind == "configfs" {
             // Its mount point comes with the module.
-            let _ = Command::new("modprobe").args(["-q", kind]).status();
+            let _ = Command::new("/sbin/modprobe").args(["-q", kind]).status();
         }
         if let Err(error) = attach(kind, target, kind, "") {
             writeln!(

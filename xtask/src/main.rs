@@ -8,18 +8,25 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod agent;
 mod archive;
 mod bootstrap;
 mod buildroot;
 mod cache;
 mod cargo_tests;
 mod driver;
+mod guest;
 mod host;
+mod initrd;
 mod kernel;
+mod machine;
 mod paths;
 mod qemu;
+mod qmp;
 mod report;
 mod rootfs;
+mod sandbox;
+mod setup;
 mod step;
 mod test;
 mod vm;
@@ -45,6 +52,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // What the cache holds is read by another user when we are root.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let result: Result<ExitCode> = match Cli::parse().command {
         Command::Driver(args) => driver::run(&args),
         Command::Test(args) => test::run(&args),

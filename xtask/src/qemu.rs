@@ -67,9 +67,14 @@ impl Qemu {
         Self::check(by_own_linker(&entry.join("tree")), Some(entry))
     }
 
-    /// A command that runs it.
-    pub(crate) fn command(&self) -> Vec<OsString> {
-        self.command.clone()
+    /// The command that runs it from `directory`: what lies below is named relative to it.
+    pub(crate) fn command(&self, directory: &Path) -> Vec<OsString> {
+        let relative = |word: &OsString| match Path::new(word).strip_prefix(directory) {
+            // With a directory in it, or it would be looked for on the path.
+            Ok(inside) => Path::new(".").join(inside).into(),
+            Err(_) => word.clone(),
+        };
+        self.command.iter().map(relative).collect()
     }
 
     fn check(command: Vec<OsString>, entry: Option<Entry>) -> Result<Self> {

@@ -1,34 +1,120 @@
 //! `cargo xtask vm`: a guest to work in.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{IsTerminal, Read, Write, stdin, stdout},
+    process::ExitCode,
+    thread,
+};
 
 use anyhow::Result;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
-use crate::{cache::Cache, host, kernel::Kernel, qemu::Qemu, rootfs};
+use crate::{
+    agent::{Event, Exec, Status},
+    guest::Guest,
+    sandbox,
+    setup::{GuestArgs, Setup},
+};
 
 /// An interactive guest with two ports, or one command in it
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// Boot this kernel (a bzImage, or a tree in which one was built) instead of Debian's
-    #[arg(long, value_name = "PATH")]
-    kernel: Option<PathBuf>,
-    /// Run this QEMU (10.0 or newer, with vhost-user)
-    #[arg(long, value_name = "PATH")]
-    qemu: Option<PathBuf>,
+    #[command(flatten)]
+    guest: GuestArgs,
+    /// Run this in the guest, pass on its output and exit status, and power off
+    #[arg(last = true)]
+    command: Vec<String>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    host::require_programs()?;
-    let cache = Cache::open()?;
-    let qemu = Qemu::ensure(&cache, args.qemu.as_deref())?;
-    let kernel = Kernel::ensure(&cache, args.kernel.as_deref())?;
-    kernel.require_zcrx()?;
-    let rootfs = rootfs::ensure(&cache)?;
-    eprintln!(
-        "QEMU {}, Linux {}, {}",
-        qemu.version,
-        kernel.release,
-        rootfs.display()
+    sandbox::clean_up_on_signals()?;
+    let setup = Setup::new(&args.guest)?;
+    let mut guest = setup.boot(&setup.machine())?;
+    eprintln!("{:6.1}s  booted", guest.boot.as_secs_f64());
+    let status = if args.command.is_empty() && stdin().is_terminal() {
+        interactive(&guest)?
+    } else {
+        let exec = if args.command.is_empty() {
+            let mut script = String::new();
+            stdin().read_to_string(&mut script)?;
+            Exec::new(["bash"]).stdin(&script)
+        } else {
+            Exec::new(&args.command)
+        };
+        pass_on(&mut guest, &exec.timeout(None))?
+    };
+    guest.power_off()?;
+    Ok(ExitCode::from(status.code()))
+}
+
+/// Runs one command with its output going where ours goes.
+fn pass_on(guest: &mut Guest, exec: &Exec) -> Result<Status> {
+    let mut end = Status::Exit(0);
+    guest.stream(exec, |event| {
+        match event {
+            Event::Stdout(text) => {
+                print!("{text}");
+                stdout().flush()?;
+            }
+            Event::Stderr(text) => eprint!("{text}"),
+            Event::Ended(status) => end = status,
+        }
+        Ok(())
+    })?;
+    Ok(end)
+}
+
+/// A shell on our terminal.
+fn interactive(guest: &Guest) -> Result<Status> {
+    let size = tcgetwinsize(stdin())?;
+    let exec = Exec::new(["bash", "-l"])
+        .terminal(size.ws_row, size.ws_col)
+        .timeout(None);
+    let exec = exec.env(
+        "TERM",
+        &std::env::var("TERM").unwrap_or_else(|_| "linux".to_owned()),
     );
-    Ok(ExitCode::SUCCESS)
+    let _raw = RawTerminal::new()?;
+    let mut shell = guest.agent().spawn(&exec)?;
+    let keyboard = shell.keyboard();
+    // Ends with the process: a blocked read of the terminal can't be interrupted otherwise.
+    thread::spawn(move || {
+        let mut keys = [0; 1024];
+        while let Ok(length @ 1..) = stdin().read(&mut keys) {
+            if keyboard
+                .input(&String::from_utf8_lossy(&keys[..length]))
+                .is_err()
+            {
+                break;
+            }
+        }
+    });
+    loop {
+        match shell.next()? {
+            Event::Stdout(text) | Event::Stderr(text) => {
+                stdout().write_all(text.as_bytes())?;
+                stdout().flush()?;
+            }
+            Event::Ended(status) => return Ok(status),
+        }
+    }
+}
+
+/// The terminal without line editing and signals, until dropped.
+struct RawTerminal(Termios);
+
+impl RawTerminal {
+    fn new() -> Result<Self> {
+        let before = tcgetattr(stdin())?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        tcsetattr(stdin(), OptionalActions::Now, &raw)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        let _ = tcsetattr(stdin(), OptionalActions::Now, &self.0);
+    }
 }
