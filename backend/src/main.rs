@@ -1,3 +1,77 @@
-//! The zcnic backend.
+//! `zcnic`: the backend's command line.
 
-fn main() {}
+use std::{
+    process::ExitCode,
+    sync::mpsc::{self, Sender},
+    thread,
+};
+
+use anyhow::Context;
+use clap::Parser;
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+};
+use zcnic_backend::{
+    Backend, Config,
+    args::{Cli, Command, Run},
+    qemu,
+};
+
+fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
+        .format_target(false)
+        .init();
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Some(Command::QemuArgs(args)) => {
+            println!("{}", qemu::render(&args));
+            Ok(())
+        }
+        None => run(cli.run),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("zcnic: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(run: Run) -> anyhow::Result<()> {
+    let config = Config::try_from(run)?;
+    // Either the name of a signal, which is an orderly end, or a thread's last words.
+    let (events, happened) = mpsc::channel();
+    handle_signals(events.clone()).context("Can't handle signals")?;
+    let (failures, failed) = mpsc::channel();
+    let backend = Backend::start(&config, &failures)?;
+    thread::Builder::new()
+        .name("failures".into())
+        .spawn(move || {
+            if let Ok(failure) = failed.recv() {
+                let _ = events.send(Err(failure));
+            }
+        })?;
+    let outcome = happened.recv().unwrap_or(Ok(()));
+    backend.stop();
+    drop(failures);
+    outcome.map_err(anyhow::Error::msg)
+}
+
+fn handle_signals(events: Sender<Result<(), String>>) -> std::io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for (count, signal) in signals.forever().enumerate() {
+                if count > 0 {
+                    // Whoever asks twice does not want to wait.
+                    std::process::exit(128 + signal);
+                }
+                log::info!("Stopping");
+                let _ = events.send(Ok(()));
+            }
+        })?;
+    Ok(())
+}

@@ -1,1 +1,6 @@
-//! The control protocol of zcnic and its client.
+//! The control protocol of zcnic and a client for it (docs/control-protocol.md).
+
+#![forbid(unsafe_code)]
+
+pub mod client;
+pub mod protocol;

@@ -1,0 +1,300 @@
+//! The running backend: ports with their sockets and threads, cables, and the control socket.
+
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    io,
+    net::Shutdown,
+    os::unix::net::UnixStream,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc::Sender,
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use thiserror::Error;
+
+use crate::{
+    connection,
+    port::{FlowControl, Port, PortMode, lock},
+    server::Server,
+    socket::{Socket, SocketError},
+};
+
+/// What to run. Made from the command line, where it is checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Ports in their order.
+    pub ports: Vec<PortConfig>,
+    /// Cables between them.
+    pub cables: Vec<CableConfig>,
+    /// Path of the control socket.
+    pub control: Option<PathBuf>,
+}
+
+/// One port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortConfig {
+    /// Its name, unique.
+    pub name: String,
+    /// Path of its vhost-user socket, unique.
+    pub path: PathBuf,
+    /// Who may drive it.
+    pub mode: PortMode,
+}
+
+/// One cable between two ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CableConfig {
+    /// Indices of the ports; no port has two cables.
+    pub ends: [usize; 2],
+    /// What becomes of frames without a receive buffer.
+    pub flow_control: FlowControl,
+}
+
+/// Why the backend can't start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A socket can't be made.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The system has no more of something.
+    #[error("Can't start a port")]
+    Resources(#[from] io::Error),
+}
+
+/// How long a new frontend waits for the previous one's connection to end.
+const HANDOVER: Duration = Duration::from_secs(1);
+
+/// The frontend that is connected, and whether no more is welcome.
+#[derive(Debug, Default)]
+struct Slot {
+    frontend: Mutex<Option<UnixStream>>,
+    freed: Condvar,
+    stopping: AtomicBool,
+}
+
+/// A port with its socket.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) port: Arc<Port>,
+    pub(crate) socket: Socket,
+    slot: Slot,
+}
+
+/// A running backend.
+#[derive(Debug)]
+pub struct Backend {
+    ports: Vec<Arc<Entry>>,
+    server: Option<Server>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What the parts of a running backend share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) ports: Vec<Arc<Entry>>,
+    pub(crate) cables: Vec<CableConfig>,
+    pub(crate) flow_counters: Mutex<BTreeMap<u64, usize>>,
+}
+
+impl Backend {
+    /// Makes all sockets and starts all threads. A thread that ends although it should not says so over
+    /// `failures`; the backend should be stopped then.
+    ///
+    /// # Errors
+    ///
+    /// A socket can't be made. Nothing is left running or behind.
+    pub fn start(config: &Config, failures: &Sender<String>) -> Result<Self, StartError> {
+        let mut ports = Vec::new();
+        for PortConfig { name, path, mode } in &config.ports {
+            let socket = Socket::listen(path, false)?;
+            let port = Arc::new(Port::new(name.clone(), *mode)?);
+            ports.push(Arc::new(Entry {
+                port,
+                socket,
+                slot: Slot::default(),
+            }));
+        }
+        for &CableConfig {
+            ends: [a, b],
+            flow_control,
+        } in &config.cables
+        {
+            let (a, b) = (&ports[a].port, &ports[b].port);
+            a.plug(b, flow_control);
+            b.plug(a, flow_control);
+        }
+        let shared = Shared {
+            ports: ports.clone(),
+            cables: config.cables.clone(),
+            flow_counters: Mutex::default(),
+        };
+        let control = config.control.as_ref();
+        let server = control
+            .map(|path| Ok::<_, StartError>((Socket::listen(path, true)?, shared)))
+            .transpose()?;
+
+        let mut backend = Self {
+            ports,
+            server: None,
+            threads: Vec::new(),
+        };
+        match backend.spawn_all(server, failures) {
+            Ok(()) => Ok(backend),
+            Err(error) => {
+                backend.stop();
+                Err(error.into())
+            }
+        }
+    }
+
+    fn spawn_all(
+        &mut self,
+        server: Option<(Socket, Shared)>,
+        failures: &Sender<String>,
+    ) -> io::Result<()> {
+        for entry in &self.ports {
+            let name = &entry.port.name;
+            let port = Arc::clone(&entry.port);
+            self.threads
+                .push(spawn(format!("worker-{name}"), failures, move || {
+                    port.worker.run(&port)
+                })?);
+            let (entry, outcome) = (Arc::clone(entry), failures.clone());
+            self.threads
+                .push(spawn(format!("accept-{name}"), failures, move || {
+                    entry.accept(&outcome)
+                })?);
+            log::info!("Port {name}: listening on {}", self.ports_path(name));
+        }
+        if let Some((socket, shared)) = server {
+            self.server = Some(Server::start(socket, shared, failures)?);
+        }
+        Ok(())
+    }
+
+    fn ports_path(&self, name: &str) -> String {
+        let entry = self.ports.iter().find(|entry| entry.port.name == name);
+        entry
+            .map(|entry| entry.socket.path().display().to_string())
+            .unwrap_or_default()
+    }
+
+    /// Ends all connections, stops all threads and removes all sockets.
+    pub fn stop(mut self) {
+        if let Some(server) = self.server.take() {
+            server.stop();
+        }
+        for entry in &self.ports {
+            entry.slot.stopping.store(true, Ordering::Release);
+            entry.socket.shut_down();
+            if let Some(frontend) = &*lock(&entry.slot.frontend) {
+                let _ = frontend.shutdown(Shutdown::Both);
+            }
+            entry.port.worker.stop();
+        }
+        for thread in self.threads.drain(..) {
+            // A panic was reported when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Entry {
+    /// Serves one frontend after the other, each on a thread of its own.
+    fn accept(self: &Arc<Self>, failures: &Sender<String>) -> io::Result<()> {
+        let mut serving: Option<JoinHandle<()>> = None;
+        while !self.slot.stopping.load(Ordering::Acquire) {
+            let frontend = match self.socket.listener.accept() {
+                Ok((frontend, _)) => frontend,
+                Err(_) if self.slot.stopping.load(Ordering::Acquire) => break,
+                Err(error) => {
+                    // As a rule no more descriptors; nothing tells when there are some again.
+                    self.port
+                        .warn(format_args!("can't accept a frontend: {error}"));
+                    thread::sleep(HANDOVER);
+                    continue;
+                }
+            };
+            if !self.claim(&frontend) {
+                self.port
+                    .warn(format_args!("refused a frontend: another one is connected"));
+                continue;
+            }
+            if let Some(thread) = serving.take() {
+                let _ = thread.join();
+            }
+            let entry = Arc::clone(self);
+            let name = format!("port-{}", self.port.name);
+            serving = Some(spawn(name, failures, move || {
+                entry.serve(&frontend);
+                Ok(())
+            })?);
+        }
+        if let Some(thread) = serving {
+            let _ = thread.join();
+        }
+        Ok(())
+    }
+
+    /// Waits a little for a frontend that is about to leave.
+    fn claim(&self, frontend: &UnixStream) -> bool {
+        let Ok(handle) = frontend.try_clone() else {
+            return false;
+        };
+        let held = lock(&self.slot.frontend);
+        let wait = self
+            .slot
+            .freed
+            .wait_timeout_while(held, HANDOVER, |held| held.is_some());
+        let (mut held, timeout) = wait.unwrap_or_else(std::sync::PoisonError::into_inner);
+        if timeout.timed_out() || self.slot.stopping.load(Ordering::Acquire) {
+            return false;
+        }
+        *held = Some(handle);
+        true
+    }
+
+    fn serve(&self, frontend: &UnixStream) {
+        log::info!("Port {}: frontend connected", self.port.name);
+        if let Err(error) = connection::serve(&self.port, frontend, self.socket.path()) {
+            self.port
+                .warn(format_args!("{:#}", anyhow::Error::from(error)));
+        }
+        log::info!("Port {}: frontend disconnected", self.port.name);
+        *lock(&self.slot.frontend) = None;
+        self.slot.freed.notify_all();
+    }
+}
+
+/// Starts a thread that does not die silently.
+pub(crate) fn spawn(
+    name: String,
+    failures: &Sender<String>,
+    body: impl FnOnce() -> io::Result<()> + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    let failures = failures.clone();
+    thread::Builder::new().name(name.clone()).spawn(move || {
+        let why = match catch_unwind(AssertUnwindSafe(body)) {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => message(&*panic).to_owned(),
+        };
+        // If nobody listens any more the process is about to end.
+        let _ = failures.send(format!("Thread {name} failed: {why}"));
+    })
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("panic")
+}

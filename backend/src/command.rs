@@ -1,0 +1,382 @@
+//! The control path of a port: commands from the driver, events to it, and what both do to rings.
+
+use std::num::NonZeroU64;
+
+use rustix::rand::{GetRandomFlags, getrandom};
+use vm_memory::{Bytes, VolatileSlice};
+use zcnic_device::{
+    abi,
+    port::{Configuration, Mode, PortCounters, Rings},
+    receive::{Layout, ReceiveCounters},
+    transmit::TransmitCounters,
+};
+use zerocopy::IntoBytes;
+
+use crate::{
+    memory::GuestMemory,
+    port::{Control, Port, PortMode, ReceiveSide, Snapshot, TransmitSide, lock},
+    ring::{
+        RingError,
+        chain::{Chain, walk},
+        mover::gather,
+        receive::ReceiveChains,
+        split::SplitRing,
+        transport::{Interrupt, Transport},
+    },
+};
+
+/// The chain at the head of a transmit ring, as far as control cares.
+enum Next {
+    /// There is none.
+    Empty,
+    /// A request and a place for the response.
+    Request(Vec<u8>),
+    /// A chain with a writable part that is no command, or an unusable one.
+    Junk,
+    /// A frame.
+    Frame,
+}
+
+impl Port {
+    /// Does what the data path may not do itself with the next chain of a transmit ring: executes a
+    /// command, or decides who drives the port.
+    pub(crate) fn serve_control(&self, pair: usize) {
+        let mut control = self.control();
+        let next = self
+            .on_transmit(pair, |ring| Next::read(ring))
+            .unwrap_or(Next::Empty);
+        match next {
+            Next::Empty => {}
+            Next::Request(request) if self.mode != PortMode::Plain => {
+                let mut rings = PortRings::new(self, control.snapshot());
+                let response = control.device.execute(pair as u16, &request, &mut rings);
+                self.complete(pair, &response);
+                self.flush_events(&mut control);
+            }
+            Next::Frame if control.device.mode() == Mode::Undecided => {
+                if self.mode == PortMode::Auto {
+                    self.run_plain(&mut control);
+                } else {
+                    self.refuse(pair);
+                }
+            }
+            // Somebody decided meanwhile: the data path takes it.
+            Next::Frame => {}
+            Next::Request(_) | Next::Junk => self.refuse(pair),
+        }
+    }
+
+    /// Returns the next chain with `response` in its writable part, as much as fits.
+    fn complete(&self, pair: usize, response: &[u8]) {
+        self.on_transmit(pair, |ring| {
+            if ring.available(1)? == 0 {
+                return Ok(());
+            }
+            let head = ring.head(0)?;
+            let mut slices = Vec::new();
+            // The driver may have changed the chain since it was read; what counts is that it is in memory.
+            let written = walk(ring, head, &mut slices)
+                .map_or(0, |chain| scatter(&slices[chain.writable], response));
+            ring.complete(head, written as u32)
+        });
+    }
+
+    /// Returns the next chain with length 0: nobody executed or sent it.
+    fn refuse(&self, pair: usize) {
+        self.complete(pair, &[]);
+        lock(&self.transmit[pair]).counters.errors += 1;
+    }
+
+    /// Works on a running transmit ring, shows the driver what was completed and notifies it.
+    fn on_transmit<T>(
+        &self,
+        pair: usize,
+        action: impl FnOnce(&mut SplitRing<'_, '_>) -> Result<T, RingError>,
+    ) -> Option<T> {
+        let mut side = lock(&self.transmit[pair]);
+        let transport = &mut side.transport;
+        let memory = transport.running()?;
+        let (result, interrupt) = with_ring(transport, &memory, action);
+        let result = match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.broken(2 * pair + 1, transport, error);
+                None
+            }
+        };
+        drop(side);
+        raise(interrupt);
+        result
+    }
+
+    /// Tells the driver of `bits` (`EVENT_*`), now or when it posts a buffer.
+    pub(crate) fn send_event(&self, bits: u32) {
+        let mut control = self.control();
+        control.pending_events |= bits;
+        self.flush_events(&mut control);
+    }
+
+    /// The driver posted receive buffers.
+    pub(crate) fn receive_kicked(&self, pair: usize) {
+        if self.active().command_pair == Some(pair) {
+            self.flush_events(&mut self.control());
+        } else if std::mem::take(&mut lock(&self.receive[pair]).waited_for)
+            && let Some((peer, _)) = self.peer()
+        {
+            peer.worker.retry();
+        }
+    }
+
+    fn flush_events(&self, control: &mut Control) {
+        let Some(pair) = control.snapshot().command_pair else {
+            control.pending_events = 0;
+            return;
+        };
+        if control.pending_events == 0 {
+            return;
+        }
+        let mut side = lock(&self.receive[pair]);
+        let transport = &mut side.transport;
+        let Some(memory) = transport.running().filter(|_| transport.is_enabled()) else {
+            return;
+        };
+        let (result, interrupt) = with_ring(transport, &memory, |ring| {
+            if ring.available(1)? == 0 && !ring.enable_kicks()? {
+                return Ok(());
+            }
+            let head = ring.head(0)?;
+            let mut slices = Vec::new();
+            let mut written = 0;
+            if let Ok(Chain { writable, .. }) = walk(ring, head, &mut slices) {
+                let room: usize = slices[writable.clone()]
+                    .iter()
+                    .map(VolatileSlice::len)
+                    .sum();
+                if room >= size_of::<abi::Event>()
+                    && let Some(event) = control.device.event(control.pending_events)
+                {
+                    written = scatter(&slices[writable], event.as_bytes());
+                    control.pending_events = 0;
+                }
+            }
+            ring.complete(head, written as u32)
+        });
+        if let Err(error) = result {
+            self.broken(2 * pair, transport, error);
+        }
+        drop(side);
+        raise(interrupt);
+    }
+}
+
+impl Next {
+    fn read(ring: &mut SplitRing<'_, '_>) -> Result<Self, RingError> {
+        if ring.available(1)? == 0 {
+            return Ok(Self::Empty);
+        }
+        let mut slices = Vec::new();
+        let Ok(Chain {
+            readable, writable, ..
+        }) = walk(ring, ring.head(0)?, &mut slices)
+        else {
+            return Ok(Self::Junk);
+        };
+        if writable.is_empty() {
+            return Ok(Self::Frame);
+        }
+        let readable = &slices[readable];
+        let length: usize = readable.iter().map(VolatileSlice::len).sum();
+        // One byte more than allowed is enough for the device to see that it is too long.
+        let mut request = vec![0; length.min(abi::MAX_REQUEST + 1)];
+        gather(readable, 0, &mut request);
+        let is_command = request.starts_with(&abi::MAGIC.to_le_bytes());
+        Ok(if is_command {
+            Self::Request(request)
+        } else {
+            Self::Junk
+        })
+    }
+}
+
+/// Writes `bytes` to the run that `slices` form, as far as they fit; returns how many.
+fn scatter(slices: &[VolatileSlice<'_>], bytes: &[u8]) -> usize {
+    let mut done = 0;
+    for slice in slices {
+        // A partial write to a volatile slice can't fail, it is only shorter.
+        done += slice.write(&bytes[done..], 0).unwrap_or(0);
+    }
+    done
+}
+
+/// Works on a ring, publishes, and says whether the driver is to be interrupted.
+fn with_ring<T>(
+    transport: &mut Transport,
+    memory: &GuestMemory,
+    action: impl FnOnce(&mut SplitRing<'_, '_>) -> Result<T, RingError>,
+) -> (Result<T, RingError>, Option<Interrupt>) {
+    let mut wanted = false;
+    let result =
+        SplitRing::new(&transport.setup, memory, &mut transport.indices).and_then(|mut ring| {
+            let value = action(&mut ring)?;
+            wanted = ring.publish()?;
+            Ok(value)
+        });
+    (result, if wanted { transport.interrupt() } else { None })
+}
+
+fn raise(interrupt: Option<Interrupt>) {
+    if let Some(interrupt) = interrupt {
+        interrupt.raise();
+    }
+}
+
+/// A port's rings as commands see them. Takes one ring's lock at a time; its user holds the control lock.
+pub(crate) struct PortRings<'p> {
+    port: &'p Port,
+    snapshot: Snapshot,
+}
+
+impl<'p> PortRings<'p> {
+    pub(crate) fn new(port: &'p Port, snapshot: Snapshot) -> Self {
+        Self { port, snapshot }
+    }
+
+    /// Returns every available chain of a ring with length 0 and says how many there were.
+    fn drain(&self, ring: usize, transport: &mut Transport) -> (u32, Option<Interrupt>) {
+        let Some(memory) = transport.running() else {
+            return (0, None);
+        };
+        let split = match SplitRing::new(&transport.setup, &memory, &mut transport.indices) {
+            Ok(split) => split,
+            Err(error) => {
+                self.port.broken(ring, transport, error);
+                return (0, None);
+            }
+        };
+        let mut chains = ReceiveChains::new(Some(split), usize::MAX);
+        let drained = chains.drain();
+        let wanted = chains.publish();
+        let error = chains.error();
+        if let Some(error) = error {
+            self.port.broken(ring, transport, error);
+        }
+        (drained, if wanted { transport.interrupt() } else { None })
+    }
+
+    fn stop_receive_ring(&self, pair: usize) -> u32 {
+        let mut side = lock(&self.port.receive[pair]);
+        let ReceiveSide {
+            transport,
+            queue,
+            stalled,
+            ..
+        } = &mut *side;
+        queue.stop();
+        *stalled = false;
+        let (drained, interrupt) = self.drain(2 * pair, transport);
+        drop(side);
+        raise(interrupt);
+        self.retry_peer();
+        drained
+    }
+
+    fn stop_transmit_ring(&self, pair: usize) -> u32 {
+        let mut side = lock(&self.port.transmit[pair]);
+        let TransmitSide {
+            transport,
+            running,
+            blocked,
+            ..
+        } = &mut *side;
+        *running = false;
+        *blocked = None;
+        let (drained, interrupt) = self.drain(2 * pair + 1, transport);
+        drop(side);
+        raise(interrupt);
+        drained
+    }
+
+    fn retry_peer(&self) {
+        if let Some((peer, _)) = self.port.peer() {
+            peer.worker.retry();
+        }
+    }
+}
+
+impl Rings for PortRings<'_> {
+    fn session_id(&mut self) -> u64 {
+        loop {
+            let mut bytes = [0; 8];
+            // Small requests are never cut short, and the pool is ready long before we run.
+            let _ = getrandom(&mut bytes, GetRandomFlags::empty());
+            if let Some(id) = NonZeroU64::new(u64::from_ne_bytes(bytes)) {
+                return id.get();
+            }
+        }
+    }
+
+    fn reset(&mut self, command_pair: u16) {
+        let command_pair = usize::from(command_pair);
+        for pair in 0..self.port.receive.len() {
+            self.stop_receive_ring(pair);
+            if pair != command_pair {
+                self.stop_transmit_ring(pair);
+            }
+        }
+        self.snapshot.command_pair = Some(command_pair);
+    }
+
+    fn configure(&mut self, configuration: Configuration) {
+        if configuration.transmit_format != Some(zcnic_device::transmit::TransmitFormat::Zcnic) {
+            self.snapshot.command_pair = None;
+        }
+        self.port.publish(self.snapshot.active(configuration));
+    }
+
+    fn start_receive(&mut self, queue: u16, layout: Layout) {
+        let Some(side) = self.port.receive.get(usize::from(queue)) else {
+            return;
+        };
+        lock(side).queue.start(layout);
+        self.retry_peer();
+    }
+
+    fn stop_receive(&mut self, queue: u16) -> u32 {
+        self.stop_receive_ring(usize::from(queue))
+    }
+
+    fn start_transmit(&mut self, queue: u16) {
+        let Some(side) = self.port.transmit.get(usize::from(queue)) else {
+            return;
+        };
+        lock(side).running = true;
+        self.port.worker.poke(2 * usize::from(queue) + 1);
+    }
+
+    fn stop_transmit(&mut self, queue: u16) -> u32 {
+        self.stop_transmit_ring(usize::from(queue))
+    }
+
+    fn counters(&self, queue: u16) -> (ReceiveCounters, TransmitCounters) {
+        let queue = usize::from(queue);
+        let receive = self
+            .port
+            .receive
+            .get(queue)
+            .map(|side| *lock(side).queue.counters());
+        let transmit = self
+            .port
+            .transmit
+            .get(queue)
+            .map(|side| lock(side).counters);
+        (receive.unwrap_or_default(), transmit.unwrap_or_default())
+    }
+
+    fn port_counters(&self) -> PortCounters {
+        self.port.port_counters()
+    }
+
+    fn link_up(&self) -> bool {
+        self.port.link_up()
+    }
+}

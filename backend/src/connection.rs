@@ -1,0 +1,193 @@
+//! One connection of a frontend: relay and daemon.
+
+use std::{
+    fs::DirBuilder,
+    io,
+    os::unix::{
+        fs::DirBuilderExt,
+        net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use thiserror::Error;
+use vhost::vhost_user::{Error as VhostUserError, Listener, VhostUserProtocolFeatures};
+use vhost_user_backend::{Error as DaemonError, VhostUserBackend, VhostUserDaemon};
+use virtio_bindings::{
+    virtio_config::{VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_VERSION_1},
+    virtio_net::{
+        VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_HOST_ECN, VIRTIO_NET_F_HOST_TSO4,
+        VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_HOST_USO, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF,
+    },
+    virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC},
+};
+use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
+use vmm_sys_util::epoll::EventSet;
+
+use crate::{
+    memory::{self, MemoryError},
+    port::{MAX_RINGS, Port},
+    relay::{RelayError, relay},
+    vring::{self, SharedMemory, Vring},
+};
+
+/// `VHOST_USER_F_PROTOCOL_FEATURES`.
+const PROTOCOL_FEATURES: u64 = 1 << 30;
+
+/// The longest ring: QEMU's limit for virtio-net.
+const MAX_RING_SIZE: usize = 1024;
+
+/// What the device offers. Not RING_RESET (QEMU tells a backend nothing of it), PACKED or IN_ORDER, which
+/// are not served; MAC, STATUS and the control queue are QEMU's.
+const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
+    | 1 << VIRTIO_F_ACCESS_PLATFORM
+    | 1 << VIRTIO_RING_F_INDIRECT_DESC
+    | 1 << VIRTIO_RING_F_EVENT_IDX
+    | 1 << VIRTIO_NET_F_MRG_RXBUF
+    | 1 << VIRTIO_NET_F_CSUM
+    | 1 << VIRTIO_NET_F_GUEST_CSUM
+    | 1 << VIRTIO_NET_F_HOST_TSO4
+    | 1 << VIRTIO_NET_F_HOST_TSO6
+    | 1 << VIRTIO_NET_F_HOST_ECN
+    | 1 << VIRTIO_NET_F_HOST_USO
+    | 1 << VIRTIO_NET_F_MQ
+    | PROTOCOL_FEATURES;
+
+/// Why a connection ended, other than that the frontend left.
+#[derive(Debug, Error)]
+pub(crate) enum ConnectionError {
+    #[error("Can't make the private socket {0}")]
+    Socket(PathBuf, #[source] io::Error),
+    #[error("Frontend sent what can't be served")]
+    Relay(#[from] RelayError),
+    /// The crate's errors include what a thread panicked with, which can't be passed on.
+    #[error("Frontend sent what can't be served: {0}")]
+    Daemon(String),
+}
+
+impl From<DaemonError> for ConnectionError {
+    fn from(error: DaemonError) -> Self {
+        Self::Daemon(error.to_string())
+    }
+}
+
+/// The crate's view of a port.
+struct NetBackend {
+    port: Arc<Port>,
+}
+
+impl VhostUserBackend for NetBackend {
+    type Bitmap = ();
+    type Vring = Vring;
+
+    fn num_queues(&self) -> usize {
+        MAX_RINGS
+    }
+
+    fn max_queue_size(&self) -> usize {
+        MAX_RING_SIZE
+    }
+
+    fn features(&self) -> u64 {
+        FEATURES
+    }
+
+    fn acked_features(&self, features: u64) {
+        // The relay's own message acknowledges nothing else.
+        if features != PROTOCOL_FEATURES {
+            self.port.set_features(features);
+        }
+    }
+
+    fn protocol_features(&self) -> VhostUserProtocolFeatures {
+        VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK
+    }
+
+    fn queues_per_thread(&self) -> Vec<u64> {
+        // No worker threads of the crate, and with them none of their limits: workers are ours.
+        Vec::new()
+    }
+
+    fn set_event_idx(&self, _: bool) {
+        // Each ring is told.
+    }
+
+    fn update_memory(&self, memory: SharedMemory) -> io::Result<()> {
+        let memory = memory.memory().into_inner();
+        let checked = memory::check(&memory).inspect_err(|_| {
+            // Nothing may touch it, now or later.
+            self.port.set_memory(None);
+        });
+        match checked {
+            Ok(true) => {}
+            Ok(false) => self.port.warn(format_args!(
+                "guest memory is in a file that can be shortened, which would kill zcnic; \
+                 memory-backend-memfd can't be"
+            )),
+            Err(error @ MemoryError::Stat(..)) => return Err(io::Error::other(error)),
+            Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidInput, error)),
+        }
+        self.port.set_memory(Some(&memory));
+        Ok(())
+    }
+
+    fn handle_event(&self, _: u16, _: EventSet, _: &[Vring], _: usize) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Serves one frontend until it goes away. `socket` is where it connected; a private socket is made beside
+/// it for a moment.
+///
+/// # Errors
+///
+/// What the frontend did that ended the connection.
+pub(crate) fn serve(
+    port: &Arc<Port>,
+    frontend: &UnixStream,
+    socket: &Path,
+) -> Result<(), ConnectionError> {
+    let (listener, near) =
+        private_pair(socket).map_err(|(path, error)| ConnectionError::Socket(path, error))?;
+    let backend = Arc::new(NetBackend {
+        port: Arc::clone(port),
+    });
+    let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
+    let mut daemon = vring::for_port(port, || {
+        VhostUserDaemon::new(port.name.clone(), backend, memory)
+    })?;
+    daemon.start(&mut Listener::from(listener))?;
+    port.attach();
+    let relayed = relay(frontend, &near);
+    daemon.request_shutdown();
+    let ended = daemon.wait();
+    port.detach();
+    relayed?;
+    match ended {
+        Err(DaemonError::HandleRequest(
+            VhostUserError::Disconnected | VhostUserError::PartialMessage,
+        ))
+        | Ok(()) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A listener and a connection to it that nobody else could make: the crate accepts from a listener only.
+fn private_pair(socket: &Path) -> Result<(UnixListener, UnixStream), (PathBuf, io::Error)> {
+    let directory = socket.with_added_extension("d");
+    let path = directory.join("s");
+    let attempt = || {
+        // Left behind if the process was killed just here.
+        let _ = std::fs::remove_file(&path);
+        let _ = std::fs::remove_dir(&directory);
+        DirBuilder::new().mode(0o700).create(&directory)?;
+        let listener = UnixListener::bind(&path)?;
+        let near = UnixStream::connect(&path)?;
+        Ok((listener, near))
+    };
+    let made = attempt();
+    let _ = std::fs::remove_file(&path);
+    let _ = std::fs::remove_dir(&directory);
+    made.map_err(|error| (path, error))
+}

@@ -1,0 +1,209 @@
+//! Counters of single flows, set over the control socket: which queue a flow's frames reached and how they
+//! were placed.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Arc, Mutex},
+};
+
+use zcnic_ctl::protocol::{FlowCount, FlowMatch, Protocol};
+use zcnic_device::{
+    frame::{Headers, L4Protocol},
+    receive::Delivered,
+};
+
+use crate::port::lock;
+
+/// The most counters that one port keeps.
+const MAX_FLOWS: usize = 64;
+
+/// The flow counters of one port.
+#[derive(Debug, Default)]
+pub(crate) struct Flows(Mutex<Arc<Vec<Arc<Flow>>>>);
+
+#[derive(Debug)]
+struct Flow {
+    id: u64,
+    pattern: FlowMatch,
+    queues: Mutex<BTreeMap<u16, FlowCount>>,
+}
+
+impl Flows {
+    /// Begins to count frames that match `pattern` as number `id`; `false` if there are too many counters.
+    pub(crate) fn add(&self, id: u64, pattern: FlowMatch) -> bool {
+        let mut flows = lock(&self.0);
+        if flows.len() >= MAX_FLOWS {
+            return false;
+        }
+        let flow = Flow {
+            id,
+            pattern,
+            queues: Mutex::default(),
+        };
+        Arc::make_mut(&mut flows).push(Arc::new(flow));
+        true
+    }
+
+    /// Ends a counter; `false` if there is none of that number.
+    pub(crate) fn remove(&self, id: u64) -> bool {
+        let mut flows = lock(&self.0);
+        let before = flows.len();
+        Arc::make_mut(&mut flows).retain(|flow| flow.id != id);
+        flows.len() < before
+    }
+
+    /// The counts of number `id`, by queue.
+    pub(crate) fn query(&self, id: u64) -> Option<BTreeMap<u16, FlowCount>> {
+        let flows = Arc::clone(&lock(&self.0));
+        let flow = flows.iter().find(|flow| flow.id == id)?;
+        Some(lock(&flow.queues).clone())
+    }
+
+    /// What counts now: asked for once per batch.
+    pub(crate) fn current(&self) -> Counting {
+        Counting(Arc::clone(&lock(&self.0)))
+    }
+}
+
+/// The flows that are counted while a batch is delivered.
+pub(crate) struct Counting(Arc<Vec<Arc<Flow>>>);
+
+impl Counting {
+    /// Counts what became of (part of) a train that was steered to `queue`.
+    pub(crate) fn count(&self, headers: &Headers, head: &[u8], queue: u16, what: &Delivered) {
+        for flow in self
+            .0
+            .iter()
+            .filter(|flow| matches(&flow.pattern, headers, head))
+        {
+            let mut queues = lock(&flow.queues);
+            let count = queues.entry(queue).or_default();
+            count.delivered += u64::from(what.frames);
+            count.split += u64::from(what.split);
+            count.unsplit += u64::from(what.unsplit);
+            count.dropped += u64::from(what.dropped);
+        }
+    }
+}
+
+fn matches(pattern: &FlowMatch, headers: &Headers, head: &[u8]) -> bool {
+    let address = |bytes: &[u8]| -> Option<IpAddr> {
+        <[u8; 4]>::try_from(bytes)
+            .map(IpAddr::from)
+            .or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
+            .ok()
+    };
+    let addresses = headers.addresses(head);
+    let is = |wanted: Option<IpAddr>, bytes: Option<&[u8]>| {
+        wanted.is_none_or(|wanted| bytes.and_then(address) == Some(wanted))
+    };
+    let protocol = pattern.protocol.map(|protocol| match protocol {
+        Protocol::Tcp => L4Protocol::Tcp,
+        Protocol::Udp => L4Protocol::Udp,
+    });
+    let port =
+        |wanted: Option<u16>, port: Option<u16>| wanted.is_none_or(|wanted| port == Some(wanted));
+    is(pattern.source, addresses.map(|(source, _)| source))
+        && is(
+            pattern.destination,
+            addresses.map(|(_, destination)| destination),
+        )
+        && protocol.is_none_or(|wanted| headers.l4.map(|l4| l4.protocol) == Some(wanted))
+        && port(pattern.source_port, headers.l4.map(|l4| l4.source_port))
+        && port(
+            pattern.destination_port,
+            headers.l4.map(|l4| l4.destination_port),
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ethernet, IPv4 10.0.0.1 to 10.0.0.2, UDP 1000 to 2000, 4 bytes of payload.
+    fn frame() -> Vec<u8> {
+        let mut frame = vec![0; 12];
+        frame.extend([0x08, 0x00]);
+        frame.extend([
+            0x45, 0, 0, 32, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
+        ]);
+        frame.extend([0x03, 0xe8, 0x07, 0xd0, 0, 12, 0, 0, 1, 2, 3, 4]);
+        frame
+    }
+
+    #[test]
+    fn every_field_of_a_pattern_counts() {
+        let frame = frame();
+        let headers = Headers::parse(&frame, frame.len());
+        let whole = FlowMatch {
+            protocol: Some(Protocol::Udp),
+            source: Some([10, 0, 0, 1].into()),
+            destination: Some([10, 0, 0, 2].into()),
+            source_port: Some(1000),
+            destination_port: Some(2000),
+        };
+        assert!(matches(&FlowMatch::default(), &headers, &frame));
+        assert!(matches(&whole, &headers, &frame));
+        for other in [
+            FlowMatch {
+                protocol: Some(Protocol::Tcp),
+                ..whole
+            },
+            FlowMatch {
+                source: whole.destination,
+                ..whole
+            },
+            FlowMatch {
+                destination: whole.source,
+                ..whole
+            },
+            FlowMatch {
+                source_port: Some(2000),
+                ..whole
+            },
+            FlowMatch {
+                destination_port: Some(1000),
+                ..whole
+            },
+        ] {
+            assert!(!matches(&other, &headers, &frame), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn counts_by_queue_until_removed() {
+        let frame = frame();
+        let headers = Headers::parse(&frame, frame.len());
+        let flows = Flows::default();
+        assert!(flows.add(7, FlowMatch::default()));
+        let delivered = Delivered {
+            frames: 3,
+            split: 2,
+            unsplit: 1,
+            dropped: 4,
+            ..Delivered::default()
+        };
+        flows.current().count(&headers, &frame, 5, &delivered);
+        flows.current().count(&headers, &frame, 5, &delivered);
+        let counts = flows.query(7).expect("counter");
+        let expected = FlowCount {
+            delivered: 6,
+            split: 4,
+            unsplit: 2,
+            dropped: 8,
+        };
+        assert_eq!(counts.into_iter().collect::<Vec<_>>(), [(5, expected)]);
+        assert!(flows.remove(7));
+        assert!(flows.query(7).is_none() && !flows.remove(7));
+    }
+
+    #[test]
+    fn counters_are_bounded() {
+        let flows = Flows::default();
+        let added = (0..1000)
+            .filter(|&id| flows.add(id, FlowMatch::default()))
+            .count();
+        assert_eq!(added, MAX_FLOWS);
+    }
+}

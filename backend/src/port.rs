@@ -1,0 +1,531 @@
+//! A port: its rings, who drives it, and what its data path goes by.
+//!
+//! Locks, in the order in which they may be taken: the port's control lock, a transmit ring, a receive ring
+//! (of the peer), anything else. Whoever holds a transmit ring takes receive rings one at a time and never
+//! the control lock; whoever holds the control lock takes rings one at a time.
+//!
+//! What the frontend stops or takes away is gone when the call returns, because each of these calls went
+//! through the locks under which it is used.
+
+use std::{
+    fmt::Arguments,
+    io,
+    os::fd::OwnedFd,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use virtio_bindings::virtio_net::{VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_MRG_RXBUF};
+use zcnic_device::{
+    abi,
+    features::{Feature, FeatureSet},
+    port::{Configuration, Mode, Port as Device, PortCounters},
+    receive::{Layout, ReceiveQueue},
+    transmit::{TransmitCounters, TransmitFormat},
+};
+
+use crate::{
+    command::PortRings,
+    flow::Flows,
+    limit::LogLimit,
+    memory::GuestMemory,
+    ring::{RingError, transport::Transport},
+    worker::Worker,
+};
+
+/// Queue pairs of a port, the command pair included: SET_VRING_KICK names a ring in 8 bits.
+pub const MAX_PAIRS: usize = 128;
+
+/// Rings of a port: receive ring, transmit ring, receive ring …
+pub(crate) const MAX_RINGS: usize = 2 * MAX_PAIRS;
+
+/// Who may drive a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PortMode {
+    /// Whoever speaks first: HELLO makes it a zcnic port, an ordinary transmit a plain one.
+    #[default]
+    Auto,
+    /// Only an ordinary virtio-net driver; it receives before it ever transmits.
+    Plain,
+    /// Only the zcnic driver.
+    Zcnic,
+}
+
+/// What becomes of a frame that finds no receive buffer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FlowControl {
+    /// It is dropped and counted, as a NIC does.
+    #[default]
+    Drop,
+    /// Its sender waits for a bounded time.
+    Pause,
+}
+
+/// What serving a transmit ring came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Served {
+    /// There may be more.
+    More,
+    /// A kick will tell when there is more.
+    Idle,
+    /// Its next frame waits for receive buffers, at most until then.
+    Blocked(Instant),
+}
+
+/// A receive ring and its queue.
+#[derive(Debug, Default)]
+pub(crate) struct ReceiveSide {
+    pub(crate) transport: Transport,
+    pub(crate) queue: ReceiveQueue,
+    /// Somebody is blocked on this ring.
+    pub(crate) waited_for: bool,
+    /// A frame waited in vain; the next ones do not wait until one is received.
+    pub(crate) stalled: bool,
+}
+
+/// A transmit ring and its queue.
+#[derive(Debug, Default)]
+pub(crate) struct TransmitSide {
+    pub(crate) transport: Transport,
+    pub(crate) running: bool,
+    pub(crate) counters: TransmitCounters,
+    /// How far the next chain got before buffers ran out.
+    pub(crate) blocked: Option<Blocked>,
+}
+
+/// A train of which not all segments could be delivered yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Blocked {
+    /// The next segment.
+    pub(crate) segment: usize,
+    /// When it is given up.
+    pub(crate) deadline: Instant,
+}
+
+/// What the data path goes by; replaced as a whole.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) configuration: Configuration,
+    /// The pair that carries commands, on a zcnic port.
+    pub(crate) command_pair: Option<usize>,
+    /// The command pair's ring is stopped: until it is known whether it goes on or starts anew, nothing
+    /// moves.
+    pub(crate) suspended: bool,
+    /// Chains that one frame may take: 1 for a plain driver without mergeable buffers.
+    pub(crate) max_chains: usize,
+}
+
+/// What changes one command or frontend message at a time.
+#[derive(Debug)]
+pub(crate) struct Control {
+    pub(crate) device: Device,
+    /// Virtio features that the driver acknowledged.
+    features: u64,
+    pub(crate) suspended: bool,
+    /// Events that were not told yet.
+    pub(crate) pending_events: u32,
+}
+
+/// Counters of a port that belong to no queue.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) filtered: AtomicU64,
+    pub(crate) rule_drop: AtomicU64,
+    /// Frames sent while there was no link.
+    pub(crate) no_carrier: AtomicU64,
+    /// Frames given up after waiting for a paused receiver.
+    pub(crate) pause_timeout: AtomicU64,
+    pub(crate) connections: AtomicU64,
+}
+
+/// The other end of a cable.
+#[derive(Debug)]
+struct Cable {
+    peer: Weak<Port>,
+    flow_control: FlowControl,
+}
+
+/// One port of the backend.
+#[derive(Debug)]
+pub(crate) struct Port {
+    pub(crate) name: String,
+    pub(crate) mode: PortMode,
+    pub(crate) receive: Vec<Mutex<ReceiveSide>>,
+    pub(crate) transmit: Vec<Mutex<TransmitSide>>,
+    control: Mutex<Control>,
+    active: Mutex<Arc<Active>>,
+    cable: OnceLock<Cable>,
+    connected: AtomicBool,
+    pub(crate) worker: Worker,
+    pub(crate) counters: Counters,
+    pub(crate) flows: Flows,
+    limit: LogLimit,
+}
+
+/// Locks `mutex`. A panic elsewhere ends the process in an orderly way, which must not be hindered.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Port {
+    pub(crate) fn new(name: String, mode: PortMode) -> io::Result<Self> {
+        let control = Control {
+            device: Device::new(),
+            features: 0,
+            suspended: false,
+            pending_events: 0,
+        };
+        let active = Mutex::new(Arc::new(control.active()));
+        Ok(Self {
+            name,
+            mode,
+            receive: (0..MAX_PAIRS).map(|_| Mutex::default()).collect(),
+            transmit: (0..MAX_PAIRS).map(|_| Mutex::default()).collect(),
+            control: Mutex::new(control),
+            active,
+            cable: OnceLock::new(),
+            connected: AtomicBool::new(false),
+            worker: Worker::new()?,
+            counters: Counters::default(),
+            flows: Flows::default(),
+            limit: LogLimit::new(),
+        })
+    }
+
+    /// Plugs in a cable to `peer`; a port has at most one.
+    pub(crate) fn plug(&self, peer: &Arc<Self>, flow_control: FlowControl) {
+        let cable = Cable {
+            peer: Arc::downgrade(peer),
+            flow_control,
+        };
+        let fresh = self.cable.set(cable).is_ok();
+        debug_assert!(fresh, "the configuration was checked");
+    }
+
+    /// The port at the other end of the cable, and how the cable treats a receiver without buffers.
+    pub(crate) fn peer(&self) -> Option<(Arc<Self>, FlowControl)> {
+        let cable = self.cable.get()?;
+        Some((cable.peer.upgrade()?, cable.flow_control))
+    }
+
+    /// Whether a frontend is connected.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Acquire)
+    }
+
+    /// Whether there is a carrier: the other end of the cable has a frontend.
+    pub(crate) fn link_up(&self) -> bool {
+        self.peer().is_some_and(|(peer, _)| peer.is_connected())
+    }
+
+    /// What the data path goes by now. Asked for under the lock of the ring that it is used on, it stays
+    /// true until that is unlocked.
+    pub(crate) fn active(&self) -> Arc<Active> {
+        Arc::clone(&lock(&self.active))
+    }
+
+    /// Logs something that somebody outside caused, within limits.
+    pub(crate) fn warn(&self, what: Arguments<'_>) {
+        match self.limit.allow() {
+            Some(0) => log::warn!("Port {}: {what}", self.name),
+            Some(more) => log::warn!("Port {}: {what} ({more} messages suppressed)", self.name),
+            None => {}
+        }
+    }
+
+    /// Takes the control lock.
+    pub(crate) fn control(&self) -> MutexGuard<'_, Control> {
+        lock(&self.control)
+    }
+
+    /// Replaces what the data path goes by; when this returns nobody uses what was before.
+    pub(crate) fn publish(&self, active: Active) {
+        *lock(&self.active) = Arc::new(active);
+        let peer = self.peer().map(|(peer, _)| peer);
+        for port in std::iter::once(self).chain(peer.as_deref()) {
+            for side in &port.transmit {
+                drop(lock(side));
+            }
+        }
+    }
+
+    fn transport<R>(&self, ring: usize, action: impl FnOnce(&mut Transport) -> R) -> R {
+        if ring % 2 == 0 {
+            action(&mut lock(&self.receive[ring / 2]).transport)
+        } else {
+            action(&mut lock(&self.transmit[ring / 2]).transport)
+        }
+    }
+
+    /// Says that a ring can't be used until it is set up anew; once each time.
+    pub(crate) fn broken(&self, ring: usize, transport: &mut Transport, error: RingError) {
+        if transport.mark_broken() {
+            self.warn(format_args!("ring {ring} is out of use: {error}"));
+        }
+    }
+
+    // What the frontend says. These are called by the thread that serves the connection.
+
+    /// Changes what is known of a ring while that is not in use by anybody else.
+    pub(crate) fn set_up<R>(&self, ring: usize, action: impl FnOnce(&mut Transport) -> R) -> R {
+        self.transport(ring, action)
+    }
+
+    /// The ring starts; the frontend set it up before.
+    pub(crate) fn start_ring(&self, ring: usize) {
+        let mut control = self.control();
+        if !self.transport(ring, |transport| transport.resumes()) {
+            self.end_session(&mut control, "the device was reset");
+        }
+        let started = self.transport(ring, |transport| transport.start(&self.worker, ring));
+        if let Err(error) = started {
+            self.warn(format_args!("ring {ring} can't be used: {error}"));
+        }
+        if control.is_command_ring(ring) {
+            control.suspended = false;
+            self.publish(control.active());
+            self.poke_all();
+        }
+        self.follow_enabled(&mut control);
+        drop(control);
+        self.ring_changed(ring);
+    }
+
+    /// The ring stops.
+    pub(crate) fn stop_ring(&self, ring: usize) {
+        // A command that is being executed ends before, because the control lock is held meanwhile.
+        let mut control = self.control();
+        self.transport(ring, |transport| transport.stop(&self.worker));
+        if control.is_command_ring(ring) {
+            control.suspended = true;
+            self.publish(control.active());
+        }
+        drop(control);
+        self.ring_changed(ring);
+    }
+
+    /// The ring may be used or not, while it runs.
+    pub(crate) fn enable_ring(&self, ring: usize, enabled: bool) {
+        let mut control = self.control();
+        let changed = self.transport(ring, |transport| {
+            let changed = transport.is_enabled() != enabled;
+            transport.set_enabled(enabled);
+            changed
+        });
+        if changed {
+            self.follow_enabled(&mut control);
+            drop(control);
+            self.ring_changed(ring);
+        }
+    }
+
+    /// Uses `memory` from now on, and what was before no more.
+    pub(crate) fn set_memory(&self, memory: Option<&Arc<GuestMemory>>) {
+        let _control = self.control();
+        for ring in 0..MAX_RINGS {
+            let checked = self.transport(ring, |transport| {
+                transport.set_memory(memory.cloned());
+                transport.check()
+            });
+            if let Err(error) = checked {
+                self.warn(format_args!("ring {ring} can't be used: {error}"));
+            }
+        }
+    }
+
+    /// The driver acknowledged these features.
+    pub(crate) fn set_features(&self, features: u64) {
+        let mut control = self.control();
+        if control.features != features {
+            if control.features != 0 {
+                self.end_session(&mut control, "other features were negotiated");
+            }
+            control.features = features;
+            self.publish(control.active());
+        }
+    }
+
+    pub(crate) fn set_kick(&self, ring: usize, kick: Option<OwnedFd>) {
+        self.transport(ring, |transport| {
+            transport.set_kick(kick, &self.worker, ring)
+        });
+    }
+
+    pub(crate) fn set_call(&self, ring: usize, call: Option<OwnedFd>) {
+        let missed = self.transport(ring, |transport| transport.set_call(call));
+        if let Some(interrupt) = missed {
+            interrupt.raise();
+        }
+    }
+
+    /// A frontend connected.
+    pub(crate) fn attach(&self) {
+        self.counters.connections.fetch_add(1, Ordering::Relaxed);
+        self.connected.store(true, Ordering::Release);
+        self.tell_peer_of_link();
+    }
+
+    /// The frontend went away: its memory and its rings are not touched any more.
+    pub(crate) fn detach(&self) {
+        let mut control = self.control();
+        self.connected.store(false, Ordering::Release);
+        for ring in 0..MAX_RINGS {
+            self.transport(ring, |transport| transport.clear(&self.worker));
+        }
+        control.features = 0;
+        self.end_session(&mut control, "the frontend went away");
+        drop(control);
+        self.tell_peer_of_link();
+    }
+
+    fn tell_peer_of_link(&self) {
+        if let Some((peer, _)) = self.peer() {
+            peer.send_event(abi::EVENT_LINK);
+            peer.worker.retry();
+        }
+    }
+
+    fn ring_changed(&self, ring: usize) {
+        self.worker.poke(ring);
+        if ring % 2 == 0
+            && let Some((peer, FlowControl::Pause)) = self.peer()
+        {
+            peer.worker.retry();
+        }
+    }
+
+    /// Has every transmit ring looked at.
+    pub(crate) fn poke_all(&self) {
+        for pair in 0..MAX_PAIRS {
+            self.worker.poke(2 * pair + 1);
+        }
+    }
+
+    /// Nobody drives the port any more.
+    fn end_session(&self, control: &mut Control, why: &str) {
+        for ring in 0..MAX_RINGS {
+            self.transport(ring, Transport::forget);
+        }
+        for side in &self.receive {
+            let mut side = lock(side);
+            side.queue.stop();
+            side.stalled = false;
+        }
+        for side in &self.transmit {
+            let mut side = lock(side);
+            side.running = false;
+            side.blocked = None;
+        }
+        control.suspended = false;
+        control.pending_events = 0;
+        if control.device.mode() != Mode::Undecided {
+            log::info!("Port {}: session ended, {why}", self.name);
+            let mut rings = PortRings::new(self, control.snapshot());
+            control.device.reset(&mut rings);
+        }
+    }
+
+    /// Brings a plain port in line with the pairs that are enabled; makes the port plain if it is to be.
+    fn follow_enabled(&self, control: &mut Control) {
+        let mode = control.device.mode();
+        if mode == Mode::Plain || (mode == Mode::Undecided && self.mode == PortMode::Plain) {
+            self.run_plain(control);
+        }
+    }
+
+    /// An ordinary virtio-net driver drives the port.
+    pub(crate) fn run_plain(&self, control: &mut Control) {
+        if control.device.mode() != Mode::Plain {
+            log::info!("Port {}: driven as a plain virtio-net device", self.name);
+        }
+        let usable = |transport: &Transport| transport.is_ready() && transport.is_enabled();
+        let pairs = self
+            .receive
+            .iter()
+            .take_while(|side| usable(&lock(side).transport))
+            .count();
+        for side in &self.receive {
+            let queue = &mut lock(side).queue;
+            if queue.layout() != Some(Layout::VirtioNet) {
+                queue.start(Layout::VirtioNet);
+            }
+        }
+        for side in &self.transmit {
+            lock(side).running = true;
+        }
+        let mut rings = PortRings::new(self, control.snapshot());
+        control.device.run_plain(pairs as u16, &mut rings);
+    }
+
+    /// The kick descriptor of `ring` can't be waited for any more.
+    pub(crate) fn kick_failed(&self, ring: usize) {
+        self.transport(ring, |transport| transport.drop_kick(&self.worker));
+        self.warn(format_args!(
+            "ring {ring}: its kick descriptor failed and is not used any more"
+        ));
+    }
+
+    /// Counters of frames that reached no queue.
+    pub(crate) fn port_counters(&self) -> PortCounters {
+        PortCounters {
+            filtered: self.counters.filtered.load(Ordering::Relaxed),
+            rule_drop: self.counters.rule_drop.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// The parts of [`Control`] that a configuration is published with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Snapshot {
+    features: u64,
+    suspended: bool,
+    pub(crate) command_pair: Option<usize>,
+}
+
+impl Snapshot {
+    /// What the data path is to go by, given the device's configuration.
+    pub(crate) fn active(self, mut configuration: Configuration) -> Active {
+        let acknowledged = |bit: u32| self.features & (1 << bit) != 0;
+        let plain = configuration.transmit_format == Some(TransmitFormat::VirtioNet);
+        if plain && !acknowledged(VIRTIO_NET_F_GUEST_CSUM) {
+            // DATA_VALID is for drivers that acknowledged GUEST_CSUM (virtio 1.3, 5.1.6.4.1).
+            let others = !(1 << Feature::RxCsum as u32);
+            let others = FeatureSet::from_words([others.into(), u64::MAX.into()]);
+            configuration.offloads = configuration.offloads.and(others);
+        }
+        let single = plain && !acknowledged(VIRTIO_NET_F_MRG_RXBUF);
+        Active {
+            configuration,
+            command_pair: self.command_pair,
+            suspended: self.suspended,
+            max_chains: if single { 1 } else { usize::MAX },
+        }
+    }
+}
+
+impl Control {
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let command_pair = match self.device.mode() {
+            Mode::Zcnic(session) => Some(usize::from(session.command_pair)),
+            Mode::Undecided | Mode::Plain => None,
+        };
+        Snapshot {
+            features: self.features,
+            suspended: self.suspended,
+            command_pair,
+        }
+    }
+
+    fn active(&self) -> Active {
+        self.snapshot().active(self.device.configuration())
+    }
+
+    fn is_command_ring(&self, ring: usize) -> bool {
+        self.snapshot()
+            .command_pair
+            .is_some_and(|pair| ring == 2 * pair + 1)
+    }
+}

@@ -1,0 +1,200 @@
+//! The QEMU options that go with a configuration.
+
+use std::{
+    fmt::{self, Display},
+    path::Path,
+    str::FromStr,
+};
+
+use thiserror::Error;
+
+use crate::{args::QemuArgs, port::PortMode};
+
+/// An Ethernet address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mac([u8; 6]);
+
+/// Not an Ethernet address.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{0:?} is not a unicast MAC address of the form 52:54:00:12:34:56")]
+pub struct MacError(String);
+
+impl Mac {
+    /// What the zcnic driver takes: "ZCN", which is a locally administered address.
+    const ZCNIC: Self = Self([0x5a, 0x43, 0x4e, 0, 0, 1]);
+    /// What it leaves to virtio_net: QEMU's own range.
+    const PLAIN: Self = Self([0x52, 0x54, 0, 0x7a, 0x63, 1]);
+
+    fn plus(mut self, number: usize) -> Self {
+        self.0[5] = self.0[5].wrapping_add(number as u8);
+        self
+    }
+}
+
+impl Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl FromStr for Mac {
+    type Err = MacError;
+
+    fn from_str(text: &str) -> Result<Self, MacError> {
+        let wrong = || MacError(text.to_owned());
+        let mut octets = [0; 6];
+        let mut parts = text.split(':');
+        for octet in &mut octets {
+            let part = parts
+                .next()
+                .filter(|part| part.len() == 2)
+                .ok_or_else(wrong)?;
+            *octet = u8::from_str_radix(part, 16).map_err(|_| wrong())?;
+        }
+        if parts.next().is_some() || octets[0] & 1 != 0 || octets == [0; 6] {
+            return Err(wrong());
+        }
+        Ok(Self(octets))
+    }
+}
+
+/// The options, one per entry: name and value.
+#[must_use]
+pub fn options(args: &QemuArgs) -> Vec<[String; 2]> {
+    let mut options = Vec::new();
+    let mut add = |name: &str, value: String| options.push([format!("-{name}"), value]);
+    add("machine", "q35,memory-backend=mem".into());
+    add("m", args.memory.clone());
+    add(
+        "object",
+        format!("memory-backend-memfd,id=mem,size={},share=on", args.memory),
+    );
+    for (number, port) in args.ports.iter().enumerate() {
+        let plain = port.mode == PortMode::Plain;
+        // A zcnic port's last pair carries commands.
+        let pairs = if plain { args.queues } else { args.queues + 1 };
+        // Two rings per pair, the configuration's vector, and one for QEMU's control queue.
+        let vectors = 2 * pairs + 2;
+        let base = args
+            .mac
+            .unwrap_or(if plain { Mac::PLAIN } else { Mac::ZCNIC });
+        let mac = base.plus(number);
+        let path = escape(&port.path);
+        add(
+            "chardev",
+            format!("socket,id=zc{number},path={path},reconnect-ms=500"),
+        );
+        add(
+            "netdev",
+            format!("vhost-user,id=zcnet{number},chardev=zc{number},queues={pairs}"),
+        );
+        add(
+            "device",
+            format!(
+                "virtio-net-pci,netdev=zcnet{number},mq=on,vectors={vectors},rx_queue_size=1024,\
+                 tx_queue_size=1024,disable-legacy=on,iommu_platform=on,mac={mac}"
+            ),
+        );
+    }
+    options
+}
+
+/// The options as lines of one shell command.
+#[must_use]
+pub fn render(args: &QemuArgs) -> String {
+    let lines: Vec<String> = options(args)
+        .iter()
+        .map(|[name, value]| format!("{name} {}", quote(value)))
+        .collect();
+    lines.join(" \\\n")
+}
+
+/// Commas separate QEMU's suboptions; a doubled one is a comma.
+fn escape(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
+}
+
+fn quote(value: &str) -> String {
+    let harmless = |c: char| c.is_ascii_alphanumeric() || "-_./,=:+@%".contains(c);
+    if value.chars().all(harmless) {
+        value.to_owned()
+    } else {
+        format!("'{}'", value.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn rendered(line: &str) -> String {
+        let words = ["zcnic", "qemu-args"]
+            .into_iter()
+            .chain(line.split_whitespace());
+        match Cli::try_parse_from(words).expect("options").command {
+            Some(Command::QemuArgs(args)) => render(&args),
+            None => panic!("no command"),
+        }
+    }
+
+    #[test]
+    fn two_ports() {
+        let expected = "\
+-machine q35,memory-backend=mem \\
+-m 2G \\
+-object memory-backend-memfd,id=mem,size=2G,share=on \\
+-chardev socket,id=zc0,path=/run/a.sock,reconnect-ms=500 \\
+-netdev vhost-user,id=zcnet0,chardev=zc0,queues=9 \\
+-device virtio-net-pci,netdev=zcnet0,mq=on,vectors=20,rx_queue_size=1024,tx_queue_size=1024,disable-legacy=on,iommu_platform=on,mac=5a:43:4e:00:00:01 \\
+-chardev socket,id=zc1,path='/run/b c.sock',reconnect-ms=500 \\";
+        let ports = "--queues 8 --port path=/run/a.sock --port path=/run/b";
+        let rendered = rendered(ports);
+        assert_eq!(
+            rendered.lines().take(6).collect::<Vec<_>>(),
+            expected.lines().take(6).collect::<Vec<_>>()
+        );
+        assert!(rendered.ends_with("mac=5a:43:4e:00:00:02"));
+    }
+
+    #[test]
+    fn plain_port_is_not_for_the_zcnic_driver() {
+        let plain = rendered("--port path=/a,mode=plain --queues 4");
+        assert!(
+            plain.contains("queues=4 ") && plain.contains("vectors=10,"),
+            "{plain}"
+        );
+        assert!(!plain.contains("mac=5a:43:4e"));
+        assert!(
+            rendered("--port path=/a,mode=plain --mac 5a:43:4e:00:00:07").ends_with("4e:00:00:07")
+        );
+    }
+
+    #[test]
+    fn quoting() {
+        assert_eq!(quote("a=b,c"), "a=b,c");
+        assert_eq!(quote("it's"), r"'it'\''s'");
+    }
+
+    #[test]
+    fn mac_addresses() {
+        for wrong in [
+            "",
+            "52:54:00:12:34",
+            "52:54:00:12:34:56:78",
+            "53:54:00:12:34:56",
+            "5:4:0:1:3:6",
+        ] {
+            assert!(wrong.parse::<Mac>().is_err(), "{wrong}");
+        }
+        assert_eq!(
+            "52:54:00:12:34:56"
+                .parse::<Mac>()
+                .map(|mac| mac.plus(1).to_string()),
+            Ok("52:54:00:12:34:57".into())
+        );
+    }
+}

@@ -1,0 +1,148 @@
+//! The device's [`ReceiveRing`] over a split ring.
+
+use std::ops::Range;
+
+use vm_memory::VolatileSlice;
+use zcnic_device::memory::ReceiveRing;
+
+use super::{
+    RingError,
+    chain::{Chain, ChainError, walk},
+    split::SplitRing,
+};
+
+/// Receive chains of one ring while its lock is held. Everything committed becomes visible to the driver
+/// with [`publish`](Self::publish), so that a batch costs one store of the used index.
+pub(crate) struct ReceiveChains<'r, 'm> {
+    /// `None`: the ring is not running, which looks like one without buffers.
+    ring: Option<SplitRing<'r, 'm>>,
+    /// Chains that may be reserved at once.
+    max_chains: usize,
+    reserved: Vec<(u16, Range<usize>)>,
+    targets: Vec<VolatileSlice<'m>>,
+    /// What is wrong with the ring.
+    error: Option<RingError>,
+    /// What was wrong with the last chain that could not be used.
+    chain_error: Option<ChainError>,
+}
+
+impl<'r, 'm> ReceiveChains<'r, 'm> {
+    /// A frame may take at most `max_chains` chains.
+    pub(crate) fn new(ring: Option<SplitRing<'r, 'm>>, max_chains: usize) -> Self {
+        Self {
+            ring,
+            max_chains,
+            reserved: Vec::new(),
+            targets: Vec::new(),
+            error: None,
+            chain_error: None,
+        }
+    }
+
+    /// Shows the driver what was committed; returns whether it wants an interrupt.
+    pub(crate) fn publish(&mut self) -> bool {
+        self.attempt(SplitRing::publish).unwrap_or(false)
+    }
+
+    /// Returns every available chain with length 0 and says how many there were.
+    pub(crate) fn drain(&mut self) -> u32 {
+        let mut drained = 0;
+        self.commit(&[]);
+        // The driver could go on posting meanwhile, but no more than once around.
+        let limit = self.ring.as_ref().map_or(0, SplitRing::size);
+        while drained < u32::from(limit) {
+            let next = self.attempt(|ring| match ring.available(1)? {
+                0 => Ok(false),
+                _ => ring.complete(ring.head(0)?, 0).map(|()| true),
+            });
+            if next != Some(true) {
+                break;
+            }
+            drained += 1;
+        }
+        drained
+    }
+
+    /// Asks for a kick when the driver posts more; returns whether it did already.
+    pub(crate) fn enable_kicks(&mut self) -> bool {
+        self.attempt(SplitRing::enable_kicks).unwrap_or(false)
+    }
+
+    /// What went wrong, if anything did: the ring is broken.
+    pub(crate) fn error(&self) -> Option<RingError> {
+        self.error
+    }
+
+    /// A chain that could not be used, if there was one.
+    pub(crate) fn chain_error(&self) -> Option<ChainError> {
+        self.chain_error
+    }
+
+    fn attempt<T>(
+        &mut self,
+        action: impl FnOnce(&mut SplitRing<'r, 'm>) -> Result<T, RingError>,
+    ) -> Option<T> {
+        if self.error.is_some() {
+            return None;
+        }
+        match action(self.ring.as_mut()?) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.error = Some(error);
+                None
+            }
+        }
+    }
+}
+
+impl<'m> ReceiveRing for ReceiveChains<'_, 'm> {
+    type Target = VolatileSlice<'m>;
+
+    fn reserve(&mut self) -> bool {
+        if self.reserved.len() >= self.max_chains {
+            return false;
+        }
+        let ahead = self.reserved.len() as u16;
+        let Some(Some(head)) = self.attempt(|ring| {
+            if ring.available(ahead + 1)? > ahead {
+                ring.head(ahead).map(Some)
+            } else {
+                Ok(None)
+            }
+        }) else {
+            return false;
+        };
+        let Some(ring) = &self.ring else {
+            return false;
+        };
+        let writable = match walk(ring, head, &mut self.targets) {
+            Ok(Chain {
+                readable, writable, ..
+            }) if readable.is_empty() => writable,
+            // A receive chain with a readable part is as unusable as a broken one.
+            Ok(chain) => chain.writable.end..chain.writable.end,
+            Err(error) => {
+                self.chain_error = Some(error);
+                self.targets.len()..self.targets.len()
+            }
+        };
+        self.reserved.push((head, writable));
+        true
+    }
+
+    fn chain(&self, index: usize) -> &[VolatileSlice<'m>] {
+        self.reserved
+            .get(index)
+            .map_or(&[], |(_, range)| &self.targets[range.clone()])
+    }
+
+    fn commit(&mut self, written: &[u32]) {
+        let reserved = std::mem::take(&mut self.reserved);
+        for (&(head, _), &length) in reserved.iter().zip(written) {
+            self.attempt(|ring| ring.complete(head, length));
+        }
+        self.reserved = reserved;
+        self.reserved.clear();
+        self.targets.clear();
+    }
+}

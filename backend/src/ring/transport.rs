@@ -1,0 +1,199 @@
+//! What the frontend decides about a ring: where it is, whether it runs, and how to notify.
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    sync::{Arc, atomic::Ordering},
+};
+
+use rustix::{
+    fs::{OFlags, fcntl_getfl, fcntl_setfl},
+    io::write,
+};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+
+use super::{Indices, RingError, Setup, split::SplitRing};
+use crate::{memory::GuestMemory, worker::Worker};
+
+/// The transport's side of one ring.
+#[derive(Debug, Default)]
+pub(crate) struct Transport {
+    pub(crate) setup: Setup,
+    pub(crate) indices: Indices,
+    memory: Option<Arc<GuestMemory>>,
+    /// Between SET_VRING_KICK and GET_VRING_BASE.
+    ready: bool,
+    enabled: bool,
+    broken: bool,
+    kick: Option<OwnedFd>,
+    watched: bool,
+    call: Option<Arc<OwnedFd>>,
+    /// An interrupt was due while there was no call descriptor.
+    missed_call: bool,
+    /// Where the ring was when it was last stopped, until it starts again.
+    stopped_at: Option<(u16, Setup)>,
+}
+
+/// An interrupt to be raised once no lock is held.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Interrupt(Arc<OwnedFd>);
+
+impl Interrupt {
+    pub(crate) fn raise(&self) {
+        // The only error that can happen to an eventfd is that its counter is full, and then the
+        // interrupt is pending anyway. Anything else is the frontend's loss.
+        let _ = write(&self.0, &1u64.to_ne_bytes());
+    }
+}
+
+impl Transport {
+    /// The memory to reach the ring through, if the ring runs; chains of a ring that is not
+    /// [enabled](Self::is_enabled) may be discarded but not used.
+    pub(crate) fn running(&self) -> Option<Arc<GuestMemory>> {
+        if self.ready && !self.broken {
+            self.memory.clone()
+        } else {
+            None
+        }
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    pub(crate) fn set_enabled(&mut self, enabled: bool) {
+        self.enabled = enabled;
+    }
+
+    pub(crate) fn set_memory(&mut self, memory: Option<Arc<GuestMemory>>) {
+        self.memory = memory;
+    }
+
+    /// Takes the ring out of use until it is started again. Returns whether it was in use: that is the
+    /// time to say so.
+    pub(crate) fn mark_broken(&mut self) -> bool {
+        !std::mem::replace(&mut self.broken, true)
+    }
+
+    /// Whether a start now would go on where the ring was stopped, rather than after a device reset.
+    ///
+    /// While the ring was stopped the frontend itself may have returned transmit chains, so the base may
+    /// have advanced; a reset starts from 0 and as a rule at other addresses.
+    pub(crate) fn resumes(&self) -> bool {
+        let Some((base, setup)) = self.stopped_at else {
+            return true;
+        };
+        let now = self.indices.next_available;
+        let advanced = now.wrapping_sub(base) < 1 << 15;
+        setup == self.setup && advanced && (now != 0 || base == 0)
+    }
+
+    /// Forgets where the ring was stopped: nothing is to be resumed.
+    pub(crate) fn forget(&mut self) {
+        self.stopped_at = None;
+    }
+
+    /// The used index in guest memory: how far whoever served the ring before came.
+    pub(crate) fn used_index(&self) -> Option<u16> {
+        let part = self
+            .memory
+            .as_ref()?
+            .get_slice(GuestAddress(self.setup.used), 4)
+            .ok()?;
+        part.load::<u16>(2, Ordering::Acquire)
+            .map(u16::from_le)
+            .ok()
+    }
+
+    /// Begins to use the ring.
+    pub(crate) fn start(&mut self, worker: &Worker, ring: usize) -> Result<(), RingError> {
+        self.ready = true;
+        self.broken = false;
+        self.stopped_at = None;
+        self.indices.published = self.indices.next_used;
+        self.indices.signalled = None;
+        self.watch(worker, ring);
+        self.check()
+    }
+
+    /// Checks that the ring's parts are in guest memory; marks it broken if not.
+    pub(crate) fn check(&mut self) -> Result<(), RingError> {
+        let Some(memory) = self.running() else {
+            return Ok(());
+        };
+        let result = SplitRing::new(&self.setup, &memory, &mut self.indices).map(drop);
+        self.broken = result.is_err();
+        result
+    }
+
+    /// Stops using the ring; the next available chain is where to go on.
+    pub(crate) fn stop(&mut self, worker: &Worker) {
+        self.unwatch(worker);
+        if self.ready {
+            self.ready = false;
+            self.stopped_at = Some((self.indices.next_available, self.setup));
+        }
+    }
+
+    /// The frontend went away: as if the ring had never been.
+    pub(crate) fn clear(&mut self, worker: &Worker) {
+        self.unwatch(worker);
+        *self = Self::default();
+    }
+
+    pub(crate) fn set_kick(&mut self, kick: Option<OwnedFd>, worker: &Worker, ring: usize) {
+        self.unwatch(worker);
+        self.kick = kick;
+        if self.ready {
+            self.watch(worker, ring);
+        }
+    }
+
+    /// Stops listening to kicks; the ring is served only when something else causes it.
+    pub(crate) fn drop_kick(&mut self, worker: &Worker) {
+        self.unwatch(worker);
+        self.kick = None;
+    }
+
+    pub(crate) fn set_call(&mut self, call: Option<OwnedFd>) -> Option<Interrupt> {
+        if let Some(call) = &call {
+            // A full pipe or a saturated eventfd must not block whoever delivers to this ring.
+            let _ = fcntl_getfl(call).and_then(|flags| fcntl_setfl(call, flags | OFlags::NONBLOCK));
+        }
+        self.call = call.map(Arc::new);
+        if self.missed_call {
+            self.interrupt()
+        } else {
+            None
+        }
+    }
+
+    /// The interrupt to raise after unlocking, if there is a way.
+    pub(crate) fn interrupt(&mut self) -> Option<Interrupt> {
+        self.missed_call = self.call.is_none();
+        self.call.clone().map(Interrupt)
+    }
+
+    fn watch(&mut self, worker: &Worker, ring: usize) {
+        if let Some(kick) = &self.kick {
+            match worker.watch(kick.as_fd(), ring) {
+                Ok(()) => self.watched = true,
+                Err(error) => {
+                    log::warn!("Ring {ring}: can't wait for its kick descriptor: {error}");
+                    self.kick = None;
+                }
+            }
+        }
+    }
+
+    fn unwatch(&mut self, worker: &Worker) {
+        if let (true, Some(kick)) = (self.watched, &self.kick) {
+            worker.unwatch(kick.as_fd());
+        }
+        self.watched = false;
+    }
+}

@@ -1,0 +1,273 @@
+//! What goes over the control socket: one JSON object per line, shaped like QEMU's QMP.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The longest line that either side accepts, its newline included, in bytes.
+pub const MAX_LINE: usize = 64 * 1024;
+
+/// The first line that the backend sends.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Greeting {
+    /// Who it is.
+    pub zcnic: Identity,
+}
+
+/// Who speaks.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Identity {
+    /// Version of the backend.
+    pub version: String,
+}
+
+/// A line from the client.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// Name of the command.
+    pub execute: String,
+    /// Its arguments, an object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<Value>,
+    /// Whatever the client likes; the response repeats it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<Value>,
+}
+
+/// The line that answers a request.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Response {
+    /// What became of it.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// The request's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<Value>,
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It was executed.
+    Return(Value),
+    /// It was not, and nothing changed.
+    Error(Failure),
+}
+
+/// Why a request was not executed.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// For programs.
+    pub class: ErrorClass,
+    /// For people.
+    pub desc: String,
+}
+
+/// Kinds of errors.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub enum ErrorClass {
+    /// The line is no request, or an argument is wrong.
+    GenericError,
+    /// There is no such command.
+    CommandNotFound,
+    /// There is no such port or counter.
+    NotFound,
+}
+
+/// What `query-status` returns.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Status {
+    /// In the order of the command line.
+    pub ports: Vec<PortStatus>,
+    /// In the order of the command line.
+    pub cables: Vec<CableStatus>,
+}
+
+/// State of a port.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct PortStatus {
+    /// Its name.
+    pub name: String,
+    /// Its vhost-user socket.
+    pub path: String,
+    /// A frontend is connected.
+    pub connected: bool,
+    /// The port at the other end of the cable is connected.
+    pub link: bool,
+    /// Who drives it.
+    pub driver: Driver,
+    /// Number of data queue pairs of a zcnic port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_pairs: Option<u16>,
+    /// Rings that run and are enabled.
+    pub rings: Vec<u16>,
+}
+
+/// Who drives a port.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Driver {
+    /// Nobody spoke yet.
+    Undecided,
+    /// An ordinary virtio-net driver.
+    Plain,
+    /// The zcnic driver.
+    Zcnic,
+}
+
+/// A cable.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CableStatus {
+    /// Names of the ports that it connects.
+    pub ports: [String; 2],
+    /// Frames without a receive buffer wait instead of being dropped.
+    pub pause: bool,
+}
+
+/// What `query-stats` returns.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Stats {
+    /// In the order of the command line.
+    pub ports: Vec<PortStats>,
+}
+
+/// Counters of a port since the backend started. Frames are wire frames: each segment counts.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct PortStats {
+    /// Its name.
+    pub name: String,
+    /// Connections of frontends.
+    pub connections: u64,
+    /// Frames that were not for this port's addresses.
+    pub rx_filtered: u64,
+    /// Frames that a rule dropped.
+    pub rx_rule_drop: u64,
+    /// Frames given up after they waited for receive buffers.
+    pub rx_pause_timeout: u64,
+    /// Frames sent without a link.
+    pub tx_no_carrier: u64,
+    /// Queue pairs that ever moved or dropped a frame.
+    pub queues: Vec<QueueStats>,
+}
+
+/// Counters of a queue pair: `struct zcnic_queue_stats` explains them.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(
+    missing_docs,
+    reason = "named and explained in struct zcnic_queue_stats"
+)]
+pub struct QueueStats {
+    pub queue: u16,
+    pub rx_frames: u64,
+    pub rx_bytes: u64,
+    pub rx_split: u64,
+    pub rx_csum_bad: u64,
+    pub rx_no_buffer: u64,
+    pub rx_stopped: u64,
+    pub rx_too_long: u64,
+    pub rx_bad_chain: u64,
+    pub tx_frames: u64,
+    pub tx_bytes: u64,
+    pub tx_errors: u64,
+}
+
+/// Arguments of `flow-counter-add`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct FlowCounterAdd {
+    /// The receiving port's name.
+    pub port: String,
+    /// Which frames to count.
+    #[serde(rename = "match")]
+    pub pattern: FlowMatch,
+}
+
+/// A flow: a frame matches if every field that is given does. Fragments have no ports and no protocol.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct FlowMatch {
+    /// TCP or UDP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// Source IP address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<IpAddr>,
+    /// Destination IP address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<IpAddr>,
+    /// Source port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_port: Option<u16>,
+    /// Destination port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination_port: Option<u16>,
+}
+
+/// Protocols with ports.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// What `flow-counter-add` returns, and the arguments of `flow-counter-query` and `flow-counter-remove`.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlowCounterId {
+    /// The counter's number, unique while the backend runs.
+    pub id: u64,
+}
+
+/// What `flow-counter-query` returns.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub struct FlowCounts {
+    /// By receive queue; those that the flow never reached are missing.
+    pub queues: BTreeMap<u16, FlowCount>,
+}
+
+/// Frames of a flow on one receive queue. Each segment counts.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub struct FlowCount {
+    /// Frames placed into receive buffers.
+    pub delivered: u64,
+    /// Of these, the ones whose headers and payload were put apart.
+    pub split: u64,
+    /// Of these, the ones that have a payload but were not split.
+    pub unsplit: u64,
+    /// Frames dropped at this queue.
+    pub dropped: u64,
+}
+
+/// Commands, by name.
+pub mod command {
+    /// Returns [`Status`](super::Status).
+    pub const QUERY_STATUS: &str = "query-status";
+    /// Returns [`Stats`](super::Stats).
+    pub const QUERY_STATS: &str = "query-stats";
+    /// Takes [`FlowCounterAdd`](super::FlowCounterAdd), returns [`FlowCounterId`](super::FlowCounterId).
+    pub const FLOW_COUNTER_ADD: &str = "flow-counter-add";
+    /// Takes [`FlowCounterId`](super::FlowCounterId), returns [`FlowCounts`](super::FlowCounts).
+    pub const FLOW_COUNTER_QUERY: &str = "flow-counter-query";
+    /// Takes [`FlowCounterId`](super::FlowCounterId), returns an empty object.
+    pub const FLOW_COUNTER_REMOVE: &str = "flow-counter-remove";
+    /// All of them.
+    pub const ALL: [&str; 5] = [
+        QUERY_STATUS,
+        QUERY_STATS,
+        FLOW_COUNTER_ADD,
+        FLOW_COUNTER_QUERY,
+        FLOW_COUNTER_REMOVE,
+    ];
+}
