@@ -123,10 +123,16 @@ fn sum_native(bytes: &[u8]) -> u16 {
     for word in words {
         sum += u128::from(u64::from_ne_bytes(*word));
     }
-    if !rest.is_empty() {
-        let mut word = [0; 8];
-        word[..rest.len()].copy_from_slice(rest);
-        sum += u128::from(u64::from_ne_bytes(word));
+    let (words, rest) = rest.as_chunks::<4>();
+    for word in words {
+        sum += u128::from(u32::from_ne_bytes(*word));
+    }
+    let (words, rest) = rest.as_chunks::<2>();
+    for word in words {
+        sum += u128::from(u16::from_ne_bytes(*word));
+    }
+    if let [last] = rest {
+        sum += u128::from(u16::from_ne_bytes([*last, 0]));
     }
     // 128 -> 64+ -> 32+ -> 16+ bits, then the carries.
     let sum = (sum & u128::from(u64::MAX)) + (sum >> 64);

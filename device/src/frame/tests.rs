@@ -255,6 +255,19 @@ fn extension_headers() {
 }
 
 #[test]
+fn extension_headers_end_with_the_packet() {
+    let mut frame = ethernet(0x86dd, &ipv6(60, &[6, 1, 0, 0, 0, 0, 0, 0]));
+    // As padding, what the extension header claims is there.
+    frame.extend([0; 8]);
+    frame.extend(TCP);
+    let l3 = parse(&frame).l3.unwrap();
+    assert_eq!(
+        (l3.payload_offset, l3.payload_end, l3.protocol),
+        (54, 62, 60)
+    );
+}
+
+#[test]
 fn extension_headers_are_bounded() {
     let chain = |count: usize| {
         let mut extensions = [60, 0, 0, 0, 0, 0, 0, 0].repeat(count);
