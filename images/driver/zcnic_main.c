@@ -187,6 +187,7 @@ static int zcnic_probe(struct virtio_device *vdev)
 		goto err_free;
 	zcnic_netdev_setup(zn);
 	zcnic_rss_init(zn);
+	zcnic_set_hw_features(zn);
 
 	/* limits and features; without a backend we register all the same and learn them later */
 	netdev_lock(zn->dev);

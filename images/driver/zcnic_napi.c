@@ -45,12 +45,16 @@ static void zcnic_poll_begin(struct zcnic_pair *pair)
 
 static void zcnic_poll_end(struct zcnic_pair *pair)
 {
+	struct netdev_queue *txq = netdev_get_tx_queue(pair->zn->dev, pair->index);
 	bool more = false;
 
 	spin_lock(&pair->callback_lock);
 	if (!pair->polling) {
 		more = !virtqueue_enable_cb(pair->rx.vq);
+		/* netpoll may reap at the same time */
+		__netif_tx_lock(txq, smp_processor_id());
 		more |= !virtqueue_enable_cb(pair->tx.vq);
+		__netif_tx_unlock(txq);
 	}
 	spin_unlock(&pair->callback_lock);
 	if (more)
@@ -64,11 +68,13 @@ int zcnic_poll(struct napi_struct *napi, int budget)
 	bool starved;
 	int received;
 
+	if (!budget) {
+		/* netpoll, which doesn't own the NAPI instance: nobody would enable callbacks again */
+		zcnic_tx_reap(pair, true);
+		return 0;
+	}
 	zcnic_poll_begin(pair);
 	sent = zcnic_tx_reap(pair, true);
-	if (!budget)	/* netpoll */
-		return 0;
-
 	received = zcnic_rx_poll(pair, budget);
 	starved = zcnic_rx_fill(pair, GFP_ATOMIC | __GFP_NOWARN);
 	if (starved)

@@ -136,23 +136,23 @@ int zcnic_send_offloads(struct zcnic *zn, netdev_features_t features)
 	return zcnic_command(zn, ZCNIC_CMD_OFFLOADS, &request, sizeof(request), NULL, 0);
 }
 
-static netdev_features_t zcnic_negotiated(const struct zcnic *zn)
+static netdev_features_t zcnic_netdev_features(u64 known)
 {
-	netdev_features_t features = NETIF_F_SG | NETIF_F_HIGHDMA;
+	netdev_features_t features = 0;
 
-	if (zn->features & BIT_ULL(ZCNIC_F_TX_CSUM))
+	if (known & BIT_ULL(ZCNIC_F_TX_CSUM))
 		features |= NETIF_F_HW_CSUM;
-	if (zn->features & BIT_ULL(ZCNIC_F_TSO4))
+	if (known & BIT_ULL(ZCNIC_F_TSO4))
 		features |= NETIF_F_TSO;
-	if (zn->features & BIT_ULL(ZCNIC_F_TSO6))
+	if (known & BIT_ULL(ZCNIC_F_TSO6))
 		features |= NETIF_F_TSO6;
-	if (zn->features & BIT_ULL(ZCNIC_F_USO))
+	if (known & BIT_ULL(ZCNIC_F_USO))
 		features |= NETIF_F_GSO_UDP_L4;
-	if (zn->features & BIT_ULL(ZCNIC_F_RX_CSUM))
+	if (known & BIT_ULL(ZCNIC_F_RX_CSUM))
 		features |= NETIF_F_RXCSUM;
-	if (zn->features & BIT_ULL(ZCNIC_F_RX_HASH))
+	if (known & BIT_ULL(ZCNIC_F_RX_HASH))
 		features |= NETIF_F_RXHASH;
-	if (zn->features & BIT_ULL(ZCNIC_F_RULES))
+	if (known & BIT_ULL(ZCNIC_F_RULES))
 		features |= NETIF_F_NTUPLE;
 	return features;
 }
@@ -162,7 +162,7 @@ static netdev_features_t zcnic_fix_features(struct net_device *dev, netdev_featu
 	struct zcnic *zn = netdev_priv(dev);
 
 	/* a backend may know less than the one that was here at probe */
-	return features & (zcnic_negotiated(zn) | ~dev->hw_features);
+	return features & ~zcnic_netdev_features(ZCNIC_FEATURES & ~zn->features);
 }
 
 static int zcnic_set_features(struct net_device *dev, netdev_features_t features)
@@ -251,7 +251,7 @@ void zcnic_set_hw_features(struct zcnic *zn)
 	u32 chain = ZCNIC_LINEAR_SIZE - sizeof(struct zcnic_rx_header);
 	u32 chains = min_t(u32, zn->max_chains, MAX_SKB_FRAGS);
 
-	dev->hw_features = zcnic_negotiated(zn);
+	dev->hw_features = zcnic_netdev_features(zn->features) | NETIF_F_SG | NETIF_F_HIGHDMA;
 	dev->features = dev->hw_features;
 	dev->vlan_features = dev->features & (NETIF_F_SG | NETIF_F_HW_CSUM | NETIF_F_TSO |
 					      NETIF_F_TSO6 | NETIF_F_GSO_UDP_L4 | NETIF_F_HIGHDMA);

@@ -19,6 +19,7 @@
 #include "zcnic.h"
 
 #define ZCNIC_RETRY_INTERVAL		(HZ / 2)
+#define ZCNIC_RESET_INTERVAL		(5 * HZ)
 #define ZCNIC_STATS_INTERVAL		(2 * HZ)
 #define ZCNIC_ORPHAN_TIMEOUT		(10 * HZ)
 
@@ -330,7 +331,7 @@ static void zcnic_service(struct work_struct *work)
 			delay = ZCNIC_STATS_INTERVAL;
 	}
 	if (test_bit(ZCNIC_WORK_RESET, &zn->work))
-		delay = ZCNIC_RETRY_INTERVAL;
+		delay = ZCNIC_RESET_INTERVAL;
 	netdev_unlock(zn->dev);
 
 	/* a backend that knows less than the one before it */

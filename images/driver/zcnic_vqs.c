@@ -99,7 +99,8 @@ int zcnic_vqs_init(struct zcnic *zn)
 			break;
 	}
 	if (err) {
-		dev_err(&zn->vdev->dev, "no vectors for the rings: %d\n", err);
+		dev_err(&zn->vdev->dev, "no interrupt vectors for the rings (%d): a pair takes 2, commands and configuration 3\n",
+			err);
 		goto out;
 	}
 	if (!zn->pair_count) {
@@ -152,7 +153,7 @@ int zcnic_vqs_enable_pairs(struct zcnic *zn)
 	void *done;
 	int err;
 
-	control = kzalloc(sizeof(*control), GFP_KERNEL);
+	control = kzalloc_obj(*control);
 	if (!control)
 		return -ENOMEM;
 	control->header.class = VIRTIO_NET_CTRL_MQ;
