@@ -135,12 +135,12 @@ pub(crate) enum Event {
 type Waiting = Arc<Mutex<Option<HashMap<u64, Sender<Value>>>>>;
 
 /// The connection.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Agent {
     writer: Arc<Mutex<UnixStream>>,
     /// Who waits for which id; None once the guest is gone.
     waiting: Waiting,
-    next: AtomicU64,
+    next: Arc<AtomicU64>,
 }
 
 impl Agent {
@@ -172,14 +172,14 @@ impl Agent {
             Self {
                 writer: Arc::new(Mutex::new(stream)),
                 waiting,
-                next: AtomicU64::new(1),
+                next: Arc::new(AtomicU64::new(1)),
             },
             kernel,
         ))
     }
 
     /// Starts a command.
-    pub(crate) fn spawn(&self, exec: &Exec) -> Result<Process<'_>> {
+    pub(crate) fn spawn(&self, exec: &Exec) -> Result<Process> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, events) = channel();
         lock(&self.waiting)
@@ -195,7 +195,7 @@ impl Agent {
         let deadline = exec.timeout.map(|timeout| Instant::now() + timeout + GRACE);
         let name = exec.to_string();
         Ok(Process {
-            agent: self,
+            agent: self.clone(),
             id,
             events,
             deadline,
@@ -253,8 +253,8 @@ fn route(reader: BufReader<UnixStream>, waiting: &Waiting) {
 
 /// A command running in the guest; killed if dropped before its end.
 #[derive(Debug)]
-pub(crate) struct Process<'a> {
-    agent: &'a Agent,
+pub(crate) struct Process {
+    agent: Agent,
     id: u64,
     events: Receiver<Value>,
     deadline: Option<Instant>,
@@ -262,7 +262,7 @@ pub(crate) struct Process<'a> {
     ended: bool,
 }
 
-impl Process<'_> {
+impl Process {
     /// The next piece of output, or the end.
     pub(crate) fn next(&mut self) -> Result<Event> {
         let reply = match self.deadline {
@@ -356,7 +356,7 @@ impl Process<'_> {
     }
 }
 
-impl Drop for Process<'_> {
+impl Drop for Process {
     fn drop(&mut self) {
         if !self.ended {
             let _ = self.kill(9);

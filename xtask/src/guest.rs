@@ -3,25 +3,18 @@
 
 use std::{
     fmt,
-    os::{
-        fd::AsFd,
-        unix::net::{UnixListener, UnixStream},
-    },
-    path::Path,
-    process::{Child, Command, ExitStatus},
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, PidfdFlags, pidfd_open},
-};
 
 use crate::{
     agent::{Agent, Event, Exec, Finished, Process},
+    backend::{Backend, CONTROL_SOCKET},
     cache::Cache,
     machine::{Acceleration, Machine},
+    process::Running,
     qemu::Qemu,
     qmp::Qmp,
     sandbox::Sandbox,
@@ -37,13 +30,25 @@ const POWER_OFF_PATIENCE: Duration = Duration::from_secs(60);
 const QEMU_PATIENCE: Duration = Duration::from_secs(30);
 /// How much of the console goes with an error.
 const CONSOLE_LINES: usize = 25;
+/// How much of QEMU's own words does.
+const QEMU_LINES: usize = 4;
+
+/// Who drives the ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Driver {
+    /// Ours.
+    Zcnic,
+    /// The kernel's own.
+    VirtioNet,
+}
 
 /// A running guest.
 pub(crate) struct Guest {
-    // Dropped in this order: the connection, QEMU, then the directory that it has open.
+    // Dropped in this order: the connections, QEMU, the backend, then the directory of their sockets.
     agent: Agent,
     qmp: Qmp,
     qemu: Running,
+    backend: Option<Backend>,
     sandbox: Sandbox,
     /// What `uname -r` says in it.
     pub(crate) kernel: String,
@@ -52,10 +57,12 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// Boots `machine` in `sandbox` and waits for its agent.
+    /// Boots `machine` in `sandbox`, where `backend` (if it has ports) was started, and waits for its
+    /// agent.
     pub(crate) fn boot(
         qemu: &Qemu,
         machine: &Machine,
+        backend: Option<Backend>,
         mut sandbox: Sandbox,
         cache: &Cache,
     ) -> Result<Self> {
@@ -83,6 +90,7 @@ impl Guest {
             agent,
             qmp,
             qemu: running,
+            backend,
             sandbox,
             kernel,
             boot: start.elapsed(),
@@ -133,14 +141,60 @@ impl Guest {
         }
     }
 
-    /// The agent, for commands that run at once.
-    pub(crate) fn agent(&self) -> &Agent {
-        &self.agent
+    /// Starts a command that runs beside others.
+    pub(crate) fn spawn(&self, exec: &Exec) -> Result<Process> {
+        self.agent.spawn(exec)
+    }
+
+    /// Gives the ports `driver`, and sets them up as eth0 and, in the network namespace `peer`, eth1.
+    pub(crate) fn bring_up(&mut self, driver: Driver) -> Result<()> {
+        self.load(driver)?;
+        self.check(&Exec::new(["zcnic-guest", "ports", "up"]))
+            .map(drop)
+    }
+
+    /// Loads a driver; the ports that no other has become its own.
+    pub(crate) fn load(&mut self, driver: Driver) -> Result<()> {
+        let load = match driver {
+            Driver::Zcnic => Exec::new(["insmod", "/run/zcnic/zcnic.ko"]),
+            Driver::VirtioNet => Exec::new(["modprobe", "virtio_net"]),
+        };
+        self.check(&load).map(drop)
     }
 
     /// QEMU's monitor.
     pub(crate) fn qmp(&mut self) -> &mut Qmp {
         &mut self.qmp
+    }
+
+    /// Kills the backend, as a crash would.
+    pub(crate) fn kill_backend(&mut self) -> Result<()> {
+        self.backend
+            .as_mut()
+            .context("this guest has no backend")?
+            .kill()
+    }
+
+    /// Starts the backend again, after a kill or in place of the running one.
+    pub(crate) fn restart_backend(&mut self) -> Result<()> {
+        let backend = self.backend.as_mut().context("this guest has no backend")?;
+        backend.restart(&self.sandbox)
+    }
+
+    /// The backend's log.
+    pub(crate) fn backend_log(&self) -> String {
+        self.sandbox.log("zcnic")
+    }
+
+    /// The backend's control socket.
+    pub(crate) fn control_socket(&self) -> PathBuf {
+        self.sandbox.path(CONTROL_SOCKET)
+    }
+
+    /// The users that QEMU and the backend run as.
+    pub(crate) fn users(&self) -> Result<Vec<u32>> {
+        let backend = self.backend.as_ref().map(Backend::user);
+        std::iter::once(self.qemu.user()).chain(backend).collect()
     }
 
     /// Everything the kernel printed.
@@ -150,6 +204,9 @@ impl Guest {
 
     /// Powers the guest off in an orderly way and returns its console's text.
     pub(crate) fn power_off(mut self) -> Result<String> {
+        if let Some(backend) = &mut self.backend {
+            backend.check(&self.sandbox)?;
+        }
         self.agent.power_off()?;
         let status = self.qemu.wait(POWER_OFF_PATIENCE)?;
         if !status.success() {
@@ -173,11 +230,12 @@ fn explain(error: anyhow::Error, qemu: &mut Running, sandbox: &Sandbox) -> anyho
     if console.contains("Kernel panic") {
         text.push_str("the guest's kernel panicked\n");
     }
-    if let Ok(Some(status)) = qemu.child.try_wait() {
+    if let Ok(Some(status)) = qemu.try_wait() {
         text.push_str(&format!("QEMU ended with {status}\n"));
     }
-    if !words.trim().is_empty() {
-        text.push_str(&format!("QEMU said: {}\n", words.trim()));
+    // It repeats itself while it tries to connect again and again.
+    for line in words.lines().take(QEMU_LINES) {
+        text.push_str(&format!("{line}\n"));
     }
     if !console.is_empty() {
         text.push_str(&format!(
@@ -186,63 +244,4 @@ fn explain(error: anyhow::Error, qemu: &mut Running, sandbox: &Sandbox) -> anyho
         ));
     }
     anyhow!("{error:#}\n{}", text.trim_end())
-}
-
-/// A process of ours; killed when dropped.
-#[derive(Debug)]
-pub(crate) struct Running {
-    name: &'static str,
-    child: Child,
-}
-
-impl Running {
-    pub(crate) fn start(name: &'static str, command: &mut Command) -> Result<Self> {
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot start {name}"))?;
-        Ok(Self { name, child })
-    }
-
-    /// Accepts the connection that the process makes, unless it ends first.
-    fn accept(&mut self, listener: &UnixListener, patience: Duration) -> Result<UnixStream> {
-        let ended = self.pidfd()?;
-        let mut fds = [
-            PollFd::new(listener, PollFlags::IN),
-            PollFd::new(&ended, PollFlags::IN),
-        ];
-        poll(&mut fds, Some(&Timespec::try_from(patience)?)).context("poll")?;
-        if !fds[0].revents().is_empty() {
-            return Ok(listener.accept()?.0);
-        }
-        if fds[1].revents().is_empty() {
-            bail!(
-                "{} did not connect within {} s",
-                self.name,
-                patience.as_secs()
-            );
-        }
-        bail!("{} ended with {}", self.name, self.child.wait()?);
-    }
-
-    /// Waits for the process to end by itself.
-    pub(crate) fn wait(&mut self, patience: Duration) -> Result<ExitStatus> {
-        let ended = self.pidfd()?;
-        let mut fds = [PollFd::from_borrowed_fd(ended.as_fd(), PollFlags::IN)];
-        if poll(&mut fds, Some(&Timespec::try_from(patience)?)).context("poll")? == 0 {
-            bail!("{} did not end within {} s", self.name, patience.as_secs());
-        }
-        Ok(self.child.wait()?)
-    }
-
-    fn pidfd(&self) -> Result<std::os::fd::OwnedFd> {
-        let pid = Pid::from_raw(self.child.id().cast_signed()).context("no process id")?;
-        pidfd_open(pid, PidfdFlags::empty()).context("pidfd_open")
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

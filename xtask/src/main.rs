@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 mod agent;
 mod archive;
+mod backend;
 mod bootstrap;
 mod buildroot;
 mod cache;
@@ -21,6 +22,7 @@ mod initrd;
 mod kernel;
 mod machine;
 mod paths;
+mod process;
 mod qemu;
 mod qmp;
 mod report;

@@ -5,14 +5,17 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::{
+    backend::{self, Backend, Cable},
     cache::{Cache, Entry},
-    guest::Guest,
+    driver,
+    guest::{Driver, Guest},
     host, initrd,
-    kernel::Kernel,
-    machine::{Acceleration, Machine},
+    kernel::{Headers, Kernel},
+    machine::{Acceleration, Machine, Port},
     qemu::Qemu,
     rootfs,
     sandbox::Sandbox,
+    step::step,
 };
 
 /// The options of every command that boots a guest.
@@ -26,6 +29,16 @@ pub(crate) struct GuestArgs {
     pub(crate) qemu: Option<PathBuf>,
 }
 
+/// The usual two: eth0 has queues to steer to, eth1 is there to talk to it. Interrupt vectors are
+/// finite, so not both get many.
+pub(crate) const PORTS: [Port; 2] = [
+    Port {
+        index: 0,
+        pairs: 17,
+    },
+    Port { index: 1, pairs: 5 },
+];
+
 /// What guests are made of; all of them may share it.
 #[derive(Debug)]
 pub(crate) struct Setup {
@@ -33,8 +46,10 @@ pub(crate) struct Setup {
     pub(crate) qemu: Qemu,
     pub(crate) kernel: Kernel,
     pub(crate) acceleration: Acceleration,
+    backend: PathBuf,
     rootfs: Entry,
     initrd: Entry,
+    driver: Driver,
 }
 
 impl Setup {
@@ -45,19 +60,34 @@ impl Setup {
         let qemu = Qemu::ensure(&cache, args.qemu.as_deref())?;
         let kernel = Kernel::ensure(&cache, args.kernel.as_deref())?;
         let rootfs = rootfs::ensure(&cache)?;
-        let initrd = initrd::ensure(&cache, &kernel, &[])?;
+        let (driver, modules) = if matches!(kernel.headers, Headers::Unknown) {
+            eprintln!("         no zcnic.ko: that needs the tree which the kernel was built in");
+            (Driver::VirtioNet, Vec::new())
+        } else {
+            let entry = driver::ensure(&cache, &kernel)?;
+            (Driver::Zcnic, vec![entry.join(driver::MODULE)])
+        };
+        let initrd = initrd::ensure(&cache, &kernel, &modules)?;
+        let backend = backend::build()?;
         let acceleration = Acceleration::probe();
         Ok(Self {
             cache,
             qemu,
             kernel,
             acceleration,
+            backend,
             rootfs,
             initrd,
+            driver,
         })
     }
 
-    /// The usual machine, without ports.
+    /// The best driver that there is for the kernel.
+    pub(crate) fn driver(&self) -> Driver {
+        self.driver
+    }
+
+    /// The usual machine.
     pub(crate) fn machine(&self) -> Machine {
         let disk = |serial: &str, image: &Path| (serial.to_owned(), image.to_owned());
         Machine {
@@ -69,19 +99,25 @@ impl Setup {
                 disk("root", &rootfs::image(&self.rootfs)),
                 disk("modules", &self.kernel.modules_image),
             ],
-            ports: Vec::new(),
+            ports: PORTS.to_vec(),
             kernel_arguments: Vec::new(),
         }
     }
 
-    /// Boots `machine`.
-    pub(crate) fn boot(&self, machine: &Machine) -> Result<Guest> {
-        eprintln!(
-            "         boot Linux {} in QEMU {}, {}",
-            self.kernel.release,
-            self.qemu.version,
+    /// Starts a backend and boots `machine` on it.
+    pub(crate) fn boot(&self, machine: &Machine, cable: Cable) -> Result<Guest> {
+        let (kernel, qemu) = (&self.kernel.release, &self.qemu.version);
+        let what = format!(
+            "boot Linux {kernel} in QEMU {qemu}, {}",
             self.acceleration.name()
         );
-        Guest::boot(&self.qemu, machine, Sandbox::new()?, &self.cache)
+        step(&what, || {
+            let sandbox = Sandbox::new()?;
+            let backend = match &machine.ports[..] {
+                [] => None,
+                ports => Some(Backend::start(&self.backend, ports, cable, &sandbox)?),
+            };
+            Guest::boot(&self.qemu, machine, backend, sandbox, &self.cache)
+        })
     }
 }

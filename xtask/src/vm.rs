@@ -11,9 +11,11 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetat
 
 use crate::{
     agent::{Event, Exec, Status},
+    backend::Cable,
     guest::Guest,
     sandbox,
-    setup::{GuestArgs, Setup},
+    setup::{GuestArgs, PORTS, Setup},
+    step::step,
 };
 
 /// An interactive guest with two ports, or one command in it
@@ -29,8 +31,10 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     sandbox::clean_up_on_signals()?;
     let setup = Setup::new(&args.guest)?;
-    let mut guest = setup.boot(&setup.machine())?;
-    eprintln!("{:6.1}s  booted", guest.boot.as_secs_f64());
+    let mut guest = setup.boot(&setup.machine(), Cable::Drop)?;
+    step(&format!("bring up {} ports", PORTS.len()), || {
+        guest.bring_up(setup.driver())
+    })?;
     let status = if args.command.is_empty() && stdin().is_terminal() {
         interactive(&guest)?
     } else {
@@ -75,7 +79,7 @@ fn interactive(guest: &Guest) -> Result<Status> {
         &std::env::var("TERM").unwrap_or_else(|_| "linux".to_owned()),
     );
     let _raw = RawTerminal::new()?;
-    let mut shell = guest.agent().spawn(&exec)?;
+    let mut shell = guest.spawn(&exec)?;
     let keyboard = shell.keyboard();
     // Ends with the process: a blocked read of the terminal can't be interrupted otherwise.
     thread::spawn(move || {

@@ -1,0 +1,138 @@
+//! The backend of a guest: one `zcnic` process, its ports cabled, run like QEMU as an unprivileged
+//! user.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Result, bail};
+
+use crate::{
+    machine::Port,
+    paths,
+    process::Running,
+    sandbox::Sandbox,
+    step::{run, step},
+};
+
+/// Name of the control socket in the sandbox.
+pub(crate) const CONTROL_SOCKET: &str = "control.sock";
+
+/// From start to listening.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Builds `zcnic` and returns its path.
+pub(crate) fn build() -> Result<PathBuf> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "-p",
+            "zcnic-backend",
+            "--bin",
+            "zcnic",
+        ])
+        .current_dir(paths::workspace());
+    step("build the backend", || run(&mut command))?;
+    Ok(paths::target().join("release/zcnic"))
+}
+
+/// How the two ports are connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Cable {
+    /// A frame that finds no buffer is dropped, as on a wire.
+    #[default]
+    Drop,
+    /// Its sender waits, for a bounded time.
+    Pause,
+}
+
+/// A running backend.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    program: PathBuf,
+    ports: Vec<Port>,
+    cable: Cable,
+    running: Running,
+}
+
+impl Backend {
+    /// Starts `program` in `sandbox` and waits until all its sockets are there.
+    pub(crate) fn start(
+        program: &Path,
+        ports: &[Port],
+        cable: Cable,
+        sandbox: &Sandbox,
+    ) -> Result<Self> {
+        let program = sandbox.install(program)?;
+        let running = spawn(&program, ports, cable, sandbox)?;
+        Ok(Self {
+            program,
+            ports: ports.to_vec(),
+            cable,
+            running,
+        })
+    }
+
+    /// Kills it without a chance to clean up, as a crash would.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.running.kill()
+    }
+
+    /// Starts it again, with the same options.
+    pub(crate) fn restart(&mut self, sandbox: &Sandbox) -> Result<()> {
+        self.running.kill()?;
+        self.running = spawn(&self.program, &self.ports, self.cable, sandbox)?;
+        Ok(())
+    }
+
+    /// The user that it runs as.
+    pub(crate) fn user(&self) -> Result<u32> {
+        self.running.user()
+    }
+
+    /// Fails if it is no longer there.
+    pub(crate) fn check(&mut self, sandbox: &Sandbox) -> Result<()> {
+        match self.running.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("zcnic ended with {status}\n{}", sandbox.log("zcnic")),
+        }
+    }
+}
+
+fn spawn(program: &Path, ports: &[Port], cable: Cable, sandbox: &Sandbox) -> Result<Running> {
+    let sockets: Vec<_> = ports.iter().map(|port| port.socket(sandbox)).collect();
+    let control = sandbox.path(CONTROL_SOCKET);
+    // A killed backend leaves its sockets; what is awaited below must be the new one's.
+    for path in sockets.iter().chain([&control]) {
+        if path.exists() {
+            fs::remove_file(path)?;
+        }
+    }
+    let mut command = sandbox.command("zcnic", sandbox.directory(), program)?;
+    for socket in &sockets {
+        command
+            .arg("--port")
+            .arg(format!("path={}", socket.display()));
+    }
+    if let [_, _] = ports {
+        command.arg("--cable").arg(match cable {
+            Cable::Drop => "0:1",
+            Cable::Pause => "0:1,pause",
+        });
+    }
+    command.arg("--control").arg(&control);
+    let mut running = Running::start("zcnic", &mut command)?;
+    for path in sockets.iter().chain([&control]) {
+        running
+            .wait_for_file(path, PATIENCE)
+            .map_err(|error| anyhow::anyhow!("{error:#}\n{}", sandbox.log("zcnic").trim_end()))?;
+    }
+    Ok(running)
+}
