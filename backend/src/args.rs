@@ -18,8 +18,8 @@ use crate::{
 ///
 /// Example: two cards, cabled, and the QEMU options for them:
 ///
-///   zcnic --port path=/run/a.sock --port path=/run/b.sock --cable 0:1 --control /run/zcnic.ctl &
-///   qemu-system-x86_64 $(zcnic qemu-args --port path=/run/a.sock --port path=/run/b.sock --plain) ...
+///   zcnic --port path=/run/a.sock --port path=/run/b.sock --cable 0:1 --control /run/zcnic.ctl
+///   zcnic qemu-args --port path=/run/a.sock --port path=/run/b.sock --queues 4
 ///
 /// What happens is logged to standard error; RUST_LOG=debug says more, RUST_LOG=warn less.
 #[derive(Debug, Parser)]

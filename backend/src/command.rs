@@ -42,9 +42,7 @@ impl Port {
     /// command, or decides who drives the port.
     pub(crate) fn serve_control(&self, pair: usize) {
         let mut control = self.control();
-        let next = self
-            .on_transmit(pair, |ring| Next::read(ring))
-            .unwrap_or(Next::Empty);
+        let next = self.on_transmit(pair, Next::read).unwrap_or(Next::Empty);
         match next {
             Next::Empty => {}
             Next::Request(request) if self.mode != PortMode::Plain => {

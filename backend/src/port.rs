@@ -253,7 +253,7 @@ impl Port {
     }
 
     fn transport<R>(&self, ring: usize, action: impl FnOnce(&mut Transport) -> R) -> R {
-        if ring % 2 == 0 {
+        if ring.is_multiple_of(2) {
             action(&mut lock(&self.receive[ring / 2]).transport)
         } else {
             action(&mut lock(&self.transmit[ring / 2]).transport)
@@ -350,7 +350,7 @@ impl Port {
 
     pub(crate) fn set_kick(&self, ring: usize, kick: Option<OwnedFd>) {
         self.transport(ring, |transport| {
-            transport.set_kick(kick, &self.worker, ring)
+            transport.set_kick(kick, &self.worker, ring);
         });
     }
 
@@ -390,7 +390,7 @@ impl Port {
 
     fn ring_changed(&self, ring: usize) {
         self.worker.poke(ring);
-        if ring % 2 == 0
+        if ring.is_multiple_of(2)
             && let Some((peer, FlowControl::Pause)) = self.peer()
         {
             peer.worker.retry();

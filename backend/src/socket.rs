@@ -6,7 +6,7 @@ use std::{
         fd::AsFd,
         unix::{
             fs::{FileTypeExt, MetadataExt},
-            net::{UnixListener, UnixStream},
+            net::{UnixDatagram, UnixListener},
         },
     },
     path::{Path, PathBuf},
@@ -14,6 +14,7 @@ use std::{
 
 use rustix::{
     fs::{CWD, Mode, chmodat},
+    io::Errno,
     net::{
         AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, bind, listen, shutdown,
         socket_with,
@@ -53,12 +54,15 @@ impl Socket {
             Ok(found) if !found.file_type().is_socket() => {
                 return Err(SocketError::NotASocket(path.to_owned()));
             }
-            Ok(_) => match UnixStream::connect(path) {
+            // Of the wrong type, so that whoever listens does not notice (EPROTOTYPE).
+            Ok(_) => match UnixDatagram::unbound().and_then(|probe| probe.connect(path)) {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                     fs::remove_file(path).map_err(failed)?;
                 }
-                Err(error) => return Err(failed(error)),
-                Ok(_) => return Err(SocketError::InUse(path.to_owned())),
+                Err(error) if error.raw_os_error() != Some(Errno::PROTOTYPE.raw_os_error()) => {
+                    return Err(failed(error));
+                }
+                _ => return Err(SocketError::InUse(path.to_owned())),
             },
             Err(_) => {}
         }

@@ -137,7 +137,7 @@ impl VringT<SharedMemory> for Vring {
 
     fn set_queue_next_avail(&self, base: u16) {
         self.port.set_up(self.ring, |transport| {
-            transport.indices.next_available = base
+            transport.indices.next_available = base;
         });
     }
 

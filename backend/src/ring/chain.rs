@@ -75,7 +75,6 @@ pub(crate) fn walk<'m>(
             let end = walk.slices.len();
             let middle = walk.writable.unwrap_or(end);
             Ok(Chain {
-                head,
                 readable: start..middle,
                 writable: middle..end,
             })
