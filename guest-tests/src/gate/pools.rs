@@ -2,10 +2,14 @@
 //! may have no more buffers out than its ring takes.
 
 use std::{
-    io, thread,
+    io,
+    net::{Ipv4Addr, UdpSocket},
+    thread,
     time::{Duration, Instant},
 };
 
+use anyhow::Context;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
 
 use crate::net::{self, PagePool};
@@ -15,6 +19,10 @@ use crate::net::{self, PagePool};
 pub struct Found {
     /// Named network namespace; `None` for the one we are in.
     pub netns: Option<String>,
+    /// It has no device, but a virtio_net one may be the one: that driver makes its pools at probe,
+    /// and a move to another namespace makes the kernel forget whose they are.
+    #[serde(skip)]
+    pub moved: bool,
     /// What a ring of its interface takes, if that is known.
     pub posted: Option<u64>,
     /// The pool.
@@ -31,17 +39,22 @@ impl Found {
             .netns
             .as_deref()
             .map_or_else(String::new, |name| format!(" in {name}"));
-        if pool.detach_time.is_some() || pool.ifindex.is_none() {
-            let PagePool { id, inflight, .. } = pool;
+        let PagePool { id, inflight, .. } = pool;
+        if pool.detach_time.is_some() {
             return Some(format!(
-                "page pool {id}{place} was destroyed with {inflight} buffers out"
+                "page pool {id}{place} was destroyed with {inflight} pages out"
+            ));
+        }
+        if pool.ifindex.is_none() && !self.moved {
+            return Some(format!(
+                "page pool {id}{place} with {inflight} pages has no device"
             ));
         }
         // One page more than buffers: the one that fragments are being cut from.
         let out = pool.outstanding.unwrap_or(pool.inflight);
         let limit = self.posted? + 1;
         (out > limit).then(|| {
-            let (id, posted) = (pool.id, limit - 1);
+            let posted = limit - 1;
             format!(
                 "page pool {id}{place} has {out} pages out, but at most {posted} buffers are posted"
             )
@@ -75,6 +88,7 @@ pub fn list(posted: Option<u64>) -> anyhow::Result<Vec<Found>> {
 }
 
 fn list_here(netns: Option<&str>, posted: Option<u64>) -> anyhow::Result<Vec<Found>> {
+    let virtio_net = virtio_net_in_use()?;
     let pools = net::page_pools()?;
     Ok(pools
         .into_iter()
@@ -84,17 +98,32 @@ fn list_here(netns: Option<&str>, posted: Option<u64>) -> anyhow::Result<Vec<Fou
                     .ok()?
                     .rx
             };
+            let moved = pool.ifindex.is_none() && virtio_net;
+            let posted = posted.or_else(ring);
             Found {
                 netns: netns.map(Into::into),
-                posted: posted.or_else(ring),
+                moved,
+                posted,
                 pool,
             }
         })
         .collect())
 }
 
-/// Waits until no pool has a problem, or `limit` is over (pages may still be on their way home:
-/// RCU, deferred skb frees and `page_pool_release_retry()`, once a second). Returns the last look.
+/// Whether virtio_net drives any device, in whatever namespace that is.
+fn virtio_net_in_use() -> io::Result<bool> {
+    match std::fs::read_dir("/sys/bus/virtio/drivers/virtio_net") {
+        Ok(entries) => Ok(entries.flatten().any(|entry| {
+            // Besides the devices, "virtio1", there are files for binding them.
+            entry.file_name().as_encoded_bytes().starts_with(b"virtio")
+        })),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Waits until no pool has a problem, or `limit` is over (pages may still be on their way home: RCU,
+/// and `page_pool_release_retry()` looks once a second). Returns the last look.
 pub fn settle(posted: Option<u64>, limit: Duration) -> anyhow::Result<Vec<Found>> {
     let started = Instant::now();
     loop {
@@ -102,9 +131,31 @@ pub fn settle(posted: Option<u64>, limit: Duration) -> anyhow::Result<Vec<Found>
         if started.elapsed() >= limit || found.iter().all(|found| found.problem().is_none()) {
             return Ok(found);
         }
+        flush_deferred_frees()?;
         // The kernel reports pools that go, but not what is out of one; so look again.
         thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// Makes every CPU receive a packet. `skb_attempt_defer_free()` leaves packets to the CPU that
+/// allocated them, which frees them when it next receives something: on an idle machine, never.
+fn flush_deferred_frees() -> anyhow::Result<()> {
+    let flush = || {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let allowed = sched_getaffinity(None)?;
+        for cpu in (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)) {
+            let mut one = CpuSet::new();
+            one.set(cpu);
+            sched_setaffinity(None, &one)?;
+            // To itself: the loopback device receives on the CPU that sent.
+            socket.send_to(&[0], socket.local_addr()?)?;
+        }
+        io::Result::Ok(())
+    };
+    // A thread of its own, for it ends up on the last CPU.
+    thread::scope(|scope| scope.spawn(flush).join())
+        .map_err(|_| anyhow::anyhow!("flushing deferred frees panicked"))?
+        .context("sending over the loopback interface to flush deferred frees")
 }
 
 #[cfg(test)]
@@ -124,11 +175,17 @@ mod tests {
         };
         let mut found = Found {
             netns: None,
+            moved: false,
             posted: Some(256),
             pool,
         };
         change(&mut found);
         found.problem()
+    }
+
+    #[test]
+    fn every_cpu_can_be_made_to_receive() {
+        flush_deferred_frees().unwrap();
     }
 
     #[test]
@@ -154,8 +211,17 @@ mod tests {
         });
         assert_eq!(
             problem.unwrap(),
-            "page pool 7 in peer was destroyed with 900 buffers out"
+            "page pool 7 in peer was destroyed with 900 pages out"
         );
+    }
+
+    #[test]
+    fn a_pool_without_a_device_is_not_unless_virtio_net_may_have_it() {
         assert!(found(|found| found.pool.ifindex = None).is_some());
+        let moved = found(|found| {
+            found.pool.ifindex = None;
+            found.moved = true;
+        });
+        assert_eq!(moved, None);
     }
 }
