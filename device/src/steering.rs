@@ -59,7 +59,7 @@ impl SteeringError {
             Self::Rules(RuleError::TooManyMasks) => (Status::NoSpace, MAX_MASKS),
             Self::Rules(RuleError::NotFound { location }) => return (Status::NotFound, location),
             Self::NoContext(context) => return (Status::NotFound, context.into()),
-            Self::ContextInUse(_) => (Status::Busy, 0),
+            Self::ContextInUse(context) => return (Status::Busy, context.into()),
         };
         (status, u32::try_from(detail).unwrap_or(u32::MAX))
     }

@@ -188,7 +188,7 @@ fn contexts_in_use_stay() {
     );
     assert_eq!(
         steering.delete_context(1).unwrap_err().status(),
-        (Status::Busy, 0)
+        (Status::Busy, 1)
     );
     assert_eq!(
         steering.delete_context(0).unwrap_err().status(),
