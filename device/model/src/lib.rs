@@ -1,1 +1,20 @@
 //! A driver in Rust that drives the device through real rings, for tests.
+//!
+//! [`Driver`] is what the kernel's driver is to the real device, but stricter: it checks everything that
+//! comes back against docs/abi.md and panics with what is wrong. It reaches a device through a
+//! [`Transport`]: [`in_process`] runs the device behind real rings without threads, to completion whenever
+//! the driver waits; `vhost_user` is a frontend to a backend in another process.
+
+pub mod driver;
+pub mod frames;
+pub mod guest;
+pub mod in_process;
+pub mod receive;
+pub mod ring;
+pub mod suite;
+pub mod transmit;
+pub mod verify;
+
+pub use driver::{Driver, Failure, Transport};
+pub use receive::{Received, Shape};
+pub use transmit::Packet;

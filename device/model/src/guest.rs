@@ -1,0 +1,172 @@
+//! The guest's memory: a memfd that a backend can map, and an allocator that notices who writes where it
+//! should not.
+//!
+//! Every byte that nobody is allowed to write holds poison: free buffers, the guards between them, and the
+//! part of a returned buffer that the device did not claim to have written.
+
+use std::{collections::HashMap, fs::File, sync::Arc};
+
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
+
+/// Where each region starts and its bytes. Two, with a hole between, so that a device which takes guest
+/// memory for one run fails.
+const REGIONS: [(u64, usize); 2] = [(0, 16 << 20), (0x1_0000_0000, 48 << 20)];
+
+/// Poisoned bytes behind every buffer.
+const GUARD: usize = 64;
+
+/// A buffer in guest memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffer {
+    /// Guest-physical address, a multiple of 64.
+    pub address: GuestAddress,
+    /// Bytes.
+    pub length: usize,
+}
+
+/// Guest memory and its free buffers.
+#[derive(Debug)]
+pub struct Guest {
+    memory: Arc<GuestMemoryMmap>,
+    /// First byte never handed out, per region.
+    next: [u64; REGIONS.len()],
+    free: HashMap<usize, Vec<Buffer>>,
+}
+
+impl Default for Guest {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Guest {
+    /// Fresh memory.
+    ///
+    /// # Panics
+    ///
+    /// The host has no memory.
+    #[must_use]
+    pub fn new() -> Self {
+        let fd = memfd_create("guest", MemfdFlags::CLOEXEC).expect("memfd");
+        let total: usize = REGIONS.iter().map(|(_, size)| size).sum();
+        ftruncate(&fd, total as u64).expect("memfd takes a size");
+        let file = Arc::new(File::from(fd));
+        let mut offset = 0;
+        let ranges = REGIONS.map(|(start, size)| {
+            let backing = FileOffset::from_arc(Arc::clone(&file), offset);
+            offset += size as u64;
+            (GuestAddress(start), size, Some(backing))
+        });
+        let memory = GuestMemoryMmap::from_ranges_with_files(ranges).expect("memory is mapped");
+        Self {
+            memory: Arc::new(memory),
+            next: REGIONS.map(|(start, _)| start),
+            free: HashMap::new(),
+        }
+    }
+
+    /// The memory as the device sees it.
+    #[must_use]
+    pub fn memory(&self) -> Arc<GuestMemoryMmap> {
+        Arc::clone(&self.memory)
+    }
+
+    /// Memory for a ring or a table: zeroed, never freed, in the first region.
+    pub fn allocate_ring(&mut self, length: usize) -> GuestAddress {
+        self.bump(0, length)
+    }
+
+    /// A poisoned buffer of `length` bytes in the second region.
+    ///
+    /// # Panics
+    ///
+    /// Somebody wrote to the buffer while it was free.
+    pub fn allocate(&mut self, length: usize) -> Buffer {
+        if let Some(buffer) = self.free.get_mut(&length).and_then(Vec::pop) {
+            self.assert_untouched(buffer, 0);
+            return buffer;
+        }
+        let address = self.bump(1, length + GUARD);
+        let buffer = Buffer { address, length };
+        self.poison(buffer, length + GUARD);
+        buffer
+    }
+
+    /// Takes back a buffer, which the device must not write from now on.
+    pub fn free(&mut self, buffer: Buffer) {
+        self.poison(buffer, buffer.length);
+        self.free.entry(buffer.length).or_default().push(buffer);
+    }
+
+    /// Reads the first `length` bytes of a buffer.
+    #[must_use]
+    pub fn read(&self, buffer: Buffer, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        self.memory
+            .read_slice(&mut bytes, buffer.address)
+            .expect("buffers lie in memory");
+        bytes
+    }
+
+    /// Stores `bytes` at the start of a buffer.
+    pub fn write(&self, buffer: Buffer, bytes: &[u8]) {
+        assert!(bytes.len() <= buffer.length, "the bytes exceed the buffer");
+        self.memory
+            .write_slice(bytes, buffer.address)
+            .expect("buffers lie in memory");
+    }
+
+    /// Checks that nobody wrote to the buffer from byte `from` on, nor to the guard behind it.
+    ///
+    /// # Panics
+    ///
+    /// Somebody did.
+    pub fn assert_untouched(&self, buffer: Buffer, from: usize) {
+        let bytes = self.read(buffer, buffer.length + GUARD);
+        let written =
+            (from..bytes.len()).find(|&at| bytes[at] != poison_byte(buffer.address.0 + at as u64));
+        if let Some(at) = written {
+            panic!(
+                "byte {at} of a buffer of {} bytes at {:#x} was written; only the first {from} may be",
+                buffer.length, buffer.address.0
+            );
+        }
+    }
+
+    /// Checks that nobody wrote to any free buffer.
+    ///
+    /// # Panics
+    ///
+    /// Somebody did.
+    pub fn audit(&self) {
+        for buffer in self.free.values().flatten() {
+            self.assert_untouched(*buffer, 0);
+        }
+    }
+
+    fn bump(&mut self, region: usize, length: usize) -> GuestAddress {
+        let address = self.next[region];
+        let (start, size) = REGIONS[region];
+        self.next[region] = (address + length as u64).next_multiple_of(64);
+        assert!(
+            self.next[region] <= start + size as u64,
+            "guest memory is used up"
+        );
+        GuestAddress(address)
+    }
+
+    fn poison(&self, buffer: Buffer, length: usize) {
+        let bytes: Vec<u8> = (0..length as u64)
+            .map(|at| poison_byte(buffer.address.0 + at))
+            .collect();
+        self.memory
+            .write_slice(&bytes, buffer.address)
+            .expect("buffers lie in memory");
+    }
+}
+
+/// Depends on the address, so that poison which was copied elsewhere is not taken for poison there.
+fn poison_byte(address: u64) -> u8 {
+    (address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
+}

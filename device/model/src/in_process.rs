@@ -1,0 +1,191 @@
+//! The device behind real rings, without threads: two ports joined by a cable, served to completion
+//! whenever a driver waits. The same calls give the same result every time.
+
+mod memory;
+mod port;
+
+use std::{cell::RefCell, rc::Rc};
+
+use zcnic_device::{
+    receive::{Annotation, ReceiveCounters},
+    steering::Verdict,
+    train::Train,
+    transmit::{TransmitFormat, parse},
+};
+
+use self::{
+    memory::{Chain, CrossMover, Span},
+    port::{DevicePort, PortRings},
+};
+use crate::{
+    driver::{Driver, Pair, Transport},
+    guest::Guest,
+};
+
+/// Two ports and the cable between them.
+#[derive(Debug)]
+pub struct World {
+    ports: [DevicePort; 2],
+}
+
+/// A driver's way to its port.
+#[derive(Clone, Debug)]
+pub struct InProcess {
+    world: Rc<RefCell<World>>,
+    port: usize,
+}
+
+/// Descriptors per ring.
+pub const RING_SIZE: u16 = 1024;
+
+/// The drivers of two cabled ports with `pairs` queue pairs each, command pair included.
+#[must_use]
+pub fn cabled(pairs: u16) -> [Driver<InProcess>; 2] {
+    let sides = [0, 1].map(|_| {
+        let mut guest = Guest::new();
+        let pairs = Pair::allocate(&mut guest, pairs, RING_SIZE);
+        (guest, pairs)
+    });
+    let ports = [0, 1].map(|port| {
+        let (guest, pairs) = &sides[port];
+        DevicePort::new(guest.memory(), pairs, port as u64)
+    });
+    let world = Rc::new(RefCell::new(World { ports }));
+    let mut port = 0..;
+    sides.map(|(guest, pairs)| {
+        let transport = InProcess {
+            world: Rc::clone(&world),
+            port: port.next().expect("endless"),
+        };
+        Driver::new(guest, pairs, transport)
+    })
+}
+
+impl Transport for InProcess {
+    fn kick(&mut self, _ring: usize) {}
+
+    fn wait(&mut self, _ring: usize) -> bool {
+        self.world.borrow_mut().run()
+    }
+}
+
+impl InProcess {
+    /// Lets both ports do everything there is to do.
+    pub fn run(&self) {
+        self.world.borrow_mut().run();
+    }
+
+    /// Tells the driver that something happened (`EVENT_*`), as soon as it has a buffer for it.
+    pub fn raise_event(&self, bits: u32) {
+        self.world.borrow_mut().ports[self.port].pending_events |= bits;
+    }
+
+    /// The frontend reset the device or went away: the session ends.
+    pub fn end_session(&self) {
+        self.world.borrow_mut().ports[self.port].end_session();
+    }
+
+    /// Counters of a receive queue, which a plain driver can't ask for.
+    #[must_use]
+    pub fn counters(&self, queue: u16) -> ReceiveCounters {
+        self.world.borrow().ports[self.port].receive_counters(queue)
+    }
+}
+
+impl World {
+    /// Serves all rings until none has work; says whether anything was done.
+    fn run(&mut self) -> bool {
+        let mut worked = false;
+        loop {
+            let before = worked;
+            worked = false;
+            for port in 0..self.ports.len() {
+                worked |= self.ports[port].flush_events();
+                for pair in 0..self.ports[port].pairs() {
+                    while self.serve(port, pair) {
+                        worked = true;
+                    }
+                }
+            }
+            if !worked {
+                return before;
+            }
+        }
+    }
+
+    /// Serves one chain of a transmit ring.
+    fn serve(&mut self, port: usize, pair: usize) -> bool {
+        let Some(chain) = self.ports[port].take(pair) else {
+            return false;
+        };
+        if self.ports[port].is_control(pair, &chain) {
+            self.ports[port].control(pair, &chain);
+        } else {
+            self.ports[port].decide_plain();
+            let sent = if chain.valid {
+                self.send(port, &chain.readable)
+            } else {
+                None
+            };
+            self.ports[port].complete_frame(pair, &chain, sent);
+        }
+        true
+    }
+
+    /// Puts a frame on the cable; returns the wire frames and bytes that it is, `None` if it can't be sent.
+    fn send(&mut self, from: usize, source: &[Span]) -> Option<(u64, u64)> {
+        let [first, second] = &mut self.ports;
+        let (sender, receiver) = if from == 0 {
+            (first, second)
+        } else {
+            (second, first)
+        };
+        let target = receiver.memory();
+        let mover = CrossMover {
+            source: &sender.memory(),
+            target: &target,
+        };
+        let configuration = &sender.rings.configuration;
+        let format = configuration
+            .transmit_format
+            .unwrap_or(TransmitFormat::VirtioNet);
+        let train = parse(&mover, source, format, configuration.features).ok()?;
+        deliver(&mut receiver.rings, &mover, &train);
+        Some((train.segments() as u64, train.wire_bytes() as u64))
+    }
+}
+
+/// The receiving end of the cable.
+fn deliver(rings: &mut PortRings, mover: &CrossMover<'_>, train: &Train<'_, [Span]>) {
+    let segments = train.segments();
+    match rings
+        .configuration
+        .steering
+        .steer(train.headers(), train.head())
+    {
+        Verdict::Filtered => rings.counters.filtered += segments as u64,
+        Verdict::RuleDrop => rings.counters.rule_drop += segments as u64,
+        Verdict::Queue { queue, hash } => {
+            let Some(side) = rings.receive.get_mut(usize::from(queue)) else {
+                return;
+            };
+            let note = Annotation {
+                queue,
+                hash,
+                offloads: rings.configuration.offloads,
+            };
+            let mut chains = memory::ReceiveChains::new(&mut side.ring, mover.target);
+            let delivered = side.queue.deliver(mover, &mut chains, train, 0, &note);
+            if let Some(at) = delivered.blocked_at {
+                side.queue.drop_blocked(segments - at);
+            }
+        }
+    }
+}
+
+impl Chain {
+    /// Bytes of all readable descriptors.
+    fn readable_length(&self) -> usize {
+        self.readable.iter().map(|span| span.length).sum()
+    }
+}

@@ -1,0 +1,245 @@
+//! One port: its rings, and what commands do to them.
+
+use std::sync::Arc;
+
+use virtio_queue::Queue;
+use vm_memory::GuestMemoryMmap;
+use zcnic_device::{
+    abi,
+    port::{Configuration, Mode, Port, PortCounters, Rings},
+    receive::{Layout, ReceiveCounters, ReceiveQueue},
+    transmit::TransmitCounters,
+};
+use zerocopy::IntoBytes;
+
+use super::memory::{Chain, complete, device_ring, gather, pop, scatter};
+use crate::driver::Pair;
+
+/// A port of the device.
+#[derive(Debug)]
+pub(super) struct DevicePort {
+    memory: Arc<GuestMemoryMmap>,
+    control: Port,
+    pub(super) rings: PortRings,
+    pub(super) pending_events: u32,
+}
+
+/// What a port's commands work on.
+#[derive(Debug)]
+pub(super) struct PortRings {
+    memory: Arc<GuestMemoryMmap>,
+    pub(super) receive: Vec<ReceiveSide>,
+    transmit: Vec<TransmitSide>,
+    pub(super) configuration: Configuration,
+    pub(super) counters: PortCounters,
+    next_session: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct ReceiveSide {
+    pub(super) ring: Queue,
+    pub(super) queue: ReceiveQueue,
+}
+
+#[derive(Debug)]
+struct TransmitSide {
+    ring: Queue,
+    running: bool,
+    counters: TransmitCounters,
+}
+
+impl DevicePort {
+    pub(super) fn new(memory: Arc<GuestMemoryMmap>, pairs: &[Pair], number: u64) -> Self {
+        let control = Port::new();
+        let receive = pairs.iter().map(|pair| ReceiveSide {
+            ring: device_ring(pair.receive.ring().addresses()),
+            queue: ReceiveQueue::default(),
+        });
+        let transmit = pairs.iter().map(|pair| TransmitSide {
+            ring: device_ring(pair.transmit.ring().addresses()),
+            running: false,
+            counters: TransmitCounters::default(),
+        });
+        let rings = PortRings {
+            memory: Arc::clone(&memory),
+            receive: receive.collect(),
+            transmit: transmit.collect(),
+            configuration: control.configuration(),
+            counters: PortCounters::default(),
+            next_session: (number + 1) << 32,
+        };
+        Self {
+            memory,
+            control,
+            rings,
+            pending_events: 0,
+        }
+    }
+
+    pub(super) fn memory(&self) -> Arc<GuestMemoryMmap> {
+        Arc::clone(&self.memory)
+    }
+
+    pub(super) fn pairs(&self) -> usize {
+        self.rings.transmit.len()
+    }
+
+    pub(super) fn receive_counters(&self, queue: u16) -> ReceiveCounters {
+        *self.rings.receive[usize::from(queue)].queue.counters()
+    }
+
+    pub(super) fn end_session(&mut self) {
+        for side in &mut self.rings.receive {
+            side.queue.stop();
+        }
+        for side in &mut self.rings.transmit {
+            side.running = false;
+        }
+        self.control.reset(&mut self.rings);
+    }
+
+    /// Takes a chain of a transmit ring, unless the queue is stopped.
+    pub(super) fn take(&mut self, pair: usize) -> Option<Chain> {
+        let side = &mut self.rings.transmit[pair];
+        let serves = match self.control.mode() {
+            Mode::Zcnic(session) => usize::from(session.command_pair) == pair || side.running,
+            Mode::Undecided | Mode::Plain => true,
+        };
+        if serves {
+            pop(&mut side.ring, &self.memory)
+        } else {
+            None
+        }
+    }
+
+    /// Whether a chain is for the control plane, and not a frame.
+    pub(super) fn is_control(&self, pair: usize, chain: &Chain) -> bool {
+        let command_ring = matches!(self.control.mode(),
+            Mode::Zcnic(session) if usize::from(session.command_pair) == pair);
+        command_ring || !chain.writable.is_empty()
+    }
+
+    /// Executes a command and completes its chain.
+    pub(super) fn control(&mut self, pair: usize, chain: &Chain) {
+        let mut written = 0;
+        if chain.valid && !chain.writable.is_empty() {
+            let length = chain.readable_length().min(abi::MAX_REQUEST + 1);
+            let request = gather(&self.memory, &chain.readable, length);
+            if request.starts_with(&abi::MAGIC.to_le_bytes()) {
+                let response = self.control.execute(pair as u16, &request, &mut self.rings);
+                written = scatter(&self.memory, &chain.writable, &response);
+            }
+        }
+        let side = &mut self.rings.transmit[pair];
+        complete(&mut side.ring, &self.memory, chain.head, written as u32);
+    }
+
+    /// An ordinary frame: whoever sends it is a plain driver if nobody said otherwise before.
+    pub(super) fn decide_plain(&mut self) {
+        if self.control.mode() == Mode::Undecided {
+            for side in &mut self.rings.receive {
+                side.queue.start(Layout::VirtioNet);
+            }
+            let pairs = self.pairs() as u16;
+            self.control.run_plain(pairs, &mut self.rings);
+        }
+    }
+
+    /// Counts the wire frames and bytes that a chain was sent as, or that it can't be, and completes it.
+    pub(super) fn complete_frame(&mut self, pair: usize, chain: &Chain, sent: Option<(u64, u64)>) {
+        let side = &mut self.rings.transmit[pair];
+        let (frames, bytes) = sent.unwrap_or_default();
+        side.counters.frames += frames;
+        side.counters.bytes += bytes;
+        side.counters.errors += u64::from(sent.is_none());
+        complete(&mut side.ring, &self.memory, chain.head, 0);
+    }
+
+    /// Writes what is pending to an event buffer, if there is one.
+    pub(super) fn flush_events(&mut self) -> bool {
+        let Mode::Zcnic(session) = self.control.mode() else {
+            self.pending_events = 0;
+            return false;
+        };
+        if self.pending_events == 0 {
+            return false;
+        }
+        let ring = &mut self.rings.receive[usize::from(session.command_pair)].ring;
+        let Some(chain) = pop(ring, &self.memory) else {
+            return false;
+        };
+        let event = self.control.event(std::mem::take(&mut self.pending_events));
+        let event = event.expect("there is a session");
+        let written = scatter(&self.memory, &chain.writable, event.as_bytes());
+        complete(ring, &self.memory, chain.head, written as u32);
+        true
+    }
+}
+
+impl PortRings {
+    /// Returns every available chain of a ring unused.
+    fn drain(memory: &GuestMemoryMmap, ring: &mut Queue) -> u32 {
+        let mut count = 0;
+        while let Some(chain) = pop(ring, memory) {
+            complete(ring, memory, chain.head, 0);
+            count += 1;
+        }
+        count
+    }
+}
+
+impl Rings for PortRings {
+    fn session_id(&mut self) -> u64 {
+        self.next_session += 1;
+        self.next_session
+    }
+
+    fn reset(&mut self, command_pair: u16) {
+        for pair in 0..self.receive.len() as u16 {
+            self.stop_receive(pair);
+            if pair != command_pair {
+                self.stop_transmit(pair);
+            }
+        }
+    }
+
+    fn configure(&mut self, configuration: Configuration) {
+        self.configuration = configuration;
+    }
+
+    fn start_receive(&mut self, queue: u16, layout: Layout) {
+        self.receive[usize::from(queue)].queue.start(layout);
+    }
+
+    fn stop_receive(&mut self, queue: u16) -> u32 {
+        let side = &mut self.receive[usize::from(queue)];
+        side.queue.stop();
+        Self::drain(&self.memory, &mut side.ring)
+    }
+
+    fn start_transmit(&mut self, queue: u16) {
+        self.transmit[usize::from(queue)].running = true;
+    }
+
+    fn stop_transmit(&mut self, queue: u16) -> u32 {
+        let side = &mut self.transmit[usize::from(queue)];
+        side.running = false;
+        Self::drain(&self.memory, &mut side.ring)
+    }
+
+    fn counters(&self, queue: u16) -> (ReceiveCounters, TransmitCounters) {
+        let queue = usize::from(queue);
+        (
+            *self.receive[queue].queue.counters(),
+            self.transmit[queue].counters,
+        )
+    }
+
+    fn port_counters(&self) -> PortCounters {
+        self.counters
+    }
+
+    fn link_up(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,145 @@
+//! What a zcnic port must do, as scenarios that run over any transport: against the device in process and
+//! against a backend behind vhost-user. Each takes a function that connects the drivers of two fresh ports,
+//! joined by a cable, with a given number of queue pairs; the last pair of each carries commands.
+
+pub mod errors;
+pub mod plain;
+pub mod receive;
+pub mod refusals;
+pub mod segmentation;
+pub mod session;
+pub mod steering;
+pub mod transmit;
+
+use crate::{
+    driver::{Driver, Transport},
+    receive::Shape,
+};
+
+/// Data pairs and the command pair of the ports of most scenarios.
+const PAIRS: u16 = 5;
+
+/// Two ports that receive everything: the first one sends, the second one has `buffers` chains on each queue.
+fn up<T: Transport>(
+    connect: impl Fn(u16) -> [Driver<T>; 2],
+    shape: Shape,
+    buffers: usize,
+) -> [Driver<T>; 2] {
+    let [mut sender, mut receiver] = connect(PAIRS);
+    sender.bring_up(Shape::SPLIT, 8);
+    receiver.bring_up(shape, buffers);
+    [sender, receiver]
+}
+
+/// Makes a `#[test]` of every scenario. `$connect` is a function from the number of queue pairs to the two
+/// drivers.
+#[macro_export]
+macro_rules! suite {
+    ($connect:path) => {
+        $crate::suite! { @modules $connect;
+            session {
+                hello_agrees_on_version_limits_and_features
+                hello_knows_only_what_both_know
+                hello_without_a_common_version_names_the_devices
+                hello_must_come_from_the_last_pair
+                hello_names_no_session
+                a_refused_hello_leaves_the_session_alone
+                hello_again_returns_every_chain_and_erases_everything
+                hello_does_not_touch_buffers_posted_before
+                a_request_without_session_is_stale
+                a_request_of_another_session_is_stale_and_not_executed
+                nobody_receives_before_somebody_spoke
+                status_shows_which_queues_run
+                a_response_is_cut_to_the_room_there_is
+                what_has_no_magic_is_not_executed
+            }
+            refusals {
+                what_every_request_must_have
+                shorter_and_longer_requests
+                receive_queues
+                split_needs_its_feature
+                queues_start_once_and_stop_always
+                rss_contexts
+                rss_needs_its_features
+                rss_contexts_that_are_used_stay
+                rules
+                rules_are_set_and_deleted_all_or_none
+                rules_need_their_feature
+                receive_mode
+                offloads
+                counters
+                a_request_is_as_long_as_its_header_says
+                refused_commands_are_counted
+            }
+            receive {
+                a_linear_chain_holds_the_frame
+                linear_chains_share_a_long_frame
+                every_flow_is_split_behind_its_deepest_header
+                one_byte_of_payload_is_split
+                headers_alone_are_not_split
+                frames_up_to_the_threshold_stay_whole
+                fragments_are_split_behind_ip
+                unknown_protocols_are_split_behind_what_is_known
+                headers_that_do_not_fit_are_split_at_the_last_end_that_does
+                pages_share_a_jumbo_frame
+                chains_of_the_wrong_shape_are_returned_and_counted
+                a_ring_without_buffers_drops_and_counts
+                a_frame_is_taken_whole_or_not_at_all
+                a_frame_of_too_many_chains_is_dropped
+                a_stop_returns_every_buffer
+                a_stopped_queue_drops_and_counts
+                a_queue_starts_again_in_another_shape
+                wrong_checksums_are_delivered_and_marked
+                verdicts_and_hashes_are_given_only_when_asked_for
+                frames_keep_their_order
+            }
+            transmit {
+                frames_are_sent_however_they_are_scattered
+                checksums_are_inserted
+                a_udp_checksum_of_zero_goes_out_as_ones
+                frames_wait_for_their_queue_to_start
+                a_stop_returns_frames_unsent
+                the_longest_frame_passes
+                counters_count_wire_frames
+            }
+            segmentation {
+                tcp_is_cut_exactly
+                udp_is_cut_exactly
+                flags_go_to_the_segments_that_they_belong_to
+                segments_fill_what_buffers_there_are
+            }
+            errors {
+                chains_that_can_not_be_sent_are_counted
+                what_was_not_negotiated_is_not_done
+            }
+            steering {
+                everything_goes_to_queue_0_at_first
+                flows_spread_by_their_published_hash
+                the_hash_is_what_was_published
+                fields_choose_what_is_hashed
+                contexts_and_queue_offsets
+                the_lowest_location_wins
+                rules_drop_and_count
+                rules_match_what_their_masks_cover
+                idle_queues_stay_idle
+                addresses_are_filtered
+                changes_lose_no_frame
+            }
+            plain {
+                the_first_frame_makes_a_port_plain
+                frames_take_as_many_buffers_as_they_need
+                offloads_work_without_zcnic
+                flows_are_spread
+                hello_turns_a_plain_port_into_a_zcnic_port
+            }
+        }
+    };
+    (@modules $connect:path; $($module:ident { $($scenario:ident)* })*) => {
+        $(mod $module {
+            $(#[test]
+            fn $scenario() {
+                $crate::suite::$module::$scenario($connect);
+            })*
+        })*
+    };
+}

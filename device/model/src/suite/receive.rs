@@ -1,0 +1,426 @@
+//! Placement of frames in receive chains (docs/abi.md, "Receive").
+
+use etherparse::{IpFragOffset, IpHeaders, Ipv4Options, Ipv6FragmentHeader, ip_number};
+use zcnic_device::{
+    abi::QueueStats,
+    features::Feature,
+    receive::{MAX_CHAINS, RX_HEADER},
+};
+
+use super::up;
+use crate::{
+    driver::{Driver, Transport},
+    frames::{Flow, RECEIVER, SENDER, broadcast, pattern},
+    receive::{Received, Shape},
+    verify,
+};
+
+/// Header and frame share one descriptor.
+pub fn a_linear_chain_holds_the_frame<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+    let [mut sender, mut receiver] = up(connect, Shape::linear(2048), 8);
+    for flow in Flow::all() {
+        let frame = flow.frame(&pattern(1400));
+        sender.send(0, &frame);
+        let received = receiver.receive(0);
+        assert_eq!(
+            (&received.frame, received.chains, received.split_at()),
+            (&frame, 1, None)
+        );
+        assert_eq!(received.checksum(), Some(true));
+    }
+    assert_eq!(receiver.posted(0), 4);
+}
+
+/// Every chain has its own receive header, and only the last one has room left.
+pub fn linear_chains_share_a_long_frame<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+    let [mut sender, mut receiver] = up(connect, Shape::linear(192), 128);
+    for (payload, chains) in [(128 - 54, 1), (129 - 54, 2), (256 - 54, 2), (5000 - 54, 40)] {
+        let frame = Flow::tcp4().frame(&pattern(payload));
+        sender.send(0, &frame);
+        let received = receiver.receive(0);
+        assert_eq!((received.frame, received.chains), (frame, chains));
+    }
+}
+
+/// TCP and UDP over both versions of IP, with and without VLAN tag, short and long.
+pub fn every_flow_is_split_behind_its_deepest_header<T: Transport>(
+    connect: impl Fn(u16) -> [Driver<T>; 2],
+) {
+    let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 64);
+    for flow in Flow::all()
+        .into_iter()
+        .flat_map(|flow| [flow.clone(), flow.in_vlan(42)])
+    {
+        for payload in [2, 1000, 4096, 4097] {
+            let frame = flow.frame(&pattern(payload));
+            sender.send(0, &frame);
+            let received = receiver.receive(0);
+            let l4 = verify::dissect(&frame).l4.expect("TCP or UDP");
+            assert_eq!(received.split_at(), Some(l4.end));
+            assert_eq!(
+                (received.frame, received.chains),
+                (frame, payload.div_ceil(4096))
+            );
+        }
+    }
+    assert_eq!(receiver.stats().1[0].rx_split.get(), 32);
+}
+
+/// Even one byte goes to the page.
+pub fn one_byte_of_payload_is_split<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+    let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 8);
+    for flow in Flow::all() {
+        sender.send(0, flow.frame(&[0xab]));
+        let Received { header, .. } = receiver.receive(0);
+        assert_eq!(header.payload_length.get(), 1);
+    }
+}
+
+/// There is nothing to put apart.
+pub fn headers_alone_are_not_split<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+    let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 8);
+    for flow in Flow::all() {
+        let frame = flow.frame(&[]);
+        sender.send(0, &frame);
+        let received = receiver.receive(0);
+        assert_eq!((received.split_at(), received.frame), (None, frame));
+    }
+    assert_eq!(receiver.stats().1[0].rx_split.get(), 0);
+}
+
+/// The threshold is a frame's length, as the kernel documents `hds-thresh`.
+pub fn frames_up_to_the_threshold_stay_whole<T: Transport>(
+    connect: impl Fn(u16) -> [Driver<T>; 2],
+) {
+    let shape = Shape::SPLIT.threshold(192);
+    let [mut sender, mut receiver] = up(connect, shape, 8);
+    for length in [54, 55, 191, 192, 193, 1000] {
+        sender.send(0, Flow::tcp4().frame(&pattern(length - 54)));
+        let expected = (length > 192).then_some(54);
+        assert_eq!(
+            receiver.receive(0).split_at(),
+            expected,
+            "a frame of {length} bytes"
+        );
+    }
+}
+
+/// Behind IP a fragment has no header that could be told from payload.
+pub fn fragments_are_split_behind_ip<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+    let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 16);
+    for (more, offset) in [(true, 0), (true, 10), (false, 10)] {
+        let offset = IpFragOffset::try_new(offset).expect("13 bits");
+        let (mut v4, mut v6) = (Flow::udp4(), Flow::udp6());
+        if let IpHeaders::Ipv4(header, _) = &mut v4.ip {
+            header.more_fragments = more;
+            header.fragment_offset = offset;
+        }
+        if let IpHeaders::Ipv6(_, extensions) = &mut v6.ip {
+            extensions.fragment = Some(Ipv6FragmentHeader::new(ip_number::UDP, offset, more, 77));
+        }
+        for (flow, l3_end) in [(v4, 34), (v6, 62)] {
+            let frame = flow.frame(&pattern(800));
+            sender.send(0, &frame);
+            let received = receiver.receive(0);
+            assert_eq!(
+                (received.split_at(), received.checksum()),
+                (Some(l3_end), None)
+            );
+            assert_eq!(received.frame, frame);
+        }
+    }
+}
+
+/// Ethernet and IP are known even if what is in them is not.
+pub fn unknown_protocols_are_split_behind_what_is_known<T: Transport>(
+    connect: impl Fn(u16) -> [Driver<T>; 2],
+) {
+    let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 8);
+    let mut icmp = Flow::tcp4().frame(&pattern(100));
+    icmp[23] = 1;
+    for (frame, split_at) in [(broadcast(&pattern(100)), 14), (icmp, 34)] {
+        sender.send(0, &frame);
+        let received = receiver.receive(0);
+        assert_eq!(
+            (received.split_at(), received.checksum()),
+            (Some(split_at), None)
+        );
+        assert_eq!(received.frame, frame);
+    }
+}
+
+/// No frame is dropped because its headers are long.
+pub fn headers_that_do_not_fit_are_split_at_the_last_end_that_does<T: Transport>(
+    connect: impl Fn(u16) -> [Driver<T>; 2],
+) {
+    let [mut sender, mut receiver] = up(connect, Shape::split(192, 4096), 8);
+    let mut flow = Flow::tcp4().tcp_header(|tcp| {
+        tcp.set_options_raw(&[1; 40]).expect("40 bytes fit");
+    });
+    if let IpHeaders::Ipv4(header, _) = &mut flow.ip {
+        header.options = Ipv4Options::from([1; 40]);
+    }
+    let frame = flow.frame(&pattern(500));
+    let parts = verify::dissect(&frame);
+    assert_eq!(
+        parts.l4.expect("TCP").end,
+        134,
+        "more than the fragment's 128 bytes"
+    );
+    sender.send(0, &frame);
+    let received = receiver.receive(0);
+    assert_eq!(received.split_at(), Some(74));
+    assert_eq!(received.split_at(), Some(parts.split_point(128)));
+    assert_eq!((received.frame, received.header.hash_type), (frame, 0));
+}
+
+/// Follow-on chains hold payload only.
+pub fn pages_share_a_jumbo_frame<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+    let [mut sender, mut receiver] = up(connect, Shape::split(256, 1024), 64);
+    let frame = Flow::tcp6().frame(&pattern(8960));
+    for queue in 0..sender.data_pairs() {
+        sender.send(queue, &frame);
+        let received = receiver.receive(0);
+        assert_eq!((&received.frame, received.chains), (&frame, 9));
+        assert_eq!(received.split_at(), Some(74));
+    }
+}
+
+/// They are returned with length 0 wherever they are, and the frame uses the others.
+pub fn chains_of_the_wrong_shape_are_returned_and_counted<T: Transport>(
+    connect: impl Fn(u16) -> [Driver<T>; 2],
+) {
+    let [mut sender, mut receiver] = up(connect, Shape::split(256, 1024), 0);
+    let (right, wrong) = (
+        vec![256, 1024],
+        [
+            vec![256],
+            vec![256, 1024, 64],
+            vec![1024, 256],
+            vec![128, 1024],
+        ],
+    );
+    let mut chains = vec![
+        wrong[0].clone(),
+        right.clone(),
+        wrong[1].clone(),
+        wrong[2].clone(),
+    ];
+    chains.extend([right.clone(), wrong[3].clone(), right]);
+    receiver.post_lengths(0, &chains);
+    let frame = Flow::tcp4().frame(&pattern(2500));
+    sender.send(0, &frame);
+    let received = receiver.receive(0);
+    assert_eq!((received.frame, received.chains), (frame, 3));
+    assert_eq!((receiver.take_returned(0), receiver.posted(0)), (4, 0));
+    assert_eq!(receiver.stats().1[0].rx_bad_chain.get(), 4);
+}
+
+/// No buffer is a counted drop, and the next buffer is used.
+pub fn a_ring_without_buffers_drops_and_counts<T: Transport>(
+    connect: impl Fn(u16) -> [Driver<T>; 2],
+) {
+    let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 3);
+    let frames: Vec<_> = (0..8)
+        .map(|number| Flow::udp4().frame(&[number; 100]))
+        .collect();
+    for frame in &frames {
+        sender.send(0, frame);
+    }
+    let received: Vec<_> = receiver
+        .receive_all()
+        .into_iter()
+        .map(|(_, got)| got.frame)
+        .collect();
+    assert_eq!(received, frames[..3]);
+    assert_eq!(receiver.stats().1[0].rx_no_buffer.get(), 5);
+    receiver.post(0, Shape::SPLIT, 1);
+    sender.send(0, &frames[7]);
+    assert_eq!(receiver.receive(0).frame, frames[7]);
+}
+
+/// Buffers that are too few for a frame stay posted.
+pub fn a_frame_is_taken_whole_or_not_at_all<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+    let shape = Shape::split(256, 1024);
+    let [mut sender, mut receiver] = up(connect, shape, 2);
+    let long = Flow::tcp4().frame(&pattern(3000));
+    sender.send(0, &long);
+    assert_eq!((receiver.receive_all(), receiver.posted(0)), (vec![], 2));
+    let short = Flow::tcp4().frame(&pattern(1000));
+    sender.send(0, &short);
+    assert_eq!((receiver.receive(0).frame, receiver.posted(0)), (short, 1));
+    receiver.post(0, shape, 2);
+    sender.send(0, &long);
+    assert_eq!((receiver.receive(0).frame, receiver.posted(0)), (long, 0));
+    assert_eq!(receiver.stats().1[0].rx_no_buffer.get(), 1);
+}
+
+/// Small buffers bound what the longest frame may take.
+pub fn a_frame_of_too_many_chains_is_dropped<T: Transport>(
+    connect: impl Fn(u16) -> [Driver<T>; 2],
+) {
+    let shape = Shape::linear(192);
+    let [mut sender, mut receiver] = up(connect, shape, 100);
+    let longest = MAX_CHAINS * (192 - RX_HEADER);
+    sender.send(0, Flow::udp4().frame(&pattern(longest - 42 + 1)));
+    assert_eq!((receiver.receive_all(), receiver.posted(0)), (vec![], 100));
+    let frame = Flow::udp4().frame(&pattern(longest - 42));
+    sender.send(0, &frame);
+    let received = receiver.receive(0);
+    assert_eq!((received.frame, received.chains), (frame, MAX_CHAINS));
+    assert_eq!(receiver.stats().1[0].rx_too_long.get(), 1);
+}
+
+/// The number in the response is the number of chains that came back with length 0.
+pub fn a_stop_returns_every_buffer<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+    let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 20);
+    for _ in 0..5 {
+        sender.send(0, Flow::udp6().frame(&pattern(700)));
+    }
+    // That the ring shows as many is checked for every stop.
+    assert_eq!(receiver.stop_receive(0), Ok(15));
+    assert_eq!(
+        receiver.stop_receive(0),
+        Ok(0),
+        "a stopped queue stops again"
+    );
+    assert_eq!(receiver.stop_receive(1), Ok(20));
+    assert_eq!(receiver.receive_all().len(), 5);
+    receiver.post(1, Shape::SPLIT, 7);
+    assert_eq!(receiver.stop_receive(1), Ok(7), "posted to a stopped queue");
+}
+
+/// Frames for a stopped queue are not steered elsewhere.
+pub fn a_stopped_queue_drops_and_counts<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+    let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 8);
+    receiver.stop_receive(0).expect("stop");
+    receiver.post(0, Shape::SPLIT, 8);
+    for _ in 0..3 {
+        sender.send(0, Flow::tcp4().frame(&pattern(100)));
+    }
+    assert_eq!(receiver.receive_all(), []);
+    assert_eq!(
+        (receiver.stats().1[0].rx_stopped.get(), receiver.posted(0)),
+        (3, 8)
+    );
+    receiver.start_receive(0, Shape::SPLIT).expect("start");
+    sender.send(0, Flow::tcp4().frame(&pattern(100)));
+    receiver.receive(0);
+}
+
+/// As zcrx or XSK replaces a queue's memory: only this queue changes.
+pub fn a_queue_starts_again_in_another_shape<T: Transport>(
+    connect: impl Fn(u16) -> [Driver<T>; 2],
+) {
+    let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 8);
+    let frame = Flow::tcp4().frame(&pattern(1000));
+    for shape in [
+        Shape::linear(4096),
+        Shape::split(512, 65536),
+        Shape::split(192, 256),
+        Shape::SPLIT,
+    ] {
+        assert_eq!(receiver.stop_receive(0), Ok(8));
+        receiver.post(0, shape, 12);
+        receiver.start_receive(0, shape).expect("start");
+        sender.send(0, &frame);
+        let received = receiver.receive(0);
+        assert_eq!(received.frame, frame);
+        assert_eq!(
+            received.split_at().is_some(),
+            !matches!(shape, Shape::Linear { .. })
+        );
+        receiver.stop_receive(0).expect("stop");
+        receiver.post(0, shape, 8);
+        receiver.start_receive(0, shape).expect("start");
+    }
+    assert_eq!(receiver.posted(1), 8);
+}
+
+/// A NIC does not drop them: the stack decides.
+pub fn wrong_checksums_are_delivered_and_marked<T: Transport>(
+    connect: impl Fn(u16) -> [Driver<T>; 2],
+) {
+    let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 32);
+    for flow in Flow::all() {
+        let mut frame = flow.frame(&pattern(501));
+        *frame.last_mut().expect("bytes") ^= 1;
+        sender.send(0, &frame);
+        let received = receiver.receive(0);
+        assert_eq!((received.checksum(), received.frame), (Some(false), frame));
+    }
+    assert_eq!(receiver.stats().1[0].rx_csum_bad.get(), 4);
+
+    let mut unchecked = Flow::udp4().frame(&pattern(100));
+    unchecked[40..42].fill(0);
+    sender.send(0, unchecked);
+    assert_eq!(
+        receiver.receive(0).checksum(),
+        None,
+        "0 means that there is none"
+    );
+
+    let mut padded = Flow::tcp4().frame(&[1, 2, 3]);
+    padded.extend([0x99; 20]);
+    sender.send(0, &padded);
+    let received = receiver.receive(0);
+    assert_eq!(
+        (received.checksum(), received.frame),
+        (Some(true), padded),
+        "padding is not summed"
+    );
+}
+
+/// After HELLO no offload is on.
+pub fn verdicts_and_hashes_are_given_only_when_asked_for<T: Transport>(
+    connect: impl Fn(u16) -> [Driver<T>; 2],
+) {
+    let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 8);
+    receiver
+        .set_rss(super::steering::rss(0), &[0])
+        .expect("RSS");
+    let mut send = |receiver: &mut Driver<T>| {
+        sender.send(0, Flow::tcp4().frame(&pattern(9)));
+        let received = receiver.receive(0);
+        (
+            received.checksum().is_some(),
+            received.header.hash_type != 0,
+        )
+    };
+    for (on, expected) in [
+        (vec![], (false, false)),
+        (vec![Feature::RxCsum], (true, false)),
+        (vec![Feature::RxHash], (false, true)),
+        (vec![Feature::RxCsum, Feature::RxHash], (true, true)),
+    ] {
+        receiver.offloads(&on).expect("offloads");
+        assert_eq!(send(&mut receiver), expected, "{on:?}");
+    }
+}
+
+/// Within a flow, whatever their size.
+pub fn frames_keep_their_order<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+    let [mut sender, mut receiver] = up(connect, Shape::split(256, 1024), 250);
+    let frames: Vec<_> = (0..100)
+        .map(|number| Flow::tcp4().frame(&pattern(1 + number * 613 % 2048)))
+        .collect();
+    for frame in &frames {
+        sender.enqueue(2, frame);
+    }
+    sender.flush(2);
+    for frame in &frames {
+        let received = receiver.receive(0);
+        assert_eq!(&received.frame, frame);
+        assert_eq!(
+            (&received.frame[..6], &received.frame[6..12]),
+            (&RECEIVER[..], &SENDER[..])
+        );
+    }
+    let QueueStats {
+        rx_frames,
+        rx_bytes,
+        ..
+    } = receiver.stats().1[0];
+    let bytes: usize = frames.iter().map(Vec::len).sum();
+    assert_eq!((rx_frames.get(), rx_bytes.get()), (100, bytes as u64));
+}
