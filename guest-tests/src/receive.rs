@@ -200,17 +200,21 @@ fn at_end(args: &Args, progress: &Progress) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Until we are killed.
+fn hold() -> ! {
+    say(&Event::Held);
+    loop {
+        std::thread::park();
+    }
+}
+
 fn receive_plain(args: &Args, progress: &mut Progress, counts: &mut Counts) -> anyhow::Result<()> {
     let pattern = Pattern::new(args.seed);
     let mut stream = accept(args.port, progress)?;
     if args.hold {
-        // What has arrived stays in the socket, in the device's buffers, until we are killed.
-        let mut first = [0];
-        stream.peek(&mut first)?;
-        say(&Event::Held);
-        loop {
-            std::thread::park();
-        }
+        // What has arrived stays in the socket, in the device's buffers.
+        stream.peek(&mut [0])?;
+        hold();
     }
     stream.set_read_timeout(Some(INTERVAL))?;
     let mut buffer = vec![0; 256 << 10];
@@ -263,6 +267,8 @@ fn receive_zcrx(
             // A limited request that got all it asked for.
             Some(0) if limit > 0 && progress.bytes() - request_start >= u64::from(limit) => {}
             Some(0) => return at_end(args, progress),
+            // No buffer to copy into is left.
+            Some(error) if error == -libc::ENOMEM && args.hold => hold(),
             // No buffer to copy into: those that we returned are still in the refill ring.
             Some(error) if error == -libc::ENOMEM && zcrx.pending_returns() > 0 => zcrx.flush()?,
             // The completion queue was full; it no longer is.
