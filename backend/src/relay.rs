@@ -36,6 +36,7 @@ const SET_FEATURES: u32 = 2;
 const SET_LOG_BASE: u32 = 6;
 const SET_LOG_FD: u32 = 7;
 const SET_VRING_ENABLE: u32 = 18;
+const SET_BACKEND_REQ_FD: u32 = 21;
 
 /// Why a relay ended before its frontend went away.
 #[derive(Debug, Error)]
@@ -149,7 +150,7 @@ impl Message {
 /// Whether the daemon is to see this request. The crate trusts that a frontend acknowledges only offered
 /// protocol features, and panics on a log it can't keep, so what we never offer stays outside.
 fn is_served(request: u32) -> bool {
-    (GET_FEATURES..=SET_VRING_ENABLE).contains(&request)
+    ((GET_FEATURES..=SET_VRING_ENABLE).contains(&request) || request == SET_BACKEND_REQ_FD)
         && !matches!(request, SET_LOG_BASE | SET_LOG_FD)
 }
 
