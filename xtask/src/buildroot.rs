@@ -85,12 +85,6 @@ impl BuildRoot {
         self.entry.join("tree")
     }
 
-    /// `name version` lines of the packages.
-    pub(crate) fn versions(&self) -> Result<String> {
-        let record = self.entry.join("versions");
-        fs::read_to_string(&record).with_context(|| format!("cannot read {}", record.display()))
-    }
-
     /// `program`, run in the tree with `work` as [`WORK`], writable and the current directory.
     pub(crate) fn command(&self, work: &Path, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("bwrap");

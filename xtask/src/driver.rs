@@ -32,9 +32,6 @@ pub(crate) struct Args {
     /// Only against the headers of this series (7.2, 7.3) instead of all
     #[arg(long, value_name = "SERIES", value_parser = SERIES)]
     headers: Option<String>,
-    /// Check with sparse too
-    #[arg(long)]
-    sparse: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
@@ -48,7 +45,6 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let build = Build {
             release: &headers.release,
             debs: &headers.debs,
-            sparse: args.sparse,
         };
         let module = build.ensure(&cache)?;
         println!("{}", module.join(MODULE).display());
@@ -65,7 +61,6 @@ pub(crate) fn ensure(cache: &Cache, kernel: &Kernel) -> Result<Entry> {
         Headers::Debian(debs) => Build {
             release: &kernel.release,
             debs,
-            sparse: false,
         }
         .ensure(cache),
         Headers::Tree(tree) => for_tree(cache, kernel, tree),
@@ -81,12 +76,11 @@ pub(crate) fn ensure(cache: &Cache, kernel: &Kernel) -> Result<Entry> {
 struct Build<'a> {
     release: &'a str,
     debs: &'a [PathBuf],
-    sparse: bool,
 }
 
 impl Build<'_> {
     fn ensure(&self, cache: &Cache) -> Result<Entry> {
-        let mut key = Key::new(RECIPE).text(format!("sparse: {}", self.sparse));
+        let mut key = Key::new(RECIPE);
         for deb in self.debs {
             key = key.text(deb.file_name().unwrap_or_default().to_string_lossy());
         }
@@ -101,8 +95,7 @@ impl Build<'_> {
                 kind: "buildroot",
                 packages: &[],
                 local: self.debs,
-                // Its dependencies (perl, sqlite) are for the programs that come with it.
-                newer: &["sparse/trixie"],
+                newer: &[],
             };
             let what = format!("make the build root for Linux {}", self.release);
             let root = BuildRoot::ensure(cache, &recipe, &what)?;
@@ -110,9 +103,6 @@ impl Build<'_> {
             make.arg("-C")
                 .arg(format!("/usr/src/linux-headers-{}", self.release))
                 .arg(format!("M={WORK}"));
-            if self.sparse {
-                make.args(["C=1", "CF=-D__CHECK_ENDIAN__"]);
-            }
             compile(&sources, directory, self.release, make)
         })
     }
@@ -159,7 +149,7 @@ fn sources() -> Result<Vec<PathBuf>> {
 }
 
 /// Runs `make` over a copy of `sources` and leaves the module in `directory`. A warning from the
-/// compiler, objtool, modpost or sparse fails the build: it is shown, and nothing is kept.
+/// compiler, objtool or modpost fails the build: it is shown, and nothing is kept.
 fn compile(sources: &[PathBuf], directory: &Path, release: &str, mut make: Command) -> Result<()> {
     for source in sources {
         fs::copy(

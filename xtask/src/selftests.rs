@@ -131,8 +131,8 @@ impl Selftests {
     /// All tests, as paths below the tree.
     pub(crate) fn all(&self) -> Result<Vec<String>> {
         let path = self.tree().join(LIST);
-        let list = fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
+        let list =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Ok(list.lines().map(|line| line.replace(':', "/")).collect())
     }
 }
