@@ -30,6 +30,8 @@ const POWER_OFF_PATIENCE: Duration = Duration::from_secs(60);
 const QEMU_PATIENCE: Duration = Duration::from_secs(30);
 /// How much of the console goes with an error.
 const CONSOLE_LINES: usize = 25;
+/// How much of the backend's log.
+const BACKEND_LINES: usize = 8;
 /// How much of QEMU's own words does.
 const QEMU_LINES: usize = 4;
 
@@ -236,6 +238,13 @@ fn explain(error: anyhow::Error, qemu: &mut Running, sandbox: &Sandbox) -> anyho
     // It repeats itself while it tries to connect again and again.
     for line in words.lines().take(QEMU_LINES) {
         text.push_str(&format!("{line}\n"));
+    }
+    let backend = sandbox.log("zcnic");
+    if !backend.is_empty() {
+        text.push_str(&format!(
+            "zcnic's last words:\n{}\n",
+            tail(&backend, BACKEND_LINES)
+        ));
     }
     if !console.is_empty() {
         text.push_str(&format!(

@@ -54,7 +54,8 @@ impl Qmp {
 
     fn line(&mut self) -> Result<Value> {
         let mut line = String::new();
-        if self.reader.read_line(&mut line)? == 0 {
+        let length = self.reader.read_line(&mut line);
+        if length.context("QEMU's monitor does not answer")? == 0 {
             bail!("QEMU closed the connection");
         }
         serde_json::from_str(&line).with_context(|| format!("not JSON: {line}"))
