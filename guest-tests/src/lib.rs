@@ -7,6 +7,7 @@ pub mod agent;
 pub mod gate;
 pub mod genl;
 pub mod init;
+pub mod kselftest;
 pub mod ktap;
 pub mod link;
 pub mod net;

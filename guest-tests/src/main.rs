@@ -3,7 +3,7 @@
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use zcnic_guest::{agent, gate, init, ports, receive, send, steer};
+use zcnic_guest::{agent, gate, init, kselftest, ports, receive, send, steer};
 
 #[derive(Parser)]
 #[command(
@@ -22,6 +22,7 @@ enum Command {
     Agent(agent::Args),
     Gate(gate::Args),
     Init(init::Args),
+    Kselftest(kselftest::Args),
     Ports(ports::Args),
     Receive(receive::Args),
     Send(send::Args),
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Command::Agent(args) => agent::run(&args),
         Command::Gate(args) => gate::run(&args),
         Command::Init(args) => init::run(&args),
+        Command::Kselftest(args) => kselftest::run(&args),
         Command::Ports(args) => ports::run(&args),
         Command::Receive(args) => receive::run(&args),
         Command::Send(args) => send::run(&args),

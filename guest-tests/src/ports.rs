@@ -12,15 +12,18 @@ use crate::{link, net};
 pub const PEER: &str = "peer";
 
 /// How a port is set up.
-struct Port {
+pub(crate) struct Port {
     /// Last byte of its MAC address, as `zcnic qemu-args` gives them.
     mac: &'static str,
     netns: Option<&'static str>,
-    name: &'static str,
-    addresses: [&'static str; 2],
+    /// Interface.
+    pub(crate) name: &'static str,
+    /// IPv4 and IPv6, with their prefix lengths.
+    pub(crate) addresses: [&'static str; 2],
 }
 
-const PORTS: [Port; 2] = [
+/// eth0 and eth1.
+pub(crate) const PORTS: [Port; 2] = [
     Port {
         mac: ":01",
         netns: None,
