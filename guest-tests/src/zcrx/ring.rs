@@ -290,7 +290,7 @@ impl Zcrx {
         self.refill.pending()
     }
 
-    /// What the kernel copied; `None` where it does not tell (before 7.3).
+    /// What the kernel copied; `None` where it does not tell (7.2.12 and 7.3 do).
     #[must_use]
     pub fn stats(&self) -> Option<sys::Stats> {
         self.refill.stats()
@@ -315,7 +315,7 @@ fn refusal(target: &Target, rx_buf_len: u32, source: io::Error) -> Error {
     let Target::Queue { interface, queue } = target else {
         return match errno {
             libc::EINVAL => {
-                Error::Refused("this kernel has no ZCRX_REG_NODEV (7.0 or later is needed)".into())
+                Error::Refused("this kernel has no ZCRX_REG_NODEV".into())
             }
             _ => Error::Io {
                 what: "registering zero-copy receive without a device",

@@ -239,7 +239,7 @@ pub(super) fn register_ifq(
     unsafe { register(ring, REGISTER_ZCRX_IFQ, reg, 1) }
 }
 
-/// Makes the kernel take what is in the refill ring now (`ZCRX_CTRL_FLUSH_RQ`, Linux 7.0 and later).
+/// Makes the kernel take what is in the refill ring now (`ZCRX_CTRL_FLUSH_RQ`).
 pub(super) fn flush_refill_ring(ring: RawFd, zcrx_id: u32) -> io::Result<()> {
     let mut ctrl = CtrlFlush {
         zcrx_id,
