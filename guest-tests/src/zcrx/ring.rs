@@ -314,9 +314,7 @@ fn refusal(target: &Target, rx_buf_len: u32, source: io::Error) -> Error {
     let errno = source.raw_os_error().unwrap_or_default();
     let Target::Queue { interface, queue } = target else {
         return match errno {
-            libc::EINVAL => {
-                Error::Refused("this kernel has no ZCRX_REG_NODEV".into())
-            }
+            libc::EINVAL => Error::Refused("this kernel has no ZCRX_REG_NODEV".into()),
             _ => Error::Io {
                 what: "registering zero-copy receive without a device",
                 source,
