@@ -20,6 +20,7 @@ mod guest;
 mod host;
 mod initrd;
 mod kernel;
+mod kselftest;
 mod machine;
 mod paths;
 mod process;
@@ -28,6 +29,7 @@ mod qmp;
 mod report;
 mod rootfs;
 mod sandbox;
+mod selftests;
 mod setup;
 mod step;
 mod test;
@@ -49,6 +51,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Driver(driver::Args),
+    Kselftest(kselftest::Args),
     Test(test::Args),
     Vm(vm::Args),
 }
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let result: Result<ExitCode> = match Cli::parse().command {
         Command::Driver(args) => driver::run(&args),
+        Command::Kselftest(args) => kselftest::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Vm(args) => vm::run(&args),
     };

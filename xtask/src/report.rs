@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 /// The option that every command takes.
@@ -32,7 +32,7 @@ fn write(path: &Path, report: &Value) -> Result<()> {
 }
 
 /// How a test case ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Outcome {
     Pass,
@@ -42,7 +42,7 @@ pub(crate) enum Outcome {
 }
 
 /// One test case.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Case {
     /// `file.py:case` or the path of the test.
     pub(crate) name: String,
