@@ -262,12 +262,12 @@ impl Entry {
     }
 
     fn serve(&self, frontend: &UnixStream) {
-        log::info!("Port {}: frontend connected", self.port.name);
+        self.port.info(format_args!("frontend connected"));
         if let Err(error) = connection::serve(&self.port, frontend, self.socket.path()) {
             self.port
                 .warn(format_args!("{:#}", anyhow::Error::from(error)));
         }
-        log::info!("Port {}: frontend disconnected", self.port.name);
+        self.port.info(format_args!("frontend disconnected"));
         *lock(&self.slot.frontend) = None;
         self.slot.freed.notify_all();
     }

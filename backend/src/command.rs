@@ -46,9 +46,13 @@ impl Port {
         match next {
             Next::Empty => {}
             Next::Request(request) if self.mode != PortMode::Plain => {
+                let before = control.snapshot().command_pair;
                 let mut rings = PortRings::new(self, control.snapshot());
                 let response = control.device.execute(pair as u16, &request, &mut rings);
                 self.complete(pair, &response);
+                if control.snapshot().command_pair != before {
+                    self.info(format_args!("driven by zcnic with {pair} data pairs"));
+                }
                 self.flush_events(&mut control);
             }
             Next::Frame if control.device.mode() == Mode::Undecided => {

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Lines that may come at once.
-const BURST: u32 = 10;
+const BURST: u32 = 20;
 
 /// Time after which one more line may come.
 const REFILL: Duration = Duration::from_secs(10);

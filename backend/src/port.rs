@@ -18,6 +18,7 @@ use std::{
     time::Instant,
 };
 
+use log::Level;
 use virtio_bindings::virtio_net::{VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_MRG_RXBUF};
 use zcnic_device::{
     abi,
@@ -162,7 +163,8 @@ pub(crate) struct Port {
     pub(crate) worker: Worker,
     pub(crate) counters: Counters,
     pub(crate) flows: Flows,
-    limit: LogLimit,
+    warnings: LogLimit,
+    news: LogLimit,
 }
 
 /// Locks `mutex`. A panic elsewhere ends the process in an orderly way, which must not be hindered.
@@ -191,7 +193,8 @@ impl Port {
             worker: Worker::new()?,
             counters: Counters::default(),
             flows: Flows::default(),
-            limit: LogLimit::new(),
+            warnings: LogLimit::new(),
+            news: LogLimit::new(),
         })
     }
 
@@ -227,11 +230,20 @@ impl Port {
         Arc::clone(&lock(&self.active))
     }
 
-    /// Logs something that somebody outside caused, within limits.
+    /// Logs that somebody outside did what it should not, within limits.
     pub(crate) fn warn(&self, what: Arguments<'_>) {
-        match self.limit.allow() {
-            Some(0) => log::warn!("Port {}: {what}", self.name),
-            Some(more) => log::warn!("Port {}: {what} ({more} messages suppressed)", self.name),
+        self.log(&self.warnings, Level::Warn, what);
+    }
+
+    /// Logs what somebody outside does, within limits.
+    pub(crate) fn info(&self, what: Arguments<'_>) {
+        self.log(&self.news, Level::Info, what);
+    }
+
+    fn log(&self, limit: &LogLimit, level: Level, what: Arguments<'_>) {
+        match limit.allow() {
+            Some(0) => log::log!(level, "Port {}: {what}", self.name),
+            Some(more) => log::log!(level, "Port {}: {what} ({more} more not logged)", self.name),
             None => {}
         }
     }
@@ -422,7 +434,7 @@ impl Port {
         control.suspended = false;
         control.pending_events = 0;
         if control.device.mode() != Mode::Undecided {
-            log::info!("Port {}: session ended, {why}", self.name);
+            self.info(format_args!("session ended, {why}"));
             let mut rings = PortRings::new(self, control.snapshot());
             control.device.reset(&mut rings);
         }
@@ -439,7 +451,7 @@ impl Port {
     /// An ordinary virtio-net driver drives the port.
     pub(crate) fn run_plain(&self, control: &mut Control) {
         if control.device.mode() != Mode::Plain {
-            log::info!("Port {}: driven as a plain virtio-net device", self.name);
+            self.info(format_args!("driven as a plain virtio-net device"));
         }
         let usable = |transport: &Transport| transport.is_ready() && transport.is_enabled();
         let pairs = self
