@@ -172,7 +172,7 @@ pub struct Hit {
 pub struct Findings {
     /// Bad lines.
     pub hits: Vec<Hit>,
-    /// The log from the first bad line on, [`CONTEXT`] lines at most.
+    /// The log from the first bad line on, no more than a long trace.
     pub context: Vec<String>,
     /// Records that were overwritten before they were read: nobody knows what they said.
     pub lost: u64,
