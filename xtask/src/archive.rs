@@ -16,7 +16,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{
     cache::Cache,
-    step::{run, step},
+    step::{download, run},
 };
 
 /// Where Debian lies.
@@ -83,7 +83,7 @@ impl Archive {
         if known && age(&stamp).is_ok_and(|age| age < LISTS_GOOD_FOR) {
             return Ok(());
         }
-        let updated = step("read the Debian archive's lists", || self.update());
+        let updated = download("read the Debian archive's lists", || self.update());
         match updated {
             Err(error) if known => eprintln!("         going on with older lists: {error:#}"),
             other => other?,

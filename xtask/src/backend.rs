@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Result, bail};
 
 use crate::{
+    control::Control,
     machine::Port,
     paths,
     process::Running,
@@ -19,13 +20,20 @@ use crate::{
 };
 
 /// Name of the control socket in the sandbox.
-pub(crate) const CONTROL_SOCKET: &str = "control.sock";
+const CONTROL_SOCKET: &str = "control.sock";
 
 /// From start to listening.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Builds `zcnic` and returns its path.
-pub(crate) fn build() -> Result<PathBuf> {
+/// The programs of the host's side.
+#[derive(Clone, Debug)]
+pub(crate) struct Programs {
+    pub(crate) zcnic: PathBuf,
+    pub(crate) zcnicctl: PathBuf,
+}
+
+/// Builds them.
+pub(crate) fn build() -> Result<Programs> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command
@@ -33,14 +41,19 @@ pub(crate) fn build() -> Result<PathBuf> {
             "build",
             "--quiet",
             "--release",
-            "-p",
-            "zcnic-backend",
             "--bin",
             "zcnic",
+            "--bin",
+            "zcnicctl",
         ])
+        .args(["-p", "zcnic-backend", "-p", "zcnic-ctl"])
         .current_dir(paths::workspace());
     step("build the backend", || run(&mut command))?;
-    Ok(paths::target().join("release/zcnic"))
+    let directory = paths::target().join("release");
+    Ok(Programs {
+        zcnic: directory.join("zcnic"),
+        zcnicctl: directory.join("zcnicctl"),
+    })
 }
 
 /// How the two ports are connected.
@@ -57,23 +70,25 @@ pub(crate) enum Cable {
 #[derive(Debug)]
 pub(crate) struct Backend {
     program: PathBuf,
+    zcnicctl: PathBuf,
     ports: Vec<Port>,
     cable: Cable,
     running: Running,
 }
 
 impl Backend {
-    /// Starts `program` in `sandbox` and waits until all its sockets are there.
+    /// Starts it in `sandbox` and waits until all its sockets are there.
     pub(crate) fn start(
-        program: &Path,
+        programs: &Programs,
         ports: &[Port],
         cable: Cable,
         sandbox: &Sandbox,
     ) -> Result<Self> {
-        let program = sandbox.install(program)?;
+        let program = sandbox.install(&programs.zcnic)?;
         let running = spawn(&program, ports, cable, sandbox)?;
         Ok(Self {
             program,
+            zcnicctl: programs.zcnicctl.clone(),
             ports: ports.to_vec(),
             cable,
             running,
@@ -90,6 +105,14 @@ impl Backend {
         self.running.kill()?;
         self.running = spawn(&self.program, &self.ports, self.cable, sandbox)?;
         Ok(())
+    }
+
+    /// A way to ask it.
+    pub(crate) fn control(&self, sandbox: &Sandbox) -> Control {
+        Control {
+            zcnicctl: self.zcnicctl.clone(),
+            socket: sandbox.path(CONTROL_SOCKET),
+        }
     }
 
     /// The user that it runs as.

@@ -3,16 +3,18 @@
 
 use std::{
     fmt,
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow, bail};
+use serde_json::Value;
 
 use crate::{
     agent::{Agent, Event, Exec, Finished, Process},
-    backend::{Backend, CONTROL_SOCKET},
+    backend::Backend,
     cache::Cache,
+    control::Control,
     machine::{Acceleration, Machine},
     process::Running,
     qemu::Qemu,
@@ -188,9 +190,10 @@ impl Guest {
         self.sandbox.log("zcnic")
     }
 
-    /// The backend's control socket.
-    pub(crate) fn control_socket(&self) -> PathBuf {
-        self.sandbox.path(CONTROL_SOCKET)
+    /// A way to ask the backend.
+    pub(crate) fn control(&self) -> Result<Control> {
+        let backend = self.backend.as_ref().context("this guest has no backend")?;
+        Ok(backend.control(&self.sandbox))
     }
 
     /// The users that QEMU and the backend run as.
@@ -202,6 +205,25 @@ impl Guest {
     /// Everything the kernel printed.
     pub(crate) fn console(&self) -> String {
         self.sandbox.log("console")
+    }
+
+    /// Ends a test: takes the ports down, fails if the kernel has complained or buffers are missing,
+    /// and powers the guest off.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        self.check(&Exec::new(["zcnic-guest", "ports", "down"]))?;
+        let gate = self.run(&Exec::new(["zcnic-guest", "gate"]))?;
+        if !gate.status.success() {
+            let verdict: Value = serde_json::from_str(&gate.stdout)
+                .with_context(|| format!("the gate printed {}{}", gate.stdout, gate.stderr))?;
+            let problems: Vec<_> = verdict["problems"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|problem| problem.as_str().unwrap_or_default())
+                .collect();
+            bail!("the guest's kernel is not happy: {}", problems.join("; "));
+        }
+        self.power_off().map(drop)
     }
 
     /// Powers the guest off in an orderly way and returns its console's text.

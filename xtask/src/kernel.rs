@@ -13,7 +13,7 @@ use crate::{
     bootstrap::ext4_image,
     cache::{Cache, Entry, Key},
     host::find_program,
-    step::{run, step},
+    step::{download, run, step},
 };
 
 /// Bump when this file makes something else of the same packages.
@@ -86,8 +86,8 @@ impl Kernel {
         let entry = cache.entry("kernel", &Key::new(RECIPE), |directory| {
             let archive = Archive::open(cache)?;
             let (release, binary) = newest(&archive)?;
-            step(&format!("download Linux {release}"), || {
-                download(&archive, &release, &binary, directory)
+            download(&format!("download Linux {release}"), || {
+                fetch(&archive, &release, &binary, directory)
             })?;
             step("make the image of its modules", || {
                 finish(directory, &release)
@@ -204,7 +204,7 @@ pub(crate) fn headers(cache: &Cache, series: &str) -> Result<DebianHeaders> {
             .with_context(|| format!("{BACKPORTS} has no Linux {series}"))?;
         let debs = directory.join("debs");
         fs::create_dir(&debs)?;
-        step(&format!("download the headers of Linux {release}"), || {
+        download(&format!("download the headers of Linux {release}"), || {
             archive.fetch(
                 &header_packages(release).each_ref().map(String::as_str),
                 &debs,
@@ -282,7 +282,7 @@ fn header_packages(release: &str) -> [String; 4] {
 
 /// Fills `directory` with `vmlinuz`, `config`, `lib/modules`, and the header packages, which are
 /// fetched now because the archive may have moved on when a driver is built.
-fn download(archive: &Archive, release: &str, binary: &str, directory: &Path) -> Result<()> {
+fn fetch(archive: &Archive, release: &str, binary: &str, directory: &Path) -> Result<()> {
     let headers = directory.join("headers");
     let scratch = directory.join("scratch");
     for path in [&headers, &scratch] {

@@ -15,6 +15,8 @@ mod bootstrap;
 mod buildroot;
 mod cache;
 mod cargo_tests;
+mod control;
+mod demo;
 mod driver;
 mod guest;
 mod host;
@@ -32,6 +34,7 @@ mod sandbox;
 mod selftests;
 mod setup;
 mod step;
+mod stream;
 mod test;
 mod vm;
 
@@ -50,6 +53,7 @@ struct Cli {
 /// One variant per command; each module has `Args` and `run(Args) -> Result<ExitCode>`.
 #[derive(Subcommand)]
 enum Command {
+    Demo(demo::Args),
     Driver(driver::Args),
     Kselftest(kselftest::Args),
     Test(test::Args),
@@ -60,6 +64,7 @@ fn main() -> ExitCode {
     // What the cache holds is read by another user when we are root.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let result: Result<ExitCode> = match Cli::parse().command {
+        Command::Demo(args) => demo::run(&args),
         Command::Driver(args) => driver::run(&args),
         Command::Kselftest(args) => kselftest::run(&args),
         Command::Test(args) => test::run(&args),

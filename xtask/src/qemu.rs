@@ -16,7 +16,7 @@ use crate::{
     archive::{Archive, unpack, versions},
     cache::{Cache, Entry, Key},
     host::{self, find_program},
-    step::{output, step},
+    step::{download, output},
 };
 
 /// Older ones crash with MSI-X under TCG (7.2) or are untried (8.x, 9.x).
@@ -56,7 +56,7 @@ impl Qemu {
         }
         let entry = cache.entry("qemu", &Key::new("qemu 1"), |directory| {
             let archive = Archive::open(cache)?;
-            step("download Debian's QEMU", || {
+            download("download Debian's QEMU", || {
                 let scratch = directory.join("scratch");
                 let debs = archive.fetch_closure(&[PACKAGE], &scratch)?;
                 unpack(&debs, &directory.join("tree"))?;

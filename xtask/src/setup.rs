@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::{
-    backend::{self, Backend, Cable},
+    backend::{self, Backend, Cable, Programs},
     cache::{Cache, Entry},
     driver,
     guest::{Driver, Guest},
@@ -46,7 +46,7 @@ pub(crate) struct Setup {
     pub(crate) qemu: Qemu,
     pub(crate) kernel: Kernel,
     pub(crate) acceleration: Acceleration,
-    backend: PathBuf,
+    programs: Programs,
     rootfs: Entry,
     initrd: Entry,
     driver: Driver,
@@ -68,14 +68,14 @@ impl Setup {
             (Driver::Zcnic, vec![entry.join(driver::MODULE)])
         };
         let initrd = initrd::ensure(&cache, &kernel, &modules)?;
-        let backend = backend::build()?;
+        let programs = backend::build()?;
         let acceleration = Acceleration::probe();
         Ok(Self {
             cache,
             qemu,
             kernel,
             acceleration,
-            backend,
+            programs,
             rootfs,
             initrd,
             driver,
@@ -115,7 +115,7 @@ impl Setup {
             let sandbox = Sandbox::new()?;
             let backend = match &machine.ports[..] {
                 [] => None,
-                ports => Some(Backend::start(&self.backend, ports, cable, &sandbox)?),
+                ports => Some(Backend::start(&self.programs, ports, cable, &sandbox)?),
             };
             Guest::boot(&self.qemu, machine, backend, sandbox, &self.cache)
         })

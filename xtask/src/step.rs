@@ -3,12 +3,17 @@
 
 use std::{
     ffi::OsStr,
+    fs,
     io::{IsTerminal, Write, stderr},
     process::{Command, Output, Stdio},
-    time::Instant,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
+
+/// Time spent in [`download`].
+static DOWNLOADED: Mutex<Duration> = Mutex::new(Duration::ZERO);
 
 /// How much of a failed command's output is shown.
 const TAIL_LINES: usize = 30;
@@ -28,6 +33,41 @@ pub(crate) fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T>
     let overwrite = if terminal { "\r\x1b[K" } else { "" };
     eprintln!("{overwrite}{seconds:6.1}s  {what}{verdict}");
     result
+}
+
+/// A step whose time depends on the network.
+pub(crate) fn download<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let start = Instant::now();
+    let result = step(what, work);
+    *DOWNLOADED.lock().unwrap_or_else(PoisonError::into_inner) += start.elapsed();
+    result
+}
+
+/// How long all downloads took so far.
+pub(crate) fn downloaded() -> Duration {
+    *DOWNLOADED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How long ago we were called. `cargo run` becomes the program that it runs, so its own time is in
+/// the age of this process.
+pub(crate) fn since_call() -> Result<Duration> {
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    let uptime = fs::read_to_string("/proc/uptime")?;
+    // The second field, a name in parentheses, may contain anything; starttime is the 22nd.
+    let ticks = stat
+        .rsplit(')')
+        .next()
+        .and_then(|rest| rest.split_whitespace().nth(19));
+    let started: f64 = ticks.context("/proc/self/stat is short")?.parse()?;
+    let now: f64 = uptime
+        .split(' ')
+        .next()
+        .context("/proc/uptime is empty")?
+        .parse()?;
+    let ticks_per_second = rustix::param::clock_ticks_per_second() as f64;
+    Ok(Duration::from_secs_f64(
+        (now - started / ticks_per_second).max(0.0),
+    ))
 }
 
 /// Runs `command` to its end and returns what it printed on standard output. If it fails, the error

@@ -1,0 +1,24 @@
+//! The backend's control socket, through `zcnicctl`.
+
+use std::{path::PathBuf, process::Command};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::step::run;
+
+/// A way to ask a backend.
+#[derive(Clone, Debug)]
+pub(crate) struct Control {
+    pub(crate) zcnicctl: PathBuf,
+    pub(crate) socket: PathBuf,
+}
+
+impl Control {
+    /// Runs a `zcnicctl` command and returns what it printed.
+    pub(crate) fn ask(&self, words: &[&str]) -> Result<Value> {
+        let mut command = Command::new(&self.zcnicctl);
+        let text = run(command.arg("--socket").arg(&self.socket).args(words))?;
+        serde_json::from_str(&text).with_context(|| format!("zcnicctl printed {text:?}"))
+    }
+}

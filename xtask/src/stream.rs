@@ -1,0 +1,238 @@
+//! The scenario that zcnic exists for: a TCP stream from eth1 to eth0, received by io_uring zero-copy
+//! receive on a queue that only a flow rule reaches, with headers and payload apart.
+//!
+//! The device itself counts the flow's frames, so that neither the driver nor the receiver judges
+//! its own work.
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{agent::Exec, guest::Guest};
+
+/// What to stream, and what to leave out of the preparations, to see that the result tells.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stream {
+    /// Number of bytes.
+    pub(crate) bytes: u64,
+    /// Receive queue.
+    pub(crate) queue: u32,
+    /// Combined channels of eth0.
+    pub(crate) channels: u32,
+    /// TCP port of the receiver.
+    pub(crate) port: u16,
+    /// Steer the flow to the queue.
+    pub(crate) rule: bool,
+    /// Split headers from payload. Without, no memory provider can be bound to a queue, and the
+    /// kernel is asked to copy into the ring instead.
+    pub(crate) split: bool,
+}
+
+impl Default for Stream {
+    fn default() -> Self {
+        Self {
+            bytes: 256 << 20,
+            queue: 3,
+            channels: 4,
+            port: 4433,
+            rule: true,
+            split: true,
+        }
+    }
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Streamed {
+    pub(crate) queue: u32,
+    pub(crate) bytes_verified: u64,
+    /// By the kernel's own zero-copy receive statistics; None where it has none.
+    pub(crate) bytes_copied: Option<u64>,
+    /// Frames of the flow whose headers and payload the device put apart.
+    pub(crate) frames_split: u64,
+    /// Those with a payload that it did not.
+    pub(crate) frames_unsplit: u64,
+    /// Those on any other queue.
+    pub(crate) frames_elsewhere: u64,
+    /// eth0's page pools while the receive queue was still bound.
+    pub(crate) page_pool: Value,
+    /// The receiver's own time.
+    pub(crate) seconds: f64,
+}
+
+impl Streamed {
+    /// The page pool of eth0 whose memory is io_uring's.
+    pub(crate) fn io_uring_pool(&self) -> Option<&Value> {
+        let pools = self.page_pool.as_array()?;
+        pools
+            .iter()
+            .find(|pool| !pool["io_uring_rx_buf_len"].is_null())
+    }
+
+    /// Everything about it that is not as it should be.
+    pub(crate) fn faults(&self, wanted: &Stream) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut expect = |holds: bool, fault: String| {
+            if !holds {
+                faults.push(fault);
+            }
+        };
+        let Self {
+            bytes_verified,
+            frames_split,
+            frames_unsplit,
+            frames_elsewhere,
+            ..
+        } = self;
+        expect(
+            *bytes_verified == wanted.bytes,
+            format!("{bytes_verified} bytes verified of {}", wanted.bytes),
+        );
+        match self.bytes_copied {
+            Some(copied) => expect(copied == 0, format!("the kernel copied {copied} bytes")),
+            None => expect(
+                false,
+                "the kernel does not say how much it copied".to_owned(),
+            ),
+        }
+        expect(*frames_split > 0, "no frame was split".to_owned());
+        expect(
+            *frames_unsplit == 0,
+            format!("{frames_unsplit} frames were not split"),
+        );
+        expect(
+            *frames_elsewhere == 0,
+            format!("{frames_elsewhere} frames on other queues"),
+        );
+        let provider = self.io_uring_pool().is_some();
+        expect(
+            provider,
+            "no page pool of eth0 takes its memory from io_uring".to_owned(),
+        );
+        faults
+    }
+}
+
+impl Stream {
+    /// Runs it on a guest whose ports are up.
+    pub(crate) fn run(&self, guest: &mut Guest) -> Result<Streamed> {
+        let Self {
+            bytes, queue, port, ..
+        } = *self;
+        self.prepare(guest)?;
+        let control = guest.control()?;
+        let destination = port.to_string();
+        let counter = control.ask(&[
+            "flow",
+            "add",
+            "--port=0",
+            "--protocol=tcp",
+            &format!("--destination-port={destination}"),
+        ])?;
+        let counter = counter["id"]
+            .as_u64()
+            .context("flow add: no id")?
+            .to_string();
+
+        let mut receive = vec![
+            "zcnic-guest".to_owned(),
+            "receive".to_owned(),
+            format!("--port={port}"),
+            format!("--bytes={bytes}"),
+        ];
+        receive.extend(if self.split {
+            vec!["--interface=eth0".to_owned(), format!("--queue={queue}")]
+        } else {
+            vec!["--no-device".to_owned()]
+        });
+        // Both give up by themselves when nothing moves any more.
+        let mut receiver = guest.spawn(&Exec::new(receive).timeout(None))?;
+        receiver.wait_for_line(|line| line.contains("\"listening\""))?;
+        let sent = guest.run(
+            &Exec::new([
+                "zcnic-guest".to_owned(),
+                "send".to_owned(),
+                "--netns=peer".to_owned(),
+                format!("--to=192.0.2.1:{port}"),
+                format!("--bytes={bytes}"),
+            ])
+            .timeout(None),
+        )?;
+        let received = receiver.wait()?;
+        let last = received.stdout.lines().last().unwrap_or_default();
+        let result: Value = serde_json::from_str(last).with_context(|| {
+            format!(
+                "the receiver ended with {}: {}",
+                received.status, received.stderr
+            )
+        })?;
+        if !received.status.success() || !sent.status.success() {
+            bail!(
+                "receiver: {}, {}{}\nsender: {}, {}{}",
+                received.status,
+                last,
+                received.stderr,
+                sent.status,
+                sent.stdout.lines().last().unwrap_or_default(),
+                sent.stderr
+            );
+        }
+
+        let counts = control.ask(&["flow", "query", &counter])?;
+        let counts = counts["queues"]
+            .as_object()
+            .context("flow query: no queues")?;
+        let (mut split, mut unsplit, mut elsewhere) = (0, 0, 0);
+        for (name, count) in counts {
+            let number = |key: &str| count[key].as_u64().unwrap_or(0);
+            split += number("split");
+            unsplit += number("unsplit");
+            if *name != queue.to_string() {
+                elsewhere += number("delivered") + number("dropped");
+            }
+        }
+        Ok(Streamed {
+            queue,
+            bytes_verified: result["bytes_verified"].as_u64().unwrap_or(0),
+            bytes_copied: result["bytes_copied"].as_u64(),
+            frames_split: split,
+            frames_unsplit: unsplit,
+            frames_elsewhere: elsewhere,
+            page_pool: result["page_pool"].clone(),
+            seconds: result["seconds"].as_f64().unwrap_or(0.0),
+        })
+    }
+
+    fn prepare(&self, guest: &mut Guest) -> Result<()> {
+        let steered = guest.check(&Exec::new([
+            "zcnic-guest".to_owned(),
+            "steer".to_owned(),
+            "--interface=eth0".to_owned(),
+            format!("--queue={}", self.queue),
+            format!("--port={}", self.port),
+            format!("--channels={}", self.channels),
+        ]))?;
+        if !self.rule {
+            let steered: Value = serde_json::from_str(&steered)?;
+            for rule in steered["rules"].as_array().context("steer: no rules")? {
+                guest.check(&Exec::new([
+                    "ethtool",
+                    "-N",
+                    "eth0",
+                    "delete",
+                    &rule.to_string(),
+                ]))?;
+            }
+        }
+        if !self.split {
+            guest.check(&Exec::new([
+                "ethtool",
+                "-G",
+                "eth0",
+                "tcp-data-split",
+                "off",
+            ]))?;
+        }
+        Ok(())
+    }
+}
