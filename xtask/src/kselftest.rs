@@ -101,8 +101,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     let tests = select(&all, &args.names)?;
 
-    let mut report = Report::default();
-    report.extra = serde_json::Map::from_iter([
+    let extra = serde_json::Map::from_iter([
         ("kernel".to_owned(), json!(setup.kernel.release)),
         ("commit".to_owned(), json!(commit())),
         ("wire".to_owned(), json!("cable, pause")),
@@ -111,6 +110,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         ("qemu".to_owned(), json!(setup.qemu.version)),
         ("acceleration".to_owned(), json!(setup.acceleration.name())),
     ]);
+    let mut report = Report {
+        extra,
+        ..Report::default()
+    };
     let mut bench = Bench {
         setup: &setup,
         selftests: &selftests,
