@@ -292,14 +292,17 @@ impl Port {
                     .deadline
                     .unwrap_or_else(|| Instant::now() + PAUSE_LIMIT);
                 if !waits || deadline <= Instant::now() {
-                    let lost = train.segments() - at;
-                    device.drop_blocked(lost);
+                    outgoing.segment = device.drop_blocked(train, at);
+                    let lost = outgoing.segment - at;
                     total.dropped += lost as u32;
                     if waits {
                         *stalled = true;
                         self.counters
                             .pause_timeout
                             .fetch_add(lost as u64, Ordering::Relaxed);
+                    }
+                    if outgoing.segment < train.segments() {
+                        continue;
                     }
                     break;
                 }

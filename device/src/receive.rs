@@ -153,9 +153,17 @@ impl ReceiveQueue {
         &self.counters
     }
 
-    /// Counts `segments` frames as dropped for want of buffers, after [`Delivered::blocked_at`].
-    pub fn drop_blocked(&mut self, segments: usize) {
-        self.counters.no_buffer += segments as u64;
+    /// Drops and counts segment `at`, for which buffers are missing ([`Delivered::blocked_at`]), and those
+    /// behind it that are as long. Returns the segment to go on with: the last one may be shorter and fit.
+    pub fn drop_blocked<S: ?Sized>(&mut self, train: &Train<'_, S>, at: usize) -> usize {
+        let segments = train.segments();
+        let next = if at + 1 < segments {
+            segments - 1
+        } else {
+            segments
+        };
+        self.counters.no_buffer += (next - at) as u64;
+        next
     }
 
     /// Places the train's segments from number `from` on until all are placed or buffers run out.
@@ -244,8 +252,9 @@ impl ReceiveQueue {
             let chain = written.len();
             let targets = ring.chain(chain);
             if !fits(layout, mover, targets) {
-                self.counters.bad_chain += 1;
+                // Those that go back with the frame are counted with it.
                 if chain == 0 {
+                    self.counters.bad_chain += 1;
                     ring.commit(&[0]);
                 } else {
                     written.push(0);
@@ -283,6 +292,8 @@ impl ReceiveQueue {
             }
             written.push((reserved + done - before) as u32);
         }
+        let returned = written.iter().filter(|length| **length == 0).count();
+        self.counters.bad_chain += returned as u64;
         Reservation::Placed
     }
 
@@ -311,21 +322,19 @@ impl ReceiveQueue {
                 );
             }
         };
-        let covered_end = match segment.checksum {
-            ChecksumState::Owed { .. } => segment.length,
-            ChecksumState::Final => segment.l4_end.max(head_length),
-        };
-        let mut body = Checksum::default();
-        copy(head_length..covered_end, &mut body);
-        copy(covered_end..segment.length, &mut Checksum::default());
+        // Two runs: what the L4 checksum covers, and the padding behind it.
+        let covered_end = segment.l4_end.max(head_length);
+        let (mut covered, mut padding) = (Checksum::default(), Checksum::default());
+        copy(head_length..covered_end, &mut covered);
+        copy(covered_end..segment.length, &mut padding);
 
-        let verdict = match segment.checksum {
-            ChecksumState::Owed { start, field } => {
-                insert_checksum(segment.head_mut(), start, field, &body);
-                owed_verdict(train.headers(), start, field)
-            }
-            ChecksumState::Final => verify(train.headers(), segment.head(), &body),
-        };
+        if let ChecksumState::Owed { start, field } = segment.checksum {
+            let mut body = covered;
+            body.add_checksum(padding);
+            insert_checksum(segment.head_mut(), start, field, &body);
+        }
+        // Also of a checksum that was inserted: the sender may have begun it wrongly, or elsewhere.
+        let verdict = verify(train.headers(), segment, &covered);
         for part in parts(&self.scratch.extents, 0..head_length) {
             let bytes = &segment.head()[part.frame_offset..part.frame_offset + part.length];
             mover.put(&ring.chain(part.chain)[part.descriptor], part.offset, bytes);
@@ -485,32 +494,22 @@ fn insert_checksum(head: &mut [u8], start: usize, field: usize, body: &Checksum)
     head[field..field + 2].copy_from_slice(&value.to_be_bytes());
 }
 
-/// A checksum that the device itself computed is good, if it is one that a verifier would look at.
-fn owed_verdict(headers: &Headers, start: usize, field: usize) -> Verdict {
-    let is_l4 = headers
-        .l4
-        .is_some_and(|l4| l4.offset == start && l4.offset + l4.protocol.checksum_offset() == field);
-    if is_l4 {
-        Verdict::Good
-    } else {
-        Verdict::Unknown
-    }
-}
-
-/// Checks the L4 checksum of a frame that came with one.
-fn verify(headers: &Headers, head: &[u8], body: &Checksum) -> Verdict {
+/// Checks the L4 checksum of a frame, of whose bytes behind the head `covered` is the sum of those that it
+/// covers.
+fn verify(headers: &Headers, segment: &Segment, covered: &Checksum) -> Verdict {
     let Some(l4) = headers.l4 else {
         return Verdict::Unknown;
     };
+    let head = segment.head();
     let field = l4.offset + l4.protocol.checksum_offset();
     if l4.protocol == L4Protocol::Udp && head[field..field + 2] == [0, 0] {
         return Verdict::Unknown;
     }
-    let Some(mut sum) = headers.pseudo_header(head, l4.payload_end - l4.offset) else {
+    let Some(mut sum) = headers.pseudo_header(head, segment.l4_end - l4.offset) else {
         return Verdict::Unknown;
     };
-    sum.add(&head[l4.offset..l4.payload_end.min(head.len())]);
-    sum.add_checksum(*body);
+    sum.add(&head[l4.offset..segment.l4_end.min(head.len())]);
+    sum.add_checksum(*covered);
     if sum.finish() == 0 {
         Verdict::Good
     } else {

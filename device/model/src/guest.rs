@@ -4,7 +4,11 @@
 //! Every byte that nobody is allowed to write holds poison: free buffers, the guards between them, and the
 //! part of a returned buffer that the device did not claim to have written.
 
-use std::{collections::HashMap, fs::File, sync::Arc};
+use std::{
+    collections::HashMap,
+    fs::File,
+    sync::{Arc, LazyLock},
+};
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
@@ -124,12 +128,14 @@ impl Guest {
     /// Somebody did.
     pub fn assert_untouched(&self, buffer: Buffer, from: usize) {
         let bytes = self.read(buffer, buffer.length + GUARD);
-        let written =
-            (from..bytes.len()).find(|&at| bytes[at] != poison_byte(buffer.address.0 + at as u64));
-        if let Some(at) = written {
+        let poison = poison(buffer.address, bytes.len());
+        if bytes[from..] != poison[from..] {
+            let at = (from..bytes.len()).find(|&at| bytes[at] != poison[at]);
             panic!(
-                "byte {at} of a buffer of {} bytes at {:#x} was written; only the first {from} may be",
-                buffer.length, buffer.address.0
+                "byte {} of a buffer of {} bytes at {:#x} was written; only the first {from} may be",
+                at.unwrap_or(from),
+                buffer.length,
+                buffer.address.0
             );
         }
     }
@@ -157,16 +163,33 @@ impl Guest {
     }
 
     fn poison(&self, buffer: Buffer, length: usize) {
-        let bytes: Vec<u8> = (0..length as u64)
-            .map(|at| poison_byte(buffer.address.0 + at))
-            .collect();
         self.memory
-            .write_slice(&bytes, buffer.address)
+            .write_slice(poison(buffer.address, length), buffer.address)
             .expect("buffers lie in memory");
     }
 }
 
-/// Depends on the address, so that poison which was copied elsewhere is not taken for poison there.
-fn poison_byte(address: u64) -> u8 {
-    (address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
+/// The longest buffer and its guard.
+const MAX_POISON: usize = (1 << 20) + GUARD;
+
+/// Poison repeats after this many bytes: not after any power of two, so that poison which was copied
+/// elsewhere is not taken for poison there.
+const POISON_PERIOD: u64 = 4093;
+
+static POISON: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let period: Vec<u8> = (0..POISON_PERIOD)
+        .map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8)
+        .collect();
+    period
+        .iter()
+        .copied()
+        .cycle()
+        .take(MAX_POISON + period.len())
+        .collect()
+});
+
+/// What `length` bytes from `address` on hold while nobody may write them.
+fn poison(address: GuestAddress, length: usize) -> &'static [u8] {
+    let start = (address.0 % POISON_PERIOD) as usize;
+    &POISON[start..start + length]
 }

@@ -175,9 +175,12 @@ fn deliver(rings: &mut PortRings, mover: &CrossMover<'_>, train: &Train<'_, [Spa
                 offloads: rings.configuration.offloads,
             };
             let mut chains = memory::ReceiveChains::new(&mut side.ring, mover.target);
-            let delivered = side.queue.deliver(mover, &mut chains, train, 0, &note);
-            if let Some(at) = delivered.blocked_at {
-                side.queue.drop_blocked(segments - at);
+            let mut from = 0;
+            while from < segments {
+                let delivered = side.queue.deliver(mover, &mut chains, train, from, &note);
+                from = delivered
+                    .blocked_at
+                    .map_or(segments, |at| side.queue.drop_blocked(train, at));
             }
         }
     }

@@ -158,10 +158,12 @@ fn headers_that_do_not_fit_the_fragment_are_split_at_the_last_end_that_does() {
 fn too_few_buffers_take_none() {
     let (mut queue, mut ring) = (queue(SPLIT), VecRing::default());
     ring.post(2, &[256, 4096]);
-    let delivered = deliver(&mut queue, &mut ring, &tcp4(&pattern(9000)));
+    let frame = tcp4(&pattern(9000));
+    let delivered = deliver(&mut queue, &mut ring, &frame);
     assert_eq!((delivered.blocked_at, delivered.frames), (Some(0), 0));
     assert_eq!((ring.used.len(), ring.posted.len()), (0, 2));
-    queue.drop_blocked(1);
+    let chain = chain(abi::TxHeader::default(), &frame);
+    assert_eq!(queue.drop_blocked(&train(&chain), 0), 1);
     assert_eq!(queue.counters().no_buffer, 1);
     assert_eq!(
         deliver(&mut queue, &mut ring, &tcp4(&pattern(4000))).frames,

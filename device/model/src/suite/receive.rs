@@ -207,8 +207,16 @@ pub fn chains_of_the_wrong_shape_are_returned_and_counted<T: Transport>(
         wrong[2].clone(),
     ];
     chains.extend([right.clone(), wrong[3].clone(), right]);
-    receiver.post_lengths(0, &chains);
+    let (first, rest) = chains.split_at(3);
+    receiver.post_lengths(0, first);
     let frame = Flow::tcp4().frame(&pattern(2500));
+    for _ in 0..3 {
+        sender.send(0, &frame);
+        assert_eq!(receiver.receive_all(), [], "there are too few");
+        assert_eq!(receiver.posted(0), 2, "only the one at the head came back");
+        assert_eq!(receiver.stats().1[0].rx_bad_chain.get(), 1);
+    }
+    receiver.post_lengths(0, rest);
     sender.send(0, &frame);
     let received = receiver.receive(0);
     assert_eq!((received.frame, received.chains), (frame, 3));
