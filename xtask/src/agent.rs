@@ -200,6 +200,7 @@ impl Agent {
             events,
             deadline,
             name,
+            unread: String::new(),
             ended: false,
         })
     }
@@ -259,6 +260,8 @@ pub(crate) struct Process {
     events: Receiver<Value>,
     deadline: Option<Instant>,
     name: String,
+    /// Standard output that was read but not asked for yet.
+    unread: String,
     ended: bool,
 }
 
@@ -302,7 +305,7 @@ impl Process {
 
     /// Waits for the end, collecting the output from here on.
     pub(crate) fn wait(mut self) -> Result<Finished> {
-        let (mut stdout, mut stderr) = (String::new(), String::new());
+        let (mut stdout, mut stderr) = (std::mem::take(&mut self.unread), String::new());
         loop {
             match self.next()? {
                 Event::Stdout(text) => stdout.push_str(&text),
@@ -321,19 +324,17 @@ impl Process {
     /// Waits until its standard output has a line for which `wanted` holds, and returns that line.
     /// What else it prints until then is in the error if it ends first.
     pub(crate) fn wait_for_line(&mut self, wanted: impl Fn(&str) -> bool) -> Result<String> {
-        let (mut seen, mut pending) = (String::new(), String::new());
+        let mut seen = String::new();
         loop {
-            match self.next()? {
-                Event::Stdout(text) => {
-                    seen.push_str(&text);
-                    pending.push_str(&text);
-                    while let Some((line, rest)) = pending.split_once('\n') {
-                        if wanted(line) {
-                            return Ok(line.to_owned());
-                        }
-                        pending = rest.to_owned();
-                    }
+            while let Some(end) = self.unread.find('\n') {
+                let line: String = self.unread.drain(..=end).collect();
+                if wanted(line.trim_end()) {
+                    return Ok(line.trim_end().to_owned());
                 }
+                seen.push_str(&line);
+            }
+            match self.next()? {
+                Event::Stdout(text) => self.unread.push_str(&text),
                 Event::Stderr(text) => seen.push_str(&text),
                 Event::Ended(status) => {
                     bail!("in the guest: {} ended early, {status}:\n{seen}", self.name)

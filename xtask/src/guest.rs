@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use serde_json::Value;
+use serde::Deserialize;
 
 use crate::{
     agent::{Agent, Event, Exec, Finished, Process},
@@ -46,6 +46,18 @@ pub(crate) enum Driver {
     VirtioNet,
 }
 
+/// What `zcnic-guest gate` prints, as far as it matters here.
+#[derive(Deserialize)]
+struct Verdict {
+    problems: Vec<String>,
+    log: Log,
+}
+
+#[derive(Deserialize)]
+struct Log {
+    next_seq: u64,
+}
+
 /// A running guest.
 pub(crate) struct Guest {
     // Dropped in this order: the connections, QEMU, the backend, then the directory of their sockets.
@@ -54,6 +66,8 @@ pub(crate) struct Guest {
     qemu: Running,
     backend: Option<Backend>,
     sandbox: Sandbox,
+    /// The first record of the kernel's log that the gate has not seen.
+    log: u64,
     /// What `uname -r` says in it.
     pub(crate) kernel: String,
     /// From QEMU's start to the agent's first line.
@@ -96,6 +110,7 @@ impl Guest {
             qemu: running,
             backend,
             sandbox,
+            log: 0,
             kernel,
             boot: start.elapsed(),
         })
@@ -166,6 +181,16 @@ impl Guest {
         self.check(&load).map(drop)
     }
 
+    /// Takes a driver away, and with it all that a test changed about the ports.
+    pub(crate) fn unload(&mut self, driver: Driver) -> Result<()> {
+        self.check(&Exec::new(["zcnic-guest", "ports", "down"]))?;
+        let module = match driver {
+            Driver::Zcnic => "zcnic",
+            Driver::VirtioNet => "virtio_net",
+        };
+        self.check(&Exec::new(["rmmod", module])).map(drop)
+    }
+
     /// QEMU's monitor.
     pub(crate) fn qmp(&mut self) -> &mut Qmp {
         &mut self.qmp
@@ -207,20 +232,23 @@ impl Guest {
         self.sandbox.log("console")
     }
 
+    /// What the kernel holds against what happened since the last call: bad lines in its log, and
+    /// page pools that leak.
+    pub(crate) fn gate(&mut self) -> Result<Vec<String>> {
+        let since = self.log.to_string();
+        let finished = self.run(&Exec::new(["zcnic-guest", "gate", "--since", &since]))?;
+        let verdict: Verdict = serde_json::from_str(&finished.stdout)
+            .map_err(|_| anyhow!("the guest's log gate failed: {}", finished.stderr))?;
+        self.log = verdict.log.next_seq;
+        Ok(verdict.problems)
+    }
+
     /// Ends a test: takes the ports down, fails if the kernel has complained or buffers are missing,
     /// and powers the guest off.
     pub(crate) fn finish(mut self) -> Result<()> {
         self.check(&Exec::new(["zcnic-guest", "ports", "down"]))?;
-        let gate = self.run(&Exec::new(["zcnic-guest", "gate"]))?;
-        if !gate.status.success() {
-            let verdict: Value = serde_json::from_str(&gate.stdout)
-                .with_context(|| format!("the gate printed {}{}", gate.stdout, gate.stderr))?;
-            let problems: Vec<_> = verdict["problems"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(|problem| problem.as_str().unwrap_or_default())
-                .collect();
+        let problems = self.gate()?;
+        if !problems.is_empty() {
             bail!("the guest's kernel is not happy: {}", problems.join("; "));
         }
         self.power_off().map(drop)

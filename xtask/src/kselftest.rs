@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -228,29 +228,11 @@ struct TestResult {
     cases: Vec<Case>,
 }
 
-/// What `zcnic-guest gate` prints, as far as it matters here.
-#[derive(Deserialize)]
-struct Verdict {
-    problems: Vec<String>,
-    log: Log,
-}
-
-#[derive(Deserialize)]
-struct Log {
-    next_seq: u64,
-}
-
 /// The guest that tests run in.
 struct Bench<'a> {
     setup: &'a Setup,
     selftests: &'a Selftests,
-    guest: Option<Ready>,
-}
-
-/// A guest, and the first record of its log that no test answers for yet.
-struct Ready {
-    guest: Guest,
-    log: u64,
+    guest: Option<Guest>,
 }
 
 impl Bench<'_> {
@@ -269,95 +251,65 @@ impl Bench<'_> {
 
     fn try_test(&mut self, test: &str) -> Result<Vec<Case>> {
         let driver = self.setup.driver();
-        let mut ready = match self.guest.take() {
-            Some(ready) => ready,
+        let mut guest = match self.guest.take() {
+            Some(guest) => guest,
             None => self.boot()?,
         };
-        ready.guest.bring_up(driver).context("set up the ports")?;
-        let mut cases = ready.results(test)?;
-        let mut problems = ready.gate()?;
-        ready.unload(driver)?;
-        problems.extend(ready.gate()?);
+        guest.bring_up(driver).context("set up the ports")?;
+        let mut cases = results(&mut guest, test)?;
+        let mut problems = guest.gate()?;
+        guest
+            .unload(driver)
+            .context("unload the driver after the test")?;
+        problems.extend(guest.gate()?);
         if !problems.is_empty() {
             let name = format!("{}:guest", file_name(test));
             cases.push(failed(&name, problems.join("\n")));
         }
-        self.guest = Some(ready);
+        self.guest = Some(guest);
         Ok(cases)
     }
 
-    fn boot(&self) -> Result<Ready> {
+    fn boot(&self) -> Result<Guest> {
         let mut machine = self.setup.machine();
         machine
             .disks
             .push(("selftests".to_owned(), self.selftests.image()));
-        let guest = self.setup.boot(&machine, Cable::Pause)?;
-        Ok(Ready { guest, log: 0 })
+        self.setup.boot(&machine, Cable::Pause)
     }
 
     /// Powers the guest off; that can fail too.
     fn finish(mut self) -> Option<Case> {
-        let ready = self.guest.take()?;
-        let error = ready.guest.power_off().err()?;
+        let error = self.guest.take()?.power_off().err()?;
         Some(failed("power-off", format!("{error:#}")))
     }
 }
 
-impl Ready {
-    /// What the test program reported.
-    fn results(&mut self, test: &str) -> Result<Vec<Case>> {
-        let exec = Exec::new(["zcnic-guest", "kselftest", test]).timeout(TEST_PATIENCE);
-        let mut object = String::new();
-        let mut end = None;
-        self.guest.stream(&exec, |event| {
-            match event {
-                Event::Stdout(text) => object.push_str(&text),
-                Event::Stderr(text) => eprint!("{text}"),
-                Event::Ended(status) => end = Some(status),
-            }
-            Ok(())
-        })?;
-        if let Some(status) = end
-            && !status.success()
-        {
-            bail!("the guest's runner failed: {status}");
-        }
-        let results: Results = serde_json::from_str(&object)
-            .with_context(|| format!("the guest's runner printed {object:?}"))?;
-        Ok(results
-            .tests
-            .into_iter()
-            .flat_map(|test| test.cases)
-            .collect())
-    }
-
-    /// What the guest's kernel holds against what happened since the last call.
-    fn gate(&mut self) -> Result<Vec<String>> {
-        let since = self.log.to_string();
-        let exec = Exec::new(["zcnic-guest", "gate", "--since", &since]);
-        let finished = self.guest.run(&exec)?;
-        let verdict: Verdict = serde_json::from_str(&finished.stdout)
-            .map_err(|_| anyhow!("the guest's log gate failed: {}", finished.stderr))?;
-        self.log = verdict.log.next_seq;
-        Ok(verdict.problems)
-    }
-
-    /// Takes the driver away, and with it all that a test changed about the ports.
-    fn unload(&mut self, driver: Driver) -> Result<()> {
-        let module = match driver {
-            Driver::Zcnic => "zcnic",
-            Driver::VirtioNet => "virtio_net",
-        };
-        for command in [
-            &["zcnic-guest", "ports", "down"][..],
-            &["rmmod", module][..],
-        ] {
-            self.guest
-                .check(&Exec::new(command))
-                .context("unload the driver after the test")?;
+/// What the test program reported.
+fn results(guest: &mut Guest, test: &str) -> Result<Vec<Case>> {
+    let exec = Exec::new(["zcnic-guest", "kselftest", test]).timeout(TEST_PATIENCE);
+    let mut object = String::new();
+    let mut end = None;
+    guest.stream(&exec, |event| {
+        match event {
+            Event::Stdout(text) => object.push_str(&text),
+            Event::Stderr(text) => eprint!("{text}"),
+            Event::Ended(status) => end = Some(status),
         }
         Ok(())
+    })?;
+    if let Some(status) = end
+        && !status.success()
+    {
+        bail!("the guest's runner failed: {status}");
     }
+    let results: Results = serde_json::from_str(&object)
+        .with_context(|| format!("the guest's runner printed {object:?}"))?;
+    Ok(results
+        .tests
+        .into_iter()
+        .flat_map(|test| test.cases)
+        .collect())
 }
 
 fn failed(name: &str, detail: String) -> Case {
