@@ -149,14 +149,21 @@ fn environment() -> Result<Vec<(&'static str, String)>> {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum End {
     Status(ExitStatus),
-    TimedOut(Duration),
+    /// Not `gone`: not even SIGKILL ended it, so it is stuck in the kernel.
+    TimedOut {
+        limit: Duration,
+        gone: bool,
+    },
 }
 
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status) => status.fmt(f),
-            Self::TimedOut(limit) => write!(f, "timed out after {} s", limit.as_secs()),
+            Self::TimedOut { limit, gone } => {
+                let stuck = if *gone { "" } else { " and can't be killed" };
+                write!(f, "timed out after {} s{stuck}", limit.as_secs())
+            }
         }
     }
 }
@@ -223,13 +230,13 @@ fn execute(mut command: Command, limit: Duration) -> Result<(Vec<Line>, End)> {
     let end = match wait(&mut child, group, limit)? {
         Some(status) => End::Status(status),
         None => {
-            // Gone in the meantime is fine.
-            let _ = kill_process_group(group, Signal::TERM);
-            if wait(&mut child, group, GRACE)?.is_none() {
-                let _ = kill_process_group(group, Signal::KILL);
-                child.wait()?;
+            let mut gone = false;
+            for signal in [Signal::TERM, Signal::KILL] {
+                // It may have ended in the meantime.
+                let _ = kill_process_group(group, signal);
+                gone = gone || wait(&mut child, group, GRACE)?.is_some();
             }
-            End::TimedOut(limit)
+            End::TimedOut { limit, gone }
         }
     };
     let _ = kill_process_group(group, Signal::KILL);
