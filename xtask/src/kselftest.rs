@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     agent::{Event, Exec},
     backend::Cable,
-    guest::{Driver, Guest},
+    guest::Guest,
     paths,
     report::{Case, Outcome, Report, ReportArg},
     sandbox,
@@ -238,36 +238,32 @@ struct Bench<'a> {
 impl Bench<'_> {
     /// Runs one test program; whatever goes wrong besides becomes a failed case.
     fn test(&mut self, test: &str) -> Vec<Case> {
-        let name = file_name(test);
-        match self.try_test(test) {
-            Ok(cases) => cases,
-            Err(error) => {
-                // Nothing in this guest can be relied on any more.
-                self.guest = None;
-                vec![failed(name, format!("{error:#}"))]
-            }
+        let mut cases = Vec::new();
+        if let Err(error) = self.try_test(test, &mut cases) {
+            // The guest is gone with it: nothing there could be relied on any more.
+            cases.push(failed(&guest_case(test), format!("{error:#}")));
         }
+        cases
     }
 
-    fn try_test(&mut self, test: &str) -> Result<Vec<Case>> {
+    fn try_test(&mut self, test: &str, cases: &mut Vec<Case>) -> Result<()> {
         let driver = self.setup.driver();
         let mut guest = match self.guest.take() {
             Some(guest) => guest,
             None => self.boot()?,
         };
         guest.bring_up(driver).context("set up the ports")?;
-        let mut cases = results(&mut guest, test)?;
+        cases.extend(results(&mut guest, test)?);
         let mut problems = guest.gate()?;
         guest
             .unload(driver)
             .context("unload the driver after the test")?;
         problems.extend(guest.gate()?);
         if !problems.is_empty() {
-            let name = format!("{}:guest", file_name(test));
-            cases.push(failed(&name, problems.join("\n")));
+            cases.push(failed(&guest_case(test), problems.join("\n")));
         }
         self.guest = Some(guest);
-        Ok(cases)
+        Ok(())
     }
 
     fn boot(&self) -> Result<Guest> {
@@ -310,6 +306,11 @@ fn results(guest: &mut Guest, test: &str) -> Result<Vec<Case>> {
         .into_iter()
         .flat_map(|test| test.cases)
         .collect())
+}
+
+/// What a test does to the guest is a case of its own.
+fn guest_case(test: &str) -> String {
+    format!("{}:guest", file_name(test))
 }
 
 fn failed(name: &str, detail: String) -> Case {
