@@ -14,6 +14,8 @@ pub mod ring;
 pub mod suite;
 pub mod transmit;
 pub mod verify;
+#[cfg(feature = "vhost-user")]
+pub mod vhost_user;
 
 pub use driver::{Driver, Failure, Transport};
 pub use receive::{Received, Shape};

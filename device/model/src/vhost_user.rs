@@ -1,0 +1,347 @@
+//! The way to a backend in another thread or process: a vhost-user frontend that says what QEMU's says, in
+//! the same order.
+
+use std::{
+    any::Any,
+    io::Write,
+    os::{fd::AsRawFd, unix::net::UnixStream},
+    path::Path,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use vhost::{
+    VhostBackend, VhostUserMemoryRegionInfo, VringConfigData,
+    vhost_user::{
+        Frontend as Protocol, VhostUserFrontend, VhostUserProtocolFeatures,
+        message::VhostUserHeaderFlag,
+    },
+};
+use virtio_bindings::{
+    virtio_config::{VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_VERSION_1},
+    virtio_net::{VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_MRG_RXBUF},
+    virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC},
+};
+use vm_memory::{
+    Address, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+    MemoryRegionAddress,
+};
+use vmm_sys_util::{
+    epoll::{ControlOperation, Epoll, EpollEvent, EventSet},
+    eventfd::{EFD_NONBLOCK, EventFd},
+};
+
+use crate::{
+    driver::{Driver, Pair, Transport},
+    guest::Guest,
+    ring::RingAddresses,
+};
+
+/// What a driver acknowledges.
+pub const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
+    | 1 << VIRTIO_F_ACCESS_PLATFORM
+    | 1 << VIRTIO_RING_F_EVENT_IDX
+    | 1 << VIRTIO_RING_F_INDIRECT_DESC
+    | 1 << VIRTIO_NET_F_MRG_RXBUF
+    | 1 << VIRTIO_NET_F_GUEST_CSUM;
+
+/// `VHOST_USER_F_PROTOCOL_FEATURES`.
+const PROTOCOL_FEATURES: u64 = 1 << 30;
+
+/// SET_VRING_ENABLE.
+const SET_VRING_ENABLE: u32 = 18;
+
+/// How long to wait for something that must happen.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A connection to a port whose rings run.
+pub struct Frontend {
+    /// The messages, for tests that send others than QEMU does.
+    pub protocol: Protocol,
+    memory: Arc<GuestMemoryMmap>,
+    rings: Vec<RingAddresses>,
+    kicks: Vec<EventFd>,
+    calls: Vec<EventFd>,
+    /// What must live as long, the backend for example. Dropped last.
+    pub keep: Option<Rc<dyn Any>>,
+}
+
+/// A vhost-user message without file descriptors.
+#[must_use]
+pub fn message(request: u32, body: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for word in [request, 1, body.len() as u32] {
+        bytes.extend(word.to_ne_bytes());
+    }
+    bytes.extend(body);
+    bytes
+}
+
+/// A driver with `pairs` queue pairs of `ring_size` descriptors each, command pair included, at the port that
+/// listens at `path`.
+pub fn connect(path: &Path, pairs: u16, ring_size: u16) -> Driver<Frontend> {
+    let mut guest = Guest::new();
+    let pairs = Pair::allocate(&mut guest, pairs, ring_size);
+    let frontend = Frontend::start(path, guest.memory(), addresses(&pairs));
+    Driver::new(guest, pairs, frontend)
+}
+
+/// Where the rings of `pairs` are, by ring number.
+#[must_use]
+pub fn addresses(pairs: &[Pair]) -> Vec<RingAddresses> {
+    let rings = |pair: &Pair| {
+        let Pair { receive, transmit } = pair;
+        [receive.ring().addresses(), transmit.ring().addresses()]
+    };
+    pairs.iter().flat_map(rings).collect()
+}
+
+/// Where a backend that was restarted goes on, by ring number: at the used index.
+#[must_use]
+pub fn used_indices(pairs: &[Pair]) -> Vec<u16> {
+    let rings = |pair: &Pair| {
+        let Pair { receive, transmit } = pair;
+        [receive.ring().used_index(), transmit.ring().used_index()]
+    };
+    pairs.iter().flat_map(rings).collect()
+}
+
+impl Frontend {
+    /// Connects and negotiates, up to the point where rings are set up.
+    ///
+    /// # Panics
+    ///
+    /// The backend refuses.
+    pub fn connect(path: &Path, memory: Arc<GuestMemoryMmap>, rings: Vec<RingAddresses>) -> Self {
+        let mut stream = UnixStream::connect(path).expect("the port listens");
+        // Before anything was negotiated, as QEMU does when the device is realized.
+        for ring in 0..rings.len() as u32 {
+            let body = [ring.to_ne_bytes(), 1u32.to_ne_bytes()].concat();
+            stream
+                .write_all(&message(SET_VRING_ENABLE, &body))
+                .expect("early SET_VRING_ENABLE");
+        }
+        let mut protocol = Protocol::from_stream(stream, rings.len() as u64);
+        let offered = protocol.get_features().expect("features");
+        let features = FEATURES | PROTOCOL_FEATURES;
+        assert_eq!(offered & features, features, "features that are needed");
+        let wanted = VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK;
+        let offered = protocol.get_protocol_features().expect("protocol features");
+        assert!(
+            offered.contains(wanted),
+            "protocol features that are needed"
+        );
+        protocol
+            .set_protocol_features(wanted)
+            .expect("protocol features");
+        let queues = protocol.get_queue_num().expect("queues");
+        assert!(queues >= rings.len() as u64, "only {queues} rings");
+        // From now on every message is answered, so that it has taken effect when the call returns.
+        protocol.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+        protocol.set_owner().expect("owner");
+        let fds = || {
+            rings
+                .iter()
+                .map(|_| EventFd::new(EFD_NONBLOCK).expect("eventfd"))
+                .collect()
+        };
+        let (kicks, calls) = (fds(), fds());
+        Self {
+            protocol,
+            memory,
+            rings,
+            kicks,
+            calls,
+            keep: None,
+        }
+    }
+
+    /// Connects and starts all rings at index 0, as after a device reset.
+    ///
+    /// # Panics
+    ///
+    /// The backend refuses.
+    pub fn start(path: &Path, memory: Arc<GuestMemoryMmap>, rings: Vec<RingAddresses>) -> Self {
+        let mut frontend = Self::connect(path, memory, rings);
+        frontend.start_all(|_| 0);
+        frontend
+    }
+
+    /// Connects again, to a backend that was restarted: rings go on where `base` says.
+    ///
+    /// # Panics
+    ///
+    /// The backend refuses.
+    pub fn reconnect(&mut self, path: &Path, base: impl Fn(usize) -> u16) {
+        let (memory, rings) = (Arc::clone(&self.memory), self.rings.clone());
+        let keep = self.keep.take();
+        *self = Self {
+            keep,
+            ..Self::connect(path, memory, rings)
+        };
+        self.start_all(base);
+    }
+
+    /// What QEMU does when the driver is ready, or the machine goes on.
+    ///
+    /// # Panics
+    ///
+    /// The backend refuses.
+    pub fn start_all(&mut self, base: impl Fn(usize) -> u16) {
+        self.protocol
+            .set_features(FEATURES | PROTOCOL_FEATURES)
+            .expect("features");
+        self.set_memory();
+        for ring in 0..self.rings.len() {
+            self.start_ring(ring, base(ring));
+        }
+        for ring in 0..self.rings.len() {
+            self.protocol.set_vring_enable(ring, true).expect("enable");
+        }
+    }
+
+    /// Hands over the memory table.
+    ///
+    /// # Panics
+    ///
+    /// The backend refuses.
+    pub fn set_memory(&self) {
+        let regions: Vec<_> = self
+            .memory
+            .iter()
+            .map(|region| VhostUserMemoryRegionInfo::from_guest_region(region).expect("a file"))
+            .collect();
+        self.protocol.set_mem_table(&regions).expect("memory table");
+    }
+
+    /// Sets up a ring and starts it.
+    ///
+    /// # Panics
+    ///
+    /// The backend refuses.
+    pub fn start_ring(&mut self, ring: usize, base: u16) {
+        let size = self.rings[ring].size;
+        self.protocol.set_vring_num(ring, size).expect("size");
+        self.protocol.set_vring_base(ring, base).expect("base");
+        self.set_addresses(ring, self.rings[ring])
+            .expect("addresses");
+        self.protocol
+            .set_vring_kick(ring, &self.kicks[ring])
+            .expect("kick");
+        self.protocol
+            .set_vring_call(ring, &self.calls[ring])
+            .expect("call");
+    }
+
+    /// SET_VRING_ENABLE.
+    ///
+    /// # Panics
+    ///
+    /// The backend refuses.
+    pub fn enable(&mut self, ring: usize, enabled: bool) {
+        self.protocol
+            .set_vring_enable(ring, enabled)
+            .expect("enable");
+    }
+
+    /// SET_VRING_ADDR.
+    ///
+    /// # Errors
+    ///
+    /// The backend refuses.
+    pub fn set_addresses(&self, ring: usize, at: RingAddresses) -> vhost::Result<()> {
+        let config = VringConfigData {
+            queue_max_size: at.size,
+            queue_size: at.size,
+            flags: 0,
+            desc_table_addr: self.user_address(at.descriptors),
+            used_ring_addr: self.user_address(at.used),
+            avail_ring_addr: self.user_address(at.available),
+            log_addr: None,
+        };
+        self.protocol.set_vring_addr(ring, &config)
+    }
+
+    /// Stops a ring and returns where it is to go on.
+    ///
+    /// # Panics
+    ///
+    /// The backend refuses.
+    pub fn stop_ring(&mut self, ring: usize) -> u16 {
+        self.protocol.get_vring_base(ring).expect("base") as u16
+    }
+
+    /// What QEMU does when the machine stops or the link goes down.
+    pub fn stop_all(&mut self) -> Vec<u16> {
+        (0..self.rings.len())
+            .map(|ring| self.stop_ring(ring))
+            .collect()
+    }
+
+    /// A device reset: everything stops, and a driver sets up its rings anew, at the same addresses.
+    ///
+    /// # Panics
+    ///
+    /// The backend refuses.
+    pub fn reset(&mut self) {
+        self.stop_all();
+        for ring in &self.rings {
+            for index in [ring.available, ring.used] {
+                self.memory
+                    .write_obj(0u16, index.unchecked_add(2))
+                    .expect("rings lie in memory");
+            }
+        }
+        self.start_all(|_| 0);
+    }
+
+    /// Where a ring is.
+    #[must_use]
+    pub fn ring(&self, ring: usize) -> RingAddresses {
+        self.rings[ring]
+    }
+
+    /// Where guest memory is in this process, which is what a frontend tells.
+    fn user_address(&self, address: GuestAddress) -> u64 {
+        let region = self
+            .memory
+            .find_region(address)
+            .expect("rings lie in memory");
+        let offset = MemoryRegionAddress(address.unchecked_offset_from(region.start_addr()));
+        region.get_host_address(offset).expect("mapped").addr() as u64
+    }
+
+    /// Waits for an interrupt of a ring.
+    ///
+    /// # Panics
+    ///
+    /// The host has no more file descriptors.
+    #[must_use]
+    pub fn interrupted(&self, ring: usize, patience: Duration) -> bool {
+        let call = &self.calls[ring];
+        let epoll = Epoll::new().expect("epoll");
+        epoll
+            .ctl(
+                ControlOperation::Add,
+                call.as_raw_fd(),
+                EpollEvent::new(EventSet::IN, 0),
+            )
+            .expect("epoll");
+        let mut events = [EpollEvent::default()];
+        let ready = epoll
+            .wait(patience.as_millis() as i32, &mut events)
+            .expect("epoll");
+        ready > 0 && call.read().is_ok()
+    }
+}
+
+impl Transport for Frontend {
+    fn kick(&mut self, ring: usize) {
+        self.kicks[ring].write(1).expect("an eventfd takes a kick");
+    }
+
+    fn wait(&mut self, ring: usize) -> bool {
+        self.interrupted(ring, PATIENCE)
+    }
+}
