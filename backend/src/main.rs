@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::Context;
 use clap::Parser;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     iterator::Signals,
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
 
 fn run(run: Run) -> anyhow::Result<()> {
     let config = Config::try_from(run)?;
+    allow_descriptors();
     // Either the name of a signal, which is an orderly end, or a thread's last words.
     let (events, happened) = mpsc::channel();
     handle_signals(events.clone()).context("Can't handle signals")?;
@@ -57,6 +59,18 @@ fn run(run: Run) -> anyhow::Result<()> {
     backend.stop();
     drop(failures);
     outcome.map_err(anyhow::Error::msg)
+}
+
+/// A port with all its rings has several hundred descriptors, and the usual limit is 1024.
+fn allow_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        log::warn!("Can't raise the limit of open files: {error}");
+    }
 }
 
 fn handle_signals(events: Sender<Result<(), String>>) -> std::io::Result<()> {

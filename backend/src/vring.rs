@@ -52,15 +52,15 @@ impl<'a> VringStateMutGuard<'a, SharedMemory> for Vring {
     type G = MutexGuard<'a, VringState<SharedMemory>>;
 }
 
-/// A second descriptor for what `file` names: the crate closes its own when the ring stops.
-fn duplicate(file: Option<&File>) -> Option<OwnedFd> {
-    file.and_then(|file| match file.try_clone() {
+/// A second descriptor for what `file` names: the crate starts a ring when it has a kick descriptor itself.
+fn duplicate(file: &File) -> Option<OwnedFd> {
+    match file.try_clone() {
         Ok(file) => Some(file.into()),
         Err(error) => {
-            log::warn!("Can't duplicate a kick or call descriptor: {error}");
+            log::warn!("Can't duplicate a kick descriptor: {error}");
             None
         }
-    })
+    }
 }
 
 /// What the crate would do on a worker thread of its own; it has none.
@@ -172,7 +172,8 @@ impl VringT<SharedMemory> for Vring {
     }
 
     fn set_kick(&self, file: Option<File>) {
-        self.port.set_kick(self.ring, duplicate(file.as_ref()));
+        self.port
+            .set_kick(self.ring, file.as_ref().and_then(duplicate));
         self.inner.set_kick(file);
     }
 
@@ -181,11 +182,10 @@ impl VringT<SharedMemory> for Vring {
     }
 
     fn set_call(&self, file: Option<File>) {
-        self.port.set_call(self.ring, duplicate(file.as_ref()));
-        self.inner.set_call(file);
+        self.port.set_call(self.ring, file.map(OwnedFd::from));
     }
 
-    fn set_err(&self, file: Option<File>) {
-        self.inner.set_err(file);
+    fn set_err(&self, _: Option<File>) {
+        // Nobody asks for it: what is wrong with a ring is logged.
     }
 }

@@ -1,0 +1,110 @@
+//! A backend under test and frontends that behave as QEMU does.
+
+// Each test binary uses its own part of this.
+#![allow(dead_code, reason = "shared by several test binaries")]
+
+use std::{
+    path::PathBuf,
+    sync::mpsc::{self, Receiver},
+};
+
+use tempfile::TempDir;
+use zcnic_backend::{Backend, CableConfig, Config, FlowControl, PortConfig, PortMode};
+use zcnic_ctl::client::Client;
+use zcnic_model::{
+    Driver,
+    in_process::RING_SIZE,
+    vhost_user::{Frontend, connect},
+};
+
+/// A running backend with two cabled ports and a control socket.
+pub(crate) struct World {
+    backend: Option<Backend>,
+    failures: Receiver<String>,
+    config: Config,
+    directory: TempDir,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self::with([PortMode::Auto; 2], FlowControl::Drop)
+    }
+
+    pub(crate) fn with(modes: [PortMode; 2], flow_control: FlowControl) -> Self {
+        let directory = tempfile::tempdir().expect("directory");
+        let port = |number: usize| PortConfig {
+            name: number.to_string(),
+            path: directory.path().join(format!("{number}.sock")),
+            mode: modes[number],
+        };
+        let config = Config {
+            ports: vec![port(0), port(1)],
+            cables: vec![CableConfig {
+                ends: [0, 1],
+                flow_control,
+            }],
+            control: Some(directory.path().join("control")),
+        };
+        let (sender, failures) = mpsc::channel();
+        let backend = Backend::start(&config, &sender).expect("backend starts");
+        Self {
+            backend: Some(backend),
+            failures,
+            config,
+            directory,
+        }
+    }
+
+    /// Where port `number` listens.
+    pub(crate) fn path(&self, number: usize) -> PathBuf {
+        self.config.ports[number].path.clone()
+    }
+
+    pub(crate) fn control(&self) -> Client {
+        Client::connect(self.config.control.as_ref().expect("control socket")).expect("control")
+    }
+
+    /// A driver with `pairs` queue pairs, the command pair included, on port `number`.
+    pub(crate) fn driver(&self, number: usize, pairs: u16) -> Driver<Frontend> {
+        connect(&self.path(number), pairs, RING_SIZE)
+    }
+
+    /// Drivers of both ports.
+    pub(crate) fn drivers(&self, pairs: u16) -> [Driver<Frontend>; 2] {
+        [0, 1].map(|number| self.driver(number, pairs))
+    }
+
+    /// A backend that was killed and started again: other process, same sockets.
+    pub(crate) fn restart(&mut self) {
+        self.stop();
+        let (sender, failures) = mpsc::channel();
+        self.backend = Some(Backend::start(&self.config, &sender).expect("backend starts"));
+        self.failures = failures;
+    }
+
+    /// Stops the backend; no thread of it may have failed, and nothing may be left behind.
+    pub(crate) fn stop(&mut self) {
+        if let Some(backend) = self.backend.take() {
+            backend.stop();
+            assert_eq!(
+                self.failures.try_recv().ok(),
+                None,
+                "a thread of the backend failed"
+            );
+            let left: Vec<_> = std::fs::read_dir(self.directory.path())
+                .expect("directory")
+                .map(|entry| entry.expect("entry").file_name())
+                .collect();
+            assert!(left.is_empty(), "the backend left {left:?} behind");
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        self.stop();
+    }
+}
