@@ -15,6 +15,7 @@ mod bootstrap;
 mod buildroot;
 mod cache;
 mod cargo_tests;
+mod cases;
 mod control;
 mod demo;
 mod driver;

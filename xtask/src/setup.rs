@@ -104,20 +104,23 @@ impl Setup {
         }
     }
 
-    /// Starts a backend and boots `machine` on it.
+    /// Starts a backend and boots `machine` on it, as a step of its own.
     pub(crate) fn boot(&self, machine: &Machine, cable: Cable) -> Result<Guest> {
         let (kernel, qemu) = (&self.kernel.release, &self.qemu.version);
         let what = format!(
             "boot Linux {kernel} in QEMU {qemu}, {}",
             self.acceleration.name()
         );
-        step(&what, || {
-            let sandbox = Sandbox::new()?;
-            let backend = match &machine.ports[..] {
-                [] => None,
-                ports => Some(Backend::start(&self.programs, ports, cable, &sandbox)?),
-            };
-            Guest::boot(&self.qemu, machine, backend, sandbox, &self.cache)
-        })
+        step(&what, || self.boot_quietly(machine, cable))
+    }
+
+    /// As [`Self::boot`], without a word.
+    pub(crate) fn boot_quietly(&self, machine: &Machine, cable: Cable) -> Result<Guest> {
+        let sandbox = Sandbox::new()?;
+        let backend = match &machine.ports[..] {
+            [] => None,
+            ports => Some(Backend::start(&self.programs, ports, cable, &sandbox)?),
+        };
+        Guest::boot(&self.qemu, machine, backend, sandbox, &self.cache)
     }
 }

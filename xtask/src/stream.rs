@@ -8,7 +8,11 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{agent::Exec, guest::Guest};
+use crate::{
+    agent::{Exec, Process},
+    control::Control,
+    guest::Guest,
+};
 
 /// What to stream, and what to leave out of the preparations, to see that the result tells.
 #[derive(Clone, Copy, Debug)]
@@ -116,24 +120,37 @@ impl Streamed {
 impl Stream {
     /// Runs it on a guest whose ports are up.
     pub(crate) fn run(&self, guest: &mut Guest) -> Result<Streamed> {
-        let Self {
-            bytes, queue, port, ..
-        } = *self;
         self.prepare(guest)?;
+        let counter = self.count(guest)?;
+        let result = self.start(guest)?.finish()?;
+        let counts = counter.read(self.queue)?;
+        Ok(Streamed {
+            queue: self.queue,
+            bytes_verified: result["bytes_verified"].as_u64().unwrap_or(0),
+            bytes_copied: result["bytes_copied"].as_u64(),
+            frames_split: counts.split,
+            frames_unsplit: counts.unsplit,
+            frames_elsewhere: counts.elsewhere,
+            page_pool: result["page_pool"].clone(),
+            seconds: result["seconds"].as_f64().unwrap_or(0.0),
+        })
+    }
+
+    /// Lets the device count the flow's frames from now on.
+    pub(crate) fn count(&self, guest: &Guest) -> Result<Counter> {
         let control = guest.control()?;
-        let destination = port.to_string();
-        let counter = control.ask(&[
-            "flow",
-            "add",
-            "--port=0",
-            "--protocol=tcp",
-            &format!("--destination-port={destination}"),
-        ])?;
-        let counter = counter["id"]
+        let port = format!("--destination-port={}", self.port);
+        let counter = control.ask(&["flow", "add", "--port=0", "--protocol=tcp", &port])?;
+        let id = counter["id"]
             .as_u64()
             .context("flow add: no id")?
             .to_string();
+        Ok(Counter { control, id })
+    }
 
+    /// Starts receiver and sender. Both give up by themselves when nothing moves any more.
+    pub(crate) fn start(&self, guest: &Guest) -> Result<Flow> {
+        let Self { bytes, port, .. } = self;
         let mut receive = vec![
             "zcnic-guest".to_owned(),
             "receive".to_owned(),
@@ -141,69 +158,28 @@ impl Stream {
             format!("--bytes={bytes}"),
         ];
         receive.extend(if self.split {
-            vec!["--interface=eth0".to_owned(), format!("--queue={queue}")]
+            vec![
+                "--interface=eth0".to_owned(),
+                format!("--queue={}", self.queue),
+            ]
         } else {
             vec!["--no-device".to_owned()]
         });
-        // Both give up by themselves when nothing moves any more.
         let mut receiver = guest.spawn(&Exec::new(receive).timeout(None))?;
         receiver.wait_for_line(|line| line.contains("\"listening\""))?;
-        let sent = guest.run(
-            &Exec::new([
-                "zcnic-guest".to_owned(),
-                "send".to_owned(),
-                "--netns=peer".to_owned(),
-                format!("--to=192.0.2.1:{port}"),
-                format!("--bytes={bytes}"),
-            ])
-            .timeout(None),
-        )?;
-        let received = receiver.wait()?;
-        let last = received.stdout.lines().last().unwrap_or_default();
-        let result: Value = serde_json::from_str(last).with_context(|| {
-            format!(
-                "the receiver ended with {}: {}",
-                received.status, received.stderr
-            )
-        })?;
-        if !received.status.success() || !sent.status.success() {
-            bail!(
-                "receiver: {}, {}{}\nsender: {}, {}{}",
-                received.status,
-                last,
-                received.stderr,
-                sent.status,
-                sent.stdout.lines().last().unwrap_or_default(),
-                sent.stderr
-            );
-        }
-
-        let counts = control.ask(&["flow", "query", &counter])?;
-        let counts = counts["queues"]
-            .as_object()
-            .context("flow query: no queues")?;
-        let (mut split, mut unsplit, mut elsewhere) = (0, 0, 0);
-        for (name, count) in counts {
-            let number = |key: &str| count[key].as_u64().unwrap_or(0);
-            split += number("split");
-            unsplit += number("unsplit");
-            if *name != queue.to_string() {
-                elsewhere += number("delivered") + number("dropped");
-            }
-        }
-        Ok(Streamed {
-            queue,
-            bytes_verified: result["bytes_verified"].as_u64().unwrap_or(0),
-            bytes_copied: result["bytes_copied"].as_u64(),
-            frames_split: split,
-            frames_unsplit: unsplit,
-            frames_elsewhere: elsewhere,
-            page_pool: result["page_pool"].clone(),
-            seconds: result["seconds"].as_f64().unwrap_or(0.0),
-        })
+        let send = [
+            "zcnic-guest".to_owned(),
+            "send".to_owned(),
+            "--netns=peer".to_owned(),
+            format!("--to=192.0.2.1:{port}"),
+            format!("--bytes={bytes}"),
+        ];
+        let sender = guest.spawn(&Exec::new(send).timeout(None))?;
+        Ok(Flow { receiver, sender })
     }
 
-    fn prepare(&self, guest: &mut Guest) -> Result<()> {
+    /// Splits, steers and sets the channels.
+    pub(crate) fn prepare(&self, guest: &mut Guest) -> Result<()> {
         let steered = guest.check(&Exec::new([
             "zcnic-guest".to_owned(),
             "steer".to_owned(),
@@ -234,5 +210,86 @@ impl Stream {
             ]))?;
         }
         Ok(())
+    }
+}
+
+/// A stream on its way.
+#[derive(Debug)]
+pub(crate) struct Flow {
+    receiver: Process,
+    sender: Process,
+}
+
+impl Flow {
+    /// Waits until more bytes have been received than when it last said so.
+    pub(crate) fn wait_for_progress(&mut self) -> Result<()> {
+        self.receiver
+            .wait_for_line(|line| line.contains("\"progress\""))
+            .map(drop)
+    }
+
+    /// Kills both ends and waits until they are gone.
+    pub(crate) fn abort(self) -> Result<()> {
+        for process in [self.sender, self.receiver] {
+            process.kill(9)?;
+            process.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the end and returns what the receiver reports.
+    pub(crate) fn finish(self) -> Result<Value> {
+        let sent = self.sender.wait()?;
+        let received = self.receiver.wait()?;
+        let last = received.stdout.lines().last().unwrap_or_default();
+        if !received.status.success() || !sent.status.success() {
+            bail!(
+                "receiver: {}, {last}{}\nsender: {}, {}{}",
+                received.status,
+                received.stderr,
+                sent.status,
+                sent.stdout.lines().last().unwrap_or_default(),
+                sent.stderr
+            );
+        }
+        serde_json::from_str(last).with_context(|| format!("the receiver printed {last:?}"))
+    }
+}
+
+/// A counter of a flow's frames in the device.
+#[derive(Debug)]
+pub(crate) struct Counter {
+    control: Control,
+    id: String,
+}
+
+/// What it counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    /// Frames with headers and payload apart.
+    pub(crate) split: u64,
+    /// Frames with payload that were not split.
+    pub(crate) unsplit: u64,
+    /// Frames, whatever they hold, on other queues than the one asked about.
+    pub(crate) elsewhere: u64,
+}
+
+impl Counter {
+    /// The counts so far, seen from `queue`.
+    pub(crate) fn read(&self, queue: u32) -> Result<Counts> {
+        let answer = self.control.ask(&["flow", "query", &self.id])?;
+        let mut counts = Counts::default();
+        for (name, count) in answer["queues"]
+            .as_object()
+            .context("flow query: no queues")?
+        {
+            let number = |key: &str| count[key].as_u64().unwrap_or(0);
+            counts.split += number("split");
+            counts.unsplit += number("unsplit");
+            if *name != queue.to_string() {
+                counts.elsewhere += number("delivered") + number("dropped");
+            }
+        }
+        Ok(counts)
     }
 }

@@ -1,0 +1,66 @@
+//! That the gate after every test notices what it is there for.
+
+use anyhow::Result;
+
+use super::{Kind::Zcnic, Run::Guest, Test, expect, traffic::Traffic};
+use crate::{agent::Exec, guest::Guest as Machine};
+
+pub(super) const TESTS: &[Test] = &[
+    Test {
+        name: "gate: every class of bad lines in the kernel's log trips it",
+        run: Guest(Zcnic, every_class_trips),
+    },
+    Test {
+        name: "gate: a page pool with more buffers out than are posted trips it",
+        run: Guest(Zcnic, missing_buffers_trip),
+    },
+    Test {
+        name: "gate: a page pool that was destroyed with pages out trips it",
+        run: Guest(Zcnic, detached_pool_trips),
+    },
+];
+
+fn every_class_trips(guest: &mut Machine) -> Result<()> {
+    let classes = guest.check(&Exec::new(["zcnic-guest", "trip"]))?;
+    expect(classes.lines().count() > 10, || {
+        format!("there are only these classes: {classes}")
+    })?;
+    for class in classes.lines() {
+        guest.check(&Exec::new(["zcnic-guest", "trip", class]))?;
+        let problems = guest.gate()?;
+        expect(!problems.is_empty(), || format!("{class} does not trip"))?;
+    }
+    // What tripped once is not held against the next test.
+    let problems = guest.gate()?;
+    expect(problems.is_empty(), || problems.join("; "))
+}
+
+fn missing_buffers_trip(guest: &mut Machine) -> Result<()> {
+    let gate = |guest: &mut Machine, posted: &[&str]| {
+        let words = ["zcnic-guest", "gate", "--wait", "1"];
+        guest.run(&Exec::new(words.iter().chain(posted)))
+    };
+    // The rings are full of buffers; if none may be out, they are missing.
+    let tripped = gate(guest, &["--posted", "0"])?;
+    expect(
+        !tripped.status.success() && tripped.stdout.contains("pages out, but at most 0 buffers"),
+        || format!("it does not trip: {}", tripped.stdout),
+    )?;
+    // The log's part of the verdict is the tests' before us.
+    let fine = gate(guest, &[])?;
+    expect(!fine.stdout.contains("pages out"), || fine.stdout)
+}
+
+fn detached_pool_trips(guest: &mut Machine) -> Result<()> {
+    // Data that nobody reads stays in the pages it arrived in, whatever becomes of their pool.
+    let stream = Traffic::unread(guest)?;
+    guest.sh("ip link set eth0 down")?;
+    let tripped = guest.run(&Exec::new(["zcnic-guest", "gate", "--wait", "1"]))?;
+    expect(
+        !tripped.status.success() && tripped.stdout.contains("was destroyed with"),
+        || format!("it does not trip: {}", tripped.stdout),
+    )?;
+    stream.kill()?;
+    guest.sh("ip link set eth0 up")
+        .map(drop)
+}

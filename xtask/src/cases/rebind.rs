@@ -1,0 +1,59 @@
+//! Drivers that come and go.
+
+use anyhow::{Context, Result};
+
+use super::{
+    Kind::{TooFewQueues, Zcnic},
+    Run::Guest,
+    Test, expect, plain,
+    traffic::{FlowCounter, Traffic},
+};
+use crate::{
+    agent::Exec,
+    guest::{Driver, Guest as Machine},
+};
+
+pub(super) const TESTS: &[Test] = &[
+    Test {
+        name: "rebind: zcnic, virtio_net and zcnic again, with traffic each time",
+        run: Guest(Zcnic, back_and_forth),
+    },
+    Test {
+        name: "rebind: zcnic says so when a port has too few queue pairs",
+        run: Guest(TooFewQueues, too_few_queues),
+    },
+];
+
+fn zero_copy(guest: &mut Machine) -> Result<()> {
+    let counter = FlowCounter::add(guest)?;
+    let traffic = Traffic::zero_copy(guest, 64 << 20)?;
+    traffic.finish_without_copies()?;
+    counter.only_split_on_the_queue()
+}
+
+fn back_and_forth(guest: &mut Machine) -> Result<()> {
+    zero_copy(guest).context("before")?;
+    guest.unload(Driver::Zcnic)?;
+    guest.bring_up(Driver::VirtioNet)?;
+    plain::ping(guest).context("with virtio_net")?;
+    let mut traffic = Traffic::plain(guest)?;
+    traffic.moves_on().context("with virtio_net")?;
+    traffic.kill()?;
+    guest.unload(Driver::VirtioNet)?;
+    guest.bring_up(Driver::Zcnic)?;
+    zero_copy(guest).context("afterwards")
+}
+
+fn too_few_queues(guest: &mut Machine) -> Result<()> {
+    guest.load(Driver::Zcnic)?;
+    let up = guest.run(&Exec::new(["zcnic-guest", "ports", "up"]))?;
+    expect(
+        !up.status.success() && up.stderr.contains("there is no port"),
+        || format!("the ports came up: {}{}", up.stdout, up.stderr),
+    )?;
+    let said = guest.sh("dmesg | grep zcnic | grep -i 'queue pair' || true")?;
+    expect(!said.trim().is_empty(), || {
+        "the kernel's log does not say why".to_owned()
+    })?;
+    guest.check(&Exec::new(["rmmod", "zcnic"])).map(drop)
+}

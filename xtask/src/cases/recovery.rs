@@ -1,0 +1,211 @@
+//! Backends that die, guests that stop, links that go: what was configured comes back by itself.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::{
+    Kind::Zcnic,
+    Run::Guest,
+    Test, expect,
+    traffic::{FlowCounter, LinkWatch, Traffic},
+};
+use crate::{agent::Exec, guest::Guest as Machine};
+
+pub(super) const TESTS: &[Test] = &[
+    Test {
+        name: "recovery: the backend is killed under traffic and started again",
+        run: Guest(Zcnic, backend_killed),
+    },
+    Test {
+        name: "recovery: of two commands around a restart the second is STALE",
+        run: Guest(Zcnic, second_command_is_stale),
+    },
+    Test {
+        name: "recovery: QEMU is stopped and continued under traffic",
+        run: Guest(Zcnic, stopped),
+    },
+    Test {
+        name: "recovery: set_link off and on under traffic",
+        run: Guest(Zcnic, set_link),
+    },
+    Test {
+        name: "recovery: a provider's ring is closed without a backend, which then comes back",
+        run: Guest(Zcnic, closed_then_restarted),
+    },
+    Test {
+        name: "recovery: a provider's ring is closed without a backend, which stays away",
+        run: Guest(Zcnic, closed_for_good),
+    },
+];
+
+/// Some ten seconds of traffic.
+const BYTES: u64 = 512 << 20;
+
+/// No process in the guest waits where no signal reaches it.
+fn nothing_hangs(guest: &mut Machine) -> Result<()> {
+    let hung = guest.sh("ps -eo stat=,pid=,args= | grep '^D' || true")?;
+    expect(hung.trim().is_empty(), || format!("processes hang: {hung}"))
+}
+
+/// A counter of `ethtool -S eth0`.
+fn statistic(guest: &mut Machine, name: &str) -> Result<u64> {
+    let all = guest.check(&Exec::new(["ethtool", "-S", "eth0"]))?;
+    let line = all
+        .lines()
+        .find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(": "));
+    line.with_context(|| format!("ethtool -S has no {name}"))?
+        .parse()
+        .with_context(|| format!("ethtool -S: {name}"))
+}
+
+fn backend_killed(guest: &mut Machine) -> Result<()> {
+    let mut traffic = Traffic::zero_copy(guest, BYTES)?;
+    let mut link = LinkWatch::start(guest)?;
+    for round in 1..=2 {
+        guest.kill_backend()?;
+        link.down()?;
+        traffic.stalls()?;
+        guest.restart_backend()?;
+        let counter = FlowCounter::add(guest)?;
+        link.up()?;
+        traffic
+            .moves_on()
+            .with_context(|| format!("after restart {round}"))?;
+        // The new backend knows the queue from the replay alone.
+        counter.only_split_on_the_queue()?;
+    }
+    traffic.finish_without_copies()?;
+    nothing_hangs(guest)
+}
+
+/// The backend is exchanged while the guest's processors stand still, so that the driver's next
+/// command is addressed to a session that no longer exists: no link change warned it.
+fn second_command_is_stale(guest: &mut Machine) -> Result<()> {
+    guest.sh("ethtool -X eth0 equal 2")?;
+    let before = statistic(guest, "device_commands_refused")?;
+    expect(before == 0, || format!("{before} commands refused before"))?;
+    guest.qmp().execute("stop", &json!({}))?;
+    guest.kill_backend()?;
+    guest.restart_backend()?;
+    connected(guest)?;
+    let mut link = LinkWatch::start_stopped(guest)?;
+    guest.qmp().execute("cont", &json!({}))?;
+    link.begin()?;
+    link.up_or_never_down(guest)?;
+    guest.sh("ethtool -X eth0 equal 3")?;
+    let after = statistic(guest, "device_commands_refused")?;
+    expect(after == 1, || {
+        format!("the new backend refused {after} commands, not one")
+    })?;
+    let table = guest.sh("ethtool -x eth0 | grep -E '^ +[0-9]+:'")?;
+    expect(table.contains('2') , || table)
+}
+
+/// Waits until QEMU has connected both ports to the new backend.
+fn connected(guest: &Machine) -> Result<()> {
+    let control = guest.control()?;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let status = control.ask(&["status"])?;
+        let ports = status["ports"].as_array().map_or(&[][..], Vec::as_slice);
+        if ports.len() == 2 && ports.iter().all(|port| port["connected"] == true) {
+            return Ok(());
+        }
+        expect(Instant::now() < deadline, || {
+            format!("QEMU does not connect to the new backend: {status}")
+        })?;
+        // The control socket has no event for it.
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn stopped(guest: &mut Machine) -> Result<()> {
+    let counter = FlowCounter::add(guest)?;
+    let mut traffic = Traffic::zero_copy(guest, BYTES)?;
+    let sessions = sessions(guest);
+    for _ in 0..3 {
+        guest.qmp().execute("stop", &json!({}))?;
+        let state: Value = guest.qmp().execute("query-status", &json!({}))?;
+        expect(state["running"] == false, || format!("QEMU is {state}"))?;
+        guest.qmp().execute("cont", &json!({}))?;
+        traffic.moves_on()?;
+    }
+    traffic.finish_without_copies()?;
+    counter.only_split_on_the_queue()?;
+    same_session(guest, sessions)
+}
+
+fn set_link(guest: &mut Machine) -> Result<()> {
+    let counter = FlowCounter::add(guest)?;
+    let mut traffic = Traffic::zero_copy(guest, BYTES)?;
+    let mut link = LinkWatch::start(guest)?;
+    let sessions = sessions(guest);
+    for _ in 0..2 {
+        let mut switch = |up: bool| {
+            let arguments = json!({"name": "nic0", "up": up});
+            guest.qmp().execute("set_link", &arguments).map(drop)
+        };
+        switch(false)?;
+        link.down()?;
+        traffic.stalls()?;
+        switch(true)?;
+        link.up()?;
+        traffic.moves_on()?;
+    }
+    traffic.finish_without_copies()?;
+    counter.only_split_on_the_queue()?;
+    same_session(guest, sessions)
+}
+
+/// How many sessions the backend has begun, by its log.
+fn sessions(guest: &Machine) -> usize {
+    guest.backend_log().matches("session").count()
+}
+
+fn same_session(guest: &Machine, before: usize) -> Result<()> {
+    let after = sessions(guest);
+    expect(after == before, || {
+        format!("a session ended:\n{}", guest.backend_log())
+    })
+}
+
+/// A bound provider under traffic whose backend dies and whose ring is then closed.
+fn close_without_backend(guest: &mut Machine) -> Result<LinkWatch> {
+    let mut traffic = Traffic::zero_copy(guest, BYTES)?;
+    let mut link = LinkWatch::start(guest)?;
+    guest.kill_backend()?;
+    link.down()?;
+    traffic.stalls()?;
+    traffic.kill().context("close the ring without a backend")?;
+    nothing_hangs(guest)?;
+    Ok(link)
+}
+
+/// Streams once more, and sees that the kernel misses nothing.
+fn works_again(guest: &mut Machine, mut link: LinkWatch) -> Result<()> {
+    guest.restart_backend()?;
+    link.up()?;
+    let counter = FlowCounter::add(guest)?;
+    guest.sh("ethtool -n eth0 | sed -n 's/^Filter: //p' | xargs -r -n1 ethtool -N eth0 delete")?;
+    Traffic::zero_copy(guest, 64 << 20)?.finish_without_copies()?;
+    counter.only_split_on_the_queue()
+}
+
+fn closed_then_restarted(guest: &mut Machine) -> Result<()> {
+    let link = close_without_backend(guest)?;
+    works_again(guest, link)
+}
+
+fn closed_for_good(guest: &mut Machine) -> Result<()> {
+    let link = close_without_backend(guest)?;
+    // Chains that nobody returns cost a device reset after ten seconds; then nothing may be missing.
+    let gate = ["zcnic-guest", "gate", "--wait", "30"];
+    let gate = guest.run(&Exec::new(gate))?;
+    expect(!gate.stdout.contains("page pool"), || gate.stdout)?;
+    works_again(guest, link)
+}
