@@ -8,7 +8,7 @@ use zcnic_device::{
     abi,
     port::{Configuration, Mode, PortCounters, Rings},
     receive::{Layout, ReceiveCounters},
-    transmit::TransmitCounters,
+    transmit::{TransmitCounters, has_zcnic_header},
 };
 use zerocopy::IntoBytes;
 
@@ -35,6 +35,8 @@ enum Next {
     Junk,
     /// A frame.
     Frame,
+    /// A frame as zcnic drivers send them.
+    ZcnicFrame,
 }
 
 impl Port {
@@ -62,8 +64,10 @@ impl Port {
                     self.refuse(pair);
                 }
             }
+            // The driver sent it before it noticed that this is a new backend.
+            Next::ZcnicFrame if control.device.mode() == Mode::Undecided => self.refuse(pair),
             // Somebody decided meanwhile: the data path takes it.
-            Next::Frame => {}
+            Next::Frame | Next::ZcnicFrame => {}
             Next::Request(_) | Next::Junk => self.refuse(pair),
         }
     }
@@ -183,11 +187,18 @@ impl Next {
         else {
             return Ok(Self::Junk);
         };
-        if writable.is_empty() {
-            return Ok(Self::Frame);
-        }
         let readable = &slices[readable];
         let length: usize = readable.iter().map(VolatileSlice::len).sum();
+        if writable.is_empty() {
+            let mut start = vec![0; length.min(size_of::<abi::TxHeader>())];
+            gather(readable, 0, &mut start);
+            let is_zcnic = has_zcnic_header(&start);
+            return Ok(if is_zcnic {
+                Self::ZcnicFrame
+            } else {
+                Self::Frame
+            });
+        }
         // One byte more than allowed is enough for the device to see that it is too long.
         let mut request = vec![0; length.min(abi::MAX_REQUEST + 1)];
         gather(readable, 0, &mut request);

@@ -1,5 +1,7 @@
 //! From a transmit chain to a [`Train`]: the only place where transmit headers are believed or refused.
 
+use std::mem::offset_of;
+
 use thiserror::Error;
 use zerocopy::FromBytes;
 
@@ -83,6 +85,19 @@ struct Gso {
     /// Through the L4 header; `None`: as parsed.
     header_length: Option<usize>,
     l3_offset: Option<usize>,
+}
+
+/// Whether a chain that starts with `bytes` (at least 32 of them, if it has as many) has a
+/// `struct zcnic_tx_header`. Where that is reserved and zero, a virtio-net frame has its source address and
+/// type, so that the two can't be mistaken.
+///
+/// A backend that was restarted under a zcnic driver finds chains that the driver sent before it noticed;
+/// they must not make the port a plain one, which would fill buffers that were posted for zcnic.
+#[must_use]
+pub fn has_zcnic_header(bytes: &[u8]) -> bool {
+    bytes
+        .get(offset_of!(abi::TxHeader, reserved1)..size_of::<abi::TxHeader>())
+        .is_some_and(|reserved| reserved.iter().all(|byte| *byte == 0))
 }
 
 /// Reads the transmit header and the frame's first bytes once and makes the train that they describe.

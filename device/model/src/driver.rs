@@ -154,6 +154,17 @@ impl<T: Transport> Driver<T> {
         (&self.guest, &self.pairs, &mut self.transport)
     }
 
+    /// The backend died. Takes what it completed; in what it had not completed it may have left traces, but
+    /// the next one must not.
+    pub fn backend_died(&mut self) {
+        for number in 0..self.pairs.len() {
+            self.reap(number);
+            let Pair { receive, transmit } = &self.pairs[number];
+            receive.clear_posted(&self.guest);
+            transmit.clear_responses(&self.guest);
+        }
+    }
+
     // ---- commands ---------------------------------------------------------------------------------------
 
     /// The HELLO of a driver that knows everything.

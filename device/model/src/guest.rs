@@ -140,6 +140,11 @@ impl Guest {
         }
     }
 
+    /// Makes a buffer look as if nobody had written to it.
+    pub fn clear(&self, buffer: Buffer) {
+        self.poison(buffer, buffer.length);
+    }
+
     /// Checks that nobody wrote to any free buffer.
     ///
     /// # Panics

@@ -10,7 +10,7 @@ use zcnic_device::{
     receive::{Annotation, ReceiveCounters},
     steering::Verdict,
     train::Train,
-    transmit::{TransmitFormat, parse},
+    transmit::parse,
 };
 
 use self::{
@@ -121,7 +121,7 @@ impl World {
         if self.ports[port].is_control(pair, &chain) {
             self.ports[port].control(pair, &chain);
         } else {
-            self.ports[port].decide_plain();
+            self.ports[port].decide_plain(&chain);
             let sent = if chain.valid {
                 self.send(port, &chain.readable)
             } else {
@@ -146,9 +146,7 @@ impl World {
             target: &target,
         };
         let configuration = &sender.rings.configuration;
-        let format = configuration
-            .transmit_format
-            .unwrap_or(TransmitFormat::VirtioNet);
+        let format = configuration.transmit_format?;
         let train = parse(&mover, source, format, configuration.features).ok()?;
         deliver(&mut receiver.rings, &mover, &train);
         Some((train.segments() as u64, train.wire_bytes() as u64))

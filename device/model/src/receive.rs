@@ -212,6 +212,13 @@ impl ReceiveQueue {
         self.next_frame = None;
     }
 
+    /// The device died and may have left traces in the chains that it had; another one must not.
+    pub fn clear_posted(&self, guest: &Guest) {
+        for buffer in self.ring.tokens().flatten() {
+            guest.clear(*buffer);
+        }
+    }
+
     /// Posts a chain of writable descriptors of these lengths.
     pub fn add(&mut self, guest: &mut Guest, lengths: &[usize]) {
         let buffers: Vec<Buffer> = lengths

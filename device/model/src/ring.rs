@@ -203,6 +203,11 @@ impl<T> Ring<T> {
         Some((length, oldest.token))
     }
 
+    /// What belongs to the chains that the device has, oldest first.
+    pub fn tokens(&self) -> impl Iterator<Item = &T> {
+        self.outstanding.iter().map(|chain| &chain.token)
+    }
+
     /// The index that a device which starts now begins at: everything that was used is done.
     #[must_use]
     pub fn used_index(&self) -> u16 {

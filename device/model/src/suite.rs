@@ -127,6 +127,7 @@ macro_rules! suite {
             }
             plain {
                 the_first_frame_makes_a_port_plain
+                frames_of_a_zcnic_driver_make_no_port_plain
                 frames_take_as_many_buffers_as_they_need
                 offloads_work_without_zcnic
                 flows_are_spread

@@ -175,6 +175,13 @@ impl TransmitQueue {
         self.completed
     }
 
+    /// The device died and may have left traces of a response; another one must not.
+    pub fn clear_responses(&self, guest: &Guest) {
+        for buffer in self.ring.tokens().filter_map(|chain| chain.response) {
+            guest.clear(buffer);
+        }
+    }
+
     /// Adds a frame; says whether the ring had room for it.
     pub fn add(&mut self, guest: &mut Guest, packet: &Packet, plain: bool) -> bool {
         let bytes = packet.bytes(plain);

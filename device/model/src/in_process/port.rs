@@ -8,7 +8,7 @@ use zcnic_device::{
     abi,
     port::{Configuration, Mode, Port, PortCounters, Rings},
     receive::{Layout, ReceiveCounters, ReceiveQueue},
-    transmit::TransmitCounters,
+    transmit::{TransmitCounters, has_zcnic_header},
 };
 use zerocopy::IntoBytes;
 
@@ -135,8 +135,10 @@ impl DevicePort {
     }
 
     /// An ordinary frame: whoever sends it is a plain driver if nobody said otherwise before.
-    pub(super) fn decide_plain(&mut self) {
-        if self.control.mode() == Mode::Undecided {
+    pub(super) fn decide_plain(&mut self, chain: &Chain) {
+        let start = gather(&self.memory, &chain.readable, size_of::<abi::TxHeader>());
+        let ordinary = chain.valid && !has_zcnic_header(&start);
+        if self.control.mode() == Mode::Undecided && ordinary {
             for side in &mut self.rings.receive {
                 side.queue.start(Layout::VirtioNet);
             }

@@ -61,6 +61,27 @@ pub fn the_first_frame_makes_a_port_plain<T: Transport>(connect: impl Fn(u16) ->
     assert_eq!(frames(&mut other), [&frame[..]]);
 }
 
+/// A backend that was restarted finds frames which a zcnic driver sent before it noticed. They are returned,
+/// and no buffer is touched before HELLO.
+pub fn frames_of_a_zcnic_driver_make_no_port_plain<T: Transport>(
+    connect: impl Fn(u16) -> [Driver<T>; 2],
+) {
+    let [mut one, mut other] = connect(PAIRS);
+    for driver in [&mut one, &mut other] {
+        (0..PAIRS).for_each(|queue| driver.post(queue, Shape::SPLIT, 8));
+    }
+    let segmented = Packet::from(Flow::tcp4().frame(&pattern(3000))).segmented(1000);
+    for packet in [broadcast(&pattern(100)).into(), segmented] {
+        one.send(0, packet.clone());
+        other.send(1, packet);
+    }
+    assert_eq!((one.receive_all(), other.receive_all()), (vec![], vec![]));
+    one.bring_up(Shape::SPLIT, 8);
+    other.bring_up(Shape::SPLIT, 8);
+    one.send(0, broadcast(&pattern(100)));
+    other.receive(0);
+}
+
 /// `VIRTIO_NET_F_MRG_RXBUF`.
 pub fn frames_take_as_many_buffers_as_they_need<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
