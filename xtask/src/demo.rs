@@ -21,12 +21,17 @@ pub(crate) struct Args {
     guest: GuestArgs,
     #[command(flatten)]
     report: ReportArg,
+    /// Leave the flow rule out; the demo then fails (for its own test)
+    #[arg(long, hide = true)]
+    no_rule: bool,
+    /// Don't split headers from payload; the demo then fails (for its own test)
+    #[arg(long, hide = true)]
+    no_split: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     sandbox::clean_up_on_signals()?;
-    let setup = Setup::new(&args.guest)?;
-    setup.kernel.require_zcrx()?;
+    let setup = Setup::for_zero_copy(&args.guest)?;
     let prepared = since_call()?;
     let mut guest = setup.boot(&setup.machine(), Cable::Drop)?;
     let first_output = since_call()?;
@@ -34,7 +39,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     step("bring up two ports, cabled", || {
         guest.bring_up(setup.driver())
     })?;
-    let stream = Stream::default();
+    let stream = Stream {
+        rule: !args.no_rule,
+        split: !args.no_split,
+        ..Stream::default()
+    };
     let what = format!("stream {} MiB from eth1 to eth0", stream.bytes >> 20);
     let result = step(&what, || stream.run(&mut guest))?;
     let kernel = guest.kernel.clone();

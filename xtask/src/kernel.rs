@@ -72,14 +72,22 @@ pub(crate) struct Kernel {
     /// For building modules.
     pub(crate) headers: Headers,
     /// Its configuration, where known.
-    config: Option<String>,
+    pub(crate) config: Option<String>,
     _entry: Entry,
 }
 
 impl Kernel {
-    /// The user's kernel if a path is given, Debian's otherwise.
-    pub(crate) fn ensure(cache: &Cache, own: Option<&Path>) -> Result<Self> {
-        own.map_or_else(|| Self::debian(cache), |path| Self::own(cache, path))
+    /// The user's kernel if a path is given, Debian's otherwise; with `zcrx`, fails unless it has
+    /// io_uring zero-copy receive. One whose configuration is not known gets the benefit of the doubt.
+    pub(crate) fn ensure(cache: &Cache, own: Option<&Path>, zcrx: bool) -> Result<Self> {
+        let kernel = match own {
+            Some(path) => Self::own(cache, path, zcrx)?,
+            None => Self::debian(cache)?,
+        };
+        if zcrx && let Some(config) = &kernel.config {
+            require_zcrx(config, &kernel.release)?;
+        }
+        Ok(kernel)
     }
 
     fn debian(cache: &Cache) -> Result<Self> {
@@ -98,7 +106,7 @@ impl Kernel {
     }
 
     /// A bzImage, or a kernel tree in which one was built; of a tree the modules are taken too.
-    fn own(cache: &Cache, path: &Path) -> Result<Self> {
+    fn own(cache: &Cache, path: &Path, zcrx: bool) -> Result<Self> {
         let path = path
             .canonicalize()
             .with_context(|| format!("--kernel {}", path.display()))?;
@@ -120,6 +128,13 @@ impl Kernel {
                 image.display()
             );
         };
+        let config = path.join(".config");
+        if zcrx && tree {
+            // Before anything is made of it.
+            let text = fs::read_to_string(&config)
+                .with_context(|| format!("--kernel: cannot read {}", config.display()))?;
+            require_zcrx(&text, &release)?;
+        }
         let key = Key::new(RECIPE)
             .text("own")
             .text(path.to_string_lossy())
@@ -129,7 +144,7 @@ impl Kernel {
             let modules = modules_of(directory, &release);
             fs::create_dir_all(&modules)?;
             if tree {
-                fs::copy(path.join(".config"), directory.join("config"))?;
+                fs::copy(&config, directory.join("config"))?;
                 step(&format!("collect the modules of Linux {release}"), || {
                     run(Command::new("make")
                         .args(["-s", "INSTALL_MOD_STRIP=1", "modules_install"])
@@ -161,22 +176,16 @@ impl Kernel {
             _entry: entry,
         })
     }
+}
 
-    /// Fails unless the kernel has io_uring zero-copy receive. A kernel whose configuration is not
-    /// known gets the benefit of the doubt.
-    pub(crate) fn require_zcrx(&self) -> Result<()> {
-        let Some(config) = &self.config else {
-            return Ok(());
-        };
-        if config.lines().any(|line| line == "CONFIG_IO_URING_ZCRX=y") {
-            return Ok(());
-        }
-        bail!(
-            "Linux {} has no io_uring zero-copy receive: it needs CONFIG_IO_URING_ZCRX=y \
-             (Linux 6.15 or newer with CONFIG_PAGE_POOL, CONFIG_INET and CONFIG_NET_RX_BUSY_POLL)",
-            self.release
-        );
+fn require_zcrx(config: &str, release: &str) -> Result<()> {
+    if config.lines().any(|line| line == "CONFIG_IO_URING_ZCRX=y") {
+        return Ok(());
     }
+    bail!(
+        "Linux {release} has no io_uring zero-copy receive: it needs CONFIG_IO_URING_ZCRX=y \
+         (Linux 6.15 or newer with CONFIG_PAGE_POOL, CONFIG_INET and CONFIG_NET_RX_BUSY_POLL)"
+    );
 }
 
 fn modules_of(entry: &Path, release: &str) -> PathBuf {

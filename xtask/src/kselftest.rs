@@ -126,7 +126,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     report.cases.extend(bench.finish());
 
     args.report.write(&report.to_json())?;
-    report.cases.iter().for_each(print);
+    report.cases.iter().for_each(Case::print);
     let unmet = unexpected(&args.expect, &report.cases);
     unmet.iter().for_each(|problem| println!("{problem}"));
     println!("{}", report.summary());
@@ -188,33 +188,14 @@ fn unexpected(expected: &[Expectation], cases: &[Case]) -> Vec<String> {
         .iter()
         .filter(|case| case.outcome != Outcome::Pass)
         .filter(|case| !expected.iter().any(|expectation| expectation.meets(case)))
-        .map(|case| format!("not expected: {} {}", word(case.outcome), case.name));
+        .map(|case| format!("not expected: {} {}", case.outcome.word(), case.name));
     let unmet = expected
         .iter()
         .filter(|expectation| !cases.iter().any(|case| expectation.meets(case)))
         .map(|Expectation { name, outcome }| {
-            format!("expected, but not so: {} {name}", word(*outcome))
+            format!("expected, but not so: {} {name}", outcome.word())
         });
     surprises.chain(unmet).collect()
-}
-
-fn word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Pass => "PASS",
-        Outcome::Fail => "FAIL",
-        Outcome::Skip => "SKIP",
-        Outcome::Xfail => "XFAIL",
-    }
-}
-
-fn print(case: &Case) {
-    let verdict = word(case.outcome);
-    println!("{verdict:5} {:6.1}s  {}", case.seconds, case.name);
-    if case.outcome != Outcome::Pass {
-        case.detail
-            .lines()
-            .for_each(|line| println!("               {line}"));
-    }
 }
 
 /// The object that `zcnic-guest kselftest` prints.

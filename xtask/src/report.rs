@@ -41,6 +41,18 @@ pub(crate) enum Outcome {
     Xfail,
 }
 
+impl Outcome {
+    /// As the kernel's selftests write it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Pass => "PASS",
+            Self::Fail => "FAIL",
+            Self::Skip => "SKIP",
+            Self::Xfail => "XFAIL",
+        }
+    }
+}
+
 /// One test case.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Case {
@@ -59,6 +71,19 @@ pub(crate) struct Case {
 pub(crate) struct Report {
     pub(crate) cases: Vec<Case>,
     pub(crate) extra: Map<String, Value>,
+}
+
+impl Case {
+    /// A line for people, and below it why it is no pass.
+    pub(crate) fn print(&self) {
+        let verdict = self.outcome.word();
+        println!("{verdict:5} {:6.1}s  {}", self.seconds, self.name);
+        if self.outcome != Outcome::Pass {
+            self.detail
+                .lines()
+                .for_each(|line| println!("               {line}"));
+        }
+    }
 }
 
 impl Report {

@@ -1,8 +1,11 @@
 //! Everything that a guest needs, made ready.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::{
     backend::{self, Backend, Cable, Programs},
@@ -46,7 +49,8 @@ pub(crate) struct Setup {
     pub(crate) qemu: Qemu,
     pub(crate) kernel: Kernel,
     pub(crate) acceleration: Acceleration,
-    programs: Programs,
+    pub(crate) programs: Programs,
+    args: GuestArgs,
     rootfs: Entry,
     initrd: Entry,
     driver: Driver,
@@ -55,10 +59,23 @@ pub(crate) struct Setup {
 impl Setup {
     /// Brings everything about, downloading and building what isn't there.
     pub(crate) fn new(args: &GuestArgs) -> Result<Self> {
+        Self::make(args, false)
+    }
+
+    /// The same for io_uring zero-copy receive: refuses a kernel without it.
+    pub(crate) fn for_zero_copy(args: &GuestArgs) -> Result<Self> {
+        let setup = Self::make(args, true)?;
+        if setup.driver != Driver::Zcnic {
+            bail!("zero-copy receive needs zcnic.ko: give --kernel the tree it was built in");
+        }
+        Ok(setup)
+    }
+
+    fn make(args: &GuestArgs, zcrx: bool) -> Result<Self> {
         host::require_programs()?;
         let cache = Cache::open()?;
         let qemu = Qemu::ensure(&cache, args.qemu.as_deref())?;
-        let kernel = Kernel::ensure(&cache, args.kernel.as_deref())?;
+        let kernel = Kernel::ensure(&cache, args.kernel.as_deref(), zcrx)?;
         let rootfs = rootfs::ensure(&cache)?;
         let (driver, modules) = if matches!(kernel.headers, Headers::Unknown) {
             eprintln!("         no zcnic.ko: that needs the tree which the kernel was built in");
@@ -76,10 +93,21 @@ impl Setup {
             kernel,
             acceleration,
             programs,
+            args: args.clone(),
             rootfs,
             initrd,
             driver,
         })
+    }
+
+    /// The options that this was made by.
+    pub(crate) fn arguments(&self) -> Vec<OsString> {
+        let GuestArgs { kernel, qemu } = &self.args;
+        [("--kernel", kernel), ("--qemu", qemu)]
+            .into_iter()
+            .filter_map(|(option, value)| Some([option.into(), value.clone()?.into()]))
+            .flatten()
+            .collect()
     }
 
     /// The best driver that there is for the kernel.

@@ -3,13 +3,12 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use serde_json::json;
 
 use crate::{
     cargo_tests, cases,
     report::{Outcome, Report, ReportArg},
     sandbox,
-    setup::{GuestArgs, Setup},
+    setup::GuestArgs,
 };
 
 /// Run every test: unit, in-process driver and device, vhost-user frontend, guest
@@ -17,12 +16,9 @@ use crate::{
 pub(crate) struct Args {
     /// Only tests whose name contains FILTER
     filter: Option<String>,
-    /// Only those that need no guest
-    #[arg(long, conflicts_with = "only_guest")]
-    no_guest: bool,
-    /// Only those that need a guest
+    /// Leave out the tests that boot guests or run whole programs
     #[arg(long)]
-    only_guest: bool,
+    no_guest: bool,
     #[command(flatten)]
     guest: GuestArgs,
     #[command(flatten)]
@@ -31,42 +27,26 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     sandbox::clean_up_on_signals()?;
+    let filter = args.filter.as_deref();
     let mut report = Report::default();
-    let result = fill(args, &mut report);
-    // What was found out so far is worth having, whatever came between.
-    if let Err(error) = &result {
-        report
-            .extra
-            .insert("error".to_owned(), json!(format!("{error:#}")));
-    }
+    cargo_tests::run(filter, &mut report)?;
+    let guests = if args.no_guest {
+        Ok(())
+    } else {
+        cases::run(&args.guest, filter, &mut report)
+    };
+    // What was found out before is reported even then.
     args.report.write(&report.to_json())?;
-    result?;
     println!("{}", report.summary());
+    guests?;
+    if report.cases.is_empty()
+        && let Some(filter) = filter
+    {
+        anyhow::bail!("no test's name contains {filter:?}");
+    }
     Ok(if report.count(Outcome::Fail) == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
-}
-
-fn fill(args: &Args, report: &mut Report) -> Result<()> {
-    let filter = args.filter.as_deref();
-    if !args.only_guest {
-        cargo_tests::run(filter, report)?;
-    }
-    if !args.no_guest && !cases::names(filter).is_empty() {
-        let setup = Setup::new(&args.guest)?;
-        setup.kernel.require_zcrx()?;
-        report
-            .extra
-            .insert("kernel".to_owned(), json!(setup.kernel.release));
-        report
-            .extra
-            .insert("qemu".to_owned(), json!(setup.qemu.version));
-        report
-            .extra
-            .insert("acceleration".to_owned(), json!(setup.acceleration.name()));
-        cases::run(&setup, filter, report)?;
-    }
-    Ok(())
 }

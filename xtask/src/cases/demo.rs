@@ -31,9 +31,10 @@ fn unprivileged(guest: &mut Machine) -> Result<()> {
     let users = guest.users()?;
     let own = rustix::process::geteuid().as_raw();
     let wanted = |user: u32| user != 0 && (host::is_root() || user == own);
-    expect(users.len() == 2 && users.iter().all(|&user| wanted(user)), || {
-        format!("QEMU and the backend run as {users:?}")
-    })?;
+    expect(
+        users.len() == 2 && users.iter().all(|&user| wanted(user)),
+        || format!("QEMU and the backend run as {users:?}"),
+    )?;
     let stream = Stream::default();
     let faults = stream.run(guest)?.faults(&stream);
     expect(faults.is_empty(), || faults.join("; "))

@@ -61,6 +61,5 @@ fn detached_pool_trips(guest: &mut Machine) -> Result<()> {
         || format!("it does not trip: {}", tripped.stdout),
     )?;
     stream.kill()?;
-    guest.sh("ip link set eth0 up")
-        .map(drop)
+    guest.sh("ip link set eth0 up").map(drop)
 }

@@ -94,10 +94,7 @@ pub(crate) fn run(args: &GuestArgs, filter: Option<&str>, report: &mut Report) -
     if selected.is_empty() {
         return Ok(());
     }
-    let setup = Setup::new(args)?;
-    if setup.driver() != Driver::Zcnic {
-        bail!("the guest's tests need zcnic.ko, and so the tree that the kernel was built in");
-    }
+    let setup = Setup::for_zero_copy(args)?;
     report
         .extra
         .insert("kernel".to_owned(), setup.kernel.release.clone().into());

@@ -51,7 +51,14 @@ fn iperf3(guest: &mut Machine) -> Result<()> {
         server.wait_for_line(|line| line.contains("Server listening"))?;
         let seconds = SECONDS.to_string();
         let client = [
-            "iperf3", "--json", "-c", "192.0.2.2", "-P", "4", "-t", &seconds,
+            "iperf3",
+            "--json",
+            "-c",
+            "192.0.2.2",
+            "-P",
+            "4",
+            "-t",
+            &seconds,
         ];
         let said = guest.check(&Exec::new(client.into_iter().chain(direction)))?;
         let ended = server.wait()?;
@@ -80,6 +87,7 @@ fn channels(guest: &mut Machine) -> Result<()> {
             .with_context(|| format!("with {eth0} channels of eth0 and {eth1} of eth1"))?;
     }
     traffic.kill()?;
-    let dead = guest.run(&Exec::new(["ping", "-c", "1", "192.0.2.2"]).timeout(Duration::from_secs(20)))?;
+    let dead =
+        guest.run(&Exec::new(["ping", "-c", "1", "192.0.2.2"]).timeout(Duration::from_secs(20)))?;
     expect(dead.status.success(), || dead.stdout)
 }

@@ -93,17 +93,15 @@ fn second_command_is_stale(guest: &mut Machine) -> Result<()> {
     guest.kill_backend()?;
     guest.restart_backend()?;
     connected(guest)?;
-    let mut link = LinkWatch::start_stopped(guest)?;
     guest.qmp().execute("cont", &json!({}))?;
-    link.begin()?;
-    link.up_or_never_down(guest)?;
-    guest.sh("ethtool -X eth0 equal 3")?;
+    // Ends with the first answer, which there can't be before the driver's replay.
+    let ping = ["ping", "-q", "-c", "1", "-w", "20", "192.0.2.2"];
+    guest.check(&Exec::new(ping))?;
     let after = statistic(guest, "device_commands_refused")?;
     expect(after == 1, || {
         format!("the new backend refused {after} commands, not one")
     })?;
-    let table = guest.sh("ethtool -x eth0 | grep -E '^ +[0-9]+:'")?;
-    expect(table.contains('2') , || table)
+    nothing_hangs(guest)
 }
 
 /// Waits until QEMU has connected both ports to the new backend.

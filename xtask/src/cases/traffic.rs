@@ -45,7 +45,20 @@ impl Traffic {
         Self::start(guest, &["--plain"], ENDLESS)
     }
 
+    /// Data that arrives and is never read.
+    pub(super) fn unread(guest: &mut Guest) -> Result<Self> {
+        let mut traffic = Self::connect(guest, &["--plain", "--hold"], ENDLESS)?;
+        traffic.receiver.wait_for_line(is("held"))?;
+        Ok(traffic)
+    }
+
     fn start(guest: &mut Guest, how: &[&str], bytes: u64) -> Result<Self> {
+        let mut traffic = Self::connect(guest, how, bytes)?;
+        traffic.moves_on().context("the stream does not start")?;
+        Ok(traffic)
+    }
+
+    fn connect(guest: &mut Guest, how: &[&str], bytes: u64) -> Result<Self> {
         let port = format!("--port={PORT}");
         let bytes = format!("--bytes={bytes}");
         let receive = ["zcnic-guest", "receive", &port, &bytes];
@@ -55,13 +68,11 @@ impl Traffic {
         let to = format!("--to=192.0.2.1:{PORT}");
         let send = ["zcnic-guest", "send", "--netns=peer", &to, &bytes];
         let sender = guest.spawn(&Exec::new(send).timeout(3 * PATIENCE))?;
-        let mut traffic = Self {
+        Ok(Self {
             receiver,
             sender,
             bytes: 0,
-        };
-        traffic.moves_on().context("the stream does not start")?;
-        Ok(traffic)
+        })
     }
 
     /// Waits until more bytes were received and verified than the receiver had when it last said so.

@@ -1,0 +1,267 @@
+//! What people get wrong: one clear line, an exit status, and nothing left running.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::{
+    Kind::Zcnic,
+    Run::{Guest, Host},
+    Test, expect,
+};
+use crate::{agent::Exec, guest::Guest as Machine, process::Running, setup::Setup, step::output};
+
+pub(super) const TESTS: &[Test] = &[
+    Test {
+        name: "bad input: options of zcnic and of xtask that there are not",
+        run: Host(wrong_options),
+    },
+    Test {
+        name: "bad input: a socket that another zcnic listens on",
+        run: Host(socket_in_use),
+    },
+    Test {
+        name: "bad input: a QEMU that is too old, has no vhost-user, or is none",
+        run: Host(wrong_qemu),
+    },
+    Test {
+        name: "bad input: a kernel without io_uring zero-copy receive",
+        run: Host(wrong_kernel),
+    },
+    Test {
+        name: "bad input: a receive queue that there is not, and one that can't be kept free",
+        run: Guest(Zcnic, wrong_queue),
+    },
+];
+
+/// In the environment of what a test starts, to find what it leaves behind.
+const MARK: &str = "ZCNIC_TEST_RUN";
+
+/// Runs `command`, which must fail with an error that contains all of `words`, say it in `lines` lines
+/// at most, and leave no process.
+fn refused(command: &mut Command, lines: usize, words: &[&str]) -> Result<()> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let value = format!("{}-{number}", std::process::id());
+    let ended = output(command.env(MARK, &value))?;
+    let said = String::from_utf8_lossy(&ended.stderr);
+    let what = || crate::step::describe(command);
+    expect(!ended.status.success(), || format!("`{}` succeeds", what()))?;
+    // Progress of the set-up is no part of the error.
+    let error: Vec<_> = said
+        .lines()
+        .filter(|line| !line.trim().is_empty() && !is_progress(line))
+        .collect();
+    let clear = error.len() <= lines && words.iter().all(|word| said.contains(word));
+    expect(clear, || {
+        format!(
+            "`{}` says\n{said}\nand not {words:?} in {lines} lines",
+            what()
+        )
+    })?;
+    let left = left_running(&format!("{MARK}={value}"))?;
+    expect(left.is_empty(), || {
+        format!("`{}` leaves {}", what(), left.join(", "))
+    })
+}
+
+/// A line of [`crate::step::step`]: seconds, or what the set-up remarks.
+fn is_progress(line: &str) -> bool {
+    let seconds = line.trim_start().split("s  ").next().unwrap_or_default();
+    seconds.parse::<f64>().is_ok() || line.starts_with("         ")
+}
+
+/// Processes whose environment has `variable`.
+fn left_running(variable: &str) -> Result<Vec<String>> {
+    let mut left = Vec::new();
+    for process in fs::read_dir("/proc")? {
+        let path = process?.path();
+        // One that has just ended, or that isn't ours.
+        let Ok(environment) = fs::read(path.join("environ")) else {
+            continue;
+        };
+        if environment
+            .split(|&byte| byte == 0)
+            .any(|entry| entry == variable.as_bytes())
+        {
+            let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
+            left.push(format!("{} ({})", path.display(), name.trim()));
+        }
+    }
+    Ok(left)
+}
+
+/// This program with other arguments.
+fn xtask(words: &[&str]) -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(words);
+    Ok(command)
+}
+
+/// clap says what is wrong, how it is done and where there is help.
+const CLAP_LINES: usize = 4;
+
+fn wrong_options(setup: &Setup) -> Result<()> {
+    let zcnic = || Command::new(&setup.programs.zcnic);
+    let cases: [(&[&str], usize, &[&str]); 6] = [
+        (
+            &["--colour"],
+            CLAP_LINES,
+            &["unexpected argument '--colour'"],
+        ),
+        (
+            &["--port", "path=/nonexistent/a,mode=fast"],
+            CLAP_LINES,
+            &["there is no mode \"fast\"; modes are auto, plain and zcnic"],
+        ),
+        (&[], 1, &["No port: give at least one --port path=SOCKET"]),
+        (
+            &["--port", "path=/nonexistent/a", "--cable", "0:1"],
+            1,
+            &["--cable 0:1: there is no port 1"],
+        ),
+        (
+            &["--port", "path=/nonexistent/a"],
+            1,
+            &["/nonexistent/a", "No such file or directory"],
+        ),
+        (
+            &["qemu-args", "--port", "path=/a", "--queues", "0"],
+            CLAP_LINES,
+            &["'--queues <QUEUES>'"],
+        ),
+    ];
+    for (arguments, lines, words) in cases {
+        refused(zcnic().args(arguments), lines, words)?;
+    }
+    refused(
+        &mut xtask(&["demo", "--fast"])?,
+        CLAP_LINES,
+        &["unexpected argument '--fast'"],
+    )
+}
+
+fn socket_in_use(setup: &Setup) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let socket = directory.path().join("port.sock");
+    let zcnic = || {
+        let mut command = Command::new(&setup.programs.zcnic);
+        command
+            .arg("--port")
+            .arg(format!("path={}", socket.display()))
+            .stderr(Stdio::null());
+        command
+    };
+    let mut first = Running::start("zcnic", &mut zcnic())?;
+    first.wait_for_file(&socket, Duration::from_secs(10))?;
+    refused(&mut zcnic(), 1, &["port.sock", "in use"])?;
+    expect(first.try_wait()?.is_none(), || {
+        "the first one ended as well".to_owned()
+    })?;
+    expect(socket.exists(), || {
+        "the first one's socket is gone".to_owned()
+    })
+}
+
+/// A program that answers the questions that QEMU is asked like another QEMU would.
+fn fake_qemu(path: &Path, version: &str, netdevs: &str) -> Result<()> {
+    let script = format!(
+        "#!/bin/sh\ncase $1 in\n--version) echo '{version}' ;;\n*) printf '{netdevs}' ;;\nesac\n"
+    );
+    fs::write(path, script)?;
+    Ok(fs::set_permissions(
+        path,
+        fs::Permissions::from_mode(0o755),
+    )?)
+}
+
+fn wrong_qemu(_: &Setup) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let qemu = directory.path().join("qemu");
+    let path = qemu.to_str().context("a path that is no text")?;
+    let vm = || xtask(&["vm", "--qemu", path, "--", "true"]);
+    let cases = [
+        (
+            "QEMU emulator version 7.2.19 (Debian 1:7.2)",
+            "vhost-user\\n",
+            "is QEMU 7.2.19 (Debian 1:7.2); zcnic needs 10.0 or newer",
+        ),
+        (
+            "QEMU emulator version 10.0.2",
+            "user\\ntap\\n",
+            "was built without vhost-user",
+        ),
+        ("hello", "", "is not a QEMU system emulator"),
+    ];
+    for (version, netdevs, error) in cases {
+        fake_qemu(&qemu, version, netdevs)?;
+        refused(&mut vm()?, 1, &["--qemu", error])?;
+    }
+    fs::remove_file(&qemu)?;
+    refused(&mut vm()?, 1, &["--qemu", path, "No such file"])
+}
+
+/// A tree as if somebody had built the guest's kernel without it.
+fn wrong_kernel(setup: &Setup) -> Result<()> {
+    let tree = tempfile::tempdir()?;
+    let image = tree.path().join("arch/x86/boot/bzImage");
+    fs::create_dir_all(image.parent().context("a file in no directory")?)?;
+    fs::copy(&setup.kernel.vmlinuz, &image)?;
+    let config = setup.kernel.config.as_ref();
+    let config = config.context("the guest's kernel has no known configuration")?;
+    let without: String = config
+        .lines()
+        .map(|line| match line {
+            "CONFIG_IO_URING_ZCRX=y" => "# CONFIG_IO_URING_ZCRX is not set\n".to_owned(),
+            other => format!("{other}\n"),
+        })
+        .collect();
+    if without == *config {
+        bail!("the guest's kernel has no zero-copy receive to begin with");
+    }
+    fs::write(tree.path().join(".config"), without)?;
+    fs::write(tree.path().join("Makefile"), "modules_install:\n")?;
+    let path = tree.path().to_str().context("a path that is no text")?;
+    refused(
+        &mut xtask(&["demo", "--kernel", path])?,
+        1,
+        &[
+            "has no io_uring zero-copy receive",
+            "CONFIG_IO_URING_ZCRX=y",
+        ],
+    )
+}
+
+fn wrong_queue(guest: &mut Machine) -> Result<()> {
+    let cases: [(&[&str], &str); 2] = [
+        (
+            &[
+                "receive",
+                "--interface=eth0",
+                "--queue=99",
+                "--port=1",
+                "--bytes=1",
+            ],
+            "eth0 has no receive queue 99: it has ",
+        ),
+        (
+            &["steer", "--interface=eth0", "--queue=0", "--port=1"],
+            "queue 0 can not be kept free of other traffic",
+        ),
+    ];
+    for (arguments, error) in cases {
+        let ended = guest.run(&Exec::new([&["zcnic-guest"], arguments].concat()))?;
+        let clear = !ended.status.success()
+            && ended.stderr.lines().count() == 1
+            && ended.stderr.contains(error);
+        expect(clear, || format!("{arguments:?} says {}", ended.stderr))?;
+    }
+    Ok(())
+}
