@@ -54,7 +54,7 @@ pub struct Run {
     /// A cable between two ports: A:B[,pause]
     ///
     /// A and B are names or numbers of ports. A frame that finds no receive buffer is dropped and counted; with
-    /// "pause" its sender waits for up to 100 ms first.
+    /// "pause" its sender waits for up to half a second first.
     #[arg(long = "cable", value_name = "CABLE")]
     pub cables: Vec<CableArg>,
     /// Listen for control commands on this Unix socket (one JSON object per line, see zcnicctl)

@@ -1,6 +1,7 @@
 //! The control socket's server (docs/control-protocol.md).
 
 use std::{
+    collections::BTreeMap,
     io::{self, BufRead, BufReader, Read, Write},
     net::Shutdown,
     os::unix::net::UnixStream,
@@ -38,7 +39,9 @@ const WRITE_LIMIT: Duration = Duration::from_secs(5);
 struct Inner {
     socket: Socket,
     shared: Shared,
-    clients: Mutex<Vec<UnixStream>>,
+    /// Those connected, by a number of their own.
+    clients: Mutex<BTreeMap<u64, UnixStream>>,
+    next_client: AtomicU64,
     next_flow: AtomicU64,
     stopping: AtomicBool,
 }
@@ -61,6 +64,7 @@ impl Server {
             socket,
             shared,
             clients: Mutex::default(),
+            next_client: AtomicU64::new(0),
             next_flow: AtomicU64::new(1),
             stopping: AtomicBool::new(false),
         });
@@ -100,7 +104,7 @@ impl Inner {
                 Err(error) => log::warn!("Control socket: can't serve a client: {error}"),
             }
         }
-        for client in &*lock(&self.clients) {
+        for client in lock(&self.clients).values() {
             let _ = client.shutdown(Shutdown::Both);
         }
         for thread in threads {
@@ -121,15 +125,15 @@ impl Inner {
             let _ = send(&client, &failure(ErrorClass::GenericError, desc));
             return Ok(None);
         }
-        clients.push(client.try_clone()?);
+        let number = self.next_client.fetch_add(1, Ordering::Relaxed);
+        clients.insert(number, client.try_clone()?);
         drop(clients);
         let inner = Arc::clone(self);
         let thread = spawn("control-client".into(), failures, move || {
             // A client that goes away or is too slow is its own affair.
             let _ = inner.converse(&client);
             let _ = client.shutdown(Shutdown::Both);
-            let peer = |stream: &UnixStream| stream.peer_addr().is_ok();
-            lock(&inner.clients).retain(peer);
+            lock(&inner.clients).remove(&number);
             Ok(())
         })?;
         Ok(Some(thread))

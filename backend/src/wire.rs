@@ -25,9 +25,9 @@ use crate::{
 /// Chains taken from a ring at once.
 const BATCH: u16 = 64;
 
-/// How long a frame waits for receive buffers on a cable with `pause`: long enough for any queue restart,
-/// short enough that a receiver which died does not hang its sender.
-const PAUSE_LIMIT: Duration = Duration::from_millis(100);
+/// How long a frame waits for receive buffers on a cable with `pause`: long enough for a guest on a busy
+/// host to post some, short enough that a receiver which died does not hang its sender.
+const PAUSE_LIMIT: Duration = Duration::from_millis(500);
 
 /// Attempts to deliver a frame while the driver keeps posting buffers that do not suffice.
 const ATTEMPTS: usize = 4;
@@ -282,6 +282,7 @@ impl Port {
                 total.dropped += now.dropped;
                 if now.frames > 0 {
                     *stalled = false;
+                    outgoing.deadline = None;
                 }
                 let Some(at) = now.blocked_at else {
                     break;

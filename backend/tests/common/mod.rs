@@ -60,8 +60,12 @@ impl World {
         self.config.ports[number].path.clone()
     }
 
+    pub(crate) fn control_path(&self) -> PathBuf {
+        self.config.control.clone().expect("a control socket")
+    }
+
     pub(crate) fn control(&self) -> Client {
-        Client::connect(self.config.control.as_ref().expect("control socket")).expect("control")
+        Client::connect(&self.control_path()).expect("control")
     }
 
     /// A driver with `pairs` queue pairs, the command pair included, on port `number`.

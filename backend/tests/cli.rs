@@ -1,0 +1,161 @@
+//! The program: what it says, and what it leaves behind.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, ChildStderr, Command, Output, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use zcnic_ctl::{
+    client::Client,
+    protocol::{Status, command},
+};
+
+fn zcnic() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zcnic"));
+    command.env_remove("RUST_LOG");
+    command
+}
+
+fn refused(arguments: &[&str]) -> String {
+    let Output { status, stderr, .. } = zcnic().args(arguments).output().expect("zcnic runs");
+    assert!(!status.success(), "{arguments:?}");
+    String::from_utf8(stderr).expect("text")
+}
+
+/// The one line that says what is wrong.
+fn complaint(arguments: &[&str]) -> String {
+    let said = refused(arguments);
+    let mut lines = said.lines().filter(|line| line.starts_with("zcnic: "));
+    let line = lines
+        .next()
+        .unwrap_or_else(|| panic!("no complaint: {said}"))
+        .to_owned();
+    assert_eq!(lines.next(), None, "one line is enough: {said}");
+    line
+}
+
+/// A running zcnic that is killed with the test.
+struct Running(Child);
+
+impl Running {
+    /// Waits until `directory` has a control socket that answers.
+    fn start(directory: &Path) -> Self {
+        let path = |name: &str| directory.join(name).display().to_string();
+        let mut child = zcnic()
+            .args(["--port", &format!("path={}", path("a"))])
+            .args(["--port", &format!("path={},name=other", path("b"))])
+            .args(["--cable", "0:other,pause", "--control", &path("control")])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("zcnic starts");
+        let stderr = child.stderr.take().expect("stderr");
+        let mut stderr: BufReader<ChildStderr> = BufReader::new(stderr);
+        let mut line = String::new();
+        while !line.contains("Control socket") {
+            line.clear();
+            assert_ne!(stderr.read_line(&mut line).expect("read"), 0, "zcnic ended");
+        }
+        // It must not block on a full pipe.
+        std::thread::spawn(move || stderr.lines().for_each(drop));
+        Self(child)
+    }
+
+    fn signal(&mut self, signal: Signal) -> Option<i32> {
+        let pid = Pid::from_child(&self.0);
+        kill_process(pid, signal).expect("it runs");
+        self.0.wait().expect("it ends").code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn wrong_options_are_explained() {
+    let directory = tempfile::tempdir().expect("directory");
+    let a = format!("path={}", directory.path().join("a").display());
+    assert!(complaint(&[]).contains("--port"));
+    assert!(complaint(&["--port", &a, "--port", &a]).contains("twice"));
+    assert!(complaint(&["--port", &a, "--cable", "0:1"]).contains("there is no port 1"));
+    assert!(complaint(&["--port", "path=/no/such/directory/a"]).contains("/no/such/directory/a"));
+    let file = directory.path().join("file");
+    std::fs::write(&file, "precious").expect("write");
+    let file = format!("path={}", file.display());
+    assert!(complaint(&["--port", &file]).contains("is not a socket"));
+    // These are clap's.
+    assert!(refused(&["--port", "a.sock"]).contains("key=value"));
+    assert!(refused(&["--port", &format!("{a},mode=fast")]).contains("auto, plain and zcnic"));
+    assert!(refused(&["--cable", "0-1"]).contains("A:B"));
+    assert!(refused(&["--speed", "11"]).contains("--speed"));
+    let left: Vec<_> = std::fs::read_dir(directory.path())
+        .expect("directory")
+        .collect();
+    assert_eq!(left.len(), 1, "nothing but the file: {left:?}");
+}
+
+#[test]
+fn signals_end_it_and_leave_nothing() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let directory = tempfile::tempdir().expect("directory");
+        let mut running = Running::start(directory.path());
+        // Connections do not keep it.
+        let _client = Client::connect(&directory.path().join("control")).expect("client");
+        let _frontend =
+            std::os::unix::net::UnixStream::connect(directory.path().join("a")).expect("frontend");
+        assert_eq!(running.signal(signal), Some(0));
+        let left: Vec<_> = std::fs::read_dir(directory.path())
+            .expect("directory")
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+#[test]
+fn killed_one_is_replaced_and_a_running_one_is_not() {
+    let directory = tempfile::tempdir().expect("directory");
+    let mut first = Running::start(directory.path());
+    assert_eq!(first.signal(Signal::KILL), None);
+    assert!(
+        directory.path().join("a").exists(),
+        "a killed process removes nothing"
+    );
+    let _second = Running::start(directory.path());
+    let a = format!("path={}", directory.path().join("a").display());
+    assert!(complaint(&["--port", &a]).contains("in use by a running process"));
+    let mut client = Client::connect(&directory.path().join("control")).expect("it still runs");
+    let status: Status = client.query(command::QUERY_STATUS).expect("status");
+    assert_eq!(status.ports[1].name, "other");
+    assert!(status.cables[0].pause);
+}
+
+#[test]
+fn qemu_args_names_every_option() {
+    let output = zcnic()
+        .args([
+            "qemu-args",
+            "--port",
+            "path=/run/a,mode=plain",
+            "--queues",
+            "2",
+        ])
+        .output()
+        .expect("zcnic runs");
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).expect("text");
+    for option in [
+        "-machine ",
+        "-m ",
+        "-object ",
+        "-chardev ",
+        "-netdev ",
+        "-device ",
+    ] {
+        assert!(text.contains(option), "{text}");
+    }
+}

@@ -1,0 +1,267 @@
+//! The control socket: what it answers, and that nobody can upset it.
+
+mod common;
+
+use std::{
+    io::{self, BufRead, BufReader, Write},
+    os::unix::{fs::PermissionsExt, net::UnixStream},
+};
+
+use common::World;
+use serde_json::{Value, json};
+use zcnic_ctl::{
+    client::ClientError,
+    protocol::{
+        ErrorClass, FlowCount, FlowCounterAdd, FlowCounterId, FlowCounts, FlowMatch, MAX_LINE,
+        Protocol, Stats, Status, command,
+    },
+};
+use zcnic_model::{
+    Shape,
+    frames::{Flow, pattern},
+    vhost_user::PATIENCE,
+};
+
+/// A client that says what it likes.
+struct Raw(BufReader<UnixStream>);
+
+impl Raw {
+    fn connect(world: &World) -> Self {
+        let stream = UnixStream::connect(world.control_path()).expect("connect");
+        stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        let mut raw = Self(BufReader::new(stream));
+        assert!(raw.line().expect("greeting")["zcnic"]["version"].is_string());
+        raw
+    }
+
+    fn say(&mut self, line: &[u8]) {
+        self.0.get_mut().write_all(line).expect("write");
+    }
+
+    fn line(&mut self) -> Option<Value> {
+        let mut line = String::new();
+        match self.0.read_line(&mut line) {
+            // The backend closed a connection on which it had not read everything.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return None,
+            read => read.expect("an answer in time"),
+        };
+        serde_json::from_str(&line).ok()
+    }
+
+    fn ask(&mut self, line: &str) -> Value {
+        self.say(format!("{line}\n").as_bytes());
+        self.line().expect("an answer")
+    }
+}
+
+#[test]
+fn answers_have_the_shape_of_qmp() {
+    let world = World::new();
+    let mut raw = Raw::connect(&world);
+    let answer = raw.ask(r#"{"execute":"query-status","id":[1,"x"]}"#);
+    assert_eq!(answer["id"], json!([1, "x"]));
+    assert_eq!(answer["return"]["ports"][0]["name"], "0");
+    assert_eq!(answer["return"]["ports"][0]["driver"], "undecided");
+    assert_eq!(
+        answer["return"]["cables"],
+        json!([{"ports": ["0", "1"], "pause": false}])
+    );
+    assert_eq!(
+        raw.ask(r#"{"execute":"query-stats","arguments":{}}"#)["return"]["ports"][1]["name"],
+        "1"
+    );
+    for (line, class) in [
+        ("rubbish", "GenericError"),
+        ("[]", "GenericError"),
+        (r#"{"arguments":{}}"#, "GenericError"),
+        (
+            r#"{"execute":"query-status","arguments":{"x":1}}"#,
+            "GenericError",
+        ),
+        (r#"{"execute":"query-status","extra":1}"#, "GenericError"),
+        (r#"{"execute":"make-tea"}"#, "CommandNotFound"),
+        (r#"{"execute":"flow-counter-query"}"#, "GenericError"),
+        (
+            r#"{"execute":"flow-counter-query","arguments":{"id":7}}"#,
+            "NotFound",
+        ),
+        (
+            r#"{"execute":"flow-counter-remove","arguments":{"id":7}}"#,
+            "NotFound",
+        ),
+        (
+            r#"{"execute":"flow-counter-add","arguments":{"port":"9","match":{}}}"#,
+            "NotFound",
+        ),
+        (
+            r#"{"execute":"flow-counter-add","arguments":{"port":"0","match":{"source":"x"}}}"#,
+            "GenericError",
+        ),
+        (
+            r#"{"execute":"flow-counter-add","arguments":{"port":"0","match":{"colour":1}}}"#,
+            "GenericError",
+        ),
+    ] {
+        let answer = raw.ask(line);
+        assert_eq!(answer["error"]["class"], class, "{line}: {answer}");
+        assert!(
+            answer["error"]["desc"]
+                .as_str()
+                .is_some_and(|desc| !desc.is_empty())
+        );
+    }
+}
+
+#[test]
+fn garbage_and_long_lines_hurt_nobody_else() {
+    let world = World::new();
+    let mut other = world.control();
+    let mut raw = Raw::connect(&world);
+    raw.say(&[0xff, 0, b'{', b'\n', b'\n', b' ', b'\n']);
+    assert_eq!(
+        raw.line().expect("an answer")["error"]["class"],
+        "GenericError"
+    );
+    raw.say(&vec![b'x'; MAX_LINE + 10]);
+    assert_eq!(
+        raw.line().expect("an answer")["error"]["class"],
+        "GenericError"
+    );
+    assert!(
+        raw.line().is_none(),
+        "the connection ends, because nobody knows where the next line starts"
+    );
+    other
+        .query::<Status>(command::QUERY_STATUS)
+        .expect("the others go on");
+    // Half a line and gone.
+    let mut raw = Raw::connect(&world);
+    raw.say(b"{\"execute\":");
+    drop(raw);
+    world
+        .control()
+        .query::<Stats>(command::QUERY_STATS)
+        .expect("and so do new ones");
+}
+
+#[test]
+fn many_clients_one_after_the_other_and_some_at_once() {
+    let world = World::new();
+    for _ in 0..50 {
+        world
+            .control()
+            .query::<Status>(command::QUERY_STATUS)
+            .expect("status");
+    }
+    let mut clients: Vec<_> = (0..10).map(|_| Raw::connect(&world)).collect();
+    for client in &mut clients {
+        client.say(b"{\"execute\":\"query-status\"}\n");
+    }
+    for client in &mut clients {
+        assert!(client.line().expect("an answer")["return"].is_object());
+    }
+}
+
+#[test]
+fn only_the_owner_may_connect() {
+    let world = World::new();
+    let mode = std::fs::metadata(world.control_path())
+        .expect("socket")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn flows_are_counted_where_they_arrive() {
+    let world = World::new();
+    let mut control = world.control();
+    let [mut a, mut b] = world.drivers(3);
+    a.bring_up(Shape::SPLIT, 0);
+    b.bring_up(Shape::SPLIT, 8);
+    let flow = FlowMatch {
+        protocol: Some(Protocol::Tcp),
+        destination_port: Some(2000),
+        ..FlowMatch::default()
+    };
+    let add = FlowCounterAdd {
+        port: "1".into(),
+        pattern: flow,
+    };
+    let id: FlowCounterId = control
+        .execute(command::FLOW_COUNTER_ADD, Some(&add))
+        .expect("counter");
+    let counts = |control: &mut zcnic_ctl::client::Client| -> FlowCounts {
+        control
+            .execute(command::FLOW_COUNTER_QUERY, Some(&id))
+            .expect("counts")
+    };
+    assert_eq!(counts(&mut control), FlowCounts::default());
+
+    let tcp = Flow::tcp4();
+    for payload in [0, 1, 1000] {
+        a.send(0, tcp.frame(&pattern(payload)));
+    }
+    a.send(0, tcp.clone().ports(1, 2).frame(&pattern(10)));
+    a.send(0, Flow::udp4().frame(&pattern(10)));
+    // Three frames have no buffer any more.
+    for _ in 0..6 {
+        a.send(0, tcp.frame(&pattern(100)));
+    }
+    // A frame without payload is neither split nor unsplit.
+    let expected = FlowCount {
+        delivered: 6,
+        split: 5,
+        unsplit: 0,
+        dropped: 3,
+    };
+    assert_eq!(
+        counts(&mut control).queues.into_iter().collect::<Vec<_>>(),
+        [(0, expected)]
+    );
+
+    let gone: Result<Value, ClientError> = {
+        let _: Value = control
+            .execute(command::FLOW_COUNTER_REMOVE, Some(&id))
+            .expect("remove");
+        control.execute(command::FLOW_COUNTER_QUERY, Some(&id))
+    };
+    match gone {
+        Err(ClientError::Refused(failure)) => assert_eq!(failure.class, ErrorClass::NotFound),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn segments_of_a_flow_that_is_not_split_count_each() {
+    let world = World::new();
+    let mut control = world.control();
+    let [mut a, mut b] = world.drivers(3);
+    a.bring_up(Shape::SPLIT, 0);
+    b.bring_up(Shape::linear(2048), 16);
+    let add = FlowCounterAdd {
+        port: "1".into(),
+        pattern: FlowMatch::default(),
+    };
+    let id: FlowCounterId = control
+        .execute(command::FLOW_COUNTER_ADD, Some(&add))
+        .expect("counter");
+    let frame = Flow::tcp4().frame(&pattern(5000));
+    a.send(0, zcnic_model::Packet::from(frame).segmented(1000));
+    let counts: FlowCounts = control
+        .execute(command::FLOW_COUNTER_QUERY, Some(&id))
+        .expect("counts");
+    let expected = FlowCount {
+        delivered: 5,
+        split: 0,
+        unsplit: 5,
+        dropped: 0,
+    };
+    assert_eq!(
+        counts.queues.into_iter().collect::<Vec<_>>(),
+        [(0, expected)]
+    );
+    let stats: Stats = control.query(command::QUERY_STATS).expect("stats");
+    assert_eq!(stats.ports[1].queues[0].rx_frames, 5);
+    assert_eq!(stats.ports[0].queues[0].tx_frames, 5);
+}
