@@ -209,10 +209,11 @@ impl Archive {
     }
 
     /// Downloads `packages` and everything they depend on into `directory`, as if nothing were
-    /// installed.
+    /// installed; all that `suite` has comes from there, the rest from the release.
     pub(crate) fn fetch_closure(
         &self,
         packages: &[&str],
+        suite: &str,
         directory: &Path,
     ) -> Result<Vec<PathBuf>> {
         fs::create_dir_all(directory.join("partial"))?;

@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    archive::{Archive, unpack, versions},
+    archive::{Archive, RELEASE, unpack, versions},
     cache::{Cache, Entry, Key},
     step::step,
 };
@@ -112,7 +112,7 @@ fn make(archive: &Archive, recipe: &Recipe<'_>, directory: &Path) -> Result<()> 
         .map(|deb| deb.to_str().context("a package's path is not UTF-8"))
         .collect::<Result<_>>()?;
     let wanted = [&BASE, recipe.packages, &local].concat();
-    let mut debs = archive.fetch_closure(&wanted, &scratch)?;
+    let mut debs = archive.fetch_closure(&wanted, RELEASE, &scratch)?;
     // Local ones that the archive no longer has are not among the downloads.
     for deb in recipe.local {
         if !debs

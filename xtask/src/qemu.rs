@@ -60,7 +60,7 @@ impl Qemu {
             let archive = Archive::open(cache)?;
             download("download Debian's QEMU", || {
                 let scratch = directory.join("scratch");
-                let debs = archive.fetch_closure(&[&format!("{PACKAGE}/{BACKPORTS}")], &scratch)?;
+                let debs = archive.fetch_closure(&[PACKAGE], BACKPORTS, &scratch)?;
                 unpack(&debs, &directory.join("tree"))?;
                 fs::write(directory.join("versions"), versions(&debs)?)?;
                 Ok(fs::remove_dir_all(scratch)?)
