@@ -16,6 +16,7 @@ mod buildroot;
 mod cache;
 mod cargo_tests;
 mod cases;
+mod ci;
 mod control;
 mod demo;
 mod driver;
@@ -54,6 +55,7 @@ struct Cli {
 /// One variant per command; each module has `Args` and `run(Args) -> Result<ExitCode>`.
 #[derive(Subcommand)]
 enum Command {
+    Ci(ci::Args),
     Demo(demo::Args),
     Driver(driver::Args),
     Kselftest(kselftest::Args),
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
     // What the cache holds is read by another user when we are root.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let result: Result<ExitCode> = match Cli::parse().command {
+        Command::Ci(args) => ci::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Driver(args) => driver::run(&args),
         Command::Kselftest(args) => kselftest::run(&args),

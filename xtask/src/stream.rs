@@ -148,34 +148,15 @@ impl Stream {
         Ok(Counter { control, id })
     }
 
-    /// Starts receiver and sender. Both give up by themselves when nothing moves any more.
+    /// Starts receiver and sender.
     pub(crate) fn start(&self, guest: &Guest) -> Result<Flow> {
-        let Self { bytes, port, .. } = self;
-        let mut receive = vec![
-            "zcnic-guest".to_owned(),
-            "receive".to_owned(),
-            format!("--port={port}"),
-            format!("--bytes={bytes}"),
-        ];
-        receive.extend(if self.split {
-            vec![
-                "--interface=eth0".to_owned(),
-                format!("--queue={}", self.queue),
-            ]
+        let queue = format!("--queue={}", self.queue);
+        let how: &[&str] = if self.split {
+            &["--interface=eth0", &queue]
         } else {
-            vec!["--no-device".to_owned()]
-        });
-        let mut receiver = guest.spawn(&Exec::new(receive).timeout(None))?;
-        receiver.wait_for_line(|line| line.contains("\"listening\""))?;
-        let send = [
-            "zcnic-guest".to_owned(),
-            "send".to_owned(),
-            "--netns=peer".to_owned(),
-            format!("--to=192.0.2.1:{port}"),
-            format!("--bytes={bytes}"),
-        ];
-        let sender = guest.spawn(&Exec::new(send).timeout(None))?;
-        Ok(Flow { receiver, sender })
+            &["--no-device"]
+        };
+        Flow::start(guest, self.port, self.bytes, how)
     }
 
     /// Splits, steers and sets the channels.
@@ -213,19 +194,59 @@ impl Stream {
     }
 }
 
-/// A stream on its way.
+/// A stream on its way, verified as it arrives.
 #[derive(Debug)]
 pub(crate) struct Flow {
     receiver: Process,
     sender: Process,
+    /// As the receiver said last.
+    bytes: u64,
 }
 
 impl Flow {
-    /// Waits until more bytes have been received than when it last said so.
+    /// Sends `bytes` from eth1 to `port` of eth0, received as the options `how` of
+    /// `zcnic-guest receive` say. Both ends give up by themselves when nothing moves any more.
+    pub(crate) fn start(guest: &Guest, port: u16, bytes: u64, how: &[&str]) -> Result<Self> {
+        let bytes = format!("--bytes={bytes}");
+        let receive_port = format!("--port={port}");
+        let receive = ["zcnic-guest", "receive", &receive_port, &bytes];
+        let receive = Exec::new(receive.iter().chain(how)).timeout(None);
+        let mut receiver = guest.spawn(&receive)?;
+        receiver.wait_for_line(is("listening"))?;
+        let to = format!("--to=192.0.2.1:{port}");
+        let send = ["zcnic-guest", "send", "--netns=peer", &to, &bytes];
+        let sender = guest.spawn(&Exec::new(send).timeout(None))?;
+        Ok(Self {
+            receiver,
+            sender,
+            bytes: 0,
+        })
+    }
+
+    /// Waits until more bytes have been received than when the receiver last said so.
     pub(crate) fn wait_for_progress(&mut self) -> Result<()> {
-        self.receiver
-            .wait_for_line(|line| line.contains("\"progress\""))
-            .map(drop)
+        loop {
+            let line = self
+                .receiver
+                .wait_for_line(|line| is("progress")(line) || is("result")(line))?;
+            let event: Value = serde_json::from_str(&line)?;
+            let bytes = event["bytes"].as_u64();
+            let bytes = bytes.with_context(|| format!("the stream ended too early: {line}"))?;
+            if bytes > self.bytes {
+                self.bytes = bytes;
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits until the receiver says that nothing moves.
+    pub(crate) fn wait_for_stall(&mut self) -> Result<()> {
+        self.receiver.wait_for_line(is("stalled")).map(drop)
+    }
+
+    /// Waits until a receiver that reads nothing (`--hold`) has something to read.
+    pub(crate) fn wait_for_data(&mut self) -> Result<()> {
+        self.receiver.wait_for_line(is("held")).map(drop)
     }
 
     /// Kills both ends and waits until they are gone.
@@ -254,6 +275,12 @@ impl Flow {
         }
         serde_json::from_str(last).with_context(|| format!("the receiver printed {last:?}"))
     }
+}
+
+/// Whether a line of `zcnic-guest` is this event.
+fn is(event: &str) -> impl Fn(&str) -> bool {
+    let text = format!("\"event\":\"{event}\"");
+    move |line: &str| line.contains(&text)
 }
 
 /// A counter of a flow's frames in the device.

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Kind::Zcnic, Run::Guest, Test, expect, traffic::Traffic};
+use super::{Kind::Zcnic, Run::Guest, Test, expect, traffic};
 use crate::{agent::Exec, guest::Guest as Machine};
 
 pub(super) const TESTS: &[Test] = &[
@@ -53,13 +53,13 @@ fn missing_buffers_trip(guest: &mut Machine) -> Result<()> {
 
 fn detached_pool_trips(guest: &mut Machine) -> Result<()> {
     // Data that nobody reads stays in the pages it arrived in, whatever becomes of their pool.
-    let stream = Traffic::unread(guest)?;
+    let flow = traffic::unread(guest)?;
     guest.sh("ip link set eth0 down")?;
     let tripped = guest.run(&Exec::new(["zcnic-guest", "gate", "--wait", "1"]))?;
     expect(
         !tripped.status.success() && tripped.stdout.contains("was destroyed with"),
         || format!("it does not trip: {}", tripped.stdout),
     )?;
-    stream.kill()?;
+    flow.abort()?;
     guest.sh("ip link set eth0 up").map(drop)
 }

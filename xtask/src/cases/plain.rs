@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{Kind::VirtioNet, Run::Guest, Test, expect, traffic::Traffic};
+use super::{Kind::VirtioNet, Run::Guest, Test, expect, traffic};
 use crate::{agent::Exec, guest::Guest as Machine};
 
 pub(super) const TESTS: &[Test] = &[
@@ -77,16 +77,15 @@ fn iperf3(guest: &mut Machine) -> Result<()> {
 }
 
 fn channels(guest: &mut Machine) -> Result<()> {
-    let mut traffic = Traffic::plain(guest)?;
+    let mut flow = traffic::plain(guest)?;
     for (eth0, eth1) in [(1, 4), (4, 1), (2, 2), (3, 4), (1, 1), (4, 4)] {
         guest.sh(&format!(
             "ethtool -L eth0 combined {eth0}; ip netns exec peer ethtool -L eth1 combined {eth1}"
         ))?;
-        traffic
-            .moves_on()
+        flow.wait_for_progress()
             .with_context(|| format!("with {eth0} channels of eth0 and {eth1} of eth1"))?;
     }
-    traffic.kill()?;
+    flow.abort()?;
     let dead =
         guest.run(&Exec::new(["ping", "-c", "1", "192.0.2.2"]).timeout(Duration::from_secs(20)))?;
     expect(dead.status.success(), || dead.stdout)

@@ -5,8 +5,7 @@ use anyhow::{Context, Result};
 use super::{
     Kind::{TooFewQueues, Zcnic},
     Run::Guest,
-    Test, expect, plain,
-    traffic::{FlowCounter, Traffic},
+    Test, expect, plain, traffic,
 };
 use crate::{
     agent::Exec,
@@ -25,10 +24,10 @@ pub(super) const TESTS: &[Test] = &[
 ];
 
 fn zero_copy(guest: &mut Machine) -> Result<()> {
-    let counter = FlowCounter::add(guest)?;
-    let traffic = Traffic::zero_copy(guest, 64 << 20)?;
-    traffic.finish_without_copies()?;
-    counter.only_split_on_the_queue()
+    let counter = traffic::count(guest)?;
+    let flow = traffic::zero_copy(guest, 64 << 20)?;
+    traffic::finish(flow)?;
+    traffic::only_split_on_the_queue(&counter)
 }
 
 fn back_and_forth(guest: &mut Machine) -> Result<()> {
@@ -36,9 +35,9 @@ fn back_and_forth(guest: &mut Machine) -> Result<()> {
     guest.unload(Driver::Zcnic)?;
     guest.bring_up(Driver::VirtioNet)?;
     plain::ping(guest).context("with virtio_net")?;
-    let mut traffic = Traffic::plain(guest)?;
-    traffic.moves_on().context("with virtio_net")?;
-    traffic.kill()?;
+    let mut flow = traffic::plain(guest)?;
+    flow.wait_for_progress().context("with virtio_net")?;
+    flow.abort()?;
     guest.unload(Driver::VirtioNet)?;
     guest.bring_up(Driver::Zcnic)?;
     zero_copy(guest).context("afterwards")

@@ -12,7 +12,7 @@ use super::{
     Kind::Zcnic,
     Run::Guest,
     Test, expect,
-    traffic::{FlowCounter, LinkWatch, Traffic},
+    traffic::{self, LinkWatch},
 };
 use crate::{agent::Exec, guest::Guest as Machine};
 
@@ -64,22 +64,21 @@ fn statistic(guest: &mut Machine, name: &str) -> Result<u64> {
 }
 
 fn backend_killed(guest: &mut Machine) -> Result<()> {
-    let mut traffic = Traffic::zero_copy(guest, BYTES)?;
+    let mut flow = traffic::zero_copy(guest, BYTES)?;
     let mut link = LinkWatch::start(guest)?;
     for round in 1..=2 {
         guest.kill_backend()?;
         link.down()?;
-        traffic.stalls()?;
+        flow.wait_for_stall()?;
         guest.restart_backend()?;
-        let counter = FlowCounter::add(guest)?;
+        let counter = traffic::count(guest)?;
         link.up()?;
-        traffic
-            .moves_on()
+        flow.wait_for_progress()
             .with_context(|| format!("after restart {round}"))?;
         // The new backend knows the queue from the replay alone.
-        counter.only_split_on_the_queue()?;
+        traffic::only_split_on_the_queue(&counter)?;
     }
-    traffic.finish_without_copies()?;
+    traffic::finish(flow)?;
     nothing_hangs(guest)
 }
 
@@ -123,24 +122,24 @@ fn connected(guest: &Machine) -> Result<()> {
 }
 
 fn stopped(guest: &mut Machine) -> Result<()> {
-    let counter = FlowCounter::add(guest)?;
-    let mut traffic = Traffic::zero_copy(guest, BYTES)?;
+    let counter = traffic::count(guest)?;
+    let mut flow = traffic::zero_copy(guest, BYTES)?;
     let sessions = sessions(guest);
     for _ in 0..3 {
         guest.qmp().execute("stop", &json!({}))?;
         let state: Value = guest.qmp().execute("query-status", &json!({}))?;
         expect(state["running"] == false, || format!("QEMU is {state}"))?;
         guest.qmp().execute("cont", &json!({}))?;
-        traffic.moves_on()?;
+        flow.wait_for_progress()?;
     }
-    traffic.finish_without_copies()?;
-    counter.only_split_on_the_queue()?;
+    traffic::finish(flow)?;
+    traffic::only_split_on_the_queue(&counter)?;
     same_session(guest, sessions)
 }
 
 fn set_link(guest: &mut Machine) -> Result<()> {
-    let counter = FlowCounter::add(guest)?;
-    let mut traffic = Traffic::zero_copy(guest, BYTES)?;
+    let counter = traffic::count(guest)?;
+    let mut flow = traffic::zero_copy(guest, BYTES)?;
     let mut link = LinkWatch::start(guest)?;
     let sessions = sessions(guest);
     for _ in 0..2 {
@@ -150,13 +149,13 @@ fn set_link(guest: &mut Machine) -> Result<()> {
         };
         switch(false)?;
         link.down()?;
-        traffic.stalls()?;
+        flow.wait_for_stall()?;
         switch(true)?;
         link.up()?;
-        traffic.moves_on()?;
+        flow.wait_for_progress()?;
     }
-    traffic.finish_without_copies()?;
-    counter.only_split_on_the_queue()?;
+    traffic::finish(flow)?;
+    traffic::only_split_on_the_queue(&counter)?;
     same_session(guest, sessions)
 }
 
@@ -174,12 +173,12 @@ fn same_session(guest: &Machine, before: usize) -> Result<()> {
 
 /// A bound provider under traffic whose backend dies and whose ring is then closed.
 fn close_without_backend(guest: &mut Machine) -> Result<LinkWatch> {
-    let mut traffic = Traffic::zero_copy(guest, BYTES)?;
+    let mut flow = traffic::zero_copy(guest, BYTES)?;
     let mut link = LinkWatch::start(guest)?;
     guest.kill_backend()?;
     link.down()?;
-    traffic.stalls()?;
-    traffic.kill().context("close the ring without a backend")?;
+    flow.wait_for_stall()?;
+    flow.abort().context("close the ring without a backend")?;
     nothing_hangs(guest)?;
     Ok(link)
 }
@@ -188,10 +187,11 @@ fn close_without_backend(guest: &mut Machine) -> Result<LinkWatch> {
 fn works_again(guest: &mut Machine, mut link: LinkWatch) -> Result<()> {
     guest.restart_backend()?;
     link.up()?;
-    let counter = FlowCounter::add(guest)?;
+    let counter = traffic::count(guest)?;
     guest.sh("ethtool -n eth0 | sed -n 's/^Filter: //p' | xargs -r -n1 ethtool -N eth0 delete")?;
-    Traffic::zero_copy(guest, 64 << 20)?.finish_without_copies()?;
-    counter.only_split_on_the_queue()
+    let flow = traffic::zero_copy(guest, 64 << 20)?;
+    traffic::finish(flow)?;
+    traffic::only_split_on_the_queue(&counter)
 }
 
 fn closed_then_restarted(guest: &mut Machine) -> Result<()> {
