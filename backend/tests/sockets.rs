@@ -1,0 +1,169 @@
+//! Frontends that pass file descriptors which are not what they should be.
+
+mod common;
+
+use std::{
+    fs::File,
+    io::{IoSlice, Read, Write},
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::net::UnixStream,
+    },
+};
+
+use common::World;
+use proptest::{
+    prelude::*,
+    test_runner::{Config, TestRunner},
+};
+use rustix::{
+    fs::{MemfdFlags, memfd_create},
+    net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg},
+};
+use vhost::{VhostBackend, VhostUserMemoryRegionInfo};
+use zcnic_model::{
+    Shape,
+    frames::{broadcast, pattern},
+    vhost_user::{PATIENCE, message},
+};
+
+const PAIRS: u16 = 3;
+
+const GET_FEATURES: u32 = 1;
+const SET_VRING_KICK: u32 = 12;
+const SET_VRING_CALL: u32 = 13;
+
+/// A fresh pair of drivers gets through.
+fn assert_alive(world: &World) {
+    let [mut a, mut b] = world.drivers(PAIRS);
+    a.bring_up(Shape::SPLIT, 8);
+    b.bring_up(Shape::SPLIT, 8);
+    let frame = broadcast(&pattern(100));
+    a.send(0, &frame);
+    assert_eq!(b.receive(0).frame, frame);
+}
+
+fn connect(world: &World) -> UnixStream {
+    let stream = UnixStream::connect(world.path(0)).expect("connect");
+    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    stream
+}
+
+/// Sends a message with a file descriptor; whether the backend still listens.
+fn send_with_fd(stream: &UnixStream, bytes: &[u8], fd: impl AsFd) -> bool {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = [fd.as_fd()];
+    assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+    sendmsg(
+        stream,
+        &[IoSlice::new(bytes)],
+        &mut control,
+        SendFlags::NOSIGNAL,
+    )
+    .is_ok()
+}
+
+fn memfd(size: u64) -> File {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = File::from(memfd_create("guest", flags).expect("memfd"));
+    file.set_len(size).expect("size");
+    file
+}
+
+#[test]
+fn memory_can_not_be_shortened_later() {
+    let world = World::new();
+    let mut driver = world.driver(0, PAIRS);
+    let file = memfd(1 << 20);
+    let region = VhostUserMemoryRegionInfo {
+        guest_phys_addr: 0,
+        memory_size: 1 << 20,
+        userspace_addr: 0x1000_0000,
+        mmap_offset: 0,
+        mmap_handle: file.as_raw_fd(),
+    };
+    driver
+        .transport()
+        .protocol
+        .set_mem_table(&[region])
+        .expect("memory table");
+    assert!(
+        file.set_len(0).is_err(),
+        "touching it would kill the backend"
+    );
+    drop(driver);
+    assert_alive(&world);
+}
+
+#[test]
+fn kick_and_call_descriptors_of_all_kinds() {
+    let world = World::new();
+    let stream = connect(&world);
+    let (reader, writer) = std::io::pipe().expect("pipe");
+    let (left, right) = UnixStream::pair().expect("pair");
+    let zero = File::open("/dev/zero").expect("/dev/zero");
+    let file = memfd(10);
+    for request in [SET_VRING_KICK, SET_VRING_CALL] {
+        let ring = |ring: u64| message(request, &ring.to_ne_bytes());
+        assert!(send_with_fd(&stream, &ring(0), &reader));
+        assert!(send_with_fd(&stream, &ring(1), &file));
+        assert!(send_with_fd(&stream, &ring(2), &zero));
+        assert!(send_with_fd(&stream, &ring(3), &left));
+    }
+    // The other ends go away: what was a quiet descriptor reports errors from now on.
+    drop((writer, right));
+    (&stream)
+        .write_all(&message(GET_FEATURES, &[]))
+        .expect("still served");
+    (&stream).read_exact(&mut [0; 20]).expect("an answer");
+    drop(stream);
+    assert_alive(&world);
+}
+
+#[test]
+fn conversations_with_descriptors_where_none_belong() {
+    let world = World::new();
+    let body = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..48),
+        prop::collection::vec(prop_oneof![Just(0u8), Just(1), any::<u8>()], 8),
+    ];
+    let said = prop::collection::vec((1u32..22, body, any::<bool>()), 1..12);
+    let config = Config {
+        cases: 150,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    TestRunner::new(config)
+        .run(&said, |said| {
+            let mut stream = connect(&world);
+            let file = memfd(1 << 16);
+            for (request, body, with_fd) in said {
+                let bytes = message(request, &body);
+                let heard = if with_fd {
+                    send_with_fd(&stream, &bytes, &file)
+                } else {
+                    stream.write_all(&bytes).is_ok()
+                };
+                if !heard {
+                    break;
+                }
+            }
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            match stream.read_to_end(&mut Vec::new()) {
+                Ok(_) => {}
+                Err(error) => {
+                    prop_assert_eq!(
+                        error.kind(),
+                        std::io::ErrorKind::ConnectionReset,
+                        "{}",
+                        error
+                    );
+                }
+            }
+            Ok(())
+        })
+        .expect("every connection ends");
+    assert_alive(&world);
+}
