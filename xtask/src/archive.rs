@@ -226,6 +226,8 @@ impl Archive {
                 "-y",
                 "--download-only",
                 "--no-install-recommends",
+                "-t",
+                suite,
             ])
             .args(packages))?;
         debs_in(directory)

@@ -56,7 +56,7 @@ impl Qemu {
             let own = find_program(PROGRAM).unwrap_or_else(|| PROGRAM.into());
             return Self::check(vec![own.into()], None);
         }
-        let entry = cache.entry("qemu", &Key::new("qemu 2"), |directory| {
+        let entry = cache.entry("qemu", &Key::new("qemu 3"), |directory| {
             let archive = Archive::open(cache)?;
             download("download Debian's QEMU", || {
                 let scratch = directory.join("scratch");
