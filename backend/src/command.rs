@@ -58,11 +58,14 @@ impl Port {
                 self.flush_events(&mut control);
             }
             Next::Frame if control.device.mode() == Mode::Undecided => {
-                if self.mode == PortMode::Auto {
+                if self.mode == PortMode::Auto && control.is_modern() {
                     self.run_plain(&mut control);
                 } else {
                     self.refuse(pair);
                 }
+            }
+            Next::Frame | Next::ZcnicFrame if control.snapshot().command_pair == Some(pair) => {
+                self.refuse(pair);
             }
             // The driver sent it before it noticed that this is a new backend.
             Next::ZcnicFrame if control.device.mode() == Mode::Undecided => self.refuse(pair),

@@ -1,11 +1,14 @@
 //! One connection of a frontend: relay and daemon.
 
 use std::{
-    fs::DirBuilder,
+    fs::{DirBuilder, File},
     io,
-    os::unix::{
-        fs::DirBuilderExt,
-        net::{UnixListener, UnixStream},
+    os::{
+        fd::AsRawFd,
+        unix::{
+            fs::DirBuilderExt,
+            net::{UnixListener, UnixStream},
+        },
     },
     path::{Path, PathBuf},
     sync::Arc,
@@ -38,6 +41,9 @@ const PROTOCOL_FEATURES: u64 = 1 << 30;
 /// The longest ring: QEMU's limit for virtio-net.
 const MAX_RING_SIZE: usize = 1024;
 
+/// Name of the private socket.
+const PRIVATE: &str = "daemon";
+
 /// What the device offers. Not RING_RESET (QEMU tells a backend nothing of it), PACKED or IN_ORDER, which
 /// are not served; MAC, STATUS and the control queue are QEMU's.
 const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
@@ -57,7 +63,7 @@ const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
 /// Why a connection ended, other than that the frontend left.
 #[derive(Debug, Error)]
 pub(crate) enum ConnectionError {
-    #[error("Can't make the private socket {0}")]
+    #[error("Can't make a private socket in {0}")]
     Socket(PathBuf, #[source] io::Error),
     #[error("Frontend sent what can't be served")]
     Relay(#[from] RelayError),
@@ -179,18 +185,20 @@ pub(crate) fn serve(
 /// A listener and a connection to it that nobody else could make: the crate accepts from a listener only.
 fn private_pair(socket: &Path) -> Result<(UnixListener, UnixStream), (PathBuf, io::Error)> {
     let directory = socket.with_added_extension("d");
-    let path = directory.join("s");
     let attempt = || {
         // Left behind if the process was killed just here.
-        let _ = std::fs::remove_file(&path);
+        let _ = std::fs::remove_file(directory.join(PRIVATE));
         let _ = std::fs::remove_dir(&directory);
         DirBuilder::new().mode(0o700).create(&directory)?;
+        // Through the descriptor, because paths of sockets are short.
+        let opened = File::open(&directory)?;
+        let path = format!("/proc/self/fd/{}/{PRIVATE}", opened.as_raw_fd());
         let listener = UnixListener::bind(&path)?;
         let near = UnixStream::connect(&path)?;
         Ok((listener, near))
     };
     let made = attempt();
-    let _ = std::fs::remove_file(&path);
+    let _ = std::fs::remove_file(directory.join(PRIVATE));
     let _ = std::fs::remove_dir(&directory);
-    made.map_err(|error| (path, error))
+    made.map_err(|error| (directory, error))
 }

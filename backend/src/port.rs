@@ -19,7 +19,10 @@ use std::{
 };
 
 use log::Level;
-use virtio_bindings::virtio_net::{VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_MRG_RXBUF};
+use virtio_bindings::{
+    virtio_config::VIRTIO_F_VERSION_1,
+    virtio_net::{VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_MRG_RXBUF},
+};
 use zcnic_device::{
     abi,
     features::{Feature, FeatureSet},
@@ -356,14 +359,21 @@ impl Port {
                 self.end_session(&mut control, "other features were negotiated");
             }
             control.features = features;
+            if !control.is_modern() {
+                self.warn(format_args!(
+                    "the driver acknowledged neither VERSION_1 nor MRG_RXBUF; \
+                     legacy virtio-net is not served (disable-legacy=on)"
+                ));
+            }
             self.publish(control.active());
         }
     }
 
     pub(crate) fn set_kick(&self, ring: usize, kick: Option<OwnedFd>) {
-        self.transport(ring, |transport| {
-            transport.set_kick(kick, &self.worker, ring);
-        });
+        let set = |transport: &mut Transport| transport.set_kick(kick, &self.worker, ring);
+        if let Err(error) = self.transport(ring, set) {
+            self.warn(format_args!("ring {ring}: {error}"));
+        }
     }
 
     pub(crate) fn set_call(&self, ring: usize, call: Option<OwnedFd>) {
@@ -443,7 +453,8 @@ impl Port {
     /// Brings a plain port in line with the pairs that are enabled; makes the port plain if it is to be.
     fn follow_enabled(&self, control: &mut Control) {
         let mode = control.device.mode();
-        if mode == Mode::Plain || (mode == Mode::Undecided && self.mode == PortMode::Plain) {
+        let becomes_plain = self.mode == PortMode::Plain && control.is_modern();
+        if mode == Mode::Plain || (mode == Mode::Undecided && becomes_plain) {
             self.run_plain(control);
         }
     }
@@ -533,6 +544,12 @@ impl Control {
 
     fn active(&self) -> Active {
         self.snapshot().active(self.device.configuration())
+    }
+
+    /// Whether frames have the header that plain mode knows: a legacy driver's is two bytes shorter
+    /// (virtio 1.3, 5.1.6.1).
+    pub(crate) fn is_modern(&self) -> bool {
+        self.features & (1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_NET_F_MRG_RXBUF) != 0
     }
 
     fn is_command_ring(&self, ring: usize) -> bool {

@@ -44,23 +44,27 @@ pub(crate) struct Vring {
     ring: usize,
 }
 
+impl Vring {
+    /// A second descriptor: the crate starts a ring when it has a kick descriptor itself.
+    fn duplicate(&self, kick: Option<&File>) -> Option<OwnedFd> {
+        match kick?.try_clone() {
+            Ok(file) => Some(file.into()),
+            Err(error) => {
+                let ring = self.ring;
+                self.port
+                    .warn(format_args!("ring {ring}: no more descriptors: {error}"));
+                None
+            }
+        }
+    }
+}
+
 impl<'a> VringStateGuard<'a, SharedMemory> for Vring {
     type G = MutexGuard<'a, VringState<SharedMemory>>;
 }
 
 impl<'a> VringStateMutGuard<'a, SharedMemory> for Vring {
     type G = MutexGuard<'a, VringState<SharedMemory>>;
-}
-
-/// A second descriptor for what `file` names: the crate starts a ring when it has a kick descriptor itself.
-fn duplicate(file: &File) -> Option<OwnedFd> {
-    match file.try_clone() {
-        Ok(file) => Some(file.into()),
-        Err(error) => {
-            log::warn!("Can't duplicate a kick descriptor: {error}");
-            None
-        }
-    }
 }
 
 /// What the crate would do on a worker thread of its own; it has none.
@@ -172,8 +176,7 @@ impl VringT<SharedMemory> for Vring {
     }
 
     fn set_kick(&self, file: Option<File>) {
-        self.port
-            .set_kick(self.ring, file.as_ref().and_then(duplicate));
+        self.port.set_kick(self.ring, self.duplicate(file.as_ref()));
         self.inner.set_kick(file);
     }
 

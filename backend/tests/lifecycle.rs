@@ -3,13 +3,14 @@
 mod common;
 
 use common::World;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use zcnic_backend::{FlowControl, PortMode};
 use zcnic_ctl::protocol::{Driver as DriverKind, Status, command};
 use zcnic_device::abi;
 use zcnic_model::{
     Driver, Failure, Shape,
     frames::{Flow, broadcast, pattern},
-    vhost_user::{Frontend, PATIENCE, used_indices},
+    vhost_user::{Frontend, PATIENCE, connect, used_indices},
 };
 
 const PAIRS: u16 = 3;
@@ -231,6 +232,59 @@ fn second_frontend_is_refused_while_one_is_there() {
         0
     );
     assert_passes(&mut a, &mut b);
+}
+
+#[test]
+fn frames_on_the_command_ring_come_back() {
+    let world = World::new();
+    let [mut a, mut b] = up(&world);
+    // The last pair is for commands; whoever sends a frame there gets it back, and the ring goes on.
+    a.send(PAIRS - 1, broadcast(&pattern(100)));
+    a.status();
+    assert_passes(&mut a, &mut b);
+}
+
+#[test]
+fn every_pair_that_can_be_named_works() {
+    // SET_VRING_KICK names a ring in 8 bits.
+    let pairs = 128;
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            ..limit
+        },
+    )
+    .expect("limit");
+    let world = World::new();
+    let mut a = connect(&world.path(0), pairs, 16);
+    let mut b = world.driver(1, PAIRS);
+    for driver in [&mut a, &mut b] {
+        driver.bring_up(Shape::linear(2048), 2);
+    }
+    for queue in 0..pairs - 1 {
+        let frame = broadcast(&queue.to_le_bytes());
+        a.send(queue, &frame);
+        assert_eq!(b.receive(0).frame, frame);
+        b.post(0, Shape::linear(2048), 1);
+    }
+    let table: Vec<u16> = (0..128).map(|entry| entry % (pairs - 1)).collect();
+    let mut set = abi::RssSet {
+        key: [0x5a; abi::RSS_KEY_SIZE],
+        ..Default::default()
+    };
+    set.fields[usize::from(u8::from(abi::FlowType::Udp4))] = 0xf.into();
+    a.set_rss(set, &table).expect("a table over all queues");
+    for port in 0..200 {
+        b.send(0, Flow::udp4().ports(port, 1).frame(&pattern(10)));
+    }
+    let received = a.receive_all();
+    assert!(
+        received.iter().any(|(queue, _)| *queue > 100),
+        "{} frames",
+        received.len()
+    );
 }
 
 #[test]

@@ -15,6 +15,8 @@ pub(crate) mod transport;
 #[cfg(test)]
 mod tests;
 
+use std::io::ErrorKind;
+
 use thiserror::Error;
 
 /// Why a ring can't be used until it is set up anew.
@@ -32,6 +34,9 @@ pub(crate) enum RingError {
     Head { head: u16, size: u16 },
     #[error("Guest memory can't be accessed")]
     Access,
+    /// The ring is served nevertheless whenever something else causes it.
+    #[error("Its kick descriptor can't be waited for ({0})")]
+    Kick(ErrorKind),
 }
 
 /// Where a ring is and how its sides notify each other. Addresses are guest-physical.

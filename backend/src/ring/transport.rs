@@ -116,8 +116,8 @@ impl Transport {
         self.stopped_at = None;
         self.indices.published = self.indices.next_used;
         self.indices.signalled = None;
-        self.watch(worker, ring);
-        self.check()
+        self.check()?;
+        self.watch(worker, ring)
     }
 
     /// Checks that the ring's parts are in guest memory; marks it broken if not.
@@ -145,11 +145,18 @@ impl Transport {
         *self = Self::default();
     }
 
-    pub(crate) fn set_kick(&mut self, kick: Option<OwnedFd>, worker: &Worker, ring: usize) {
+    pub(crate) fn set_kick(
+        &mut self,
+        kick: Option<OwnedFd>,
+        worker: &Worker,
+        ring: usize,
+    ) -> Result<(), RingError> {
         self.unwatch(worker);
         self.kick = kick;
         if self.ready {
-            self.watch(worker, ring);
+            self.watch(worker, ring)
+        } else {
+            Ok(())
         }
     }
 
@@ -178,16 +185,15 @@ impl Transport {
         self.call.clone().map(Interrupt)
     }
 
-    fn watch(&mut self, worker: &Worker, ring: usize) {
+    fn watch(&mut self, worker: &Worker, ring: usize) -> Result<(), RingError> {
         if let Some(kick) = &self.kick {
-            match worker.watch(kick.as_fd(), ring) {
-                Ok(()) => self.watched = true,
-                Err(error) => {
-                    log::warn!("Ring {ring}: can't wait for its kick descriptor: {error}");
-                    self.kick = None;
-                }
+            if let Err(error) = worker.watch(kick.as_fd(), ring) {
+                self.kick = None;
+                return Err(RingError::Kick(error.kind()));
             }
+            self.watched = true;
         }
+        Ok(())
     }
 
     fn unwatch(&mut self, worker: &Worker) {
