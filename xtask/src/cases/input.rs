@@ -155,11 +155,10 @@ fn socket_in_use(setup: &Setup) -> Result<()> {
         let mut command = Command::new(&setup.programs.zcnic);
         command
             .arg("--port")
-            .arg(format!("path={}", socket.display()))
-            .stderr(Stdio::null());
+            .arg(format!("path={}", socket.display()));
         command
     };
-    let mut first = Running::start("zcnic", &mut zcnic())?;
+    let mut first = Running::start("zcnic", zcnic().stderr(Stdio::null()))?;
     first.wait_for_file(&socket, Duration::from_secs(10))?;
     refused(&mut zcnic(), 1, &["port.sock", "in use"])?;
     expect(first.try_wait()?.is_none(), || {
