@@ -251,7 +251,17 @@ impl Frontend {
     ///
     /// The backend refuses.
     pub fn set_addresses(&self, ring: usize, at: RingAddresses) -> vhost::Result<()> {
-        let config = VringConfigData {
+        self.protocol.set_vring_addr(ring, &self.ring_config(at))
+    }
+
+    /// What SET_VRING_ADDR says of a ring.
+    ///
+    /// # Panics
+    ///
+    /// The ring is not in memory.
+    #[must_use]
+    pub fn ring_config(&self, at: RingAddresses) -> VringConfigData {
+        VringConfigData {
             queue_max_size: at.size,
             queue_size: at.size,
             flags: 0,
@@ -259,8 +269,7 @@ impl Frontend {
             used_ring_addr: self.user_address(at.used),
             avail_ring_addr: self.user_address(at.available),
             log_addr: None,
-        };
-        self.protocol.set_vring_addr(ring, &config)
+        }
     }
 
     /// Stops a ring and returns where it is to go on.
