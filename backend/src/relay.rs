@@ -13,6 +13,7 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
+    panic::resume_unwind,
     thread,
 };
 
@@ -174,7 +175,9 @@ pub(crate) fn relay(frontend: &UnixStream, daemon: &UnixStream) -> Result<(), Re
             .and_then(|()| pump(frontend, daemon, is_served));
         hang_up(frontend, daemon);
         // Errors on the way back follow from a side that hung up, and that one has said why.
-        let _ = replies.join();
+        if let Err(panic) = replies.join() {
+            resume_unwind(panic);
+        }
         match result {
             Err(RelayError::Io(error)) if is_hang_up(&error) => Ok(()),
             result => result,
