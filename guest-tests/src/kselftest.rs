@@ -8,7 +8,7 @@
 use std::{
     fmt, fs,
     io::{self, BufRead, BufReader},
-    os::unix::process::CommandExt,
+    os::unix::{fs::MetadataExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, ExitStatus, Stdio},
     sync::mpsc::{Receiver, channel},
@@ -41,6 +41,9 @@ const GRACE: Duration = Duration::from_secs(30);
 const DRAIN: Duration = Duration::from_secs(5);
 /// Exit status of a test that skips as a whole.
 const KSFT_SKIP: i32 = 4;
+/// Tests that look for processors on which no queue interrupts, and for queues that interrupt on one
+/// only.
+const NEED_FREE_PROCESSORS: [&str; 1] = ["toeplitz.py"];
 /// Lines of output in the detail of a program that failed as a whole.
 const DETAIL_LINES: usize = 40;
 
@@ -179,7 +182,10 @@ fn run_one(root: &Path, test: &str, environment: &[(&'static str, String)]) -> R
     let file = file.to_string_lossy();
     let limit = time_limit(directory)?;
     eprintln!("# {test}");
-    let mut command = Command::new(format!("./{file}"));
+    if NEED_FREE_PROCESSORS.contains(&&*file) {
+        pin_interrupts(ports::PORTS[0].name)?;
+    }
+    let mut command = command(&path, &file)?;
     command
         .current_dir(directory)
         .envs(environment.iter().map(|(name, value)| (name, value)));
@@ -192,6 +198,50 @@ fn run_one(root: &Path, test: &str, environment: &[(&'static str, String)]) -> R
         seconds,
         cases,
     })
+}
+
+/// How kselftest starts it: a file that is not executable by its interpreter.
+fn command(path: &Path, file: &str) -> Result<Command> {
+    let content = fs::read(path).with_context(|| path.display().to_string())?;
+    let program = format!("./{file}");
+    if fs::metadata(path)?.mode() & 0o111 != 0 {
+        return Ok(Command::new(program));
+    }
+    let first = content.split(|byte| *byte == b'\n').next().unwrap_or(&[]);
+    let interpreter = str::from_utf8(first)
+        .ok()
+        .and_then(|line| line.strip_prefix("#!"))
+        .with_context(|| {
+            format!(
+                "{} is neither executable nor names an interpreter",
+                path.display()
+            )
+        })?;
+    let mut words = interpreter.split_whitespace();
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command.args(words).arg(program);
+    Ok(command)
+}
+
+/// Binds each pair's interrupts to one processor in the lower half, in turn. The kernel keeps that for
+/// the pair when channels come and go (`netif_set_affinity_auto()`).
+fn pin_interrupts(interface: &str) -> Result<()> {
+    let path = format!("/sys/class/net/{interface}/device/../msi_irqs");
+    let mut interrupts = Vec::new();
+    for entry in fs::read_dir(&path).with_context(|| path.clone())? {
+        let name = entry?.file_name();
+        let number: Option<u32> = name.to_str().and_then(|name| name.parse().ok());
+        interrupts.push(number.with_context(|| format!("{path}/{}", name.display()))?);
+    }
+    interrupts.sort_unstable();
+    let used = thread::available_parallelism()?.get().div_ceil(2);
+    // The first one is the configuration's; then each pair has two.
+    for (place, interrupt) in interrupts.iter().skip(1).enumerate() {
+        let path = format!("/proc/irq/{interrupt}/smp_affinity_list");
+        let processor = place / 2 % used;
+        fs::write(&path, processor.to_string()).with_context(|| path)?;
+    }
+    Ok(())
 }
 
 /// The directory's `settings`.
@@ -428,6 +478,20 @@ mod tests {
             "{}",
             found[1].detail
         );
+    }
+
+    #[test]
+    fn a_file_that_is_not_executable_names_its_interpreter() {
+        let path = std::env::temp_dir().join(format!("zcnic-script-{}", std::process::id()));
+        fs::write(&path, "#!/usr/bin/env python3\nprint()\n").unwrap();
+        let words = |command: Command| format!("{command:?}");
+        assert_eq!(
+            words(command(&path, "t.py").unwrap()),
+            r#""/usr/bin/env" "python3" "./t.py""#
+        );
+        fs::write(&path, "print()\n").unwrap();
+        assert!(command(&path, "t.py").is_err());
+        fs::remove_file(&path).unwrap();
     }
 
     #[test]
