@@ -416,16 +416,19 @@ impl<T: Transport> Driver<T> {
     ///
     /// The two differ.
     pub fn stop_receive(&mut self, queue: u16) -> Result<u32> {
-        self.reap(usize::from(queue));
-        self.pairs[usize::from(queue)].receive.take_returned();
+        let number = usize::from(queue);
+        self.reap(number);
+        let before = self.pairs[number].receive.returned();
         let count = self.queue_command(Opcode::RxqStop, queue)?;
-        self.reap(usize::from(queue));
-        let receive = &mut self.pairs[usize::from(queue)].receive;
+        self.reap(number);
+        let receive = &mut self.pairs[number].receive;
         assert_eq!(receive.posted(), 0, "a stop returns every chain");
-        assert_eq!(
-            receive.take_returned(),
-            count,
-            "chains returned by the stop"
+        let after = receive.returned();
+        let (right, wrong) = (after.right - before.right, after.wrong - before.wrong);
+        // Chains of the wrong shape may have come back just before the stop.
+        assert!(
+            (right..=right + wrong).contains(&count),
+            "the stop says {count} chains; {right} came back, and {wrong} of the wrong shape"
         );
         receive.set_shape(None);
         Ok(count)

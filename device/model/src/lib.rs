@@ -11,6 +11,7 @@ pub mod guest;
 pub mod in_process;
 pub mod receive;
 pub mod ring;
+pub mod steps;
 pub mod suite;
 pub mod transmit;
 pub mod verify;

@@ -148,6 +148,15 @@ pub(crate) enum Verdicts {
     Any,
 }
 
+/// Chains that came back unused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Returned {
+    /// Of the shape that the queue was started with, or of a queue that was not.
+    pub right: u32,
+    /// Of another shape.
+    pub wrong: u32,
+}
+
 /// A receive ring.
 #[derive(Debug)]
 pub struct ReceiveQueue {
@@ -158,7 +167,7 @@ pub struct ReceiveQueue {
     next_frame: Option<u32>,
     frames: VecDeque<Received>,
     events: VecDeque<abi::Event>,
-    returned: u32,
+    returned: Returned,
     /// What is expected of verdicts on checksums.
     pub(crate) verdicts: Verdicts,
 }
@@ -180,7 +189,7 @@ impl ReceiveQueue {
             next_frame: None,
             frames: VecDeque::new(),
             events: VecDeque::new(),
-            returned: 0,
+            returned: Returned::default(),
             verdicts: Verdicts::None,
         }
     }
@@ -249,7 +258,14 @@ impl ReceiveQueue {
 
     /// Chains that came back unused since this was last asked.
     pub fn take_returned(&mut self) -> u32 {
-        std::mem::take(&mut self.returned)
+        let Returned { right, wrong } = std::mem::take(&mut self.returned);
+        right + wrong
+    }
+
+    /// Chains that came back unused since they were last taken.
+    #[must_use]
+    pub fn returned(&self) -> Returned {
+        self.returned
     }
 
     /// Takes everything that the device returned and checks it.
@@ -267,7 +283,11 @@ impl ReceiveQueue {
                 for buffer in &buffers {
                     guest.assert_untouched(*buffer, 0);
                 }
-                self.returned += 1;
+                let lengths = buffers.iter().map(|buffer| buffer.length);
+                match self.shape {
+                    Some(shape) if !lengths.eq(shape.lengths()) => self.returned.wrong += 1,
+                    _ => self.returned.right += 1,
+                }
             } else {
                 match self
                     .shape

@@ -1,0 +1,402 @@
+//! Anything that a driver may do, at random: steps for property tests over any transport.
+
+use proptest::{collection::vec, prelude::*};
+use zcnic_device::{
+    abi::{self, Opcode, RuleAction, RuleType},
+    rss::{DEFAULT_FIELDS, DEFAULT_KEY},
+};
+
+use crate::{
+    driver::{Driver, Transport},
+    frames::{Flow, RECEIVER, pattern},
+    receive::Shape,
+    transmit::Packet,
+    verify,
+};
+
+/// Queue pairs of the ports that [`Actor`]s drive, command pair included.
+pub const PAIRS: u16 = 4;
+const QUEUES: u16 = PAIRS - 1;
+
+/// Any flow with ports.
+pub fn any_flow() -> impl Strategy<Value = Flow> {
+    (
+        0..4usize,
+        any::<u16>(),
+        any::<u16>(),
+        prop::option::of(0..4096u16),
+    )
+        .prop_map(|(kind, source, destination, vlan)| {
+            let flow = Flow::all()[kind].clone().ports(source, destination);
+            Flow { vlan, ..flow }
+        })
+}
+
+/// Any shape that RXQ_START accepts.
+pub fn any_shape() -> impl Strategy<Value = Shape> {
+    prop_oneof![
+        (192..4096u32).prop_map(Shape::linear),
+        (3..8u32, 256..5000u32, 0..200u32).prop_map(|(header, page, threshold)| {
+            Shape::split(header * 64, page).threshold(threshold.min(header * 64 - 64))
+        }),
+    ]
+}
+
+/// A frame that may be well-formed, damaged or noise.
+fn any_frame() -> impl Strategy<Value = Vec<u8>> {
+    let well_formed =
+        (any_flow(), 0..3000usize, any::<bool>()).prop_map(|(flow, payload, known)| {
+            let flow = if known { flow } else { flow.to([0x33; 6]) };
+            flow.frame(&pattern(payload))
+        });
+    let damaged = (
+        any_flow(),
+        0..200usize,
+        vec((0..100usize, any::<u8>()), 1..4),
+        0..300usize,
+    )
+        .prop_map(|(flow, payload, damage, length)| {
+            let mut frame = flow.frame(&pattern(payload));
+            for (at, byte) in damage {
+                let at = at % frame.len();
+                frame[at] = byte;
+            }
+            frame.resize(length.max(1), 0xa5);
+            frame
+        });
+    prop_oneof![4 => well_formed, 3 => damaged, 1 => vec(any::<u8>(), 0..400)]
+}
+
+/// What a frame asks of the device.
+#[derive(Clone, Debug)]
+pub enum Offload {
+    /// Nothing.
+    None,
+    /// A checksum.
+    Checksum,
+    /// Segments of this size.
+    Segmented(u16),
+    /// A transmit header of noise.
+    Noise([u8; 32]),
+}
+
+fn any_offload() -> impl Strategy<Value = Offload> {
+    prop_oneof![
+        Just(Offload::None),
+        Just(Offload::Checksum),
+        (1..2000u16).prop_map(Offload::Segmented),
+        any::<[u8; 32]>().prop_map(Offload::Noise),
+    ]
+}
+
+/// Something that a driver does.
+#[derive(Clone, Debug)]
+#[expect(
+    missing_docs,
+    reason = "named as the commands of the ABI and their fields"
+)]
+pub enum Step {
+    Send {
+        queue: u16,
+        frame: Vec<u8>,
+        offload: Offload,
+        pieces: Vec<usize>,
+        times: usize,
+    },
+    Post {
+        queue: u16,
+        shape: Option<Shape>,
+        count: usize,
+    },
+    StartReceive {
+        queue: u16,
+        shape: Shape,
+    },
+    StopReceive {
+        queue: u16,
+    },
+    StartTransmit {
+        queue: u16,
+    },
+    StopTransmit {
+        queue: u16,
+    },
+    Rss {
+        context: u16,
+        table: Vec<u16>,
+        symmetric: u16,
+        key: u8,
+    },
+    Rule {
+        location: u32,
+        rule_type: RuleType,
+        action: RuleAction,
+        queue: u16,
+        context: u16,
+    },
+    DeleteRule {
+        location: u32,
+    },
+    ReceiveMode {
+        flags: u16,
+        listed: bool,
+    },
+    Noise {
+        opcode: u16,
+        body: Vec<u8>,
+    },
+    Hello,
+}
+
+/// Any step, likely ones more often.
+pub fn any_step() -> impl Strategy<Value = Step> {
+    let queue = || 0..QUEUES;
+    let action = prop::sample::select(vec![
+        RuleAction::Drop,
+        RuleAction::Queue,
+        RuleAction::Queue,
+        RuleAction::Context,
+    ]);
+    let rule_type = prop::sample::select(vec![RuleType::Ether, RuleType::Tcp4, RuleType::Ipv6]);
+    prop_oneof![
+        12 => (queue(), any_frame(), any_offload(), vec(40..400usize, 0..4), 1..7usize).prop_map(
+            |(queue, frame, offload, pieces, times)| {
+                Step::Send { queue, frame, offload, pieces, times }
+            }
+        ),
+        4 => (queue(), prop::option::weighted(0.2, any_shape()), 0..20usize)
+            .prop_map(|(queue, shape, count)| Step::Post { queue, shape, count }),
+        2 => (queue(), any_shape()).prop_map(|(queue, shape)| Step::StartReceive { queue, shape }),
+        1 => queue().prop_map(|queue| Step::StopReceive { queue }),
+        1 => queue().prop_map(|queue| Step::StartTransmit { queue }),
+        1 => queue().prop_map(|queue| Step::StopTransmit { queue }),
+        1 => (0..3u16, vec(0..QUEUES + 1, 1..9), 0..4u16, any::<u8>()).prop_map(
+            |(context, table, symmetric, key)| Step::Rss { context, table, symmetric, key }
+        ),
+        1 => (0..8u32, rule_type, action, 0..QUEUES + 1, 0..3u16).prop_map(
+            |(location, rule_type, action, queue, context)| {
+                Step::Rule { location, rule_type, action, queue, context }
+            }
+        ),
+        1 => (0..8u32).prop_map(|location| Step::DeleteRule { location }),
+        1 => (0..5u16, any::<bool>())
+            .prop_map(|(flags, listed)| Step::ReceiveMode { flags, listed }),
+        1 => (0..20u16, vec(any::<u8>(), 0..200))
+            .prop_map(|(opcode, body)| Step::Noise { opcode, body }),
+        1 => Just(Step::Hello),
+    ]
+}
+
+/// A driver that does steps, and what it knows of the device's state.
+pub struct Actor<T> {
+    driver: Driver<T>,
+    shapes: [Shape; QUEUES as usize],
+    posted: u64,
+    came_back: u64,
+}
+
+impl<T: Transport> Actor<T> {
+    /// Brings a port up.
+    pub fn new(mut driver: Driver<T>) -> Self {
+        driver.bring_up(Shape::SPLIT, 8);
+        driver.accept_any_verdict();
+        Self {
+            driver,
+            shapes: [Shape::SPLIT; QUEUES as usize],
+            posted: 8 * u64::from(QUEUES),
+            came_back: 0,
+        }
+    }
+
+    /// Does one step; refusals are the device's right, whatever else is wrong panics.
+    pub fn step(&mut self, step: &Step) {
+        let driver = &mut self.driver;
+        match step {
+            Step::Send {
+                queue,
+                frame,
+                offload,
+                pieces,
+                times,
+            } => {
+                let packet = packet(frame, offload).scattered(pieces);
+                // A stopped queue must have room for all of them.
+                if driver.unsent(*queue) < 5 {
+                    (0..*times).for_each(|_| driver.enqueue(*queue, packet.clone()));
+                }
+            }
+            Step::Post {
+                queue,
+                shape,
+                count,
+            } => {
+                let shape = shape.unwrap_or(self.shapes[usize::from(*queue)]);
+                if driver.posted(*queue) < 200 {
+                    driver.post(*queue, shape, *count);
+                    self.posted += *count as u64;
+                }
+            }
+            Step::StartReceive { queue, shape } => {
+                if driver.start_receive(*queue, *shape).is_ok() {
+                    self.shapes[usize::from(*queue)] = *shape;
+                }
+            }
+            Step::StopReceive { queue } => {
+                driver.stop_receive(*queue).expect("a stop succeeds");
+            }
+            Step::StartTransmit { queue } => {
+                let _ = driver.start_transmit(*queue);
+            }
+            Step::StopTransmit { queue } => {
+                driver.stop_transmit(*queue).expect("a stop succeeds");
+            }
+            Step::Rss {
+                context,
+                table,
+                symmetric,
+                key,
+            } => {
+                let set = abi::RssSet {
+                    context: (*context).into(),
+                    symmetric: (*symmetric).into(),
+                    fields: DEFAULT_FIELDS.map(Into::into),
+                    key: DEFAULT_KEY.map(|byte| byte ^ key),
+                    ..Default::default()
+                };
+                let _ = driver.set_rss(set, table);
+            }
+            Step::Rule {
+                location,
+                rule_type,
+                action,
+                queue,
+                context,
+            } => {
+                let rule = abi::Rule {
+                    location: (*location).into(),
+                    rule_type: (*rule_type).into(),
+                    action: (*action).into(),
+                    queue: (*queue).into(),
+                    context: (*context).into(),
+                    ..Default::default()
+                };
+                let _ = driver.set_rules(&[rule]);
+            }
+            Step::DeleteRule { location } => {
+                let _ = driver.delete_rules(&[*location]);
+            }
+            Step::ReceiveMode { flags, listed } => {
+                let listed = if *listed { vec![RECEIVER] } else { vec![] };
+                let _ = driver.receive_mode(*flags, &listed);
+            }
+            Step::Noise { opcode, body } => self.noise(*opcode, body),
+            Step::Hello => {
+                driver.hello();
+                driver.accept_any_verdict();
+            }
+        }
+        self.settle();
+    }
+
+    /// A command of noise, but for those that would make driver and device disagree about what runs.
+    fn noise(&mut self, opcode: u16, body: &[u8]) {
+        use Opcode::{Hello, RxqStart, RxqStop};
+        match Opcode::try_from(opcode) {
+            Ok(Hello | RxqStart | RxqStop) => {}
+            Ok(opcode) => {
+                let request = [&[0; size_of::<abi::Request>()][..], body].concat();
+                let _ = self.driver.command(opcode, &request);
+            }
+            Err(_) => {
+                let request = [&abi::MAGIC.to_le_bytes()[..], &opcode.to_le_bytes(), body].concat();
+                let _ = self.driver.exchange(&request);
+            }
+        }
+    }
+
+    /// Takes what came back and counts the chains.
+    pub fn settle(&mut self) {
+        for (_, frame) in self.driver.receive_all() {
+            self.came_back += frame.chains as u64;
+        }
+        for queue in 0..QUEUES {
+            self.came_back += u64::from(self.driver.take_returned(queue));
+        }
+    }
+
+    /// Checks that every chain ever posted is with the device or came back.
+    ///
+    /// # Panics
+    ///
+    /// One is missing.
+    pub fn account_for_chains(&self) {
+        let out: u64 = (0..QUEUES)
+            .map(|queue| self.driver.posted(queue) as u64)
+            .sum();
+        assert_eq!(
+            self.posted,
+            self.came_back + out,
+            "chains posted, and where they are"
+        );
+    }
+}
+
+fn packet(frame: &[u8], offload: &Offload) -> Packet {
+    let has_l4 = verify::dissect(frame).l4.is_some();
+    match offload {
+        Offload::Checksum if has_l4 => Packet::from(frame).checksum(),
+        Offload::Segmented(size) if has_l4 => Packet::from(frame).segmented(*size),
+        Offload::Noise(bytes) => {
+            let mut packet = Packet::from(frame);
+            packet.header = zerocopy::transmute!(*bytes);
+            packet
+        }
+        _ => Packet::from(frame),
+    }
+}
+
+/// Frames that a port sent, and what became of frames at a port.
+fn sent_and_seen<T: Transport>(actor: &mut Actor<T>) -> (u64, u64) {
+    let (port, queues) = actor.driver.stats();
+    let sent = queues.iter().map(|queue| queue.tx_frames.get()).sum();
+    let seen: u64 = queues
+        .iter()
+        .map(|queue| {
+            queue.rx_frames.get()
+                + queue.rx_no_buffer.get()
+                + queue.rx_stopped.get()
+                + queue.rx_too_long.get()
+        })
+        .sum();
+    (
+        sent,
+        seen + port.rx_filtered.get() + port.rx_rule_drop.get(),
+    )
+}
+
+/// Whatever two drivers do: the device does not panic, violates no rule of the ABI, loses no buffer, and
+/// every frame that was sent was delivered or is in one drop counter.
+///
+/// # Panics
+///
+/// One of these does not hold.
+pub fn assert_nothing_is_lost<T: Transport>(drivers: [Driver<T>; 2], steps: &[(usize, Step)]) {
+    let mut actors = drivers.map(Actor::new);
+    for (actor, step) in steps {
+        actors[*actor].step(step);
+        actors[1 - *actor].settle();
+    }
+    for actor in &mut actors {
+        // Whatever is not sent by now is not sent at all.
+        for queue in 0..QUEUES {
+            actor.step(&Step::StopTransmit { queue });
+        }
+    }
+    for actor in &mut actors {
+        actor.settle();
+        actor.account_for_chains();
+    }
+    let [one, other] = actors.each_mut().map(sent_and_seen);
+    assert_eq!(one.0, other.1, "sent by the first port, seen by the second");
+    assert_eq!(other.0, one.1, "sent by the second port, seen by the first");
+}
