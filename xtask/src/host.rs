@@ -42,6 +42,7 @@ pub(crate) fn require_programs() -> Result<()> {
         .filter(|(program, _)| find_program(program).is_none())
         .map(|(_, package)| package)
         .collect();
+    missing.sort_unstable();
     missing.dedup();
     if !Path::new(crate::archive::HOST_KEYRING).exists() {
         missing.push("debian-archive-keyring");

@@ -2,8 +2,6 @@
 //!
 //! The user's choice, else the host's, else the host's archive's, else trixie-backports', unpacked into
 //! the cache and run by its own dynamic linker: a host that is too old for it needs nothing else.
-//! (trixie's own 10.0 will do, but one boot in twenty under TCG ends in an assertion of QEMU's,
-//! `iotlb_to_section`, when a processor meets a change of the memory map.)
 
 use std::{
     ffi::OsString,
@@ -18,11 +16,15 @@ use crate::{
     archive::{Archive, BACKPORTS, unpack, versions},
     cache::{Cache, Entry, Key},
     host::{self, find_program},
+    machine::Acceleration,
     step::{download, output},
 };
 
 /// Older ones crash with MSI-X under TCG (7.2) or are untried (8.x, 9.x).
 const OLDEST: (u32, u32) = (10, 0);
+/// Under TCG one boot in twenty of 10.0 ends in an assertion of QEMU's, `iotlb_to_section`, when a
+/// processor meets a change of the memory map. Only the user's own choice may be so old there.
+const STEADY_UNDER_TCG: (u32, u32) = (11, 1);
 const PROGRAM: &str = "qemu-system-x86_64";
 const PACKAGE: &str = "qemu-system-x86";
 
@@ -38,20 +40,30 @@ pub(crate) struct Qemu {
 
 impl Qemu {
     /// Finds or unpacks one. `chosen` is the user's; if it won't do, nothing else is tried.
-    pub(crate) fn ensure(cache: &Cache, chosen: Option<&Path>) -> Result<Self> {
+    pub(crate) fn ensure(
+        cache: &Cache,
+        chosen: Option<&Path>,
+        acceleration: Acceleration,
+    ) -> Result<Self> {
         if let Some(path) = chosen {
             let path = path
                 .canonicalize()
                 .with_context(|| format!("--qemu {}", path.display()))?;
             return Self::check(vec![path.into()], None).context("--qemu");
         }
+        let wanted = match acceleration {
+            Acceleration::Kvm { .. } => OLDEST,
+            Acceleration::Tcg => STEADY_UNDER_TCG,
+        };
+        let will_do = |version: &str| parse_version(version).is_some_and(|own| own >= wanted);
         if let Some(own) = find_program(PROGRAM)
             && let Ok(qemu) = Self::check(vec![own.into()], None)
+            && will_do(&qemu.version)
         {
             return Ok(qemu);
         }
-        let candidate = host::candidate(PACKAGE).and_then(|version| parse_version(&version));
-        if candidate.is_some_and(|version| version >= OLDEST) && host::may_install() {
+        if host::candidate(PACKAGE).is_some_and(|version| will_do(&version)) && host::may_install()
+        {
             host::install(&[PACKAGE])?;
             let own = find_program(PROGRAM).unwrap_or_else(|| PROGRAM.into());
             return Self::check(vec![own.into()], None);

@@ -74,7 +74,8 @@ impl Setup {
     fn make(args: &GuestArgs, zcrx: bool) -> Result<Self> {
         host::require_programs()?;
         let cache = Cache::open()?;
-        let qemu = Qemu::ensure(&cache, args.qemu.as_deref())?;
+        let acceleration = Acceleration::probe();
+        let qemu = Qemu::ensure(&cache, args.qemu.as_deref(), acceleration)?;
         let kernel = Kernel::ensure(&cache, args.kernel.as_deref(), zcrx)?;
         let rootfs = rootfs::ensure(&cache)?;
         let (driver, modules) = if matches!(kernel.headers, Headers::Unknown) {
@@ -86,7 +87,6 @@ impl Setup {
         };
         let initrd = initrd::ensure(&cache, &kernel, &modules)?;
         let programs = backend::build()?;
-        let acceleration = Acceleration::probe();
         Ok(Self {
             cache,
             qemu,
