@@ -43,19 +43,19 @@ pub enum Command {
 /// What to run.
 #[derive(Debug, clap::Args)]
 pub struct Run {
-    /// A port: path=SOCKET[,name=NAME][,mode=auto|plain|zcnic]
+    /// A port; modes are auto (the default), plain and zcnic
     ///
     /// Ports are numbered from 0 in the order given; without a name a port is called by its number.
     /// A port of mode "auto" becomes what its driver speaks: a zcnic card when the zcnic driver says hello, a
     /// plain virtio-net card at the first ordinary transmit. Until then it receives nothing, so
     /// a driver that never transmits needs "plain". "plain" and "zcnic" allow only that one.
-    #[arg(long = "port", value_name = "PORT")]
+    #[arg(long = "port", value_name = "path=SOCKET[,name=NAME][,mode=MODE]")]
     pub ports: Vec<PortArg>,
-    /// A cable between two ports: A:B[,pause]
+    /// A cable between two ports
     ///
     /// A and B are names or numbers of ports. A frame that finds no receive buffer is dropped and counted; with
     /// "pause" its sender waits for up to half a second first.
-    #[arg(long = "cable", value_name = "CABLE")]
+    #[arg(long = "cable", value_name = "A:B[,pause]")]
     pub cables: Vec<CableArg>,
     /// Listen for control commands on this Unix socket (one JSON object per line, see zcnicctl)
     #[arg(long, value_name = "PATH")]
@@ -66,7 +66,11 @@ pub struct Run {
 #[derive(Debug, clap::Args)]
 pub struct QemuArgs {
     /// A port as given to zcnic itself; the mode decides about the MAC address
-    #[arg(long = "port", value_name = "PORT", required = true)]
+    #[arg(
+        long = "port",
+        value_name = "path=SOCKET[,name=NAME][,mode=MODE]",
+        required = true
+    )]
     pub ports: Vec<PortArg>,
     /// Number of data queue pairs of each port
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..MAX_PAIRS as i64))]
