@@ -103,7 +103,7 @@ impl Guest {
             Ok((qmp, agent, kernel))
         };
         let (qmp, agent, kernel) =
-            connect(&mut running).map_err(|error| explain(error, &mut running, &sandbox))?;
+            connect(&mut running).map_err(|error| explain(&error, &mut running, &sandbox))?;
         Ok(Self {
             agent,
             qmp,
@@ -119,7 +119,7 @@ impl Guest {
     /// Runs a command to its end, whatever its exit status.
     pub(crate) fn run(&mut self, exec: &Exec) -> Result<Finished> {
         let result = self.agent.spawn(exec).and_then(Process::wait);
-        result.map_err(|error| explain(error, &mut self.qemu, &self.sandbox))
+        result.map_err(|error| explain(&error, &mut self.qemu, &self.sandbox))
     }
 
     /// Runs a command that must succeed and returns its standard output.
@@ -151,7 +151,7 @@ impl Guest {
         loop {
             let event = process
                 .next()
-                .map_err(|error| explain(error, &mut self.qemu, &self.sandbox))?;
+                .map_err(|error| explain(&error, &mut self.qemu, &self.sandbox))?;
             let ended = matches!(event, Event::Ended(_));
             each(event)?;
             if ended {
@@ -275,7 +275,7 @@ impl fmt::Debug for Guest {
 }
 
 /// Adds to an error what QEMU and the guest's console have to say about it.
-fn explain(error: anyhow::Error, qemu: &mut Running, sandbox: &Sandbox) -> anyhow::Error {
+fn explain(error: &anyhow::Error, qemu: &mut Running, sandbox: &Sandbox) -> anyhow::Error {
     let console = sandbox.log("console");
     let words = sandbox.log("qemu");
     let mut text = String::new();

@@ -8,7 +8,7 @@
 
 use std::{
     fs,
-    fs::Permissions,
+    fs::{File, Permissions},
     os::unix::{fs::PermissionsExt, fs::chown, net::UnixListener},
     path::{Path, PathBuf},
     process::{self, Command, Stdio},
@@ -46,10 +46,15 @@ pub(crate) fn clean_up_on_signals() -> Result<()> {
     .context("cannot handle signals")
 }
 
+/// How the directories' names begin, and the file in each that is locked while it is in use.
+const PREFIX: &str = "zcnic-";
+const LOCK: &str = "lock";
+
 /// A directory for sockets, logs and programs of one guest, and the user that it belongs to.
 #[derive(Debug)]
 pub(crate) struct Sandbox {
     directory: TempDir,
+    _in_use: File,
     /// None: we are unprivileged already.
     user: Option<User>,
     /// A group that the processes keep, to open a device.
@@ -58,7 +63,13 @@ pub(crate) struct Sandbox {
 
 impl Sandbox {
     pub(crate) fn new() -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("zcnic-").tempdir()?;
+        sweep();
+        let directory = tempfile::Builder::new().prefix(PREFIX).tempdir()?;
+        // Never there without being locked.
+        let unlocked = directory.path().join("unlocked");
+        let in_use = File::create(&unlocked)?;
+        in_use.lock()?;
+        fs::rename(unlocked, directory.path().join(LOCK))?;
         let user = if host::is_root() {
             Some(nobody()?)
         } else {
@@ -71,6 +82,7 @@ impl Sandbox {
         directories.push(directory.path().to_owned());
         Ok(Self {
             directory,
+            _in_use: in_use,
             user,
             extra_group: None,
         })
@@ -94,7 +106,7 @@ impl Sandbox {
     /// A command that runs `program` as the unprivileged user in `directory`, with its output in the
     /// file `NAME.log`.
     pub(crate) fn command(&self, name: &str, directory: &Path, program: &Path) -> Result<Command> {
-        let log = fs::File::create(self.path(&format!("{name}.log")))?;
+        let log = File::create(self.path(&format!("{name}.log")))?;
         let mut command =
             Command::new(host::find_program("setpriv").context("setpriv is missing")?);
         command.args(["--no-new-privs", "--pdeathsig", "KILL"]);
@@ -149,6 +161,23 @@ impl Drop for Sandbox {
     fn drop(&mut self) {
         let mut directories = DIRECTORIES.lock().unwrap_or_else(PoisonError::into_inner);
         directories.retain(|directory| directory != self.directory.path());
+    }
+}
+
+/// Removes directories whose xtask was killed before it could.
+fn sweep() {
+    let Ok(items) = fs::read_dir(std::env::temp_dir()) else {
+        return;
+    };
+    for item in items.flatten() {
+        let path = item.path();
+        // Somebody else's may look the same: ours have a lock file that we may open.
+        if item.file_name().to_string_lossy().starts_with(PREFIX)
+            && let Ok(lock) = File::options().write(true).open(path.join(LOCK))
+            && lock.try_lock().is_ok()
+        {
+            let _ = fs::remove_dir_all(path);
+        }
     }
 }
 

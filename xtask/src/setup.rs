@@ -79,7 +79,10 @@ impl Setup {
         let kernel = Kernel::ensure(&cache, args.kernel.as_deref(), zcrx)?;
         let rootfs = rootfs::ensure(&cache)?;
         let (driver, modules) = if matches!(kernel.headers, Headers::Unknown) {
-            eprintln!("         no zcnic.ko: that needs the tree which the kernel was built in");
+            eprintln!(
+                "         a kernel image alone: no zcnic.ko, and virtio_blk, ext4 and overlayfs must be \
+                 built in"
+            );
             (Driver::VirtioNet, Vec::new())
         } else {
             let entry = driver::ensure(&cache, &kernel)?;

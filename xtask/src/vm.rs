@@ -8,14 +8,16 @@ use std::{
 
 use anyhow::Result;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use serde_json::json;
 
 use crate::{
     agent::{Event, Exec, Status},
     backend::Cable,
     guest::Guest,
+    report::ReportArg,
     sandbox,
     setup::{GuestArgs, PORTS, Setup},
-    step::step,
+    step::{since_call, step},
 };
 
 /// An interactive guest with two ports, or one command in it
@@ -23,6 +25,8 @@ use crate::{
 pub(crate) struct Args {
     #[command(flatten)]
     guest: GuestArgs,
+    #[command(flatten)]
+    report: ReportArg,
     /// Run this in the guest, pass on its output and exit status, and power off
     #[arg(last = true)]
     command: Vec<String>,
@@ -32,6 +36,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     sandbox::clean_up_on_signals()?;
     let setup = Setup::new(&args.guest)?;
     let mut guest = setup.boot(&setup.machine(), Cable::Drop)?;
+    let first_output = since_call()?;
     step(&format!("bring up {} ports", PORTS.len()), || {
         guest.bring_up(setup.driver())
     })?;
@@ -47,7 +52,16 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         };
         pass_on(&mut guest, &exec.timeout(None))?
     };
+    let report = json!({
+        "status": status.code(),
+        "kernel": guest.kernel,
+        "qemu": setup.qemu.version,
+        "acceleration": setup.acceleration.name(),
+        "boot_seconds": guest.boot.as_secs_f64(),
+        "first_output_seconds": first_output.as_secs_f64(),
+    });
     guest.power_off()?;
+    args.report.write(&report)?;
     Ok(ExitCode::from(status.code()))
 }
 
