@@ -58,10 +58,6 @@ impl Exec {
         self
     }
 
-    pub(crate) fn cwd(self, directory: &str) -> Self {
-        self.with("cwd", json!(directory))
-    }
-
     /// On a terminal of this size; there is no standard error then.
     pub(crate) fn terminal(self, rows: u16, columns: u16) -> Self {
         self.with("tty", json!([rows, columns]))

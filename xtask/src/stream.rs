@@ -215,7 +215,8 @@ impl Flow {
         receiver.wait_for_line(is("listening"))?;
         let to = format!("--to=192.0.2.1:{port}");
         let send = ["zcnic-guest", "send", "--netns=peer", &to, &bytes];
-        let sender = guest.spawn(&Exec::new(send).timeout(None))?;
+        let mut sender = guest.spawn(&Exec::new(send).timeout(None))?;
+        sender.wait_for_line(is("connected"))?;
         Ok(Self {
             receiver,
             sender,

@@ -24,8 +24,7 @@ pub(super) const TESTS: &[Test] = &[
 ];
 
 fn zero_copy(guest: &mut Machine) -> Result<()> {
-    let counter = traffic::count(guest)?;
-    let flow = traffic::zero_copy(guest, 64 << 20)?;
+    let (flow, counter) = traffic::zero_copy(guest, 64 << 20)?;
     traffic::finish(flow)?;
     traffic::only_split_on_the_queue(&counter)
 }

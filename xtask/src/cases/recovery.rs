@@ -64,7 +64,8 @@ fn statistic(guest: &mut Machine, name: &str) -> Result<u64> {
 }
 
 fn backend_killed(guest: &mut Machine) -> Result<()> {
-    let mut flow = traffic::zero_copy(guest, BYTES)?;
+    let (mut flow, _) = traffic::zero_copy(guest, BYTES)?;
+    flow.wait_for_progress()?;
     let mut link = LinkWatch::start(guest)?;
     for round in 1..=2 {
         guest.kill_backend()?;
@@ -122,8 +123,8 @@ fn connected(guest: &Machine) -> Result<()> {
 }
 
 fn stopped(guest: &mut Machine) -> Result<()> {
-    let counter = traffic::count(guest)?;
-    let mut flow = traffic::zero_copy(guest, BYTES)?;
+    let (mut flow, counter) = traffic::zero_copy(guest, BYTES)?;
+    flow.wait_for_progress()?;
     let sessions = sessions(guest);
     for _ in 0..3 {
         guest.qmp().execute("stop", &json!({}))?;
@@ -138,8 +139,8 @@ fn stopped(guest: &mut Machine) -> Result<()> {
 }
 
 fn set_link(guest: &mut Machine) -> Result<()> {
-    let counter = traffic::count(guest)?;
-    let mut flow = traffic::zero_copy(guest, BYTES)?;
+    let (mut flow, counter) = traffic::zero_copy(guest, BYTES)?;
+    flow.wait_for_progress()?;
     let mut link = LinkWatch::start(guest)?;
     let sessions = sessions(guest);
     for _ in 0..2 {
@@ -173,7 +174,8 @@ fn same_session(guest: &Machine, before: usize) -> Result<()> {
 
 /// A bound provider under traffic whose backend dies and whose ring is then closed.
 fn close_without_backend(guest: &mut Machine) -> Result<LinkWatch> {
-    let mut flow = traffic::zero_copy(guest, BYTES)?;
+    let (mut flow, _) = traffic::zero_copy(guest, BYTES)?;
+    flow.wait_for_progress()?;
     let mut link = LinkWatch::start(guest)?;
     guest.kill_backend()?;
     link.down()?;
@@ -187,9 +189,8 @@ fn close_without_backend(guest: &mut Machine) -> Result<LinkWatch> {
 fn works_again(guest: &mut Machine, mut link: LinkWatch) -> Result<()> {
     guest.restart_backend()?;
     link.up()?;
-    let counter = traffic::count(guest)?;
     guest.sh("ethtool -n eth0 | sed -n 's/^Filter: //p' | xargs -r -n1 ethtool -N eth0 delete")?;
-    let flow = traffic::zero_copy(guest, 64 << 20)?;
+    let (flow, counter) = traffic::zero_copy(guest, 64 << 20)?;
     traffic::finish(flow)?;
     traffic::only_split_on_the_queue(&counter)
 }

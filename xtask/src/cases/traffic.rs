@@ -20,22 +20,20 @@ const PATIENCE: Duration = Duration::from_secs(240);
 const ENDLESS: u64 = 1 << 44;
 
 /// Steers a flow to the demo's queue and receives `bytes` of it there by io_uring zero-copy receive.
-pub(super) fn zero_copy(guest: &mut Guest, bytes: u64) -> Result<Flow> {
+/// The device counts its frames.
+pub(super) fn zero_copy(guest: &mut Guest, bytes: u64) -> Result<(Flow, Counter)> {
     let stream = Stream {
         bytes,
         ..Stream::default()
     };
     stream.prepare(guest)?;
-    let mut flow = stream.start(guest)?;
-    flow.wait_for_progress()?;
-    Ok(flow)
+    let counter = stream.count(guest)?;
+    Ok((stream.start(guest)?, counter))
 }
 
 /// An endless stream, received by plain reads.
 pub(super) fn plain(guest: &Guest) -> Result<Flow> {
-    let mut flow = Flow::start(guest, Stream::default().port, ENDLESS, &["--plain"])?;
-    flow.wait_for_progress()?;
-    Ok(flow)
+    Flow::start(guest, Stream::default().port, ENDLESS, &["--plain"])
 }
 
 /// Data that arrives and is never read.
