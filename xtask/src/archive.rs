@@ -30,7 +30,11 @@ pub(crate) const NEXT: &str = "forky";
 /// Debian's keys as the host has them.
 pub(crate) const HOST_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
+/// Its time is when the lists were read.
+const STAMP: &str = "updated";
 const LISTS_GOOD_FOR: Duration = Duration::from_hours(24);
+/// Lists as young as this are not to blame when a package is not where they say.
+const LISTS_FRESH_FOR: Duration = Duration::from_mins(10);
 
 /// apt with its own sources, lists and (empty) status.
 #[derive(Debug)]
@@ -73,23 +77,33 @@ impl Archive {
     }
 
     fn update_if_old(&self) -> Result<()> {
-        let stamp = self.home.join("updated");
-        let age = |path: &Path| {
-            SystemTime::now()
-                .duration_since(fs::metadata(path)?.modified()?)
-                .map_err(anyhow::Error::from)
-        };
-        let known = stamp.exists();
-        if known && age(&stamp).is_ok_and(|age| age < LISTS_GOOD_FOR) {
+        let age = self.age();
+        if age.is_some_and(|age| age < LISTS_GOOD_FOR) {
             return Ok(());
         }
-        let updated = download("read the Debian archive's lists", || self.update());
-        match updated {
-            Err(error) if known => eprintln!("         going on with older lists: {error:#}"),
-            other => other?,
+        match download("read the Debian archive's lists", || self.update()) {
+            Err(error) if age.is_some() => {
+                eprintln!("         going on with older lists: {error:#}");
+                Ok(())
+            }
+            other => other,
         }
-        fs::write(stamp, "")?;
-        Ok(())
+    }
+
+    /// How old the lists are, if there are any.
+    fn age(&self) -> Option<Duration> {
+        let read = fs::metadata(self.home.join(STAMP)).ok()?.modified().ok()?;
+        SystemTime::now().duration_since(read).ok()
+    }
+
+    /// Downloads by `attempt`; if that fails the archive may have moved on since the lists were read.
+    fn with_fresh_lists<T>(&self, attempt: impl Fn() -> Result<T>) -> Result<T> {
+        let first = attempt();
+        if first.is_ok() || self.age().is_some_and(|age| age < LISTS_FRESH_FOR) {
+            return first;
+        }
+        self.update()?;
+        attempt()
     }
 
     /// Fetches all lists. A host older than a suite may lack the key that signs it: then the keyring
@@ -98,7 +112,7 @@ impl Archive {
         let all = [RELEASE, BACKPORTS, NEXT];
         self.write_sources(&all)?;
         let Err(error) = self.apt_get_update() else {
-            return Ok(());
+            return Ok(fs::write(self.home.join(STAMP), "")?);
         };
         if !format!("{error:#}").contains("NO_PUBKEY") {
             return Err(error);
@@ -108,7 +122,7 @@ impl Archive {
             "the host's debian-archive-keyring is too old to verify Debian trixie; upgrade it",
         )?;
         let unpacked = self.home.join("keyring");
-        for deb in self.fetch(&["debian-archive-keyring"], &self.home)? {
+        for deb in self.fetch_once(&["debian-archive-keyring"], &self.home)? {
             run(Command::new("dpkg-deb").arg("-x").arg(deb).arg(&unpacked))?;
         }
         fs::copy(
@@ -116,7 +130,8 @@ impl Archive {
             self.home.join("debian-archive-keyring.gpg"),
         )?;
         self.write_sources(&all)?;
-        self.apt_get_update()
+        self.apt_get_update()?;
+        Ok(fs::write(self.home.join(STAMP), "")?)
     }
 
     fn write_sources(&self, suites: &[&str]) -> Result<()> {
@@ -190,6 +205,10 @@ impl Archive {
 
     /// Downloads exactly `packages` (`name`, `name/suite` or `name=version`) into `directory`.
     pub(crate) fn fetch(&self, packages: &[&str], directory: &Path) -> Result<Vec<PathBuf>> {
+        self.with_fresh_lists(|| self.fetch_once(packages, directory))
+    }
+
+    fn fetch_once(&self, packages: &[&str], directory: &Path) -> Result<Vec<PathBuf>> {
         run(self
             .apt("apt-get")
             .arg("download")
@@ -217,19 +236,20 @@ impl Archive {
         directory: &Path,
     ) -> Result<Vec<PathBuf>> {
         fs::create_dir_all(directory.join("partial"))?;
-        run(self
-            .apt("apt-get")
-            .arg("-o")
-            .arg(format!("Dir::Cache::archives={}", directory.display()))
-            .args([
-                "install",
-                "-y",
-                "--download-only",
-                "--no-install-recommends",
-                "-t",
-                suite,
-            ])
-            .args(packages))?;
+        self.with_fresh_lists(|| {
+            run(self
+                .apt("apt-get")
+                .arg("-o")
+                .arg(format!("Dir::Cache::archives={}", directory.display()))
+                .args([
+                    "install",
+                    "-y",
+                    "--download-only",
+                    "--no-install-recommends",
+                ])
+                .args(["-t", suite])
+                .args(packages))
+        })?;
         debs_in(directory)
     }
 }
