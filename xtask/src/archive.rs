@@ -82,8 +82,8 @@ impl Archive {
             return Ok(());
         }
         match download("read the Debian archive's lists", || self.update()) {
-            Err(error) if age.is_some() => {
-                eprintln!("         going on with older lists: {error:#}");
+            Err(_) if age.is_some() => {
+                eprintln!("         the archive can't be reached: going on with older lists");
                 Ok(())
             }
             other => other,
