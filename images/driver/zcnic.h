@@ -289,6 +289,7 @@ int zcnic_reset_done(struct virtio_device *vdev);
 /* zcnic_netdev.c */
 void zcnic_netdev_setup(struct zcnic *zn);
 void zcnic_set_hw_features(struct zcnic *zn);
+void zcnic_set_max_mtu(struct zcnic *zn);
 int zcnic_send_offloads(struct zcnic *zn, netdev_features_t features);
 int zcnic_send_rx_mode(struct zcnic *zn);
 
@@ -301,12 +302,12 @@ void zcnic_napi_stop(struct zcnic_pair *pair);
 
 /* zcnic_queue.c */
 extern const struct netdev_queue_mgmt_ops zcnic_queue_mgmt_ops;
-int zcnic_rx_mem_alloc(struct zcnic_pair *pair, u32 page_size, bool split, u32 hds_thresh,
-		       struct zcnic_rx_mem *mem);
+int zcnic_rx_mem_alloc(struct zcnic_pair *pair, u32 pending, u32 page_size, bool split,
+		       u32 hds_thresh, struct zcnic_rx_mem *mem);
 void zcnic_rx_mem_free(struct zcnic_rx_mem *mem);
 int zcnic_pairs_open(struct zcnic *zn, u16 first, u16 end);
 void zcnic_pairs_close(struct zcnic *zn, u16 first, u16 end);
-int zcnic_pairs_reconfigure(struct zcnic *zn, bool split, u32 hds_thresh);
+int zcnic_pairs_reconfigure(struct zcnic *zn, u32 rx_pending, bool split, u32 hds_thresh);
 int zcnic_pair_start(struct zcnic_pair *pair);
 bool zcnic_pair_drain(struct zcnic_pair *pair);
 

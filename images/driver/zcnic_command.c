@@ -249,7 +249,6 @@ int zcnic_hello(struct zcnic *zn)
 	zn->max_rss_contexts = min(le16_to_cpu(response.max_rss_contexts), ZCNIC_MAX_RSS_CONTEXTS);
 	zn->max_rss_table = min(le16_to_cpu(response.max_rss_table), ZCNIC_MAX_RSS_TABLE);
 	zn->max_chains = le16_to_cpu(response.max_chains);
-	/* the device returned the event buffers as well */
 	dev_dbg(&zn->vdev->dev, "session %llx, features %llx\n", zn->session, zn->features);
 out:
 	mutex_unlock(&zn->command_lock);

@@ -116,7 +116,6 @@ static int zcnic_set_ringparam(struct net_device *dev, struct ethtool_ringparam 
 {
 	struct zcnic *zn = netdev_priv(dev);
 	bool split = kernel_ring->tcp_data_split == ETHTOOL_TCP_DATA_SPLIT_ENABLED;
-	u32 rx_pending = zn->rx_pending;
 	bool reconfigure;
 	int err;
 
@@ -137,14 +136,12 @@ static int zcnic_set_ringparam(struct net_device *dev, struct ethtool_ringparam 
 
 	reconfigure = ring->rx_pending != zn->rx_pending || split != zn->split ||
 		      (split && kernel_ring->hds_thresh != zn->hds_thresh);
-	zn->rx_pending = ring->rx_pending;
 	if (reconfigure && netif_running(dev)) {
-		err = zcnic_pairs_reconfigure(zn, split, kernel_ring->hds_thresh);
-		if (err) {
-			zn->rx_pending = rx_pending;
+		err = zcnic_pairs_reconfigure(zn, ring->rx_pending, split, kernel_ring->hds_thresh);
+		if (err)
 			return err;
-		}
 	}
+	zn->rx_pending = ring->rx_pending;
 	zn->split = split;
 	zn->hds_thresh = kernel_ring->hds_thresh;
 	if (ring->tx_pending != zn->tx_pending) {

@@ -221,6 +221,15 @@ static void zcnic_remove(struct virtio_device *vdev)
 	zcnic_free(zn);
 }
 
+/* Virtio breaks the rings before it resets the device, and broken rings must not make us revive it. */
+static void zcnic_shutdown(struct virtio_device *vdev)
+{
+	struct zcnic *zn = vdev->priv;
+
+	disable_delayed_work_sync(&zn->service);
+	virtio_device_shutdown(vdev);
+}
+
 static void zcnic_config_changed(struct virtio_device *vdev)
 {
 	zcnic_service_soon(vdev->priv);
@@ -248,6 +257,7 @@ static struct virtio_driver zcnic_driver = {
 	.validate		= zcnic_validate,
 	.probe			= zcnic_probe,
 	.remove			= zcnic_remove,
+	.shutdown		= zcnic_shutdown,
 	.config_changed		= zcnic_config_changed,
 	.reset_prepare		= zcnic_reset_prepare,
 	.reset_done		= zcnic_reset_done,

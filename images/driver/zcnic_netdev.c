@@ -248,15 +248,24 @@ void zcnic_netdev_setup(struct zcnic *zn)
 void zcnic_set_hw_features(struct zcnic *zn)
 {
 	struct net_device *dev = zn->dev;
-	u32 chain = ZCNIC_LINEAR_SIZE - sizeof(struct zcnic_rx_header);
-	u32 chains = min_t(u32, zn->max_chains, MAX_SKB_FRAGS);
 
 	dev->hw_features = zcnic_netdev_features(zn->features) | NETIF_F_SG | NETIF_F_HIGHDMA;
 	dev->features = dev->hw_features;
 	dev->vlan_features = dev->features & (NETIF_F_SG | NETIF_F_HW_CSUM | NETIF_F_TSO |
 					      NETIF_F_TSO6 | NETIF_F_GSO_UDP_L4 | NETIF_F_HIGHDMA);
 	netif_set_tso_max_segs(dev, ZCNIC_MAX_TX_SEGMENTS);
+	zcnic_set_max_mtu(zn);
+}
 
-	dev->min_mtu = ETH_MIN_MTU;
-	dev->max_mtu = min(zn->max_frame, chain * chains) - ETH_HLEN - VLAN_HLEN;
+/**
+ * zcnic_set_max_mtu() - allow what fits the device's frames and our chains
+ * @zn: the device; the caller holds the instance lock, or nobody sees the interface yet
+ */
+void zcnic_set_max_mtu(struct zcnic *zn)
+{
+	u32 chain = ZCNIC_LINEAR_SIZE - sizeof(struct zcnic_rx_header);
+	u32 chains = min_t(u32, zn->max_chains, MAX_SKB_FRAGS);
+
+	zn->dev->min_mtu = ETH_MIN_MTU;
+	zn->dev->max_mtu = min(zn->max_frame, chain * chains) - ETH_HLEN - VLAN_HLEN;
 }

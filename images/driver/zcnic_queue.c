@@ -39,6 +39,7 @@ static struct page_pool *zcnic_pool_create(struct zcnic_pair *pair, u32 page_siz
 /**
  * zcnic_rx_mem_alloc() - create the memory of a receive queue
  * @pair: whose
+ * @pending: chains that it will post at most
  * @page_size: bytes of a payload page, a power of two
  * @split: chains are split
  * @hds_thresh: frames up to this many bytes stay in the header fragment
@@ -46,8 +47,8 @@ static struct page_pool *zcnic_pool_create(struct zcnic_pair *pair, u32 page_siz
  *
  * Touches neither device nor queue. Return: 0 or a negative errno.
  */
-int zcnic_rx_mem_alloc(struct zcnic_pair *pair, u32 page_size, bool split, u32 hds_thresh,
-		       struct zcnic_rx_mem *mem)
+int zcnic_rx_mem_alloc(struct zcnic_pair *pair, u32 pending, u32 page_size, bool split,
+		       u32 hds_thresh, struct zcnic_rx_mem *mem)
 {
 	struct page_pool *pool;
 
@@ -64,14 +65,14 @@ int zcnic_rx_mem_alloc(struct zcnic_pair *pair, u32 page_size, bool split, u32 h
 
 	/* Headers are always readable: their pool is never a memory provider's. */
 	pool = zcnic_pool_create(pair, PAGE_SIZE,
-				 DIV_ROUND_UP(pair->rx.limit * mem->header_truesize, PAGE_SIZE), 0);
+				 DIV_ROUND_UP(pending * mem->header_truesize, PAGE_SIZE), 0);
 	if (IS_ERR(pool))
 		return PTR_ERR(pool);
 	mem->header_pool = pool;
 	if (!split)
 		return 0;
 
-	pool = zcnic_pool_create(pair, page_size, pair->rx.limit, PP_FLAG_ALLOW_UNREADABLE_NETMEM);
+	pool = zcnic_pool_create(pair, page_size, pending, PP_FLAG_ALLOW_UNREADABLE_NETMEM);
 	if (IS_ERR(pool)) {
 		zcnic_rx_mem_free(mem);
 		return PTR_ERR(pool);
@@ -237,7 +238,8 @@ static int zcnic_pair_open(struct zcnic_pair *pair)
 	pair->tx.limit = zn->tx_pending;
 	/* a provider that was bound stays bound while the interface is down */
 	netdev_queue_config(zn->dev, pair->index, &qcfg);
-	err = zcnic_rx_mem_alloc(pair, qcfg.rx_page_size, zn->split, zn->hds_thresh, &pair->rx.mem);
+	err = zcnic_rx_mem_alloc(pair, zn->rx_pending, qcfg.rx_page_size, zn->split, zn->hds_thresh,
+				 &pair->rx.mem);
 	if (err)
 		return err;
 	pair->open = true;
@@ -290,21 +292,39 @@ void zcnic_pairs_close(struct zcnic *zn, u16 first, u16 end)
 		zcnic_pair_close(&zn->pairs[i]);
 }
 
+/* Let a running receive queue go on with other memory, and give back what it had. */
+static int zcnic_rx_exchange(struct zcnic_pair *pair, struct zcnic_rx_mem *mem)
+{
+	int err;
+
+	zcnic_napi_stop(pair);
+	zcnic_rx_stop(pair);
+	swap(pair->rx.mem, *mem);
+	pair->rx.limit = pair->zn->rx_pending;
+	err = zcnic_rx_start(pair);
+	if (pair->zn->present)
+		zcnic_napi_start(pair);
+	return err;
+}
+
 /**
  * zcnic_pairs_reconfigure() - give all receive queues memory of a new shape or number
- * @zn: the device, running; rx_pending is the new one
+ * @zn: the device, running
+ * @rx_pending: chains to post at most
  * @split: chains are split
  * @hds_thresh: for split ones
  *
- * All or nothing: new memory is there before the first queue is stopped.
+ * New memory is there before the first queue is stopped, and if the device refuses it, the old is put
+ * back.
  *
- * Return: 0 or a negative errno.
+ * Return: 0, or a negative errno with nothing changed.
  */
-int zcnic_pairs_reconfigure(struct zcnic *zn, bool split, u32 hds_thresh)
+int zcnic_pairs_reconfigure(struct zcnic *zn, u32 rx_pending, bool split, u32 hds_thresh)
 {
-	struct zcnic_rx_mem *mems;
+	u32 old_pending = zn->rx_pending;
 	struct netdev_queue_config qcfg;
-	int err = 0, failure;
+	struct zcnic_rx_mem *mems;
+	int err = 0;
 	u16 i;
 
 	mems = kvcalloc(zn->channels, sizeof(*mems), GFP_KERNEL);
@@ -312,24 +332,23 @@ int zcnic_pairs_reconfigure(struct zcnic *zn, bool split, u32 hds_thresh)
 		return -ENOMEM;
 	for (i = 0; i < zn->channels && !err; i++) {
 		netdev_queue_config(zn->dev, i, &qcfg);
-		err = zcnic_rx_mem_alloc(&zn->pairs[i], qcfg.rx_page_size, split, hds_thresh,
-					 &mems[i]);
+		err = zcnic_rx_mem_alloc(&zn->pairs[i], rx_pending, qcfg.rx_page_size, split,
+					 hds_thresh, &mems[i]);
 	}
-	for (i = 0; i < zn->channels && !err; i++) {
-		struct zcnic_pair *pair = &zn->pairs[i];
+	if (err)
+		goto out;
 
-		zcnic_napi_stop(pair);
-		zcnic_rx_stop(pair);
-		swap(pair->rx.mem, mems[i]);
-		pair->rx.limit = zn->rx_pending;
-		failure = zcnic_rx_start(pair);
-		if (failure) {
-			/* what the device took before it takes again, and a reset restores the rest */
-			zcnic_request_reset(zn);
-		}
-		if (zn->present)
-			zcnic_napi_start(pair);
+	zn->rx_pending = rx_pending;
+	for (i = 0; i < zn->channels && !err; i++)
+		err = zcnic_rx_exchange(&zn->pairs[i], &mems[i]);
+	if (err) {
+		zn->rx_pending = old_pending;
+		/* what the device took before it takes again, or a reset has to help */
+		while (i--)
+			if (zcnic_rx_exchange(&zn->pairs[i], &mems[i]))
+				zcnic_request_reset(zn);
 	}
+out:
 	for (i = 0; i < zn->channels; i++)
 		zcnic_rx_mem_free(&mems[i]);
 	kvfree(mems);
@@ -340,11 +359,9 @@ static int zcnic_queue_mem_alloc(struct net_device *dev, struct netdev_queue_con
 				 void *mem, int index)
 {
 	struct zcnic *zn = netdev_priv(dev);
-	struct zcnic_pair *pair = &zn->pairs[index];
 
-	if (!pair->open)
-		pair->rx.limit = zn->rx_pending;
-	return zcnic_rx_mem_alloc(pair, qcfg->rx_page_size, zn->split, zn->hds_thresh, mem);
+	return zcnic_rx_mem_alloc(&zn->pairs[index], zn->rx_pending, qcfg->rx_page_size, zn->split,
+				  zn->hds_thresh, mem);
 }
 
 static void zcnic_queue_mem_free(struct net_device *dev, void *mem)

@@ -134,6 +134,7 @@ int zcnic_session_establish(struct zcnic *zn)
 		goto resume;
 	}
 	zn->hello_error = 0;
+	zcnic_set_max_mtu(zn);
 	for (i = 0; i < zn->pair_count; i++) {
 		struct zcnic_pair *pair = &zn->pairs[i];
 
