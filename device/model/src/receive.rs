@@ -238,7 +238,7 @@ impl ReceiveQueue {
             .iter()
             .map(|buffer| piece(buffer, buffer.length, true))
             .collect();
-        self.ring.add(&pieces, false, buffers);
+        self.ring.add(&pieces, None, buffers);
     }
 
     /// Shows the device what was added; says whether it wants to be kicked.

@@ -46,8 +46,6 @@ pub struct Ring<T> {
     /// Descriptors that no chain uses. Taken from the front and given back to the end, so that chains soon
     /// have descriptors in no particular order.
     free: VecDeque<u16>,
-    /// Indirect tables, one per descriptor.
-    tables: GuestAddress,
     next_available: u16,
     /// Of these, how many the device was told of.
     published: u16,
@@ -61,9 +59,6 @@ struct Outstanding<T> {
     descriptors: Vec<u16>,
     token: T,
 }
-
-/// The most descriptors of an indirect chain.
-const MAX_INDIRECT: usize = 32;
 
 impl<T> Ring<T> {
     /// A ring of `size` descriptors in fresh memory of the guest.
@@ -79,7 +74,6 @@ impl<T> Ring<T> {
             memory: guest.memory(),
             addresses,
             free: (0..size).collect(),
-            tables: guest.allocate_ring(16 * MAX_INDIRECT * entries),
             next_available: 0,
             published: 0,
             next_used: 0,
@@ -105,29 +99,24 @@ impl<T> Ring<T> {
         self.free.len()
     }
 
-    /// Adds a chain; [`publish`](Self::publish) shows it to the device.
+    /// Adds a chain, with its descriptors in the ring or in a `table` with room for them;
+    /// [`publish`](Self::publish) shows it to the device.
     ///
     /// # Panics
     ///
     /// The ring has no room for it.
-    pub fn add(&mut self, chain: &[Piece], indirect: bool, token: T) {
-        let needed = if indirect { 1 } else { chain.len() };
+    pub fn add(&mut self, chain: &[Piece], table: Option<GuestAddress>, token: T) {
+        let needed = if table.is_some() { 1 } else { chain.len() };
         assert!(
             needed <= self.free.len(),
             "no room for a chain of {needed} descriptors"
         );
         let descriptors: Vec<u16> = self.free.drain(..needed).collect();
         let head = descriptors[0];
-        if indirect {
-            assert!(
-                chain.len() <= MAX_INDIRECT,
-                "too long for an indirect table"
-            );
-            let stride = DESCRIPTOR * MAX_INDIRECT as u64;
-            let table = GuestAddress(self.tables.0 + u64::from(head) * stride);
+        if let Some(table) = table {
             let order: Vec<u16> = (0..chain.len() as u16).collect();
             self.write_chain(table, chain, &order);
-            let length = chain.len() as u32 * DESCRIPTOR as u32;
+            let length = table_length(chain.len()) as u32;
             self.write_descriptor(
                 self.addresses.descriptors,
                 head,
@@ -289,4 +278,10 @@ impl<T> Ring<T> {
             .store(value.to_le(), address, Ordering::Release)
             .expect("rings lie in memory");
     }
+}
+
+/// Bytes of an indirect table for a chain of `pieces` descriptors.
+#[must_use]
+pub fn table_length(pieces: usize) -> usize {
+    pieces * DESCRIPTOR as usize
 }

@@ -52,6 +52,7 @@ macro_rules! suite {
                 status_shows_which_queues_run
                 a_response_is_cut_to_the_room_there_is
                 what_has_no_magic_is_not_executed
+                all_queues_that_there_can_be_work
             }
             refusals {
                 what_every_request_must_have

@@ -7,7 +7,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use crate::{
     guest::{Buffer, Guest},
-    ring::{Piece, Ring},
+    ring::{Piece, Ring, table_length},
     verify,
 };
 
@@ -136,6 +136,8 @@ pub struct Chain {
     readable: Vec<(Buffer, Vec<u8>)>,
     /// The writable buffer of a command.
     response: Option<Buffer>,
+    /// The indirect table.
+    table: Option<Buffer>,
 }
 
 /// A transmit ring.
@@ -229,6 +231,9 @@ impl TransmitQueue {
                 guest.assert_untouched(buffer, sent.len());
                 guest.free(buffer);
             }
+            if let Some(table) = chain.table {
+                guest.free(table);
+            }
             let length = length as usize;
             match chain.response {
                 None => {
@@ -286,8 +291,17 @@ impl TransmitQueue {
                 .iter()
                 .map(|buffer| piece(buffer, buffer.length, true)),
         );
-        self.ring
-            .add(&pieces, indirect, Chain { readable, response });
+        let table = indirect.then(|| guest.allocate(table_length(pieces.len())));
+        let at = table.map(|buffer| buffer.address);
+        self.ring.add(
+            &pieces,
+            at,
+            Chain {
+                readable,
+                response,
+                table,
+            },
+        );
     }
 }
 

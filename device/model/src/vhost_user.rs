@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use vhost::{
     VhostBackend, VhostUserMemoryRegionInfo, VringConfigData,
     vhost_user::{
@@ -114,6 +115,7 @@ impl Frontend {
     ///
     /// The backend refuses.
     pub fn connect(path: &Path, memory: Arc<GuestMemoryMmap>, rings: Vec<RingAddresses>) -> Self {
+        raise_descriptor_limit();
         let mut stream = UnixStream::connect(path).expect("the port listens");
         // Before anything was negotiated, as QEMU does when the device is realized.
         for ring in 0..rings.len() as u32 {
@@ -343,6 +345,19 @@ impl Frontend {
             .expect("epoll");
         ready > 0 && call.read().is_ok()
     }
+}
+
+/// Two eventfds per ring, and as many in a backend of the same process, are more than the usual limit.
+fn raise_descriptor_limit() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let limit = getrlimit(Resource::Nofile);
+        let raised = Rlimit {
+            current: limit.maximum,
+            ..limit
+        };
+        setrlimit(Resource::Nofile, raised).expect("a limit may be raised to its maximum");
+    });
 }
 
 impl Transport for Frontend {

@@ -288,6 +288,29 @@ pub fn what_has_no_magic_is_not_executed<T: Transport>(connect: impl Fn(u16) -> 
     driver.status();
 }
 
+/// The command pair is the 128th: a frontend names a ring by one byte.
+pub fn all_queues_that_there_can_be_work<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+    let [mut sender, mut receiver] = connect(limits::MAX_QUEUE_PAIRS);
+    sender.bring_up(Shape::SPLIT, 0);
+    receiver.bring_up(Shape::SPLIT, 2);
+    let last = limits::MAX_QUEUE_PAIRS - 2;
+    let status = receiver.status();
+    for words in [status.rx_running, status.tx_running] {
+        assert_eq!(words.map(U64::get), [u64::MAX, u64::MAX >> 1]);
+    }
+    receiver
+        .set_rss(super::steering::rss(0), &[last])
+        .expect("the last data queue");
+    for queue in [0, 31, 32, 63, 64, last] {
+        let frame = Flow::udp4().ports(queue, 1).frame(&pattern(100));
+        sender.send(queue, &frame);
+        assert_eq!(receiver.receive(last).frame, frame);
+        receiver.post(last, Shape::SPLIT, 1);
+    }
+    assert_eq!(receiver.stats().1.len(), usize::from(last) + 1);
+    assert_eq!(receiver.stop_receive(last), Ok(2));
+}
+
 fn header(opcode: Opcode, length: usize, session: u64) -> abi::Request {
     abi::Request {
         magic: abi::MAGIC.into(),
