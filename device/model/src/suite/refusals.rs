@@ -421,6 +421,7 @@ pub fn counters<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     );
     let count = Err(Failure::invalid(offset_of!(abi::Stats, count)));
     assert_eq!(stats(0, QUEUES + 1), count);
+    assert_eq!(stats(1, QUEUES), count);
     assert_eq!(stats(1, u16::MAX), count);
 }
 
