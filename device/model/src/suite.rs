@@ -93,6 +93,7 @@ macro_rules! suite {
                 wrong_checksums_are_delivered_and_marked
                 verdicts_and_hashes_are_given_only_when_asked_for
                 frames_keep_their_order
+                frames_become_visible_whole
             }
             transmit {
                 frames_are_sent_however_they_are_scattered

@@ -432,3 +432,23 @@ pub fn frames_keep_their_order<T: Transport>(connect: impl Fn(u16) -> [Driver<T>
     let bytes: usize = frames.iter().map(Vec::len).sum();
     assert_eq!((rx_frames.get(), rx_bytes.get()), (100, bytes as u64));
 }
+
+/// A driver that looks at its ring all the time never sees a part of a frame.
+pub fn frames_become_visible_whole<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+    let shape = Shape::split(192, 256);
+    let [mut sender, mut receiver] = up(connect, shape, 216);
+    let frame = Flow::udp6().frame(&pattern(9000));
+    for _ in 0..20 {
+        for _ in 0..6 {
+            sender.enqueue(1, &frame);
+        }
+        for _ in 0..6 {
+            // That what is there are whole frames is checked at every look.
+            let seen = (0..1000).find_map(|_| receiver.try_receive(0));
+            let received = seen.unwrap_or_else(|| receiver.receive(0));
+            assert_eq!((&received.frame, received.chains), (&frame, 36));
+        }
+        receiver.post(0, shape, 216);
+    }
+    sender.flush(1);
+}
