@@ -177,6 +177,10 @@ pub fn contexts_and_queue_offsets<T: Transport>(connect: impl Fn(u16) -> [Driver
         let other = queue_of(&mut sender, &mut receiver, &Flow::tcp4().ports(port, 81));
         assert_eq!(other, Some(0));
     }
+    // The table may change under a rule; nothing goes beyond the last queue.
+    receiver.set_rss(rss(3), &[3]).expect("the context");
+    let queue = queue_of(&mut sender, &mut receiver, &Flow::tcp4().ports(1, 80));
+    assert_eq!(queue, Some(3));
 }
 
 /// Priority is the location, whatever the order in which rules were set.
@@ -206,7 +210,14 @@ pub fn the_lowest_location_wins<T: Transport>(connect: impl Fn(u16) -> [Driver<T
         .set_rules(&[tcp_port(3, 81, RuleAction::Queue, 2)])
         .expect("replaced");
     assert_eq!(queue_of(&mut sender, &mut receiver, &flow), Some(1));
+    // A rule that shares its mask with an early one stands behind others all the same.
+    receiver
+        .set_rules(&[tcp_port(30, 82, RuleAction::Queue, 1)])
+        .expect("a rule behind all others");
+    let late = flow.clone().ports(1, 82);
+    assert_eq!(queue_of(&mut sender, &mut receiver, &late), Some(3));
     receiver.delete_rules(&[10, 20]).expect("both are there");
+    assert_eq!(queue_of(&mut sender, &mut receiver, &late), Some(1));
     assert_eq!(queue_of(&mut sender, &mut receiver, &flow), Some(0));
 }
 
