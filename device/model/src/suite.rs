@@ -81,6 +81,7 @@ macro_rules! suite {
                 frames_up_to_the_threshold_stay_whole
                 fragments_are_split_behind_ip
                 unknown_protocols_are_split_behind_what_is_known
+                truncated_packets_are_split_behind_ip
                 headers_that_do_not_fit_are_split_at_the_last_end_that_does
                 pages_share_a_jumbo_frame
                 chains_of_the_wrong_shape_are_returned_and_counted

@@ -149,6 +149,32 @@ pub fn unknown_protocols_are_split_behind_what_is_known<T: Transport>(
     }
 }
 
+/// A packet of which a part is missing is delivered as it is, and nothing behind IP is believed.
+pub fn truncated_packets_are_split_behind_ip<T: Transport>(
+    connect: impl Fn(u16) -> [Driver<T>; 2],
+) {
+    let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 8);
+    receiver
+        .set_rss(super::steering::rss(0), &[0])
+        .expect("RSS");
+    for flow in Flow::all() {
+        let mut frame = flow.frame(&pattern(300));
+        let (_, l3_end) = verify::dissect(&frame).l3.expect("IP");
+        frame.truncate(frame.len() - 10);
+        sender.send(0, &frame);
+        let received = receiver.receive(0);
+        assert_eq!(
+            (received.split_at(), received.checksum()),
+            (Some(l3_end), None)
+        );
+        assert!(
+            matches!(received.header.hash_type, 1 | 4),
+            "hashed without ports"
+        );
+        assert_eq!(received.frame, frame);
+    }
+}
+
 /// No frame is dropped because its headers are long.
 pub fn headers_that_do_not_fit_are_split_at_the_last_end_that_does<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
