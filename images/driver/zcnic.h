@@ -299,6 +299,9 @@ void zcnic_starved(struct timer_list *timer);
 void zcnic_ring_callback(struct virtqueue *vq);
 void zcnic_napi_start(struct zcnic_pair *pair);
 void zcnic_napi_stop(struct zcnic_pair *pair);
+void zcnic_pairs_napi_start(struct zcnic *zn);
+void zcnic_pairs_napi_stop(struct zcnic *zn);
+void zcnic_napi_set_irq(struct zcnic_pair *pair);
 
 /* zcnic_queue.c */
 extern const struct netdev_queue_mgmt_ops zcnic_queue_mgmt_ops;

@@ -102,21 +102,16 @@ static void zcnic_device_stop(struct zcnic *zn)
 
 static int zcnic_pairs_init(struct zcnic *zn)
 {
-	struct pci_dev *pdev = to_pci_dev(zn->vdev->dev.parent);
 	u16 i;
 	int err;
 
 	for (i = 0; i < zn->pair_count; i++) {
 		struct zcnic_pair *pair = &zn->pairs[i];
 
-		pair->zn = zn;
-		pair->index = i;
 		spin_lock_init(&pair->callback_lock);
 		timer_setup(&pair->starved, zcnic_starved, 0);
 		u64_stats_init(&pair->rx.stats.syncp);
 		u64_stats_init(&pair->tx.stats.syncp);
-		netif_napi_add_config(zn->dev, &pair->napi, zcnic_poll, i);
-		netif_napi_set_irq(&pair->napi, pci_irq_vector(pdev, 1 + 2 * i));
 		err = zcnic_rx_slots_alloc(pair) ?: zcnic_tx_slots_alloc(pair);
 		if (err)
 			return err;
@@ -152,6 +147,10 @@ static struct zcnic *zcnic_alloc(struct virtio_device *vdev)
 	if (!zn->pairs || !zn->vq_names || !zn->events || !zn->queue_stats) {
 		zcnic_free(zn);
 		return NULL;
+	}
+	for (i = 0; i < pairs; i++) {
+		zn->pairs[i].zn = zn;
+		zn->pairs[i].index = i;
 	}
 	for (i = 0; i < device_pairs; i++) {
 		bool data = i < device_pairs - 1;

@@ -4,6 +4,7 @@
  * ring's. Transmit completions are handled here and nowhere else, so that interrupt mitigation
  * (napi_defer_hard_irqs, gro_flush_timeout, busy polling) holds for them as well.
  */
+#include <linux/pci.h>
 #include <linux/virtio.h>
 
 #include "zcnic.h"
@@ -14,8 +15,11 @@
 void zcnic_ring_callback(struct virtqueue *vq)
 {
 	struct zcnic *zn = vq->vdev->priv;
+	struct zcnic_pair *pair = &zn->pairs[vq->index / 2];
 
-	napi_schedule(&zn->pairs[vq->index / 2].napi);
+	/* a NAPI instance that was there once may be scheduled, one that never was may not */
+	if (READ_ONCE(pair->open))
+		napi_schedule(&pair->napi);
 }
 
 /*
@@ -68,6 +72,11 @@ int zcnic_poll(struct napi_struct *napi, int budget)
 	bool starved;
 	int received;
 
+	/* Changes only while no pair is polled. */
+	if (unlikely(!pair->zn->present)) {
+		napi_complete_done(napi, 0);
+		return 0;
+	}
 	if (!budget) {
 		/* netpoll, which doesn't own the NAPI instance: nobody would enable callbacks again */
 		zcnic_tx_reap(pair, true);
@@ -94,7 +103,10 @@ int zcnic_poll(struct napi_struct *napi, int budget)
 
 /**
  * zcnic_napi_start() - let a pair be polled
- * @pair: the pair; the caller holds the instance lock
+ * @pair: the pair, open; the caller holds the instance lock
+ *
+ * Whoever stops it starts it again before the instance lock is let go, device or no device: the core
+ * waits under that lock until an instance that exists is enabled (napi_stop_kthread()).
  */
 void zcnic_napi_start(struct zcnic_pair *pair)
 {
@@ -118,7 +130,49 @@ void zcnic_napi_stop(struct zcnic_pair *pair)
 		return;
 	napi_disable_locked(&pair->napi);
 	timer_delete_sync(&pair->starved);
-	virtqueue_disable_cb(pair->rx.vq);
-	virtqueue_disable_cb(pair->tx.vq);
+	if (pair->zn->present) {
+		virtqueue_disable_cb(pair->rx.vq);
+		virtqueue_disable_cb(pair->tx.vq);
+	}
 	pair->napi_on = false;
+}
+
+/**
+ * zcnic_pairs_napi_start() - let all open pairs be polled
+ * @zn: the device; the caller holds the instance lock
+ */
+void zcnic_pairs_napi_start(struct zcnic *zn)
+{
+	u16 i;
+
+	for (i = 0; i < zn->pair_count; i++)
+		if (zn->pairs[i].open)
+			zcnic_napi_start(&zn->pairs[i]);
+}
+
+/**
+ * zcnic_pairs_napi_stop() - keep all pairs from being polled
+ * @zn: the device; the caller holds the instance lock
+ */
+void zcnic_pairs_napi_stop(struct zcnic *zn)
+{
+	u16 i;
+
+	for (i = 0; i < zn->pair_count; i++)
+		zcnic_napi_stop(&zn->pairs[i]);
+}
+
+/**
+ * zcnic_napi_set_irq() - tell the core which interrupt is the pair's
+ * @pair: the pair, its NAPI instance added; the caller holds the instance lock
+ */
+void zcnic_napi_set_irq(struct zcnic_pair *pair)
+{
+	struct zcnic *zn = pair->zn;
+	int irq = -1;
+
+	/* vector 0 is for configuration, and all rings before this one have a vector of their own */
+	if (zn->present)
+		irq = pci_irq_vector(to_pci_dev(zn->vdev->dev.parent), 1 + 2 * pair->index);
+	netif_napi_set_irq_locked(&pair->napi, irq);
 }

@@ -225,7 +225,9 @@ static void zcnic_pair_close(struct zcnic_pair *pair)
 	zcnic_rx_stop(pair);
 	zcnic_tx_stop(pair);
 	zcnic_rx_mem_free(&pair->rx.mem);
-	pair->open = false;
+	WRITE_ONCE(pair->open, false);
+	/* the caller waits for a grace period before anything is done with it again */
+	__netif_napi_del_locked(&pair->napi);
 }
 
 static int zcnic_pair_open(struct zcnic_pair *pair)
@@ -242,16 +244,17 @@ static int zcnic_pair_open(struct zcnic_pair *pair)
 				 &pair->rx.mem);
 	if (err)
 		return err;
-	pair->open = true;
+	netif_napi_add_config_locked(zn->dev, &pair->napi, zcnic_poll, pair->index);
+	zcnic_napi_set_irq(pair);
+	WRITE_ONCE(pair->open, true);
 	err = zcnic_pair_start(pair);
 	if (err) {
-		zcnic_pair_close(pair);
+		zcnic_pairs_close(zn, pair->index, pair->index + 1);
 		return err;
 	}
 	netif_queue_set_napi(zn->dev, pair->index, NETDEV_QUEUE_TYPE_RX, &pair->napi);
 	netif_queue_set_napi(zn->dev, pair->index, NETDEV_QUEUE_TYPE_TX, &pair->napi);
-	if (zn->present)
-		zcnic_napi_start(pair);
+	zcnic_napi_start(pair);
 	return 0;
 }
 
@@ -290,6 +293,7 @@ void zcnic_pairs_close(struct zcnic *zn, u16 first, u16 end)
 
 	for (i = first; i < end; i++)
 		zcnic_pair_close(&zn->pairs[i]);
+	synchronize_net();
 }
 
 /* Let a running receive queue go on with other memory, and give back what it had. */
@@ -302,8 +306,7 @@ static int zcnic_rx_exchange(struct zcnic_pair *pair, struct zcnic_rx_mem *mem)
 	swap(pair->rx.mem, *mem);
 	pair->rx.limit = pair->zn->rx_pending;
 	err = zcnic_rx_start(pair);
-	if (pair->zn->present)
-		zcnic_napi_start(pair);
+	zcnic_napi_start(pair);
 	return err;
 }
 
@@ -382,8 +385,7 @@ static int zcnic_queue_start(struct net_device *dev, struct netdev_queue_config 
 		memset(&pair->rx.mem, 0, sizeof(pair->rx.mem));
 		return err;
 	}
-	if (zn->present)
-		zcnic_napi_start(pair);
+	zcnic_napi_start(pair);
 	return 0;
 }
 

@@ -9,7 +9,6 @@
  *
  * All of this is done by one work item, under the instance lock.
  */
-#include <linux/pci.h>
 #include <linux/rtnetlink.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_net.h>
@@ -123,8 +122,7 @@ int zcnic_session_establish(struct zcnic *zn)
 
 	if (running)
 		netif_tx_disable(zn->dev);
-	for (i = 0; i < zn->pair_count; i++)
-		zcnic_napi_stop(&zn->pairs[i]);
+	zcnic_pairs_napi_stop(zn);
 
 	err = zcnic_hello(zn);
 	if (err) {
@@ -158,9 +156,7 @@ int zcnic_session_establish(struct zcnic *zn)
 		netdev_err(zn->dev, "the device refused its configuration: %d\n", err);
 
 resume:
-	for (i = 0; i < zn->pair_count; i++)
-		if (zn->pairs[i].open)
-			zcnic_napi_start(&zn->pairs[i]);
+	zcnic_pairs_napi_start(zn);
 	if (running)
 		netif_tx_wake_all_queues(zn->dev);
 	return err;
@@ -228,8 +224,7 @@ int zcnic_reset_prepare(struct virtio_device *vdev)
 	netif_carrier_off(zn->dev);
 	if (netif_running(zn->dev))
 		netif_tx_disable(zn->dev);
-	for (i = 0; i < zn->pair_count; i++)
-		zcnic_napi_stop(&zn->pairs[i]);
+	zcnic_pairs_napi_stop(zn);
 	if (zn->present) {
 		mutex_lock(&zn->command_lock);
 		zn->present = false;
@@ -244,6 +239,7 @@ int zcnic_reset_prepare(struct virtio_device *vdev)
 		zn->orphans_since = 0;
 		zcnic_vqs_del(zn);
 	}
+	zcnic_pairs_napi_start(zn);
 	if (!nested)
 		netdev_unlock(zn->dev);
 	return 0;
@@ -279,19 +275,19 @@ int zcnic_reset_done(struct virtio_device *vdev)
  */
 int zcnic_device_start(struct zcnic *zn)
 {
-	struct pci_dev *pdev = to_pci_dev(zn->vdev->dev.parent);
-	int err;
 	u16 i;
+	int err;
 
 	err = zcnic_vqs_init(zn);
 	if (err)
 		return err;
-	for (i = 0; i < zn->pair_count; i++)
-		if (zn->pairs[i].napi.dev)
-			netif_napi_set_irq_locked(&zn->pairs[i].napi,
-						  pci_irq_vector(pdev, 1 + 2 * i));
 	virtio_device_ready(zn->vdev);
+	zcnic_pairs_napi_stop(zn);
 	zn->present = true;
+	for (i = 0; i < zn->pair_count; i++)
+		if (zn->pairs[i].open)
+			zcnic_napi_set_irq(&zn->pairs[i]);
+	zcnic_pairs_napi_start(zn);
 	return zcnic_vqs_enable_pairs(zn);
 }
 
