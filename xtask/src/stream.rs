@@ -259,6 +259,25 @@ impl Flow {
         Ok(())
     }
 
+    /// Ends a stream before its time: what was sent arrives and is verified, no more is sent. Returns
+    /// what the receiver reports.
+    pub(crate) fn stop(self) -> Result<Value> {
+        self.sender.kill(15)?;
+        self.sender.wait()?;
+        let received = self.receiver.wait()?;
+        let last = received.stdout.lines().last().unwrap_or_default();
+        let result: Value =
+            serde_json::from_str(last).with_context(|| format!("the receiver printed {last:?}"))?;
+        // That is what it has to say of a stream that is complete as far as it goes.
+        let early = result["error"]
+            .as_str()
+            .is_some_and(|error| error.starts_with("the stream ended after "));
+        if !early {
+            bail!("receiver: {}, {last}{}", received.status, received.stderr);
+        }
+        Ok(result)
+    }
+
     /// Waits for the end and returns what the receiver reports.
     pub(crate) fn finish(self) -> Result<Value> {
         let sent = self.sender.wait()?;

@@ -43,9 +43,6 @@ pub(super) const TESTS: &[Test] = &[
     },
 ];
 
-/// Some ten seconds of traffic.
-const BYTES: u64 = 512 << 20;
-
 /// No process of the guest, kernel threads included, stays where no signal reaches it.
 fn nothing_hangs(guest: &mut Machine) -> Result<()> {
     // What closes a ring waits for its end there, shortly; nothing tells when a process leaves.
@@ -70,8 +67,7 @@ fn statistic(guest: &mut Machine, name: &str) -> Result<u64> {
 }
 
 fn backend_killed(guest: &mut Machine) -> Result<()> {
-    let (mut flow, _) = traffic::zero_copy(guest, BYTES)?;
-    flow.wait_for_progress()?;
+    let (mut flow, _) = traffic::endless_zero_copy(guest)?;
     let mut link = LinkWatch::start(guest)?;
     for round in 1..=2 {
         guest.kill_backend()?;
@@ -85,7 +81,7 @@ fn backend_killed(guest: &mut Machine) -> Result<()> {
         // The new backend knows the queue from the replay alone.
         traffic::only_split_on_the_queue(&counter)?;
     }
-    traffic::finish(flow)?;
+    traffic::nothing_copied(&flow.stop()?)?;
     nothing_hangs(guest)
 }
 
@@ -129,8 +125,7 @@ fn connected(guest: &Machine) -> Result<()> {
 }
 
 fn stopped(guest: &mut Machine) -> Result<()> {
-    let (mut flow, counter) = traffic::zero_copy(guest, BYTES)?;
-    flow.wait_for_progress()?;
+    let (mut flow, counter) = traffic::endless_zero_copy(guest)?;
     let sessions = sessions(guest);
     for _ in 0..3 {
         guest.qmp().execute("stop", &json!({}))?;
@@ -139,14 +134,13 @@ fn stopped(guest: &mut Machine) -> Result<()> {
         guest.qmp().execute("cont", &json!({}))?;
         flow.wait_for_progress()?;
     }
-    traffic::finish(flow)?;
+    traffic::nothing_copied(&flow.stop()?)?;
     traffic::only_split_on_the_queue(&counter)?;
     same_session(guest, sessions)
 }
 
 fn set_link(guest: &mut Machine) -> Result<()> {
-    let (mut flow, counter) = traffic::zero_copy(guest, BYTES)?;
-    flow.wait_for_progress()?;
+    let (mut flow, counter) = traffic::endless_zero_copy(guest)?;
     let mut link = LinkWatch::start(guest)?;
     let sessions = sessions(guest);
     for _ in 0..2 {
@@ -161,7 +155,7 @@ fn set_link(guest: &mut Machine) -> Result<()> {
         link.up()?;
         flow.wait_for_progress()?;
     }
-    traffic::finish(flow)?;
+    traffic::nothing_copied(&flow.stop()?)?;
     traffic::only_split_on_the_queue(&counter)?;
     same_session(guest, sessions)
 }
@@ -180,8 +174,7 @@ fn same_session(guest: &Machine, before: usize) -> Result<()> {
 
 /// A bound provider under traffic whose backend dies and whose ring is then closed.
 fn close_without_backend(guest: &mut Machine) -> Result<LinkWatch> {
-    let (mut flow, _) = traffic::zero_copy(guest, BYTES)?;
-    flow.wait_for_progress()?;
+    let (mut flow, _) = traffic::endless_zero_copy(guest)?;
     let mut link = LinkWatch::start(guest)?;
     guest.kill_backend()?;
     link.down()?;
@@ -197,7 +190,7 @@ fn works_again(guest: &mut Machine, mut link: LinkWatch) -> Result<()> {
     link.up()?;
     guest.sh("ethtool -n eth0 | sed -n 's/^Filter: //p' | xargs -r -n1 ethtool -N eth0 delete")?;
     let (flow, counter) = traffic::zero_copy(guest, 64 << 20)?;
-    traffic::finish(flow)?;
+    traffic::nothing_copied(&flow.finish()?)?;
     traffic::only_split_on_the_queue(&counter)
 }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
 use super::expect;
 use crate::{
@@ -44,9 +45,15 @@ pub(super) fn unread(guest: &Guest) -> Result<Flow> {
     Ok(flow)
 }
 
-/// Waits for the end of a zero-copy stream of which the kernel may not have copied anything.
-pub(super) fn finish(flow: Flow) -> Result<()> {
-    let result = flow.finish()?;
+/// The same without an end, seen to move.
+pub(super) fn endless_zero_copy(guest: &mut Guest) -> Result<(Flow, Counter)> {
+    let (mut flow, counter) = zero_copy(guest, ENDLESS)?;
+    flow.wait_for_progress()?;
+    Ok((flow, counter))
+}
+
+/// Fails if the kernel copied anything of a zero-copy stream, by the receiver's last words.
+pub(super) fn nothing_copied(result: &Value) -> Result<()> {
     expect(result["bytes_copied"] == 0, || {
         format!("the kernel copied: {result}")
     })
