@@ -87,7 +87,8 @@ static void zcnic_get_ringparam(struct net_device *dev, struct ethtool_ringparam
 	kernel_ring->tcp_data_split = zn->split ? ETHTOOL_TCP_DATA_SPLIT_ENABLED :
 						  ETHTOOL_TCP_DATA_SPLIT_DISABLED;
 	kernel_ring->hds_thresh = zn->hds_thresh;
-	kernel_ring->hds_thresh_max = ZCNIC_MAX_HDS_THRESH;
+	kernel_ring->hds_thresh_max = min(zn->max_header_size - sizeof(struct zcnic_rx_header),
+					  ZCNIC_MAX_HDS_THRESH);
 }
 
 static void zcnic_set_tx_limit(struct zcnic *zn, u32 limit)
