@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::inotify,
-    process::{Pid, PidfdFlags, pidfd_open},
+    process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open},
 };
 
 /// A process; killed when dropped.
@@ -105,6 +105,12 @@ impl Running {
     pub(crate) fn user(&self) -> Result<u32> {
         use std::os::unix::fs::MetadataExt;
         Ok(std::fs::metadata(format!("/proc/{}", self.child.id()))?.uid())
+    }
+
+    /// Sends it SIGINT, as Ctrl-C would.
+    pub(crate) fn interrupt(&self) -> Result<()> {
+        let pid = Pid::from_raw(self.child.id().cast_signed()).context("no process id")?;
+        Ok(kill_process(pid, Signal::INT)?)
     }
 
     /// Kills it and waits for its end.

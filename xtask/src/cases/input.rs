@@ -2,11 +2,13 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader},
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -39,6 +41,10 @@ pub(super) const TESTS: &[Test] = &[
         name: "bad input: a receive queue that there is not, and one that can't be kept free",
         run: Guest(Zcnic, wrong_queue),
     },
+    Test {
+        name: "interrupted: the demo leaves neither a process nor a file",
+        run: Host(interrupted),
+    },
 ];
 
 /// In the environment of what a test starts, to find what it leaves behind.
@@ -47,10 +53,8 @@ const MARK: &str = "ZCNIC_TEST_RUN";
 /// Runs `command`, which must fail with an error that contains all of `words`, say it in `lines` lines
 /// at most, and leave no process.
 fn refused(command: &mut Command, lines: usize, words: &[&str]) -> Result<()> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let value = format!("{}-{number}", std::process::id());
-    let ended = output(command.env(MARK, &value))?;
+    let mark = mark();
+    let ended = output(command.env(MARK, &mark))?;
     let said = String::from_utf8_lossy(&ended.stderr);
     let what = || crate::step::describe(command);
     expect(!ended.status.success(), || format!("`{}` succeeds", what()))?;
@@ -66,10 +70,31 @@ fn refused(command: &mut Command, lines: usize, words: &[&str]) -> Result<()> {
             what()
         )
     })?;
-    let left = left_running(&format!("{MARK}={value}"))?;
-    expect(left.is_empty(), || {
-        format!("`{}` leaves {}", what(), left.join(", "))
-    })
+    nothing_left(&mark).with_context(|| format!("`{}`", what()))
+}
+
+/// A value that no other process has.
+fn mark() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("{}-{number}", std::process::id())
+}
+
+/// Fails if a process with this mark stays. One that dies with its parent may need a moment.
+fn nothing_left(mark: &str) -> Result<()> {
+    let variable = format!("{MARK}={mark}");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let left = left_running(&variable)?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("these are left running: {}", left.join(", "));
+        }
+        // They aren't our children, so their end is nothing that we could wait for.
+        thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// A line of [`crate::step::step`]: seconds, or what the set-up remarks.
@@ -236,6 +261,37 @@ fn wrong_kernel(setup: &Setup) -> Result<()> {
             "CONFIG_IO_URING_ZCRX=y",
         ],
     )
+}
+
+/// As Ctrl-C does it, with backend and QEMU running.
+fn interrupted(setup: &Setup) -> Result<()> {
+    let mark = mark();
+    // Everybody may enter it: QEMU and the backend are somebody else.
+    let directory = tempfile::tempdir()?;
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
+    let (words, stderr) = std::io::pipe()?;
+    let mut demo = xtask(&["demo"])?;
+    demo.args(setup.arguments())
+        .env(MARK, &mark)
+        .env("TMPDIR", directory.path())
+        .stderr(stderr)
+        .stdout(Stdio::null());
+    let mut running = Running::start("demo", &mut demo)?;
+    // The pipe ends with the demo only if nobody else can write to it.
+    drop(demo);
+    let booted = BufReader::new(words)
+        .lines()
+        .map_while(Result::ok)
+        .any(|line| line.contains("s  boot Linux"));
+    expect(booted, || "the demo did not boot".to_owned())?;
+    let before = left_running(&format!("{MARK}={mark}"))?;
+    expect(before.len() > 2, || format!("only these run: {before:?}"))?;
+    running.interrupt()?;
+    let ended = running.wait(Duration::from_secs(20))?;
+    expect(!ended.success(), || "it ended well".to_owned())?;
+    nothing_left(&mark)?;
+    let left: Vec<_> = fs::read_dir(directory.path())?.collect();
+    expect(left.is_empty(), || format!("files are left: {left:?}"))
 }
 
 fn wrong_queue(guest: &mut Machine) -> Result<()> {
