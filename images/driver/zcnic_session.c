@@ -84,6 +84,8 @@ static void zcnic_events_reap(struct zcnic *zn)
 
 	while ((event = virtqueue_get_buf(zn->event_vq, &length)))
 		zn->events_posted[event - zn->events] = false;
+	if (virtqueue_is_broken(zn->event_vq))
+		zcnic_request_reset(zn);
 }
 
 void zcnic_event_callback(struct virtqueue *vq)
