@@ -84,8 +84,6 @@ static void zcnic_events_reap(struct zcnic *zn)
 
 	while ((event = virtqueue_get_buf(zn->event_vq, &length)))
 		zn->events_posted[event - zn->events] = false;
-	if (virtqueue_is_broken(zn->event_vq))
-		zcnic_request_reset(zn);
 }
 
 void zcnic_event_callback(struct virtqueue *vq)
@@ -313,6 +311,20 @@ static bool zcnic_orphans_overdue(const struct zcnic *zn)
 	       time_after(jiffies, zn->orphans_since + ZCNIC_ORPHAN_TIMEOUT);
 }
 
+/* NAPI notices its own rings, if anything makes it run: a broken ring raises no interrupt. */
+static bool zcnic_ring_broken(const struct zcnic *zn)
+{
+	u16 i;
+
+	if (!zn->present)
+		return false;
+	for (i = 0; i < zn->pair_count; i++)
+		if (virtqueue_is_broken(zn->pairs[i].rx.vq) ||
+		    virtqueue_is_broken(zn->pairs[i].tx.vq))
+			return true;
+	return virtqueue_is_broken(zn->event_vq) || virtqueue_is_broken(zn->command_vq);
+}
+
 static void zcnic_service(struct work_struct *work)
 {
 	struct zcnic *zn = container_of(to_delayed_work(work), struct zcnic, service);
@@ -321,7 +333,8 @@ static void zcnic_service(struct work_struct *work)
 
 	netdev_lock(zn->dev);
 	features = zn->features;
-	if (test_and_clear_bit(ZCNIC_WORK_RESET, &zn->work) || zcnic_orphans_overdue(zn))
+	if (test_and_clear_bit(ZCNIC_WORK_RESET, &zn->work) || zcnic_orphans_overdue(zn) ||
+	    zcnic_ring_broken(zn))
 		zcnic_reset(zn);
 	if (zn->present) {
 		if (!zcnic_session_check(zn))
