@@ -95,9 +95,14 @@ pub(crate) fn run(args: &GuestArgs, filter: Option<&str>, report: &mut Report) -
         return Ok(());
     }
     let setup = Setup::for_zero_copy(args)?;
-    report
-        .extra
-        .insert("kernel".to_owned(), setup.kernel.release.clone().into());
+    let used = [
+        ("kernel", &*setup.kernel.release),
+        ("qemu", &*setup.qemu.version),
+        ("acceleration", setup.acceleration.name()),
+    ];
+    for (key, value) in used {
+        report.extra.insert(key.to_owned(), value.into());
+    }
     let mut bench = Bench {
         setup: &setup,
         guest: None,
