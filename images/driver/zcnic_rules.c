@@ -291,8 +291,14 @@ int zcnic_set_rxnfc(struct net_device *dev, struct ethtool_rxnfc *cmd)
 	case ETHTOOL_SRXCLSRLINS:
 		return zcnic_rule_insert(zn, cmd);
 	case ETHTOOL_SRXCLSRLDEL:
-		if (cmd->fs.location >= ZCNIC_MAX_RULES || !zn->rules[cmd->fs.location])
+		if (cmd->fs.location >= ZCNIC_MAX_RULES)
 			return -ENOENT;
+		/*
+		 * Whoever adds a match twice gets the same location twice, and may delete each of
+		 * them: so does rss_ctx.py of the kernel's selftests.
+		 */
+		if (!zn->rules[cmd->fs.location])
+			return 0;
 		err = zcnic_rules_del(zn, cmd->fs.location);
 		if (err && !zcnic_away(err))
 			return err;
