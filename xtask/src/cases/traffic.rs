@@ -73,6 +73,15 @@ pub(super) fn only_split_on_the_queue(counter: &Counter) -> Result<()> {
     })
 }
 
+/// Waits until the ports reach each other again. What was sent into an outage may still have to fail,
+/// and with it the first to ask for the same address.
+pub(super) fn wait_for_answer(guest: &mut Guest) -> Result<()> {
+    let script = "for attempt in $(seq 20); do \
+                      ip netns exec peer ping -q -c 1 -W 1 192.0.2.1 && exit 0; \
+                  done; exit 1";
+    guest.sh(script).context("eth0 does not answer").map(drop)
+}
+
 /// Follows what the kernel's log says of eth0's link.
 pub(super) struct LinkWatch(Process);
 
