@@ -2,9 +2,7 @@
 
 use std::{
     env,
-    io::{BufRead, BufReader},
-    mem,
-    process::{Command, ExitCode, Stdio},
+    process::{Command, ExitCode},
     time::Instant,
 };
 
@@ -77,22 +75,22 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     sandbox::clean_up_on_signals()?;
     let mut report = Report::default();
     let start = Instant::now();
-    let mut closing = String::new();
     for part in &PARTS {
-        if !closing.is_empty() {
-            println!("{closing}");
+        let last = part.name == PARTS[PARTS.len() - 1].name;
+        if last {
+            // Before it, so that its closing line stays the last.
+            report.cases.iter().for_each(Case::print);
         }
-        let (case, last_line) = run_part(part)?;
+        let case = run_part(part)?;
+        if last {
+            eprintln!("{:6.1}s  ci", start.elapsed().as_secs_f64());
+        }
         report.cases.push(case);
-        closing = last_line;
     }
-    eprintln!("{:6.1}s  ci", start.elapsed().as_secs_f64());
     report
         .extra
         .insert("seconds".to_owned(), json!(start.elapsed().as_secs_f64()));
     args.report.write(&report.to_json())?;
-    report.cases.iter().for_each(Case::print);
-    println!("{closing}");
     Ok(if report.count(Outcome::Fail) == 0 {
         ExitCode::SUCCESS
     } else {
@@ -100,39 +98,30 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     })
 }
 
-/// Runs a part, passing its output on except for the last line, which is returned.
-fn run_part(part: &Part) -> Result<(Case, String)> {
+/// Runs a part with its output going where ours goes.
+fn run_part(part: &Part) -> Result<Case> {
     eprintln!("         {}: cargo {}", part.name, part.command.join(" "));
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let start = Instant::now();
-    let mut child = Command::new(cargo)
+    let status = Command::new(cargo)
         .args(part.command)
         .current_dir(paths::workspace())
-        .stdout(Stdio::piped())
-        .spawn()
+        .status()
         .context("cannot run cargo")?;
-    let stdout = child.stdout.take().context("cargo has no output")?;
-    let mut last = String::new();
-    for line in BufReader::new(stdout).lines() {
-        let before = mem::replace(&mut last, line?);
-        if !before.is_empty() {
-            println!("{before}");
-        }
-    }
-    let status = child.wait()?;
     let seconds = start.elapsed().as_secs_f64();
     eprintln!("{seconds:6.1}s  {}", part.name);
-    let (outcome, detail) = if status.success() {
-        (Outcome::Pass, String::new())
-    } else {
-        let words = part.command.join(" ");
-        (Outcome::Fail, format!("cargo {words} ended with {status}"))
-    };
-    let case = Case {
+    Ok(Case {
         name: part.name.to_owned(),
-        outcome,
+        outcome: if status.success() {
+            Outcome::Pass
+        } else {
+            Outcome::Fail
+        },
         seconds,
-        detail,
-    };
-    Ok((case, last))
+        detail: if status.success() {
+            String::new()
+        } else {
+            format!("cargo {} ended with {status}", part.command.join(" "))
+        },
+    })
 }
