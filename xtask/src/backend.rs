@@ -2,9 +2,8 @@
 //! user.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
@@ -34,8 +33,7 @@ pub(crate) struct Programs {
 
 /// Builds them.
 pub(crate) fn build() -> Result<Programs> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
+    let mut command = paths::cargo();
     command
         .args([
             "build",
@@ -46,8 +44,7 @@ pub(crate) fn build() -> Result<Programs> {
             "--bin",
             "zcnicctl",
         ])
-        .args(["-p", "zcnic-backend", "-p", "zcnic-ctl"])
-        .current_dir(paths::workspace());
+        .args(["-p", "zcnic-backend", "-p", "zcnic-ctl"]);
     step("build the backend", || run(&mut command))?;
     let directory = paths::target().join("release");
     Ok(Programs {

@@ -1,7 +1,6 @@
 //! The tests that need no guest: `cargo test` over the workspace, its output read back as cases.
 
 use std::{
-    env,
     io::{BufRead, BufReader},
     process::{Command, Stdio},
     time::Instant,
@@ -9,15 +8,17 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::report::{Case, Outcome, Report};
+use crate::{
+    paths,
+    report::{Case, Outcome, Report},
+};
 
 /// Runs `cargo test --workspace`, passing its output on, and adds a case per test to `report`.
 ///
 /// libtest's stable output has a line `test NAME ... ok` per test and the name of the test binary
 /// before each batch; the text between is shown but not kept.
 pub(crate) fn run(filter: Option<&str>, report: &mut Report) -> Result<()> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
+    let mut command = paths::cargo();
     command.args(["test", "--workspace", "--no-fail-fast"]);
     if let Some(filter) = filter {
         command.arg(filter);

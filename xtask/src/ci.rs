@@ -1,10 +1,6 @@
 //! `cargo xtask ci`: everything that must hold of a commit.
 
-use std::{
-    env,
-    process::{Command, ExitCode},
-    time::Instant,
-};
+use std::{process::ExitCode, time::Instant};
 
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -101,11 +97,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 /// Runs a part with its output going where ours goes.
 fn run_part(part: &Part) -> Result<Case> {
     eprintln!("         {}: cargo {}", part.name, part.command.join(" "));
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let start = Instant::now();
-    let status = Command::new(cargo)
+    let status = paths::cargo()
         .args(part.command)
-        .current_dir(paths::workspace())
         .status()
         .context("cannot run cargo")?;
     let seconds = start.elapsed().as_secs_f64();

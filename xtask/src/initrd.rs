@@ -5,7 +5,7 @@
 //! loading. `/carry` holds what init brings to `/run/zcnic` of the running guest.
 
 use std::{
-    env, fs,
+    fs,
     fs::File,
     io::{Cursor, Write},
     path::{Path, PathBuf},
@@ -66,10 +66,9 @@ pub(crate) fn image(entry: &Path) -> PathBuf {
 /// Builds `zcnic-guest`: static, because the host's C library may be newer or older than the guest's.
 fn guest_program() -> Result<PathBuf> {
     let target = paths::target().join("guest");
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     // Naming the target keeps the flags away from build scripts and macros.
     let triple = "x86_64-unknown-linux-gnu";
-    let mut command = Command::new(cargo);
+    let mut command = paths::cargo();
     command
         .args([
             "build",
@@ -82,7 +81,6 @@ fn guest_program() -> Result<PathBuf> {
         ])
         .args(["--target", triple, "--target-dir"])
         .arg(&target)
-        .current_dir(paths::workspace())
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
     step("build the guest's program", || run(&mut command))?;

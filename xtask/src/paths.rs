@@ -1,6 +1,10 @@
-//! Where the workspace lies.
+//! Where the workspace lies, and the cargo that builds it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// The root of the workspace that this xtask was built from.
 pub(crate) fn workspace() -> &'static Path {
@@ -10,6 +14,13 @@ pub(crate) fn workspace() -> &'static Path {
 
 /// Cargo's target directory for builds of the workspace.
 pub(crate) fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR")
+    env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| workspace().join("target"), |set| workspace().join(set))
+}
+
+/// The cargo that runs this xtask, in the workspace.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(workspace());
+    cargo
 }
