@@ -12,6 +12,7 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
+    sync::Arc,
 };
 
 use anyhow::{Context, Result};
@@ -41,12 +42,34 @@ const BASE: [&str; 11] = [
 ];
 
 /// Where a command finds its working directory.
-pub(crate) const WORK: &str = "/mnt";
+pub(crate) const WORK: &str = "/mnt/work";
+
+/// A directory of the host's that a command sees.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bind<'a> {
+    from: &'a Path,
+    to: &'static str,
+    option: &'static str,
+}
+
+impl<'a> Bind<'a> {
+    /// For reading, at `to`, which is below /mnt.
+    pub(crate) fn read(from: &'a Path, to: &'static str) -> Self {
+        let option = "--ro-bind";
+        Self { from, to, option }
+    }
+
+    /// For writing too.
+    pub(crate) fn write(from: &'a Path, to: &'static str) -> Self {
+        let option = "--bind";
+        Self { from, to, option }
+    }
+}
 
 /// A tree with a compiler.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct BuildRoot {
-    entry: Entry,
+    entry: Arc<Entry>,
 }
 
 /// What is in a build root besides the base.
@@ -77,7 +100,9 @@ impl BuildRoot {
             let archive = Archive::open(cache)?;
             step(what, || make(&archive, recipe, directory))
         })?;
-        Ok(Self { entry })
+        Ok(Self {
+            entry: Arc::new(entry),
+        })
     }
 
     /// The tree itself.
@@ -87,15 +112,30 @@ impl BuildRoot {
 
     /// `program`, run in the tree with `work` as [`WORK`], writable and the current directory.
     pub(crate) fn command(&self, work: &Path, program: impl AsRef<OsStr>) -> Command {
+        self.command_among(&[Bind::write(work, WORK)], program)
+    }
+
+    /// `program`, run in the first of `binds`.
+    pub(crate) fn command_among(&self, binds: &[Bind<'_>], program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("bwrap");
         command
             .arg("--ro-bind")
             .args([self.tree(), PathBuf::from("/")])
-            .arg("--bind")
-            .args([work, Path::new(WORK)])
+            .args(["--tmpfs", "/mnt"]);
+        for Bind { from, to, option } in binds {
+            command.arg(option).arg(from).arg(to);
+        }
+        command
             .args(["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"])
             .args(["--unshare-all", "--die-with-parent", "--new-session"])
-            .args(["--chdir", WORK, "--clearenv"])
+            .args(
+                binds
+                    .first()
+                    .map(|bind| ["--chdir", bind.to])
+                    .into_iter()
+                    .flatten(),
+            )
+            .arg("--clearenv")
             .args(["--setenv", "PATH", "/usr/bin:/usr/sbin"])
             .args(["--setenv", "HOME", "/tmp"])
             .args(["--setenv", "LC_ALL", "C.UTF-8"])
@@ -131,7 +171,7 @@ fn make(archive: &Archive, recipe: &Recipe<'_>, directory: &Path) -> Result<()> 
     let tree = directory.join("tree");
     unpack(&debs, &tree)?;
     // What base-files and mawk do when they are configured.
-    fs::create_dir_all(tree.join(&WORK[1..]))?;
+    fs::create_dir_all(tree.join("mnt"))?;
     symlink("mawk", tree.join("usr/bin/awk"))?;
 
     fs::write(directory.join("versions"), versions(&debs)?)?;

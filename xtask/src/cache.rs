@@ -22,6 +22,8 @@ use sha2::{Digest, Sha256};
 /// How many entries of a kind are kept besides the one just built: going back and forth between two
 /// kernels or two branches should not build everything anew each time.
 const KEPT_UNUSED: usize = 1;
+/// The same for workshops: some kernels' debug builds, and somebody's tree.
+const WORKSHOPS_KEPT: usize = 3;
 
 /// What an entry's content depends on, hashed in the order given.
 #[derive(Clone)]
@@ -135,6 +137,31 @@ impl Cache {
         &self.root
     }
 
+    /// Returns the directory of `kind` for `key`, letting `update` work on it first: unlike an entry
+    /// it may exist half done, and stays when `update` fails, for the next one to go on with.
+    pub(crate) fn workshop(
+        &self,
+        kind: &str,
+        key: &Key,
+        update: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Entry> {
+        let home = self.root.join(kind);
+        let path = home.join(key.to_string());
+        fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        let in_use = open_lock(&lock_of(&path))?;
+        in_use
+            .lock()
+            .with_context(|| format!("cannot lock {}", path.display()))?;
+        in_use.set_modified(SystemTime::now())?;
+        update(&path)?;
+        in_use.lock_shared()?;
+        prune(&home, &path, WORKSHOPS_KEPT)?;
+        Ok(Entry {
+            path,
+            _in_use: in_use,
+        })
+    }
+
     /// Returns the entry of `kind` for `key`, calling `build` with an empty directory to fill if
     /// there is none yet. Waits while another xtask works on the same kind. A failed `build` leaves
     /// nothing behind.
@@ -162,7 +189,7 @@ impl Cache {
                 let _ = fs::remove_dir_all(&unfinished);
             })?;
             fs::rename(&unfinished, &path)?;
-            prune(&home, &path)?;
+            prune(&home, &path, KEPT_UNUSED)?;
         }
         let in_use = open_lock(&lock_of(&path))?;
         in_use.lock_shared()?;
@@ -201,8 +228,8 @@ fn remove_leftovers(home: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes the entries beside `current` that nobody uses, except the most recently used.
-fn prune(home: &Path, current: &Path) -> Result<()> {
+/// Removes the entries beside `current` that nobody uses, except the `kept` most recently used.
+fn prune(home: &Path, current: &Path, kept: usize) -> Result<()> {
     let mut unused = Vec::new();
     for item in fs::read_dir(home)? {
         let path = item?.path();
@@ -217,7 +244,7 @@ fn prune(home: &Path, current: &Path) -> Result<()> {
         }
     }
     unused.sort_by_key(|(used, ..)| std::cmp::Reverse(*used));
-    for (_, path, _lock) in unused.into_iter().skip(KEPT_UNUSED) {
+    for (_, path, _lock) in unused.into_iter().skip(kept) {
         fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         fs::remove_file(lock_of(&path))?;
     }

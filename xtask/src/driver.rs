@@ -15,16 +15,17 @@ use crate::{
     buildroot::{BuildRoot, Recipe, WORK},
     cache::{Cache, Entry, Key},
     host,
-    kernel::{self, Headers, Kernel},
+    linux::{
+        Headers, Kernel,
+        debian::{self, SERIES},
+        tree::DoesNotBuild,
+    },
     paths,
     step::{output, step},
 };
 
 /// Bump when this file makes something else of the same sources.
 const RECIPE: &str = "driver 1";
-
-/// The Linux series whose headers the driver must compile against without a warning.
-const SERIES: [&str; 2] = ["7.2", "7.3"];
 
 /// Compile the driver, treating warnings as errors
 #[derive(clap::Args, Debug)]
@@ -41,7 +42,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         if args.headers.as_ref().is_some_and(|only| only != series) {
             continue;
         }
-        let headers = kernel::headers(&cache, series)?;
+        let headers = debian::headers(&cache, series)?;
         let build = Build {
             release: &headers.release,
             debs: &headers.debs,
@@ -63,7 +64,15 @@ pub(crate) fn ensure(cache: &Cache, kernel: &Kernel) -> Result<Entry> {
             debs,
         }
         .ensure(cache),
-        Headers::Tree(tree) => for_tree(cache, kernel, tree),
+        Headers::Tree(tree) => for_tree(cache, tree.output(), |directory| tree.module(directory)),
+        // It was built with the host's tools, and so are the programs in it that the build runs.
+        Headers::Own(tree) => for_tree(cache, tree, |directory| {
+            let mut make = Command::new("make");
+            make.arg("-C")
+                .arg(tree)
+                .arg(format!("M={}", directory.display()));
+            make
+        }),
         Headers::Unknown => bail!(
             "the driver can't be compiled for Linux {}: a bzImage alone was given; --kernel wants \
              the tree that it was built in",
@@ -102,31 +111,34 @@ impl Build<'_> {
             let mut make = root.command(directory, "make");
             make.arg("-C")
                 .arg(format!("/usr/src/linux-headers-{}", self.release))
-                .arg(format!("M={WORK}"));
-            compile(&sources, directory, self.release, make)
+                .arg(format!("M={WORK}"))
+                .arg("W=1");
+            copy(&sources, directory)?;
+            let what = format!("compile {MODULE} for Linux {}", self.release);
+            step(&what, || {
+                let warnings = make_module(make, directory)?;
+                if !warnings.trim().is_empty() {
+                    bail!("the driver compiles with warnings\n{warnings}");
+                }
+                Ok(())
+            })?;
+            keep_module(directory)
         })
     }
 }
 
-/// Against the user's own tree: it was built with the host's tools, and so are the programs in it
-/// that the build runs.
-fn for_tree(cache: &Cache, kernel: &Kernel, tree: &Path) -> Result<Entry> {
-    let mut key = Key::new(RECIPE)
-        .text(tree.to_string_lossy())
-        .text(&kernel.release);
-    for input in [".config", "Module.symvers"] {
-        key = key.file(&tree.join(input))?;
-    }
-    let sources = sources()?;
-    for source in &sources {
-        key = key.file(source)?;
-    }
-    cache.entry("own-driver", &key, |directory| {
-        let mut make = Command::new("make");
-        make.arg("-C")
-            .arg(tree)
-            .arg(format!("M={}", directory.display()));
-        compile(&sources, directory, &kernel.release, make)
+/// Against a built tree, by the command that `make` gives for a directory. make decides what there
+/// is to do: any header of the tree may have changed since the last time. The compiler of a tree as
+/// old or new as this may warn of what ours doesn't, so a warning is only shown.
+fn for_tree(cache: &Cache, tree: &Path, make: impl Fn(&Path) -> Command) -> Result<Entry> {
+    let key = Key::new(RECIPE).text(tree.to_string_lossy());
+    cache.workshop("own-driver", &key, |directory| {
+        copy(&sources()?, directory)?;
+        step(&format!("compile {MODULE} for {}", tree.display()), || {
+            let warnings = make_module(make(directory), directory)?;
+            eprint!("{warnings}");
+            Ok(())
+        })
     })
 }
 
@@ -148,33 +160,38 @@ fn sources() -> Result<Vec<PathBuf>> {
     Ok(sources)
 }
 
-/// Runs `make` over a copy of `sources` and leaves the module in `directory`. A warning from the
-/// compiler, objtool or modpost fails the build: it is shown, and nothing is kept.
-fn compile(sources: &[PathBuf], directory: &Path, release: &str, mut make: Command) -> Result<()> {
+/// Makes `directory` have the same `sources`; those that it has keep their times.
+fn copy(sources: &[PathBuf], directory: &Path) -> Result<()> {
     for source in sources {
-        fs::copy(
-            source,
-            directory.join(source.file_name().unwrap_or_default()),
-        )?;
+        let copy = directory.join(source.file_name().unwrap_or_default());
+        let content = fs::read(source)?;
+        if fs::read(&copy).ok().as_ref() != Some(&content) {
+            fs::write(copy, content)?;
+        }
     }
+    Ok(())
+}
+
+/// Runs `make` for the module in `directory`, and returns what compiler, objtool and modpost had to
+/// say about it.
+fn make_module(mut make: Command, directory: &Path) -> Result<String> {
     let jobs = thread::available_parallelism().map_or(1, NonZero::get);
     make.arg(format!("-j{jobs}"))
-        .args(["--output-sync=target", "W=1", "modules"]);
-    step(&format!("compile {MODULE} for Linux {release}"), || {
-        let result = output(&mut make)?;
-        let messages = String::from_utf8_lossy(&result.stderr);
-        let module = directory.join(MODULE);
-        if !result.status.success() || !module.exists() {
-            bail!(
-                "the driver does not compile ({})\n{messages}",
-                result.status
-            );
-        }
-        if !messages.trim().is_empty() {
-            bail!("the driver compiles with warnings\n{messages}");
-        }
-        Ok(())
-    })?;
+        .args(["--output-sync=target", "modules"]);
+    let result = output(&mut make)?;
+    let messages = String::from_utf8_lossy(&result.stderr).into_owned();
+    if result.status.success() && directory.join(MODULE).exists() {
+        return Ok(messages);
+    }
+    let complaint = format!(
+        "the driver does not compile ({})\n{messages}",
+        result.status
+    );
+    Err(DoesNotBuild(complaint).into())
+}
+
+/// Removes everything from `directory` but the module.
+fn keep_module(directory: &Path) -> Result<()> {
     for item in fs::read_dir(directory)? {
         let path = item?.path();
         if path.ends_with(MODULE) {

@@ -25,6 +25,7 @@ mod host;
 mod initrd;
 mod kernel;
 mod kselftest;
+mod linux;
 mod machine;
 mod paths;
 mod process;
@@ -58,6 +59,7 @@ enum Command {
     Ci(ci::Args),
     Demo(demo::Args),
     Driver(driver::Args),
+    Kernel(kernel::Args),
     Kselftest(kselftest::Args),
     Test(test::Args),
     Vm(vm::Args),
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
         Command::Ci(args) => ci::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Driver(args) => driver::run(&args),
+        Command::Kernel(args) => kernel::run(&args),
         Command::Kselftest(args) => kselftest::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Vm(args) => vm::run(&args),

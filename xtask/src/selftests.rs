@@ -19,14 +19,12 @@ use crate::{
     bootstrap::ext4_image,
     buildroot::{self, BuildRoot, WORK},
     cache::{Cache, Entry, Key},
+    linux::debian::SOURCE,
     step::{run, step},
 };
 
 /// Bump when this file makes something else of the same packages.
 const RECIPE: &str = "selftests 1";
-
-/// The kernel source with the tests that zcnic is measured by.
-const SOURCE: &str = "linux-source-7.3";
 
 /// Parts of the kernel source that building the tests reads. The generator of netlink code finds the
 /// top by MAINTAINERS, and looks for ever if it isn't there.

@@ -13,7 +13,7 @@ use crate::{
     driver,
     guest::{Driver, Guest},
     host, initrd,
-    kernel::{Headers, Kernel},
+    linux::{Choice, Headers, Kernel},
     machine::{Acceleration, Machine, Port},
     qemu::Qemu,
     rootfs,
@@ -76,7 +76,11 @@ impl Setup {
         let cache = Cache::open()?;
         let acceleration = Acceleration::probe();
         let qemu = Qemu::ensure(&cache, args.qemu.as_deref(), acceleration)?;
-        let kernel = Kernel::ensure(&cache, args.kernel.as_deref(), zcrx)?;
+        let kernel = Kernel::ensure(
+            &cache,
+            args.kernel.as_deref().map_or(Choice::Newest, Choice::Own),
+            zcrx,
+        )?;
         let rootfs = rootfs::ensure(&cache)?;
         let (driver, modules) = if matches!(kernel.headers, Headers::Unknown) {
             eprintln!(
