@@ -54,7 +54,7 @@ pub(crate) fn build() -> Result<Programs> {
 }
 
 /// How the two ports are connected.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Cable {
     /// A frame that finds no buffer is dropped, as on a wire.
     #[default]

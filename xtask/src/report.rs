@@ -1,11 +1,12 @@
 //! The `--report FILE` JSON of test commands and their closing line.
 
 use std::{
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -22,12 +23,32 @@ impl ReportArg {
     pub(crate) fn write(&self, report: &Value) -> Result<()> {
         self.report
             .as_deref()
-            .map_or(Ok(()), |path| write(path, report))
+            .map_or(Ok(()), |path| write(path, &format!("{report:#}\n")))
+    }
+
+    /// Writes `text` beside that file, with another extension.
+    pub(crate) fn write_beside(&self, extension: &str, text: &str) -> Result<()> {
+        self.report
+            .as_deref()
+            .map_or(Ok(()), |path| write(&path.with_extension(extension), text))
+    }
+
+    /// Fails if the file has one of the extensions of what is written beside it.
+    pub(crate) fn leaves_room_for(&self, extensions: &[&str]) -> Result<()> {
+        let path = self.report.as_deref().unwrap_or(Path::new(""));
+        if let Some(extension) = path.extension().and_then(OsStr::to_str)
+            && extensions.contains(&extension)
+        {
+            bail!(
+                "--report {}: FILE.{extension} is written beside the report; call the report FILE.json",
+                path.display()
+            );
+        }
+        Ok(())
     }
 }
 
-fn write(path: &Path, report: &Value) -> Result<()> {
-    let text = format!("{report:#}\n");
+fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write the report {}", path.display()))
 }
 
@@ -74,6 +95,16 @@ pub(crate) struct Report {
 }
 
 impl Case {
+    /// One that failed outside the harness that would have timed it.
+    pub(crate) fn failed(name: &str, detail: String) -> Self {
+        Self {
+            name: name.to_owned(),
+            outcome: Outcome::Fail,
+            seconds: 0.0,
+            detail,
+        }
+    }
+
     /// A line for people, and below it why it is no pass.
     pub(crate) fn print(&self) {
         let verdict = self.outcome.word();
@@ -137,6 +168,16 @@ mod tests {
             seconds: 0.5,
             detail: String::new(),
         }
+    }
+
+    #[test]
+    fn what_is_written_beside_the_report_does_not_replace_it() {
+        let arg = |path: &str| ReportArg {
+            report: Some(path.into()),
+        };
+        assert!(arg("r.json").leaves_room_for(&["xml"]).is_ok());
+        assert!(arg("r.xml").leaves_room_for(&["xml"]).is_err());
+        assert!(ReportArg { report: None }.leaves_room_for(&["xml"]).is_ok());
     }
 
     #[test]

@@ -1,0 +1,166 @@
+//! The guest that selftests run in.
+//!
+//! Each program gets a freshly loaded driver, and the kernel's log and page pools are gone through
+//! after it and after the driver is gone. What a program leaves behind besides (processes, settings,
+//! a kernel that has warned once and then keeps quiet) can only come from one that failed, so a guest
+//! in which anything failed is not used again.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::{
+    agent::{Event, Exec},
+    backend::Cable,
+    guest::Guest,
+    report::{Case, Outcome},
+    rings::file_name,
+    selftests::Selftests,
+    setup::Setup,
+    suite::Suite,
+};
+
+/// For one test program. The guest's runner ends those that hang long before; later than this the
+/// guest itself hangs.
+const TEST_PATIENCE: Duration = Duration::from_secs(1900);
+
+/// The device under test: rss_ctx.py's test_rss_context32 wants 66 channels, and there is the command
+/// pair. The peer keeps its few: interrupt vectors are finite.
+const TESTED_PAIRS: u16 = 67;
+
+/// As many as the tests of memory providers would otherwise ask for in the midst of a run, when memory
+/// may be too fragmented to give them.
+const HUGE_PAGES: &str = "hugepages=64";
+
+/// The object that `zcnic-guest kselftest` prints.
+#[derive(Deserialize)]
+struct Results {
+    tests: Vec<TestResult>,
+}
+
+#[derive(Deserialize)]
+struct TestResult {
+    cases: Vec<Case>,
+}
+
+/// Runs programs, in guests that it boots as it needs them.
+pub(crate) struct Bench<'a> {
+    setup: &'a Setup,
+    selftests: &'a Selftests,
+    cable: Cable,
+    guest: Option<Guest>,
+    /// How many guests were booted.
+    pub(crate) boots: usize,
+}
+
+impl<'a> Bench<'a> {
+    pub(crate) fn new(setup: &'a Setup, selftests: &'a Selftests, cable: Cable) -> Self {
+        Self {
+            setup,
+            selftests,
+            cable,
+            guest: None,
+            boots: 0,
+        }
+    }
+
+    /// Runs one test program; whatever goes wrong besides becomes a failed case.
+    pub(crate) fn test(&mut self, test: &str) -> Suite {
+        let mut suite = Suite {
+            name: test.to_owned(),
+            seconds: 0.0,
+            cases: Vec::new(),
+        };
+        let result = self.guest().and_then(|mut guest| {
+            let start = Instant::now();
+            let result = self.try_test(&mut guest, test, &mut suite.cases);
+            suite.seconds = start.elapsed().as_secs_f64();
+            result.map(|()| guest)
+        });
+        match result {
+            Ok(guest) if suite.count(Outcome::Fail) == 0 => self.guest = Some(guest),
+            // The guest is gone with it.
+            Ok(_) => {}
+            Err(error) => suite
+                .cases
+                .push(Case::failed(&guest_case(test), format!("{error:#}"))),
+        }
+        suite
+    }
+
+    fn try_test(&self, guest: &mut Guest, test: &str, cases: &mut Vec<Case>) -> Result<()> {
+        let driver = self.setup.driver();
+        guest.bring_up(driver).context("set up the ports")?;
+        cases.extend(results(guest, test)?);
+        let mut problems = guest.gate()?;
+        guest
+            .unload(driver)
+            .context("unload the driver after the test")?;
+        problems.extend(guest.gate()?);
+        if !problems.is_empty() {
+            cases.push(Case::failed(&guest_case(test), problems.join("\n")));
+        }
+        Ok(())
+    }
+
+    /// The guest of the test before, or a new one.
+    fn guest(&mut self) -> Result<Guest> {
+        if let Some(guest) = self.guest.take() {
+            return Ok(guest);
+        }
+        let mut machine = self.setup.machine();
+        if let Some(port) = machine.ports.first_mut() {
+            port.pairs = TESTED_PAIRS;
+        }
+        machine.kernel_arguments.push(HUGE_PAGES.to_owned());
+        machine
+            .disks
+            .push(("selftests".to_owned(), self.selftests.image()));
+        self.boots += 1;
+        self.setup.boot(&machine, self.cable)
+    }
+
+    /// Powers the guest off; that can fail too.
+    pub(crate) fn finish(&mut self) -> Option<Suite> {
+        let start = Instant::now();
+        let error = self.guest.take()?.power_off().err()?;
+        Some(Suite {
+            name: "power-off".to_owned(),
+            seconds: start.elapsed().as_secs_f64(),
+            cases: vec![Case::failed("power-off", format!("{error:#}"))],
+        })
+    }
+}
+
+/// What the test program reported.
+fn results(guest: &mut Guest, test: &str) -> Result<Vec<Case>> {
+    let exec = Exec::new(["zcnic-guest", "kselftest", test]).timeout(TEST_PATIENCE);
+    let mut object = String::new();
+    let mut end = None;
+    guest.stream(&exec, |event| {
+        match event {
+            Event::Stdout(text) => object.push_str(&text),
+            Event::Stderr(text) => eprint!("{text}"),
+            Event::Ended(status) => end = Some(status),
+        }
+        Ok(())
+    })?;
+    if let Some(status) = end
+        && !status.success()
+    {
+        bail!("the guest's runner failed: {status}");
+    }
+    let results: Results = serde_json::from_str(&object)
+        .with_context(|| format!("the guest's runner printed {object:?}"))?;
+    Ok(results
+        .tests
+        .into_iter()
+        .flat_map(|test| test.cases)
+        .collect())
+}
+
+/// What a test does to the guest is a case of its own.
+fn guest_case(test: &str) -> String {
+    format!("{}:guest", file_name(test))
+}

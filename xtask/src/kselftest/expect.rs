@@ -1,0 +1,135 @@
+//! How cases were expected to end, and what is wrong with how they did.
+
+use std::str::FromStr;
+
+use crate::{
+    report::{Case, Outcome},
+    rings::Due,
+};
+
+/// How a case may end besides passing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Expectation {
+    name: String,
+    outcome: Outcome,
+}
+
+impl FromStr for Expectation {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wanted = "CASE=skip, CASE=xfail or CASE=fail is wanted";
+        let (name, outcome) = text.rsplit_once('=').ok_or(wanted)?;
+        let outcome = match outcome {
+            "skip" => Outcome::Skip,
+            "xfail" => Outcome::Xfail,
+            "fail" => Outcome::Fail,
+            _ => return Err(wanted.to_owned()),
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            outcome,
+        })
+    }
+}
+
+impl Expectation {
+    fn meets(&self, case: &Case) -> bool {
+        let named = match self.name.strip_suffix('*') {
+            Some(beginning) => case.name.starts_with(beginning),
+            None => case.name == self.name,
+        };
+        named && case.outcome == self.outcome
+    }
+}
+
+/// What is wrong with `cases`, given what was `expected` of them and how those that are `due` may end.
+pub(crate) fn surprises(expected: &[Expectation], due: &[Due], cases: &[Case]) -> Vec<String> {
+    let forgiven = |case: &Case| {
+        expected.iter().any(|expectation| expectation.meets(case))
+            || due
+                .iter()
+                .any(|due| due.name == case.name && due.allows(case.outcome))
+    };
+    let surprises = cases
+        .iter()
+        .filter(|case| case.outcome != Outcome::Pass && !forgiven(case))
+        .map(|case| format!("not expected: {} {}", case.outcome.word(), case.name));
+    let unmet = expected
+        .iter()
+        .filter(|expectation| !cases.iter().any(|case| expectation.meets(case)))
+        .map(|Expectation { name, outcome }| {
+            format!("expected, but not so: {} {name}", outcome.word())
+        });
+    surprises.chain(unmet).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn case(name: &str, outcome: Outcome) -> Case {
+        Case {
+            outcome,
+            ..Case::failed(name, String::new())
+        }
+    }
+
+    #[test]
+    fn only_what_is_expected_by_name_is_forgiven() {
+        use Outcome::{Fail, Pass, Skip, Xfail};
+        let cases = [
+            case("a.py:one", Pass),
+            case("a.py:two", Skip),
+            case("gro.py:lro_x", Xfail),
+            case("gro.py:lro_y", Xfail),
+        ];
+        let expect = |texts: &[&str]| -> Vec<Expectation> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        assert_eq!(surprises(&[], &[], &cases).len(), 3);
+        assert_eq!(
+            surprises(
+                &expect(&["a.py:two=skip", "gro.py:lro_*=xfail"]),
+                &[],
+                &cases
+            ),
+            [""; 0]
+        );
+        // The wrong outcome, another name, a pass.
+        for wrong in ["a.py:two=xfail", "a.py:tw=skip", "a.py:one=fail"] {
+            let problems = surprises(&expect(&[wrong, "gro.py:*=xfail"]), &[], &cases);
+            assert_eq!(problems.len(), 2, "{problems:?}");
+        }
+        assert_eq!(
+            surprises(&expect(&["b=fail"]), &[], &[case("b", Fail)]),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn what_the_kernel_lacks_may_be_skipped_but_need_not() {
+        let due = [Due {
+            name: "a.py:one".to_owned(),
+            lacking: Some("Linux 7.3".to_owned()),
+        }];
+        for outcome in [Outcome::Pass, Outcome::Skip] {
+            assert_eq!(surprises(&[], &due, &[case("a.py:one", outcome)]), [""; 0]);
+        }
+        assert_eq!(
+            surprises(&[], &due, &[case("a.py:one", Outcome::Fail)]).len(),
+            1
+        );
+        assert_eq!(
+            surprises(&[], &due, &[case("a.py:two", Outcome::Skip)]).len(),
+            1
+        );
+    }
+
+    #[test]
+    fn an_expectation_names_an_outcome() {
+        for wrong in ["a.py", "a.py:b=pass", "a.py:b="] {
+            assert!(wrong.parse::<Expectation>().is_err(), "{wrong}");
+        }
+    }
+}
