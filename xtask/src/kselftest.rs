@@ -27,7 +27,7 @@ use crate::{
     suite::{self, Suite},
 };
 
-mod bench;
+pub(crate) mod bench;
 mod expect;
 
 use bench::Bench;
@@ -221,7 +221,7 @@ fn words(facts: &Map<String, Value>) -> Vec<(String, String)> {
 }
 
 /// The tests that `names` mean.
-fn select<'a>(all: &'a [String], names: &[String]) -> Result<Vec<&'a str>> {
+pub(crate) fn select<'a>(all: &'a [String], names: &[String]) -> Result<Vec<&'a str>> {
     if names.is_empty() {
         let python = all.iter().filter(|test| test.ends_with(".py"));
         return Ok(python.map(String::as_str).collect());

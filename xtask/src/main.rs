@@ -29,6 +29,8 @@ mod kselftest;
 mod ktap;
 mod linux;
 mod machine;
+mod matrix;
+mod netdev_ci;
 mod paths;
 mod process;
 mod qemu;
@@ -43,6 +45,7 @@ mod step;
 mod stream;
 mod suite;
 mod test;
+mod verdict;
 mod vm;
 
 #[derive(Parser)]
@@ -65,7 +68,9 @@ enum Command {
     Driver(driver::Args),
     Kernel(kernel::Args),
     Kselftest(kselftest::Args),
+    Matrix(matrix::Args),
     Test(test::Args),
+    Verdict(verdict::Args),
     Vm(vm::Args),
 }
 
@@ -78,7 +83,9 @@ fn main() -> ExitCode {
         Command::Driver(args) => driver::run(&args),
         Command::Kernel(args) => kernel::run(&args),
         Command::Kselftest(args) => kselftest::run(&args),
+        Command::Matrix(args) => matrix::run(&args),
         Command::Test(args) => test::run(&args),
+        Command::Verdict(args) => verdict::run(&args),
         Command::Vm(args) => vm::run(&args),
     };
     result.unwrap_or_else(|error| {

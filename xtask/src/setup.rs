@@ -32,6 +32,12 @@ pub(crate) struct GuestArgs {
     pub(crate) qemu: Option<PathBuf>,
 }
 
+impl GuestArgs {
+    fn choice(&self) -> Choice<'_> {
+        self.kernel.as_deref().map_or(Choice::Newest, Choice::Own)
+    }
+}
+
 /// The usual two: eth0 has queues to steer to, eth1 is there to talk to it. Interrupt vectors are
 /// finite, so not both get many.
 pub(crate) const PORTS: [Port; 2] = [
@@ -59,28 +65,30 @@ pub(crate) struct Setup {
 impl Setup {
     /// Brings everything about, downloading and building what isn't there.
     pub(crate) fn new(args: &GuestArgs) -> Result<Self> {
-        Self::make(args, false)
+        Self::make(args, args.choice(), false)
+    }
+
+    /// The same with Debian's newest kernel of a series, such as 7.2.
+    pub(crate) fn for_series(series: &str, qemu: Option<PathBuf>) -> Result<Self> {
+        let args = GuestArgs { kernel: None, qemu };
+        Self::make(&args, Choice::Series(series), false)
     }
 
     /// The same for io_uring zero-copy receive: refuses a kernel without it.
     pub(crate) fn for_zero_copy(args: &GuestArgs) -> Result<Self> {
-        let setup = Self::make(args, true)?;
+        let setup = Self::make(args, args.choice(), true)?;
         if setup.driver != Driver::Zcnic {
             bail!("zero-copy receive needs zcnic.ko: give --kernel the tree it was built in");
         }
         Ok(setup)
     }
 
-    fn make(args: &GuestArgs, zcrx: bool) -> Result<Self> {
+    fn make(args: &GuestArgs, choice: Choice<'_>, zcrx: bool) -> Result<Self> {
         host::require_programs()?;
         let cache = Cache::open()?;
         let acceleration = Acceleration::probe();
         let qemu = Qemu::ensure(&cache, args.qemu.as_deref(), acceleration)?;
-        let kernel = Kernel::ensure(
-            &cache,
-            args.kernel.as_deref().map_or(Choice::Newest, Choice::Own),
-            zcrx,
-        )?;
+        let kernel = Kernel::ensure(&cache, choice, zcrx)?;
         let rootfs = rootfs::ensure(&cache)?;
         let (driver, modules) = if matches!(kernel.headers, Headers::Unknown) {
             eprintln!(

@@ -1,0 +1,150 @@
+//! `cargo xtask matrix`: the same selftests on every kernel that zcnic supports.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use serde_json::{Map, json};
+
+use crate::{
+    backend::Cable,
+    kselftest::bench::Bench,
+    linux::debian::SERIES,
+    report::{Case, Report, ReportArg},
+    rings::{About, Ring},
+    sandbox,
+    selftests::Selftests,
+    setup::Setup,
+    suite::Suite,
+};
+
+/// Run ring 1 of the selftests on Debian's kernels of each supported series, into one table
+///
+/// Exits with 0 only if every case passed on every kernel, but for those that test what a kernel
+/// does not have yet.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// Run this QEMU (10.0 or newer, with vhost-user)
+    #[arg(long, value_name = "PATH")]
+    qemu: Option<PathBuf>,
+    #[command(flatten)]
+    report: ReportArg,
+}
+
+/// What happened on one kernel.
+struct Column {
+    release: String,
+    suites: Vec<Suite>,
+    /// Cases that ended as they may not, or are excused.
+    remarks: Vec<String>,
+    good: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    sandbox::clean_up_on_signals()?;
+    let mut columns = Vec::new();
+    for series in SERIES {
+        columns.push(column(series, args)?);
+    }
+    let cases = |column: &Column| {
+        let release = column.release.clone();
+        let cases: Vec<_> = column
+            .suites
+            .iter()
+            .flat_map(|suite| &suite.cases)
+            .cloned()
+            .collect();
+        cases.into_iter().map(move |case| Case {
+            name: format!("{release} {}", case.name),
+            ..case
+        })
+    };
+    let kernels: Vec<_> = columns
+        .iter()
+        .map(|column| {
+            let programs: Vec<_> = column.suites.iter().map(Suite::score).collect();
+            json!({"kernel": column.release, "programs": programs})
+        })
+        .collect();
+    let report = Report {
+        cases: columns.iter().flat_map(cases).collect(),
+        extra: Map::from_iter([("kernels".to_owned(), json!(kernels))]),
+    };
+    args.report.write(&report.to_json())?;
+    report.cases.iter().for_each(Case::print);
+    println!("\n{}", table(&columns));
+    columns
+        .iter()
+        .flat_map(|column| &column.remarks)
+        .for_each(|remark| println!("{remark}"));
+    println!("{}", report.summary());
+    Ok(if columns.iter().all(|column| column.good) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn column(series: &str, args: &Args) -> Result<Column> {
+    let setup = Setup::for_series(series, args.qemu.clone())?;
+    let selftests = Selftests::ensure(&setup.cache)?;
+    let release = &setup.kernel.release;
+    let kernel = About {
+        release,
+        config: setup.kernel.config.as_deref(),
+    };
+    let mut bench = Bench::new(&setup, &selftests, Cable::Pause);
+    let mut suites = Vec::new();
+    let mut remarks = Vec::new();
+    let mut good = true;
+    for program in Ring::One.programs() {
+        let mut suite = bench.test(program.path);
+        suite.cases.extend(program.missing(kernel, &suite.cases));
+        let due = program.due(kernel);
+        for case in &suite.cases {
+            let due = due.iter().find(|due| due.name == case.name);
+            if !due.is_some_and(|due| due.allows(case.outcome)) {
+                good = false;
+                remarks.push(format!("{release}: {} {}", case.outcome.word(), case.name));
+            } else if let Some(lacking) = due.and_then(|due| due.lacking.as_deref()) {
+                remarks.push(format!("{release}: {} needs {lacking}", case.name));
+            }
+        }
+        suites.push(suite);
+    }
+    if let Some(suite) = bench.finish() {
+        good = false;
+        remarks.push(format!("{release}: the guest did not power off"));
+        suites.push(suite);
+    }
+    Ok(Column {
+        release: release.clone(),
+        suites,
+        remarks,
+        good,
+    })
+}
+
+/// A line per program, a column per kernel: how many cases passed, of how many.
+fn table(columns: &[Column]) -> String {
+    let programs = Ring::One.programs();
+    let width = programs.iter().map(|program| program.path.len()).max();
+    let width = width.unwrap_or_default();
+    let mut text = format!("{:width$}", "program");
+    for column in columns {
+        text.push_str(&format!("  {:>18}", column.release));
+    }
+    for program in programs {
+        text.push_str(&format!("\n{:width$}", program.path));
+        for column in columns {
+            let suite = column
+                .suites
+                .iter()
+                .find(|suite| suite.name == program.path);
+            let score = suite.map(Suite::score).unwrap_or_default();
+            let cell = format!("{} of {}", score.pass, score.total());
+            text.push_str(&format!("  {cell:>18}"));
+        }
+    }
+    text.push('\n');
+    text
+}

@@ -1,0 +1,151 @@
+//! `cargo xtask verdict`: is this kernel tree good or bad? For `git bisect run`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::SystemTime,
+};
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    backend::Cable,
+    cache::Cache,
+    host,
+    kselftest::{self, bench::Bench},
+    linux::tree::{DoesNotBuild, Profile, Tree},
+    netdev_ci,
+    report::{Case, Outcome, Report, ReportArg},
+    sandbox,
+    selftests::Selftests,
+    setup::{GuestArgs, Setup},
+    step,
+};
+
+/// What `git bisect run` takes for "can't be tested".
+const SKIP: u8 = 125;
+/// What ends a bisection: not the tree is at fault, so nothing should be said of it.
+const ABORT: u8 = 128;
+
+/// Compile somebody's kernel tree and zcnic.ko, and run selftests on them
+///
+/// Exits with 0 if every case passed, with 1 if one failed or was skipped, with 125 if the tree or
+/// the driver does not compile, and with 128 if something else went wrong: the codes of `git bisect
+/// run`. The tree is only read, and must be clean; the selftests are always the same, those of
+/// `cargo xtask kselftest`.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// The kernel's source
+    #[arg(long, value_name = "DIR")]
+    tree: PathBuf,
+    /// What the kernel is made to find
+    #[arg(long, default_value = "plain")]
+    profile: Profile,
+    /// Run this QEMU (10.0 or newer, with vhost-user)
+    #[arg(long, value_name = "PATH")]
+    qemu: Option<PathBuf>,
+    #[command(flatten)]
+    report: ReportArg,
+    /// Write the results to FILE in the format of the netdev CI
+    #[arg(long, value_name = "FILE")]
+    netdev_ci: Option<PathBuf>,
+    /// Test programs, such as `iou-zcrx.py`
+    #[arg(required = true)]
+    names: Vec<String>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    Ok(judge(args).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(if error.is::<DoesNotBuild>() {
+            SKIP
+        } else {
+            ABORT
+        })
+    }))
+}
+
+fn judge(args: &Args) -> Result<ExitCode> {
+    sandbox::clean_up_on_signals()?;
+    host::require_programs()?;
+    let cache = Cache::open()?;
+    let selftests = Selftests::ensure(&cache)?;
+    let all = selftests.all()?;
+    let tests = kselftest::select(&all, &args.names)?;
+    let state = state_of(&args.tree);
+    let start = SystemTime::now();
+    let run = || netdev_ci::Run {
+        state: &state,
+        start,
+        end: SystemTime::now(),
+    };
+
+    let setup = match compile(&cache, args) {
+        Err(error) if error.is::<DoesNotBuild>() => {
+            args.write_netdev_ci(&netdev_ci::build_failure(&run()))?;
+            return Err(error);
+        }
+        other => other?,
+    };
+    let mut bench = Bench::new(&setup, &selftests, Cable::Pause);
+    let mut suites: Vec<_> = tests.iter().map(|test| bench.test(test)).collect();
+    suites.extend(bench.finish());
+    args.write_netdev_ci(&netdev_ci::results(&run(), &suites))?;
+
+    let report = Report {
+        cases: suites
+            .iter()
+            .flat_map(|suite| suite.cases.clone())
+            .collect(),
+        extra: Map::from_iter([
+            ("tree".to_owned(), json!(args.tree)),
+            ("state".to_owned(), json!(state)),
+            ("kernel".to_owned(), json!(setup.kernel.release)),
+        ]),
+    };
+    args.report.write(&report.to_json())?;
+    report.cases.iter().for_each(Case::print);
+    let good = report.count(Outcome::Pass) == report.cases.len();
+    println!("{state} is {}", if good { "good" } else { "bad" });
+    println!("{}", report.summary());
+    Ok(if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Makes kernel, driver and guest of the tree.
+fn compile(cache: &Cache, args: &Args) -> Result<Setup> {
+    let tree = Tree::compile(cache, &args.tree, args.profile)?;
+    Setup::new(&GuestArgs {
+        kernel: Some(tree.output().to_owned()),
+        qemu: args.qemu.clone(),
+    })
+}
+
+/// What the tree's owner calls its state: the commit, or else its path.
+fn state_of(tree: &Path) -> String {
+    let describe = step::run(
+        Command::new("git")
+            .arg("-C")
+            .arg(tree)
+            .args(["describe", "--always", "--dirty"]),
+    );
+    describe.map_or_else(
+        |_| tree.display().to_string(),
+        |state| state.trim().to_owned(),
+    )
+}
+
+impl Args {
+    fn write_netdev_ci(&self, results: &Value) -> Result<()> {
+        let Some(path) = &self.netdev_ci else {
+            return Ok(());
+        };
+        fs::write(path, format!("{results:#}\n"))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+}
