@@ -125,6 +125,8 @@ int zcnic_vqs_init(struct zcnic *zn)
 		zn->vdev->config->del_vqs(zn->vdev);
 		err = -EOPNOTSUPP;
 	}
+	/* memory providers map their areas in one piece; no descriptor holds more than a page of them */
+	dma_set_max_seg_size(zn->dma_dev, UINT_MAX);
 out:
 	kvfree(vqs);
 	kvfree(infos);
