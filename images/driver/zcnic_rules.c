@@ -232,6 +232,10 @@ static int zcnic_rule_insert(struct zcnic *zn, struct ethtool_rxnfc *cmd)
 	err = zcnic_rules_send(zn, &entry->rule, 1);
 	if (err && !zcnic_away(err))
 		goto err_free;
+	if (zn->rules[location] && cmd->fs.location != location)
+		zn->rule_claims[location] += zn->rule_claims[location] < U8_MAX;
+	else
+		zn->rule_claims[location] = 1;
 	zn->rule_count += !zn->rules[location];
 	kfree(zn->rules[location]);
 	zn->rules[location] = entry;
@@ -282,28 +286,35 @@ int zcnic_rules_flush(struct zcnic *zn)
 	return 0;
 }
 
+/*
+ * Whoever asks for any location gets one to delete, and two who ask for the same match get the same one: the
+ * first deletion takes the rule away, and the second is entitled to find that done. Nobody else is.
+ */
+static int zcnic_rule_remove(struct zcnic *zn, u32 location)
+{
+	int err;
+
+	if (location >= ZCNIC_MAX_RULES || !zn->rule_claims[location])
+		return -ENOENT;
+	if (zn->rules[location]) {
+		err = zcnic_rules_del(zn, location);
+		if (err && !zcnic_away(err))
+			return err;
+		zcnic_rule_forget(zn, location);
+	}
+	zn->rule_claims[location]--;
+	return 0;
+}
+
 int zcnic_set_rxnfc(struct net_device *dev, struct ethtool_rxnfc *cmd)
 {
 	struct zcnic *zn = netdev_priv(dev);
-	int err;
 
 	switch (cmd->cmd) {
 	case ETHTOOL_SRXCLSRLINS:
 		return zcnic_rule_insert(zn, cmd);
 	case ETHTOOL_SRXCLSRLDEL:
-		if (cmd->fs.location >= ZCNIC_MAX_RULES)
-			return -ENOENT;
-		/*
-		 * Whoever adds a match twice gets the same location twice, and may delete each of
-		 * them: so does rss_ctx.py of the kernel's selftests.
-		 */
-		if (!zn->rules[cmd->fs.location])
-			return 0;
-		err = zcnic_rules_del(zn, cmd->fs.location);
-		if (err && !zcnic_away(err))
-			return err;
-		zcnic_rule_forget(zn, cmd->fs.location);
-		return 0;
+		return zcnic_rule_remove(zn, cmd->fs.location);
 	default:
 		return -EOPNOTSUPP;
 	}

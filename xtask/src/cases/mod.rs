@@ -23,6 +23,7 @@ mod input;
 mod plain;
 mod rebind;
 mod recovery;
+mod selftests;
 mod traffic;
 
 /// A test.
@@ -79,6 +80,7 @@ fn all() -> impl Iterator<Item = &'static Test> {
         plain::TESTS,
         gate::TESTS,
         rebind::TESTS,
+        selftests::TESTS,
         recovery::TESTS,
         demo::TESTS,
     ]
