@@ -25,6 +25,9 @@ struct Part {
     command: &'static [&'static str],
 }
 
+/// Which of the README's columns is of what runs here: ring 1 on Debian's kernel.
+pub(crate) const SELFTESTS_REPORT: &str = "stock";
+
 /// The last one is what the README tells people to run, and its closing line is ours.
 const PARTS: [Part; 6] = [
     Part {
@@ -53,13 +56,7 @@ const PARTS: [Part; 6] = [
     },
     Part {
         name: "selftests",
-        command: &[
-            "xtask",
-            "kselftest",
-            "iou-zcrx.py",
-            "queues.py",
-            "napi_id.py",
-        ],
+        command: &["xtask", "kselftest", "--ring", "1"],
     },
     Part {
         name: "tests",

@@ -35,6 +35,7 @@ mod paths;
 mod process;
 mod qemu;
 mod qmp;
+mod readme;
 mod report;
 mod rings;
 mod rootfs;
@@ -69,6 +70,7 @@ enum Command {
     Kernel(kernel::Args),
     Kselftest(kselftest::Args),
     Matrix(matrix::Args),
+    Readme(readme::Args),
     Test(test::Args),
     Verdict(verdict::Args),
     Vm(vm::Args),
@@ -84,6 +86,7 @@ fn main() -> ExitCode {
         Command::Kernel(args) => kernel::run(&args),
         Command::Kselftest(args) => kselftest::run(&args),
         Command::Matrix(args) => matrix::run(&args),
+        Command::Readme(args) => readme::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Verdict(args) => verdict::run(&args),
         Command::Vm(args) => vm::run(&args),
