@@ -140,6 +140,9 @@ impl Machine {
             // here: the watchdog waits, interrupts off, for a processor that stop_machine() holds
             // until the first leaves, and measures its own patience in jiffies, which stand still.
             "tsc=nowatchdog".to_owned(),
+            // A kernel with DMA_API_DEBUG looks at our ports only: udmabuf maps its own buffers in
+            // segments longer than its device admits to.
+            "dma_debug_driver=virtio-pci".to_owned(),
         ];
         command_line.extend(self.kernel_arguments.iter().cloned());
 
