@@ -132,6 +132,9 @@ fn check(column: &Column, report: &Kept) -> Result<()> {
 }
 
 fn render(kept: &[(&Column, Kept)]) -> String {
+    if kept.is_empty() {
+        return "No report of a full run is kept.".to_owned();
+    }
     let mut rows = vec![vec!["selftest".to_owned()], vec!["---".to_owned()]];
     for (column, _) in kept {
         let in_ci = if column.report == ci::SELFTESTS_REPORT {
