@@ -95,6 +95,7 @@ pub const PATTERNS: &[Pattern] = &[
             line.starts_with("DMA-API:")
                 && !line.contains("debug entries")
                 && !line.contains("debugging enabled")
+                && !line.contains("enable driver filter")
         },
     },
     Pattern {
@@ -319,6 +320,7 @@ mod tests {
             "Spectre V2 : WARNING: Unprivileged eBPF is enabled with eIBRS on",
             "DMA-API: preallocated 65536 debug entries",
             "DMA-API: debugging enabled by kernel config",
+            "DMA-API: enable driver filter for driver [virtio-pci]",
             "kasan: KernelAddressSanitizer initialized",
             "kfence: initialized - using 2097152 bytes for 255 objects",
             "rcu: Hierarchical RCU implementation.",
