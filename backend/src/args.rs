@@ -1,12 +1,13 @@
 //! The command line.
 
-use std::{collections::BTreeSet, path::PathBuf, str::FromStr};
+use std::{collections::BTreeSet, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Parser, Subcommand};
+use rustix::thread::CpuSet;
 use thiserror::Error;
 
 use crate::{
-    backend::{CableConfig, Config, PortConfig},
+    backend::{CableConfig, Config, PortConfig, Wire, WireConfig, WorkersConfig},
     port::{FlowControl, MAX_PAIRS, PortMode},
     qemu::Mac,
 };
@@ -57,9 +58,29 @@ pub struct Run {
     /// "pause" its sender waits for up to half a second first.
     #[arg(long = "cable", value_name = "A:B[,pause]")]
     pub cables: Vec<CableArg>,
+    /// Something other than a cable for a port; wires are loopback and null
+    ///
+    /// PORT is a name or number. With "loopback" what the port sends comes back to it, through address filter,
+    /// rules and RSS like any frame; with "null" it is counted as sent and goes nowhere.
+    #[arg(long = "wire", value_name = "PORT=WIRE")]
+    pub wires: Vec<WireArg>,
     /// Listen for control commands on this Unix socket (one JSON object per line, see zcnicctl)
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
+    /// Threads of each port that move its frames; queue pairs are shared out among them
+    #[arg(long, default_value_t = 1, value_name = "NUMBER",
+        value_parser = clap::value_parser!(u16).range(1..=MAX_PAIRS as i64))]
+    pub workers: u16,
+    /// How long to go on looking at a ring that became empty before waiting for a kick
+    ///
+    /// Longer saves system calls on both sides under load and costs CPU time after each burst; an idle port
+    /// costs none. 0 never looks twice.
+    #[arg(long, default_value_t = 20, value_name = "MICROSECONDS",
+        value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    pub poll_us: u32,
+    /// CPUs that the threads of --workers are pinned to, in turn, port by port: 2,3 or 4-7
+    #[arg(long, value_name = "LIST")]
+    pub cpus: Option<CpuList>,
 }
 
 /// Options of `qemu-args`.
@@ -104,6 +125,19 @@ pub struct CableArg {
     pub flow_control: FlowControl,
 }
 
+/// A wire on the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WireArg {
+    /// Name of the port.
+    pub port: String,
+    /// What it is plugged into.
+    pub wire: Wire,
+}
+
+/// CPUs on the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CpuList(pub Vec<usize>);
+
 /// What is wrong with an option's value.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum OptionError {
@@ -128,6 +162,12 @@ pub enum OptionError {
     /// Not a cable.
     #[error("{0:?} is not of the form A:B or A:B,pause")]
     Cable(String),
+    /// Not a wire.
+    #[error("{0:?} is not of the form PORT=WIRE; wires are loopback and null")]
+    Wire(String),
+    /// Not a list of CPUs.
+    #[error("{0:?} is not a list of CPU numbers and ranges below 1024, such as 2,4-7")]
+    Cpus(String),
 }
 
 /// What is wrong with the options as a whole.
@@ -142,11 +182,11 @@ pub enum ConfigError {
     /// One name for two ports.
     #[error("Two ports are called {0}")]
     NameTwice(String),
-    /// A cable to nowhere.
-    #[error("--cable {cable}: there is no port {end}; ports are {}", .known.join(", "))]
+    /// A cable or wire of a port that is not there.
+    #[error("{option}: there is no port {end}; ports are {}", .known.join(", "))]
     NoSuchPort {
-        /// The cable.
-        cable: String,
+        /// The option.
+        option: String,
         /// Its end.
         end: String,
         /// The ports.
@@ -155,11 +195,11 @@ pub enum ConfigError {
     /// Both ends in one port.
     #[error("--cable {0}: a cable connects two different ports")]
     Loop(String),
-    /// Two cables in one port.
-    #[error("--cable {cable}: port {port} has a cable already")]
+    /// Two cables or wires in one port.
+    #[error("{option}: port {port} has a cable or wire already")]
     Occupied {
-        /// The cable.
-        cable: String,
+        /// The option.
+        option: String,
         /// The port.
         port: String,
     },
@@ -234,6 +274,62 @@ impl FromStr for CableArg {
     }
 }
 
+impl FromStr for WireArg {
+    type Err = OptionError;
+
+    fn from_str(text: &str) -> Result<Self, OptionError> {
+        let wrong = || OptionError::Wire(text.to_owned());
+        let (port, wire) = text.split_once('=').ok_or_else(wrong)?;
+        let wire = match wire {
+            "loopback" => Wire::Loopback,
+            "null" => Wire::Null,
+            _ => return Err(wrong()),
+        };
+        if port.is_empty() {
+            return Err(wrong());
+        }
+        Ok(Self {
+            port: port.to_owned(),
+            wire,
+        })
+    }
+}
+
+impl FromStr for CpuList {
+    type Err = OptionError;
+
+    fn from_str(text: &str) -> Result<Self, OptionError> {
+        let number = |text: &str| {
+            let number = text.parse().ok();
+            number.filter(|&cpu: &usize| cpu < CpuSet::MAX_CPU)
+        };
+        let range = |part: &str| {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let range = number(first)?..=number(last)?;
+            (!range.is_empty()).then_some(range)
+        };
+        let ranges: Option<Vec<_>> = text.split(',').map(range).collect();
+        let ranges = ranges.ok_or_else(|| OptionError::Cpus(text.to_owned()))?;
+        Ok(Self(ranges.into_iter().flatten().collect()))
+    }
+}
+
+/// The index of the port that is called `name`, or else has it as its number.
+fn find(ports: &[PortConfig], name: &str, option: &str) -> Result<usize, ConfigError> {
+    let by_name = ports.iter().position(|port| port.name == name);
+    by_name
+        .or_else(|| {
+            name.parse()
+                .ok()
+                .filter(|&number: &usize| number < ports.len())
+        })
+        .ok_or_else(|| ConfigError::NoSuchPort {
+            option: option.to_owned(),
+            end: name.to_owned(),
+            known: ports.iter().map(|port| port.name.clone()).collect(),
+        })
+}
+
 impl TryFrom<Run> for Config {
     type Error = ConfigError;
 
@@ -260,48 +356,52 @@ impl TryFrom<Run> for Config {
                 mode: port.mode,
             });
         }
-        let mut cables: Vec<CableConfig> = Vec::new();
+        let mut plugged = BTreeSet::new();
+        let mut plug = |port: usize, option: &str| {
+            if plugged.insert(port) {
+                return Ok(());
+            }
+            Err(ConfigError::Occupied {
+                option: option.to_owned(),
+                port: ports[port].name.clone(),
+            })
+        };
+        let mut cables = Vec::new();
         for CableArg {
             ends: [a, b],
             flow_control,
         } in &run.cables
         {
-            let cable = format!("{a}:{b}");
-            let find = |end: &String| {
-                let by_name = ports.iter().position(|port| port.name == *end);
-                by_name
-                    .or_else(|| {
-                        end.parse()
-                            .ok()
-                            .filter(|&number: &usize| number < ports.len())
-                    })
-                    .ok_or_else(|| ConfigError::NoSuchPort {
-                        cable: cable.clone(),
-                        end: end.clone(),
-                        known: ports.iter().map(|port| port.name.clone()).collect(),
-                    })
-            };
-            let ends = [find(a)?, find(b)?];
+            let option = format!("--cable {a}:{b}");
+            let ends = [find(&ports, a, &option)?, find(&ports, b, &option)?];
             if ends[0] == ends[1] {
-                return Err(ConfigError::Loop(cable));
+                return Err(ConfigError::Loop(format!("{a}:{b}")));
             }
             for end in ends {
-                if cables.iter().any(|other| other.ends.contains(&end)) {
-                    return Err(ConfigError::Occupied {
-                        cable,
-                        port: ports[end].name.clone(),
-                    });
-                }
+                plug(end, &option)?;
             }
             cables.push(CableConfig {
                 ends,
                 flow_control: *flow_control,
             });
         }
+        let mut wires = Vec::new();
+        for WireArg { port: name, wire } in &run.wires {
+            let option = format!("--wire {name}");
+            let port = find(&ports, name, &option)?;
+            plug(port, &option)?;
+            wires.push(WireConfig { port, wire: *wire });
+        }
         Ok(Self {
             ports,
             cables,
+            wires,
             control: run.control,
+            workers: WorkersConfig {
+                per_port: usize::from(run.workers),
+                poll: Duration::from_micros(run.poll_us.into()),
+                cpus: run.cpus.map(|cpus| cpus.0).unwrap_or_default(),
+            },
         })
     }
 }
@@ -383,7 +483,7 @@ mod tests {
             Err(ConfigError::Loop("1:1".into()))
         );
         let occupied = ConfigError::Occupied {
-            cable: "1:2".into(),
+            option: "--cable 1:2".into(),
             port: "1".into(),
         };
         assert_eq!(

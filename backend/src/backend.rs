@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::thread::{CpuSet, sched_setaffinity};
 use thiserror::Error;
 
 use crate::{
@@ -24,6 +25,7 @@ use crate::{
     port::{FlowControl, Port, PortMode, lock},
     server::Server,
     socket::{Socket, SocketError},
+    worker::Worker,
 };
 
 /// What to run. Made from the command line, where it is checked.
@@ -33,8 +35,33 @@ pub struct Config {
     pub ports: Vec<PortConfig>,
     /// Cables between them.
     pub cables: Vec<CableConfig>,
+    /// What the other ports are plugged into.
+    pub wires: Vec<WireConfig>,
     /// Path of the control socket.
     pub control: Option<PathBuf>,
+    /// Who moves frames, and how.
+    pub workers: WorkersConfig,
+}
+
+/// The threads that move frames.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkersConfig {
+    /// Threads of each port, among which its queue pairs are shared out; at least one.
+    pub per_port: usize,
+    /// How long a thread looks at rings that became empty before it waits for kicks.
+    pub poll: Duration,
+    /// Processors that the threads are pinned to, in turn; none: wherever the system puts them.
+    pub cpus: Vec<usize>,
+}
+
+impl Default for WorkersConfig {
+    fn default() -> Self {
+        Self {
+            per_port: 1,
+            poll: Duration::from_micros(20),
+            cpus: Vec::new(),
+        }
+    }
 }
 
 /// One port.
@@ -55,6 +82,24 @@ pub struct CableConfig {
     pub ends: [usize; 2],
     /// What becomes of frames without a receive buffer.
     pub flow_control: FlowControl,
+}
+
+/// What one port is plugged into that has no cable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WireConfig {
+    /// Index of the port; it has no cable and no other wire.
+    pub port: usize,
+    /// The wire.
+    pub wire: Wire,
+}
+
+/// A wire that does not lead to another port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// What the port sends comes back to it.
+    Loopback,
+    /// What the port sends goes nowhere.
+    Null,
 }
 
 /// Why the backend can't start.
@@ -114,7 +159,7 @@ impl Backend {
         let mut ports = Vec::new();
         for PortConfig { name, path, mode } in &config.ports {
             let socket = Socket::listen(path, false)?;
-            let port = Arc::new(Port::new(name.clone(), *mode)?);
+            let port = Arc::new(Port::new(name.clone(), *mode, config.workers.per_port)?);
             ports.push(Arc::new(Entry {
                 port,
                 socket,
@@ -129,6 +174,13 @@ impl Backend {
             let (a, b) = (&ports[a].port, &ports[b].port);
             a.plug(b, flow_control);
             b.plug(a, flow_control);
+        }
+        for &WireConfig { port, wire } in &config.wires {
+            let port = &ports[port].port;
+            match wire {
+                Wire::Loopback => port.plug(port, FlowControl::Drop),
+                Wire::Null => port.plug_null(),
+            }
         }
         let shared = Shared {
             ports: ports.clone(),
@@ -145,7 +197,7 @@ impl Backend {
             server: None,
             threads: Vec::new(),
         };
-        match backend.spawn_all(server, failures) {
+        match backend.spawn_all(server, &config.workers, failures) {
             Ok(()) => Ok(backend),
             Err(error) => {
                 backend.stop();
@@ -157,15 +209,24 @@ impl Backend {
     fn spawn_all(
         &mut self,
         server: Option<(Socket, Shared)>,
+        workers: &WorkersConfig,
         failures: &Sender<String>,
     ) -> io::Result<()> {
+        let mut cpus = workers.cpus.iter().cycle();
+        let poll = workers.poll;
         for entry in &self.ports {
             let name = &entry.port.name;
-            let port = Arc::clone(&entry.port);
-            self.threads
-                .push(spawn(format!("worker-{name}"), failures, move || {
-                    port.worker.run(&port)
+            for number in 0..entry.port.workers.len() {
+                let port = Arc::clone(&entry.port);
+                let cpu = cpus.next().copied();
+                let name = format!("worker-{name}.{number}");
+                self.threads.push(spawn(name, failures, move || {
+                    if let Some(cpu) = cpu {
+                        pin(cpu)?;
+                    }
+                    port.workers[number].run(&port, poll)
                 })?);
+            }
             let (entry, outcome) = (Arc::clone(entry), failures.clone());
             self.threads
                 .push(spawn(format!("accept-{name}"), failures, move || {
@@ -197,7 +258,7 @@ impl Backend {
             if let Some(frontend) = &*lock(&entry.slot.frontend) {
                 let _ = frontend.shutdown(Shutdown::Both);
             }
-            entry.port.worker.stop();
+            entry.port.workers.iter().for_each(Worker::stop);
         }
         for thread in self.threads.drain(..) {
             // A panic was reported when it happened.
@@ -271,6 +332,14 @@ impl Entry {
         *lock(&self.slot.frontend) = None;
         self.slot.freed.notify_all();
     }
+}
+
+/// Has the calling thread run on `cpu` only.
+fn pin(cpu: usize) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    sched_setaffinity(None, &set)
+        .map_err(|errno| io::Error::other(format!("Can't run on CPU {cpu}: {errno}")))
 }
 
 /// Starts a thread that does not die silently.

@@ -3,7 +3,6 @@
 use std::num::NonZeroU64;
 
 use rustix::rand::{GetRandomFlags, getrandom};
-use vm_memory::{Bytes, VolatileSlice};
 use zcnic_device::{
     abi,
     port::{Configuration, Mode, PortCounters, Rings},
@@ -13,13 +12,13 @@ use zcnic_device::{
 use zerocopy::IntoBytes;
 
 use crate::{
-    memory::GuestMemory,
     port::{Control, Port, PortMode, ReceiveSide, Snapshot, TransmitSide, lock},
     ring::{
         RingError,
         chain::{Chain, walk},
         mover::gather,
-        receive::ReceiveChains,
+        raw::Span,
+        receive::{ReceiveChains, Vectors},
         split::SplitRing,
         transport::{Interrupt, Transport},
     },
@@ -82,11 +81,12 @@ impl Port {
                 return Ok(());
             }
             let head = ring.head(0)?;
-            let mut slices = Vec::new();
+            let mut spans = Vec::new();
             // The driver may have changed the chain since it was read; what counts is that it is in memory.
-            let written = walk(ring, head, &mut slices)
-                .map_or(0, |chain| scatter(&slices[chain.writable], response));
-            ring.complete(head, written as u32)
+            let written = walk(ring.map(), head, &mut spans)
+                .map_or(0, |chain| scatter(&spans[chain.writable], response));
+            ring.complete(head, written as u32);
+            Ok(())
         });
     }
 
@@ -100,14 +100,13 @@ impl Port {
     fn on_transmit<T>(
         &self,
         pair: usize,
-        action: impl FnOnce(&mut SplitRing<'_, '_>) -> Result<T, RingError>,
+        action: impl FnOnce(&mut SplitRing<'_>) -> Result<T, RingError>,
     ) -> Option<T> {
         let mut side = lock(&self.transmit[pair]);
         let transport = &mut side.transport;
-        let memory = transport.running()?;
-        let (result, interrupt) = with_ring(transport, &memory, action);
+        let (result, interrupt) = with_ring(transport, action);
         let result = match result {
-            Ok(value) => Some(value),
+            Ok(value) => value,
             Err(error) => {
                 self.broken(2 * pair + 1, transport, error);
                 None
@@ -132,7 +131,7 @@ impl Port {
         } else if std::mem::take(&mut lock(&self.receive[pair]).waited_for)
             && let Some((peer, _)) = self.peer()
         {
-            peer.worker.retry();
+            peer.retry();
         }
     }
 
@@ -146,29 +145,27 @@ impl Port {
         }
         let mut side = lock(&self.receive[pair]);
         let transport = &mut side.transport;
-        let Some(memory) = transport.running().filter(|_| transport.is_enabled()) else {
+        if !transport.is_enabled() {
             return;
-        };
-        let (result, interrupt) = with_ring(transport, &memory, |ring| {
+        }
+        let (result, interrupt) = with_ring(transport, |ring| {
             if ring.available(1)? == 0 && !ring.enable_kicks()? {
                 return Ok(());
             }
             let head = ring.head(0)?;
-            let mut slices = Vec::new();
+            let mut spans = Vec::new();
             let mut written = 0;
-            if let Ok(Chain { writable, .. }) = walk(ring, head, &mut slices) {
-                let room: usize = slices[writable.clone()]
-                    .iter()
-                    .map(VolatileSlice::len)
-                    .sum();
+            if let Ok(Chain { writable, .. }) = walk(ring.map(), head, &mut spans) {
+                let room: usize = spans[writable.clone()].iter().map(Span::len).sum();
                 if room >= size_of::<abi::Event>()
                     && let Some(event) = control.device.event(control.pending_events)
                 {
-                    written = scatter(&slices[writable], event.as_bytes());
+                    written = scatter(&spans[writable], event.as_bytes());
                     control.pending_events = 0;
                 }
             }
-            ring.complete(head, written as u32)
+            ring.complete(head, written as u32);
+            Ok(())
         });
         if let Err(error) = result {
             self.broken(2 * pair, transport, error);
@@ -179,19 +176,16 @@ impl Port {
 }
 
 impl Next {
-    fn read(ring: &mut SplitRing<'_, '_>) -> Result<Self, RingError> {
+    fn read(ring: &mut SplitRing<'_>) -> Result<Self, RingError> {
         if ring.available(1)? == 0 {
             return Ok(Self::Empty);
         }
-        let mut slices = Vec::new();
-        let Ok(Chain {
-            readable, writable, ..
-        }) = walk(ring, ring.head(0)?, &mut slices)
-        else {
+        let mut spans = Vec::new();
+        let Ok(Chain { readable, writable }) = walk(ring.map(), ring.head(0)?, &mut spans) else {
             return Ok(Self::Junk);
         };
-        let readable = &slices[readable];
-        let length: usize = readable.iter().map(VolatileSlice::len).sum();
+        let readable = &spans[readable];
+        let length: usize = readable.iter().map(Span::len).sum();
         if writable.is_empty() {
             let mut start = vec![0; length.min(size_of::<abi::TxHeader>())];
             gather(readable, 0, &mut start);
@@ -214,29 +208,32 @@ impl Next {
     }
 }
 
-/// Writes `bytes` to the run that `slices` form, as far as they fit; returns how many.
-fn scatter(slices: &[VolatileSlice<'_>], bytes: &[u8]) -> usize {
-    let mut done = 0;
-    for slice in slices {
-        // A partial write to a volatile slice can't fail, it is only shorter.
-        done += slice.write(&bytes[done..], 0).unwrap_or(0);
+/// Writes `bytes` to the run that `spans` form, as far as they fit; returns how many.
+fn scatter(spans: &[Span<'_>], bytes: &[u8]) -> usize {
+    let mut rest = bytes;
+    for span in spans {
+        let (now, later) = rest.split_at(rest.len().min(span.len()));
+        span.write(0, now);
+        rest = later;
     }
-    done
+    bytes.len() - rest.len()
 }
 
-/// Works on a ring, publishes, and says whether the driver is to be interrupted.
+/// Works on a ring if it runs, publishes, and says whether the driver is to be interrupted.
 fn with_ring<T>(
     transport: &mut Transport,
-    memory: &GuestMemory,
-    action: impl FnOnce(&mut SplitRing<'_, '_>) -> Result<T, RingError>,
-) -> (Result<T, RingError>, Option<Interrupt>) {
+    action: impl FnOnce(&mut SplitRing<'_>) -> Result<T, RingError>,
+) -> (Result<Option<T>, RingError>, Option<Interrupt>) {
     let mut wanted = false;
-    let result =
-        SplitRing::new(&transport.setup, memory, &mut transport.indices).and_then(|mut ring| {
-            let value = action(&mut ring)?;
-            wanted = ring.publish()?;
-            Ok(value)
-        });
+    let work = || {
+        let Some(mut ring) = transport.ring()? else {
+            return Ok(None);
+        };
+        let value = action(&mut ring)?;
+        wanted = ring.publish();
+        Ok(Some(value))
+    };
+    let result = work();
     (result, if wanted { transport.interrupt() } else { None })
 }
 
@@ -259,21 +256,17 @@ impl<'p> PortRings<'p> {
 
     /// Returns every available chain of a ring with length 0 and says how many there were.
     fn drain(&self, ring: usize, transport: &mut Transport) -> (u32, Option<Interrupt>) {
-        let Some(memory) = transport.running() else {
-            return (0, None);
-        };
-        let split = match SplitRing::new(&transport.setup, &memory, &mut transport.indices) {
+        let split = match transport.ring() {
             Ok(split) => split,
             Err(error) => {
                 self.port.broken(ring, transport, error);
                 return (0, None);
             }
         };
-        let mut chains = ReceiveChains::new(Some(split), usize::MAX);
+        let mut chains = ReceiveChains::new(split, usize::MAX, Vectors::default());
         let drained = chains.drain();
         let wanted = chains.publish();
-        let error = chains.error();
-        if let Some(error) = error {
+        if let Some(error) = chains.error() {
             self.port.broken(ring, transport, error);
         }
         (drained, if wanted { transport.interrupt() } else { None })
@@ -314,7 +307,7 @@ impl<'p> PortRings<'p> {
 
     fn retry_peer(&self) {
         if let Some((peer, _)) = self.port.peer() {
-            peer.worker.retry();
+            peer.retry();
         }
     }
 }
@@ -366,7 +359,8 @@ impl Rings for PortRings<'_> {
             return;
         };
         lock(side).running = true;
-        self.port.worker.poke(2 * usize::from(queue) + 1);
+        let ring = 2 * usize::from(queue) + 1;
+        self.port.worker(ring).poke(ring);
     }
 
     fn stop_transmit(&mut self, queue: u16) -> u32 {

@@ -17,6 +17,8 @@ mod vring;
 mod wire;
 mod worker;
 
-pub use backend::{Backend, CableConfig, Config, PortConfig, StartError};
+pub use backend::{
+    Backend, CableConfig, Config, PortConfig, StartError, Wire, WireConfig, WorkersConfig,
+};
 pub use port::{FlowControl, MAX_PAIRS, PortMode};
 pub use socket::SocketError;

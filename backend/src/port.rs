@@ -36,7 +36,7 @@ use crate::{
     flow::Flows,
     limit::LogLimit,
     memory::GuestMemory,
-    ring::{RingError, transport::Transport},
+    ring::{RingError, raw::Memory, transport::Transport},
     worker::Worker,
 };
 
@@ -73,6 +73,8 @@ pub enum FlowControl {
 pub(crate) enum Served {
     /// There may be more.
     More,
+    /// There is no more, and no kick will tell when there is.
+    Empty,
     /// A kick will tell when there is more.
     Idle,
     /// Its next frame waits for receive buffers, at most until then.
@@ -145,11 +147,24 @@ pub(crate) struct Counters {
     pub(crate) connections: AtomicU64,
 }
 
-/// The other end of a cable.
+/// What a port is plugged into.
 #[derive(Debug)]
-struct Cable {
-    peer: Weak<Port>,
-    flow_control: FlowControl,
+enum Plug {
+    /// Another port, or the port itself.
+    Port {
+        peer: Weak<Port>,
+        flow_control: FlowControl,
+    },
+    /// Nothing that receives.
+    Null,
+}
+
+/// Where frames go.
+pub(crate) enum End {
+    /// To a port.
+    Port(Arc<Port>, FlowControl),
+    /// Nowhere: they count as sent.
+    Null,
 }
 
 /// One port of the backend.
@@ -161,9 +176,9 @@ pub(crate) struct Port {
     pub(crate) transmit: Vec<Mutex<TransmitSide>>,
     control: Mutex<Control>,
     active: Mutex<Arc<Active>>,
-    cable: OnceLock<Cable>,
+    plug: OnceLock<Plug>,
     connected: AtomicBool,
-    pub(crate) worker: Worker,
+    pub(crate) workers: Vec<Worker>,
     pub(crate) counters: Counters,
     pub(crate) flows: Flows,
     warnings: LogLimit,
@@ -176,7 +191,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Port {
-    pub(crate) fn new(name: String, mode: PortMode) -> io::Result<Self> {
+    /// A port whose queue pairs are shared out among `workers` threads.
+    pub(crate) fn new(name: String, mode: PortMode, workers: usize) -> io::Result<Self> {
         let control = Control {
             device: Device::new(),
             features: 0,
@@ -191,9 +207,11 @@ impl Port {
             transmit: (0..MAX_PAIRS).map(|_| Mutex::default()).collect(),
             control: Mutex::new(control),
             active,
-            cable: OnceLock::new(),
+            plug: OnceLock::new(),
             connected: AtomicBool::new(false),
-            worker: Worker::new()?,
+            workers: (0..workers)
+                .map(|_| Worker::new())
+                .collect::<Result<_, _>>()?,
             counters: Counters::default(),
             flows: Flows::default(),
             warnings: LogLimit::new(),
@@ -201,20 +219,51 @@ impl Port {
         })
     }
 
-    /// Plugs in a cable to `peer`; a port has at most one.
+    /// Plugs in a cable to `peer`, which may be the port itself; a port has at most one plug.
     pub(crate) fn plug(&self, peer: &Arc<Self>, flow_control: FlowControl) {
-        let cable = Cable {
+        self.plug_into(Plug::Port {
             peer: Arc::downgrade(peer),
             flow_control,
-        };
-        let fresh = self.cable.set(cable).is_ok();
+        });
+    }
+
+    /// Has everything that is sent go nowhere.
+    pub(crate) fn plug_null(&self) {
+        self.plug_into(Plug::Null);
+    }
+
+    fn plug_into(&self, plug: Plug) {
+        let fresh = self.plug.set(plug).is_ok();
         debug_assert!(fresh, "the configuration was checked");
     }
 
     /// The port at the other end of the cable, and how the cable treats a receiver without buffers.
     pub(crate) fn peer(&self) -> Option<(Arc<Self>, FlowControl)> {
-        let cable = self.cable.get()?;
-        Some((cable.peer.upgrade()?, cable.flow_control))
+        match self.plug.get()? {
+            Plug::Port { peer, flow_control } => Some((peer.upgrade()?, *flow_control)),
+            Plug::Null => None,
+        }
+    }
+
+    /// Where frames go; `None`: there is no carrier.
+    pub(crate) fn end(&self) -> Option<End> {
+        match self.plug.get()? {
+            Plug::Port { .. } => {
+                let (peer, flow_control) = self.peer()?;
+                peer.is_connected().then_some(End::Port(peer, flow_control))
+            }
+            Plug::Null => Some(End::Null),
+        }
+    }
+
+    /// Who serves `ring`.
+    pub(crate) fn worker(&self, ring: usize) -> &Worker {
+        &self.workers[ring / 2 % self.workers.len()]
+    }
+
+    /// Has transmit rings that are blocked by a full receiver tried again.
+    pub(crate) fn retry(&self) {
+        self.workers.iter().for_each(Worker::retry);
     }
 
     /// Whether a frontend is connected.
@@ -224,7 +273,7 @@ impl Port {
 
     /// Whether there is a carrier: the other end of the cable has a frontend.
     pub(crate) fn link_up(&self) -> bool {
-        self.peer().is_some_and(|(peer, _)| peer.is_connected())
+        self.end().is_some()
     }
 
     /// What the data path goes by now. Asked for under the lock of the ring that it is used on, it stays
@@ -295,7 +344,7 @@ impl Port {
         if !self.transport(ring, |transport| transport.resumes()) {
             self.end_session(&mut control, "the device was reset");
         }
-        let started = self.transport(ring, |transport| transport.start(&self.worker, ring));
+        let started = self.transport(ring, |transport| transport.start(self.worker(ring), ring));
         if let Err(error) = started {
             self.warn(format_args!("ring {ring} can't be used: {error}"));
         }
@@ -313,7 +362,7 @@ impl Port {
     pub(crate) fn stop_ring(&self, ring: usize) {
         // A command that is being executed ends before, because the control lock is held meanwhile.
         let mut control = self.control();
-        self.transport(ring, |transport| transport.stop(&self.worker));
+        self.transport(ring, |transport| transport.stop(self.worker(ring)));
         if control.is_command_ring(ring) {
             control.suspended = true;
             self.publish(control.active());
@@ -340,9 +389,10 @@ impl Port {
     /// Uses `memory` from now on, and what was before no more.
     pub(crate) fn set_memory(&self, memory: Option<&Arc<GuestMemory>>) {
         let _control = self.control();
+        let memory = memory.map(|memory| Arc::new(Memory::new(Arc::clone(memory))));
         for ring in 0..MAX_RINGS {
             let checked = self.transport(ring, |transport| {
-                transport.set_memory(memory.cloned());
+                transport.set_memory(memory.clone());
                 transport.check()
             });
             if let Err(error) = checked {
@@ -370,7 +420,7 @@ impl Port {
     }
 
     pub(crate) fn set_kick(&self, ring: usize, kick: Option<OwnedFd>) {
-        let set = |transport: &mut Transport| transport.set_kick(kick, &self.worker, ring);
+        let set = |transport: &mut Transport| transport.set_kick(kick, self.worker(ring), ring);
         if let Err(error) = self.transport(ring, set) {
             self.warn(format_args!("ring {ring}: {error}"));
         }
@@ -395,7 +445,7 @@ impl Port {
         let mut control = self.control();
         self.connected.store(false, Ordering::Release);
         for ring in 0..MAX_RINGS {
-            self.transport(ring, |transport| transport.clear(&self.worker));
+            self.transport(ring, |transport| transport.clear(self.worker(ring)));
         }
         control.features = 0;
         self.end_session(&mut control, "the frontend went away");
@@ -406,23 +456,23 @@ impl Port {
     fn tell_peer_of_link(&self) {
         if let Some((peer, _)) = self.peer() {
             peer.send_event(abi::EVENT_LINK);
-            peer.worker.retry();
+            peer.retry();
         }
     }
 
     fn ring_changed(&self, ring: usize) {
-        self.worker.poke(ring);
+        self.worker(ring).poke(ring);
         if ring.is_multiple_of(2)
             && let Some((peer, FlowControl::Pause)) = self.peer()
         {
-            peer.worker.retry();
+            peer.retry();
         }
     }
 
     /// Has every transmit ring looked at.
     pub(crate) fn poke_all(&self) {
         for pair in 0..MAX_PAIRS {
-            self.worker.poke(2 * pair + 1);
+            self.worker(2 * pair + 1).poke(2 * pair + 1);
         }
     }
 
@@ -485,7 +535,7 @@ impl Port {
 
     /// The kick descriptor of `ring` can't be waited for any more.
     pub(crate) fn kick_failed(&self, ring: usize) {
-        self.transport(ring, |transport| transport.drop_kick(&self.worker));
+        self.transport(ring, |transport| transport.drop_kick(self.worker(ring)));
         self.warn(format_args!(
             "ring {ring}: its kick descriptor failed and is not used any more"
         ));

@@ -15,7 +15,7 @@ use vhost_user_backend::{VringMutex, VringState, VringStateGuard, VringStateMutG
 use virtio_queue::{Error as VirtQueueError, QueueT};
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
-use crate::port::Port;
+use crate::{port::Port, ring::Setup};
 
 /// Guest memory as the crate shares it with its rings.
 pub(crate) type SharedMemory = GuestMemoryAtomic<GuestMemoryMmap<()>>;
@@ -45,6 +45,11 @@ pub(crate) struct Vring {
 }
 
 impl Vring {
+    fn change(&self, change: impl FnOnce(&mut Setup)) {
+        self.port
+            .set_up(self.ring, |transport| transport.set_up(change));
+    }
+
     /// A second descriptor: the crate starts a ring when it has a kick descriptor itself.
     fn duplicate(&self, kick: Option<&File>) -> Option<OwnedFd> {
         match kick?.try_clone() {
@@ -126,10 +131,10 @@ impl VringT<SharedMemory> for Vring {
         available: u64,
         used: u64,
     ) -> Result<(), VirtQueueError> {
-        self.port.set_up(self.ring, |transport| {
-            transport.setup.descriptors = descriptors;
-            transport.setup.available = available;
-            transport.setup.used = used;
+        self.change(|setup| {
+            setup.descriptors = descriptors;
+            setup.available = available;
+            setup.used = used;
         });
         Ok(())
     }
@@ -157,13 +162,11 @@ impl VringT<SharedMemory> for Vring {
     }
 
     fn set_queue_size(&self, size: u16) {
-        self.port
-            .set_up(self.ring, |transport| transport.setup.size = size);
+        self.change(|setup| setup.size = size);
     }
 
     fn set_queue_event_idx(&self, enabled: bool) {
-        self.port
-            .set_up(self.ring, |transport| transport.setup.event_idx = enabled);
+        self.change(|setup| setup.event_idx = enabled);
     }
 
     fn set_queue_ready(&self, ready: bool) {

@@ -5,19 +5,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use vm_memory::VolatileSlice;
 use zcnic_device::{
     receive::{Annotation, Delivered},
-    rss::Hash,
     steering::Verdict,
     train::Train,
-    transmit::{TransmitFormat, parse},
+    transmit::{Snapshot, TransmitFormat, parse},
 };
 
 use crate::{
-    port::{Active, Blocked, FlowControl, Port, ReceiveSide, Served, TransmitSide, lock},
+    port::{Active, Blocked, End, FlowControl, Port, ReceiveSide, Served, TransmitSide, lock},
     ring::{
-        RingError, chain::walk, mover::GuestMover, receive::ReceiveChains, split::SplitRing,
+        RingError,
+        chain::{Chain, ChainError, walk},
+        mover::GuestMover,
+        raw::Span,
+        receive::{ReceiveChains, Vectors},
+        recycle,
         transport::Interrupt,
     },
 };
@@ -32,13 +35,42 @@ const PAUSE_LIMIT: Duration = Duration::from_millis(500);
 /// Attempts to deliver a frame while the driver keeps posting buffers that do not suffice.
 const ATTEMPTS: usize = 4;
 
+/// Bytes of a frame that are on their way to the cache before it is looked at, transmit header included.
+const AHEAD: usize = 128;
+
+/// Bytes of a receive buffer likewise; most frames of a fast sender are small, and for long ones the processor
+/// sees by itself where it goes.
+const WRITE_AHEAD: usize = 192;
+
+/// A frame of the batch in hand, by the position of its chain.
+type Sent<'a, 's> = (usize, Train<'a, [Span<'s>]>);
+
+/// What a worker needs for a batch, kept from one to the next so that nothing is allocated for it.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    heads: Vec<u16>,
+    spans: Vec<Span<'static>>,
+    chains: Vec<Result<Chain, ChainError>>,
+    snapshots: Vec<Snapshot>,
+    trains: Vec<Sent<'static, 'static>>,
+    way: Way,
+}
+
+/// The part of [`Scratch`] that frames need on their way to queues.
+#[derive(Default)]
+struct Way {
+    outgoing: Vec<Outgoing>,
+    receive: Vectors,
+    interrupts: Vec<Interrupt>,
+}
+
 /// A train on its way to a queue.
-struct Outgoing<'b, 'a, 's> {
-    /// Which chain of the batch it is.
-    position: usize,
-    train: &'b Train<'a, [VolatileSlice<'s>]>,
-    queue: u16,
-    hash: Option<Hash>,
+struct Outgoing {
+    /// Which train of the batch it is.
+    index: usize,
+    /// Where it goes. Written long before it is read, or the processor would have to wait for all that was
+    /// stored between, to memory that the other side has in its cache.
+    note: Annotation,
     /// The first segment that was not delivered yet.
     segment: usize,
     /// When it is given up, if it waited already.
@@ -52,12 +84,11 @@ struct Stuck {
 }
 
 impl Port {
-    /// Serves a bounded batch of a transmit ring.
-    pub(crate) fn serve(&self, pair: usize) -> Served {
-        let mut interrupts = Vec::new();
+    /// Serves a bounded batch of a transmit ring. An empty one is asked to kick if `arm` says so.
+    pub(crate) fn serve(&self, pair: usize, arm: bool, scratch: &mut Scratch) -> Served {
         let served = {
             let mut side = lock(&self.transmit[pair]);
-            match self.serve_locked(pair, &mut side, &mut interrupts) {
+            match self.serve_locked(pair, &mut side, arm, scratch) {
                 Ok(step) => step,
                 Err(error) => {
                     self.broken(2 * pair + 1, &mut side.transport, error);
@@ -65,7 +96,7 @@ impl Port {
                 }
             }
         };
-        for interrupt in interrupts {
+        for interrupt in scratch.way.interrupts.drain(..) {
             interrupt.raise();
         }
         match served {
@@ -81,19 +112,21 @@ impl Port {
         &self,
         pair: usize,
         side: &mut TransmitSide,
-        interrupts: &mut Vec<Interrupt>,
+        arm: bool,
+        scratch: &mut Scratch,
     ) -> Result<Step, RingError> {
-        let active = self.active();
         let TransmitSide {
             transport,
             running,
             counters,
             blocked,
         } = side;
-        let Some(memory) = transport.running() else {
+        let enabled = transport.is_enabled();
+        let Some(mut ring) = transport.ring()? else {
             return Ok(Step::Served(Served::Idle));
         };
-        let enabled = transport.is_enabled();
+        let mut available = ring.available(BATCH)?.min(BATCH);
+        let active = self.active();
         let format = active.configuration.transmit_format;
         let is_command_ring = active.command_pair == Some(pair);
         // A stopped transmit queue keeps its chains; it is looked at again when it starts.
@@ -101,33 +134,51 @@ impl Port {
         if enabled && (active.suspended || parked) {
             return Ok(Step::Served(Served::Idle));
         }
-
-        let mut ring = SplitRing::new(&transport.setup, &memory, &mut transport.indices)?;
-        ring.disable_kicks()?;
-        let mut available = ring.available(BATCH)?.min(BATCH);
         if available == 0 {
+            if !arm {
+                return Ok(Step::Served(Served::Empty));
+            }
             let more = ring.enable_kicks()?;
             return Ok(Step::Served(if more { Served::More } else { Served::Idle }));
         }
-        let mut slices = Vec::new();
-        let mut chains = Vec::with_capacity(usize::from(available));
+        ring.disable_kicks();
+
+        let Scratch {
+            heads,
+            spans: kept_spans,
+            chains,
+            snapshots,
+            trains: kept_trains,
+            way,
+        } = scratch;
+        let mut spans: Vec<Span<'_>> = recycle(std::mem::take(kept_spans));
+        heads.clear();
+        chains.clear();
         for ahead in 0..available {
             let head = ring.head(ahead)?;
-            let chain = if enabled {
-                walk(&ring, head, &mut slices)
-            } else {
-                continue;
-            };
+            ring.map().prefetch_descriptor(head);
+            heads.push(head);
+        }
+        for (ahead, &head) in heads.iter().enumerate() {
+            if !enabled {
+                break;
+            }
+            let before = spans.len();
+            let chain = walk(ring.map(), head, &mut spans);
             // Control takes one chain at a time, with the ring's lock released.
             let frame = chain
                 .as_ref()
                 .map_or(true, |chain| chain.writable.is_empty());
             if is_command_ring || format.is_none() || !frame {
                 if ahead == 0 {
+                    *kept_spans = recycle(spans);
                     return Ok(Step::Control);
                 }
-                available = ahead;
+                available = ahead as u16;
                 break;
+            }
+            if let Some(span) = spans.get(before) {
+                span.prefetch(AHEAD);
             }
             chains.push(chain);
         }
@@ -135,20 +186,21 @@ impl Port {
         let mut done = usize::from(available);
         let mut deadline = None;
         if let (true, Some(format)) = (enabled, format) {
-            let mut outgoing = Vec::with_capacity(chains.len());
-            for (position, chain) in chains.iter().enumerate() {
+            snapshots.resize_with(snapshots.len().max(chains.len()), Snapshot::default);
+            let mut trains: Vec<Sent<'_, '_>> = recycle(std::mem::take(kept_trains));
+            for (position, (chain, snapshot)) in chains.iter().zip(snapshots.iter_mut()).enumerate()
+            {
                 let parsed = chain
                     .as_ref()
                     .ok()
-                    .map(|chain| &slices[chain.readable.clone()])
-                    .map(|source| parse_train(source, format, &active));
+                    .map(|chain| &spans[chain.readable.clone()])
+                    .map(|source| parse_train(source, format, &active, snapshot));
                 match parsed {
-                    Some(Ok(train)) => outgoing.push((position, train)),
+                    Some(Ok(train)) => trains.push((position, train)),
                     _ => counters.errors += 1,
                 }
             }
-            let resumed = blocked.take();
-            let stuck = self.send(&mut outgoing, resumed, interrupts);
+            let stuck = self.send(&trains, blocked.take(), way);
             if let Some(Stuck {
                 position,
                 blocked: state,
@@ -159,39 +211,45 @@ impl Port {
                 *blocked = Some(state);
             }
             // What is stuck is counted when it is done with.
-            for (_, train) in outgoing.iter().filter(|(position, _)| *position < done) {
+            for (_, train) in trains.iter().filter(|(position, _)| *position < done) {
                 counters.sent(train);
             }
+            *kept_trains = recycle(trains);
         }
-        for _ in 0..done {
-            let head = ring.head(0)?;
-            ring.complete(head, 0)?;
+        *kept_spans = recycle(spans);
+        for &head in &heads[..done] {
+            ring.complete(head, 0);
         }
-        if ring.publish()? {
-            interrupts.extend(transport.interrupt());
+        if ring.publish() {
+            way.interrupts.extend(transport.interrupt());
         }
         Ok(Step::Served(deadline.map_or(Served::More, Served::Blocked)))
     }
 
     /// Sends a batch. Returns the first train that has to wait, on a cable where frames wait; those behind
     /// it were not sent then.
-    fn send<'s>(
+    fn send(
         &self,
-        batch: &mut [(usize, Train<'_, [VolatileSlice<'s>]>)],
+        batch: &[Sent<'_, '_>],
         resumed: Option<Blocked>,
-        interrupts: &mut Vec<Interrupt>,
+        way: &mut Way,
     ) -> Option<Stuck> {
-        let carrier = self.peer().filter(|(peer, _)| peer.is_connected());
-        let Some((peer, flow_control)) = carrier else {
-            let frames: usize = batch.iter().map(|(_, train)| train.segments()).sum();
-            self.counters
-                .no_carrier
-                .fetch_add(frames as u64, Ordering::Relaxed);
-            return None;
+        let (peer, flow_control) = match self.end() {
+            Some(End::Port(peer, flow_control)) => (peer, flow_control),
+            Some(End::Null) => return None,
+            None => {
+                let frames: usize = batch.iter().map(|(_, train)| train.segments()).sum();
+                self.counters
+                    .no_carrier
+                    .fetch_add(frames as u64, Ordering::Relaxed);
+                return None;
+            }
         };
         let active = peer.active();
-        let mut outgoing = Vec::with_capacity(batch.len());
-        for (position, train) in batch.iter() {
+        let offloads = active.configuration.offloads;
+        let mut outgoing = std::mem::take(&mut way.outgoing);
+        outgoing.clear();
+        for (index, (position, train)) in batch.iter().enumerate() {
             let (mut segment, mut deadline) = (0, None);
             if let (0, Some(resumed)) = (*position, resumed) {
                 segment = resumed.segment.min(train.segments());
@@ -204,10 +262,12 @@ impl Port {
             {
                 Verdict::Queue { queue, hash } => {
                     outgoing.push(Outgoing {
-                        position: *position,
-                        train,
-                        queue,
-                        hash,
+                        index,
+                        note: Annotation {
+                            queue,
+                            hash,
+                            offloads,
+                        },
                         segment,
                         deadline,
                     });
@@ -227,22 +287,25 @@ impl Port {
         if flow_control == FlowControl::Drop {
             // Each receive ring is locked once; within a queue the order stays as sent. Where frames wait
             // it stays across queues, because those behind a waiting one were not sent at all.
-            outgoing.sort_by_key(|outgoing| outgoing.queue);
+            outgoing.sort_unstable_by_key(|outgoing| (outgoing.note.queue, outgoing.index));
         }
-        outgoing
-            .chunk_by_mut(|a, b| a.queue == b.queue)
-            .find_map(|group| peer.receive_group(group, &active, flow_control, interrupts))
+        let stuck = outgoing
+            .chunk_by_mut(|a, b| a.note.queue == b.note.queue)
+            .find_map(|group| peer.receive_group(batch, group, &active, flow_control, way));
+        way.outgoing = outgoing;
+        stuck
     }
 
-    /// Delivers trains to one receive queue. Returns the first that has to wait.
+    /// Delivers trains of a batch to one receive queue. Returns the first that has to wait.
     fn receive_group(
         &self,
-        group: &mut [Outgoing<'_, '_, '_>],
+        batch: &[Sent<'_, '_>],
+        group: &mut [Outgoing],
         active: &Active,
         flow_control: FlowControl,
-        interrupts: &mut Vec<Interrupt>,
+        way: &mut Way,
     ) -> Option<Stuck> {
-        let queue = group.first()?.queue;
+        let queue = group.first()?.note.queue;
         let pair = usize::from(queue);
         let mut guard = lock(self.receive.get(pair)?);
         let ReceiveSide {
@@ -252,30 +315,23 @@ impl Port {
             stalled,
         } = &mut *guard;
         let usable = transport.is_enabled() && !active.suspended;
-        let memory = transport.running().filter(|_| usable);
-        let ring = memory
-            .as_ref()
-            .map(|memory| SplitRing::new(&transport.setup, memory, &mut transport.indices))
-            .transpose();
-        let mut error = ring.as_ref().err().copied();
-        let mut chains = ReceiveChains::new(ring.ok().flatten(), active.max_chains);
-        let note = Annotation {
-            queue,
-            hash: None,
-            offloads: active.configuration.offloads,
+        let (ring, mut error) = match if usable { transport.ring() } else { Ok(None) } {
+            Ok(ring) => (ring, None),
+            Err(error) => (None, Some(error)),
         };
+        let vectors = std::mem::take(&mut way.receive);
+        let mut chains = ReceiveChains::new(ring, active.max_chains, vectors);
+        chains.disable_kicks();
+        chains.prefetch(group.len(), WRITE_AHEAD);
         let flows = self.flows.current();
+        let mover = GuestMover::new();
         let mut stuck = None;
         for outgoing in group {
-            let note = Annotation {
-                hash: outgoing.hash,
-                ..note
-            };
-            let train = outgoing.train;
+            let (position, train) = &batch[outgoing.index];
             let mut total = Delivered::default();
             for attempt in 1.. {
-                let mover = GuestMover::new();
-                let now = device.deliver(&mover, &mut chains, train, outgoing.segment, &note);
+                let now =
+                    device.deliver(&mover, &mut chains, train, outgoing.segment, &outgoing.note);
                 total.frames += now.frames;
                 total.split += now.split;
                 total.unsplit += now.unsplit;
@@ -315,7 +371,7 @@ impl Port {
                         deadline,
                     };
                     stuck = Some(Stuck {
-                        position: outgoing.position,
+                        position: *position,
                         blocked,
                     });
                     break;
@@ -329,9 +385,9 @@ impl Port {
         let wanted = chains.publish();
         error = error.or(chains.error());
         let chain_error = chains.chain_error();
-        drop(chains);
+        way.receive = chains.into_vectors();
         if wanted {
-            interrupts.extend(transport.interrupt());
+            way.interrupts.extend(transport.interrupt());
         }
         if let Some(error) = error {
             self.broken(2 * pair, transport, error);
@@ -350,14 +406,16 @@ enum Step {
 }
 
 fn parse_train<'a, 's>(
-    source: &'a [VolatileSlice<'s>],
+    source: &'a [Span<'s>],
     format: TransmitFormat,
     active: &Arc<Active>,
-) -> Result<Train<'a, [VolatileSlice<'s>]>, zcnic_device::transmit::TransmitError> {
+    snapshot: &'a mut Snapshot,
+) -> Result<Train<'a, [Span<'s>]>, zcnic_device::transmit::TransmitError> {
     parse(
         &GuestMover::<'s, 's>::new(),
         source,
         format,
         active.configuration.features,
+        snapshot,
     )
 }

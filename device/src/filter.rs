@@ -51,6 +51,7 @@ impl AddressFilter {
 
     /// Whether a frame to `destination` passes.
     #[must_use]
+    #[inline]
     pub fn accepts(&self, destination: [u8; 6]) -> bool {
         self.promisc
             || destination == BROADCAST

@@ -3,7 +3,7 @@
 //! Parsing goes as far as the bytes make sense and stops there without an error: a NIC delivers frames that it
 //! does not understand. Tunnels are not entered.
 
-use crate::checksum::{Checksum, pseudo_header_v4, pseudo_header_v6};
+use crate::checksum::Checksum;
 
 /// The most bytes from the start of a frame that the device reads to decide about it. Headers that reach
 /// beyond are not parsed.
@@ -148,6 +148,7 @@ impl Headers {
     /// Parses the first bytes, `head`, of a frame of `frame_len` bytes. Of a head longer than [`SNAPSHOT`]
     /// or than the frame only that much is looked at.
     #[must_use]
+    #[inline]
     pub fn parse(head: &[u8], frame_len: usize) -> Self {
         let head = &head[..head.len().min(frame_len).min(SNAPSHOT)];
         let mut headers = Self::default();
@@ -188,6 +189,7 @@ impl Headers {
 
     /// The end of the deepest header that was parsed completely.
     #[must_use]
+    #[inline]
     pub fn payload_offset(&self) -> usize {
         let (l2, l3, l4) = self.boundaries();
         l4.or(l3).unwrap_or(l2)
@@ -196,6 +198,7 @@ impl Headers {
     /// Where to split the frame if its headers may take at most `room` bytes: the last end of a header that
     /// fits, or `room` if not even the Ethernet header does.
     #[must_use]
+    #[inline]
     pub fn split_point(&self, room: usize) -> usize {
         let (l2, l3, l4) = self.boundaries();
         [l4, l3]
@@ -207,6 +210,7 @@ impl Headers {
 
     /// Destination Ethernet address.
     #[must_use]
+    #[inline]
     pub fn ether_destination(&self, head: &[u8]) -> Option<[u8; 6]> {
         array(head, 0)
     }
@@ -219,40 +223,43 @@ impl Headers {
 
     /// Source and destination IP address as they stand in the frame: 4 or 16 bytes each.
     #[must_use]
+    #[inline]
     pub fn addresses<'a>(&self, head: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+        let both = self.both_addresses(head)?;
+        Some(both.split_at(both.len() / 2))
+    }
+
+    #[inline]
+    fn both_addresses<'a>(&self, head: &'a [u8]) -> Option<&'a [u8]> {
         let l3 = self.l3?;
-        let (offset, length) = match l3.version {
-            IpVersion::V4 => (12, 4),
-            IpVersion::V6 => (8, 16),
-        };
-        let both = head.get(l3.offset + offset..)?.get(..2 * length)?;
-        Some(both.split_at(length))
+        match l3.version {
+            IpVersion::V4 => head.get(l3.offset + 12..l3.offset + 20),
+            IpVersion::V6 => head.get(l3.offset + 8..l3.offset + 40),
+        }
     }
 
     /// The sum of the pseudo header that the checksum of the L4 header covers, if header and payload have
     /// `length` bytes: those of the frame itself, or of a segment that is cut from it.
     #[must_use]
+    #[inline]
     pub fn pseudo_header(&self, head: &[u8], length: usize) -> Option<Checksum> {
-        let l4 = self.l4?;
-        let (source, destination) = self.addresses(head)?;
-        let protocol = l4.protocol.number();
-        match self.l3?.version {
-            IpVersion::V4 => Some(pseudo_header_v4(
-                source.try_into().ok()?,
-                destination.try_into().ok()?,
-                protocol,
-                length.try_into().ok()?,
-            )),
-            IpVersion::V6 => Some(pseudo_header_v6(
-                source.try_into().ok()?,
-                destination.try_into().ok()?,
-                protocol,
-                length.try_into().ok()?,
-            )),
-        }
+        let (l3, l4) = (self.l3?, self.l4?);
+        // RFC 793 and RFC 768 count the length in 16 bits, RFC 8200 (section 8.1) in 32. The addresses come
+        // first and are next to each other in the frame too.
+        let length = match l3.version {
+            IpVersion::V4 => u32::from(u16::try_from(length).ok()?),
+            IpVersion::V6 => u32::try_from(length).ok()?,
+        };
+        let mut sum = Checksum::new();
+        sum.add(self.both_addresses(head)?);
+        sum.add_u16(u16::from(l4.protocol.number()));
+        sum.add_u16((length >> 16) as u16);
+        sum.add_u16(length as u16);
+        Some(sum)
     }
 
     /// Ends of the L2, L3 and L4 headers.
+    #[inline]
     fn boundaries(&self) -> (usize, Option<usize>, Option<usize>) {
         (
             self.l2_end,
@@ -264,6 +271,7 @@ impl Headers {
 
 impl L3 {
     /// Parses an IPv4 header; also returns whether an L4 header may follow.
+    #[inline]
     fn parse_v4(head: &[u8], offset: usize, frame_len: usize) -> Option<(Self, bool)> {
         let header: [u8; IPV4_HEADER] = array(head, offset)?;
         let header_length = usize::from(header[0] & 0x0f) * 4;
@@ -389,10 +397,12 @@ impl L4 {
     }
 }
 
+#[inline]
 fn array<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
     bytes.get(offset..)?.first_chunk().copied()
 }
 
+#[inline]
 fn be16(bytes: &[u8], offset: usize) -> Option<u16> {
     array(bytes, offset).map(u16::from_be_bytes)
 }

@@ -10,10 +10,10 @@ use crate::{
     abi::{self, HashType, RxHeader},
     checksum::Checksum,
     features::{Feature, FeatureSet},
-    frame::{Headers, L4Protocol},
+    frame::{Headers, L4Protocol, SNAPSHOT},
     memory::{Mover, ReceiveRing},
     rss::Hash,
-    train::{ChecksumState, Segment, Train},
+    train::{ChecksumState, Head, Segment, Train},
 };
 
 /// Chains that one frame may take.
@@ -61,6 +61,8 @@ pub struct ReceiveCounters {
     pub stopped: u64,
     pub too_long: u64,
     pub bad_chain: u64,
+    /// Frames that a hash was computed for; not part of `struct zcnic_queue_stats`.
+    pub hashed: u64,
 }
 
 /// What became of (part of) a train.
@@ -100,10 +102,22 @@ pub struct ReceiveQueue {
 }
 
 /// Buffers reused from frame to frame, so that placing a frame allocates nothing.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Scratch {
     extents: Vec<Extent>,
     written: Vec<u32>,
+    /// The head of a frame that is not as its sender wrote it.
+    head: [u8; SNAPSHOT],
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self {
+            extents: Vec::new(),
+            written: Vec::new(),
+            head: [0; SNAPSHOT],
+        }
+    }
 }
 
 /// `length` frame bytes from `frame_offset` on go to `offset` of descriptor `descriptor` of chain `chain`.
@@ -125,7 +139,11 @@ enum Verdict {
 }
 
 enum Reservation {
-    Placed,
+    /// In one chain: the first bytes, this many, go to descriptor 0 behind the chain's header, the others to
+    /// the start of descriptor 1.
+    Single(usize),
+    /// As the scratch's extents say.
+    Spread,
     NoBuffer,
     TooLong,
 }
@@ -187,10 +205,17 @@ impl ReceiveQueue {
             return delivered;
         };
         for index in from..train.segments() {
-            let mut segment = train.segment(index);
-            let split_at = split_point(layout, train.headers(), segment.length);
-            match self.reserve(mover, ring, layout, split_at, segment.length) {
-                Reservation::Placed => {}
+            let length = train.segment_length(index);
+            let split_at = split_point(layout, train.headers(), length);
+            let reservation = self.reserve(mover, ring, layout, split_at, length);
+            let split = split_at.is_some_and(|at| at < length);
+            let verdict = match reservation {
+                Reservation::Single(at) => {
+                    self.fill_single(mover, ring, train, index, layout, at, note)
+                }
+                Reservation::Spread => {
+                    self.fill_spread(mover, ring, train, index, layout, split, note)
+                }
                 Reservation::NoBuffer => {
                     ring.commit(&[]);
                     delivered.blocked_at = Some(index);
@@ -202,24 +227,17 @@ impl ReceiveQueue {
                     delivered.dropped += 1;
                     continue;
                 }
-            }
-            let verdict = self.fill(mover, ring, train, &mut segment);
-            let split = split_at.is_some_and(|at| at < segment.length);
-            match layout {
-                Layout::VirtioNet => self.put_virtio_net_header(mover, ring, verdict, note),
-                _ => self.put_receive_headers(mover, ring, &segment, split, verdict, note),
-            }
-            ring.commit(&self.scratch.written);
+            };
 
             self.next_frame = self.next_frame.wrapping_add(1);
             self.counters.frames += 1;
-            self.counters.bytes += segment.length as u64;
+            self.counters.bytes += length as u64;
             self.counters.split += u64::from(split);
             self.counters.csum_bad += u64::from(verdict == Verdict::Bad);
+            self.counters.hashed += u64::from(note.hash.is_some());
             delivered.frames += 1;
             delivered.split += u32::from(split);
-            delivered.unsplit +=
-                u32::from(!split && segment.length > train.headers().payload_offset());
+            delivered.unsplit += u32::from(!split && length > train.headers().payload_offset());
         }
         delivered
     }
@@ -238,7 +256,9 @@ impl ReceiveQueue {
         M: Mover,
         R: ReceiveRing<Target = M::Target>,
     {
-        let Scratch { extents, written } = &mut self.scratch;
+        let Scratch {
+            extents, written, ..
+        } = &mut self.scratch;
         extents.clear();
         written.clear();
         let mut done = 0;
@@ -260,6 +280,11 @@ impl ReceiveQueue {
                     written.push(0);
                 }
                 continue;
+            }
+            if chain == 0
+                && let Some(at) = single(layout, mover, targets, split_at, length)
+            {
+                return Reservation::Single(at);
             }
             let before = done;
             // Room at the start of the chain that a header takes.
@@ -294,7 +319,105 @@ impl ReceiveQueue {
         }
         let returned = written.iter().filter(|length| **length == 0).count();
         self.counters.bad_chain += returned as u64;
-        Reservation::Placed
+        Reservation::Spread
+    }
+
+    /// Places a frame that goes into one chain: its bytes up to `at` into descriptor 0, the others into 1.
+    #[expect(clippy::too_many_arguments, reason = "what it takes to place a frame")]
+    fn fill_single<M, R>(
+        &mut self,
+        mover: &M,
+        ring: &mut R,
+        train: &Train<'_, M::Source>,
+        index: usize,
+        layout: Layout,
+        at: usize,
+        note: &Annotation,
+    ) -> Verdict
+    where
+        M: Mover,
+        R: ReceiveRing<Target = M::Target>,
+    {
+        let targets = ring.chain(0);
+        let header_length = layout.header_length();
+        let mut segment = train.segment(index, &mut self.scratch.head);
+        let head_length = segment.head.len();
+        let copy = |from: usize, to: usize, sum: &mut Checksum| {
+            // Two pieces at most, because the frame lies in two descriptors at most.
+            for (descriptor, offset, start, end) in [
+                (0, header_length, from, to.min(at)),
+                (1, 0, from.max(at), to),
+            ] {
+                if start < end {
+                    mover.copy(
+                        train.source(),
+                        segment.body + start - head_length,
+                        &targets[descriptor],
+                        offset + start - if descriptor == 0 { 0 } else { at },
+                        end - start,
+                        sum,
+                    );
+                }
+            }
+        };
+        let (mut covered, mut padding) = (Checksum::default(), Checksum::default());
+        let covered_end = segment.l4_end.max(head_length);
+        if head_length < segment.length {
+            copy(head_length, covered_end, &mut covered);
+            copy(covered_end, segment.length, &mut padding);
+        }
+        let verdict = finish_checksum(train.headers(), &mut segment, &covered, &padding);
+
+        let (length, head) = (segment.length, &*segment.head);
+        let (first, second) = head.split_at(head_length.min(at));
+        mover.put(&targets[0], header_length, first);
+        if !second.is_empty() {
+            mover.put(&targets[1], 0, second);
+        }
+        if layout == Layout::VirtioNet {
+            mover.put(&targets[0], 0, &virtio_net_header(verdict, note, 1));
+        } else {
+            let split = matches!(layout, Layout::Split { .. }) && at < length;
+            let flags = receive_flags(split, verdict, note) | abi::RX_FIRST | abi::RX_LAST;
+            let header = RxHeader {
+                flags: flags.into(),
+                frame_id: self.next_frame.into(),
+                header_length: (at as u32).into(),
+                payload_length: ((length - at) as u32).into(),
+                frame_length: (length as u32).into(),
+                ..receive_header(note)
+            };
+            mover.put(&targets[0], 0, header.as_bytes());
+        }
+        ring.commit(&[(header_length + length) as u32]);
+        verdict
+    }
+
+    /// Places a frame as the extents say, which may be over several chains.
+    #[expect(clippy::too_many_arguments, reason = "what it takes to place a frame")]
+    fn fill_spread<M, R>(
+        &mut self,
+        mover: &M,
+        ring: &mut R,
+        train: &Train<'_, M::Source>,
+        index: usize,
+        layout: Layout,
+        split: bool,
+        note: &Annotation,
+    ) -> Verdict
+    where
+        M: Mover,
+        R: ReceiveRing<Target = M::Target>,
+    {
+        let mut buffer = [0; SNAPSHOT];
+        let mut segment = train.segment(index, &mut buffer);
+        let verdict = self.fill(mover, ring, train, &mut segment);
+        match layout {
+            Layout::VirtioNet => self.put_virtio_net_header(mover, ring, verdict, note),
+            _ => self.put_receive_headers(mover, ring, segment.length, split, verdict, note),
+        }
+        ring.commit(&self.scratch.written);
+        verdict
     }
 
     /// Copies the payload and puts the head with its final checksum.
@@ -303,13 +426,13 @@ impl ReceiveQueue {
         mover: &M,
         ring: &R,
         train: &Train<'_, M::Source>,
-        segment: &mut Segment,
+        segment: &mut Segment<'_>,
     ) -> Verdict
     where
         M: Mover,
         R: ReceiveRing<Target = M::Target>,
     {
-        let head_length = segment.head().len();
+        let head_length = segment.head.len();
         let copy = |range: std::ops::Range<usize>, sum: &mut Checksum| {
             for part in parts(&self.scratch.extents, range) {
                 mover.copy(
@@ -328,15 +451,9 @@ impl ReceiveQueue {
         copy(head_length..covered_end, &mut covered);
         copy(covered_end..segment.length, &mut padding);
 
-        if let ChecksumState::Owed { start, field } = segment.checksum {
-            let mut body = covered;
-            body.add_checksum(padding);
-            insert_checksum(segment.head_mut(), start, field, &body);
-        }
-        // Also of a checksum that was inserted: the sender may have begun it wrongly, or elsewhere.
-        let verdict = verify(train.headers(), segment, &covered);
+        let verdict = finish_checksum(train.headers(), segment, &covered, &padding);
         for part in parts(&self.scratch.extents, 0..head_length) {
-            let bytes = &segment.head()[part.frame_offset..part.frame_offset + part.length];
+            let bytes = &segment.head[part.frame_offset..part.frame_offset + part.length];
             mover.put(&ring.chain(part.chain)[part.descriptor], part.offset, bytes);
         }
         verdict
@@ -346,7 +463,7 @@ impl ReceiveQueue {
         &self,
         mover: &M,
         ring: &R,
-        segment: &Segment,
+        frame_length: usize,
         split: bool,
         verdict: Verdict,
         note: &Annotation,
@@ -354,16 +471,10 @@ impl ReceiveQueue {
         M: Mover,
         R: ReceiveRing<Target = M::Target>,
     {
-        let Scratch { extents, written } = &self.scratch;
-        let mut common = if split { abi::RX_SPLIT } else { 0 };
-        if note.offloads.has(Feature::RxCsum) {
-            common |= match verdict {
-                Verdict::Good => abi::RX_CSUM_GOOD,
-                Verdict::Bad => abi::RX_CSUM_BAD,
-                Verdict::Unknown => 0,
-            };
-        }
-        let hash = note.hash.filter(|_| note.offloads.has(Feature::RxHash));
+        let Scratch {
+            extents, written, ..
+        } = &self.scratch;
+        let common = receive_flags(split, verdict, note);
         let last = written.iter().rposition(|&length| length > 0).unwrap_or(0);
         let used = written
             .iter()
@@ -389,11 +500,8 @@ impl ReceiveQueue {
                 frame_id: self.next_frame.into(),
                 header_length: in_descriptor(0).into(),
                 payload_length: in_descriptor(1).into(),
-                frame_length: (segment.length as u32).into(),
-                hash: hash.map_or(0, |hash| hash.value).into(),
-                hash_type: hash.map_or(HashType::None, |hash| hash.kind).into(),
-                queue: note.queue.into(),
-                ..RxHeader::default()
+                frame_length: (frame_length as u32).into(),
+                ..receive_header(note)
             };
             mover.put(&ring.chain(chain)[0], 0, header.as_bytes());
         }
@@ -404,19 +512,13 @@ impl ReceiveQueue {
         M: Mover,
         R: ReceiveRing<Target = M::Target>,
     {
-        /// `VIRTIO_NET_HDR_F_DATA_VALID` (virtio 1.3, 5.1.6.4).
-        const DATA_VALID: u8 = 2;
-        let mut header = [0; VIRTIO_NET_HEADER];
-        if verdict == Verdict::Good && note.offloads.has(Feature::RxCsum) {
-            header[0] = DATA_VALID;
-        }
         let buffers = self
             .scratch
             .written
             .iter()
             .filter(|length| **length > 0)
-            .count() as u16;
-        header[10..12].copy_from_slice(&buffers.to_le_bytes());
+            .count();
+        let header = virtio_net_header(verdict, note, buffers as u16);
         let mut put = 0;
         for target in ring.chain(0) {
             let here = mover.target_len(target).min(VIRTIO_NET_HEADER - put);
@@ -426,7 +528,78 @@ impl ReceiveQueue {
     }
 }
 
+impl Layout {
+    /// Bytes of the header at the start of a frame's first chain.
+    fn header_length(self) -> usize {
+        match self {
+            Self::VirtioNet => VIRTIO_NET_HEADER,
+            Self::Linear { .. } | Self::Split { .. } => RX_HEADER,
+        }
+    }
+}
+
+/// `struct virtio_net_hdr_mrg_rxbuf` of a frame in `buffers` chains.
+#[inline]
+fn virtio_net_header(verdict: Verdict, note: &Annotation, buffers: u16) -> [u8; VIRTIO_NET_HEADER] {
+    /// `VIRTIO_NET_HDR_F_DATA_VALID` (virtio 1.3, 5.1.6.4).
+    const DATA_VALID: u8 = 2;
+    let mut header = [0; VIRTIO_NET_HEADER];
+    if verdict == Verdict::Good && note.offloads.has(Feature::RxCsum) {
+        header[0] = DATA_VALID;
+    }
+    header[10..12].copy_from_slice(&buffers.to_le_bytes());
+    header
+}
+
+/// What the receive headers of all chains of a frame have in common.
+#[inline]
+fn receive_header(note: &Annotation) -> RxHeader {
+    let hash = note.hash.filter(|_| note.offloads.has(Feature::RxHash));
+    RxHeader {
+        hash: hash.map_or(0, |hash| hash.value).into(),
+        hash_type: hash.map_or(HashType::None, |hash| hash.kind).into(),
+        queue: note.queue.into(),
+        ..RxHeader::default()
+    }
+}
+
+/// The flags that all chains of a frame have in common.
+#[inline]
+fn receive_flags(split: bool, verdict: Verdict, note: &Annotation) -> u16 {
+    let split = if split { abi::RX_SPLIT } else { 0 };
+    let verdict = match verdict {
+        Verdict::Good => abi::RX_CSUM_GOOD,
+        Verdict::Bad => abi::RX_CSUM_BAD,
+        Verdict::Unknown => 0,
+    };
+    if note.offloads.has(Feature::RxCsum) {
+        split | verdict
+    } else {
+        split
+    }
+}
+
+/// Whether a frame fits into the chain with these descriptors, which has the right shape; if so, how many of
+/// its bytes go to descriptor 0.
+#[inline]
+fn single<M: Mover>(
+    layout: Layout,
+    mover: &M,
+    targets: &[M::Target],
+    split_at: Option<usize>,
+    length: usize,
+) -> Option<usize> {
+    let room = |index: usize| mover.target_len(&targets[index]);
+    let header_length = layout.header_length();
+    match (targets.len(), split_at) {
+        (1, None) => (header_length + length <= room(0)).then_some(length),
+        (2, Some(at)) => (header_length + at <= room(0) && length - at <= room(1)).then_some(at),
+        _ => None,
+    }
+}
+
 /// Where a frame is split on a queue of this layout; `None`: it stays in one piece.
+#[inline]
 fn split_point(layout: Layout, headers: &Headers, length: usize) -> Option<usize> {
     match layout {
         Layout::Split {
@@ -444,6 +617,7 @@ fn split_point(layout: Layout, headers: &Headers, length: usize) -> Option<usize
 }
 
 /// Whether a chain has the shape that the queue was started with.
+#[inline]
 fn fits<M: Mover>(layout: Layout, mover: &M, targets: &[M::Target]) -> bool {
     let is = |index: usize, size: u32| {
         targets
@@ -481,6 +655,26 @@ fn parts(extents: &[Extent], range: std::ops::Range<usize>) -> impl Iterator<Ite
     })
 }
 
+/// Completes the checksum of a frame if it is owed, and checks it: `covered` is the sum of the bytes behind
+/// the head that it covers, `padding` that of those behind them.
+#[inline]
+fn finish_checksum(
+    headers: &Headers,
+    segment: &mut Segment<'_>,
+    covered: &Checksum,
+    padding: &Checksum,
+) -> Verdict {
+    if let ChecksumState::Owed { start, field } = segment.checksum {
+        let mut body = *covered;
+        body.add_checksum(*padding);
+        if let Head::Own(head) = &mut segment.head {
+            insert_checksum(head, start, field, &body);
+        }
+    }
+    // Also of a checksum that was inserted: the sender may have begun it wrongly, or elsewhere.
+    verify(headers, segment, covered)
+}
+
 /// Completes the checksum that the sender began: `head` from `start` on and `body` are covered.
 fn insert_checksum(head: &mut [u8], start: usize, field: usize, body: &Checksum) {
     let mut sum = Checksum::default();
@@ -496,11 +690,12 @@ fn insert_checksum(head: &mut [u8], start: usize, field: usize, body: &Checksum)
 
 /// Checks the L4 checksum of a frame, of whose bytes behind the head `covered` is the sum of those that it
 /// covers.
-fn verify(headers: &Headers, segment: &Segment, covered: &Checksum) -> Verdict {
+#[inline]
+fn verify(headers: &Headers, segment: &Segment<'_>, covered: &Checksum) -> Verdict {
     let Some(l4) = headers.l4 else {
         return Verdict::Unknown;
     };
-    let head = segment.head();
+    let head: &[u8] = &segment.head;
     let field = l4.offset + l4.protocol.checksum_offset();
     if l4.protocol == L4Protocol::Udp && head[field..field + 2] == [0, 0] {
         return Verdict::Unknown;

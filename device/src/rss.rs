@@ -24,8 +24,10 @@ pub const DEFAULT_KEY: [u8; RSS_KEY_SIZE] = [
 const IP: u16 = FIELD_IP_SRC | FIELD_IP_DST;
 const L4: u16 = FIELD_L4_SRC | FIELD_L4_DST;
 
+/// The longest part of the input, an IPv6 address.
+const MAX_PART: usize = 16;
 /// The longest input: two IPv6 addresses, two ports and a flow label.
-const MAX_INPUT: usize = 2 * 16 + 2 * 2 + 4;
+const MAX_INPUT: usize = 2 * MAX_PART + 2 * 2 + 4;
 const _: () = assert!(MAX_INPUT + size_of::<u32>() <= RSS_KEY_SIZE);
 
 /// The Toeplitz hash with one key, as tables of what each half byte of input contributes.
@@ -54,13 +56,31 @@ impl Toeplitz {
     /// The hash of `input`, of which at most 40 bytes count: no input of a NIC is longer.
     #[must_use]
     pub fn hash(&self, input: &[u8]) -> u32 {
+        self.hash_at(0, input)
+    }
+
+    /// What `bytes` contribute to the hash of an input that has them from `position` on.
+    #[inline]
+    fn hash_at(&self, position: usize, bytes: &[u8]) -> u32 {
         let (pairs, _) = self.nibbles.as_chunks::<2>();
-        input
-            .iter()
-            .zip(pairs)
-            .fold(0, |hash, (byte, [high, low])| {
-                hash ^ high[usize::from(byte >> 4)] ^ low[usize::from(byte & 0x0f)]
-            })
+        let pairs = pairs.get(position..).unwrap_or_default();
+        let of = |byte: u8, [high, low]: &[[u32; 16]; 2]| {
+            high[usize::from(byte >> 4)] ^ low[usize::from(byte & 0x0f)]
+        };
+        let mut hash = 0;
+        // Four at a time, without a branch.
+        let (quads, rest) = bytes.as_chunks::<4>();
+        let (tables, _) = pairs.as_chunks::<4>();
+        for (bytes, pairs) in quads.iter().zip(tables) {
+            for (byte, pair) in bytes.iter().zip(pairs) {
+                hash ^= of(*byte, pair);
+            }
+        }
+        let pairs = pairs.get(4 * quads.len()..).unwrap_or_default();
+        for (byte, pair) in rest.iter().zip(pairs) {
+            hash ^= of(*byte, pair);
+        }
+        hash
     }
 }
 
@@ -153,35 +173,42 @@ impl RssContext {
 
     /// The hash of a frame; `None` if it is not IP or its flow type has no fields.
     #[must_use]
+    #[inline]
     pub fn hash(&self, headers: &Headers, head: &[u8]) -> Option<Hash> {
         let flow = flow_type(headers)?;
         let fields = *self.fields.get(usize::from(u8::from(flow)))?;
         if fields == 0 {
             return None;
         }
-        let mut input = Input::new();
         let wants = |field| fields & field != 0;
         let (source, destination) = headers.addresses(head)?;
+        let mut input = Input {
+            toeplitz: &self.toeplitz,
+            symmetric: self.symmetric,
+            length: 0,
+            hash: 0,
+        };
         let addresses = (wants(FIELD_IP_SRC), wants(FIELD_IP_DST));
-        input.add_pair(source, destination, addresses, self.symmetric);
+        input.add_pair(source, destination, addresses);
         let l4 = headers.l4.filter(|_| wants(L4));
         if let Some(l4) = l4 {
             let source = l4.source_port.to_be_bytes();
             let destination = l4.destination_port.to_be_bytes();
             let ports = (wants(FIELD_L4_SRC), wants(FIELD_L4_DST));
-            input.add_pair(&source, &destination, ports, self.symmetric);
+            input.add_pair(&source, &destination, ports);
         }
         if wants(FIELD_FLOW_LABEL) {
-            input.add(headers.l3?.flow_label.to_be_bytes());
+            input.add(&headers.l3?.flow_label.to_be_bytes());
         }
         Some(Hash {
-            value: self.toeplitz.hash(input.bytes()),
+            value: input.hash,
             kind: hash_type(flow, l4.is_some()),
         })
     }
 
     /// The queue for a frame with this hash; without one, that of table entry 0.
     #[must_use]
+    #[inline]
     pub fn queue(&self, hash: Option<Hash>) -> u16 {
         let value = hash.map_or(0, |hash| hash.value) as usize;
         let entry = value & self.table.len().saturating_sub(1);
@@ -196,60 +223,44 @@ impl RssContext {
 }
 
 /// What goes into the hash: addresses, ports, flow label, in this order.
-struct Input {
-    bytes: [u8; MAX_INPUT],
+struct Input<'c> {
+    toeplitz: &'c Toeplitz,
+    symmetric: RssSymmetric,
+    /// Bytes that went in.
     length: usize,
+    hash: u32,
 }
 
-impl Input {
-    const fn new() -> Self {
-        Self {
-            bytes: [0; MAX_INPUT],
-            length: 0,
-        }
-    }
-
-    fn add(&mut self, bytes: impl IntoIterator<Item = u8>) {
-        let free = self.bytes.iter_mut().skip(self.length);
-        self.length += free.zip(bytes).map(|(to, from)| *to = from).count();
+impl Input<'_> {
+    #[inline]
+    fn add(&mut self, bytes: &[u8]) {
+        self.hash ^= self.toeplitz.hash_at(self.length, bytes);
+        self.length += bytes.len();
     }
 
     /// Adds the wanted ones of source and destination, transformed if both are wanted.
-    fn add_pair(
-        &mut self,
-        source: &[u8],
-        destination: &[u8],
-        wanted: (bool, bool),
-        symmetric: RssSymmetric,
-    ) {
-        let combine = |with: fn(u8, u8) -> u8| {
-            let both = source.iter().zip(destination);
-            both.map(move |(source, destination)| with(*source, *destination))
-        };
-        let xor = |source, destination| source ^ destination;
-        let or = |source, destination| source | destination;
-        match (wanted, symmetric) {
-            ((true, true), RssSymmetric::SymXor) => {
-                self.add(combine(xor));
-                self.add(combine(xor));
-            }
-            ((true, true), RssSymmetric::SymOrXor) => {
-                self.add(combine(or));
-                self.add(combine(xor));
-            }
+    #[inline]
+    fn add_pair(&mut self, source: &[u8], destination: &[u8], wanted: (bool, bool)) {
+        let combinations: [fn(u8, u8) -> u8; 2] = match (wanted, self.symmetric) {
+            ((true, true), RssSymmetric::SymXor) => [|a, b| a ^ b, |a, b| a ^ b],
+            ((true, true), RssSymmetric::SymOrXor) => [|a, b| a | b, |a, b| a ^ b],
             ((with_source, with_destination), _) => {
                 if with_source {
-                    self.add(source.iter().copied());
+                    self.add(source);
                 }
                 if with_destination {
-                    self.add(destination.iter().copied());
+                    self.add(destination);
                 }
+                return;
             }
+        };
+        for combine in combinations {
+            let mut bytes = [0; MAX_PART];
+            for ((to, a), b) in bytes.iter_mut().zip(source).zip(destination) {
+                *to = combine(*a, *b);
+            }
+            self.add(&bytes[..source.len().min(MAX_PART)]);
         }
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.length]
     }
 }
 

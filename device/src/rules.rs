@@ -186,6 +186,7 @@ impl RuleTable {
 
     /// The rule with the lowest location that matches the frame.
     #[must_use]
+    #[inline]
     pub fn lookup(&self, headers: &Headers, head: &[u8]) -> Option<&Rule> {
         if self.rules.is_empty() {
             return None;

@@ -174,6 +174,7 @@ impl Steering {
 
     /// Decides where the frame with these headers goes.
     #[must_use]
+    #[inline]
     pub fn steer(&self, headers: &Headers, head: &[u8]) -> Verdict {
         if !headers
             .ether_destination(head)

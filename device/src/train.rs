@@ -5,6 +5,8 @@
 //! of the checksum. A frame that needs no segmentation is a train of one segment. Materialising a segment
 //! ([`Train::segment`]) costs a copy of the headers; payload is copied once, by the receiver.
 
+use std::ops::Deref;
+
 use crate::{
     checksum::Checksum,
     frame::{Headers, IpVersion, L4Protocol, SNAPSHOT},
@@ -42,11 +44,17 @@ pub struct Segmentation {
     pub l4_offset: usize,
 }
 
+impl Segmentation {
+    /// Payload bytes of segment `index` of a train of `length` bytes.
+    fn payload(&self, length: usize, index: usize) -> usize {
+        (length - self.header_length - index * self.size).min(self.size)
+    }
+}
+
 /// A train of segments whose bytes are in `source`. Its parts have been checked against each other by
 /// [`transmit::parse`](crate::transmit::parse).
 pub struct Train<'a, S: ?Sized> {
-    pub(crate) head: [u8; SNAPSHOT],
-    pub(crate) head_length: usize,
+    pub(crate) head: &'a [u8],
     pub(crate) headers: Headers,
     pub(crate) source: &'a S,
     /// Where the frame starts in the source.
@@ -58,9 +66,9 @@ pub struct Train<'a, S: ?Sized> {
 }
 
 /// One frame of a train: `head`, then the bytes of the source from `body` on.
-pub struct Segment {
-    head: [u8; SNAPSHOT],
-    head_length: usize,
+pub struct Segment<'h> {
+    /// The bytes at the start of the frame that the device owns.
+    pub head: Head<'h>,
     /// Where in the train's source the bytes behind the head are.
     pub body: usize,
     /// Bytes of the whole frame.
@@ -71,16 +79,23 @@ pub struct Segment {
     pub l4_end: usize,
 }
 
-impl Segment {
-    /// The bytes at the start of the frame that the device owns and may have changed.
-    #[must_use]
-    pub fn head(&self) -> &[u8] {
-        &self.head[..self.head_length]
-    }
+/// The first bytes of a frame.
+pub enum Head<'h> {
+    /// As the sender's snapshot has them.
+    Sent(&'h [u8]),
+    /// A copy, because they change.
+    Own(&'h mut [u8]),
+}
 
-    /// Mutable access to [`head`](Self::head).
-    pub fn head_mut(&mut self) -> &mut [u8] {
-        &mut self.head[..self.head_length]
+impl Deref for Head<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Sent(bytes) => bytes,
+            Self::Own(bytes) => bytes,
+        }
     }
 }
 
@@ -96,8 +111,8 @@ impl<'a, S: ?Sized> Train<'a, S> {
 
     /// The snapshot that [`headers`](Self::headers) was parsed from.
     #[must_use]
-    pub fn head(&self) -> &[u8] {
-        &self.head[..self.head_length]
+    pub fn head(&self) -> &'a [u8] {
+        self.head
     }
 
     /// Where the payload is.
@@ -108,6 +123,7 @@ impl<'a, S: ?Sized> Train<'a, S> {
 
     /// Number of frames that this train means; at least 1.
     #[must_use]
+    #[inline]
     pub fn segments(&self) -> usize {
         self.segmentation.as_ref().map_or(1, |cut| {
             (self.length - cut.header_length).div_ceil(cut.size).max(1)
@@ -116,6 +132,7 @@ impl<'a, S: ?Sized> Train<'a, S> {
 
     /// Bytes of all its frames.
     #[must_use]
+    #[inline]
     pub fn wire_bytes(&self) -> usize {
         let repeated = self
             .segmentation
@@ -124,25 +141,48 @@ impl<'a, S: ?Sized> Train<'a, S> {
         self.length + (self.segments() - 1) * repeated
     }
 
-    /// Frame number `index`, from 0; `index` must be below [`segments`](Self::segments).
+    /// Bytes of frame number `index`, which must be below [`segments`](Self::segments).
     #[must_use]
-    pub fn segment(&self, index: usize) -> Segment {
+    #[inline]
+    pub fn segment_length(&self, index: usize) -> usize {
+        self.segmentation.as_ref().map_or(self.length, |cut| {
+            cut.header_length + cut.payload(self.length, index)
+        })
+    }
+
+    /// Frame number `index`, from 0; `index` must be below [`segments`](Self::segments). A head that differs
+    /// from the train's, or will, is made in `buffer`.
+    #[must_use]
+    #[inline]
+    pub fn segment<'h>(&'h self, index: usize, buffer: &'h mut [u8; SNAPSHOT]) -> Segment<'h> {
         match &self.segmentation {
-            Some(cut) => self.cut(cut, index),
-            None => self.whole(),
+            Some(cut) => self.cut(cut, index, buffer),
+            None => self.whole(buffer),
         }
     }
 
-    fn whole(&self) -> Segment {
+    #[inline]
+    fn whole<'h>(&'h self, buffer: &'h mut [u8; SNAPSHOT]) -> Segment<'h> {
         // The body starts behind the headers, so that payload is copied straight to where it is wanted, but
-        // never inside the checksum field.
+        // never inside the checksum field. Of a frame that is in the snapshot as a whole it is not needed.
         let mut head_length = self.headers.payload_offset();
         if let ChecksumState::Owed { field, .. } = self.checksum {
             head_length = head_length.max(field + 2);
         }
+        if self.length <= self.head.len() {
+            head_length = self.length;
+        }
+        let sent = &self.head[..head_length];
+        let head = match self.checksum {
+            ChecksumState::Final => Head::Sent(sent),
+            ChecksumState::Owed { .. } => {
+                let own = &mut buffer[..head_length];
+                own.copy_from_slice(sent);
+                Head::Own(own)
+            }
+        };
         Segment {
-            head: self.head,
-            head_length,
+            head,
             body: self.start + head_length,
             length: self.length,
             checksum: self.checksum,
@@ -150,23 +190,18 @@ impl<'a, S: ?Sized> Train<'a, S> {
         }
     }
 
-    fn cut(&self, cut: &Segmentation, index: usize) -> Segment {
+    fn cut<'h>(
+        &self,
+        cut: &Segmentation,
+        index: usize,
+        buffer: &'h mut [u8; SNAPSHOT],
+    ) -> Segment<'h> {
         let done = index * cut.size;
-        let payload = (self.length - cut.header_length - done).min(cut.size);
+        let payload = cut.payload(self.length, index);
         let length = cut.header_length + payload;
         let last = index + 1 == self.segments();
-        let mut segment = Segment {
-            head: self.head,
-            head_length: cut.header_length,
-            body: self.start + cut.header_length + done,
-            length,
-            checksum: ChecksumState::Owed {
-                start: cut.l4_offset,
-                field: cut.l4_offset + cut.protocol.checksum_offset(),
-            },
-            l4_end: length,
-        };
-        let head = segment.head_mut();
+        let head = &mut buffer[..cut.header_length];
+        head.copy_from_slice(&self.head[..cut.header_length]);
         match cut.version {
             IpVersion::V4 => rewrite_ipv4(
                 &mut head[cut.l3_offset..cut.l4_offset],
@@ -194,7 +229,16 @@ impl<'a, S: ?Sized> Train<'a, S> {
             cut.l4_offset + cut.protocol.checksum_offset(),
             usize::from(owed),
         );
-        segment
+        Segment {
+            head: Head::Own(head),
+            body: self.start + cut.header_length + done,
+            length,
+            checksum: ChecksumState::Owed {
+                start: cut.l4_offset,
+                field: cut.l4_offset + cut.protocol.checksum_offset(),
+            },
+            l4_end: length,
+        }
     }
 }
 

@@ -30,6 +30,23 @@ pub enum TransmitFormat {
     Zcnic,
 }
 
+/// What is looked at of a frame at first: enough for Ethernet, IPv6 and the longest TCP header, or for all of
+/// a small frame. Only if the headers do not end in it the rest of the snapshot is taken as well.
+const FIRST_LOOK: usize = 128;
+
+/// Bytes of the longest transmit header.
+const MAX_HEADER: usize = size_of::<abi::TxHeader>();
+
+/// Where [`parse`] keeps what it read of a chain; what was in it before does not matter.
+#[derive(Clone, Debug)]
+pub struct Snapshot([u8; MAX_HEADER + SNAPSHOT]);
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self([0; MAX_HEADER + SNAPSHOT])
+    }
+}
+
 /// Counters of one transmit queue. Frames are wire frames: every segment counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TransmitCounters {
@@ -100,7 +117,8 @@ pub fn has_zcnic_header(bytes: &[u8]) -> bool {
         .is_some_and(|reserved| reserved.iter().all(|byte| *byte == 0))
 }
 
-/// Reads the transmit header and the frame's first bytes once and makes the train that they describe.
+/// Reads the transmit header and the frame's first bytes once, into `snapshot`, and makes the train that they
+/// describe.
 ///
 /// # Errors
 ///
@@ -110,6 +128,7 @@ pub fn parse<'a, M: Mover>(
     source: &'a M::Source,
     format: TransmitFormat,
     features: FeatureSet,
+    snapshot: &'a mut Snapshot,
 ) -> Result<Train<'a, M::Source>, TransmitError> {
     let total = mover.source_len(source);
     let start = match format {
@@ -119,26 +138,30 @@ pub fn parse<'a, M: Mover>(
     if total < start + MIN_FRAME {
         return Err(TransmitError::TooShort(total));
     }
+    let length = total - start;
+    let mut head_length = length.min(FIRST_LOOK);
+    mover.snapshot(source, 0, &mut snapshot.0[..start + head_length]);
+    let (header, head) = snapshot.0.split_at_mut(start);
     let request = match format {
-        TransmitFormat::VirtioNet => {
-            let mut bytes = [0; size_of::<VirtioNetHeader>()];
-            mover.snapshot(source, 0, &mut bytes);
-            VirtioNetHeader(bytes).request()?
-        }
-        TransmitFormat::Zcnic => {
-            let mut bytes = [0; size_of::<abi::TxHeader>()];
-            mover.snapshot(source, 0, &mut bytes);
-            let header = abi::TxHeader::read_from_bytes(&bytes)
-                .map_err(|_| TransmitError::TooShort(total))?;
-            zcnic_request(&header)?
-        }
+        TransmitFormat::VirtioNet => header
+            .first_chunk()
+            .ok_or(TransmitError::TooShort(total))
+            .and_then(|bytes| VirtioNetHeader(*bytes).request())?,
+        TransmitFormat::Zcnic => abi::TxHeader::read_from_bytes(header)
+            .map_err(|_| TransmitError::TooShort(total))
+            .and_then(|header| zcnic_request(&header))?,
     };
 
-    let length = total - start;
-    let mut head = [0; SNAPSHOT];
-    let head_length = length.min(SNAPSHOT);
-    mover.snapshot(source, start, &mut head[..head_length]);
-    let headers = Headers::parse(&head[..head_length], length);
+    let mut headers = Headers::parse(&head[..head_length], length);
+    let field_end = request
+        .checksum
+        .map_or(0, |(start, offset)| start + offset + 2);
+    let limit = length.min(SNAPSHOT);
+    if head_length < limit && (headers.l4.is_none() || field_end > head_length) {
+        mover.snapshot(source, start + head_length, &mut head[head_length..limit]);
+        head_length = limit;
+        headers = Headers::parse(&head[..head_length], length);
+    }
 
     let checksum = match request.checksum {
         None => ChecksumState::Final,
@@ -167,8 +190,7 @@ pub fn parse<'a, M: Mover>(
         _ => {}
     }
     Ok(Train {
-        head,
-        head_length,
+        head: &head[..head_length],
         headers,
         source,
         start,

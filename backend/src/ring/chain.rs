@@ -3,12 +3,8 @@
 use std::ops::Range;
 
 use thiserror::Error;
-use vm_memory::{GuestAddress, GuestMemoryBackend, VolatileSlice};
 
-use super::{
-    RingError,
-    split::{Descriptor, SplitRing},
-};
+use super::raw::{Descriptor, Mapping, Span};
 
 /// The most descriptors of one chain, indirect ones included. QEMU's own devices take no longer ones
 /// (`VIRTQUEUE_MAX_SIZE`), and Linux makes none.
@@ -36,17 +32,7 @@ pub(crate) enum ChainError {
     Indirect(u32),
 }
 
-impl From<RingError> for ChainError {
-    fn from(_: RingError) -> Self {
-        // Tables were checked to be in memory: an access to them can only fail if that is gone.
-        Self::Outside {
-            address: 0,
-            length: 0,
-        }
-    }
-}
-
-/// One chain, as ranges of the slices that [`walk`] appended.
+/// One chain, as ranges of the spans that [`walk`] appended.
 #[derive(Clone, Debug)]
 pub(crate) struct Chain {
     /// Device-readable parts; a descriptor that spans regions of guest memory has several.
@@ -55,24 +41,49 @@ pub(crate) struct Chain {
     pub(crate) writable: Range<usize>,
 }
 
-/// Follows the chain that starts at `head` and appends its memory to `slices`. On an error `slices` is as
-/// before.
+/// Follows the chain that starts at `head`, which is below the ring's size, and appends its memory to `spans`.
+/// On an error `spans` is as before.
+#[inline]
 pub(crate) fn walk<'m>(
-    ring: &SplitRing<'_, 'm>,
+    map: &'m Mapping,
     head: u16,
-    slices: &mut Vec<VolatileSlice<'m>>,
+    spans: &mut Vec<Span<'m>>,
 ) -> Result<Chain, ChainError> {
-    let start = slices.len();
+    let start = spans.len();
+    let descriptor = map.descriptor(head);
+    // What polling drivers send and post: one descriptor.
+    if descriptor.flags & !Descriptor::WRITE == 0
+        && (1..=MAX_BYTES as u32).contains(&descriptor.length)
+        && let Some(span) = map
+            .memory()
+            .span(descriptor.address, descriptor.length as usize)
+    {
+        spans.push(span);
+        let middle = start + usize::from(descriptor.flags & Descriptor::WRITE == 0);
+        return Ok(Chain {
+            readable: start..middle,
+            writable: middle..start + 1,
+        });
+    }
+    walk_all(map, descriptor, spans)
+}
+
+fn walk_all<'m>(
+    map: &'m Mapping,
+    first: Descriptor,
+    spans: &mut Vec<Span<'m>>,
+) -> Result<Chain, ChainError> {
+    let start = spans.len();
     let mut walk = Walk {
-        ring,
-        slices,
+        map,
+        spans,
         writable: None,
         descriptors: 0,
         bytes: 0,
     };
-    match walk.table(&ring.descriptors, ring.size(), head, true) {
+    match walk.direct(first) {
         Ok(()) => {
-            let end = walk.slices.len();
+            let end = walk.spans.len();
             let middle = walk.writable.unwrap_or(end);
             Ok(Chain {
                 readable: start..middle,
@@ -80,52 +91,42 @@ pub(crate) fn walk<'m>(
             })
         }
         Err(error) => {
-            slices.truncate(start);
+            spans.truncate(start);
             Err(error)
         }
     }
 }
 
-struct Walk<'w, 'r, 'm> {
-    ring: &'w SplitRing<'r, 'm>,
-    slices: &'w mut Vec<VolatileSlice<'m>>,
-    /// Where in `slices` the device-writable part starts.
+struct Walk<'w, 'm> {
+    map: &'m Mapping,
+    spans: &'w mut Vec<Span<'m>>,
+    /// Where in `spans` the device-writable part starts.
     writable: Option<usize>,
     descriptors: usize,
     bytes: usize,
 }
 
-impl<'m> Walk<'_, '_, 'm> {
-    fn table(
-        &mut self,
-        table: &VolatileSlice<'m>,
-        entries: u16,
-        first: u16,
-        may_be_indirect: bool,
-    ) -> Result<(), ChainError> {
-        let mut index = first;
+impl<'m> Walk<'_, 'm> {
+    /// Follows the ring's own table.
+    fn direct(&mut self, mut descriptor: Descriptor) -> Result<(), ChainError> {
         loop {
-            if index >= entries {
-                return Err(ChainError::Next(index));
-            }
-            // A loop visits some descriptor twice, so it exceeds this sooner or later.
-            self.descriptors += 1;
-            if self.descriptors > MAX_DESCRIPTORS {
-                return Err(ChainError::TooManyDescriptors);
-            }
-            let descriptor = Descriptor::read(table, index)?;
+            self.count()?;
             let more = descriptor.flags & Descriptor::NEXT != 0;
             if descriptor.flags & Descriptor::INDIRECT != 0 {
-                if !may_be_indirect || more {
-                    return Err(ChainError::Indirect(descriptor.length));
-                }
-                return self.indirect(descriptor);
+                return if more {
+                    Err(ChainError::Indirect(descriptor.length))
+                } else {
+                    self.indirect(descriptor)
+                };
             }
             self.push(descriptor)?;
             if !more {
                 return Ok(());
             }
-            index = descriptor.next;
+            if descriptor.next >= self.map.size() {
+                return Err(ChainError::Next(descriptor.next));
+            }
+            descriptor = self.map.descriptor(descriptor.next);
         }
     }
 
@@ -138,16 +139,40 @@ impl<'m> Walk<'_, '_, 'm> {
             return Err(ChainError::Indirect(length));
         }
         let table = self
-            .ring
-            .memory
-            .get_slice(GuestAddress(address), length as usize)
-            .map_err(|_| ChainError::Outside { address, length })?;
-        self.table(&table, entries as u16, 0, false)
+            .map
+            .memory()
+            .span(address, length as usize)
+            .ok_or(ChainError::Outside { address, length })?;
+        let mut index = 0;
+        loop {
+            if u32::from(index) >= entries {
+                return Err(ChainError::Next(index));
+            }
+            self.count()?;
+            let descriptor = Descriptor::read(&table, index);
+            if descriptor.flags & Descriptor::INDIRECT != 0 {
+                return Err(ChainError::Indirect(descriptor.length));
+            }
+            self.push(descriptor)?;
+            if descriptor.flags & Descriptor::NEXT == 0 {
+                return Ok(());
+            }
+            index = descriptor.next;
+        }
+    }
+
+    /// A loop visits some descriptor twice, so it exceeds the limit sooner or later.
+    fn count(&mut self) -> Result<(), ChainError> {
+        self.descriptors += 1;
+        if self.descriptors > MAX_DESCRIPTORS {
+            return Err(ChainError::TooManyDescriptors);
+        }
+        Ok(())
     }
 
     fn push(&mut self, descriptor: Descriptor) -> Result<(), ChainError> {
         let Descriptor {
-            address,
+            mut address,
             length,
             flags,
             ..
@@ -156,27 +181,27 @@ impl<'m> Walk<'_, '_, 'm> {
         if length == 0 {
             return Err(ChainError::Empty);
         }
-        self.bytes += length as usize;
+        let mut left = length as usize;
+        self.bytes += left;
         if self.bytes > MAX_BYTES {
             return Err(ChainError::TooLong);
         }
-        let address = GuestAddress(address);
+        let memory = self.map.memory();
         if flags & Descriptor::WRITE != 0 {
-            self.writable.get_or_insert(self.slices.len());
+            self.writable.get_or_insert(self.spans.len());
             // One descriptor is one place to the device, which matters for its shape. A buffer that
             // lies across two regions of guest memory is nothing that a driver allocates.
-            let slice = self
-                .ring
-                .memory
-                .get_slice(address, length as usize)
-                .map_err(|_| outside)?;
-            self.slices.push(slice);
-        } else if self.writable.is_some() {
+            self.spans.push(memory.span(address, left).ok_or(outside)?);
+            return Ok(());
+        }
+        if self.writable.is_some() {
             return Err(ChainError::Order);
-        } else {
-            for slice in self.ring.memory.get_slices(address, length as usize) {
-                self.slices.push(slice.map_err(|_| outside)?);
-            }
+        }
+        while left > 0 {
+            let span = memory.longest_span(address, left).ok_or(outside)?;
+            left -= span.len();
+            address = address.wrapping_add(span.len() as u64);
+            self.spans.push(span);
         }
         Ok(())
     }

@@ -1,13 +1,16 @@
 //! Split virtqueues (virtio 1.3, 2.7) in guest memory that nobody here trusts.
 //!
-//! Guest memory is reached only through vm-memory's bounds-checked volatile slices. A slice borrows the
-//! memory mapping that the ring's lock protects, so that none outlives the lock.
+//! Guest memory is reached only through `raw`, which checks where a ring is when it starts and where a buffer
+//! is when its chain is walked. What it hands out borrows the mapping that the ring's lock protects, so that
+//! none outlives the lock.
 //!
 //! Chains are taken and returned strictly in the order in which the driver made them available: after a
 //! crash of the backend the frontend resumes at the used index, and anything else would break the ring.
 
 pub(crate) mod chain;
+mod copy;
 pub(crate) mod mover;
+pub(crate) mod raw;
 pub(crate) mod receive;
 pub(crate) mod split;
 pub(crate) mod transport;
@@ -32,8 +35,6 @@ pub(crate) enum RingError {
     AvailableIndex { available: u16, size: u16 },
     #[error("Driver made descriptor {head} available in a ring of {size}")]
     Head { head: u16, size: u16 },
-    #[error("Guest memory can't be accessed")]
-    Access,
     /// The ring is served nevertheless whenever something else causes it.
     #[error("Its kick descriptor can't be waited for ({0})")]
     Kick(ErrorKind),
@@ -61,4 +62,13 @@ pub(crate) struct Indices {
     pub(crate) published: u16,
     /// The used index when the driver was last asked for attention; `None`: always ask next time.
     pub(crate) signalled: Option<u16>,
+    /// The used flags as they were last stored; `None`: whatever whoever served the ring before left.
+    pub(crate) flags: Option<u16>,
+}
+
+/// An empty vector with the memory of `used`, for elements that differ from its own in nothing but lifetimes.
+pub(crate) fn recycle<T, U>(mut used: Vec<T>) -> Vec<U> {
+    used.clear();
+    // Collected in place, because the elements have the same layout.
+    used.into_iter().map(|_| unreachable!()).collect()
 }

@@ -2,17 +2,15 @@
 
 use std::marker::PhantomData;
 
-use vm_memory::{Bytes, VolatileSlice};
 use zcnic_device::{checksum::Checksum, memory::Mover};
 
-/// Bytes that are carried at once: they are summed while they are still in the nearest cache.
-const CHUNK: usize = 2048;
+use super::raw::Span;
 
 /// Carries bytes from the memory of one guest ('s) to that of another ('t).
 ///
 /// The device checks offsets against the lengths given here, so the accesses do not fail; should one
-/// nevertheless, nothing outside the slices is touched.
-pub(crate) struct GuestMover<'s, 't>(PhantomData<(VolatileSlice<'s>, VolatileSlice<'t>)>);
+/// nevertheless, nothing outside the spans is touched.
+pub(crate) struct GuestMover<'s, 't>(PhantomData<(Span<'s>, Span<'t>)>);
 
 impl GuestMover<'_, '_> {
     pub(crate) fn new() -> Self {
@@ -20,42 +18,60 @@ impl GuestMover<'_, '_> {
     }
 }
 
-/// Reads `into.len()` bytes from `offset` of the run that `slices` form; stops at its end.
-pub(crate) fn gather(slices: &[VolatileSlice<'_>], mut offset: usize, mut into: &mut [u8]) {
-    for slice in slices {
-        if into.is_empty() {
+/// Calls `each` for the parts of `length` bytes from `offset` of the run that `spans` form: a span, where in it,
+/// how much of it, and how much was before. Stops at the run's end.
+#[inline]
+fn parts<'s>(
+    spans: &[Span<'s>],
+    mut offset: usize,
+    length: usize,
+    mut each: impl FnMut(&Span<'s>, usize, usize, usize),
+) {
+    let mut done = 0;
+    for span in spans {
+        if done == length {
             return;
         }
-        if offset >= slice.len() {
-            offset -= slice.len();
+        if offset >= span.len() {
+            offset -= span.len();
             continue;
         }
-        let here = into.len().min(slice.len() - offset);
-        let (now, rest) = into.split_at_mut(here);
-        if slice.read_slice(now, offset).is_err() {
-            debug_assert!(false, "offset and length are inside the slice");
-        }
-        into = rest;
+        let here = (length - done).min(span.len() - offset);
+        each(span, offset, here, done);
+        done += here;
         offset = 0;
     }
 }
 
-impl<'s, 't> Mover for GuestMover<'s, 't> {
-    type Source = [VolatileSlice<'s>];
-    type Target = VolatileSlice<'t>;
+/// Reads `into.len()` bytes from `offset` of the run that `spans` form; stops at its end.
+#[inline]
+pub(crate) fn gather(spans: &[Span<'_>], offset: usize, into: &mut [u8]) {
+    let length = into.len();
+    parts(spans, offset, length, |span, at, here, done| {
+        span.read(at, &mut into[done..done + here]);
+    });
+}
 
+impl<'s, 't> Mover for GuestMover<'s, 't> {
+    type Source = [Span<'s>];
+    type Target = Span<'t>;
+
+    #[inline]
     fn source_len(&self, source: &Self::Source) -> usize {
-        source.iter().map(VolatileSlice::len).sum()
+        source.iter().map(Span::len).sum()
     }
 
+    #[inline]
     fn target_len(&self, target: &Self::Target) -> usize {
         target.len()
     }
 
+    #[inline]
     fn snapshot(&self, source: &Self::Source, offset: usize, into: &mut [u8]) {
         gather(source, offset, into);
     }
 
+    #[inline]
     fn copy(
         &self,
         source: &Self::Source,
@@ -65,20 +81,13 @@ impl<'s, 't> Mover for GuestMover<'s, 't> {
         length: usize,
         sum: &mut Checksum,
     ) {
-        let mut chunk = [0; CHUNK];
-        let mut done = 0;
-        while done < length {
-            let bytes = &mut chunk[..(length - done).min(CHUNK)];
-            gather(source, source_offset + done, bytes);
-            sum.add(bytes);
-            self.put(target, target_offset + done, bytes);
-            done += bytes.len();
-        }
+        parts(source, source_offset, length, |span, at, here, done| {
+            span.copy(at, target, target_offset + done, here, sum);
+        });
     }
 
+    #[inline]
     fn put(&self, target: &Self::Target, offset: usize, bytes: &[u8]) {
-        if target.write_slice(bytes, offset).is_err() {
-            debug_assert!(false, "offset and length are inside the target");
-        }
+        target.write(offset, bytes);
     }
 }

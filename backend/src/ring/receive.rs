@@ -2,46 +2,73 @@
 
 use std::ops::Range;
 
-use vm_memory::VolatileSlice;
 use zcnic_device::memory::ReceiveRing;
 
 use super::{
     RingError,
     chain::{Chain, ChainError, walk},
+    raw::Span,
+    recycle,
     split::SplitRing,
 };
 
+/// Vectors for [`ReceiveChains`], kept from batch to batch so that none is allocated for one.
+#[derive(Debug, Default)]
+pub(crate) struct Vectors {
+    reserved: Vec<(u16, Range<usize>)>,
+    targets: Vec<Span<'static>>,
+}
+
 /// Receive chains of one ring while its lock is held. Everything committed becomes visible to the driver
 /// with [`publish`](Self::publish), so that a batch costs one store of the used index.
-pub(crate) struct ReceiveChains<'r, 'm> {
+pub(crate) struct ReceiveChains<'m> {
     /// `None`: the ring is not running, which looks like one without buffers.
-    ring: Option<SplitRing<'r, 'm>>,
+    ring: Option<SplitRing<'m>>,
     /// Chains that may be reserved at once.
     max_chains: usize,
     reserved: Vec<(u16, Range<usize>)>,
-    targets: Vec<VolatileSlice<'m>>,
+    targets: Vec<Span<'m>>,
     /// What is wrong with the ring.
     error: Option<RingError>,
     /// What was wrong with the last chain that could not be used.
     chain_error: Option<ChainError>,
 }
 
-impl<'r, 'm> ReceiveChains<'r, 'm> {
+impl<'m> ReceiveChains<'m> {
     /// A frame may take at most `max_chains` chains.
-    pub(crate) fn new(ring: Option<SplitRing<'r, 'm>>, max_chains: usize) -> Self {
+    pub(crate) fn new(ring: Option<SplitRing<'m>>, max_chains: usize, vectors: Vectors) -> Self {
         Self {
             ring,
             max_chains,
-            reserved: Vec::new(),
-            targets: Vec::new(),
+            reserved: recycle(vectors.reserved),
+            targets: recycle(vectors.targets),
             error: None,
             chain_error: None,
         }
     }
 
+    /// Gives back the vectors.
+    pub(crate) fn into_vectors(self) -> Vectors {
+        Vectors {
+            reserved: recycle(self.reserved),
+            targets: recycle(self.targets),
+        }
+    }
+
+    /// Has the next chains, of which `count` will be needed, on their way to the cache, and the first `length`
+    /// bytes of each.
+    pub(crate) fn prefetch(&mut self, count: usize, length: usize) {
+        let count = u16::try_from(count).unwrap_or(u16::MAX);
+        if let Some(available) = self.attempt(|ring| ring.available(count))
+            && let Some(ring) = &self.ring
+        {
+            ring.prefetch_for_write(count.min(available), length);
+        }
+    }
+
     /// Shows the driver what was committed; returns whether it wants an interrupt.
     pub(crate) fn publish(&mut self) -> bool {
-        self.attempt(SplitRing::publish).unwrap_or(false)
+        self.attempt(|ring| Ok(ring.publish())).unwrap_or(false)
     }
 
     /// Returns every available chain with length 0 and says how many there were.
@@ -53,7 +80,10 @@ impl<'r, 'm> ReceiveChains<'r, 'm> {
         while drained < u32::from(limit) {
             let next = self.attempt(|ring| match ring.available(1)? {
                 0 => Ok(false),
-                _ => ring.complete(ring.head(0)?, 0).map(|()| true),
+                _ => {
+                    ring.complete(ring.head(0)?, 0);
+                    Ok(true)
+                }
             });
             if next != Some(true) {
                 break;
@@ -61,6 +91,13 @@ impl<'r, 'm> ReceiveChains<'r, 'm> {
             drained += 1;
         }
         drained
+    }
+
+    /// Asks the driver not to kick when it posts more: frames look by themselves.
+    pub(crate) fn disable_kicks(&mut self) {
+        if let Some(ring) = &mut self.ring {
+            ring.disable_kicks();
+        }
     }
 
     /// Asks for a kick when the driver posts more; returns whether it did already.
@@ -78,9 +115,10 @@ impl<'r, 'm> ReceiveChains<'r, 'm> {
         self.chain_error
     }
 
+    #[inline]
     fn attempt<T>(
         &mut self,
-        action: impl FnOnce(&mut SplitRing<'r, 'm>) -> Result<T, RingError>,
+        action: impl FnOnce(&mut SplitRing<'m>) -> Result<T, RingError>,
     ) -> Option<T> {
         if self.error.is_some() {
             return None;
@@ -95,9 +133,10 @@ impl<'r, 'm> ReceiveChains<'r, 'm> {
     }
 }
 
-impl<'m> ReceiveRing for ReceiveChains<'_, 'm> {
-    type Target = VolatileSlice<'m>;
+impl<'m> ReceiveRing for ReceiveChains<'m> {
+    type Target = Span<'m>;
 
+    #[inline]
     fn reserve(&mut self) -> bool {
         if self.reserved.len() >= self.max_chains {
             return false;
@@ -115,10 +154,8 @@ impl<'m> ReceiveRing for ReceiveChains<'_, 'm> {
         let Some(ring) = &self.ring else {
             return false;
         };
-        let writable = match walk(ring, head, &mut self.targets) {
-            Ok(Chain {
-                readable, writable, ..
-            }) if readable.is_empty() => writable,
+        let writable = match walk(ring.map(), head, &mut self.targets) {
+            Ok(Chain { readable, writable }) if readable.is_empty() => writable,
             // A receive chain with a readable part is as unusable as a broken one.
             Ok(chain) => chain.writable.end..chain.writable.end,
             Err(error) => {
@@ -130,18 +167,20 @@ impl<'m> ReceiveRing for ReceiveChains<'_, 'm> {
         true
     }
 
-    fn chain(&self, index: usize) -> &[VolatileSlice<'m>] {
+    #[inline]
+    fn chain(&self, index: usize) -> &[Span<'m>] {
         self.reserved
             .get(index)
             .map_or(&[], |(_, range)| &self.targets[range.clone()])
     }
 
+    #[inline]
     fn commit(&mut self, written: &[u32]) {
-        let reserved = std::mem::take(&mut self.reserved);
-        for (&(head, _), &length) in reserved.iter().zip(written) {
-            self.attempt(|ring| ring.complete(head, length));
+        if let Some(ring) = &mut self.ring {
+            for (&(head, _), &length) in self.reserved.iter().zip(written) {
+                ring.complete(head, length);
+            }
         }
-        self.reserved = reserved;
         self.reserved.clear();
         self.targets.clear();
     }

@@ -1,11 +1,13 @@
 //! The rings against virtio-queue's, driven by its mock driver, and against drivers that mean harm.
 
 use proptest::prelude::*;
+use std::sync::Arc;
 use virtio_queue::{
     Queue, QueueT,
     desc::{RawDescriptor, split::Descriptor as SplitDescriptor},
     mock::MockSplitQueue,
 };
+
 use vm_memory::{Bytes, GuestAddress, VolatileSlice};
 use zcnic_device::{
     checksum::Checksum,
@@ -16,8 +18,10 @@ use super::{
     Indices, RingError, Setup,
     chain::{ChainError, walk},
     mover::GuestMover,
-    receive::ReceiveChains,
-    split::{Descriptor, SplitRing},
+    raw::{Descriptor, Mapping, Memory, Span},
+    receive::{ReceiveChains, Vectors},
+    recycle,
+    split::SplitRing,
 };
 use crate::memory::GuestMemory;
 
@@ -52,7 +56,7 @@ fn at(base: u16) -> Indices {
         next_available: base,
         next_used: base,
         published: base,
-        signalled: None,
+        ..Indices::default()
     }
 }
 
@@ -142,11 +146,19 @@ impl<'m> Posting<'m> {
     }
 }
 
-/// Where slices are and how long.
-fn places(slices: &[VolatileSlice<'_>]) -> Vec<(usize, usize)> {
-    slices
+fn translated(memory: &GuestMemory) -> Arc<Memory> {
+    Arc::new(Memory::new(Arc::new(memory.clone())))
+}
+
+fn map(setup: &Setup, memory: &GuestMemory) -> Result<Mapping, RingError> {
+    Mapping::new(setup, translated(memory))
+}
+
+/// Where spans are and how long.
+fn places(spans: &[Span<'_>]) -> Vec<(usize, usize)> {
+    spans
         .iter()
-        .map(|slice| (slice.ptr_guard().as_ptr() as usize, slice.len()))
+        .map(|span| (span.address(), span.len()))
         .collect()
 }
 
@@ -189,6 +201,7 @@ proptest! {
         oracle.set_next_avail(base);
         oracle.set_next_used(base);
 
+        let mapping = map(&setup, &ours).expect("ring");
         for round in rounds {
             for driver in [&mut driver, &mut oracle_driver] {
                 for (lengths, readable, indirect) in &round.chains {
@@ -202,13 +215,13 @@ proptest! {
                 driver.memory.write_obj(event.to_le(), place).expect("event index");
             }
 
-            let mut ring = SplitRing::new(&setup, &ours, &mut indices).expect("ring");
+            let mut ring = SplitRing::new(&mapping, true, &mut indices);
             prop_assert_eq!(usize::from(ring.available(SIZE).expect("index")), round.chains.len());
             for (lengths, readable, _) in &round.chains {
-                let mut slices = Vec::new();
+                let mut spans = Vec::new();
                 let head = ring.head(0).expect("head");
-                let chain = walk(&ring, head, &mut slices).expect("chain");
-                ring.complete(head, round.written).expect("complete");
+                let chain = walk(&mapping, head, &mut spans).expect("chain");
+                ring.complete(head, round.written);
 
                 let expected = oracle.pop_descriptor_chain(&theirs).expect("oracle's chain");
                 prop_assert_eq!(head, expected.head_index());
@@ -217,8 +230,8 @@ proptest! {
                     .map(|d| (d.addr().0, d.len() as usize, d.is_write_only()))
                     .collect();
                 prop_assert_eq!(chain.readable.len(), (*readable).min(lengths.len()));
-                let start = places(&[ours.get_slice_at(0)])[0].0;
-                let found: Vec<(u64, usize, bool)> = places(&slices)
+                let start = ours.get_slice_at(0).ptr_guard().as_ptr() as usize;
+                let found: Vec<(u64, usize, bool)> = places(&spans)
                     .into_iter()
                     .enumerate()
                     .map(|(at, (place, length))| {
@@ -227,7 +240,7 @@ proptest! {
                     .collect();
                 prop_assert_eq!(found, expected);
             }
-            let wanted = ring.publish().expect("publish");
+            let wanted = ring.publish();
             if !round.chains.is_empty() {
                 prop_assert_eq!(wanted, oracle.needs_notification(&theirs).expect("oracle"));
             }
@@ -267,20 +280,22 @@ proptest! {
             .write_obj(index.wrapping_add(ahead % 20).to_le(), GuestAddress(setup.available + 2))
             .expect("index");
         let mut indices = at(index);
-        let mut ring = SplitRing::new(&setup, &memory, &mut indices).expect("ring");
+        let mapping = map(&setup, &memory).expect("ring");
+        let mut ring = SplitRing::new(&mapping, event_idx, &mut indices);
         let Ok(available) = ring.available(SIZE) else { return Ok(()) };
         prop_assert!(available <= SIZE);
-        let mut slices = Vec::new();
+        ring.prefetch_for_write(available, 192);
+        let mut spans = Vec::new();
         for ahead in 0..available {
             if let Ok(head) = ring.head(ahead) {
                 prop_assert!(head < SIZE);
-                let before = slices.len();
-                if walk(&ring, head, &mut slices).is_err() {
-                    prop_assert_eq!(slices.len(), before);
+                let before = spans.len();
+                if walk(&mapping, head, &mut spans).is_err() {
+                    prop_assert_eq!(spans.len(), before);
                 }
             }
         }
-        let mut chains = ReceiveChains::new(Some(ring), usize::MAX);
+        let mut chains = ReceiveChains::new(Some(ring), usize::MAX, Vectors::default());
         while chains.reserve() {}
         chains.commit(&[1]);
         prop_assert!(chains.drain() <= u32::from(SIZE));
@@ -301,18 +316,20 @@ proptest! {
         memory.write_slice(&bytes, GuestAddress(BUFFERS)).expect("buffer");
         let offset = offset.min(bytes.len());
         let length = length.min(bytes.len() - offset);
-        let whole = memory.get_slice_at(BUFFERS);
+        let translated = translated(&memory);
+        let place = |address, length| translated.span(address, length).expect("inside");
         let mut source = Vec::new();
-        let mut rest = whole.subslice(0, bytes.len()).expect("inside");
+        let (mut address, mut rest) = (BUFFERS, bytes.len());
         for cut in cuts {
-            if cut < rest.len() {
-                let (first, second) = rest.split_at(cut).expect("inside");
-                source.push(first);
-                rest = second;
+            if cut < rest {
+                source.push(place(address, cut));
+                address += cut as u64;
+                rest -= cut;
             }
         }
-        source.push(rest);
-        let target = memory.get_slice_at(BUFFERS + 0x4_0000);
+        source.push(place(address, rest));
+        let stored_at = memory.get_slice_at(BUFFERS + 0x4_0000);
+        let target = place(BUFFERS + 0x4_0000, 0x4_0000);
         let mover = GuestMover::new();
         prop_assert_eq!(mover.source_len(source.as_slice()), bytes.len());
         let mut sum = Checksum::default();
@@ -321,7 +338,7 @@ proptest! {
         expected.add(&bytes[offset..offset + length]);
         prop_assert_eq!(sum.finish(), expected.finish());
         let mut stored = vec![0; length];
-        target.read_slice(&mut stored, target_offset).expect("target");
+        stored_at.read_slice(&mut stored, target_offset).expect("target");
         prop_assert_eq!(&stored[..], &bytes[offset..offset + length]);
         let mut snapshot = vec![0; length];
         mover.snapshot(source.as_slice(), offset, &mut snapshot);
@@ -349,9 +366,10 @@ fn walk_one(make: impl FnOnce(&mut Posting<'_>)) -> Result<(usize, usize), Chain
     make(&mut driver);
     driver.publish();
     let mut indices = at(0);
-    let ring = SplitRing::new(&setup(&driver.queue, true), &memory, &mut indices).expect("ring");
-    let mut slices = Vec::new();
-    walk(&ring, ring.head(0).expect("head"), &mut slices)
+    let mapping = map(&setup(&driver.queue, true), &memory).expect("ring");
+    let ring = SplitRing::new(&mapping, true, &mut indices);
+    let mut spans = Vec::new();
+    walk(&mapping, ring.head(0).expect("head"), &mut spans)
         .map(|chain| (chain.readable.len(), chain.writable.len()))
 }
 
@@ -420,7 +438,7 @@ fn rings_outside_memory() {
     let memory = memory();
     let queue = MockSplitQueue::create(&memory, RING, SIZE);
     let good = setup(&queue, true);
-    let check = |setup: Setup| SplitRing::new(&setup, &memory, &mut at(0)).map(drop);
+    let check = |setup: Setup| map(&setup, &memory).map(drop);
     assert_eq!(check(good), Ok(()));
     for size in [0, 3, 1000, 0xffff] {
         assert_eq!(check(Setup { size, ..good }), Err(RingError::Size(size)));
@@ -471,7 +489,8 @@ fn hostile_indices_break_the_ring() {
     driver.available(SIZE);
     driver.publish();
     let mut indices = at(0);
-    let mut ring = SplitRing::new(&setup, &memory, &mut indices).expect("ring");
+    let mapping = map(&setup, &memory).expect("ring");
+    let mut ring = SplitRing::new(&mapping, false, &mut indices);
     assert_eq!(ring.available(1), Ok(1));
     assert_eq!(
         ring.head(0),
@@ -480,12 +499,12 @@ fn hostile_indices_break_the_ring() {
             size: SIZE
         })
     );
-    let mut chains = ReceiveChains::new(Some(ring), usize::MAX);
+    let mut chains = ReceiveChains::new(Some(ring), usize::MAX, Vectors::default());
     assert!(!chains.reserve());
     assert!(chains.error().is_some());
 
     driver.queue.avail().idx().store((SIZE + 1).to_le());
-    let mut ring = SplitRing::new(&setup, &memory, &mut indices).expect("ring");
+    let mut ring = SplitRing::new(&mapping, false, &mut indices);
     let error = RingError::AvailableIndex {
         available: SIZE + 1,
         size: SIZE,
@@ -498,6 +517,7 @@ fn interrupts_without_event_index_follow_the_flag() {
     let memory = memory();
     let mut driver = Posting::new(&memory, 0);
     let setup = setup(&driver.queue, false);
+    let mapping = map(&setup, &memory).expect("ring");
     let mut indices = at(0);
     for no_interrupt in [0u16, 1, 0] {
         driver.post(&[10], 1, false);
@@ -505,13 +525,13 @@ fn interrupts_without_event_index_follow_the_flag() {
         memory
             .write_obj(no_interrupt.to_le(), GuestAddress(setup.available))
             .expect("flags");
-        let mut ring = SplitRing::new(&setup, &memory, &mut indices).expect("ring");
+        let mut ring = SplitRing::new(&mapping, false, &mut indices);
         assert_eq!(ring.available(1), Ok(1));
         let head = ring.head(0).expect("head");
-        ring.complete(head, 0).expect("complete");
-        assert_eq!(ring.publish(), Ok(no_interrupt == 0));
-        assert_eq!(ring.publish(), Ok(false), "nothing new");
-        ring.disable_kicks().expect("disable");
+        ring.complete(head, 0);
+        assert_eq!(ring.publish(), no_interrupt == 0);
+        assert!(!ring.publish(), "nothing new");
+        ring.disable_kicks();
         assert_eq!(
             memory
                 .read_obj::<u16>(GuestAddress(setup.used))
@@ -540,11 +560,12 @@ fn uncommitted_chains_stay_available() {
     }
     driver.publish();
     let mut indices = at(0);
-    let ring = SplitRing::new(&setup, &memory, &mut indices).expect("ring");
-    let mut chains = ReceiveChains::new(Some(ring), usize::MAX);
-    let lengths = |chains: &ReceiveChains<'_, '_>| {
+    let mapping = map(&setup, &memory).expect("ring");
+    let ring = SplitRing::new(&mapping, true, &mut indices);
+    let mut chains = ReceiveChains::new(Some(ring), usize::MAX, Vectors::default());
+    let lengths = |chains: &ReceiveChains<'_>| {
         (0..3)
-            .flat_map(|index| chains.chain(index).iter().map(VolatileSlice::len))
+            .flat_map(|index| chains.chain(index).iter().map(Span::len))
             .collect::<Vec<_>>()
     };
     assert!(chains.reserve() && chains.reserve() && chains.reserve() && !chains.reserve());
@@ -579,9 +600,73 @@ fn one_chain_at_most_without_mergeable_buffers() {
     driver.post(&[100], 0, false);
     driver.publish();
     let mut indices = at(0);
-    let ring = SplitRing::new(&setup, &memory, &mut indices).expect("ring");
-    let mut chains = ReceiveChains::new(Some(ring), 1);
+    let mapping = map(&setup, &memory).expect("ring");
+    let ring = SplitRing::new(&mapping, true, &mut indices);
+    let mut chains = ReceiveChains::new(Some(ring), 1, Vectors::default());
     assert!(chains.reserve() && !chains.reserve());
     chains.commit(&[100]);
     assert!(chains.reserve());
+}
+
+#[test]
+fn vectors_keep_their_memory() {
+    let mut bytes = [0; 8];
+    let mut spans = Vec::with_capacity(100);
+    spans.push(Span::own(&mut bytes));
+    let address = spans.as_ptr() as usize;
+    let kept: Vec<Span<'static>> = recycle(spans);
+    assert_eq!((kept.len(), kept.capacity()), (0, 100));
+    assert_eq!(kept.as_ptr() as usize, address);
+}
+
+#[test]
+fn a_span_ends_where_its_region_ends() {
+    let memory = memory();
+    let translated = translated(&memory);
+    for (address, length, inside) in [
+        (0, 0x20_0000, true),
+        (0, 0x20_0001, false),
+        (0x1f_ffff, 1, true),
+        (0x1f_ffff, 2, false),
+        (0x20_0000, 1, false),
+        (0xffff_ffff, 2, false),
+        (0x1_0000_0000, 0x10_0000, true),
+        (0x1_0010_0000, 1, false),
+        (u64::MAX, 2, false),
+        (0x10_0000, usize::MAX, false),
+    ] {
+        let span = translated.span(address, length);
+        assert_eq!(span.is_some(), inside, "{length} bytes at {address:#x}");
+    }
+    let longest = |address, length| translated.longest_span(address, length).map(|s| s.len());
+    assert_eq!(longest(0x1f_0000, 0x20_0000), Some(0x1_0000));
+    assert_eq!(longest(0x20_0000, 1), None);
+    assert_eq!(longest(u64::MAX, usize::MAX), None);
+}
+
+#[test]
+fn accesses_beyond_a_span_touch_nothing() {
+    let access = |inside: bool, action: &dyn Fn()| {
+        // Debug builds point out who asked.
+        let quiet = std::panic::catch_unwind(std::panic::AssertUnwindSafe(action)).is_ok();
+        assert!(quiet == inside || !cfg!(debug_assertions));
+    };
+    let (mut own, mut other) = ([7; 16], [9; 16]);
+    {
+        let (span, target) = (Span::own(&mut own), Span::own(&mut other));
+        let put = |offset, inside| access(inside, &|| span.write(offset, &[1; 4]));
+        for (offset, inside) in [(12, true), (13, false), (16, false), (usize::MAX, false)] {
+            put(offset, inside);
+            let mut sum = Checksum::default();
+            let copy = std::cell::RefCell::new(&mut sum);
+            access(inside, &|| {
+                span.copy(offset, &target, 0, 4, &mut copy.borrow_mut());
+            });
+            access(inside, &|| {
+                span.copy(0, &target, offset, 4, &mut copy.borrow_mut());
+            });
+        }
+    }
+    assert_eq!(own, [7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 1, 1, 1, 1]);
+    assert_eq!(other, [1, 1, 1, 1, 9, 9, 9, 9, 9, 9, 9, 9, 7, 7, 7, 7]);
 }

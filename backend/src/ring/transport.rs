@@ -2,24 +2,29 @@
 
 use std::{
     os::fd::{AsFd, OwnedFd},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
 };
 
 use rustix::{
     fs::{OFlags, fcntl_getfl, fcntl_setfl},
     io::write,
 };
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
-use super::{Indices, RingError, Setup, split::SplitRing};
-use crate::{memory::GuestMemory, worker::Worker};
+use super::{
+    Indices, RingError, Setup,
+    raw::{Mapping, Memory},
+    split::SplitRing,
+};
+use crate::worker::Worker;
 
 /// The transport's side of one ring.
 #[derive(Debug, Default)]
 pub(crate) struct Transport {
-    pub(crate) setup: Setup,
+    setup: Setup,
     pub(crate) indices: Indices,
-    memory: Option<Arc<GuestMemory>>,
+    memory: Option<Arc<Memory>>,
+    /// Where `setup` is in `memory`, as soon as that was looked up.
+    mapping: Option<Mapping>,
     /// Between SET_VRING_KICK and GET_VRING_BASE.
     ready: bool,
     enabled: bool,
@@ -47,14 +52,34 @@ impl Interrupt {
 }
 
 impl Transport {
-    /// The memory to reach the ring through, if the ring runs; chains of a ring that is not
-    /// [enabled](Self::is_enabled) may be discarded but not used.
-    pub(crate) fn running(&self) -> Option<Arc<GuestMemory>> {
-        if self.ready && !self.broken {
-            self.memory.clone()
-        } else {
-            None
+    /// The ring, if it runs; chains of a ring that is not [enabled](Self::is_enabled) may be discarded but not
+    /// used.
+    ///
+    /// # Errors
+    ///
+    /// Its parts are not in guest memory.
+    #[inline]
+    pub(crate) fn ring(&mut self) -> Result<Option<SplitRing<'_>>, RingError> {
+        if !self.ready || self.broken {
+            return Ok(None);
         }
+        if self.mapping.is_none() {
+            let Some(memory) = &self.memory else {
+                return Ok(None);
+            };
+            self.mapping = Some(Mapping::new(&self.setup, Arc::clone(memory))?);
+        }
+        let event_idx = self.setup.event_idx;
+        Ok(self
+            .mapping
+            .as_ref()
+            .map(|mapping| SplitRing::new(mapping, event_idx, &mut self.indices)))
+    }
+
+    /// Changes where the ring is or how its sides notify each other.
+    pub(crate) fn set_up(&mut self, change: impl FnOnce(&mut Setup)) {
+        change(&mut self.setup);
+        self.mapping = None;
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -69,8 +94,9 @@ impl Transport {
         self.enabled = enabled;
     }
 
-    pub(crate) fn set_memory(&mut self, memory: Option<Arc<GuestMemory>>) {
+    pub(crate) fn set_memory(&mut self, memory: Option<Arc<Memory>>) {
         self.memory = memory;
+        self.mapping = None;
     }
 
     /// Takes the ring out of use until it is started again. Returns whether it was in use: that is the
@@ -99,14 +125,8 @@ impl Transport {
 
     /// The used index in guest memory: how far whoever served the ring before came.
     pub(crate) fn used_index(&self) -> Option<u16> {
-        let part = self
-            .memory
-            .as_ref()?
-            .get_slice(GuestAddress(self.setup.used), 4)
-            .ok()?;
-        part.load::<u16>(2, Ordering::Acquire)
-            .map(u16::from_le)
-            .ok()
+        let mapping = Mapping::new(&self.setup, Arc::clone(self.memory.as_ref()?));
+        mapping.ok().map(|mapping| mapping.used_index())
     }
 
     /// Begins to use the ring.
@@ -116,17 +136,15 @@ impl Transport {
         self.stopped_at = None;
         self.indices.published = self.indices.next_used;
         self.indices.signalled = None;
+        self.indices.flags = None;
         self.check()?;
         self.watch(worker, ring)
     }
 
     /// Checks that the ring's parts are in guest memory; marks it broken if not.
     pub(crate) fn check(&mut self) -> Result<(), RingError> {
-        let Some(memory) = self.running() else {
-            return Ok(());
-        };
-        let result = SplitRing::new(&self.setup, &memory, &mut self.indices).map(drop);
-        self.broken = result.is_err();
+        let result = self.ring().map(drop);
+        self.broken |= result.is_err();
         result
     }
 

@@ -44,6 +44,7 @@ impl World {
                 flow_control,
             }],
             control: Some(directory.path().join("control")),
+            ..Config::default()
         };
         let (sender, failures) = mpsc::channel();
         let backend = Backend::start(&config, &sender).expect("backend starts");

@@ -10,7 +10,7 @@ use zcnic_device::{
     receive::{Annotation, ReceiveCounters},
     steering::Verdict,
     train::Train,
-    transmit::parse,
+    transmit::{Snapshot, parse},
 };
 
 use self::{
@@ -147,7 +147,15 @@ impl World {
         };
         let configuration = &sender.rings.configuration;
         let format = configuration.transmit_format?;
-        let train = parse(&mover, source, format, configuration.features).ok()?;
+        let mut snapshot = Snapshot::default();
+        let train = parse(
+            &mover,
+            source,
+            format,
+            configuration.features,
+            &mut snapshot,
+        )
+        .ok()?;
         deliver(&mut receiver.rings, &mover, &train);
         Some((train.segments() as u64, train.wire_bytes() as u64))
     }

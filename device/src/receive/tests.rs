@@ -30,7 +30,14 @@ fn chain(header: abi::TxHeader, frame: &[u8]) -> Vec<u8> {
 }
 
 fn train(chain: &[u8]) -> Train<'_, [u8]> {
-    parse(&VecMover, chain, TransmitFormat::Zcnic, FeatureSet::ALL).expect("is sent")
+    parse(
+        &VecMover,
+        chain,
+        TransmitFormat::Zcnic,
+        FeatureSet::ALL,
+        Box::leak(Box::default()),
+    )
+    .expect("is sent")
 }
 
 /// Delivers a finished frame.

@@ -10,7 +10,13 @@ fn chain(header: abi::TxHeader, frame: &[u8]) -> Vec<u8> {
 }
 
 fn parse_all(chain: &[u8]) -> Result<Train<'_, [u8]>, TransmitError> {
-    parse(&VecMover, chain, TransmitFormat::Zcnic, FeatureSet::ALL)
+    parse(
+        &VecMover,
+        chain,
+        TransmitFormat::Zcnic,
+        FeatureSet::ALL,
+        Box::leak(Box::default()),
+    )
 }
 
 /// The transmit header that asks for this frame's payload to be cut into pieces of `size`.
@@ -31,8 +37,9 @@ fn gso(frame: &[u8], gso_type: GsoType, size: u16) -> abi::TxHeader {
 
 /// The bytes of segment `index`, checksum completed as a receiver does it.
 fn wire(train: &Train<'_, [u8]>, index: usize) -> Vec<u8> {
-    let segment = train.segment(index);
-    let mut frame = segment.head().to_vec();
+    let mut buffer = [0; SNAPSHOT];
+    let segment = train.segment(index, &mut buffer);
+    let mut frame = segment.head.to_vec();
     let body = &train.source()[segment.body..segment.body + segment.length - frame.len()];
     frame.extend_from_slice(body);
     if let ChecksumState::Owed { start, field } = segment.checksum {
@@ -50,7 +57,10 @@ fn a_frame_without_requests_is_a_train_of_one_untouched_segment() {
     let train = parse_all(&chain).expect("is sent");
     assert_eq!((train.segments(), train.wire_bytes()), (1, frame.len()));
     assert_eq!(wire(&train, 0), frame);
-    assert_eq!(train.segment(0).checksum, ChecksumState::Final);
+    assert_eq!(
+        train.segment(0, &mut [0; SNAPSHOT]).checksum,
+        ChecksumState::Final
+    );
 }
 
 #[test]
@@ -176,11 +186,13 @@ fn unknown_flags_types_and_reserved_bytes_are_refused() {
 fn an_offload_that_was_not_negotiated_is_refused() {
     let frame = tcp4(&pattern(250));
     let chain = chain(gso(&frame, GsoType::Tcp4, 100), &frame);
+    let mut snapshot = Snapshot::default();
     let result = parse(
         &VecMover,
         &chain[..],
         TransmitFormat::Zcnic,
         FeatureSet::default(),
+        &mut snapshot,
     );
     assert_eq!(result.err(), Some(TransmitError::Unsupported));
 }
@@ -224,11 +236,13 @@ fn virtio_net_headers_ask_for_the_same_things() {
     // flags NEEDS_CSUM, gso TCPv4 | ECN, hdr_len a lie, gso_size 100, csum_start 34, csum_offset 16.
     let header = [1, 0x81, 0xff, 0xff, 100, 0, 34, 0, 16, 0, 0, 0];
     let chain = [&header[..], &frame].concat();
+    let mut snapshot = Snapshot::default();
     let train = parse(
         &VecMover,
         &chain[..],
         TransmitFormat::VirtioNet,
         FeatureSet::ALL,
+        &mut snapshot,
     )
     .expect("is sent");
     assert_eq!(train.segments(), 3);
@@ -294,7 +308,10 @@ proptest! {
         }
         for chain in [&bytes, &hostile] {
             for format in [TransmitFormat::Zcnic, TransmitFormat::VirtioNet] {
-                if let Ok(train) = parse(&VecMover, &chain[..], format, FeatureSet::ALL) {
+                let mut snapshot = Snapshot::default();
+                let train =
+                    parse(&VecMover, &chain[..], format, FeatureSet::ALL, &mut snapshot);
+                if let Ok(train) = train {
                     for index in 0..train.segments() {
                         wire(&train, index);
                     }

@@ -1,0 +1,179 @@
+//! The one copy of a frame's payload, with its checksum folded in.
+//!
+//! The sum is that of the bytes stored, even if the guest rewrites the source meanwhile: each is loaded once.
+
+#![allow(
+    unsafe_code,
+    reason = "vector instructions, on memory that guests write to at any time"
+)]
+
+/// Copies `length` bytes and returns the sum of the words stored, as the device's
+/// `Checksum::add_native` takes it.
+///
+/// # Safety
+///
+/// Both are mapped for `length` bytes.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub(super) unsafe fn copy_and_sum(from: *const u8, to: *mut u8, length: usize) -> u64 {
+    /// From here on it pays to ask what the processor can do.
+    const WIDE: usize = 256;
+    if length >= WIDE && std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the caller's promise; the processor has AVX2.
+        unsafe { copy_and_sum_avx2(from, to, length) }
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { copy_and_sum_sse2(from, to, length) }
+    }
+}
+
+/// A copy loop over vectors. What was loaded passes through an empty `asm!`, so that the compiler can't load
+/// it a second time for the sum: the guest may have changed it.
+#[cfg(target_arch = "x86_64")]
+macro_rules! copy_and_sum_by {
+    ($name:ident, $feature:literal, $vector:ty, $register:ident, $load:ident, $store:ident,
+     $zero:ident, $add:ident, $shift:ident, $and:ident, $mask:ident) => {
+        /// Part of [`copy_and_sum`].
+        ///
+        /// # Safety
+        ///
+        /// As there, and the processor has the feature.
+        #[target_feature(enable = $feature)]
+        unsafe fn $name(from: *const u8, to: *mut u8, length: usize) -> u64 {
+            use std::arch::{asm, x86_64::{$add, $and, $load, $mask, $shift, $store, $zero}};
+            const STEP: usize = size_of::<$vector>();
+            let mut done = 0;
+            let low = $mask(0xffff_ffff);
+            let (mut first, mut second) = ($zero(), $zero());
+            while done + STEP <= length {
+                // SAFETY: STEP bytes from `done` on are inside, by the loop's condition and the caller's
+                // promise; the intrinsics need no alignment. The asm does nothing.
+                unsafe {
+                    let mut word: $vector = $load(from.add(done).cast());
+                    asm!("/* {0} */", inout($register) word, options(nomem, nostack, preserves_flags));
+                    $store(to.add(done).cast(), word);
+                    first = $add(first, $and(word, low));
+                    second = $add(second, $shift::<32>(word));
+                }
+                done += STEP;
+            }
+            let mut lanes = [0u64; STEP / 8];
+            // SAFETY: the array is as large as the vector.
+            unsafe { $store(lanes.as_mut_ptr().cast(), $add(first, second)) };
+            // SAFETY: what is left is inside.
+            let rest = unsafe { copy_and_sum_words(from.add(done), to.add(done), length - done) };
+            lanes.iter().sum::<u64>() + rest
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+copy_and_sum_by!(
+    copy_and_sum_sse2,
+    "sse2",
+    std::arch::x86_64::__m128i,
+    xmm_reg,
+    _mm_loadu_si128,
+    _mm_storeu_si128,
+    _mm_setzero_si128,
+    _mm_add_epi64,
+    _mm_srli_epi64,
+    _mm_and_si128,
+    _mm_set1_epi64x
+);
+#[cfg(target_arch = "x86_64")]
+copy_and_sum_by!(
+    copy_and_sum_avx2,
+    "avx2",
+    std::arch::x86_64::__m256i,
+    ymm_reg,
+    _mm256_loadu_si256,
+    _mm256_storeu_si256,
+    _mm256_setzero_si256,
+    _mm256_add_epi64,
+    _mm256_srli_epi64,
+    _mm256_and_si256,
+    _mm256_set1_epi64x
+);
+
+/// What is left of [`copy_and_sum`] behind the last vector.
+///
+/// # Safety
+///
+/// As there.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+unsafe fn copy_and_sum_words(from: *const u8, to: *mut u8, length: usize) -> u64 {
+    let (mut done, mut sum) = (0, 0);
+    while done + 8 <= length {
+        // SAFETY: as many bytes from `done` on are inside, by the condition and the caller's promise.
+        let word: u64 = unsafe { copy_word(from.add(done), to.add(done)) };
+        sum += (word & 0xffff_ffff) + (word >> 32);
+        done += 8;
+    }
+    if length & 4 != 0 {
+        // SAFETY: fewer than eight bytes are left, and the bit says that four of them are inside.
+        sum += u64::from(unsafe { copy_word::<u32>(from.add(done), to.add(done)) });
+        done += 4;
+    }
+    if length & 2 != 0 {
+        // SAFETY: likewise for two.
+        sum += u64::from(unsafe { copy_word::<u16>(from.add(done), to.add(done)) });
+        done += 2;
+    }
+    if length & 1 != 0 {
+        // SAFETY: likewise for one.
+        let last = unsafe { copy_word::<u8>(from.add(done), to.add(done)) };
+        sum += u64::from(u16::from_ne_bytes([last, 0]));
+    }
+    sum
+}
+
+/// Copies one word, aligned or not, and returns what was stored. The read is volatile: with a plain one the
+/// compiler might read again what it is to return. What a word is torn into by misalignment or by the guest
+/// does not matter.
+///
+/// # Safety
+///
+/// Both are mapped for a word.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+unsafe fn copy_word<T: Copy>(from: *const u8, to: *mut u8) -> T {
+    /// Has no alignment.
+    #[repr(C, packed)]
+    struct Word<T>(T);
+    // SAFETY: the caller's promise.
+    let Word(word) = unsafe { from.cast::<Word<T>>().read_volatile() };
+    // SAFETY: as above.
+    unsafe { to.cast::<T>().write_unaligned(word) };
+    word
+}
+
+/// Copies `length` bytes by way of a buffer of our own and returns the sum of the words stored.
+///
+/// # Safety
+///
+/// Both are mapped for `length` bytes.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) unsafe fn copy_and_sum(from: *const u8, to: *mut u8, length: usize) -> u64 {
+    let mut buffer = [0u8; 2048];
+    let (mut done, mut sum) = (0, 0u64);
+    while done < length {
+        let here = (length - done).min(buffer.len());
+        // SAFETY: as many bytes are inside, and the buffer is ours.
+        unsafe { std::ptr::copy_nonoverlapping(from.add(done), buffer.as_mut_ptr(), here) };
+        // What is in the buffer may not be taken from the guest's memory again.
+        let bytes = &std::hint::black_box(&mut buffer)[..here];
+        // SAFETY: as above.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.add(done), here) };
+        let (words, rest) = bytes.as_chunks::<4>();
+        for word in words {
+            sum += u64::from(u32::from_ne_bytes(*word));
+        }
+        let mut last = [0; 4];
+        last[..rest.len()].copy_from_slice(rest);
+        sum += u64::from(u32::from_ne_bytes(last));
+        done += here;
+    }
+    sum
+}

@@ -1,0 +1,431 @@
+//! Guest memory by pointers: the one place where rings and buffers are touched without vm-memory's checks on
+//! every access.
+//!
+//! What the checks ensure is ensured once instead. A [`Mapping`] finds the parts of a ring in a memory table
+//! when the ring starts and keeps that table mapped; indices into the parts are masked by the ring's size. A
+//! [`Span`] lies in one region of a table, or in memory of our own, and borrows what keeps that mapped, so that
+//! it can't outlive the ring's lock. Offsets into a span are checked at each access.
+//!
+//! Guests write to all of this at any time. Nothing here makes a reference to it or reads a byte twice: what
+//! was read is in a variable of ours, and only that is looked at.
+
+#![allow(
+    unsafe_code,
+    reason = "the fast path: pointers into guest memory that were checked when the ring started"
+)]
+
+use std::{
+    marker::PhantomData,
+    ptr,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
+use zcnic_device::checksum::Checksum;
+
+use super::{RingError, Setup, copy::copy_and_sum};
+use crate::memory::GuestMemory;
+
+const DESCRIPTOR: usize = 16;
+const USED_ELEMENT: usize = 8;
+
+/// Bytes that two processors hand over at once.
+const CACHE_LINE: usize = 64;
+
+/// A memory table with the addresses where its regions are mapped.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    regions: Vec<Region>,
+    /// Keeps the regions mapped.
+    _mapped: Arc<GuestMemory>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Region {
+    /// Guest-physical address.
+    start: u64,
+    length: u64,
+    host: *mut u8,
+}
+
+// SAFETY: the pointers are to memory that is mapped as long as `_mapped` lives, whichever thread that is in,
+// and that others write to at any time anyway.
+unsafe impl Send for Memory {}
+// SAFETY: as above; accesses are by value, to memory that nobody has references to.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// Looks up where the regions of `memory` are.
+    pub(crate) fn new(memory: Arc<GuestMemory>) -> Self {
+        let regions = memory.iter().map(|region| Region {
+            start: region.start_addr().raw_value(),
+            length: region.len(),
+            host: region.as_ptr(),
+        });
+        Self {
+            regions: regions.collect(),
+            _mapped: memory,
+        }
+    }
+
+    /// The `length` bytes at `address`, if one region has them all.
+    #[inline]
+    pub(crate) fn span(&self, address: u64, length: usize) -> Option<Span<'_>> {
+        let found = self.regions.iter().find_map(|region| {
+            let offset = address.wrapping_sub(region.start);
+            (offset < region.length && length as u64 <= region.length - offset)
+                .then(|| region.host.wrapping_add(offset as usize))
+        });
+        found.map(|start| Span {
+            start,
+            length,
+            lives: PhantomData,
+        })
+    }
+
+    /// As many of the `length` bytes at `address` as the region there has.
+    pub(crate) fn longest_span(&self, address: u64, length: usize) -> Option<Span<'_>> {
+        self.regions.iter().find_map(|region| {
+            let offset = address.wrapping_sub(region.start);
+            let length = region.length.checked_sub(offset)?.min(length as u64) as usize;
+            (length > 0).then(|| Span {
+                start: region.host.wrapping_add(offset as usize),
+                length,
+                lives: PhantomData,
+            })
+        })
+    }
+}
+
+/// A run of bytes that stays mapped for `'m`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span<'m> {
+    start: *mut u8,
+    length: usize,
+    lives: PhantomData<&'m Memory>,
+}
+
+// SAFETY: a span is a place in memory that every thread may access as the methods do, as long as it is mapped.
+unsafe impl Send for Span<'_> {}
+
+impl<'m> Span<'m> {
+    /// Memory of our own that nobody else uses meanwhile.
+    #[cfg(test)]
+    pub(crate) fn own(bytes: &'m mut [u8]) -> Self {
+        Self {
+            start: bytes.as_mut_ptr(),
+            length: bytes.len(),
+            lives: PhantomData,
+        }
+    }
+
+    /// Where it is mapped.
+    #[cfg(test)]
+    pub(crate) fn address(&self) -> usize {
+        self.start as usize
+    }
+
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Where `length` bytes at `offset` are, if they are inside.
+    #[inline]
+    fn at(&self, offset: usize, length: usize) -> Option<*mut u8> {
+        (offset <= self.length && length <= self.length - offset)
+            .then(|| self.start.wrapping_add(offset))
+    }
+
+    /// Reads `into.len()` bytes at `offset`; nothing if they are not all inside.
+    #[inline]
+    pub(crate) fn read(&self, offset: usize, into: &mut [u8]) {
+        let Some(from) = self.at(offset, into.len()) else {
+            debug_assert!(false, "offset and length are inside the span");
+            return;
+        };
+        // SAFETY: `from` has that many bytes, mapped for 'm; `into` is ours and does not overlap.
+        unsafe { ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) }
+    }
+
+    /// Writes `bytes` at `offset`; nothing if there is no room for them all.
+    #[inline]
+    pub(crate) fn write(&self, offset: usize, bytes: &[u8]) {
+        let Some(to) = self.at(offset, bytes.len()) else {
+            debug_assert!(false, "offset and length are inside the span");
+            return;
+        };
+        // SAFETY: `to` has room for that many bytes, mapped for 'm; `bytes` is ours and does not overlap.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) }
+    }
+
+    /// Copies `length` bytes at `offset` to `target_offset` of `target` and adds the bytes stored to `sum`;
+    /// nothing if either is not inside. The two may overlap: what is stored is unspecified then, but it is
+    /// what was summed.
+    #[inline]
+    pub(crate) fn copy(
+        &self,
+        offset: usize,
+        target: &Span<'_>,
+        target_offset: usize,
+        length: usize,
+        sum: &mut Checksum,
+    ) {
+        let (Some(from), Some(to)) = (self.at(offset, length), target.at(target_offset, length))
+        else {
+            debug_assert!(false, "offset and length are inside the spans");
+            return;
+        };
+        // SAFETY: both have `length` bytes that are mapped meanwhile.
+        let stored = unsafe { copy_and_sum(from, to, length) };
+        sum.add_native(stored, length);
+    }
+
+    /// Has the first `length` bytes on their way to the cache.
+    #[inline]
+    pub(crate) fn prefetch(&self, length: usize) {
+        let mut offset = 0;
+        while offset < length.min(self.length) {
+            prefetch(self.start.wrapping_add(offset));
+            offset += CACHE_LINE;
+        }
+    }
+}
+
+/// A descriptor as the driver wrote it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Descriptor {
+    pub(crate) address: u64,
+    pub(crate) length: u32,
+    pub(crate) flags: u16,
+    pub(crate) next: u16,
+}
+
+impl Descriptor {
+    pub(crate) const NEXT: u16 = 1;
+    pub(crate) const WRITE: u16 = 2;
+    pub(crate) const INDIRECT: u16 = 4;
+
+    fn new(address: u64, rest: u64) -> Self {
+        let rest = u64::from_le(rest);
+        Self {
+            address: u64::from_le(address),
+            length: rest as u32,
+            flags: (rest >> 32) as u16,
+            next: (rest >> 48) as u16,
+        }
+    }
+
+    /// Reads entry `index` of an indirect table, which need not be aligned.
+    #[inline]
+    pub(crate) fn read(table: &Span<'_>, index: u16) -> Self {
+        let mut bytes = [0; DESCRIPTOR];
+        table.read(usize::from(index) * DESCRIPTOR, &mut bytes);
+        let both = u128::from_ne_bytes(bytes);
+        let [first, second] = if cfg!(target_endian = "little") {
+            [both as u64, (both >> 64) as u64]
+        } else {
+            [(both >> 64) as u64, both as u64]
+        };
+        Self::new(first, second)
+    }
+}
+
+/// The parts of a split ring (virtio 1.3, 2.7) where they are mapped.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    descriptors: *const [AtomicU64; 2],
+    /// Flags, index, entries, event.
+    available: *const AtomicU16,
+    /// Flags, index.
+    used: *const AtomicU16,
+    /// One less than the number of entries, which is a power of two.
+    mask: u16,
+    memory: Arc<Memory>,
+}
+
+// SAFETY: the pointers are into memory that is mapped as long as `memory` lives; all accesses are atomic.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Finds the parts of a ring.
+    pub(crate) fn new(setup: &Setup, memory: Arc<Memory>) -> Result<Self, RingError> {
+        let size = setup.size;
+        if !size.is_power_of_two() || size > 1 << 15 {
+            return Err(RingError::Size(size));
+        }
+        let part = |part, address: u64, length, alignment| {
+            let span = memory
+                .span(address, length)
+                .ok_or(RingError::Outside { part, address })?;
+            // The host's address counts: that is where the atomic accesses happen.
+            if (span.start as usize).is_multiple_of(alignment) {
+                Ok(span.start)
+            } else {
+                Err(RingError::Misaligned { part, address })
+            }
+        };
+        let entries = usize::from(size);
+        let descriptors = part(
+            "Descriptor table",
+            setup.descriptors,
+            entries * DESCRIPTOR,
+            DESCRIPTOR,
+        )?;
+        let available = part("Available ring", setup.available, 6 + 2 * entries, 2)?;
+        let used = part("Used ring", setup.used, 6 + USED_ELEMENT * entries, 4)?;
+        Ok(Self {
+            descriptors: descriptors.cast(),
+            available: available.cast(),
+            used: used.cast(),
+            mask: size - 1,
+            memory,
+        })
+    }
+
+    /// Descriptors in the ring.
+    #[inline]
+    pub(crate) fn size(&self) -> u16 {
+        self.mask + 1
+    }
+
+    /// The table that the ring's addresses are in.
+    #[inline]
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// The 16-bit word `index` of the available ring.
+    #[inline]
+    fn available(&self, index: usize) -> &AtomicU16 {
+        debug_assert!(index < 3 + usize::from(self.size()));
+        // SAFETY: callers pass 0 or 1, 2 plus a masked index, or 2 plus the size. `new` found room for as
+        // many words, aligned, in memory that `self.memory` keeps mapped.
+        unsafe { &*self.available.add(index) }
+    }
+
+    #[inline]
+    pub(crate) fn available_flags(&self) -> u16 {
+        u16::from_le(self.available(0).load(Ordering::Relaxed))
+    }
+
+    /// The driver's index; the entries up to it are there.
+    #[inline]
+    pub(crate) fn available_index(&self) -> u16 {
+        u16::from_le(self.available(1).load(Ordering::Acquire))
+    }
+
+    /// What the driver made available as number `index`, counted modulo 2^16.
+    #[inline]
+    pub(crate) fn available_entry(&self, index: u16) -> u16 {
+        let entry = self.available(2 + usize::from(index & self.mask));
+        u16::from_le(entry.load(Ordering::Relaxed))
+    }
+
+    /// At which used index the driver wants an interrupt.
+    #[inline]
+    pub(crate) fn used_event(&self) -> u16 {
+        let event = self.available(2 + usize::from(self.size()));
+        u16::from_le(event.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    fn descriptor_at(&self, index: u16) -> &[AtomicU64; 2] {
+        // SAFETY: `new` found room for as many descriptors as the mask lets through, aligned, in memory that
+        // `self.memory` keeps mapped.
+        unsafe { &*self.descriptors.add(usize::from(index & self.mask)) }
+    }
+
+    /// Descriptor `index`, which must be below the size.
+    #[inline]
+    pub(crate) fn descriptor(&self, index: u16) -> Descriptor {
+        let [address, rest] = self.descriptor_at(index);
+        Descriptor::new(
+            address.load(Ordering::Relaxed),
+            rest.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Has descriptor `index` on its way to the cache.
+    #[inline]
+    pub(crate) fn prefetch_descriptor(&self, index: u16) {
+        prefetch(ptr::from_ref(self.descriptor_at(index)).cast());
+    }
+
+    /// The 16-bit word `index` of the used ring.
+    #[inline]
+    fn used(&self, index: usize) -> &AtomicU16 {
+        debug_assert!(index < 3 + 4 * usize::from(self.size()));
+        // SAFETY: callers pass 0 or 1, or 2 plus four times the size, which is the last word. `new` found room
+        // for as many, aligned, in memory that `self.memory` keeps mapped.
+        unsafe { &*self.used.add(index) }
+    }
+
+    /// Stores used element `index`, counted modulo 2^16.
+    #[inline]
+    pub(crate) fn set_used(&self, index: u16, head: u16, length: u32) {
+        let entry = usize::from(index & self.mask);
+        // SAFETY: the elements begin behind two words and are as many as the mask lets through; `new` found
+        // room for them, aligned to 4, in memory that `self.memory` keeps mapped.
+        let [id, written] = unsafe { &*self.used.add(2 + 4 * entry).cast::<[AtomicU32; 2]>() };
+        id.store(u32::from(head).to_le(), Ordering::Relaxed);
+        written.store(length.to_le(), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn set_used_flags(&self, flags: u16) {
+        self.used(0).store(flags.to_le(), Ordering::Relaxed);
+    }
+
+    /// Used elements and the bytes of their chains are visible before the index.
+    #[inline]
+    pub(crate) fn set_used_index(&self, index: u16) {
+        self.used(1).store(index.to_le(), Ordering::Release);
+    }
+
+    pub(crate) fn used_index(&self) -> u16 {
+        u16::from_le(self.used(1).load(Ordering::Acquire))
+    }
+
+    /// At which available index the driver shall kick.
+    #[inline]
+    pub(crate) fn set_available_event(&self, index: u16) {
+        self.used(2 + 4 * usize::from(self.size()))
+            .store(index.to_le(), Ordering::Relaxed);
+    }
+}
+
+/// Has `span` on its way to the cache, to be written.
+#[inline]
+pub(crate) fn prefetch_write(span: &Span<'_>) {
+    #[cfg(target_arch = "x86_64")]
+    for offset in (0..span.length).step_by(CACHE_LINE) {
+        // SAFETY: a prefetch is a hint and never faults; processors without this one take it for a NOP.
+        unsafe {
+            std::arch::asm!(
+                "prefetchw [{0}]",
+                in(reg) span.start.wrapping_add(offset),
+                options(readonly, nostack, preserves_flags)
+            );
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    span.prefetch(span.length);
+}
+
+#[inline]
+fn prefetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint and never faults.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
