@@ -436,6 +436,49 @@ mod tests {
         };
         assert_eq!(config.cables, [cable]);
         assert_eq!(config.control, Some("/c".into()));
+        assert_eq!(config.workers, WorkersConfig::default());
+        assert_eq!(config.wires, []);
+    }
+
+    #[test]
+    fn wires_and_workers() {
+        let line = "--port path=/a --port path=/b,name=eth1 --wire 0=loopback --wire eth1=null \
+                    --workers 2 --poll-us 0 --cpus 1,4-6";
+        let config = config(line).expect("valid");
+        let wires = [(0, Wire::Loopback), (1, Wire::Null)];
+        assert_eq!(
+            config.wires,
+            wires.map(|(port, wire)| WireConfig { port, wire })
+        );
+        let workers = WorkersConfig {
+            per_port: 2,
+            poll: Duration::ZERO,
+            cpus: vec![1, 4, 5, 6],
+        };
+        assert_eq!(config.workers, workers);
+    }
+
+    #[test]
+    fn wrong_wires_and_cpus() {
+        for text in ["0", "0=", "=null", "0=cable", "0=null,x"] {
+            let error = OptionError::Wire(text.into());
+            assert_eq!(text.parse::<WireArg>(), Err(error));
+        }
+        for text in ["", "a", "1,", "3-2", "1-", "1024", "0-99999", "-1"] {
+            let error = OptionError::Cpus(text.into());
+            assert_eq!(text.parse::<CpuList>(), Err(error));
+        }
+        let ports = "--port path=/a --port path=/b";
+        let missing = config(&format!("{ports} --wire 2=null")).expect_err("no port 2");
+        assert_eq!(
+            missing.to_string(),
+            "--wire 2: there is no port 2; ports are 0, 1"
+        );
+        let twice = config(&format!("{ports} --cable 0:1 --wire 1=null")).expect_err("twice");
+        assert_eq!(
+            twice.to_string(),
+            "--wire 1: port 1 has a cable or wire already"
+        );
     }
 
     #[test]

@@ -262,6 +262,7 @@ impl Inner {
                     rx_stopped: receive.stopped,
                     rx_too_long: receive.too_long,
                     rx_bad_chain: receive.bad_chain,
+                    rx_hashed: receive.hashed,
                     tx_frames: transmit.frames,
                     tx_bytes: transmit.bytes,
                     tx_errors: transmit.errors,

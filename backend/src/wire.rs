@@ -38,9 +38,8 @@ const ATTEMPTS: usize = 4;
 /// Bytes of a frame that are on their way to the cache before it is looked at, transmit header included.
 const AHEAD: usize = 128;
 
-/// Bytes of a receive buffer likewise; most frames of a fast sender are small, and for long ones the processor
-/// sees by itself where it goes.
-const WRITE_AHEAD: usize = 192;
+/// How many chains ahead they are sent for.
+const CHAINS_AHEAD: usize = 8;
 
 /// A frame of the batch in hand, by the position of its chain.
 type Sent<'a, 's> = (usize, Train<'a, [Span<'s>]>);
@@ -163,7 +162,6 @@ impl Port {
             if !enabled {
                 break;
             }
-            let before = spans.len();
             let chain = walk(ring.map(), head, &mut spans);
             // Control takes one chain at a time, with the ring's lock released.
             let frame = chain
@@ -177,9 +175,6 @@ impl Port {
                 available = ahead as u16;
                 break;
             }
-            if let Some(span) = spans.get(before) {
-                span.prefetch(AHEAD);
-            }
             chains.push(chain);
         }
 
@@ -188,8 +183,17 @@ impl Port {
         if let (true, Some(format)) = (enabled, format) {
             snapshots.resize_with(snapshots.len().max(chains.len()), Snapshot::default);
             let mut trains: Vec<Sent<'_, '_>> = recycle(std::mem::take(kept_trains));
+            let prefetch = |position: usize| {
+                if let Some(Ok(chain)) = chains.get(position)
+                    && let Some(span) = spans.get(chain.readable.start)
+                {
+                    span.prefetch(AHEAD);
+                }
+            };
+            (0..CHAINS_AHEAD).for_each(prefetch);
             for (position, (chain, snapshot)) in chains.iter().zip(snapshots.iter_mut()).enumerate()
             {
+                prefetch(position + CHAINS_AHEAD);
                 let parsed = chain
                     .as_ref()
                     .ok()
@@ -322,7 +326,6 @@ impl Port {
         let vectors = std::mem::take(&mut way.receive);
         let mut chains = ReceiveChains::new(ring, active.max_chains, vectors);
         chains.disable_kicks();
-        chains.prefetch(group.len(), WRITE_AHEAD);
         let flows = self.flows.current();
         let mover = GuestMover::new();
         let mut stuck = None;

@@ -158,17 +158,15 @@ impl Worker {
     /// Waiting itself failed; that is not survivable.
     pub(crate) fn run(&self, port: &Port, poll: Duration) -> io::Result<()> {
         let mut scratch = Scratch::default();
-        let mut ready = RingSet::default();
-        let mut empty_since: [Option<Instant>; MAX_RINGS] = [None; MAX_RINGS];
-        let mut blocked: BTreeMap<usize, Instant> = BTreeMap::new();
+        let mut schedule = Schedule::new(poll);
         let mut rounds = 0;
         while !self.stop.load(Ordering::Acquire) {
             let mut kicked = RingSet::default();
             rounds += 1;
-            if ready.is_empty() || rounds >= ROUNDS {
+            if schedule.ready.is_empty() || rounds >= ROUNDS {
                 rounds = 0;
-                let timeout = if ready.is_empty() {
-                    timeout(blocked.values().min())
+                let timeout = if schedule.ready.is_empty() {
+                    timeout(schedule.blocked.values().min())
                 } else {
                     0
                 };
@@ -183,43 +181,14 @@ impl Worker {
                 if ring % 2 == 0 {
                     port.receive_kicked(ring / 2);
                 } else {
-                    ready.insert(ring);
+                    schedule.ready.insert(ring);
                 }
             }
-            if !blocked.is_empty() || self.retry.load(Ordering::Relaxed) {
-                let again = self.retry.swap(false, Ordering::Acquire);
-                let now = Instant::now();
-                blocked.retain(|&ring, deadline| {
-                    let wait = !again && *deadline > now;
-                    if !wait {
-                        ready.insert(ring);
-                    }
-                    wait
-                });
+            let retry = self.retry.load(Ordering::Relaxed);
+            if retry || !schedule.blocked.is_empty() {
+                schedule.unblock(retry && self.retry.swap(false, Ordering::Acquire));
             }
-            let mut now = None;
-            // One bounded batch each, so that a busy ring does not starve the others.
-            for ring in ready.iter() {
-                let mut arm = poll.is_zero();
-                if let (false, Some(since)) = (arm, empty_since[ring]) {
-                    let now = *now.get_or_insert_with(Instant::now);
-                    arm = now.saturating_duration_since(since) >= poll;
-                }
-                let served = port.serve(ring / 2, arm, &mut scratch);
-                if served == Served::Empty {
-                    if empty_since[ring].is_none() {
-                        empty_since[ring] = Some(*now.get_or_insert_with(Instant::now));
-                    }
-                    continue;
-                }
-                empty_since[ring] = None;
-                if served != Served::More {
-                    ready.remove(ring);
-                }
-                if let Served::Blocked(deadline) = served {
-                    blocked.insert(ring, deadline);
-                }
-            }
+            schedule.round(|ring, arm| port.serve(ring / 2, arm, &mut scratch));
         }
         Ok(())
     }
@@ -248,10 +217,151 @@ impl Worker {
     }
 }
 
+/// Which transmit rings a worker looks at, and which wait for something.
+struct Schedule {
+    poll: Duration,
+    ready: RingSet,
+    /// Since when rings that are ready had nothing.
+    empty_since: [Option<Instant>; MAX_RINGS],
+    /// Until when rings wait for a full receiver.
+    blocked: BTreeMap<usize, Instant>,
+}
+
+impl Schedule {
+    fn new(poll: Duration) -> Self {
+        Self {
+            poll,
+            ready: RingSet::default(),
+            empty_since: [None; MAX_RINGS],
+            blocked: BTreeMap::new(),
+        }
+    }
+
+    /// Has rings whose time is up, or all that wait, looked at again.
+    fn unblock(&mut self, all: bool) {
+        let now = Instant::now();
+        self.blocked.retain(|&ring, deadline| {
+            let wait = !all && *deadline > now;
+            if !wait {
+                self.ready.insert(ring);
+            }
+            wait
+        });
+    }
+
+    /// Serves every ring that is ready once, a bounded batch each, so that a busy one does not starve the
+    /// others. `serve` is told whether to ask for a kick if there is nothing.
+    fn round(&mut self, mut serve: impl FnMut(usize, bool) -> Served) {
+        let mut now = None;
+        for ring in self.ready.iter() {
+            let mut arm = self.poll.is_zero();
+            if let (false, Some(since)) = (arm, self.empty_since[ring]) {
+                let now = *now.get_or_insert_with(Instant::now);
+                arm = now.saturating_duration_since(since) >= self.poll;
+            }
+            let served = serve(ring, arm);
+            if served == Served::Empty {
+                if self.empty_since[ring].is_none() {
+                    self.empty_since[ring] = Some(*now.get_or_insert_with(Instant::now));
+                }
+                continue;
+            }
+            self.empty_since[ring] = None;
+            if served != Served::More {
+                self.ready.remove(ring);
+            }
+            if let Served::Blocked(deadline) = served {
+                self.blocked.insert(ring, deadline);
+            }
+        }
+    }
+}
+
 /// Milliseconds until `deadline`, rounded up; -1: for ever.
 fn timeout(deadline: Option<&Instant>) -> i32 {
     deadline.map_or(-1, |deadline| {
         let left = deadline.saturating_duration_since(Instant::now());
         i32::try_from((left + Duration::from_micros(999)).as_millis()).unwrap_or(i32::MAX)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_of_rings_are_walked_in_order() {
+        let mut set = RingSet::default();
+        let members = [0, 1, 63, 64, 127, 128, 200, MAX_RINGS - 1];
+        for ring in members.iter().rev() {
+            set.insert(*ring);
+        }
+        assert_eq!(set.iter().collect::<Vec<_>>(), members);
+        members.iter().for_each(|ring| set.remove(*ring));
+        assert!(set.is_empty() && set.iter().next().is_none());
+    }
+
+    #[test]
+    fn a_busy_ring_gets_no_more_turns_than_31_others() {
+        let mut schedule = Schedule::new(Duration::from_secs(3600));
+        let mut left = [0u64; 64];
+        for ring in (1..64).step_by(2) {
+            schedule.ready.insert(ring);
+            left[ring] = 5;
+        }
+        left[1] = u64::MAX;
+        let mut turns = [0; 64];
+        for round in 1..=10 {
+            schedule.round(|ring, _| {
+                turns[ring] += 1;
+                if left[ring] == 0 {
+                    return Served::Idle;
+                }
+                left[ring] -= 1;
+                Served::More
+            });
+            assert_eq!(turns[1], round);
+            for ring in (3..64).step_by(2) {
+                assert_eq!(turns[ring], round.min(6), "ring {ring} in round {round}");
+            }
+        }
+        assert_eq!(schedule.ready.iter().collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn empty_rings_are_polled_for_their_time_and_then_wait_for_a_kick() {
+        let mut schedule = Schedule::new(Duration::from_secs(3600));
+        schedule.ready.insert(5);
+        let mut asked = Vec::new();
+        for _ in 0..3 {
+            schedule.round(|_, arm| {
+                asked.push(arm);
+                Served::Empty
+            });
+        }
+        schedule.poll = Duration::ZERO;
+        schedule.round(|ring, arm| {
+            assert_eq!(ring, 5);
+            asked.push(arm);
+            Served::Idle
+        });
+        assert_eq!(asked, [false, false, false, true]);
+        assert!(schedule.ready.is_empty());
+    }
+
+    #[test]
+    fn blocked_rings_come_back_when_asked_or_when_their_time_is_up() {
+        let mut schedule = Schedule::new(Duration::ZERO);
+        let later = Instant::now() + Duration::from_secs(3600);
+        for (ring, deadline) in [(1, later), (3, Instant::now())] {
+            schedule.ready.insert(ring);
+            schedule.round(|_, _| Served::Blocked(deadline));
+        }
+        assert!(schedule.ready.is_empty());
+        schedule.unblock(false);
+        assert_eq!(schedule.ready.iter().collect::<Vec<_>>(), [3]);
+        schedule.unblock(true);
+        assert_eq!(schedule.ready.iter().collect::<Vec<_>>(), [1, 3]);
+        assert!(schedule.blocked.is_empty());
+    }
 }

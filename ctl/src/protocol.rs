@@ -97,7 +97,7 @@ pub struct PortStatus {
     pub path: String,
     /// A frontend is connected.
     pub connected: bool,
-    /// The port at the other end of the cable is connected.
+    /// The port at the other end of the cable is connected; a null wire always has a link.
     pub link: bool,
     /// Who drives it.
     pub driver: Driver,
@@ -175,6 +175,8 @@ pub struct QueueStats {
     pub rx_stopped: u64,
     pub rx_too_long: u64,
     pub rx_bad_chain: u64,
+    /// Frames that an RSS hash was computed for.
+    pub rx_hashed: u64,
     pub tx_frames: u64,
     pub tx_bytes: u64,
     pub tx_errors: u64,

@@ -164,7 +164,8 @@ impl Headers {
             ) {
                 break;
             }
-            let Some([tci_high, tci_low, type_high, type_low]) = array(head, headers.l2_end) else {
+            let Some(&[tci_high, tci_low, type_high, type_low]) = array(head, headers.l2_end)
+            else {
                 break;
             };
             headers
@@ -212,13 +213,13 @@ impl Headers {
     #[must_use]
     #[inline]
     pub fn ether_destination(&self, head: &[u8]) -> Option<[u8; 6]> {
-        array(head, 0)
+        array(head, 0).copied()
     }
 
     /// Source Ethernet address.
     #[must_use]
     pub fn ether_source(&self, head: &[u8]) -> Option<[u8; 6]> {
-        array(head, 6)
+        array(head, 6).copied()
     }
 
     /// Source and destination IP address as they stand in the frame: 4 or 16 bytes each.
@@ -273,7 +274,7 @@ impl L3 {
     /// Parses an IPv4 header; also returns whether an L4 header may follow.
     #[inline]
     fn parse_v4(head: &[u8], offset: usize, frame_len: usize) -> Option<(Self, bool)> {
-        let header: [u8; IPV4_HEADER] = array(head, offset)?;
+        let header: &[u8; IPV4_HEADER] = array(head, offset)?;
         let header_length = usize::from(header[0] & 0x0f) * 4;
         let total_length = usize::from(u16::from_be_bytes([header[2], header[3]]));
         if header[0] >> 4 != 4 || header_length < IPV4_HEADER || total_length < header_length {
@@ -300,7 +301,7 @@ impl L3 {
 
     /// Parses an IPv6 header and its extension headers; also returns whether an L4 header may follow.
     fn parse_v6(head: &[u8], offset: usize, frame_len: usize) -> Option<(Self, bool)> {
-        let header: [u8; IPV6_HEADER] = array(head, offset)?;
+        let header: &[u8; IPV6_HEADER] = array(head, offset)?;
         let first = u32::from_be_bytes([header[0], header[1], header[2], header[3]]);
         if first >> 28 != 6 {
             return None;
@@ -366,7 +367,7 @@ impl L4 {
         let available = head.get(offset..head.len().min(l3.payload_end))?;
         let (protocol, payload_offset, payload_end) = match l3.protocol {
             PROTOCOL_TCP => {
-                let header: [u8; TCP_HEADER] = array(available, 0)?;
+                let header: &[u8; TCP_HEADER] = array(available, 0)?;
                 let length = usize::from(header[12] >> 4) * 4;
                 if length < TCP_HEADER {
                     return None;
@@ -374,7 +375,7 @@ impl L4 {
                 (L4Protocol::Tcp, offset + length, l3.payload_end)
             }
             PROTOCOL_UDP => {
-                let header: [u8; UDP_HEADER] = array(available, 0)?;
+                let header: &[u8; UDP_HEADER] = array(available, 0)?;
                 let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
                 if length < UDP_HEADER || offset + length > l3.payload_end {
                     return None;
@@ -398,13 +399,13 @@ impl L4 {
 }
 
 #[inline]
-fn array<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
-    bytes.get(offset..)?.first_chunk().copied()
+fn array<const N: usize>(bytes: &[u8], offset: usize) -> Option<&[u8; N]> {
+    bytes.get(offset..)?.first_chunk()
 }
 
 #[inline]
 fn be16(bytes: &[u8], offset: usize) -> Option<u16> {
-    array(bytes, offset).map(u16::from_be_bytes)
+    array(bytes, offset).map(|bytes| u16::from_be_bytes(*bytes))
 }
 
 #[cfg(test)]

@@ -12,6 +12,13 @@ use super::{
     split::SplitRing,
 };
 
+/// How many chains ahead memory is sent for: more than a processor can wait for at once is not sent for at all.
+const AHEAD: u16 = 8;
+
+/// Bytes of a buffer that are sent for; most frames of a fast sender are small, and for long ones the processor
+/// sees by itself where it goes.
+const WRITE_AHEAD: usize = 128;
+
 /// Vectors for [`ReceiveChains`], kept from batch to batch so that none is allocated for one.
 #[derive(Debug, Default)]
 pub(crate) struct Vectors {
@@ -52,17 +59,6 @@ impl<'m> ReceiveChains<'m> {
         Vectors {
             reserved: recycle(self.reserved),
             targets: recycle(self.targets),
-        }
-    }
-
-    /// Has the next chains, of which `count` will be needed, on their way to the cache, and the first `length`
-    /// bytes of each.
-    pub(crate) fn prefetch(&mut self, count: usize, length: usize) {
-        let count = u16::try_from(count).unwrap_or(u16::MAX);
-        if let Some(available) = self.attempt(|ring| ring.available(count))
-            && let Some(ring) = &self.ring
-        {
-            ring.prefetch_for_write(count.min(available), length);
         }
     }
 
@@ -154,6 +150,7 @@ impl<'m> ReceiveRing for ReceiveChains<'m> {
         let Some(ring) = &self.ring else {
             return false;
         };
+        ring.prefetch_for_write(AHEAD, WRITE_AHEAD);
         let writable = match walk(ring.map(), head, &mut self.targets) {
             Ok(Chain { readable, writable }) if readable.is_empty() => writable,
             // A receive chain with a readable part is as unusable as a broken one.

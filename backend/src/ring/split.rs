@@ -77,18 +77,20 @@ impl<'m> SplitRing<'m> {
         }
     }
 
-    /// Has the descriptors of the next `count` chains, which are available, and the first `length` bytes that
-    /// they are about, on their way to the cache. What is wrong with any is found when it is taken.
-    pub(crate) fn prefetch_for_write(&self, count: u16, length: usize) {
-        let heads = |ahead| {
+    /// Has the first `length` bytes that the chain `ahead` of the next one is about on their way to the cache, to
+    /// be written, and the descriptor of one as far behind it, as long as these are known to be available. What
+    /// is wrong with any is found when it is taken.
+    #[inline]
+    pub(crate) fn prefetch_for_write(&self, ahead: u16, length: usize) {
+        let head = |ahead| {
             let next = self.indices.next_available.wrapping_add(ahead);
             self.map.available_entry(next)
         };
-        for ahead in 0..count {
-            self.map.prefetch_descriptor(heads(ahead));
+        if 2 * ahead < self.known {
+            self.map.prefetch_descriptor(head(2 * ahead));
         }
-        for ahead in 0..count {
-            let descriptor = self.map.descriptor(heads(ahead));
+        if ahead < self.known {
+            let descriptor = self.map.descriptor(head(ahead));
             let length = length.min(descriptor.length as usize);
             if let Some(span) = self.map.memory().span(descriptor.address, length) {
                 prefetch_write(&span);

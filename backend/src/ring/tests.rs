@@ -284,7 +284,9 @@ proptest! {
         let mut ring = SplitRing::new(&mapping, event_idx, &mut indices);
         let Ok(available) = ring.available(SIZE) else { return Ok(()) };
         prop_assert!(available <= SIZE);
-        ring.prefetch_for_write(available, 192);
+        for ahead in 0..SIZE {
+            ring.prefetch_for_write(ahead, 192);
+        }
         let mut spans = Vec::new();
         for ahead in 0..available {
             if let Ok(head) = ring.head(ahead) {

@@ -9,7 +9,9 @@ use std::{
 };
 
 use tempfile::TempDir;
-use zcnic_backend::{Backend, CableConfig, Config, FlowControl, PortConfig, PortMode};
+use zcnic_backend::{
+    Backend, CableConfig, Config, FlowControl, PortConfig, PortMode, Wire, WireConfig,
+};
 use zcnic_ctl::client::Client;
 use zcnic_model::{
     Driver,
@@ -31,6 +33,21 @@ impl World {
     }
 
     pub(crate) fn with(modes: [PortMode; 2], flow_control: FlowControl) -> Self {
+        let cables = vec![CableConfig {
+            ends: [0, 1],
+            flow_control,
+        }];
+        Self::start(modes, cables, Vec::new())
+    }
+
+    /// Two ports that are not cabled.
+    pub(crate) fn wired(wires: [Wire; 2]) -> Self {
+        let wires = wires.into_iter().enumerate();
+        let wires = wires.map(|(port, wire)| WireConfig { port, wire });
+        Self::start([PortMode::Auto; 2], Vec::new(), wires.collect())
+    }
+
+    fn start(modes: [PortMode; 2], cables: Vec<CableConfig>, wires: Vec<WireConfig>) -> Self {
         let directory = tempfile::tempdir().expect("directory");
         let port = |number: usize| PortConfig {
             name: number.to_string(),
@@ -39,10 +56,8 @@ impl World {
         };
         let config = Config {
             ports: vec![port(0), port(1)],
-            cables: vec![CableConfig {
-                ends: [0, 1],
-                flow_control,
-            }],
+            cables,
+            wires,
             control: Some(directory.path().join("control")),
             ..Config::default()
         };

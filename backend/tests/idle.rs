@@ -1,0 +1,40 @@
+//! A backend that has nothing to do. Alone in its process, whose CPU time is what counts.
+
+mod common;
+
+use std::{thread, time::Duration};
+
+use common::World;
+use rustix::time::{ClockId, clock_gettime};
+use zcnic_model::{
+    Shape,
+    frames::{broadcast, pattern},
+};
+
+/// CPU time of this process, backend included.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+#[test]
+fn an_idle_backend_uses_no_cpu() {
+    let world = World::new();
+    let mut drivers = world.drivers(3);
+    for driver in &mut drivers {
+        driver.bring_up(Shape::SPLIT, 64);
+    }
+    let [a, b] = &mut drivers;
+    for _ in 0..20 {
+        let frame = broadcast(&pattern(100));
+        a.send(0, &frame);
+        assert_eq!(b.receive(0).frame, frame);
+    }
+    // Frames were just moved, so polling has to end by itself first; it may take a thousand times longer than
+    // it is meant to. There is no event that says that nothing happens.
+    thread::sleep(Duration::from_millis(100));
+    let before = cpu_time();
+    thread::sleep(Duration::from_secs(1));
+    let used = cpu_time() - before;
+    assert!(used < Duration::from_millis(5), "{used:?} in a second");
+}

@@ -1,0 +1,87 @@
+//! Wires that do not lead to another port.
+
+mod common;
+
+use common::World;
+use zcnic_backend::Wire;
+use zcnic_ctl::protocol::{QueueStats, Stats, Status, command};
+use zcnic_model::{
+    Shape,
+    frames::{Flow, broadcast, pattern},
+};
+
+const PAIRS: u16 = 3;
+
+#[test]
+fn loopback_brings_frames_back() {
+    let world = World::wired([Wire::Loopback; 2]);
+    let mut driver = world.driver(0, PAIRS);
+    driver.bring_up(Shape::SPLIT, 64);
+    for length in [0, 1, 46, 200, 1400] {
+        let frame = broadcast(&pattern(length));
+        driver.send(1, &frame);
+        assert_eq!(driver.receive(0).frame, frame);
+    }
+    let stats: Stats = world.control().query(command::QUERY_STATS).expect("stats");
+    let [sent, received] = [
+        |queue: &QueueStats| queue.tx_frames,
+        |queue| queue.rx_frames,
+    ]
+    .map(|count| stats.ports[0].queues.iter().map(count).sum::<u64>());
+    assert_eq!((sent, received), (5, 5));
+}
+
+#[test]
+fn plain_driver_gets_back_what_it_sends() {
+    let world = World::wired([Wire::Loopback; 2]);
+    let mut driver = world.driver(0, 2);
+    driver.act_plain(2048);
+    for queue in 0..2 {
+        driver.post(queue, Shape::VirtioNet { size: 2048 }, 100);
+    }
+    let mut sent = Vec::new();
+    for port in 0..50 {
+        let frame = Flow::tcp4().ports(port, 80).frame(&pattern(port.into()));
+        driver.send(0, &frame);
+        sent.push(frame);
+    }
+    let mut received: Vec<_> = driver
+        .receive_all()
+        .into_iter()
+        .map(|(_, r)| r.frame)
+        .collect();
+    sent.sort();
+    received.sort();
+    assert_eq!(received, sent);
+    let stats: Stats = world.control().query(command::QUERY_STATS).expect("stats");
+    let hashed: u64 = stats.ports[0]
+        .queues
+        .iter()
+        .map(|queue| queue.rx_hashed)
+        .sum();
+    assert_eq!(hashed, 50);
+}
+
+#[test]
+fn null_has_a_link_and_takes_everything() {
+    let world = World::wired([Wire::Null; 2]);
+    let mut driver = world.driver(0, PAIRS);
+    driver.bring_up(Shape::SPLIT, 16);
+    let frame = broadcast(&pattern(100));
+    for _ in 0..100 {
+        driver.send(0, &frame);
+    }
+    let status: Status = world
+        .control()
+        .query(command::QUERY_STATUS)
+        .expect("status");
+    assert!(status.ports[0].link);
+    let stats: Stats = world.control().query(command::QUERY_STATS).expect("stats");
+    let sent: u64 = stats.ports[0]
+        .queues
+        .iter()
+        .map(|queue| queue.tx_frames)
+        .sum();
+    assert_eq!((sent, stats.ports[0].tx_no_carrier), (100, 0));
+    assert!(driver.receive_all().is_empty());
+}
