@@ -4,7 +4,7 @@ mod common;
 
 use common::World;
 use zcnic_backend::Wire;
-use zcnic_ctl::protocol::{QueueStats, Stats, Status, command};
+use zcnic_ctl::protocol::{Stats, Status, command};
 use zcnic_model::{
     Shape,
     frames::{Flow, broadcast, pattern},
@@ -23,11 +23,9 @@ fn loopback_brings_frames_back() {
         assert_eq!(driver.receive(0).frame, frame);
     }
     let stats: Stats = world.control().query(command::QUERY_STATS).expect("stats");
-    let [sent, received] = [
-        |queue: &QueueStats| queue.tx_frames,
-        |queue| queue.rx_frames,
-    ]
-    .map(|count| stats.ports[0].queues.iter().map(count).sum::<u64>());
+    let queues = &stats.ports[0].queues;
+    let sent: u64 = queues.iter().map(|queue| queue.tx_frames).sum();
+    let received: u64 = queues.iter().map(|queue| queue.rx_frames).sum();
     assert_eq!((sent, received), (5, 5));
 }
 
