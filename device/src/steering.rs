@@ -182,7 +182,7 @@ impl Steering {
         {
             return Verdict::Filtered;
         }
-        let (queue, hash) = match self.rules.lookup(headers, head).map(|rule| rule.action) {
+        let (queue, hash) = match self.rules.action(headers, head) {
             Some(Action::Drop) => return Verdict::RuleDrop,
             Some(Action::Queue(queue)) => (queue, self.default_context.hash(headers, head)),
             Some(Action::Context { context, offset }) => {

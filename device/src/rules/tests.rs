@@ -347,6 +347,27 @@ fn rules_about(sources: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<Rule>> {
     })
 }
 
+#[test]
+fn a_lookup_costs_what_there_are_masks_not_rules() {
+    let exact = |location: u32, bits: u16| {
+        let mut rule = any_of(location, RuleType::Udp4);
+        rule.mask.l4_dst = bits.into();
+        rule.value.l4_dst = (location as u16 & bits).into();
+        rule.mask.ip_src = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        rule.value.ip_src[..4].copy_from_slice(&location.to_be_bytes());
+        rule
+    };
+    // One hash table is asked for each group.
+    for (rules, masks) in [(1, 1), (10_000, 1), (10_000, 2), (10_000, 16)] {
+        let rules: Vec<Rule> = (0..rules)
+            .map(|location| exact(location, 0xffff << (location % masks)))
+            .collect();
+        let table = table(&rules);
+        assert_eq!(table.groups.len(), masks as usize);
+        assert_eq!(table.rules().len(), rules.len());
+    }
+}
+
 proptest! {
     #[test]
     fn lookup_is_a_linear_scan(
