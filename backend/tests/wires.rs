@@ -1,4 +1,4 @@
-//! Wires that do not lead to another port.
+//! Wires that do not lead to another port, and several workers.
 
 mod common;
 
@@ -82,4 +82,21 @@ fn null_has_a_link_and_takes_everything() {
         .sum();
     assert_eq!((sent, stats.ports[0].tx_no_carrier), (100, 0));
     assert!(driver.receive_all().is_empty());
+}
+
+#[test]
+fn several_workers_share_the_pairs_of_a_port() {
+    let world = World::with_workers(3);
+    let [mut a, mut b] = world.drivers(6);
+    a.bring_up(Shape::SPLIT, 16);
+    b.bring_up(Shape::SPLIT, 300);
+    let frame = broadcast(&pattern(100));
+    for _ in 0..50 {
+        for queue in 0..5 {
+            a.send(queue, &frame);
+        }
+    }
+    let frames = b.receive_all();
+    assert_eq!(frames.len(), 250);
+    assert!(frames.iter().all(|(_, received)| received.frame == frame));
 }

@@ -11,6 +11,7 @@ use std::{
 use tempfile::TempDir;
 use zcnic_backend::{
     Backend, CableConfig, Config, FlowControl, PortConfig, PortMode, Wire, WireConfig,
+    WorkersConfig,
 };
 use zcnic_ctl::client::Client;
 use zcnic_model::{
@@ -37,17 +38,31 @@ impl World {
             ends: [0, 1],
             flow_control,
         }];
-        Self::start(modes, cables, Vec::new())
+        Self::start(modes, cables, Vec::new(), 1)
     }
 
     /// Two ports that are not cabled.
     pub(crate) fn wired(wires: [Wire; 2]) -> Self {
         let wires = wires.into_iter().enumerate();
         let wires = wires.map(|(port, wire)| WireConfig { port, wire });
-        Self::start([PortMode::Auto; 2], Vec::new(), wires.collect())
+        Self::start([PortMode::Auto; 2], Vec::new(), wires.collect(), 1)
     }
 
-    fn start(modes: [PortMode; 2], cables: Vec<CableConfig>, wires: Vec<WireConfig>) -> Self {
+    /// Two cabled ports with as many workers each.
+    pub(crate) fn with_workers(workers: usize) -> Self {
+        let cables = vec![CableConfig {
+            ends: [0, 1],
+            flow_control: FlowControl::Drop,
+        }];
+        Self::start([PortMode::Auto; 2], cables, Vec::new(), workers)
+    }
+
+    fn start(
+        modes: [PortMode; 2],
+        cables: Vec<CableConfig>,
+        wires: Vec<WireConfig>,
+        workers: usize,
+    ) -> Self {
         let directory = tempfile::tempdir().expect("directory");
         let port = |number: usize| PortConfig {
             name: number.to_string(),
@@ -59,7 +74,10 @@ impl World {
             cables,
             wires,
             control: Some(directory.path().join("control")),
-            ..Config::default()
+            workers: WorkersConfig {
+                per_port: workers,
+                ..WorkersConfig::default()
+            },
         };
         let (sender, failures) = mpsc::channel();
         let backend = Backend::start(&config, &sender).expect("backend starts");
