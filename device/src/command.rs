@@ -94,16 +94,30 @@ pub fn is_hello(request: &[u8]) -> bool {
     })
 }
 
+/// The start of a request, zero-filled if it is shorter.
+fn header(request: &[u8]) -> abi::Request {
+    let mut padded = [0; size_of::<abi::Request>()];
+    let known = request.len().min(padded.len());
+    padded[..known].copy_from_slice(&request[..known]);
+    abi::Request::read_from_bytes(&padded).unwrap_or_default()
+}
+
 impl Port {
     /// Executes the request that came on the transmit ring of `pair` and returns the response.
     pub fn execute(&mut self, pair: u16, request: &[u8], rings: &mut impl Rings) -> Vec<u8> {
         self.commands += 1;
-        let mut padded = [0; size_of::<abi::Request>()];
-        let known = request.len().min(padded.len());
-        padded[..known].copy_from_slice(&request[..known]);
-        let header = abi::Request::read_from_bytes(&padded).unwrap_or_default();
-
+        let header = header(request);
         let result = self.dispatch(pair, header, request, rings);
+        self.respond(header, result)
+    }
+
+    /// Answers a request with an error without executing it.
+    pub fn fail(&mut self, request: &[u8], status: Status, detail: u32) -> Vec<u8> {
+        self.commands += 1;
+        self.respond(header(request), Err(Refusal::new(status, detail)))
+    }
+
+    fn respond(&mut self, header: abi::Request, result: Result<Answer>) -> Vec<u8> {
         let (status, Answer { detail, body }) = match result {
             Ok(answer) => (Status::Ok, answer),
             Err(Refusal { status, detail }) => {

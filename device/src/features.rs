@@ -30,6 +30,22 @@ pub enum Feature {
     RssSymmetric = abi::F_RSS_SYMMETRIC,
 }
 
+impl Feature {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::RxCsum,
+        Self::TxCsum,
+        Self::Tso4,
+        Self::Tso6,
+        Self::Uso,
+        Self::RxHash,
+        Self::Split,
+        Self::Rules,
+        Self::RssContexts,
+        Self::RssSymmetric,
+    ];
+}
+
 /// A set of features.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FeatureSet(u128);

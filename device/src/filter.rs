@@ -49,6 +49,24 @@ impl AddressFilter {
         })
     }
 
+    /// Whether every frame passes.
+    #[must_use]
+    pub fn promisc(&self) -> bool {
+        self.promisc
+    }
+
+    /// Whether every multicast frame passes.
+    #[must_use]
+    pub fn allmulti(&self) -> bool {
+        self.allmulti
+    }
+
+    /// The addresses that pass, sorted.
+    #[must_use]
+    pub fn addresses(&self) -> &[[u8; 6]] {
+        &self.addresses
+    }
+
     /// Whether a frame to `destination` passes.
     #[must_use]
     #[inline]

@@ -5,9 +5,12 @@
 pub mod abi;
 pub mod checksum;
 pub mod command;
+pub mod fault;
 pub mod features;
 pub mod filter;
+pub mod flow;
 pub mod frame;
+pub mod ledger;
 pub mod limits;
 pub mod memory;
 pub mod port;

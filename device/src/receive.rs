@@ -4,6 +4,8 @@
 //! A frame is placed whole or not at all: the device makes sure that enough buffers exist before it takes
 //! one, and all chains of a frame become visible together (docs/abi.md, "Receive").
 
+pub(crate) mod faulty;
+
 use zerocopy::IntoBytes;
 
 use crate::{
@@ -676,7 +678,7 @@ fn finish_checksum(
 }
 
 /// Completes the checksum that the sender began: `head` from `start` on and `body` are covered.
-fn insert_checksum(head: &mut [u8], start: usize, field: usize, body: &Checksum) {
+pub(crate) fn insert_checksum(head: &mut [u8], start: usize, field: usize, body: &Checksum) {
     let mut sum = Checksum::default();
     sum.add(&head[start.min(head.len())..]);
     sum.add_checksum(*body);

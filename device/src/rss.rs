@@ -215,6 +215,25 @@ impl RssContext {
         self.table.get(entry).copied().unwrap_or(0)
     }
 
+    /// The fields that are hashed, of flow types that have any.
+    pub fn fields(&self) -> impl Iterator<Item = (FlowType, u16)> {
+        let fields = self.fields.iter().enumerate();
+        let chosen = fields.filter(|(_, fields)| **fields != 0);
+        chosen.filter_map(|(flow, fields)| Some((FlowType::try_from(flow as u8).ok()?, *fields)))
+    }
+
+    /// The symmetric transform.
+    #[must_use]
+    pub fn symmetric(&self) -> RssSymmetric {
+        self.symmetric
+    }
+
+    /// The indirection table.
+    #[must_use]
+    pub fn table(&self) -> &[u16] {
+        &self.table
+    }
+
     /// The highest queue in the table.
     #[must_use]
     pub fn highest_queue(&self) -> u16 {

@@ -102,6 +102,25 @@ impl Steering {
         }
     }
 
+    /// The address filter.
+    #[must_use]
+    pub fn filter(&self) -> &AddressFilter {
+        &self.filter
+    }
+
+    /// The RSS contexts with their numbers, ascending.
+    pub fn contexts(&self) -> impl Iterator<Item = (u16, &RssContext)> {
+        let others = self.contexts.iter();
+        std::iter::once((0, &*self.default_context))
+            .chain(others.map(|(number, context)| (*number, &**context)))
+    }
+
+    /// The flow rules, by location.
+    #[must_use]
+    pub fn rules(&self) -> &[Rule] {
+        self.rules.rules()
+    }
+
     /// Replaces the address filter.
     pub fn set_filter(&mut self, filter: AddressFilter) {
         self.filter = filter;

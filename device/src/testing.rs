@@ -1,9 +1,13 @@
 //! Memory and rings of plain vectors, and frames to put through them, for unit tests.
 
-use std::{cell::RefCell, collections::VecDeque};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, VecDeque},
+};
 
 use crate::{
     checksum::Checksum,
+    fault::{RawRing, UsedElement},
     memory::{Mover, ReceiveRing},
 };
 
@@ -56,6 +60,10 @@ pub(crate) struct VecRing {
     /// Chains in the order of their return, with their used length, and how many came back together.
     pub(crate) used: Vec<(u32, Vec<Vec<u8>>)>,
     pub(crate) commits: Vec<usize>,
+    /// The used ring as it is. Chains have the number in which they were posted.
+    pub(crate) elements: Vec<UsedElement>,
+    taken: u32,
+    held: BTreeMap<u32, Vec<Buffer>>,
 }
 
 impl VecRing {
@@ -93,6 +101,11 @@ impl ReceiveRing for VecRing {
         );
         for &length in written {
             let chain = self.posted.pop_front().expect("reserved chains are posted");
+            self.elements.push(UsedElement {
+                id: self.taken,
+                length,
+            });
+            self.taken += 1;
             self.used
                 .push((length, chain.into_iter().map(RefCell::into_inner).collect()));
         }
@@ -100,6 +113,33 @@ impl ReceiveRing for VecRing {
             self.commits.push(written.len());
         }
         self.reserved = 0;
+    }
+}
+
+impl RawRing for VecRing {
+    fn size(&self) -> u32 {
+        1024
+    }
+
+    fn hold(&mut self, written: &[u32], held: &mut Vec<UsedElement>) {
+        for &length in written {
+            let chain = self.posted.pop_front().expect("reserved chains are posted");
+            self.held.insert(self.taken, chain);
+            held.push(UsedElement {
+                id: self.taken,
+                length,
+            });
+            self.taken += 1;
+        }
+        self.reserved = 0;
+    }
+
+    fn put_used(&mut self, element: UsedElement) {
+        self.elements.push(element);
+        if let Some(chain) = self.held.remove(&element.id) {
+            let chain = chain.into_iter().map(RefCell::into_inner).collect();
+            self.used.push((element.length, chain));
+        }
     }
 }
 

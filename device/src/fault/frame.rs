@@ -1,0 +1,105 @@
+//! Faults of the frame itself.
+//!
+//! On transmit they happen on the wire: the receiver parses and steers what is left of the frame. On receive
+//! they happen behind steering, in the NIC.
+
+use std::num::NonZeroU32;
+
+use crate::{
+    checksum::Checksum,
+    frame::{Headers, SNAPSHOT},
+    memory::Mover,
+    receive::insert_checksum,
+    train::{ChecksumState, Train},
+};
+
+/// Frames shorter than an Ethernet header mean nothing to anybody.
+pub const MIN_LENGTH: u32 = 14;
+
+/// What happens to a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameFault {
+    /// It is lost.
+    Drop,
+    /// It comes this many times more.
+    Duplicate {
+        /// Additional copies, 1 to [`MAX_COPIES`].
+        copies: NonZeroU32,
+    },
+    /// It comes later; others do not wait for it.
+    Delay {
+        /// Nanoseconds.
+        nanoseconds: u64,
+    },
+    /// It comes behind the frames that follow it on its queue.
+    Reorder {
+        /// How many of them.
+        by: NonZeroU32,
+    },
+    /// One bit is flipped.
+    Corrupt {
+        /// Which one, from the first bit of the frame (the most significant one of its first byte); beyond
+        /// the frame's end: counted from its start again. `None`: a drawn one.
+        bit: Option<u32>,
+    },
+    /// Its end is missing. A frame that is not longer is left alone.
+    Truncate {
+        /// Bytes that are left, at least [`MIN_LENGTH`].
+        length: u32,
+    },
+}
+
+/// The most copies of one frame.
+pub const MAX_COPIES: u32 = 64;
+
+/// The longest time that anything takes: an hour, in nanoseconds.
+pub const MAX_DELAY: u64 = 3_600_000_000_000;
+
+/// Changes the bytes of a frame as `fault` says; `draw` decides what is left to chance.
+pub(super) fn change(bytes: &mut Vec<u8>, fault: FrameFault, draw: u64) {
+    match fault {
+        FrameFault::Corrupt { bit } => {
+            let bits = bytes.len() as u64 * 8;
+            let bit = bit.map_or(draw, u64::from).checked_rem(bits).unwrap_or(0) as usize;
+            if let Some(byte) = bytes.get_mut(bit / 8) {
+                *byte ^= 0x80 >> (bit % 8);
+            }
+        }
+        FrameFault::Truncate { length } => bytes.truncate(length as usize),
+        FrameFault::Drop
+        | FrameFault::Duplicate { .. }
+        | FrameFault::Delay { .. }
+        | FrameFault::Reorder { .. } => {}
+    }
+}
+
+/// A copy of frame number `index` of a train as the receiver shall see it, with its final checksum.
+pub(super) fn finish<M: Mover>(mover: &M, train: &Train<'_, M::Source>, index: usize) -> Vec<u8> {
+    let mut buffer = [0; SNAPSHOT];
+    let segment = train.segment(index, &mut buffer);
+    let mut frame = vec![0; segment.length];
+    let (head, body) = frame.split_at_mut(segment.head.len());
+    head.copy_from_slice(&segment.head);
+    mover.snapshot(train.source(), segment.body, body);
+    if let ChecksumState::Owed { start, field } = segment.checksum {
+        let mut sum = Checksum::new();
+        sum.add(body);
+        insert_checksum(head, start, field, &sum);
+    }
+    frame
+}
+
+/// A frame that is as the receiver shall see it, as a train of one.
+#[must_use]
+pub fn finished(frame: &[u8]) -> Train<'_, [u8]> {
+    let head = &frame[..frame.len().min(SNAPSHOT)];
+    Train {
+        head,
+        headers: Headers::parse(head, frame.len()),
+        source: frame,
+        start: 0,
+        length: frame.len(),
+        checksum: ChecksumState::Final,
+        segmentation: None,
+    }
+}

@@ -1,0 +1,397 @@
+//! What rules count and hold back on one queue.
+
+use std::sync::Arc;
+
+use super::{
+    Action, Armed, Direction, InterruptFault, PortFault, RawRing, Rule, RuleId, UsedElement, When,
+    completion::Withheld,
+    draw::{Purpose, Source},
+    rule::INITIAL_STATE,
+};
+use crate::{abi::Opcode, frame::Headers, rss::Hash};
+
+/// The most frames, and the most frames' chains, that one lane holds back. Beyond that frames are dropped
+/// and chains returned.
+pub const MAX_HELD: usize = 4096;
+
+/// A rule hit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hit {
+    /// The rule.
+    pub rule: RuleId,
+    /// The lane's direction.
+    pub direction: Direction,
+    /// The lane's queue.
+    pub queue: u16,
+    /// Which of the frames or commands that the rule applies to on this lane it was, from 1.
+    pub count: u64,
+    /// Which hit of the rule on this lane it was, from 1.
+    pub hit: u64,
+    /// The action's name.
+    pub action: &'static str,
+}
+
+/// What is to be done once the ring is unlocked.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// What hit, in order.
+    pub hits: Vec<Hit>,
+    /// Frames that go to another receive queue than steering said.
+    pub redirected: Vec<(u16, OwnedFrame)>,
+    /// What happens to the port.
+    pub port: Vec<PortFault>,
+    /// What is wrong with the interrupt of this batch.
+    pub interrupt: Option<InterruptFault>,
+}
+
+/// A copy of a frame that is final.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedFrame {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Its hash, if one was computed.
+    pub hash: Option<Hash>,
+}
+
+/// When something that is held back goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// At this time.
+    At(u64),
+    /// When this many frames were presented to the lane.
+    Frames(u64),
+    /// When the queue stops.
+    Stop,
+}
+
+#[derive(Debug)]
+struct Held {
+    rule: RuleId,
+    due: Due,
+    frame: OwnedFrame,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    seen: u64,
+    hits: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Stall {
+    rule: RuleId,
+    until: Option<u64>,
+}
+
+/// What is asked about.
+pub(super) enum Subject<'a> {
+    Frame(&'a Headers, &'a [u8]),
+    Command(Option<Opcode>),
+}
+
+/// What a rule does to the subject.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Strike {
+    pub(super) rule: RuleId,
+    pub(super) action: Action,
+    pub(super) draw: u64,
+}
+
+/// The state of rules on one queue in one direction. Its owner has it under the lock of the queue's ring.
+/// Times are nanoseconds of the caller's clock.
+#[derive(Debug)]
+pub struct Lane {
+    direction: Direction,
+    queue: u16,
+    state: Option<Arc<str>>,
+    tallies: Vec<(RuleId, Tally)>,
+    /// Frames or commands so far.
+    presented: u64,
+    held: Vec<Held>,
+    withheld: Vec<Withheld>,
+    stall: Option<Stall>,
+    dropped: u64,
+}
+
+impl Lane {
+    /// A lane on which nothing happened yet.
+    #[must_use]
+    pub fn new(direction: Direction, queue: u16) -> Self {
+        Self {
+            direction,
+            queue,
+            state: None,
+            tallies: Vec::new(),
+            presented: 0,
+            held: Vec::new(),
+            withheld: Vec::new(),
+            stall: None,
+            dropped: 0,
+        }
+    }
+
+    /// The state that rules ask for and enter.
+    #[must_use]
+    pub fn state(&self) -> &str {
+        self.state.as_deref().unwrap_or(INITIAL_STATE)
+    }
+
+    /// Frames that faults dropped.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Frames that are held back.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Chains that are held back.
+    #[must_use]
+    pub fn withheld(&self) -> usize {
+        self.withheld
+            .iter()
+            .map(|withheld| withheld.elements.len())
+            .sum()
+    }
+
+    /// Whether nothing is held back and the queue goes, so that the lane needs no look.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.held.is_empty() && self.withheld.is_empty() && self.stall.is_none()
+    }
+
+    /// Whether the queue stands still at `now`.
+    pub fn is_stalled(&mut self, armed: Option<&Armed>, now: u64) -> bool {
+        self.stall = self.stall.filter(|stall| {
+            armed.is_some_and(|armed| armed.has(stall.rule))
+                && stall.until.is_none_or(|until| until > now)
+        });
+        self.stall.is_some()
+    }
+
+    /// When the lane is to be looked at again, if nothing happens before: something that is held back is
+    /// due, or a stall ends.
+    #[must_use]
+    pub fn next_due(&self, armed: Option<&Armed>) -> Option<u64> {
+        let gone = |rule: RuleId| armed.is_none_or(|armed| !armed.has(rule));
+        let time = |rule: RuleId, due: Due| match due {
+            Due::Stop => None,
+            _ if gone(rule) => Some(0),
+            Due::At(time) => Some(time),
+            Due::Frames(_) => None,
+        };
+        let held = self
+            .held
+            .iter()
+            .filter_map(|held| time(held.rule, held.due));
+        let withheld = self
+            .withheld
+            .iter()
+            .filter_map(|one| time(one.rule, one.until));
+        let stall = self.stall.iter().filter_map(|stall| {
+            if gone(stall.rule) {
+                Some(0)
+            } else {
+                stall.until
+            }
+        });
+        held.chain(withheld).chain(stall).min()
+    }
+
+    /// Counts a frame or command and says which rules hit it, in their order.
+    pub(super) fn consult(
+        &mut self,
+        armed: &Armed,
+        subject: &Subject<'_>,
+        effects: &mut Effects,
+    ) -> Vec<Strike> {
+        self.presented += 1;
+        if self.tallies.len() > armed.rules.len() {
+            self.tallies.retain(|(id, _)| armed.has(*id));
+        }
+        let mut strikes = Vec::new();
+        let mut next_state = None;
+        for one in &armed.rules {
+            let rule = &one.rule;
+            if !self.applies(rule, subject) {
+                continue;
+            }
+            let tally = self.tally(one.id);
+            tally.seen += 1;
+            let count = tally.seen;
+            let source = Source {
+                seed: rule.seed,
+                stream: rule.stream,
+                direction: self.direction,
+                queue: self.queue,
+            };
+            let tally = self.tally(one.id);
+            let hit = rule.times.is_none_or(|times| tally.hits < times.get())
+                && match rule.when {
+                    When::Always => true,
+                    When::Nth(nth) => count == nth.get(),
+                    When::Every(every) => count.is_multiple_of(every.get()),
+                    When::Probability(chance) => chance.hits(source.draw(count, Purpose::Hit)),
+                };
+            tally.hits += u64::from(hit);
+            let hits = tally.hits;
+            one.count(hit);
+            if !hit {
+                continue;
+            }
+            effects.hits.push(Hit {
+                rule: one.id,
+                direction: self.direction,
+                queue: self.queue,
+                count,
+                hit: hits,
+                action: rule.action.name(),
+            });
+            if let Action::Port(fault) = rule.action {
+                effects.port.push(fault);
+            }
+            next_state = rule.enter.clone().or(next_state);
+            strikes.push(Strike {
+                rule: one.id,
+                action: rule.action,
+                draw: source.draw(count, Purpose::Parameter),
+            });
+        }
+        // Rules see the state that the frame found.
+        self.state = next_state.or(self.state.take());
+        strikes
+    }
+
+    fn applies(&self, rule: &Rule, subject: &Subject<'_>) -> bool {
+        rule.direction == self.direction
+            && rule.queue.is_none_or(|queue| queue == self.queue)
+            && rule
+                .state
+                .as_deref()
+                .is_none_or(|state| state == self.state())
+            && match *subject {
+                Subject::Frame(headers, head) => rule.flow.matches(headers, head),
+                Subject::Command(opcode) => rule.opcode.is_none_or(|wanted| opcode == Some(wanted)),
+            }
+    }
+
+    fn tally(&mut self, id: RuleId) -> &mut Tally {
+        let at = self.tallies.iter().position(|(known, _)| *known == id);
+        let at = at.unwrap_or_else(|| {
+            self.tallies.push((id, Tally::default()));
+            self.tallies.len() - 1
+        });
+        &mut self.tallies[at].1
+    }
+
+    /// The frame that was presented last is dropped by a fault.
+    pub(super) fn drop_frame(&mut self) {
+        self.dropped += 1;
+    }
+
+    pub(super) fn stall(&mut self, rule: RuleId, now: u64, nanoseconds: Option<u64>) {
+        let until = nanoseconds.map(|time| now.saturating_add(time));
+        self.stall = Some(Stall { rule, until });
+    }
+
+    /// Until when `frames` more frames were presented.
+    pub(super) fn behind(&self, frames: u32) -> Due {
+        Due::Frames(self.presented.saturating_add(u64::from(frames)))
+    }
+
+    /// Holds a frame back; `false`: there are too many, it is dropped.
+    pub(super) fn hold(&mut self, rule: RuleId, due: Due, frame: OwnedFrame) -> bool {
+        let room = self.held.len() < MAX_HELD;
+        if room {
+            self.held.push(Held { rule, due, frame });
+        } else {
+            self.drop_frame();
+        }
+        room
+    }
+
+    fn is_due(&self, rule: RuleId, due: Due, armed: Option<&Armed>, now: u64) -> bool {
+        match due {
+            Due::Stop => false,
+            _ if armed.is_none_or(|armed| !armed.has(rule)) => true,
+            Due::At(time) => time <= now,
+            Due::Frames(presented) => presented <= self.presented,
+        }
+    }
+
+    /// Takes the frames that are due, in the order of their times.
+    pub fn take_due(&mut self, armed: Option<&Armed>, now: u64) -> Vec<OwnedFrame> {
+        // Ends a stall whose time is over, so that it is not due for ever.
+        self.is_stalled(armed, now);
+        if self.held.is_empty() {
+            return Vec::new();
+        }
+        let (mut due, held): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held)
+            .into_iter()
+            .partition(|held| self.is_due(held.rule, held.due, armed, now));
+        self.held = held;
+        due.sort_by_key(|held| match held.due {
+            Due::At(time) => time,
+            Due::Frames(_) | Due::Stop => 0,
+        });
+        due.into_iter().map(|held| held.frame).collect()
+    }
+
+    /// Holds back what was to be returned.
+    pub(super) fn withhold(
+        &mut self,
+        rule: RuleId,
+        until: Due,
+        elements: Vec<UsedElement>,
+        ring: &mut impl RawRing,
+    ) {
+        if elements.is_empty() {
+            return;
+        }
+        if self.withheld() >= MAX_HELD {
+            elements
+                .into_iter()
+                .for_each(|element| ring.put_used(element));
+            return;
+        }
+        self.withheld.push(Withheld {
+            rule,
+            elements,
+            until,
+        });
+    }
+
+    /// Returns the chains that are due.
+    pub fn return_due(&mut self, ring: &mut impl RawRing, armed: Option<&Armed>, now: u64) {
+        if self.withheld.is_empty() {
+            return;
+        }
+        let (due, withheld): (Vec<_>, Vec<_>) = std::mem::take(&mut self.withheld)
+            .into_iter()
+            .partition(|one| self.is_due(one.rule, one.until, armed, now));
+        self.withheld = withheld;
+        for element in due.into_iter().flat_map(|one| one.elements) {
+            ring.put_used(element);
+        }
+    }
+
+    /// The queue or its ring stops, and `ring` still runs: chains that are held back are returned, frames
+    /// are forgotten, a stall ends. Counts and state stay. Says how many chains were returned.
+    pub fn stop(&mut self, ring: &mut impl RawRing) -> usize {
+        let withheld = std::mem::take(&mut self.withheld);
+        let elements = withheld.into_iter().flat_map(|one| one.elements);
+        let returned = elements.map(|element| ring.put_used(element)).count();
+        self.forget();
+        returned
+    }
+
+    /// As [`stop`](Self::stop), of a ring that is gone: nothing can be returned.
+    pub fn forget(&mut self) {
+        self.withheld.clear();
+        self.held.clear();
+        self.stall = None;
+    }
+}

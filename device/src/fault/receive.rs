@@ -1,0 +1,399 @@
+//! Faults on the way into a receive queue.
+
+use super::{
+    Action, Armed, CompletionFault, Effects, FrameFault, Lane, MetadataFault, PlacementFault,
+    QueueFault, RawRing, RuleId,
+    completion::complete,
+    frame::{change, finish, finished},
+    lane::{Due, OwnedFrame, Strike, Subject},
+    metadata::wrong_hash,
+    placement::WrongSplit,
+};
+use crate::{
+    checksum::Checksum,
+    memory::{Mover, ReceiveRing},
+    receive::{
+        Annotation, Delivered, ReceiveQueue,
+        faulty::{Placed, Tweak},
+    },
+    train::Train,
+};
+
+/// A receive queue of a port that has rules for it, while its ring is locked. It does what
+/// [`ReceiveQueue::deliver`] does, segment by segment, and what rules say.
+pub struct FaultyQueue<'a, M, R> {
+    /// The queue.
+    pub queue: &'a mut ReceiveQueue,
+    /// Its lane.
+    pub lane: &'a mut Lane,
+    /// The rules; `None`: they were removed, and what they held back is let go.
+    pub armed: Option<&'a Armed>,
+    /// Carries bytes.
+    pub mover: &'a M,
+    /// The queue's ring.
+    pub ring: &'a mut R,
+    /// The time, in nanoseconds.
+    pub now: u64,
+    /// What is to be done afterwards.
+    pub effects: &'a mut Effects,
+}
+
+/// How far a train got.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The segment to go on with.
+    pub segment: usize,
+    /// Segments below this were shown to the rules.
+    pub shown: usize,
+}
+
+/// Carries bytes of the device itself; targets are those of another mover.
+pub struct FromDevice<'m, M>(pub &'m M);
+
+impl<M: Mover> Mover for FromDevice<'_, M> {
+    type Source = [u8];
+    type Target = M::Target;
+
+    fn source_len(&self, source: &[u8]) -> usize {
+        source.len()
+    }
+
+    fn target_len(&self, target: &M::Target) -> usize {
+        self.0.target_len(target)
+    }
+
+    fn snapshot(&self, source: &[u8], offset: usize, into: &mut [u8]) {
+        into.copy_from_slice(&source[offset..offset + into.len()]);
+    }
+
+    fn copy(
+        &self,
+        source: &[u8],
+        source_offset: usize,
+        target: &M::Target,
+        target_offset: usize,
+        length: usize,
+        sum: &mut Checksum,
+    ) {
+        let bytes = &source[source_offset..source_offset + length];
+        sum.add(bytes);
+        self.0.put(target, target_offset, bytes);
+    }
+
+    fn put(&self, target: &M::Target, offset: usize, bytes: &[u8]) {
+        self.0.put(target, offset, bytes);
+    }
+}
+
+/// What is to become of one frame.
+#[derive(Default)]
+struct Plan {
+    drop: bool,
+    /// Deliveries beyond the first.
+    copies: u32,
+    /// The frame's bytes, if they are the device's own.
+    bytes: Option<Vec<u8>>,
+    hold: Option<(RuleId, Due)>,
+    redirect: Option<u16>,
+    tweak: Tweak,
+    completion: Option<(RuleId, CompletionFault)>,
+}
+
+impl<M, R> FaultyQueue<'_, M, R>
+where
+    M: Mover,
+    R: ReceiveRing<Target = M::Target> + RawRing,
+{
+    /// Delivers the train's segments from `progress` on. If `waits`, a frame that no rule touched and that
+    /// finds no buffers stays: [`Delivered::blocked_at`] says so, `progress` is where to go on. Otherwise,
+    /// and for frames that rules did touch, no buffer is a drop.
+    pub fn deliver(
+        &mut self,
+        train: &Train<'_, M::Source>,
+        progress: &mut Progress,
+        note: &Annotation,
+        waits: bool,
+    ) -> Delivered {
+        let mut delivered = Delivered::default();
+        while progress.segment < train.segments() {
+            let index = progress.segment;
+            let mut strikes = Vec::new();
+            if index >= progress.shown {
+                progress.shown = index + 1;
+                if let Some(armed) = self.armed {
+                    let subject = Subject::Frame(train.headers(), train.head());
+                    strikes = self.lane.consult(armed, &subject, self.effects);
+                }
+            }
+            if strikes.is_empty() && !self.lane.is_stalled(self.armed, self.now) {
+                if self.pass(train, index, note, waits, &mut delivered) {
+                    delivered.blocked_at = Some(index);
+                    return delivered;
+                }
+            } else {
+                self.strike(train, index, note, &strikes, &mut delivered);
+            }
+            progress.segment += 1;
+            self.release_into(note, &mut delivered);
+        }
+        delivered
+    }
+
+    /// Delivers what was held back and is due.
+    pub fn release(&mut self, note: &Annotation) -> Delivered {
+        let mut delivered = Delivered::default();
+        self.release_into(note, &mut delivered);
+        delivered
+    }
+
+    /// Delivers a frame that no rule is asked about: one that a rule sent here.
+    pub fn deliver_frame(&mut self, frame: &OwnedFrame, note: &Annotation) -> Delivered {
+        let mut delivered = Delivered::default();
+        self.put_frame(frame, note, &mut delivered);
+        delivered
+    }
+
+    fn release_into(&mut self, note: &Annotation, delivered: &mut Delivered) {
+        if self.lane.is_idle() {
+            return;
+        }
+        self.lane.return_due(self.ring, self.armed, self.now);
+        for frame in self.lane.take_due(self.armed, self.now) {
+            self.put_frame(&frame, note, delivered);
+        }
+    }
+
+    fn put_frame(&mut self, frame: &OwnedFrame, note: &Annotation, delivered: &mut Delivered) {
+        let note = Annotation {
+            hash: frame.hash,
+            ..*note
+        };
+        self.put(
+            &FromDevice(self.mover),
+            &finished(&frame.bytes),
+            0,
+            &note,
+            &Plan::default(),
+            delivered,
+        );
+    }
+
+    /// A frame that no rule touched. Returns whether it has to wait.
+    fn pass(
+        &mut self,
+        train: &Train<'_, M::Source>,
+        index: usize,
+        note: &Annotation,
+        waits: bool,
+        delivered: &mut Delivered,
+    ) -> bool {
+        let Some(layout) = self.queue.layout() else {
+            self.queue.count_stopped(1);
+            delivered.dropped += 1;
+            return false;
+        };
+        match self
+            .queue
+            .place(self.mover, self.ring, layout, train, index, note, None)
+        {
+            Placed::Frame(placed) => {
+                self.ring.commit(self.queue.written());
+                delivered.add(placed);
+            }
+            Placed::NoBuffer => {
+                self.ring.commit(&[]);
+                if waits {
+                    return true;
+                }
+                self.queue.count_no_buffer(1);
+                delivered.dropped += 1;
+            }
+            Placed::TooLong => {
+                self.ring.commit(&[]);
+                delivered.dropped += 1;
+            }
+        }
+        false
+    }
+
+    /// A frame that rules touch, or that a stalled queue loses.
+    fn strike(
+        &mut self,
+        train: &Train<'_, M::Source>,
+        index: usize,
+        note: &Annotation,
+        strikes: &[Strike],
+        delivered: &mut Delivered,
+    ) {
+        let mut note = *note;
+        let mut plan = Plan::default();
+        for strike in strikes {
+            self.plan(train, index, strike, &mut note, &mut plan);
+        }
+        if plan.drop || self.lane.is_stalled(self.armed, self.now) {
+            self.lane.drop_frame();
+            delivered.dropped += 1;
+            return;
+        }
+        if let Some((rule, due)) = plan.hold {
+            let hash = note.hash;
+            let bytes = plan.bytes.take().unwrap_or_default();
+            for _ in 0..=plan.copies {
+                let frame = OwnedFrame {
+                    bytes: bytes.clone(),
+                    hash,
+                };
+                delivered.dropped += u32::from(!self.lane.hold(rule, due, frame));
+            }
+            return;
+        }
+        if let Some(queue) = plan.redirect {
+            let bytes = plan.bytes.take().unwrap_or_default();
+            let hash = note.hash;
+            let frame = OwnedFrame { bytes, hash };
+            let frames = (0..=plan.copies).map(|_| (queue, frame.clone()));
+            self.effects.redirected.extend(frames);
+            return;
+        }
+        for copy in 0..=plan.copies {
+            if copy > 0 {
+                plan.completion = None;
+            }
+            match &plan.bytes {
+                Some(bytes) => self.put(
+                    &FromDevice(self.mover),
+                    &finished(bytes),
+                    0,
+                    &note,
+                    &plan,
+                    delivered,
+                ),
+                None => self.put(self.mover, train, index, &note, &plan, delivered),
+            }
+        }
+    }
+
+    fn plan(
+        &mut self,
+        train: &Train<'_, M::Source>,
+        index: usize,
+        strike: &Strike,
+        note: &mut Annotation,
+        plan: &mut Plan,
+    ) {
+        let rule = strike.rule;
+        let mover = self.mover;
+        let own = |plan: &mut Plan| {
+            plan.bytes
+                .get_or_insert_with(|| finish(mover, train, index));
+        };
+        match strike.action {
+            Action::Frame(fault) => match fault {
+                FrameFault::Drop => plan.drop = true,
+                FrameFault::Duplicate { copies } => {
+                    plan.copies = plan.copies.saturating_add(copies.get());
+                }
+                FrameFault::Delay { nanoseconds } => {
+                    own(plan);
+                    let due = Due::At(self.now.saturating_add(nanoseconds));
+                    plan.hold = Some((rule, due));
+                }
+                FrameFault::Reorder { by } => {
+                    own(plan);
+                    plan.hold = Some((rule, self.lane.behind(by.get())));
+                }
+                FrameFault::Corrupt { .. } | FrameFault::Truncate { .. } => {
+                    own(plan);
+                    if let Some(bytes) = &mut plan.bytes {
+                        change(bytes, fault, strike.draw);
+                    }
+                }
+            },
+            Action::Placement(fault) => match fault {
+                PlacementFault::ShortBuffer { bytes } => plan.tweak.short = bytes,
+                PlacementFault::SplitMissed => plan.tweak.split = Some(WrongSplit::Nothing),
+                PlacementFault::SplitWrong { at } => {
+                    plan.tweak.split = Some(WrongSplit::At(at as usize));
+                }
+                PlacementFault::PayloadInHeader => plan.tweak.split = Some(WrongSplit::Full),
+                PlacementFault::WrongQueue { queue } => {
+                    own(plan);
+                    plan.redirect = Some(queue);
+                }
+            },
+            Action::Metadata(MetadataFault::WrongHash { value }) => {
+                note.hash = Some(wrong_hash(note.hash, value, strike.draw));
+            }
+            Action::Metadata(MetadataFault::WrongChecksum { verdict }) => {
+                plan.tweak.verdict = Some(verdict);
+            }
+            Action::Completion(fault) => plan.completion = Some((rule, fault)),
+            Action::Queue(QueueFault::Stall { nanoseconds }) => {
+                self.lane.stall(rule, self.now, nanoseconds);
+            }
+            Action::Queue(QueueFault::Interrupt(fault)) => self.effects.interrupt = Some(fault),
+            // The effects say so; commands are no frames.
+            Action::Port(_) | Action::Command(_) => {}
+        }
+    }
+
+    fn put<N>(
+        &mut self,
+        mover: &N,
+        train: &Train<'_, N::Source>,
+        index: usize,
+        note: &Annotation,
+        plan: &Plan,
+        delivered: &mut Delivered,
+    ) where
+        N: Mover<Target = M::Target>,
+    {
+        let Some(layout) = self.queue.layout() else {
+            self.queue.count_stopped(1);
+            delivered.dropped += 1;
+            return;
+        };
+        if let Some((_, CompletionFault::DescriptorError)) = plan.completion {
+            if self.ring.reserve() {
+                self.ring.commit(&[0]);
+                self.lane.drop_frame();
+            } else {
+                self.ring.commit(&[]);
+                self.queue.count_no_buffer(1);
+            }
+            delivered.dropped += 1;
+            return;
+        }
+        let tweak = Some(&plan.tweak);
+        match self
+            .queue
+            .place(mover, self.ring, layout, train, index, note, tweak)
+        {
+            Placed::Frame(placed) => {
+                match plan.completion {
+                    None => self.ring.commit(self.queue.written()),
+                    Some((rule, fault)) => {
+                        let elements = complete(self.ring, self.queue.written(), fault);
+                        let until = match fault {
+                            CompletionFault::Withhold {
+                                frames: Some(frames),
+                            } => self.lane.behind(frames.get()),
+                            _ => Due::Stop,
+                        };
+                        self.lane.withhold(rule, until, elements, self.ring);
+                    }
+                }
+                delivered.add(placed);
+            }
+            Placed::NoBuffer => {
+                self.ring.commit(&[]);
+                self.queue.count_no_buffer(1);
+                delivered.dropped += 1;
+            }
+            Placed::TooLong => {
+                self.ring.commit(&[]);
+                delivered.dropped += 1;
+            }
+        }
+    }
+}

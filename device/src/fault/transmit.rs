@@ -1,0 +1,198 @@
+//! Faults on the way out of a transmit queue, and of commands.
+
+use super::{
+    Action, Armed, CommandFault, CompletionFault, Effects, FrameFault, Lane, QueueFault, RawRing,
+    RuleId,
+    completion::complete,
+    frame::{change, finish},
+    lane::{Due, OwnedFrame, Strike, Subject},
+};
+use crate::{
+    abi::{self, Opcode},
+    memory::Mover,
+    train::Train,
+};
+use zerocopy::FromBytes;
+
+/// What becomes of a transmit chain.
+#[derive(Debug, Default)]
+pub struct Sent {
+    /// What goes on the wire instead of the train; `None`: the train as it is.
+    pub frames: Option<Vec<OwnedFrame>>,
+    /// How the chain is returned, if not as it should ([`Lane::complete`]).
+    pub completion: Option<ChainFault>,
+}
+
+/// A rule decided how a chain is returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChainFault {
+    rule: RuleId,
+    fault: CompletionFault,
+}
+
+impl ChainFault {
+    /// Whether the chain counts as one that can't be sent.
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        self.fault == CompletionFault::DescriptorError
+    }
+}
+
+/// What becomes of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommandStrike {
+    rule: RuleId,
+    /// What.
+    pub fault: CommandFault,
+}
+
+impl Lane {
+    /// Asks the rules about a train that is to be sent. A stalled queue sends none: its owner asks
+    /// [`is_stalled`](Self::is_stalled) before it takes a chain. A rule that stalls the queue does so from
+    /// the next chain on.
+    pub fn send<M: Mover>(
+        &mut self,
+        armed: &Armed,
+        mover: &M,
+        train: &Train<'_, M::Source>,
+        now: u64,
+        effects: &mut Effects,
+    ) -> Sent {
+        let mut sent = Sent::default();
+        for index in 0..train.segments() {
+            let subject = Subject::Frame(train.headers(), train.head());
+            let strikes = self.consult(armed, &subject, effects);
+            let touched = strikes.iter().any(|strike| {
+                matches!(
+                    strike.action,
+                    Action::Frame(_) | Action::Completion(CompletionFault::DescriptorError)
+                )
+            });
+            if touched && sent.frames.is_none() {
+                // Those before it were as they should be.
+                let before = (0..index).map(|index| plain(finish(mover, train, index)));
+                sent.frames = Some(before.collect());
+            }
+            let bytes = sent.frames.is_some().then(|| finish(mover, train, index));
+            let frames = self.strike(&strikes, bytes, now, effects, &mut sent.completion);
+            if let Some(all) = &mut sent.frames {
+                all.extend(frames);
+            }
+            let due = self.take_due(Some(armed), now);
+            if !due.is_empty() {
+                let sent_before = (0..=index).map(|index| plain(finish(mover, train, index)));
+                sent.frames
+                    .get_or_insert_with(|| sent_before.collect())
+                    .extend(due);
+            }
+        }
+        sent
+    }
+
+    fn strike(
+        &mut self,
+        strikes: &[Strike],
+        bytes: Option<Vec<u8>>,
+        now: u64,
+        effects: &mut Effects,
+        completion: &mut Option<ChainFault>,
+    ) -> Vec<OwnedFrame> {
+        let mut copies = 0_u32;
+        let (mut drop, mut hold) = (false, None);
+        let mut bytes = bytes.unwrap_or_default();
+        for &Strike { rule, action, draw } in strikes {
+            match action {
+                Action::Frame(fault) => match fault {
+                    FrameFault::Drop => drop = true,
+                    FrameFault::Duplicate { copies: more } => {
+                        copies = copies.saturating_add(more.get());
+                    }
+                    FrameFault::Delay { nanoseconds } => {
+                        hold = Some((rule, Due::At(now.saturating_add(nanoseconds))));
+                    }
+                    FrameFault::Reorder { by } => hold = Some((rule, self.behind(by.get()))),
+                    FrameFault::Corrupt { .. } | FrameFault::Truncate { .. } => {
+                        change(&mut bytes, fault, draw);
+                    }
+                },
+                Action::Completion(fault) => {
+                    drop |= fault == CompletionFault::DescriptorError;
+                    *completion = Some(ChainFault { rule, fault });
+                }
+                Action::Queue(QueueFault::Stall { nanoseconds }) => {
+                    self.stall(rule, now, nanoseconds);
+                }
+                Action::Queue(QueueFault::Interrupt(fault)) => effects.interrupt = Some(fault),
+                // Not for frames that are sent; the effects say what happens to the port.
+                Action::Placement(_)
+                | Action::Metadata(_)
+                | Action::Command(_)
+                | Action::Port(_) => {}
+            }
+        }
+        if drop {
+            self.drop_frame();
+            return Vec::new();
+        }
+        let frames = (0..=copies).map(|_| plain(bytes.clone()));
+        let Some((rule, due)) = hold else {
+            return frames.collect();
+        };
+        for frame in frames {
+            self.hold(rule, due, frame);
+        }
+        Vec::new()
+    }
+
+    /// Returns the next chain of a transmit ring as a rule decided.
+    pub fn complete(&mut self, ring: &mut impl RawRing, length: u32, fault: ChainFault) {
+        let ChainFault { rule, fault } = fault;
+        let elements = complete(ring, &[length], fault);
+        let until = match fault {
+            CompletionFault::Withhold {
+                frames: Some(frames),
+            } => self.behind(frames.get()),
+            _ => Due::Stop,
+        };
+        self.withhold(rule, until, elements, ring);
+    }
+
+    /// Asks the rules about a command.
+    pub fn command(
+        &mut self,
+        armed: &Armed,
+        request: &[u8],
+        effects: &mut Effects,
+    ) -> Option<CommandStrike> {
+        let opcode = abi::Request::read_from_prefix(request)
+            .ok()
+            .and_then(|(header, _)| Opcode::try_from(header.opcode.get()).ok());
+        let strikes = self.consult(armed, &Subject::Command(opcode), effects);
+        strikes.iter().find_map(|strike| match strike.action {
+            Action::Command(fault) => Some(CommandStrike {
+                rule: strike.rule,
+                fault,
+            }),
+            _ => None,
+        })
+    }
+
+    /// Holds back the answer to a command, of `length` bytes, that is the next chain of `ring`.
+    pub fn hold_answer(
+        &mut self,
+        ring: &mut impl RawRing,
+        length: u32,
+        rule: CommandStrike,
+        nanoseconds: Option<u64>,
+        now: u64,
+    ) {
+        let until = nanoseconds.map_or(Due::Stop, |late| Due::At(now.saturating_add(late)));
+        let mut elements = Vec::new();
+        ring.hold(&[length], &mut elements);
+        self.withhold(rule.rule, until, elements, ring);
+    }
+}
+
+fn plain(bytes: Vec<u8>) -> OwnedFrame {
+    OwnedFrame { bytes, hash: None }
+}

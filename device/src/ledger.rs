@@ -1,0 +1,592 @@
+//! Who owned which receive buffer when.
+//!
+//! A chain is *posted* when the driver makes it available and *returned* when the device puts it into the
+//! used ring, filled or unused. Between those the device owns its buffers; before and after, the driver. The
+//! ledger of a queue is told of both and of nothing else: what does not fit together is a [`Violation`].
+//!
+//! Its memory is bounded: at most a ring full of chains is with the device, and of the buffers that are with
+//! the driver those that have been there longest are forgotten first.
+
+mod histogram;
+pub mod sanitize;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt,
+};
+
+pub use histogram::{BUCKETS, Histogram};
+
+/// The most buffers that a ledger knows at once.
+pub const MAX_BUFFERS: usize = 65536;
+
+/// The most violations that are kept until somebody takes them. Beyond that they are only counted.
+pub const MAX_VIOLATIONS: usize = 256;
+
+/// Events that are kept of one buffer.
+pub const HISTORY: usize = 8;
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Nothing.
+    #[default]
+    Off,
+    /// How many chains were posted and returned.
+    Counting,
+    /// Every buffer.
+    Full,
+}
+
+/// What a ledger does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// How much is kept.
+    pub mode: Mode,
+    /// Buffers are poisoned when they are posted and checked when they are returned; in mode
+    /// [`Full`](Mode::Full).
+    pub sanitize: bool,
+    /// A filled buffer that the driver keeps for longer than this many nanoseconds is a violation; in mode
+    /// [`Full`](Mode::Full).
+    pub overdue: Option<u64>,
+}
+
+/// A run of guest memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span {
+    /// Guest-physical address.
+    pub address: u64,
+    /// Bytes.
+    pub length: u32,
+}
+
+impl Span {
+    const fn end(self) -> u64 {
+        self.address.saturating_add(self.length as u64)
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes at {:#x}", self.length, self.address)
+    }
+}
+
+/// Something that must not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Violation {
+    /// A buffer was posted that the device owns already.
+    PostedTwice {
+        /// The buffer.
+        span: Span,
+        /// Chain that it is in now.
+        head: u16,
+        /// Chain that it was posted with before.
+        other: u16,
+    },
+    /// A buffer was posted that shares bytes with one that the device owns.
+    Overlap {
+        /// The buffer.
+        span: Span,
+        /// Its chain.
+        head: u16,
+        /// What the device owned already.
+        with: Span,
+        /// Chain of that.
+        other: u16,
+    },
+    /// A chain was posted of which a descriptor is not in guest memory, or that is otherwise unusable.
+    Unusable {
+        /// The chain.
+        head: u16,
+    },
+    /// A chain was posted that the device owns already.
+    ChainPostedTwice {
+        /// The chain.
+        head: u16,
+    },
+    /// A chain was returned that the device did not own.
+    NotPosted {
+        /// The chain.
+        head: u16,
+    },
+    /// At a stop of the queue, the device still owned a chain.
+    NotReturned {
+        /// The chain.
+        head: u16,
+    },
+    /// At a stop of the queue, the numbers did not add up.
+    Count {
+        /// Chains posted since the queue started.
+        posted: u64,
+        /// Chains returned since then.
+        returned: u64,
+    },
+    /// The driver has kept a filled buffer for too long.
+    Overdue {
+        /// The buffer.
+        span: Span,
+        /// When it was returned.
+        since: u64,
+    },
+    /// Somebody wrote to a buffer that the device owned.
+    Written {
+        /// The buffer.
+        span: Span,
+        /// Its chain.
+        head: u16,
+        /// The first byte that was changed.
+        offset: u32,
+    },
+}
+
+impl Violation {
+    /// A name for programs.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::PostedTwice { .. } => "posted-twice",
+            Self::Overlap { .. } => "overlap",
+            Self::Unusable { .. } => "unusable",
+            Self::ChainPostedTwice { .. } => "chain-posted-twice",
+            Self::NotPosted { .. } => "not-posted",
+            Self::NotReturned { .. } => "not-returned",
+            Self::Count { .. } => "count",
+            Self::Overdue { .. } => "overdue",
+            Self::Written { .. } => "written",
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::PostedTwice { span, head, other } => {
+                write!(
+                    f,
+                    "{span} posted with chain {head} while still posted with chain {other}"
+                )
+            }
+            Self::Overlap {
+                span,
+                head,
+                with,
+                other,
+            } => write!(
+                f,
+                "{span} posted with chain {head} overlap {with} of chain {other}"
+            ),
+            Self::Unusable { head } => {
+                write!(
+                    f,
+                    "chain {head} was posted with memory that is not the guest's"
+                )
+            }
+            Self::ChainPostedTwice { head } => {
+                write!(f, "chain {head} was posted while the device had it")
+            }
+            Self::NotPosted { head } => {
+                write!(
+                    f,
+                    "chain {head} was returned while the device did not have it"
+                )
+            }
+            Self::NotReturned { head } => write!(f, "chain {head} did not come back at the stop"),
+            Self::Count { posted, returned } => {
+                write!(f, "{posted} chains were posted and {returned} returned")
+            }
+            Self::Overdue { span, since } => {
+                write!(f, "{span}, filled at {since} ns, were not posted again")
+            }
+            Self::Written { span, head, offset } => write!(
+                f,
+                "byte {offset} of {span} was written while the device owned it with chain {head}"
+            ),
+        }
+    }
+}
+
+/// What happened to a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// When, in nanoseconds.
+    pub time: u64,
+    /// In which chain.
+    pub head: u16,
+    /// What.
+    pub what: What,
+}
+
+/// Ways in which a buffer changes hands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// From the driver to the device.
+    Posted,
+    /// Back, in a chain with data.
+    Filled,
+    /// Back, in a chain without.
+    Unused,
+}
+
+/// Numbers of one queue. Those of buffers are 0 unless the mode is [`Full`](Mode::Full).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Chains posted.
+    pub posted: u64,
+    /// Chains returned with data.
+    pub filled: u64,
+    /// Chains returned without.
+    pub unused: u64,
+    /// Chains that the device owns.
+    pub with_device: u64,
+    /// The most that it ever did.
+    pub with_device_most: u64,
+    /// Filled buffers that the driver has not posted again.
+    pub out: u64,
+    /// The most that there ever were.
+    pub out_most: u64,
+    /// Buffers that were forgotten because there were too many.
+    pub forgotten: u64,
+    /// Violations.
+    pub violations: u64,
+    /// For how many nanoseconds the driver keeps a filled buffer.
+    pub held: Histogram,
+    /// How many other buffers are posted before a filled one is again.
+    pub distance: Histogram,
+}
+
+/// What is said at a stop of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Chains posted since the queue started.
+    pub posted: u64,
+    /// Chains returned since then, with data or without.
+    pub returned: u64,
+    /// Violations since then.
+    pub violations: u64,
+    /// Filled buffers that the driver had not posted again; it may keep them.
+    pub out: u64,
+}
+
+impl Report {
+    /// Whether every buffer came home and nothing was wrong.
+    #[must_use]
+    pub const fn is_clean(&self) -> bool {
+        self.posted == self.returned && self.violations == 0
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Buffer {
+    length: u32,
+    since: u64,
+    /// Number of buffers posted when it was returned.
+    order: u64,
+    filled: bool,
+    told: bool,
+    history: VecDeque<Event>,
+}
+
+/// The ledger of one receive queue. Times are nanoseconds of the caller's clock.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    settings: Settings,
+    statistics: Statistics,
+    /// Chains posted and returned, and violations, when the queue last stopped.
+    base: (u64, u64, u64),
+    /// Chains that the device owns and their buffers.
+    chains: BTreeMap<u16, Vec<Span>>,
+    /// Buffers that the device owns, which do not overlap, by address: end and chain.
+    owned: BTreeMap<u64, (u64, u16)>,
+    /// All known buffers by address.
+    buffers: BTreeMap<u64, Buffer>,
+    /// Those that are with the driver, by the time of their return.
+    idle: BTreeSet<(u64, u64)>,
+    /// Buffers posted.
+    order: u64,
+    violations: Vec<Violation>,
+}
+
+impl Ledger {
+    /// Begins anew with these settings; chains that the device owns now are unknown to it, so a queue is best
+    /// stopped.
+    pub fn configure(&mut self, settings: Settings) {
+        *self = Self {
+            settings,
+            ..Self::default()
+        };
+    }
+
+    /// What it does.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        self.settings
+    }
+
+    /// The numbers.
+    #[must_use]
+    pub fn statistics(&self) -> &Statistics {
+        &self.statistics
+    }
+
+    /// Takes the violations since the last call, the oldest ones if there were many.
+    pub fn take_violations(&mut self) -> Vec<Violation> {
+        std::mem::take(&mut self.violations)
+    }
+
+    /// Whether the device owns chain `head`, as far as the ledger knows.
+    #[must_use]
+    pub fn has(&self, head: u16) -> bool {
+        self.chains.contains_key(&head)
+    }
+
+    /// What is known of the buffer that `address` lies in, oldest first.
+    #[must_use]
+    pub fn history(&self, address: u64) -> Option<(Span, Vec<Event>)> {
+        let (&start, buffer) = self.buffers.range(..=address).next_back()?;
+        let span = Span {
+            address: start,
+            length: buffer.length,
+        };
+        (address < span.end()).then(|| (span, buffer.history.iter().copied().collect()))
+    }
+
+    /// The driver made a chain available; `None`: its descriptors can't be used.
+    pub fn posted(&mut self, head: u16, spans: Option<&[Span]>, now: u64) {
+        if self.settings.mode == Mode::Off {
+            return;
+        }
+        let statistics = &mut self.statistics;
+        statistics.posted += 1;
+        statistics.with_device += 1;
+        statistics.with_device_most = statistics.with_device_most.max(statistics.with_device);
+        if self.settings.mode != Mode::Full {
+            return;
+        }
+        if spans.is_none() {
+            self.violate(Violation::Unusable { head });
+        }
+        if let Some(lost) = self.chains.remove(&head) {
+            self.violate(Violation::ChainPostedTwice { head });
+            for span in lost {
+                self.disown(span, head);
+            }
+        }
+        let spans = spans.unwrap_or_default();
+        for &span in spans {
+            self.own(span, head, now);
+        }
+        self.chains.insert(head, spans.to_vec());
+    }
+
+    fn own(&mut self, span: Span, head: u16, now: u64) {
+        let overlapping = self.owned.range(..span.end()).next_back();
+        if let Some((&address, &(end, other))) =
+            overlapping.filter(|(_, (end, _))| *end > span.address)
+        {
+            let with = Span {
+                address,
+                length: (end - address) as u32,
+            };
+            self.violate(if with == span {
+                Violation::PostedTwice { span, head, other }
+            } else {
+                Violation::Overlap {
+                    span,
+                    head,
+                    with,
+                    other,
+                }
+            });
+            return;
+        }
+        self.owned.insert(span.address, (span.end(), head));
+        self.order += 1;
+        // Memory that is cut in another way than before is other buffers.
+        while let Some((&address, _)) =
+            self.buffers
+                .range(..span.end())
+                .next_back()
+                .filter(|(address, buffer)| {
+                    let known = Span {
+                        address: **address,
+                        length: buffer.length,
+                    };
+                    known.end() > span.address && known != span
+                })
+        {
+            self.forget(address);
+        }
+        if let Some(buffer) = self.buffers.get_mut(&span.address) {
+            self.idle.remove(&(buffer.since, span.address));
+            if std::mem::take(&mut buffer.filled) {
+                self.statistics.out -= 1;
+                self.statistics.held.add(now.saturating_sub(buffer.since));
+                // Itself not counted.
+                let between = self.order - buffer.order - 1;
+                self.statistics.distance.add(between);
+            }
+        }
+        let buffer = self.buffers.entry(span.address).or_insert_with(|| Buffer {
+            length: span.length,
+            since: now,
+            order: 0,
+            filled: false,
+            told: false,
+            history: VecDeque::with_capacity(HISTORY),
+        });
+        buffer.told = false;
+        buffer.remember(Event {
+            time: now,
+            head,
+            what: What::Posted,
+        });
+        if self.buffers.len() > MAX_BUFFERS
+            && let Some(&(_, address)) = self.idle.first()
+        {
+            self.forget(address);
+            self.statistics.forgotten += 1;
+        }
+    }
+
+    /// The device does not own `span` as a part of chain `head` any more; whether it did.
+    fn disown(&mut self, span: Span, head: u16) -> bool {
+        let owned = self.owned.get(&span.address) == Some(&(span.end(), head));
+        if owned {
+            self.owned.remove(&span.address);
+        }
+        owned
+    }
+
+    fn forget(&mut self, address: u64) {
+        if let Some(buffer) = self.buffers.remove(&address) {
+            self.idle.remove(&(buffer.since, address));
+            self.statistics.out -= u64::from(buffer.filled);
+        }
+    }
+
+    /// The device returns a chain with this used length.
+    pub fn returned(&mut self, head: u16, written: u32, now: u64) {
+        if self.settings.mode == Mode::Off {
+            return;
+        }
+        let spans = self.chains.remove(&head);
+        let known = match self.settings.mode {
+            Mode::Full => spans.is_some(),
+            _ => self.statistics.with_device > 0,
+        };
+        if !known {
+            self.violate(Violation::NotPosted { head });
+            return;
+        }
+        let filled = written > 0;
+        self.statistics.with_device -= 1;
+        self.statistics.filled += u64::from(filled);
+        self.statistics.unused += u64::from(!filled);
+        for span in spans.into_iter().flatten() {
+            if !self.disown(span, head) {
+                continue;
+            }
+            let Some(buffer) = self.buffers.get_mut(&span.address) else {
+                continue;
+            };
+            buffer.since = now;
+            buffer.order = self.order;
+            buffer.filled = filled;
+            buffer.remember(Event {
+                time: now,
+                head,
+                what: if filled { What::Filled } else { What::Unused },
+            });
+            self.idle.insert((now, span.address));
+            self.statistics.out += u64::from(filled);
+            self.statistics.out_most = self.statistics.out_most.max(self.statistics.out);
+        }
+    }
+
+    /// Somebody wrote to byte `offset` of a buffer that the device owned with chain `head`.
+    pub fn written(&mut self, span: Span, head: u16, offset: usize) {
+        let offset = offset as u32;
+        self.violate(Violation::Written { span, head, offset });
+    }
+
+    /// Looks for buffers that the driver has kept for too long. Each is told of once.
+    pub fn check_overdue(&mut self, now: u64) {
+        let Some(limit) = self.settings.overdue else {
+            return;
+        };
+        let late = now.saturating_sub(limit);
+        let mut overdue = Vec::new();
+        for &(since, address) in self.idle.range(..(late, 0)) {
+            if let Some(buffer) = self.buffers.get_mut(&address)
+                && buffer.filled
+                && !std::mem::replace(&mut buffer.told, true)
+            {
+                let length = buffer.length;
+                overdue.push(Violation::Overdue {
+                    span: Span { address, length },
+                    since,
+                });
+            }
+        }
+        for violation in overdue {
+            self.violate(violation);
+        }
+    }
+
+    /// The queue stopped, and everything has been returned that will be.
+    pub fn stop(&mut self, now: u64) -> Report {
+        self.check_overdue(now);
+        let heads: Vec<u16> = self.chains.keys().copied().collect();
+        for &head in &heads {
+            self.violate(Violation::NotReturned { head });
+        }
+        let statistics = &self.statistics;
+        let (posted, returned, violations) = self.base;
+        let posted = statistics.posted - posted;
+        let returned = statistics.filled + statistics.unused - returned;
+        if posted != returned {
+            self.violate(Violation::Count { posted, returned });
+        }
+        self.chains.clear();
+        self.owned.clear();
+        let statistics = &mut self.statistics;
+        statistics.with_device = 0;
+        let report = Report {
+            posted,
+            returned,
+            violations: statistics.violations - violations,
+            out: statistics.out,
+        };
+        self.base = (
+            statistics.posted,
+            statistics.filled + statistics.unused,
+            statistics.violations,
+        );
+        report
+    }
+
+    /// The ring is gone, and with it every chain: the virtual machine was reset or its monitor went away.
+    pub fn lost(&mut self) {
+        self.configure(self.settings);
+    }
+
+    fn violate(&mut self, violation: Violation) {
+        self.statistics.violations += 1;
+        if self.violations.len() < MAX_VIOLATIONS {
+            self.violations.push(violation);
+        }
+    }
+}
+
+impl Buffer {
+    fn remember(&mut self, event: Event) {
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        self.history.push_back(event);
+    }
+}
+
+#[cfg(test)]
+mod tests;

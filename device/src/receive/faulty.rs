@@ -1,0 +1,165 @@
+//! Placing single frames with something wrong about them ([`fault`](crate::fault)). Frames that nothing is
+//! wrong with do not come this way while there are no rules.
+
+use super::{
+    Annotation, Delivered, Extent, Layout, RX_HEADER, ReceiveQueue, Reservation, Scratch, Verdict,
+    split_point,
+};
+use crate::{
+    fault::{metadata::WrongVerdict, placement::WrongSplit},
+    frame::SNAPSHOT,
+    memory::{Mover, ReceiveRing},
+    train::Train,
+};
+
+impl Verdict {
+    fn falsified(self, wrong: Option<WrongVerdict>) -> Self {
+        match wrong {
+            None => self,
+            Some(WrongVerdict::Inverted) if self == Self::Good => Self::Bad,
+            Some(WrongVerdict::Inverted | WrongVerdict::Good) => Self::Good,
+            Some(WrongVerdict::Bad) => Self::Bad,
+            Some(WrongVerdict::Unknown) => Self::Unknown,
+        }
+    }
+}
+
+/// What is to go wrong with one frame ([`fault`](crate::fault)).
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tweak {
+    pub(crate) split: Option<WrongSplit>,
+    pub(crate) verdict: Option<WrongVerdict>,
+    /// Bytes that the last used length lacks.
+    pub(crate) short: u32,
+}
+
+/// What became of one frame.
+pub(crate) enum Placed {
+    Frame(PlacedFrame),
+    NoBuffer,
+    /// It was counted.
+    TooLong,
+}
+
+/// A frame that was placed.
+#[derive(Clone, Copy)]
+pub(crate) struct PlacedFrame {
+    split: bool,
+    payload: bool,
+}
+
+impl Delivered {
+    pub(crate) fn add(&mut self, placed: PlacedFrame) {
+        self.frames += 1;
+        self.split += u32::from(placed.split);
+        self.unsplit += u32::from(!placed.split && placed.payload);
+    }
+}
+
+impl ReceiveQueue {
+    /// Fills reserved chains with segment `index` and counts it; [`written`](Self::written) is what is left
+    /// to commit. A frame that was not placed leaves chains reserved, of which none was written to.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what one frame is and where it goes"
+    )]
+    pub(crate) fn place<M, R>(
+        &mut self,
+        mover: &M,
+        ring: &mut R,
+        layout: Layout,
+        train: &Train<'_, M::Source>,
+        index: usize,
+        note: &Annotation,
+        tweak: Option<&Tweak>,
+    ) -> Placed
+    where
+        M: Mover,
+        R: ReceiveRing<Target = M::Target>,
+    {
+        let mut buffer = [0; SNAPSHOT];
+        let mut segment = train.segment(index, &mut buffer);
+        let mut split_at = split_point(layout, train.headers(), segment.length);
+        if let (Some(wrong), Layout::Split { header_size, .. }) =
+            (tweak.and_then(|tweak| tweak.split), layout)
+        {
+            let at = match wrong {
+                WrongSplit::Nothing => 0,
+                WrongSplit::At(at) => at,
+                WrongSplit::Full => header_size as usize - RX_HEADER,
+            };
+            split_at = Some(at.min(segment.length));
+        }
+        match self.reserve(mover, ring, layout, split_at, segment.length) {
+            Reservation::Spread => {}
+            Reservation::Single(at) => self.spread_single(layout, at, segment.length),
+            Reservation::NoBuffer => return Placed::NoBuffer,
+            Reservation::TooLong => {
+                self.counters.too_long += 1;
+                return Placed::TooLong;
+            }
+        }
+        let mut verdict = self.fill(mover, ring, train, &mut segment);
+        let mut split = split_at.is_some_and(|at| at < segment.length);
+        if let Some(tweak) = tweak {
+            split &= tweak.split != Some(WrongSplit::Nothing);
+            verdict = verdict.falsified(tweak.verdict);
+        }
+        match layout {
+            Layout::VirtioNet => self.put_virtio_net_header(mover, ring, verdict, note),
+            _ => self.put_receive_headers(mover, ring, segment.length, split, verdict, note),
+        }
+        if let (Some(tweak), Some(last)) = (
+            tweak,
+            self.scratch.written.iter_mut().rfind(|length| **length > 0),
+        ) {
+            *last = last.saturating_sub(tweak.short).max(1);
+        }
+        self.next_frame = self.next_frame.wrapping_add(1);
+        self.counters.frames += 1;
+        self.counters.bytes += segment.length as u64;
+        self.counters.split += u64::from(split);
+        self.counters.hashed += u64::from(note.hash.is_some());
+        self.counters.csum_bad += u64::from(verdict == Verdict::Bad);
+        Placed::Frame(PlacedFrame {
+            split,
+            payload: segment.length > train.headers().payload_offset(),
+        })
+    }
+
+    /// Describes a frame in one chain as one that is spread over several is described.
+    fn spread_single(&mut self, layout: Layout, at: usize, length: usize) {
+        let header_length = layout.header_length();
+        let Scratch {
+            extents, written, ..
+        } = &mut self.scratch;
+        written.push((header_length + length) as u32);
+        let pieces = [(0, header_length, 0, at), (1, 0, at, length - at)];
+        for (descriptor, offset, frame_offset, length) in pieces {
+            if length > 0 {
+                extents.push(Extent {
+                    chain: 0,
+                    descriptor,
+                    offset,
+                    frame_offset,
+                    length,
+                });
+            }
+        }
+    }
+
+    /// The used lengths of the chains that [`place`](Self::place) filled.
+    pub(crate) fn written(&self) -> &[u32] {
+        &self.scratch.written
+    }
+
+    /// Counts frames that found no buffer.
+    pub(crate) fn count_no_buffer(&mut self, frames: u64) {
+        self.counters.no_buffer += frames;
+    }
+
+    /// Counts frames of a stopped queue.
+    pub(crate) fn count_stopped(&mut self, frames: u64) {
+        self.counters.stopped += frames;
+    }
+}
