@@ -22,6 +22,7 @@ use thiserror::Error;
 
 use crate::{
     connection,
+    hub::Hub,
     port::{FlowControl, Port, PortMode, lock},
     server::Server,
     socket::{Socket, SocketError},
@@ -136,6 +137,7 @@ pub(crate) struct Entry {
 #[derive(Debug)]
 pub struct Backend {
     ports: Vec<Arc<Entry>>,
+    hub: Arc<Hub>,
     server: Option<Server>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -146,6 +148,7 @@ pub(crate) struct Shared {
     pub(crate) ports: Vec<Arc<Entry>>,
     pub(crate) cables: Vec<CableConfig>,
     pub(crate) flow_counters: Mutex<BTreeMap<u64, usize>>,
+    pub(crate) hub: Arc<Hub>,
 }
 
 impl Backend {
@@ -157,9 +160,15 @@ impl Backend {
     /// A socket can't be made. Nothing is left running or behind.
     pub fn start(config: &Config, failures: &Sender<String>) -> Result<Self, StartError> {
         let mut ports = Vec::new();
-        for PortConfig { name, path, mode } in &config.ports {
+        let hub = Arc::new(Hub::default());
+        for (index, PortConfig { name, path, mode }) in config.ports.iter().enumerate() {
             let socket = Socket::listen(path, false)?;
-            let port = Arc::new(Port::new(name.clone(), *mode, config.workers.per_port)?);
+            let port = Arc::new(Port::new(
+                name.clone(),
+                *mode,
+                config.workers.per_port,
+                (index, &hub),
+            )?);
             ports.push(Arc::new(Entry {
                 port,
                 socket,
@@ -186,6 +195,7 @@ impl Backend {
             ports: ports.clone(),
             cables: config.cables.clone(),
             flow_counters: Mutex::default(),
+            hub: Arc::clone(&hub),
         };
         let control = config.control.as_ref();
         let server = control
@@ -194,6 +204,7 @@ impl Backend {
 
         let mut backend = Self {
             ports,
+            hub,
             server: None,
             threads: Vec::new(),
         };
@@ -234,6 +245,11 @@ impl Backend {
                 })?);
             log::info!("Port {name}: listening on {}", self.ports_path(name));
         }
+        let (hub, ports) = (Arc::clone(&self.hub), self.ports.clone());
+        self.threads.push(spawn("hub".into(), failures, move || {
+            hub.run(&ports);
+            Ok(())
+        })?);
         if let Some((socket, shared)) = server {
             self.server = Some(Server::start(socket, shared, failures)?);
         }
@@ -252,6 +268,7 @@ impl Backend {
         if let Some(server) = self.server.take() {
             server.stop();
         }
+        self.hub.stop();
         for entry in &self.ports {
             entry.slot.stopping.store(true, Ordering::Release);
             entry.socket.shut_down();
@@ -268,6 +285,13 @@ impl Backend {
 }
 
 impl Entry {
+    /// Ends the connection to the frontend, which may connect again.
+    pub(crate) fn disconnect(&self) {
+        if let Some(frontend) = &*lock(&self.slot.frontend) {
+            let _ = frontend.shutdown(Shutdown::Both);
+        }
+    }
+
     /// Serves one frontend after the other, each on a thread of its own.
     fn accept(self: &Arc<Self>, failures: &Sender<String>) -> io::Result<()> {
         let mut serving: Option<JoinHandle<()>> = None;

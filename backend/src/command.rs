@@ -5,6 +5,7 @@ use std::num::NonZeroU64;
 use rustix::rand::{GetRandomFlags, getrandom};
 use zcnic_device::{
     abi,
+    fault::Lane,
     port::{Configuration, Mode, PortCounters, Rings},
     receive::{Layout, ReceiveCounters},
     transmit::{TransmitCounters, has_zcnic_header},
@@ -12,6 +13,7 @@ use zcnic_device::{
 use zerocopy::IntoBytes;
 
 use crate::{
+    ledger::Witness,
     port::{Control, Port, PortMode, ReceiveSide, Snapshot, TransmitSide, lock},
     ring::{
         RingError,
@@ -48,9 +50,14 @@ impl Port {
             Next::Empty => {}
             Next::Request(request) if self.mode != PortMode::Plain => {
                 let before = control.snapshot().command_pair;
-                let mut rings = PortRings::new(self, control.snapshot());
-                let response = control.device.execute(pair as u16, &request, &mut rings);
-                self.complete(pair, &response);
+                let execute = |control: &mut Control| {
+                    let mut rings = PortRings::new(self, control.snapshot());
+                    control.device.execute(pair as u16, &request, &mut rings)
+                };
+                let response = self.execute_faulty(pair, &request, &mut control, execute);
+                if let Some(response) = response {
+                    self.complete(pair, &response);
+                }
                 if control.snapshot().command_pair != before {
                     self.info(format_args!("driven by zcnic with {pair} data pairs"));
                 }
@@ -81,11 +88,8 @@ impl Port {
                 return Ok(());
             }
             let head = ring.head(0)?;
-            let mut spans = Vec::new();
-            // The driver may have changed the chain since it was read; what counts is that it is in memory.
-            let written = walk(ring.map(), head, &mut spans)
-                .map_or(0, |chain| scatter(&spans[chain.writable], response));
-            ring.complete(head, written as u32);
+            let written = answer(ring, response);
+            ring.complete(head, written);
             Ok(())
         });
     }
@@ -208,6 +212,17 @@ impl Next {
     }
 }
 
+/// Writes `response` to the writable part of the next chain, as much as fits; returns how much that was.
+pub(crate) fn answer(ring: &SplitRing<'_>, response: &[u8]) -> u32 {
+    let mut spans = Vec::new();
+    // The driver may have changed the chain since it was read; what counts is that it is in memory.
+    let chain = ring
+        .head(0)
+        .ok()
+        .and_then(|head| walk(ring.map(), head, &mut spans).ok());
+    chain.map_or(0, |chain| scatter(&spans[chain.writable], response)) as u32
+}
+
 /// Writes `bytes` to the run that `spans` form, as far as they fit; returns how many.
 fn scatter(spans: &[Span<'_>], bytes: &[u8]) -> usize {
     let mut rest = bytes;
@@ -255,7 +270,13 @@ impl<'p> PortRings<'p> {
     }
 
     /// Returns every available chain of a ring with length 0 and says how many there were.
-    fn drain(&self, ring: usize, transport: &mut Transport) -> (u32, Option<Interrupt>) {
+    fn drain(
+        &self,
+        ring: usize,
+        transport: &mut Transport,
+        lane: &mut Lane,
+        witness: Option<Witness<'_>>,
+    ) -> (u32, Option<Interrupt>) {
         let split = match transport.ring() {
             Ok(split) => split,
             Err(error) => {
@@ -263,7 +284,12 @@ impl<'p> PortRings<'p> {
                 return (0, None);
             }
         };
-        let mut chains = ReceiveChains::new(split, usize::MAX, Vectors::default());
+        if split.is_none() {
+            lane.forget();
+        }
+        let mut chains =
+            ReceiveChains::new(split, usize::MAX, Vectors::default()).watched_by(witness);
+        lane.stop(&mut chains);
         let drained = chains.drain();
         let wanted = chains.publish();
         if let Some(error) = chains.error() {
@@ -277,14 +303,30 @@ impl<'p> PortRings<'p> {
         let ReceiveSide {
             transport,
             queue,
+            lane,
+            books,
             stalled,
             ..
         } = &mut *side;
         queue.stop();
         *stalled = false;
-        let (drained, interrupt) = self.drain(2 * pair, transport);
+        let (drained, interrupt) = self.drain(
+            2 * pair,
+            transport,
+            lane,
+            books.witness(|| self.port.hub.now()),
+        );
+        // A stop of a queue that never ran says nothing.
+        let report = books
+            .stop(self.port.hub.now())
+            .filter(|report| report.posted > 0);
+        let violations = books.violations();
         drop(side);
         raise(interrupt);
+        self.port.report_violations(pair, violations);
+        if let Some(report) = report {
+            self.port.report_stop(pair, report);
+        }
         self.retry_peer();
         drained
     }
@@ -294,12 +336,15 @@ impl<'p> PortRings<'p> {
         let TransmitSide {
             transport,
             running,
+            lane,
+            shown,
             blocked,
             ..
         } = &mut *side;
         *running = false;
         *blocked = None;
-        let (drained, interrupt) = self.drain(2 * pair + 1, transport);
+        *shown = None;
+        let (drained, interrupt) = self.drain(2 * pair + 1, transport, lane, None);
         drop(side);
         raise(interrupt);
         drained

@@ -3,17 +3,13 @@
 
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
     sync::{Arc, Mutex},
 };
 
-use zcnic_ctl::protocol::{FlowCount, FlowMatch, Protocol};
-use zcnic_device::{
-    frame::{Headers, L4Protocol},
-    receive::Delivered,
-};
+use zcnic_ctl::protocol::{FlowCount, FlowMatch};
+use zcnic_device::{flow::FlowPattern, frame::Headers, receive::Delivered};
 
-use crate::port::lock;
+use crate::{port::lock, server};
 
 /// The most counters that one port keeps.
 const MAX_FLOWS: usize = 64;
@@ -25,7 +21,7 @@ pub(crate) struct Flows(Mutex<Arc<Vec<Arc<Flow>>>>);
 #[derive(Debug)]
 struct Flow {
     id: u64,
-    pattern: FlowMatch,
+    pattern: FlowPattern,
     queues: Mutex<BTreeMap<u16, FlowCount>>,
 }
 
@@ -38,7 +34,7 @@ impl Flows {
         }
         let flow = Flow {
             id,
-            pattern,
+            pattern: server::pattern(pattern),
             queues: Mutex::default(),
         };
         Arc::make_mut(&mut flows).push(Arc::new(flow));
@@ -75,7 +71,7 @@ impl Counting {
         for flow in self
             .0
             .iter()
-            .filter(|flow| matches(&flow.pattern, headers, head))
+            .filter(|flow| flow.pattern.matches(headers, head))
         {
             let mut queues = lock(&flow.queues);
             let count = queues.entry(queue).or_default();
@@ -85,36 +81,6 @@ impl Counting {
             count.dropped += u64::from(what.dropped);
         }
     }
-}
-
-fn matches(pattern: &FlowMatch, headers: &Headers, head: &[u8]) -> bool {
-    let address = |bytes: &[u8]| -> Option<IpAddr> {
-        <[u8; 4]>::try_from(bytes)
-            .map(IpAddr::from)
-            .or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
-            .ok()
-    };
-    let addresses = headers.addresses(head);
-    let is = |wanted: Option<IpAddr>, bytes: Option<&[u8]>| {
-        wanted.is_none_or(|wanted| bytes.and_then(address) == Some(wanted))
-    };
-    let protocol = pattern.protocol.map(|protocol| match protocol {
-        Protocol::Tcp => L4Protocol::Tcp,
-        Protocol::Udp => L4Protocol::Udp,
-    });
-    let port =
-        |wanted: Option<u16>, port: Option<u16>| wanted.is_none_or(|wanted| port == Some(wanted));
-    is(pattern.source, addresses.map(|(source, _)| source))
-        && is(
-            pattern.destination,
-            addresses.map(|(_, destination)| destination),
-        )
-        && protocol.is_none_or(|wanted| headers.l4.map(|l4| l4.protocol) == Some(wanted))
-        && port(pattern.source_port, headers.l4.map(|l4| l4.source_port))
-        && port(
-            pattern.destination_port,
-            headers.l4.map(|l4| l4.destination_port),
-        )
 }
 
 #[cfg(test)]
@@ -130,45 +96,6 @@ mod tests {
         ]);
         frame.extend([0x03, 0xe8, 0x07, 0xd0, 0, 12, 0, 0, 1, 2, 3, 4]);
         frame
-    }
-
-    #[test]
-    fn every_field_of_a_pattern_counts() {
-        let frame = frame();
-        let headers = Headers::parse(&frame, frame.len());
-        let whole = FlowMatch {
-            protocol: Some(Protocol::Udp),
-            source: Some([10, 0, 0, 1].into()),
-            destination: Some([10, 0, 0, 2].into()),
-            source_port: Some(1000),
-            destination_port: Some(2000),
-        };
-        assert!(matches(&FlowMatch::default(), &headers, &frame));
-        assert!(matches(&whole, &headers, &frame));
-        for other in [
-            FlowMatch {
-                protocol: Some(Protocol::Tcp),
-                ..whole
-            },
-            FlowMatch {
-                source: whole.destination,
-                ..whole
-            },
-            FlowMatch {
-                destination: whole.source,
-                ..whole
-            },
-            FlowMatch {
-                source_port: Some(2000),
-                ..whole
-            },
-            FlowMatch {
-                destination_port: Some(1000),
-                ..whole
-            },
-        ] {
-            assert!(!matches(&other, &headers, &frame), "{other:?}");
-        }
     }
 
     #[test]

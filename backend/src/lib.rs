@@ -1,10 +1,15 @@
 //! The zcnic backend: vhost-user ports, rings, workers and wires around the device.
 
+mod admin;
 pub mod args;
 mod backend;
 mod command;
 mod connection;
+mod events;
+mod fault;
 mod flow;
+mod hub;
+mod ledger;
 mod limit;
 mod memory;
 mod port;

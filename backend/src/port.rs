@@ -25,6 +25,7 @@ use virtio_bindings::{
 };
 use zcnic_device::{
     abi,
+    fault::{Direction, Lane},
     features::{Feature, FeatureSet},
     port::{Configuration, Mode, Port as Device, PortCounters},
     receive::{Layout, ReceiveQueue},
@@ -33,7 +34,10 @@ use zcnic_device::{
 
 use crate::{
     command::PortRings,
+    fault::{Faults, Shown},
     flow::Flows,
+    hub::Hub,
+    ledger::Books,
     limit::LogLimit,
     memory::GuestMemory,
     ring::{RingError, raw::Memory, transport::Transport},
@@ -82,10 +86,12 @@ pub(crate) enum Served {
 }
 
 /// A receive ring and its queue.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ReceiveSide {
     pub(crate) transport: Transport,
     pub(crate) queue: ReceiveQueue,
+    pub(crate) lane: Lane,
+    pub(crate) books: Books,
     /// Somebody is blocked on this ring.
     pub(crate) waited_for: bool,
     /// A frame waited in vain; the next ones do not wait until one is received.
@@ -93,13 +99,45 @@ pub(crate) struct ReceiveSide {
 }
 
 /// A transmit ring and its queue.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct TransmitSide {
     pub(crate) transport: Transport,
+    pub(crate) lane: Lane,
+    /// The lane of commands that come on this ring.
+    pub(crate) commands: Lane,
+    /// What fault rules said of the next chain, if they were asked before it had to wait.
+    pub(crate) shown: Option<Shown>,
     pub(crate) running: bool,
     pub(crate) counters: TransmitCounters,
     /// How far the next chain got before buffers ran out.
     pub(crate) blocked: Option<Blocked>,
+}
+
+impl ReceiveSide {
+    fn new(queue: u16) -> Self {
+        Self {
+            transport: Transport::default(),
+            queue: ReceiveQueue::default(),
+            lane: Lane::new(Direction::Receive, queue),
+            books: Books::default(),
+            waited_for: false,
+            stalled: false,
+        }
+    }
+}
+
+impl TransmitSide {
+    fn new(queue: u16) -> Self {
+        Self {
+            transport: Transport::default(),
+            lane: Lane::new(Direction::Transmit, queue),
+            commands: Lane::new(Direction::Command, queue),
+            shown: None,
+            running: false,
+            counters: TransmitCounters::default(),
+            blocked: None,
+        }
+    }
 }
 
 /// A train of which not all segments could be delivered yet.
@@ -107,6 +145,8 @@ pub(crate) struct TransmitSide {
 pub(crate) struct Blocked {
     /// The next segment.
     pub(crate) segment: usize,
+    /// Segments below this were shown to the receiver's fault rules.
+    pub(crate) shown: usize,
     /// When it is given up.
     pub(crate) deadline: Instant,
 }
@@ -181,6 +221,12 @@ pub(crate) struct Port {
     pub(crate) workers: Vec<Worker>,
     pub(crate) counters: Counters,
     pub(crate) flows: Flows,
+    pub(crate) faults: Faults,
+    /// Somebody who steers the backend allows a carrier.
+    pub(crate) carrier: AtomicBool,
+    pub(crate) hub: Arc<Hub>,
+    /// Which port of the backend it is.
+    pub(crate) index: usize,
     warnings: LogLimit,
     news: LogLimit,
 }
@@ -192,7 +238,13 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Port {
     /// A port whose queue pairs are shared out among `workers` threads.
-    pub(crate) fn new(name: String, mode: PortMode, workers: usize) -> io::Result<Self> {
+    /// Number `index` of those that share `hub`.
+    pub(crate) fn new(
+        name: String,
+        mode: PortMode,
+        workers: usize,
+        (index, hub): (usize, &Arc<Hub>),
+    ) -> io::Result<Self> {
         let control = Control {
             device: Device::new(),
             features: 0,
@@ -200,11 +252,16 @@ impl Port {
             pending_events: 0,
         };
         let active = Mutex::new(Arc::new(control.active()));
+        let queues = || 0..MAX_PAIRS as u16;
         Ok(Self {
             name,
             mode,
-            receive: (0..MAX_PAIRS).map(|_| Mutex::default()).collect(),
-            transmit: (0..MAX_PAIRS).map(|_| Mutex::default()).collect(),
+            receive: queues()
+                .map(|queue| Mutex::new(ReceiveSide::new(queue)))
+                .collect(),
+            transmit: queues()
+                .map(|queue| Mutex::new(TransmitSide::new(queue)))
+                .collect(),
             control: Mutex::new(control),
             active,
             plug: OnceLock::new(),
@@ -214,6 +271,10 @@ impl Port {
                 .collect::<Result<_, _>>()?,
             counters: Counters::default(),
             flows: Flows::default(),
+            faults: Faults::default(),
+            carrier: AtomicBool::new(true),
+            hub: Arc::clone(hub),
+            index,
             warnings: LogLimit::new(),
             news: LogLimit::new(),
         })
@@ -247,10 +308,13 @@ impl Port {
 
     /// Where frames go; `None`: there is no carrier.
     pub(crate) fn end(&self) -> Option<End> {
+        let allowed = |port: &Self| port.carrier.load(Ordering::Acquire);
         match self.plug.get()? {
+            _ if !allowed(self) => None,
             Plug::Port { .. } => {
                 let (peer, flow_control) = self.peer()?;
-                peer.is_connected().then_some(End::Port(peer, flow_control))
+                let carrier = allowed(&peer) && peer.is_connected();
+                carrier.then_some(End::Port(peer, flow_control))
             }
             Plug::Null => Some(End::Null),
         }
@@ -362,7 +426,7 @@ impl Port {
     pub(crate) fn stop_ring(&self, ring: usize) {
         // A command that is being executed ends before, because the control lock is held meanwhile.
         let mut control = self.control();
-        self.transport(ring, |transport| transport.stop(self.worker(ring)));
+        self.stop_transport(ring);
         if control.is_command_ring(ring) {
             control.suspended = true;
             self.publish(control.active());
@@ -437,6 +501,7 @@ impl Port {
     pub(crate) fn attach(&self) {
         self.counters.connections.fetch_add(1, Ordering::Relaxed);
         self.connected.store(true, Ordering::Release);
+        self.tell_connection(true);
         self.tell_peer_of_link();
     }
 
@@ -450,12 +515,14 @@ impl Port {
         control.features = 0;
         self.end_session(&mut control, "the frontend went away");
         drop(control);
+        self.tell_connection(false);
         self.tell_peer_of_link();
     }
 
     fn tell_peer_of_link(&self) {
         if let Some((peer, _)) = self.peer() {
             peer.send_event(abi::EVENT_LINK);
+            peer.tell_link();
             peer.retry();
         }
     }
@@ -477,7 +544,7 @@ impl Port {
     }
 
     /// Nobody drives the port any more.
-    fn end_session(&self, control: &mut Control, why: &str) {
+    pub(crate) fn end_session(&self, control: &mut Control, why: &str) {
         for ring in 0..MAX_RINGS {
             self.transport(ring, Transport::forget);
         }
@@ -485,11 +552,16 @@ impl Port {
             let mut side = lock(side);
             side.queue.stop();
             side.stalled = false;
+            side.lane.forget();
+            side.books.lost();
         }
         for side in &self.transmit {
             let mut side = lock(side);
             side.running = false;
             side.blocked = None;
+            side.lane.forget();
+            side.commands.forget();
+            side.shown = None;
         }
         control.suspended = false;
         control.pending_events = 0;
@@ -594,6 +666,11 @@ impl Control {
 
     fn active(&self) -> Active {
         self.snapshot().active(self.device.configuration())
+    }
+
+    /// Virtio features that the driver acknowledged.
+    pub(crate) fn features(&self) -> u64 {
+        self.features
     }
 
     /// Whether frames have the header that plain mode knows: a legacy driver's is two bytes shorter

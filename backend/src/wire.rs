@@ -6,6 +6,10 @@ use std::{
 };
 
 use zcnic_device::{
+    fault::{
+        Direction, Effects,
+        receive::{FaultyQueue, Progress},
+    },
     receive::{Annotation, Delivered},
     steering::Verdict,
     train::Train,
@@ -13,6 +17,7 @@ use zcnic_device::{
 };
 
 use crate::{
+    fault::FaultyBatch,
     port::{Active, Blocked, End, FlowControl, Port, ReceiveSide, Served, TransmitSide, lock},
     ring::{
         RingError,
@@ -42,7 +47,7 @@ const AHEAD: usize = 128;
 const CHAINS_AHEAD: usize = 8;
 
 /// A frame of the batch in hand, by the position of its chain.
-type Sent<'a, 's> = (usize, Train<'a, [Span<'s>]>);
+pub(crate) type Sent<'a, 's> = (usize, Train<'a, [Span<'s>]>);
 
 /// What a worker needs for a batch, kept from one to the next so that nothing is allocated for it.
 #[derive(Default)]
@@ -57,7 +62,7 @@ pub(crate) struct Scratch {
 
 /// The part of [`Scratch`] that frames need on their way to queues.
 #[derive(Default)]
-struct Way {
+pub(crate) struct Way {
     outgoing: Vec<Outgoing>,
     receive: Vectors,
     interrupts: Vec<Interrupt>,
@@ -72,6 +77,8 @@ struct Outgoing {
     note: Annotation,
     /// The first segment that was not delivered yet.
     segment: usize,
+    /// Segments below this were shown to the receiver's fault rules.
+    shown: usize,
     /// When it is given up, if it waited already.
     deadline: Option<Instant>,
 }
@@ -117,8 +124,11 @@ impl Port {
         let TransmitSide {
             transport,
             running,
+            lane,
+            shown,
             counters,
             blocked,
+            ..
         } = side;
         let enabled = transport.is_enabled();
         let Some(mut ring) = transport.ring()? else {
@@ -179,8 +189,27 @@ impl Port {
         }
 
         let mut done = usize::from(available);
-        let mut deadline = None;
-        if let (true, Some(format)) = (enabled, format) {
+        let mut served = Served::More;
+        let mut effects = Effects::default();
+        let armed = self.faults.current(Direction::Transmit);
+        if let (true, Some(format), Some(armed)) = (enabled, format, &armed) {
+            let batch = FaultyBatch {
+                armed,
+                ring: &mut ring,
+                chains: chains.as_slice(),
+                spans: &spans,
+                format,
+                active: &active,
+                lane: &mut *lane,
+                shown,
+                counters,
+                blocked,
+                effects: &mut effects,
+            };
+            let result = self.send_faulty(batch, way);
+            served = result?;
+            done = 0;
+        } else if let (true, Some(format)) = (enabled, format) {
             snapshots.resize_with(snapshots.len().max(chains.len()), Snapshot::default);
             let mut trains: Vec<Sent<'_, '_>> = recycle(std::mem::take(kept_trains));
             let prefetch = |position: usize| {
@@ -211,7 +240,7 @@ impl Port {
             }) = stuck
             {
                 done = position;
-                deadline = Some(state.deadline);
+                served = Served::Blocked(state.deadline);
                 *blocked = Some(state);
             }
             // What is stuck is counted when it is done with.
@@ -224,10 +253,26 @@ impl Port {
         for &head in &heads[..done] {
             ring.complete(head, 0);
         }
-        if ring.publish() {
+        if Self::interrupt(ring.publish(), &mut effects) {
             way.interrupts.extend(transport.interrupt());
         }
-        Ok(Step::Served(deadline.map_or(Served::More, Served::Blocked)))
+        if armed.is_some() {
+            let due = lane.next_due(armed.as_deref());
+            self.follow(Direction::Transmit, pair as u16, due);
+            self.carry_out(effects);
+        }
+        Ok(Step::Served(served))
+    }
+
+    /// Sends one train of a batch whose others wait for it. Returns how far it got if it has to wait.
+    pub(crate) fn send_one(
+        &self,
+        one: &[Sent<'_, '_>; 1],
+        resumed: Option<Blocked>,
+        way: &mut Way,
+    ) -> Option<Blocked> {
+        let stuck = self.send(one, resumed, way);
+        stuck.map(|stuck| stuck.blocked)
     }
 
     /// Sends a batch. Returns the first train that has to wait, on a cable where frames wait; those behind
@@ -254,9 +299,10 @@ impl Port {
         let mut outgoing = std::mem::take(&mut way.outgoing);
         outgoing.clear();
         for (index, (position, train)) in batch.iter().enumerate() {
-            let (mut segment, mut deadline) = (0, None);
+            let (mut segment, mut shown, mut deadline) = (0, 0, None);
             if let (0, Some(resumed)) = (*position, resumed) {
                 segment = resumed.segment.min(train.segments());
+                shown = resumed.shown;
                 deadline = Some(resumed.deadline);
             }
             match active
@@ -273,6 +319,7 @@ impl Port {
                             offloads,
                         },
                         segment,
+                        shown,
                         deadline,
                     });
                 }
@@ -315,6 +362,8 @@ impl Port {
         let ReceiveSide {
             transport,
             queue: device,
+            lane,
+            books,
             waited_for,
             stalled,
         } = &mut *guard;
@@ -324,17 +373,47 @@ impl Port {
             Err(error) => (None, Some(error)),
         };
         let vectors = std::mem::take(&mut way.receive);
-        let mut chains = ReceiveChains::new(ring, active.max_chains, vectors);
+        let mut chains = ReceiveChains::new(ring, active.max_chains, vectors)
+            .watched_by(books.witness(|| self.hub.now()));
         chains.disable_kicks();
         let flows = self.flows.current();
         let mover = GuestMover::new();
+        let armed = self.faults.current(Direction::Receive);
+        let mut effects = Effects::default();
         let mut stuck = None;
         for outgoing in group {
             let (position, train) = &batch[outgoing.index];
             let mut total = Delivered::default();
             for attempt in 1.. {
-                let now =
-                    device.deliver(&mover, &mut chains, train, outgoing.segment, &outgoing.note);
+                let now = match &armed {
+                    None => {
+                        let (from, note) = (outgoing.segment, &outgoing.note);
+                        device.deliver(&mover, &mut chains, train, from, note)
+                    }
+                    Some(armed) => {
+                        let waits = flow_control == FlowControl::Pause
+                            && !*stalled
+                            && outgoing
+                                .deadline
+                                .is_none_or(|deadline| deadline > Instant::now());
+                        let mut progress = Progress {
+                            segment: outgoing.segment,
+                            shown: outgoing.shown,
+                        };
+                        let mut faulty = FaultyQueue {
+                            queue: &mut *device,
+                            lane: &mut *lane,
+                            armed: Some(armed),
+                            mover: &mover,
+                            ring: &mut chains,
+                            now: self.hub.now(),
+                            effects: &mut effects,
+                        };
+                        let now = faulty.deliver(train, &mut progress, &outgoing.note, waits);
+                        outgoing.shown = progress.shown;
+                        now
+                    }
+                };
                 total.frames += now.frames;
                 total.split += now.split;
                 total.unsplit += now.unsplit;
@@ -371,6 +450,7 @@ impl Port {
                 if !chains.enable_kicks() || attempt == ATTEMPTS {
                     let blocked = Blocked {
                         segment: at,
+                        shown: outgoing.shown,
                         deadline,
                     };
                     stuck = Some(Stuck {
@@ -385,7 +465,7 @@ impl Port {
                 break;
             }
         }
-        let wanted = chains.publish();
+        let wanted = Self::interrupt(chains.publish(), &mut effects);
         error = error.or(chains.error());
         let chain_error = chains.chain_error();
         way.receive = chains.into_vectors();
@@ -398,6 +478,14 @@ impl Port {
         if let Some(error) = chain_error {
             self.warn(format_args!("receive ring {}: {error}", 2 * pair));
         }
+        let violations = books.violations();
+        if armed.is_some() {
+            let due = lane.next_due(armed.as_deref());
+            self.follow(Direction::Receive, queue, due);
+        }
+        drop(guard);
+        self.carry_out(effects);
+        self.report_violations(pair, violations);
         stuck
     }
 }
@@ -408,7 +496,7 @@ enum Step {
     Control,
 }
 
-fn parse_train<'a, 's>(
+pub(crate) fn parse_train<'a, 's>(
     source: &'a [Span<'s>],
     format: TransmitFormat,
     active: &Arc<Active>,

@@ -1,16 +1,18 @@
 //! A blocking client of the control socket.
 
 use std::{
+    collections::VecDeque,
     io::{self, BufRead, BufReader, Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::protocol::{Failure, Greeting, MAX_LINE, Outcome, Request, Response};
+use crate::protocol::{Failure, Greeting, MAX_LINE, Outcome, Request, Response, event::Event};
 
 /// Why a command has no result.
 #[derive(Debug, Error)]
@@ -27,6 +29,9 @@ pub enum ClientError {
     /// The other side does not speak the protocol.
     #[error("Unexpected line from the backend")]
     Unexpected(#[from] serde_json::Error),
+    /// The other side answers although nothing was asked.
+    #[error("Backend answered although nothing was asked")]
+    Unasked,
     /// The backend refused.
     #[error("{}", .0.desc)]
     Refused(Failure),
@@ -37,6 +42,18 @@ pub enum ClientError {
 pub struct Client {
     stream: BufReader<UnixStream>,
     greeting: Greeting,
+    /// Events that came while an answer was waited for.
+    events: VecDeque<Event>,
+    /// The start of a line of which the rest had not come.
+    partial: Vec<u8>,
+}
+
+/// A line from the backend after its greeting.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Event(Event),
+    Response(Response),
 }
 
 impl Client {
@@ -49,8 +66,14 @@ impl Client {
         let stream = UnixStream::connect(path)
             .map_err(|error| ClientError::Connect(path.to_owned(), error))?;
         let mut stream = BufReader::new(stream);
-        let greeting = serde_json::from_slice(&line(&mut stream)?)?;
-        Ok(Self { stream, greeting })
+        let mut partial = Vec::new();
+        let greeting = serde_json::from_slice(&line(&mut stream, &mut partial)?)?;
+        Ok(Self {
+            stream,
+            greeting,
+            events: VecDeque::new(),
+            partial: Vec::new(),
+        })
     }
 
     /// Who answers.
@@ -78,10 +101,39 @@ impl Client {
         let mut bytes = serde_json::to_vec(&request)?;
         bytes.push(b'\n');
         self.stream.get_mut().write_all(&bytes)?;
-        let response: Response = serde_json::from_slice(&line(&mut self.stream)?)?;
+        let response = loop {
+            match self.line()? {
+                Line::Event(event) => self.events.push_back(event),
+                Line::Response(response) => break response,
+            }
+        };
         match response.outcome {
             Outcome::Return(value) => Ok(serde_json::from_value(value)?),
             Outcome::Error(failure) => Err(ClientError::Refused(failure)),
+        }
+    }
+
+    fn line(&mut self) -> Result<Line, ClientError> {
+        let line = line(&mut self.stream, &mut self.partial)?;
+        Ok(serde_json::from_slice(&line)?)
+    }
+
+    /// The next event of those that were subscribed to.
+    ///
+    /// # Errors
+    ///
+    /// None comes within `patience` ([`io::ErrorKind::WouldBlock`]), or the connection failed.
+    pub fn event(&mut self, patience: Duration) -> Result<Event, ClientError> {
+        if let Some(event) = self.events.pop_front() {
+            return Ok(event);
+        }
+        self.stream.get_ref().set_read_timeout(Some(patience))?;
+        let line = self.line();
+        self.stream.get_ref().set_read_timeout(None)?;
+        match line? {
+            Line::Event(event) => Ok(event),
+            // Nothing was asked.
+            Line::Response(_) => Err(ClientError::Unasked),
         }
     }
 
@@ -95,15 +147,14 @@ impl Client {
     }
 }
 
-fn line(stream: &mut BufReader<UnixStream>) -> Result<Vec<u8>, ClientError> {
+fn line(stream: &mut BufReader<UnixStream>, partial: &mut Vec<u8>) -> Result<Vec<u8>, ClientError> {
     // Answers may be longer than requests: statistics of all queues of all ports.
-    let mut line = Vec::new();
     stream
         .take(64 * MAX_LINE as u64)
-        .read_until(b'\n', &mut line)?;
-    if line.is_empty() {
+        .read_until(b'\n', partial)?;
+    if partial.is_empty() {
         Err(ClientError::Closed)
     } else {
-        Ok(line)
+        Ok(std::mem::take(partial))
     }
 }

@@ -1,5 +1,10 @@
 //! What goes over the control socket: one JSON object per line, shaped like QEMU's QMP.
 
+pub mod event;
+pub mod fault;
+pub mod ledger;
+pub mod port;
+
 use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
@@ -73,8 +78,10 @@ pub enum ErrorClass {
     GenericError,
     /// There is no such command.
     CommandNotFound,
-    /// There is no such port or counter.
+    /// There is no such port, counter, rule or buffer.
     NotFound,
+    /// What was waited for did not happen in time.
+    Timeout,
 }
 
 /// What `query-status` returns.
@@ -254,22 +261,55 @@ pub struct FlowCount {
 
 /// Commands, by name.
 pub mod command {
-    /// Returns [`Status`](super::Status).
-    pub const QUERY_STATUS: &str = "query-status";
-    /// Returns [`Stats`](super::Stats).
-    pub const QUERY_STATS: &str = "query-stats";
-    /// Takes [`FlowCounterAdd`](super::FlowCounterAdd), returns [`FlowCounterId`](super::FlowCounterId).
-    pub const FLOW_COUNTER_ADD: &str = "flow-counter-add";
-    /// Takes [`FlowCounterId`](super::FlowCounterId), returns [`FlowCounts`](super::FlowCounts).
-    pub const FLOW_COUNTER_QUERY: &str = "flow-counter-query";
-    /// Takes [`FlowCounterId`](super::FlowCounterId), returns an empty object.
-    pub const FLOW_COUNTER_REMOVE: &str = "flow-counter-remove";
-    /// All of them.
-    pub const ALL: [&str; 5] = [
-        QUERY_STATUS,
-        QUERY_STATS,
-        FLOW_COUNTER_ADD,
-        FLOW_COUNTER_QUERY,
-        FLOW_COUNTER_REMOVE,
-    ];
+    /// Declares the commands and the list of them.
+    macro_rules! commands {
+        ($($(#[$doc:meta])* $constant:ident = $name:literal;)*) => {
+            $($(#[$doc])* pub const $constant: &str = $name;)*
+            /// All of them.
+            pub const ALL: &[&str] = &[$($name),*];
+        };
+    }
+
+    commands! {
+        /// Returns [`Status`](super::Status).
+        QUERY_STATUS = "query-status";
+        /// Returns [`Stats`](super::Stats).
+        QUERY_STATS = "query-stats";
+        /// Takes [`PortName`](super::port::PortName), returns [`Features`](super::port::Features).
+        QUERY_FEATURES = "query-features";
+        /// Takes [`PortName`](super::port::PortName), returns [`Queues`](super::port::Queues).
+        QUERY_QUEUES = "query-queues";
+        /// Takes [`PortName`](super::port::PortName), returns [`Steering`](super::port::Steering).
+        QUERY_STEERING = "query-steering";
+        /// Takes [`FlowCounterAdd`](super::FlowCounterAdd), returns [`FlowCounterId`](super::FlowCounterId).
+        FLOW_COUNTER_ADD = "flow-counter-add";
+        /// Takes [`FlowCounterId`](super::FlowCounterId), returns [`FlowCounts`](super::FlowCounts).
+        FLOW_COUNTER_QUERY = "flow-counter-query";
+        /// Takes [`FlowCounterId`](super::FlowCounterId), returns an empty object.
+        FLOW_COUNTER_REMOVE = "flow-counter-remove";
+        /// Takes [`FaultAdd`](super::fault::FaultAdd), returns [`FaultIds`](super::fault::FaultIds).
+        FAULT_ADD = "fault-add";
+        /// Returns [`Faults`](super::fault::Faults).
+        FAULT_LIST = "fault-list";
+        /// Takes [`FaultRemove`](super::fault::FaultRemove), returns an empty object.
+        FAULT_REMOVE = "fault-remove";
+        /// Takes [`FaultWait`](super::fault::FaultWait), returns
+        /// [`FaultStatus`](super::fault::FaultStatus).
+        FAULT_WAIT = "fault-wait";
+        /// Takes [`LedgerSet`](super::ledger::LedgerSet), returns an empty object.
+        LEDGER_SET = "ledger-set";
+        /// Takes [`PortName`](super::port::PortName), returns [`Ledger`](super::ledger::Ledger).
+        QUERY_LEDGER = "query-ledger";
+        /// Takes [`LedgerHistory`](super::ledger::LedgerHistory), returns
+        /// [`BufferHistory`](super::ledger::BufferHistory).
+        LEDGER_HISTORY = "ledger-history";
+        /// Takes [`LinkSet`](super::port::LinkSet), returns an empty object.
+        LINK_SET = "link-set";
+        /// Takes [`PortName`](super::port::PortName), returns an empty object.
+        DEVICE_RESET = "device-reset";
+        /// Takes [`PortName`](super::port::PortName), returns an empty object.
+        DISCONNECT = "disconnect";
+        /// Takes [`Subscribe`](super::event::Subscribe), returns an empty object.
+        SUBSCRIBE = "subscribe";
+    }
 }

@@ -71,6 +71,14 @@ impl Memory {
         }
     }
 
+    /// Where `span`, which is of this table, is to the guest.
+    pub(crate) fn guest_address(&self, span: &Span<'_>) -> Option<u64> {
+        self.regions.iter().find_map(|region| {
+            let offset = span.address().checked_sub(region.host as usize)? as u64;
+            (offset < region.length).then(|| region.start + offset)
+        })
+    }
+
     /// The `length` bytes at `address`, if one region has them all.
     #[inline]
     pub(crate) fn span(&self, address: u64, length: usize) -> Option<Span<'_>> {
@@ -123,7 +131,6 @@ impl<'m> Span<'m> {
     }
 
     /// Where it is mapped.
-    #[cfg(test)]
     pub(crate) fn address(&self) -> usize {
         self.start as usize
     }
@@ -368,12 +375,12 @@ impl Mapping {
 
     /// Stores used element `index`, counted modulo 2^16.
     #[inline]
-    pub(crate) fn set_used(&self, index: u16, head: u16, length: u32) {
+    pub(crate) fn set_used(&self, index: u16, id: u32, length: u32) {
         let entry = usize::from(index & self.mask);
         // SAFETY: the elements begin behind two words and are as many as the mask lets through; `new` found
         // room for them, aligned to 4, in memory that `self.memory` keeps mapped.
-        let [id, written] = unsafe { &*self.used.add(2 + 4 * entry).cast::<[AtomicU32; 2]>() };
-        id.store(u32::from(head).to_le(), Ordering::Relaxed);
+        let [chain, written] = unsafe { &*self.used.add(2 + 4 * entry).cast::<[AtomicU32; 2]>() };
+        chain.store(id.to_le(), Ordering::Relaxed);
         written.store(length.to_le(), Ordering::Relaxed);
     }
 

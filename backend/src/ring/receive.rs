@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use zcnic_device::memory::ReceiveRing;
+use zcnic_device::{
+    fault::{RawRing, UsedElement},
+    memory::ReceiveRing,
+};
 
 use super::{
     RingError,
@@ -11,6 +14,7 @@ use super::{
     recycle,
     split::SplitRing,
 };
+use crate::ledger::Witness;
 
 /// How many chains ahead memory is sent for: more than a processor can wait for at once is not sent for at all.
 const AHEAD: u16 = 8;
@@ -35,6 +39,8 @@ pub(crate) struct ReceiveChains<'m> {
     max_chains: usize,
     reserved: Vec<(u16, Range<usize>)>,
     targets: Vec<Span<'m>>,
+    /// Who tells the ledger.
+    witness: Option<Witness<'m>>,
     /// What is wrong with the ring.
     error: Option<RingError>,
     /// What was wrong with the last chain that could not be used.
@@ -49,8 +55,65 @@ impl<'m> ReceiveChains<'m> {
             max_chains,
             reserved: recycle(vectors.reserved),
             targets: recycle(vectors.targets),
+            witness: None,
             error: None,
             chain_error: None,
+        }
+    }
+
+    /// Tells `witness` of everything that is posted and returned, starting with what is posted by now.
+    pub(crate) fn watched_by(mut self, witness: Option<Witness<'m>>) -> Self {
+        self.witness = witness;
+        self.observe();
+        self
+    }
+
+    /// Tells the witness of chains that were posted since.
+    fn observe(&mut self) {
+        let Some(mut witness) = self.witness.take() else {
+            return;
+        };
+        let size = self.ring.as_ref().map_or(0, SplitRing::size);
+        if let Some(available) = self.attempt(|ring| ring.available(size)) {
+            self.tell(&mut witness, available);
+        }
+        self.witness = Some(witness);
+    }
+
+    fn tell(&mut self, witness: &mut Witness<'m>, available: u16) {
+        let Some(next) = self.ring.as_ref().map(SplitRing::next_available) else {
+            return;
+        };
+        let mut targets = Vec::new();
+        let mut ahead = witness.seen(next).wrapping_sub(next);
+        while ahead < available {
+            let Some(head) = self.attempt(|ring| ring.head(ahead)) else {
+                return;
+            };
+            let Some(ring) = &self.ring else {
+                return;
+            };
+            targets.clear();
+            let chain = if witness.looks_inside() {
+                walk(ring.map(), head, &mut targets).ok()
+            } else {
+                Some(Chain {
+                    readable: 0..0,
+                    writable: 0..0,
+                })
+            };
+            let targets = chain
+                .filter(|chain| chain.readable.is_empty())
+                .map(|chain| &targets[chain.writable]);
+            let memory = ring.map().memory();
+            witness.posted(next.wrapping_add(ahead), head, memory, targets);
+            ahead += 1;
+        }
+    }
+
+    fn returned(&mut self, head: u16, length: u32) {
+        if let Some(witness) = &mut self.witness {
+            witness.returned(head, length);
         }
     }
 
@@ -64,6 +127,7 @@ impl<'m> ReceiveChains<'m> {
 
     /// Shows the driver what was committed; returns whether it wants an interrupt.
     pub(crate) fn publish(&mut self) -> bool {
+        self.observe();
         self.attempt(|ring| Ok(ring.publish())).unwrap_or(false)
     }
 
@@ -74,16 +138,19 @@ impl<'m> ReceiveChains<'m> {
         // The driver could go on posting meanwhile, but no more than once around.
         let limit = self.ring.as_ref().map_or(0, SplitRing::size);
         while drained < u32::from(limit) {
+            self.observe();
             let next = self.attempt(|ring| match ring.available(1)? {
-                0 => Ok(false),
+                0 => Ok(None),
                 _ => {
-                    ring.complete(ring.head(0)?, 0);
-                    Ok(true)
+                    let head = ring.head(0)?;
+                    ring.complete(head, 0);
+                    Ok(Some(head))
                 }
             });
-            if next != Some(true) {
+            let Some(Some(head)) = next else {
                 break;
-            }
+            };
+            self.returned(head, 0);
             drained += 1;
         }
         drained
@@ -160,6 +227,12 @@ impl<'m> ReceiveRing for ReceiveChains<'m> {
                 self.targets.len()..self.targets.len()
             }
         };
+        if self.witness.is_some() {
+            self.observe();
+            if let (Some(ring), Some(witness)) = (&self.ring, &mut self.witness) {
+                witness.used(head, ring.map().memory(), &self.targets[writable.clone()]);
+            }
+        }
         self.reserved.push((head, writable));
         true
     }
@@ -176,9 +249,36 @@ impl<'m> ReceiveRing for ReceiveChains<'m> {
         if let Some(ring) = &mut self.ring {
             for (&(head, _), &length) in self.reserved.iter().zip(written) {
                 ring.complete(head, length);
+                if let Some(witness) = &mut self.witness {
+                    witness.returned(head, length);
+                }
             }
         }
         self.reserved.clear();
         self.targets.clear();
+    }
+}
+
+impl RawRing for ReceiveChains<'_> {
+    fn size(&self) -> u32 {
+        self.ring.as_ref().map_or(0, |ring| ring.size().into())
+    }
+
+    fn hold(&mut self, written: &[u32], held: &mut Vec<UsedElement>) {
+        if let Some(ring) = &mut self.ring {
+            for (&(head, _), &length) in self.reserved.iter().zip(written) {
+                let id = head.into();
+                held.push(UsedElement { id, length });
+                ring.skip();
+            }
+        }
+        self.commit(&[]);
+    }
+
+    fn put_used(&mut self, UsedElement { id, length }: UsedElement) {
+        if let Some(ring) = &mut self.ring {
+            ring.put(id, length);
+        }
+        self.returned(id as u16, length);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{Ordering, fence};
 
+use zcnic_device::fault::{RawRing, UsedElement};
+
 use super::{
     Indices, RingError,
     raw::{Mapping, prefetch_write},
@@ -41,6 +43,11 @@ impl<'m> SplitRing<'m> {
     #[inline]
     pub(crate) fn size(&self) -> u16 {
         self.map.size()
+    }
+
+    /// The next entry of the available ring to take.
+    pub(crate) fn next_available(&self) -> u16 {
+        self.indices.next_available
     }
 
     /// Chains that the driver made available and that were not taken. Looks again only if fewer than
@@ -103,10 +110,22 @@ impl<'m> SplitRing<'m> {
     #[inline]
     pub(crate) fn complete(&mut self, head: u16, length: u32) {
         let next = self.indices.next_used;
-        self.map.set_used(next, head, length);
-        self.indices.next_available = self.indices.next_available.wrapping_add(1);
+        self.map.set_used(next, head.into(), length);
         self.indices.next_used = next.wrapping_add(1);
+        self.skip();
+    }
+
+    /// Takes the next available chain without returning it: as such only faults do it.
+    #[inline]
+    pub(crate) fn skip(&mut self) {
+        self.indices.next_available = self.indices.next_available.wrapping_add(1);
         self.known = self.known.saturating_sub(1);
+    }
+
+    /// Puts an element into the used ring. Whose chain it names matters to the driver alone.
+    pub(crate) fn put(&mut self, id: u32, length: u32) {
+        self.map.set_used(self.indices.next_used, id, length);
+        self.indices.next_used = self.indices.next_used.wrapping_add(1);
     }
 
     /// Shows the driver everything that was completed. Returns whether it wants an interrupt.
@@ -160,5 +179,26 @@ impl<'m> SplitRing<'m> {
         if self.indices.flags.replace(flags) != Some(flags) {
             self.map.set_used_flags(flags);
         }
+    }
+}
+
+/// A transmit ring as fault rules treat it.
+impl RawRing for SplitRing<'_> {
+    fn size(&self) -> u32 {
+        self.map.size().into()
+    }
+
+    fn hold(&mut self, written: &[u32], held: &mut Vec<UsedElement>) {
+        for &length in written {
+            if let Ok(head) = self.head(0) {
+                let id = head.into();
+                held.push(UsedElement { id, length });
+                self.skip();
+            }
+        }
+    }
+
+    fn put_used(&mut self, UsedElement { id, length }: UsedElement) {
+        self.put(id, length);
     }
 }

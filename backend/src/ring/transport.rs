@@ -82,6 +82,11 @@ impl Transport {
         self.mapping = None;
     }
 
+    /// Descriptors of the ring.
+    pub(crate) fn size(&self) -> u16 {
+        self.setup.size
+    }
+
     pub(crate) fn is_ready(&self) -> bool {
         self.ready
     }

@@ -1,0 +1,280 @@
+//! Events for those who subscribed to them, without ever waiting for a client.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Write},
+    os::unix::net::UnixStream,
+    sync::{
+        Arc, Condvar, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+use zcnic_ctl::protocol::event::{Event, EventKind, Lost};
+
+use crate::port::lock;
+
+/// Lines that may wait for a client.
+const MAX_WAITING: usize = 1024;
+
+/// Bytes that may wait for a client; one line more is taken.
+const MAX_BYTES: usize = 4 << 20;
+
+#[derive(Debug, Default)]
+struct Waiting {
+    lines: VecDeque<Vec<u8>>,
+    bytes: usize,
+    kinds: Vec<EventKind>,
+    /// Events that there was no room for.
+    lost: u64,
+    /// Nothing is added any more.
+    finished: bool,
+    /// Nothing is sent any more.
+    broken: bool,
+}
+
+/// What is to be sent to one client.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+impl Waiting {
+    fn has_room(&self) -> bool {
+        self.lines.len() < MAX_WAITING && self.bytes < MAX_BYTES
+    }
+
+    fn push(&mut self, line: Vec<u8>) {
+        self.bytes += line.len();
+        self.lines.push_back(line);
+    }
+}
+
+fn line(message: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+impl Outbox {
+    /// Sends `message` in its turn, waiting at most for `limit` if the client does not read.
+    pub(crate) fn send(&self, message: &impl Serialize, limit: Duration) -> io::Result<()> {
+        let line = line(message)?;
+        let waiting = lock(&self.waiting);
+        let wait = self.changed.wait_timeout_while(waiting, limit, |waiting| {
+            !waiting.has_room() && !waiting.broken
+        });
+        let (mut waiting, timeout) = wait.unwrap_or_else(PoisonError::into_inner);
+        if waiting.broken || timeout.timed_out() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        waiting.push(line);
+        drop(waiting);
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Replaces the kinds of events that are sent.
+    pub(crate) fn subscribe(&self, kinds: Vec<EventKind>) {
+        lock(&self.waiting).kinds = kinds;
+    }
+
+    /// Nothing more will come; what is there is still sent.
+    pub(crate) fn finish(&self) {
+        lock(&self.waiting).finished = true;
+        self.changed.notify_all();
+    }
+
+    fn offer(&self, event: &Event) {
+        let mut waiting = lock(&self.waiting);
+        if !event
+            .kind()
+            .is_some_and(|kind| waiting.kinds.contains(&kind))
+        {
+            return;
+        }
+        if !waiting.has_room() {
+            waiting.lost += 1;
+            return;
+        }
+        let lost = std::mem::take(&mut waiting.lost);
+        let lost = (lost > 0).then_some(Event::Lost(Lost { count: lost }));
+        for event in lost.iter().chain([event]) {
+            // Events are made of strings and numbers, which can always be written.
+            waiting.push(line(event).unwrap_or_default());
+        }
+        drop(waiting);
+        self.changed.notify_all();
+    }
+
+    /// The body of the thread that sends: ends when everything was sent after [`finish`](Self::finish), or
+    /// when the client can't be written to.
+    pub(crate) fn drain(&self, mut client: &UnixStream) {
+        loop {
+            let waiting = lock(&self.waiting);
+            let wait = self.changed.wait_while(waiting, |waiting| {
+                waiting.lines.is_empty() && !waiting.finished
+            });
+            let mut waiting = wait.unwrap_or_else(PoisonError::into_inner);
+            let Some(line) = waiting.lines.pop_front() else {
+                return;
+            };
+            waiting.bytes -= line.len();
+            drop(waiting);
+            self.changed.notify_all();
+            if client.write_all(&line).is_err() {
+                lock(&self.waiting).broken = true;
+                self.changed.notify_all();
+                return;
+            }
+        }
+    }
+}
+
+/// Where events come from and go to.
+#[derive(Debug, Default)]
+pub(crate) struct Events {
+    outboxes: Mutex<Vec<Weak<Outbox>>>,
+    /// Somebody might be interested.
+    any: AtomicBool,
+    hits: Mutex<()>,
+    hit: Condvar,
+}
+
+impl Events {
+    /// A new client.
+    pub(crate) fn join(&self) -> Arc<Outbox> {
+        let outbox = Arc::new(Outbox::default());
+        let mut outboxes = lock(&self.outboxes);
+        outboxes.retain(|outbox| outbox.strong_count() > 0);
+        outboxes.push(Arc::downgrade(&outbox));
+        self.any.store(true, Ordering::Release);
+        outbox
+    }
+
+    /// Tells everybody who subscribed. Never waits for a client.
+    pub(crate) fn publish(&self, event: impl FnOnce() -> Event) {
+        if !self.any.load(Ordering::Acquire) {
+            return;
+        }
+        let event = event();
+        for outbox in lock(&self.outboxes).iter().filter_map(Weak::upgrade) {
+            outbox.offer(&event);
+        }
+    }
+
+    /// Has everybody look again who waits in [`wait`](Self::wait).
+    pub(crate) fn wake(&self) {
+        // Whoever looked before and found nothing waits by now.
+        drop(lock(&self.hits));
+        self.hit.notify_all();
+    }
+
+    /// Waits until `look` finds something; `None`: it did not before `deadline`. It looks after each
+    /// [`wake`](Self::wake), and now and then to see whether the caller should go on: `look` may find that
+    /// it should not.
+    pub(crate) fn wait<T>(
+        &self,
+        deadline: Instant,
+        mut look: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
+        /// How long it takes to notice that nobody is interested any more.
+        const GLANCE: Duration = Duration::from_millis(500);
+        let mut guard = lock(&self.hits);
+        loop {
+            if let Some(found) = look() {
+                return Some(found);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            guard = self
+                .hit
+                .wait_timeout(guard, left.min(GLANCE))
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+
+    use zcnic_ctl::protocol::event::Link;
+
+    use super::*;
+
+    fn event(number: usize) -> Event {
+        Event::Link(Link {
+            port: number.to_string(),
+            up: true,
+        })
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_loses_events_and_learns_how_many() {
+        let events = Events::default();
+        let outbox = events.join();
+        events.publish(|| event(0));
+        outbox.subscribe(vec![EventKind::Link]);
+        for number in 1..=MAX_WAITING + 5 {
+            events.publish(|| event(number));
+        }
+        assert_eq!(
+            outbox
+                .send(&"x", Duration::from_millis(1))
+                .map_err(|error| error.kind()),
+            Err(io::ErrorKind::TimedOut),
+            "answers have no more room than events"
+        );
+        let (client, server) = UnixStream::pair().expect("sockets");
+        outbox.finish();
+        let reader = std::thread::spawn(move || {
+            let lines = BufReader::new(client).lines();
+            lines.map(|line| line.expect("a line")).collect::<Vec<_>>()
+        });
+        outbox.drain(&server);
+        events.publish(|| event(9999));
+        outbox.drain(&server);
+        drop(server);
+        let lines = reader.join().expect("reader");
+        assert_eq!(lines.len(), MAX_WAITING + 2);
+        assert_eq!(
+            lines[0],
+            r#"{"event":"link","data":{"port":"1","up":true}}"#
+        );
+        assert_eq!(lines[MAX_WAITING], r#"{"event":"lost","data":{"count":5}}"#);
+    }
+
+    #[test]
+    fn a_client_that_is_gone_is_noticed() {
+        let outbox = Outbox::default();
+        let (client, server) = UnixStream::pair().expect("sockets");
+        drop(client);
+        outbox.send(&"x", Duration::ZERO).expect("there is room");
+        outbox.drain(&server);
+        assert!(outbox.send(&"x", Duration::from_secs(60)).is_err());
+    }
+
+    #[test]
+    fn waiting_ends() {
+        let events = Events::default();
+        assert_eq!(events.wait(Instant::now(), || None::<()>), None);
+        assert_eq!(events.wait(Instant::now(), || Some(1)), Some(1));
+        let flag = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                flag.store(true, Ordering::Release);
+                events.wake();
+            });
+            let deadline = Instant::now() + Duration::from_secs(60);
+            let found = events.wait(deadline, || flag.load(Ordering::Acquire).then_some(()));
+            assert_eq!(found, Some(()));
+        });
+    }
+}

@@ -1,0 +1,150 @@
+//! What the ports of a backend share with the control server: events, a clock, and what is to be done later.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use zcnic_device::fault::Direction;
+
+use crate::{backend::Entry, events::Events, port::lock};
+
+/// Something to be done later, with the port of this number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Job {
+    /// Something that a fault holds back may be due.
+    Lane(usize, Direction, u16),
+    /// The carrier goes, for this many nanoseconds.
+    LinkFlap(usize, u64),
+    /// The carrier comes back.
+    LinkUp(usize),
+    /// The device forgets everything.
+    DeviceReset(usize),
+    /// The connection to the frontend ends.
+    Disconnect(usize),
+}
+
+#[derive(Debug, Default)]
+struct Jobs {
+    /// By time.
+    due: BTreeSet<(u64, Job)>,
+    stopping: bool,
+}
+
+/// Shared by all ports.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    pub(crate) events: Events,
+    start: Instant,
+    jobs: Mutex<Jobs>,
+    changed: Condvar,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self {
+            events: Events::default(),
+            start: Instant::now(),
+            jobs: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+}
+
+impl Hub {
+    /// Nanoseconds since the backend started.
+    pub(crate) fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Has `job` done at that time, or soon if it has passed.
+    pub(crate) fn schedule(&self, time: u64, job: Job) {
+        let mut jobs = lock(&self.jobs);
+        let first = jobs.due.first().is_none_or(|(first, _)| time < *first);
+        jobs.due.insert((time, job));
+        drop(jobs);
+        if first {
+            self.changed.notify_one();
+        }
+    }
+
+    /// The body of the thread that does it, until [`stop`](Self::stop).
+    pub(crate) fn run(&self, entries: &[Arc<Entry>]) {
+        while let Some(job) = self.next() {
+            let (Job::Lane(port, ..)
+            | Job::LinkFlap(port, _)
+            | Job::LinkUp(port)
+            | Job::DeviceReset(port)
+            | Job::Disconnect(port)) = job;
+            let Some(entry) = entries.get(port) else {
+                continue;
+            };
+            match job {
+                Job::Lane(_, direction, queue) => entry.port.lane_due(direction, queue),
+                Job::LinkFlap(port, nanoseconds) => {
+                    entry.port.set_link(false);
+                    let back = self.now().saturating_add(nanoseconds);
+                    self.schedule(back, Job::LinkUp(port));
+                }
+                Job::LinkUp(_) => entry.port.set_link(true),
+                Job::DeviceReset(_) => entry.port.reset_device(),
+                Job::Disconnect(_) => entry.disconnect(),
+            }
+        }
+    }
+
+    /// Ends [`run`](Self::run); what is still to be done is not.
+    pub(crate) fn stop(&self) {
+        lock(&self.jobs).stopping = true;
+        self.changed.notify_one();
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut jobs = lock(&self.jobs);
+        loop {
+            if jobs.stopping {
+                return None;
+            }
+            let now = self.now();
+            let wait = match jobs.due.first() {
+                Some(&(time, _)) if time <= now => return jobs.due.pop_first().map(|(_, job)| job),
+                Some(&(time, _)) => Some(Duration::from_nanos(time - now)),
+                None => None,
+            };
+            jobs = match wait {
+                Some(wait) => {
+                    let waited = self.changed.wait_timeout(jobs, wait);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self
+                    .changed
+                    .wait(jobs)
+                    .unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_come_in_the_order_of_their_times() {
+        let hub = Hub::default();
+        hub.schedule(hub.now() + 2_000_000, Job::LinkUp(2));
+        hub.schedule(0, Job::LinkUp(1));
+        hub.schedule(0, Job::LinkUp(0));
+        let first = [hub.next(), hub.next()];
+        assert_eq!(first, [Some(Job::LinkUp(0)), Some(Job::LinkUp(1))]);
+        std::thread::scope(|scope| {
+            let later = scope.spawn(|| hub.next());
+            assert_eq!(later.join().expect("a job"), Some(Job::LinkUp(2)));
+            hub.schedule(u64::MAX, Job::LinkUp(3));
+            let never = scope.spawn(|| hub.next());
+            hub.stop();
+            assert_eq!(never.join().expect("an end"), None);
+        });
+    }
+}

@@ -1,0 +1,143 @@
+//! The ledger of a receive ring: who tells it, and of what.
+
+use std::marker::PhantomData;
+
+use zcnic_device::ledger::{
+    Ledger, Mode, Report, Settings, Span as Place, Violation,
+    sanitize::{Inspect, intact, poison},
+};
+
+use crate::ring::raw::{Memory, Span};
+
+/// What is kept of one receive ring.
+#[derive(Debug, Default)]
+pub(crate) struct Books {
+    pub(crate) ledger: Ledger,
+    /// Entry of the available ring up to which the ledger was told; `None`: of nothing yet.
+    seen: Option<u16>,
+    /// What it said when the queue last stopped.
+    pub(crate) last_stop: Option<Report>,
+}
+
+impl Books {
+    /// Begins anew.
+    pub(crate) fn configure(&mut self, settings: Settings) {
+        *self = Self::default();
+        self.ledger.configure(settings);
+    }
+
+    /// The ring is gone, or is about to start anew.
+    pub(crate) fn lost(&mut self) {
+        self.configure(self.ledger.settings());
+    }
+
+    /// Who watches the ring from now on, if anybody wants to know.
+    pub(crate) fn witness(&mut self, now: impl FnOnce() -> u64) -> Option<Witness<'_>> {
+        (self.ledger.settings().mode != Mode::Off).then(|| Witness {
+            books: self,
+            now: now(),
+        })
+    }
+
+    /// The queue stopped and everything is returned.
+    pub(crate) fn stop(&mut self, now: u64) -> Option<Report> {
+        if self.ledger.settings().mode == Mode::Off {
+            return None;
+        }
+        self.last_stop = Some(self.ledger.stop(now));
+        self.last_stop
+    }
+
+    /// What was found since the last time.
+    pub(crate) fn violations(&mut self) -> Vec<Violation> {
+        self.ledger.take_violations()
+    }
+}
+
+/// Tells the ledger of what happens to a ring while that is locked.
+pub(crate) struct Witness<'r> {
+    books: &'r mut Books,
+    now: u64,
+}
+
+impl Witness<'_> {
+    /// The entry of the available ring from which on the ledger was not told; the next one to take is `next`.
+    pub(crate) fn seen(&self, next: u16) -> u16 {
+        self.books.seen.unwrap_or(next)
+    }
+
+    /// Whether it matters what chains consist of.
+    pub(crate) fn looks_inside(&self) -> bool {
+        self.books.ledger.settings().mode == Mode::Full
+    }
+
+    /// The chain in the next entry was posted; `None`: it can't be used.
+    pub(crate) fn posted(
+        &mut self,
+        entry: u16,
+        head: u16,
+        memory: &Memory,
+        targets: Option<&[Span<'_>]>,
+    ) {
+        self.books.seen = Some(entry.wrapping_add(1));
+        let spans: Option<Vec<Place>> =
+            targets.map(|targets| targets.iter().map(|target| span(memory, target)).collect());
+        self.books.ledger.posted(head, spans.as_deref(), self.now);
+        if self.books.ledger.settings().sanitize {
+            for (target, span) in targets
+                .unwrap_or_default()
+                .iter()
+                .zip(spans.unwrap_or_default())
+            {
+                poison(&Slices(PhantomData), target, span.address);
+            }
+        }
+    }
+
+    /// The device is about to use a chain.
+    pub(crate) fn used(&mut self, head: u16, memory: &Memory, targets: &[Span<'_>]) {
+        if !self.books.ledger.settings().sanitize || !self.books.ledger.has(head) {
+            return;
+        }
+        for target in targets {
+            let span = span(memory, target);
+            if let Some(offset) = intact(&Slices(PhantomData), target, span.address) {
+                self.books.ledger.written(span, head, offset);
+                // Told of once, should the chain not be used after all.
+                poison(&Slices(PhantomData), target, span.address);
+            }
+        }
+    }
+
+    /// The device returned a chain.
+    pub(crate) fn returned(&mut self, head: u16, length: u32) {
+        self.books.ledger.returned(head, length, self.now);
+    }
+}
+
+/// Where a span is to the guest.
+fn span(memory: &Memory, span: &Span<'_>) -> Place {
+    Place {
+        address: memory.guest_address(span).unwrap_or(u64::MAX),
+        length: span.len() as u32,
+    }
+}
+
+/// Reads and writes buffers that the lock of their ring protects.
+struct Slices<'m>(PhantomData<Span<'m>>);
+
+impl<'m> Inspect for Slices<'m> {
+    type Target = Span<'m>;
+
+    fn length(&self, target: &Self::Target) -> usize {
+        target.len()
+    }
+
+    fn peek(&self, target: &Self::Target, offset: usize, into: &mut [u8]) {
+        target.read(offset, into);
+    }
+
+    fn poke(&self, target: &Self::Target, offset: usize, bytes: &[u8]) {
+        target.write(offset, bytes);
+    }
+}

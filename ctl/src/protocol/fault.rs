@@ -1,0 +1,314 @@
+//! Faults on demand (docs/faults.md).
+
+use std::num::{NonZeroU32, NonZeroU64};
+
+use serde::{Deserialize, Serialize};
+
+use super::FlowMatch;
+
+/// Whose traffic a rule watches.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// Frames that arrive at a receive queue.
+    Rx,
+    /// Frames that a transmit queue sends.
+    Tx,
+    /// Commands of the driver.
+    Command,
+}
+
+/// What goes wrong when. Of `nth`, `every` and `probability` at most one is given; without them the rule hits
+/// everything that it applies to.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct FaultRule {
+    /// Whose frames or commands.
+    pub direction: Direction,
+    /// Only those of this queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<u16>,
+    /// Only these frames.
+    #[serde(rename = "match", default, skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<FlowMatch>,
+    /// Only these commands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opcode: Option<Opcode>,
+    /// Only while the queue is in this state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// On this one, counted from 1 per queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nth: Option<NonZeroU64>,
+    /// On each multiple of this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<NonZeroU64>,
+    /// On each with this chance, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probability: Option<f64>,
+    /// What chance depends on; 0 if it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Tells apart rules with the same seed; their position in what was added together if it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<u32>,
+    /// How often the rule may hit on each queue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times: Option<NonZeroU64>,
+    /// The state that the queue enters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enter: Option<String>,
+    /// What happens.
+    pub action: Action,
+}
+
+/// What goes wrong; docs/faults.md explains each.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[expect(
+    missing_docs,
+    reason = "explained in docs/faults.md and zcnic_device::fault"
+)]
+pub enum Action {
+    Drop,
+    Duplicate {
+        #[serde(default = "one")]
+        copies: NonZeroU32,
+    },
+    Delay {
+        nanoseconds: u64,
+    },
+    Reorder {
+        #[serde(default = "one")]
+        by: NonZeroU32,
+    },
+    Corrupt {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bit: Option<u32>,
+    },
+    Truncate {
+        length: u32,
+    },
+    ShortBuffer {
+        bytes: u32,
+    },
+    SplitMissed,
+    SplitWrong {
+        at: u32,
+    },
+    PayloadInHeader,
+    WrongQueue {
+        queue: u16,
+    },
+    WrongHash {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        value: Option<u32>,
+    },
+    WrongChecksum {
+        #[serde(default)]
+        verdict: Verdict,
+    },
+    DescriptorError,
+    BadUsedId {
+        #[serde(default)]
+        beyond: u32,
+    },
+    DuplicateCompletion,
+    WithholdCompletion {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        frames: Option<NonZeroU32>,
+    },
+    Stall {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        nanoseconds: Option<u64>,
+    },
+    LostInterrupt,
+    SpuriousInterrupt,
+    CommandError {
+        #[serde(default)]
+        status: CommandStatus,
+        #[serde(default)]
+        detail: u32,
+    },
+    CommandTimeout {
+        #[serde(default)]
+        executed: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        nanoseconds: Option<u64>,
+    },
+    LinkFlap {
+        nanoseconds: u64,
+    },
+    DeviceReset,
+    Disconnect,
+}
+
+fn one() -> NonZeroU32 {
+    NonZeroU32::MIN
+}
+
+/// A checksum verdict that is told instead of the right one.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Good becomes bad, anything else good.
+    #[default]
+    Inverted,
+    /// Right.
+    Good,
+    /// Wrong.
+    Bad,
+    /// Not checked.
+    Unknown,
+}
+
+/// The commands of docs/abi.md.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "explained in docs/abi.md")]
+pub enum Opcode {
+    Hello,
+    RxqStart,
+    RxqStop,
+    TxqStart,
+    TxqStop,
+    RssSet,
+    RssDel,
+    RuleSet,
+    RuleDel,
+    RxMode,
+    Offloads,
+    Stats,
+    Status,
+}
+
+/// The errors that commands are answered with, of docs/abi.md.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "explained in docs/abi.md")]
+pub enum CommandStatus {
+    Stale,
+    #[default]
+    Invalid,
+    Unsupported,
+    NoSpace,
+    NotFound,
+    Busy,
+    Version,
+}
+
+/// Arguments of `fault-add`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct FaultAdd {
+    /// The port's name.
+    pub port: String,
+    /// All of these are added, or none.
+    pub rules: Vec<FaultRule>,
+}
+
+/// What `fault-add` returns.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct FaultIds {
+    /// Numbers of the rules, in their order; unique while the backend runs.
+    pub ids: Vec<u64>,
+}
+
+/// Arguments of `fault-remove`. One of them is given.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct FaultRemove {
+    /// Number of a rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<u64>,
+    /// Name of a port, of which all rules are removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+}
+
+/// Arguments of `fault-wait`.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct FaultWait {
+    /// Number of the rule.
+    pub id: u64,
+    /// How many hits, all queues together.
+    #[serde(default = "hits")]
+    pub hits: u64,
+    /// For how many nanoseconds at most.
+    pub timeout: u64,
+}
+
+fn hits() -> u64 {
+    1
+}
+
+/// What `fault-list` returns.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Faults {
+    /// The rules of all ports.
+    pub faults: Vec<FaultStatus>,
+}
+
+/// A rule and what became of it; what `fault-wait` returns.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct FaultStatus {
+    /// Its number.
+    pub id: u64,
+    /// Its port.
+    pub port: String,
+    /// How many frames or commands it applied to.
+    pub seen: u64,
+    /// How many of them it hit.
+    pub hits: u64,
+    /// After a hit, a backend that dies leaves rings with which its successor can't go on.
+    pub voids_recovery: bool,
+    /// The rule, as it is in force.
+    pub rule: FaultRule,
+}
+
+/// A scenario file: rules for several ports at once.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// For rules that have none of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// Rules of ports.
+    #[serde(rename = "port")]
+    pub ports: Vec<ScenarioPort>,
+}
+
+/// The rules of one port in a scenario.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScenarioPort {
+    /// The port's name.
+    pub name: String,
+    /// Its rules.
+    #[serde(rename = "rule")]
+    pub rules: Vec<FaultRule>,
+}
+
+impl Scenario {
+    /// What is to be sent, one `fault-add` for each port.
+    #[must_use]
+    pub fn requests(self) -> Vec<FaultAdd> {
+        let Self { seed, ports, .. } = self;
+        let fill = |mut rule: FaultRule| {
+            rule.seed = rule.seed.or(seed);
+            rule
+        };
+        ports
+            .into_iter()
+            .map(|port| FaultAdd {
+                port: port.name,
+                rules: port.rules.into_iter().map(fill).collect(),
+            })
+            .collect()
+    }
+}
