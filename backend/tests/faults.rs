@@ -98,7 +98,7 @@ impl Lab {
     }
 
     fn event(&mut self) -> Value {
-        let event = self.control.event(PATIENCE).expect("an event");
+        let event = self.control.event(Some(PATIENCE)).expect("an event");
         serde_json::to_value(event).expect("JSON")
     }
 }

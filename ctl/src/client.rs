@@ -123,11 +123,11 @@ impl Client {
     /// # Errors
     ///
     /// None comes within `patience` ([`io::ErrorKind::WouldBlock`]), or the connection failed.
-    pub fn event(&mut self, patience: Duration) -> Result<Event, ClientError> {
+    pub fn event(&mut self, patience: Option<Duration>) -> Result<Event, ClientError> {
         if let Some(event) = self.events.pop_front() {
             return Ok(event);
         }
-        self.stream.get_ref().set_read_timeout(Some(patience))?;
+        self.stream.get_ref().set_read_timeout(patience)?;
         let line = self.line();
         self.stream.get_ref().set_read_timeout(None)?;
         match line? {

@@ -108,8 +108,150 @@ fn refusals_and_ends_are_told_apart() {
     );
 }
 
+/// Runs `zcnicctl` for people and returns its exit status and what it printed.
+fn by_hand(socket: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_zcnicctl"))
+        .arg("--socket")
+        .arg(socket)
+        .args(arguments)
+        .output()
+        .expect("zcnicctl runs");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).expect("text"))
+}
+
+#[test]
+fn people_get_tables() {
+    let fault = json!({"id": 4, "port": "1", "seen": 9, "hits": 1, "voids-recovery": false,
+        "rule": {"direction": "rx", "queue": 2, "nth": 3, "seed": 0, "stream": 0, "action": "drop"}});
+    let (_directory, path, server) = serve(vec![json!({"return": {"faults": [fault]}})]);
+    let (status, text) = by_hand(&path, &["fault", "list"]);
+    assert_eq!(status, Some(0));
+    assert_eq!(
+        text,
+        "id  port  rule.direction  rule.queue  rule.action  rule.nth  rule.every  rule.probability  seen  hits\n \
+         4     1  rx                       2  drop                3  -           -                    9     1\n"
+    );
+    server.join().expect("server");
+}
+
+#[test]
+fn the_first_port_is_meant_if_none_is_named() {
+    let status = json!({"return": {"ports": [{"name": "left"}], "cables": []}});
+    let (_directory, path, server) = serve(vec![status, json!({"return": {"ids": [12]}})]);
+    let (code, text) = by_hand(&path, &["fault", "add", "rx", "drop", "--nth", "3"]);
+    assert_eq!((code, text.as_str()), (Some(0), "12\n"));
+    let requests = server.join().expect("server");
+    assert_eq!(
+        requests[1]["arguments"],
+        json!({"port": "left", "rules": [{"direction": "rx", "nth": 3, "action": "drop"}]})
+    );
+}
+
+#[test]
+fn scripts_get_an_exit_status() {
+    let late = json!({"error": {"class": "Timeout", "desc": "Rule 1 hit 0 of 2 times in time"}});
+    let (_directory, path, server) = serve(vec![late]);
+    let wait = ["fault", "wait", "1", "--hits", "2", "--timeout", "5s"];
+    assert_eq!(by_hand(&path, &wait).0, Some(4));
+    let requests = server.join().expect("server");
+    let arguments = json!({"id": 1, "hits": 2, "timeout": 5_000_000_000_u64});
+    assert_eq!(requests[0]["arguments"], arguments);
+
+    let ledger = json!({"return": {"settings": {}, "queues": [{"queue": 0, "violations": 2}]}});
+    let (_directory, path, server) = serve(vec![ledger]);
+    assert_eq!(
+        by_hand(&path, &["--port", "0", "ledger", "--check"]).0,
+        Some(5)
+    );
+    server.join().expect("server");
+
+    let refused = json!({"error": {"class": "NotFound", "desc": "No port"}});
+    let (_directory, path, server) = serve(vec![refused]);
+    assert_eq!(by_hand(&path, &["--port", "0", "queues"]).0, Some(1));
+    server.join().expect("server");
+
+    assert_eq!(
+        by_hand(Path::new("/no/such/socket"), &["status"]).0,
+        Some(3)
+    );
+    assert_eq!(by_hand(&path, &["make-tea"]).0, Some(2));
+}
+
+#[test]
+fn scenarios_are_loaded_from_files() {
+    let directory = tempfile::tempdir().expect("directory");
+    let toml = directory.path().join("a.toml");
+    let text = r#"
+        description = "Every tenth frame is lost, and one command fails"
+        seed = 7
+        [[port]]
+        name = "1"
+        [[port.rule]]
+        direction = "rx"
+        probability = 0.1
+        action = "drop"
+        [[port.rule]]
+        direction = "command"
+        opcode = "rule-set"
+        nth = 2
+        action.command-error = { status = "no-space" }
+    "#;
+    std::fs::write(&toml, text).expect("file");
+    let (_directory, path, server) = serve(vec![json!({"return": {"ids": [1, 2]}})]);
+    let file = toml.to_str().expect("UTF-8");
+    assert_eq!(
+        by_hand(&path, &["fault", "load", file]),
+        (Some(0), "1\n2\n".into())
+    );
+    let requests = server.join().expect("server");
+    let rules = json!([
+        {"direction": "rx", "probability": 0.1, "seed": 7, "action": "drop"},
+        {"direction": "command", "opcode": "rule-set", "nth": 2, "seed": 7,
+            "action": {"command-error": {"status": "no-space", "detail": 0}}},
+    ]);
+    assert_eq!(
+        requests[0]["arguments"],
+        json!({"port": "1", "rules": rules})
+    );
+
+    // What was added is removed if the rest is refused.
+    let json = directory.path().join("b.json");
+    let two = json!({"port": [
+        {"name": "0", "rule": [{"direction": "rx", "action": "drop"}]},
+        {"name": "1", "rule": [{"direction": "rx", "action": "drop"}]},
+    ]});
+    std::fs::write(&json, two.to_string()).expect("file");
+    let refused = json!({"error": {"class": "NotFound", "desc": "No port"}});
+    let answers = vec![
+        json!({"return": {"ids": [5]}}),
+        refused,
+        json!({"return": {}}),
+    ];
+    let (_directory, path, server) = serve(answers);
+    let (code, _) = by_hand(&path, &["fault", "load", json.to_str().expect("UTF-8")]);
+    assert_eq!(code, Some(1));
+    let requests = server.join().expect("server");
+    assert_eq!(
+        requests[2],
+        json!({"execute": "fault-remove", "arguments": {"id": 5}})
+    );
+}
+
+#[test]
+fn completions_and_manual_come_from_the_same_definitions() {
+    let nowhere = Path::new("/no/such/socket");
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, script) = by_hand(nowhere, &["completions", shell]);
+        assert!(code == Some(0) && script.contains("probability"), "{shell}");
+    }
+    let (code, page) = by_hand(nowhere, &["man"]);
+    assert!(code == Some(0) && page.contains(".TH zcnicctl"), "{page}");
+}
+
 fn zcnicctl(socket: &Path, arguments: &[&str]) -> (bool, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_zcnicctl"))
+        .arg("--json")
         .arg("--socket")
         .arg(socket)
         .args(arguments)
