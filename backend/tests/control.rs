@@ -145,6 +145,70 @@ fn garbage_and_long_lines_hurt_nobody_else() {
 }
 
 #[test]
+fn ten_megabytes_without_an_end_are_refused() {
+    let world = World::new();
+    let stream = UnixStream::connect(world.control_path()).expect("connect");
+    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    let mut raw = Raw(BufReader::new(stream.try_clone().expect("handle")));
+    assert!(raw.line().is_some(), "a greeting");
+    let writer = std::thread::spawn(move || {
+        // The backend stops to listen long before the end.
+        let _ = (&stream).write_all(&vec![b'x'; 10 << 20]);
+    });
+    let answer = raw.line().expect("an answer");
+    assert_eq!(answer["error"]["class"], "GenericError", "{answer}");
+    writer.join().expect("no panic");
+    assert!(raw.line().is_none());
+    world
+        .control()
+        .query::<Status>(command::QUERY_STATUS)
+        .expect("the others go on");
+}
+
+/// Events for a client that does not read wait for nobody: it gets some, and is told how many it did not.
+#[test]
+fn a_client_that_does_not_read_stalls_nobody() {
+    const FRAMES: u64 = 20_000;
+    let world = World::new();
+    let [mut a, mut b] = world.drivers(2);
+    a.bring_up(Shape::SPLIT, 0);
+    b.bring_up(Shape::SPLIT, 8);
+    let mut sleeper = Raw::connect(&world);
+    sleeper.ask(r#"{"execute":"subscribe","arguments":{"events":["fault-hit"]}}"#);
+    let mut control = world.control();
+    let rule = json!({"port": "1", "rules": [{"direction": "rx", "action": "drop"}]});
+    let ids: Value = control
+        .execute(command::FAULT_ADD, Some(&rule))
+        .expect("a rule");
+    let frame = Flow::udp4().frame(&[0]);
+    for _ in 0..FRAMES {
+        a.enqueue(0, &frame);
+    }
+    a.flush(0);
+    let wait = json!({"id": ids["ids"][0], "hits": FRAMES, "timeout": PATIENCE.as_nanos() as u64});
+    let fault: Value = control
+        .execute(command::FAULT_WAIT, Some(&wait))
+        .expect("all were hit");
+    assert_eq!(fault["hits"], FRAMES);
+    // It wakes up, and one more event tells it what it missed.
+    let mut got = 0;
+    let mut lost = 0;
+    while got + lost < FRAMES {
+        let event = sleeper.line().expect("an event");
+        match event["event"].as_str() {
+            Some("fault-hit") => got += 1,
+            Some("lost") => lost += event["data"]["count"].as_u64().expect("a number"),
+            other => panic!("{other:?}"),
+        }
+        // Told with the next event that there is room for.
+        if lost == 0 {
+            a.send(0, &frame);
+        }
+    }
+    assert!(got > 1000 && lost > 0, "{got} events, {lost} lost");
+}
+
+#[test]
 fn many_clients_one_after_the_other_and_some_at_once() {
     let world = World::new();
     for _ in 0..50 {
