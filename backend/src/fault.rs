@@ -202,7 +202,10 @@ impl Port {
 
     /// Has a lane looked at again when it is due.
     pub(crate) fn follow(&self, direction: Direction, queue: u16, due: Option<u64>) {
+        /// What is due already could not be done now, so it is not tried at once.
+        const PAUSE: u64 = 1_000_000;
         if let Some(due) = due {
+            let due = due.max(self.hub.now().saturating_add(PAUSE));
             self.hub
                 .schedule(due, Job::Lane(self.index, direction, queue));
         }

@@ -16,7 +16,8 @@ pub enum CommandFault {
     Timeout {
         /// Whether it is executed nevertheless.
         executed: bool,
-        /// How late the answer comes; `None`: not before the ring stops.
+        /// How late the answer comes; `None`: not before the rule is
+        /// removed or the ring stops.
         nanoseconds: Option<u64>,
     },
 }

@@ -17,7 +17,8 @@ pub enum CompletionFault {
     Duplicate,
     /// The chains are returned later.
     Withhold {
-        /// Behind this many more frames of the queue; `None`: when the queue stops.
+        /// Behind this many more frames of the queue; `None`: when the rule is removed or the queue
+        /// stops.
         frames: Option<NonZeroU32>,
     },
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Action, Armed, Direction, InterruptFault, PortFault, RawRing, Rule, RuleId, UsedElement, When,
+    Action, Armed, CompletionFault, Direction, InterruptFault, PortFault, RawRing, Rule, RuleId,
+    UsedElement, When,
     completion::Withheld,
     draw::{Purpose, Source},
     rule::INITIAL_STATE,
@@ -60,6 +61,8 @@ pub(super) enum Due {
     At(u64),
     /// When this many frames were presented to the lane.
     Frames(u64),
+    /// When the rule is removed.
+    Removal,
     /// When the queue stops.
     Stop,
 }
@@ -181,7 +184,7 @@ impl Lane {
             Due::Stop => None,
             _ if gone(rule) => Some(0),
             Due::At(time) => Some(time),
-            Due::Frames(_) => None,
+            Due::Frames(_) | Due::Removal => None,
         };
         let held = self
             .held
@@ -297,6 +300,17 @@ impl Lane {
         self.stall = Some(Stall { rule, until });
     }
 
+    /// Until when a completion fault holds back what it does.
+    pub(super) fn withheld_until(&self, fault: CompletionFault) -> Due {
+        match fault {
+            CompletionFault::Withhold {
+                frames: Some(frames),
+            } => self.behind(frames.get()),
+            CompletionFault::Withhold { frames: None } => Due::Removal,
+            _ => Due::Stop,
+        }
+    }
+
     /// Until when `frames` more frames were presented.
     pub(super) fn behind(&self, frames: u32) -> Due {
         Due::Frames(self.presented.saturating_add(u64::from(frames)))
@@ -319,6 +333,7 @@ impl Lane {
             _ if armed.is_none_or(|armed| !armed.has(rule)) => true,
             Due::At(time) => time <= now,
             Due::Frames(presented) => presented <= self.presented,
+            Due::Removal => false,
         }
     }
 
@@ -335,7 +350,7 @@ impl Lane {
         self.held = held;
         due.sort_by_key(|held| match held.due {
             Due::At(time) => time,
-            Due::Frames(_) | Due::Stop => 0,
+            Due::Frames(_) | Due::Removal | Due::Stop => 0,
         });
         due.into_iter().map(|held| held.frame).collect()
     }

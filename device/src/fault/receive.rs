@@ -157,7 +157,10 @@ where
         if self.lane.is_idle() {
             return;
         }
-        self.lane.return_due(self.ring, self.armed, self.now);
+        // A ring that is not running can take nothing back.
+        if self.ring.size() > 0 {
+            self.lane.return_due(self.ring, self.armed, self.now);
+        }
         for frame in self.lane.take_due(self.armed, self.now) {
             self.put_frame(&frame, note, delivered);
         }
@@ -374,12 +377,7 @@ where
                     None => self.ring.commit(self.queue.written()),
                     Some((rule, fault)) => {
                         let elements = complete(self.ring, self.queue.written(), fault);
-                        let until = match fault {
-                            CompletionFault::Withhold {
-                                frames: Some(frames),
-                            } => self.lane.behind(frames.get()),
-                            _ => Due::Stop,
-                        };
+                        let until = self.lane.withheld_until(fault);
                         self.lane.withhold(rule, until, elements, self.ring);
                     }
                 }

@@ -148,12 +148,7 @@ impl Lane {
     pub fn complete(&mut self, ring: &mut impl RawRing, length: u32, fault: ChainFault) {
         let ChainFault { rule, fault } = fault;
         let elements = complete(ring, &[length], fault);
-        let until = match fault {
-            CompletionFault::Withhold {
-                frames: Some(frames),
-            } => self.behind(frames.get()),
-            _ => Due::Stop,
-        };
+        let until = self.withheld_until(fault);
         self.withhold(rule, until, elements, ring);
     }
 
@@ -186,7 +181,7 @@ impl Lane {
         nanoseconds: Option<u64>,
         now: u64,
     ) {
-        let until = nanoseconds.map_or(Due::Stop, |late| Due::At(now.saturating_add(late)));
+        let until = nanoseconds.map_or(Due::Removal, |late| Due::At(now.saturating_add(late)));
         let mut elements = Vec::new();
         ring.hold(&[length], &mut elements);
         self.withhold(rule.rule, until, elements, ring);

@@ -68,11 +68,13 @@ fn those_that_break_the_order_void_recovery() {
 }
 
 #[test]
-fn removing_the_rule_returns_what_it_withheld_for_some_frames() {
-    let mut bench = struck(Action::Completion(CompletionFault::Withhold {
-        frames: Some(n32(100)),
-    }));
-    bench.engine.clear();
-    bench.release();
-    assert_eq!(heads(&bench), [0, 1, 4, 5, 6, 7, 2, 3]);
+fn removing_the_rule_returns_what_it_withheld() {
+    for frames in [None, Some(n32(100))] {
+        let mut bench = struck(Action::Completion(CompletionFault::Withhold { frames }));
+        bench.release();
+        assert_eq!(heads(&bench).len(), 6);
+        bench.engine.clear();
+        bench.release();
+        assert_eq!(heads(&bench), [0, 1, 4, 5, 6, 7, 2, 3]);
+    }
 }
