@@ -176,6 +176,12 @@ fn scripts_get_an_exit_status() {
         Some(3)
     );
     assert_eq!(by_hand(&path, &["make-tea"]).0, Some(2));
+
+    let (_directory, path, server) = serve(vec![]);
+    let delay = ["--port", "0", "fault", "add", "rx", "delay"];
+    let (code, said) = by_hand(&path, &delay);
+    assert!(code == Some(2) && said.contains("nanoseconds"), "{said}");
+    server.join().expect("server");
 }
 
 #[test]

@@ -6,7 +6,7 @@ mod table;
 use std::{fs, io, io::Write, path::Path, process::ExitCode, thread, time::Duration};
 
 use anyhow::Context;
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, Parser, error::ErrorKind};
 use serde_json::{Value, json};
 use zcnic_ctl::{
     client::{Client, ClientError},
@@ -155,7 +155,10 @@ impl Session {
         match fault {
             Fault::Add(add) => {
                 let port = self.port()?;
-                let rules = vec![add.rule().map_err(anyhow::Error::msg)?];
+                let rule = add
+                    .rule()
+                    .unwrap_or_else(|error| usage(ErrorKind::InvalidValue, error));
+                let rules = vec![rule];
                 let ids = self.ask(command::FAULT_ADD, &FaultAdd { port, rules })?;
                 self.show(&ids, ids_text)
             }
@@ -414,12 +417,10 @@ fn run(cli: Cli) -> Outcome {
         _ => {}
     }
     let Some(socket) = cli.socket else {
-        Cli::command()
-            .error(
-                clap::error::ErrorKind::MissingRequiredArgument,
-                "the control socket is not known: give --socket PATH or set ZCNIC_CONTROL",
-            )
-            .exit();
+        usage(
+            ErrorKind::MissingRequiredArgument,
+            "the control socket is not known: give --socket PATH or set ZCNIC_CONTROL",
+        )
     };
     let mut session = Session {
         client: Client::connect(&socket)?,
@@ -427,6 +428,11 @@ fn run(cli: Cli) -> Outcome {
         json: cli.json,
     };
     session.run(cli.command)
+}
+
+/// Ends because of the command line.
+fn usage(kind: ErrorKind, what: impl std::fmt::Display) -> ! {
+    Cli::command().error(kind, what).exit()
 }
 
 /// What scripts see.

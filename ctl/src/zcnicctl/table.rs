@@ -15,12 +15,19 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
             *width = (*width).max(cell.chars().count());
         }
     }
+    let is_number = |cell: &str| cell.starts_with(|first: char| first.is_ascii_digit());
+    let numeric: Vec<bool> = (0..header.len())
+        .map(|column| {
+            rows.iter()
+                .filter_map(|row| row.get(column))
+                .all(|cell| cell == "-" || is_number(cell))
+        })
+        .collect();
     let mut text = String::new();
     for row in cells() {
         let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            let number = cell.starts_with(|first: char| first.is_ascii_digit());
-            line += &if number {
+        for ((cell, width), numeric) in row.iter().zip(&widths).zip(&numeric) {
+            line += &if *numeric && is_number(cell) {
                 format!("{cell:>width$}  ")
             } else {
                 format!("{cell:<width$}  ")

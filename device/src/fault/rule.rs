@@ -33,14 +33,11 @@ const MAX_STATE: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleId(pub u64);
 
-/// A chance between 0 and 1, both included.
+/// A chance between 0 and 1, both included, as the bits of its `f64`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probability(u64);
 
 impl Probability {
-    /// What 1 is.
-    const ONE: u64 = 1 << 53;
-
     /// The chance `value`.
     ///
     /// # Errors
@@ -48,7 +45,7 @@ impl Probability {
     /// It is not between 0 and 1.
     pub fn new(value: f64) -> Result<Self, RuleError> {
         if (0.0..=1.0).contains(&value) {
-            Ok(Self((value * Self::ONE as f64) as u64))
+            Ok(Self(value.to_bits()))
         } else {
             Err(RuleError::Probability(value.to_string()))
         }
@@ -57,13 +54,14 @@ impl Probability {
     /// As a number between 0 and 1.
     #[must_use]
     pub fn value(self) -> f64 {
-        self.0 as f64 / Self::ONE as f64
+        f64::from_bits(self.0)
     }
 
     /// Whether `draw`, of which all values are equally likely, is among the hits.
     #[must_use]
     pub fn hits(self, draw: u64) -> bool {
-        draw >> 11 < self.0
+        // Every number of 53 bits is an `f64`.
+        ((draw >> 11) as f64) < self.value() * (1_u64 << 53) as f64
     }
 }
 

@@ -29,6 +29,7 @@ fn triggers() {
     };
     assert_eq!(hits(chance(0.0), 1000), []);
     assert_eq!(hits(chance(1.0), 1000).len(), 1000);
+    assert_eq!(Probability::new(0.1).map(Probability::value), Ok(0.1));
     let some = hits(chance(0.3), 1000).len();
     assert!((250..350).contains(&some), "{some} of 1000 at 0.3");
     let twice = Rule {
