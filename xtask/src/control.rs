@@ -18,7 +18,11 @@ impl Control {
     /// Runs a `zcnicctl` command and returns what it printed.
     pub(crate) fn ask(&self, words: &[&str]) -> Result<Value> {
         let mut command = Command::new(&self.zcnicctl);
-        let text = run(command.arg("--json").arg("--socket").arg(&self.socket).args(words))?;
+        let text = run(command
+            .arg("--json")
+            .arg("--socket")
+            .arg(&self.socket)
+            .args(words))?;
         serde_json::from_str(&text).with_context(|| format!("zcnicctl printed {text:?}"))
     }
 }
