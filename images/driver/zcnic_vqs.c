@@ -124,6 +124,7 @@ int zcnic_vqs_init(struct zcnic *zn)
 	if (!zn->dma_dev) {
 		zn->vdev->config->del_vqs(zn->vdev);
 		err = -EOPNOTSUPP;
+		goto out;
 	}
 	/* memory providers map their areas in one piece; no descriptor holds more than a page of them */
 	dma_set_max_seg_size(zn->dma_dev, UINT_MAX);
