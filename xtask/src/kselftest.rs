@@ -28,7 +28,7 @@ use crate::{
 };
 
 pub(crate) mod bench;
-mod expect;
+pub(crate) mod expect;
 
 use bench::Bench;
 use expect::Expectation;
@@ -84,11 +84,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     args.report.leaves_room_for(&["ktap", "xml"])?;
     let setup = Setup::new(&args.guest)?;
     let selftests = Selftests::ensure(&setup.cache)?;
-    let kernel = About {
-        release: &setup.kernel.release,
-        config: setup.kernel.config.as_deref(),
-    };
-    let due = args.ring.map_or_else(Vec::new, |ring| due(ring, kernel));
+    let kernel = About::from(&setup.kernel);
+    let due = args.ring.map_or_else(Vec::new, |ring| ring.due(kernel));
     let all = selftests.all()?;
     if args.list {
         if args.ring.is_some() {
@@ -99,7 +96,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let tests = match args.ring {
-        Some(ring) => ring.programs().iter().map(|program| program.path).collect(),
+        Some(ring) => ring.paths(),
         None => select(&all, &args.names)?,
     };
     let mut facts = facts(args, &setup, &selftests)?;
@@ -108,14 +105,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
     let start = Instant::now();
     let mut bench = Bench::new(&setup, &selftests, args.wire);
-    let mut suites: Vec<Suite> = tests.iter().map(|test| bench.test(test)).collect();
-    suites.extend(bench.finish());
+    let mut suites = bench.run(&tests);
     let seconds = start.elapsed().as_secs_f64();
-    for program in args.ring.map_or(&[][..], Ring::programs) {
-        let suite = suites.iter_mut().find(|suite| suite.name == program.path);
-        let suite = suite.context("a program of the ring was not run")?;
-        let missing = program.missing(kernel, &suite.cases);
-        suite.cases.extend(missing);
+    if let Some(ring) = args.ring {
+        ring.complete(kernel, &mut suites)?;
     }
 
     let about = words(&facts);
@@ -130,10 +123,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         json!(suites.iter().map(Suite::score).collect::<Vec<_>>()),
     );
     let report = Report {
-        cases: suites
-            .iter()
-            .flat_map(|suite| suite.cases.clone())
-            .collect(),
+        cases: suite::cases(&suites),
         extra: facts,
     };
     args.report.write(&report.to_json())?;
@@ -146,11 +136,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     println!("\n{}", suite::table(&suites));
     lines.iter().for_each(|line| println!("{line}"));
     println!("{seconds:.0} s in all, in {} guest(s)", bench.boots);
-    for Due { name, lacking } in &due {
-        if let Some(lacking) = lacking {
-            println!("may skip: {name} (the kernel lacks {lacking})");
-        }
-    }
+    due.iter()
+        .filter_map(Due::excuse)
+        .for_each(|excuse| println!("{excuse}"));
     let surprises = expect::surprises(&args.expect, &due, &report.cases);
     surprises.iter().for_each(|problem| println!("{problem}"));
     println!("{}", report.summary());
@@ -161,19 +149,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     })
 }
 
-/// The cases to be seen.
-fn due(ring: Ring, kernel: About) -> Vec<Due> {
-    let programs = ring.programs().iter();
-    programs.flat_map(|program| program.due(kernel)).collect()
-}
-
 /// What the results depend on.
 fn facts(args: &Args, setup: &Setup, selftests: &Selftests) -> Result<Map<String, Value>> {
-    let debug = setup.kernel.config.as_deref().map(|config| {
-        let kernel = About {
-            release: &setup.kernel.release,
-            config: Some(config),
-        };
+    let debug = setup.kernel.config.is_some().then(|| {
+        let kernel = About::from(&setup.kernel);
         let set = DEBUG_OPTIONS.iter().filter(|option| kernel.has(option));
         set.collect::<Vec<_>>()
     });

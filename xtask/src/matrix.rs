@@ -7,14 +7,14 @@ use serde_json::{Map, json};
 
 use crate::{
     backend::Cable,
-    kselftest::bench::Bench,
+    kselftest::{bench::Bench, expect},
     linux::debian::SERIES,
     report::{Case, Report, ReportArg},
-    rings::{About, Ring},
+    rings::{About, Due, Ring},
     sandbox,
     selftests::Selftests,
     setup::Setup,
-    suite::Suite,
+    suite::{self, Suite},
 };
 
 /// Run ring 1 of the selftests on Debian's kernels of each supported series, into one table
@@ -34,7 +34,7 @@ pub(crate) struct Args {
 struct Column {
     release: String,
     suites: Vec<Suite>,
-    /// Cases that ended as they may not, or are excused.
+    /// Cases that ended as they may not, and those that may skip.
     remarks: Vec<String>,
     good: bool,
 }
@@ -47,16 +47,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     let cases = |column: &Column| {
         let release = column.release.clone();
-        let cases: Vec<_> = column
-            .suites
-            .iter()
-            .flat_map(|suite| &suite.cases)
-            .cloned()
-            .collect();
-        cases.into_iter().map(move |case| Case {
-            name: format!("{release} {}", case.name),
-            ..case
-        })
+        suite::cases(&column.suites)
+            .into_iter()
+            .map(move |case| Case {
+                name: format!("{release} {}", case.name),
+                ..case
+            })
     };
     let kernels: Vec<_> = columns
         .iter()
@@ -72,10 +68,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     args.report.write(&report.to_json())?;
     report.cases.iter().for_each(Case::print);
     println!("\n{}", table(&columns));
-    columns
-        .iter()
-        .flat_map(|column| &column.remarks)
-        .for_each(|remark| println!("{remark}"));
+    for Column {
+        release, remarks, ..
+    } in &columns
+    {
+        remarks
+            .iter()
+            .for_each(|remark| println!("{release}: {remark}"));
+    }
     println!("{}", report.summary());
     Ok(if columns.iter().all(|column| column.good) {
         ExitCode::SUCCESS
@@ -87,40 +87,19 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 fn column(series: &str, args: &Args) -> Result<Column> {
     let setup = Setup::for_series(series, args.qemu.clone())?;
     let selftests = Selftests::ensure(&setup.cache)?;
-    let release = &setup.kernel.release;
-    let kernel = About {
-        release,
-        config: setup.kernel.config.as_deref(),
-    };
-    let mut bench = Bench::new(&setup, &selftests, Cable::Pause);
-    let mut suites = Vec::new();
-    let mut remarks = Vec::new();
-    let mut good = true;
-    for program in Ring::One.programs() {
-        let mut suite = bench.test(program.path);
-        suite.cases.extend(program.missing(kernel, &suite.cases));
-        let due = program.due(kernel);
-        for case in &suite.cases {
-            let due = due.iter().find(|due| due.name == case.name);
-            if !due.is_some_and(|due| due.allows(case.outcome)) {
-                good = false;
-                remarks.push(format!("{release}: {} {}", case.outcome.word(), case.name));
-            } else if let Some(lacking) = due.and_then(|due| due.lacking.as_deref()) {
-                remarks.push(format!("{release}: {} needs {lacking}", case.name));
-            }
-        }
-        suites.push(suite);
-    }
-    if let Some(suite) = bench.finish() {
-        good = false;
-        remarks.push(format!("{release}: the guest did not power off"));
-        suites.push(suite);
-    }
+    let kernel = About::from(&setup.kernel);
+    let mut suites = Bench::new(&setup, &selftests, Cable::Pause).run(&Ring::One.paths());
+    Ring::One.complete(kernel, &mut suites)?;
+    let due = Ring::One.due(kernel);
+    let surprises = expect::surprises(&[], &due, &suite::cases(&suites));
     Ok(Column {
-        release: release.clone(),
+        release: setup.kernel.release.clone(),
+        good: surprises.is_empty(),
+        remarks: surprises
+            .into_iter()
+            .chain(due.iter().filter_map(Due::excuse))
+            .collect(),
         suites,
-        remarks,
-        good,
     })
 }
 

@@ -1,9 +1,14 @@
 //! Which of the kernel's selftests belong together, and what each case needs of a kernel: with this a
 //! run knows what it must see. A case that nobody reports has failed as surely as one that says so.
 
+use anyhow::{Context, Result};
 use clap::ValueEnum;
 
-use crate::report::{Case, Outcome};
+use crate::{
+    linux::Kernel,
+    report::{Case, Outcome},
+    suite::Suite,
+};
 
 /// A set of selftests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -46,6 +51,15 @@ pub(crate) struct About<'a> {
     pub(crate) release: &'a str,
     /// The text of its `.config`; what is not known is taken to be there.
     pub(crate) config: Option<&'a str>,
+}
+
+impl<'a> From<&'a Kernel> for About<'a> {
+    fn from(kernel: &'a Kernel) -> Self {
+        Self {
+            release: &kernel.release,
+            config: kernel.config.as_deref(),
+        }
+    }
 }
 
 impl About<'_> {
@@ -96,6 +110,15 @@ pub(crate) struct Due {
 }
 
 impl Due {
+    /// That it may skip, and why.
+    pub(crate) fn excuse(&self) -> Option<String> {
+        let lacking = self.lacking.as_deref()?;
+        Some(format!(
+            "may skip: {} (the kernel lacks {lacking})",
+            self.name
+        ))
+    }
+
     /// Is it all right that it ended so?
     pub(crate) fn allows(&self, outcome: Outcome) -> bool {
         outcome == Outcome::Pass || (outcome == Outcome::Skip && self.lacking.is_some())
@@ -132,6 +155,28 @@ impl Ring {
         match self {
             Self::One => &ONE,
         }
+    }
+
+    /// The paths of its programs.
+    pub(crate) fn paths(self) -> Vec<&'static str> {
+        self.programs().iter().map(|program| program.path).collect()
+    }
+
+    /// The cases to be seen on `kernel`.
+    pub(crate) fn due(self, kernel: About) -> Vec<Due> {
+        let programs = self.programs().iter();
+        programs.flat_map(|program| program.due(kernel)).collect()
+    }
+
+    /// Adds to the suites of a run the cases that were to be seen and were not, as failures.
+    pub(crate) fn complete(self, kernel: About, suites: &mut [Suite]) -> Result<()> {
+        for program in self.programs() {
+            let suite = suites.iter_mut().find(|suite| suite.name == program.path);
+            let suite = suite.context("a program of the ring was not run")?;
+            let missing = program.missing(kernel, &suite.cases);
+            suite.cases.extend(missing);
+        }
+        Ok(())
     }
 
     /// As it is written on the command line.

@@ -69,6 +69,12 @@ impl Score {
     }
 }
 
+/// All cases of all programs.
+pub(crate) fn cases(suites: &[Suite]) -> Vec<Case> {
+    let cases = suites.iter().flat_map(|suite| &suite.cases);
+    cases.cloned().collect()
+}
+
 /// A table for people: a line per program, and one for all.
 pub(crate) fn table(suites: &[Suite]) -> String {
     let mut scores: Vec<_> = suites.iter().map(Suite::score).collect();

@@ -21,7 +21,7 @@ use crate::{
     sandbox,
     selftests::Selftests,
     setup::{GuestArgs, Setup},
-    step,
+    step, suite,
 };
 
 /// What `git bisect run` takes for "can't be tested".
@@ -89,16 +89,11 @@ fn judge(args: &Args) -> Result<ExitCode> {
         }
         other => other?,
     };
-    let mut bench = Bench::new(&setup, &selftests, Cable::Pause);
-    let mut suites: Vec<_> = tests.iter().map(|test| bench.test(test)).collect();
-    suites.extend(bench.finish());
+    let suites = Bench::new(&setup, &selftests, Cable::Pause).run(&tests);
     args.write_netdev_ci(&netdev_ci::results(&run(), &suites))?;
 
     let report = Report {
-        cases: suites
-            .iter()
-            .flat_map(|suite| suite.cases.clone())
-            .collect(),
+        cases: suite::cases(&suites),
         extra: Map::from_iter([
             ("tree".to_owned(), json!(args.tree)),
             ("state".to_owned(), json!(state)),

@@ -65,8 +65,15 @@ impl<'a> Bench<'a> {
         }
     }
 
+    /// Runs test programs one after the other, and powers the last guest off.
+    pub(crate) fn run(&mut self, tests: &[&str]) -> Vec<Suite> {
+        let mut suites: Vec<_> = tests.iter().map(|test| self.test(test)).collect();
+        suites.extend(self.finish());
+        suites
+    }
+
     /// Runs one test program; whatever goes wrong besides becomes a failed case.
-    pub(crate) fn test(&mut self, test: &str) -> Suite {
+    fn test(&mut self, test: &str) -> Suite {
         let mut suite = Suite {
             name: test.to_owned(),
             seconds: 0.0,
@@ -122,7 +129,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Powers the guest off; that can fail too.
-    pub(crate) fn finish(&mut self) -> Option<Suite> {
+    fn finish(&mut self) -> Option<Suite> {
         let start = Instant::now();
         let error = self.guest.take()?.power_off().err()?;
         Some(Suite {
