@@ -5,17 +5,28 @@
 //! one, and all chains of a frame become visible together (docs/abi.md, "Receive").
 
 pub(crate) mod faulty;
+mod layout;
+mod verdict;
 
 use zerocopy::IntoBytes;
 
+pub use self::layout::Layout;
+pub(crate) use self::verdict::insert_checksum;
+use self::{
+    layout::{
+        VIRTIO_NET_HEADER, fits, receive_flags, receive_header, single, split_point,
+        virtio_net_header,
+    },
+    verdict::{Verdict, finish_checksum},
+};
 use crate::{
-    abi::{self, HashType, RxHeader},
+    abi::{self, RxHeader},
     checksum::Checksum,
-    features::{Feature, FeatureSet},
-    frame::{Headers, L4Protocol, SNAPSHOT},
+    features::FeatureSet,
+    frame::SNAPSHOT,
     memory::{Mover, ReceiveRing},
     rss::Hash,
-    train::{ChecksumState, Head, Segment, Train},
+    train::{Segment, Train},
 };
 
 /// Chains that one frame may take.
@@ -23,30 +34,6 @@ pub const MAX_CHAINS: usize = 64;
 
 /// Bytes of the receive header at the start of every chain.
 pub const RX_HEADER: usize = size_of::<RxHeader>();
-
-/// Bytes of `struct virtio_net_hdr_mrg_rxbuf`.
-const VIRTIO_NET_HEADER: usize = 12;
-
-/// How frames are laid into the chains of a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
-    /// Plain virtio-net with mergeable buffers: a header in the first chain only.
-    VirtioNet,
-    /// One descriptor of this many bytes per chain, receive header included.
-    Linear {
-        /// Length of the descriptor.
-        size: u32,
-    },
-    /// A header fragment and a payload buffer per chain.
-    Split {
-        /// Length of descriptor 0, receive header included.
-        header_size: u32,
-        /// Length of descriptor 1.
-        page_size: u32,
-        /// Frames of at most this many bytes stay whole in descriptor 0.
-        threshold: u32,
-    },
-}
 
 /// Counters of one receive queue. Frames are wire frames: every segment counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,6 +68,22 @@ pub struct Delivered {
     pub blocked_at: Option<usize>,
     /// Segments dropped and counted here (queue stopped, frame too long).
     pub dropped: u32,
+}
+
+/// A frame that was placed.
+#[derive(Clone, Copy)]
+pub(crate) struct PlacedFrame {
+    split: bool,
+    /// It has a payload.
+    payload: bool,
+}
+
+impl Delivered {
+    pub(crate) fn add(&mut self, placed: PlacedFrame) {
+        self.frames += 1;
+        self.split += u32::from(placed.split);
+        self.unsplit += u32::from(!placed.split && placed.payload);
+    }
 }
 
 /// What is told of a frame beyond its bytes.
@@ -130,14 +133,6 @@ struct Extent {
     offset: usize,
     frame_offset: usize,
     length: usize,
-}
-
-/// Whether the L4 checksum was verified, and how it came out.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Unknown,
-    Good,
-    Bad,
 }
 
 enum Reservation {
@@ -231,17 +226,28 @@ impl ReceiveQueue {
                 }
             };
 
-            self.next_frame = self.next_frame.wrapping_add(1);
-            self.counters.frames += 1;
-            self.counters.bytes += length as u64;
-            self.counters.split += u64::from(split);
-            self.counters.csum_bad += u64::from(verdict == Verdict::Bad);
-            self.counters.hashed += u64::from(note.hash.is_some());
-            delivered.frames += 1;
-            delivered.split += u32::from(split);
-            delivered.unsplit += u32::from(!split && length > train.headers().payload_offset());
+            let payload = length > train.headers().payload_offset();
+            let frame = PlacedFrame { split, payload };
+            self.count_placed(frame, length, verdict, note);
+            delivered.add(frame);
         }
         delivered
+    }
+
+    /// Counts a frame of `length` bytes that was placed, and numbers the next.
+    fn count_placed(
+        &mut self,
+        frame: PlacedFrame,
+        length: usize,
+        verdict: Verdict,
+        note: &Annotation,
+    ) {
+        self.next_frame = self.next_frame.wrapping_add(1);
+        self.counters.frames += 1;
+        self.counters.bytes += length as u64;
+        self.counters.split += u64::from(frame.split);
+        self.counters.csum_bad += u64::from(verdict == Verdict::Bad);
+        self.counters.hashed += u64::from(note.hash.is_some());
     }
 
     /// Reserves the chains of one frame and lays its bytes out over them. Chains of the wrong shape are
@@ -530,119 +536,6 @@ impl ReceiveQueue {
     }
 }
 
-impl Layout {
-    /// Bytes of the header at the start of a frame's first chain.
-    fn header_length(self) -> usize {
-        match self {
-            Self::VirtioNet => VIRTIO_NET_HEADER,
-            Self::Linear { .. } | Self::Split { .. } => RX_HEADER,
-        }
-    }
-}
-
-/// `struct virtio_net_hdr_mrg_rxbuf` of a frame in `buffers` chains.
-#[inline]
-fn virtio_net_header(verdict: Verdict, note: &Annotation, buffers: u16) -> [u8; VIRTIO_NET_HEADER] {
-    /// `VIRTIO_NET_HDR_F_DATA_VALID` (virtio 1.3, 5.1.6.4).
-    const DATA_VALID: u8 = 2;
-    let mut header = [0; VIRTIO_NET_HEADER];
-    if verdict == Verdict::Good && note.offloads.has(Feature::RxCsum) {
-        header[0] = DATA_VALID;
-    }
-    header[10..12].copy_from_slice(&buffers.to_le_bytes());
-    header
-}
-
-/// What the receive headers of all chains of a frame have in common.
-#[inline]
-fn receive_header(note: &Annotation) -> RxHeader {
-    let hash = note.hash.filter(|_| note.offloads.has(Feature::RxHash));
-    RxHeader {
-        hash: hash.map_or(0, |hash| hash.value).into(),
-        hash_type: hash.map_or(HashType::None, |hash| hash.kind).into(),
-        queue: note.queue.into(),
-        ..RxHeader::default()
-    }
-}
-
-/// The flags that all chains of a frame have in common.
-#[inline]
-fn receive_flags(split: bool, verdict: Verdict, note: &Annotation) -> u16 {
-    let split = if split { abi::RX_SPLIT } else { 0 };
-    let verdict = match verdict {
-        Verdict::Good => abi::RX_CSUM_GOOD,
-        Verdict::Bad => abi::RX_CSUM_BAD,
-        Verdict::Unknown => 0,
-    };
-    if note.offloads.has(Feature::RxCsum) {
-        split | verdict
-    } else {
-        split
-    }
-}
-
-/// Whether a frame fits into the chain with these descriptors, which has the right shape; if so, how many of
-/// its bytes go to descriptor 0.
-#[inline]
-fn single<M: Mover>(
-    layout: Layout,
-    mover: &M,
-    targets: &[M::Target],
-    split_at: Option<usize>,
-    length: usize,
-) -> Option<usize> {
-    let room = |index: usize| mover.target_len(&targets[index]);
-    let header_length = layout.header_length();
-    match (targets.len(), split_at) {
-        (1, None) => (header_length + length <= room(0)).then_some(length),
-        (2, Some(at)) => (header_length + at <= room(0) && length - at <= room(1)).then_some(at),
-        _ => None,
-    }
-}
-
-/// Where a frame is split on a queue of this layout; `None`: it stays in one piece.
-#[inline]
-fn split_point(layout: Layout, headers: &Headers, length: usize) -> Option<usize> {
-    match layout {
-        Layout::Split {
-            header_size,
-            threshold,
-            ..
-        } => {
-            if length <= threshold as usize {
-                return Some(length);
-            }
-            Some(headers.split_point(header_size as usize - RX_HEADER))
-        }
-        _ => None,
-    }
-}
-
-/// Whether a chain has the shape that the queue was started with.
-#[inline]
-fn fits<M: Mover>(layout: Layout, mover: &M, targets: &[M::Target]) -> bool {
-    let is = |index: usize, size: u32| {
-        targets
-            .get(index)
-            .is_some_and(|target| mover.target_len(target) == size as usize)
-    };
-    match layout {
-        Layout::VirtioNet => {
-            targets
-                .iter()
-                .map(|target| mover.target_len(target))
-                .sum::<usize>()
-                > VIRTIO_NET_HEADER
-        }
-        Layout::Linear { size } => targets.len() == 1 && is(0, size),
-        Layout::Split {
-            header_size,
-            page_size,
-            ..
-        } => targets.len() == 2 && is(0, header_size) && is(1, page_size),
-    }
-}
-
 /// The parts of the extents that hold frame bytes `range`.
 fn parts(extents: &[Extent], range: std::ops::Range<usize>) -> impl Iterator<Item = Extent> + '_ {
     extents.iter().filter_map(move |extent| {
@@ -655,63 +548,6 @@ fn parts(extents: &[Extent], range: std::ops::Range<usize>) -> impl Iterator<Ite
             ..*extent
         })
     })
-}
-
-/// Completes the checksum of a frame if it is owed, and checks it: `covered` is the sum of the bytes behind
-/// the head that it covers, `padding` that of those behind them.
-#[inline]
-fn finish_checksum(
-    headers: &Headers,
-    segment: &mut Segment<'_>,
-    covered: &Checksum,
-    padding: &Checksum,
-) -> Verdict {
-    if let ChecksumState::Owed { start, field } = segment.checksum {
-        let mut body = *covered;
-        body.add_checksum(*padding);
-        if let Head::Own(head) = &mut segment.head {
-            insert_checksum(head, start, field, &body);
-        }
-    }
-    // Also of a checksum that was inserted: the sender may have begun it wrongly, or elsewhere.
-    verify(headers, segment, covered)
-}
-
-/// Completes the checksum that the sender began: `head` from `start` on and `body` are covered.
-pub(crate) fn insert_checksum(head: &mut [u8], start: usize, field: usize, body: &Checksum) {
-    let mut sum = Checksum::default();
-    sum.add(&head[start.min(head.len())..]);
-    sum.add_checksum(*body);
-    // 0 means "no checksum" in UDP, so its equal 0xffff is sent (RFC 768); TCP takes either.
-    let value = match sum.finish() {
-        0 => 0xffff,
-        value => value,
-    };
-    head[field..field + 2].copy_from_slice(&value.to_be_bytes());
-}
-
-/// Checks the L4 checksum of a frame, of whose bytes behind the head `covered` is the sum of those that it
-/// covers.
-#[inline]
-fn verify(headers: &Headers, segment: &Segment<'_>, covered: &Checksum) -> Verdict {
-    let Some(l4) = headers.l4 else {
-        return Verdict::Unknown;
-    };
-    let head: &[u8] = &segment.head;
-    let field = l4.offset + l4.protocol.checksum_offset();
-    if l4.protocol == L4Protocol::Udp && head[field..field + 2] == [0, 0] {
-        return Verdict::Unknown;
-    }
-    let Some(mut sum) = headers.pseudo_header(head, segment.l4_end - l4.offset) else {
-        return Verdict::Unknown;
-    };
-    sum.add(&head[l4.offset..segment.l4_end.min(head.len())]);
-    sum.add_checksum(*covered);
-    if sum.finish() == 0 {
-        Verdict::Good
-    } else {
-        Verdict::Bad
-    }
 }
 
 #[cfg(test)]

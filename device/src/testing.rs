@@ -5,11 +5,33 @@ use std::{
     collections::{BTreeMap, VecDeque},
 };
 
+use zerocopy::IntoBytes;
+
 use crate::{
+    abi,
     checksum::Checksum,
     fault::{RawRing, UsedElement},
+    features::FeatureSet,
     memory::{Mover, ReceiveRing},
+    train::Train,
+    transmit::{TransmitError, TransmitFormat, parse},
 };
+
+/// A zcnic driver's transmit chain.
+pub(crate) fn chain(header: abi::TxHeader, frame: &[u8]) -> Vec<u8> {
+    [header.as_bytes(), frame].concat()
+}
+
+/// What the device makes of it, with all features; the snapshot is never freed.
+pub(crate) fn parse_chain(chain: &[u8]) -> Result<Train<'_, [u8]>, TransmitError> {
+    parse(
+        &VecMover,
+        chain,
+        TransmitFormat::Zcnic,
+        FeatureSet::ALL,
+        Box::leak(Box::default()),
+    )
+}
 
 /// One descriptor of a posted chain.
 pub(crate) type Buffer = RefCell<Vec<u8>>;

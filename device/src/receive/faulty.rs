@@ -2,8 +2,8 @@
 //! wrong with do not come this way while there are no rules.
 
 use super::{
-    Annotation, Delivered, Extent, Layout, RX_HEADER, ReceiveQueue, Reservation, Scratch, Verdict,
-    split_point,
+    Annotation, Extent, Layout, PlacedFrame, RX_HEADER, ReceiveQueue, Reservation, Scratch,
+    Verdict, split_point,
 };
 use crate::{
     fault::{metadata::WrongVerdict, placement::WrongSplit},
@@ -39,21 +39,6 @@ pub(crate) enum Placed {
     NoBuffer,
     /// It was counted.
     TooLong,
-}
-
-/// A frame that was placed.
-#[derive(Clone, Copy)]
-pub(crate) struct PlacedFrame {
-    split: bool,
-    payload: bool,
-}
-
-impl Delivered {
-    pub(crate) fn add(&mut self, placed: PlacedFrame) {
-        self.frames += 1;
-        self.split += u32::from(placed.split);
-        self.unsplit += u32::from(!placed.split && placed.payload);
-    }
 }
 
 impl ReceiveQueue {
@@ -115,16 +100,10 @@ impl ReceiveQueue {
         ) {
             *last = last.saturating_sub(tweak.short).max(1);
         }
-        self.next_frame = self.next_frame.wrapping_add(1);
-        self.counters.frames += 1;
-        self.counters.bytes += segment.length as u64;
-        self.counters.split += u64::from(split);
-        self.counters.hashed += u64::from(note.hash.is_some());
-        self.counters.csum_bad += u64::from(verdict == Verdict::Bad);
-        Placed::Frame(PlacedFrame {
-            split,
-            payload: segment.length > train.headers().payload_offset(),
-        })
+        let payload = segment.length > train.headers().payload_offset();
+        let frame = PlacedFrame { split, payload };
+        self.count_placed(frame, segment.length, verdict, note);
+        Placed::Frame(frame)
     }
 
     /// Describes a frame in one chain as one that is spread over several is described.

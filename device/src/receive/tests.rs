@@ -2,10 +2,11 @@ use zerocopy::FromBytes;
 
 use super::*;
 use crate::{
-    abi::GsoType,
-    testing::{VecMover, VecRing, pattern, tcp4, udp6},
+    abi::{GsoType, HashType},
+    features::FeatureSet,
+    frame::Headers,
+    testing::{VecMover, VecRing, chain, parse_chain, pattern, tcp4, udp6},
     train::Train,
-    transmit::{TransmitFormat, parse},
 };
 
 const SPLIT: Layout = Layout::Split {
@@ -25,19 +26,8 @@ fn queue(layout: Layout) -> ReceiveQueue {
     queue
 }
 
-fn chain(header: abi::TxHeader, frame: &[u8]) -> Vec<u8> {
-    [header.as_bytes(), frame].concat()
-}
-
 fn train(chain: &[u8]) -> Train<'_, [u8]> {
-    parse(
-        &VecMover,
-        chain,
-        TransmitFormat::Zcnic,
-        FeatureSet::ALL,
-        Box::leak(Box::default()),
-    )
-    .expect("is sent")
+    parse_chain(chain).expect("is sent")
 }
 
 /// Delivers a finished frame.

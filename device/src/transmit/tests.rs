@@ -1,23 +1,8 @@
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use proptest::prelude::*;
-use zerocopy::IntoBytes;
 
 use super::*;
-use crate::testing::{VecMover, pattern, tcp4, udp6};
-
-fn chain(header: abi::TxHeader, frame: &[u8]) -> Vec<u8> {
-    [header.as_bytes(), frame].concat()
-}
-
-fn parse_all(chain: &[u8]) -> Result<Train<'_, [u8]>, TransmitError> {
-    parse(
-        &VecMover,
-        chain,
-        TransmitFormat::Zcnic,
-        FeatureSet::ALL,
-        Box::leak(Box::default()),
-    )
-}
+use crate::testing::{VecMover, chain, parse_chain, pattern, tcp4, udp6};
 
 /// The transmit header that asks for this frame's payload to be cut into pieces of `size`.
 fn gso(frame: &[u8], gso_type: GsoType, size: u16) -> abi::TxHeader {
@@ -54,7 +39,7 @@ fn wire(train: &Train<'_, [u8]>, index: usize) -> Vec<u8> {
 fn a_frame_without_requests_is_a_train_of_one_untouched_segment() {
     let frame = tcp4(&pattern(1000));
     let chain = chain(abi::TxHeader::default(), &frame);
-    let train = parse_all(&chain).expect("is sent");
+    let train = parse_chain(&chain).expect("is sent");
     assert_eq!((train.segments(), train.wire_bytes()), (1, frame.len()));
     assert_eq!(wire(&train, 0), frame);
     assert_eq!(
@@ -70,7 +55,7 @@ fn only_the_last_tcp_segment_pushes_and_only_the_first_reports_the_window_reduce
     let mut frame = tcp4(&pattern(250));
     frame[14 + 20 + 13] |= PSH | CWR;
     let chain = chain(gso(&frame, GsoType::Tcp4, 100), &frame);
-    let train = parse_all(&chain).expect("is sent");
+    let train = parse_chain(&chain).expect("is sent");
     let flags: Vec<u8> = (0..3)
         .map(|index| wire(&train, index)[14 + 20 + 13] & (PSH | CWR))
         .collect();
@@ -81,7 +66,7 @@ fn only_the_last_tcp_segment_pushes_and_only_the_first_reports_the_window_reduce
 fn a_train_counts_as_its_segments_on_the_wire() {
     let frame = tcp4(&pattern(250));
     let chain = chain(gso(&frame, GsoType::Tcp4, 100), &frame);
-    let train = parse_all(&chain).expect("is sent");
+    let train = parse_chain(&chain).expect("is sent");
     let mut counters = TransmitCounters::default();
     counters.sent(&train);
     let bytes: usize = (0..3).map(|index| wire(&train, index).len()).sum();
@@ -96,7 +81,7 @@ fn a_train_counts_as_its_segments_on_the_wire() {
 }
 
 fn refused(header: abi::TxHeader, frame: &[u8]) -> TransmitError {
-    match parse_all(&chain(header, frame)) {
+    match parse_chain(&chain(header, frame)) {
         Ok(_) => panic!("{header:?} was accepted"),
         Err(error) => error,
     }
@@ -256,7 +241,7 @@ proptest! {
         let payload = pattern(length);
         let frame = tcp4(&payload);
         let chain = chain(gso(&frame, GsoType::Tcp4, size), &frame);
-        let train = parse_all(&chain).expect("is sent");
+        let train = parse_chain(&chain).expect("is sent");
         let mut stream = Vec::new();
         for index in 0..train.segments() {
             let bytes = wire(&train, index);
@@ -280,7 +265,7 @@ proptest! {
         let payload = pattern(length);
         let frame = udp6(&payload);
         let chain = chain(gso(&frame, GsoType::Udp, size), &frame);
-        let train = parse_all(&chain).expect("is sent");
+        let train = parse_chain(&chain).expect("is sent");
         let mut stream = Vec::new();
         for index in 0..train.segments() {
             let bytes = wire(&train, index);

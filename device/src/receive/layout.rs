@@ -1,0 +1,151 @@
+//! How a queue's chains look: their shapes, where a frame is split over them, and the headers that they
+//! begin with.
+
+use super::{Annotation, RX_HEADER, Verdict};
+use crate::{
+    abi::{self, HashType, RxHeader},
+    features::Feature,
+    frame::Headers,
+    memory::Mover,
+};
+
+/// Bytes of `struct virtio_net_hdr_mrg_rxbuf`.
+pub(super) const VIRTIO_NET_HEADER: usize = 12;
+
+/// How frames are laid into the chains of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// Plain virtio-net with mergeable buffers: a header in the first chain only.
+    VirtioNet,
+    /// One descriptor of this many bytes per chain, receive header included.
+    Linear {
+        /// Length of the descriptor.
+        size: u32,
+    },
+    /// A header fragment and a payload buffer per chain.
+    Split {
+        /// Length of descriptor 0, receive header included.
+        header_size: u32,
+        /// Length of descriptor 1.
+        page_size: u32,
+        /// Frames of at most this many bytes stay whole in descriptor 0.
+        threshold: u32,
+    },
+}
+
+impl Layout {
+    /// Bytes of the header at the start of a frame's first chain.
+    pub(super) fn header_length(self) -> usize {
+        match self {
+            Self::VirtioNet => VIRTIO_NET_HEADER,
+            Self::Linear { .. } | Self::Split { .. } => RX_HEADER,
+        }
+    }
+}
+
+/// `struct virtio_net_hdr_mrg_rxbuf` of a frame in `buffers` chains.
+#[inline]
+pub(super) fn virtio_net_header(
+    verdict: Verdict,
+    note: &Annotation,
+    buffers: u16,
+) -> [u8; VIRTIO_NET_HEADER] {
+    /// `VIRTIO_NET_HDR_F_DATA_VALID` (virtio 1.3, 5.1.6.4).
+    const DATA_VALID: u8 = 2;
+    let mut header = [0; VIRTIO_NET_HEADER];
+    if verdict == Verdict::Good && note.offloads.has(Feature::RxCsum) {
+        header[0] = DATA_VALID;
+    }
+    header[10..12].copy_from_slice(&buffers.to_le_bytes());
+    header
+}
+
+/// What the receive headers of all chains of a frame have in common.
+#[inline]
+pub(super) fn receive_header(note: &Annotation) -> RxHeader {
+    let hash = note.hash.filter(|_| note.offloads.has(Feature::RxHash));
+    RxHeader {
+        hash: hash.map_or(0, |hash| hash.value).into(),
+        hash_type: hash.map_or(HashType::None, |hash| hash.kind).into(),
+        queue: note.queue.into(),
+        ..RxHeader::default()
+    }
+}
+
+/// The flags that all chains of a frame have in common.
+#[inline]
+pub(super) fn receive_flags(split: bool, verdict: Verdict, note: &Annotation) -> u16 {
+    let split = if split { abi::RX_SPLIT } else { 0 };
+    let verdict = match verdict {
+        Verdict::Good => abi::RX_CSUM_GOOD,
+        Verdict::Bad => abi::RX_CSUM_BAD,
+        Verdict::Unknown => 0,
+    };
+    if note.offloads.has(Feature::RxCsum) {
+        split | verdict
+    } else {
+        split
+    }
+}
+
+/// Whether a frame fits into the chain with these descriptors, which has the right shape; if so, how many of
+/// its bytes go to descriptor 0.
+#[inline]
+pub(super) fn single<M: Mover>(
+    layout: Layout,
+    mover: &M,
+    targets: &[M::Target],
+    split_at: Option<usize>,
+    length: usize,
+) -> Option<usize> {
+    let room = |index: usize| mover.target_len(&targets[index]);
+    let header_length = layout.header_length();
+    match (targets.len(), split_at) {
+        (1, None) => (header_length + length <= room(0)).then_some(length),
+        (2, Some(at)) => (header_length + at <= room(0) && length - at <= room(1)).then_some(at),
+        _ => None,
+    }
+}
+
+/// Where a frame is split on a queue of this layout; `None`: it stays in one piece.
+#[inline]
+pub(super) fn split_point(layout: Layout, headers: &Headers, length: usize) -> Option<usize> {
+    match layout {
+        Layout::Split {
+            header_size,
+            threshold,
+            ..
+        } => {
+            if length <= threshold as usize {
+                return Some(length);
+            }
+            Some(headers.split_point(header_size as usize - RX_HEADER))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a chain has the shape that the queue was started with.
+#[inline]
+pub(super) fn fits<M: Mover>(layout: Layout, mover: &M, targets: &[M::Target]) -> bool {
+    let is = |index: usize, size: u32| {
+        targets
+            .get(index)
+            .is_some_and(|target| mover.target_len(target) == size as usize)
+    };
+    match layout {
+        Layout::VirtioNet => {
+            targets
+                .iter()
+                .map(|target| mover.target_len(target))
+                .sum::<usize>()
+                > VIRTIO_NET_HEADER
+        }
+        Layout::Linear { size } => targets.len() == 1 && is(0, size),
+        Layout::Split {
+            header_size,
+            page_size,
+            ..
+        } => targets.len() == 2 && is(0, header_size) && is(1, page_size),
+    }
+}
