@@ -7,15 +7,16 @@
 //! What the frontend stops or takes away is gone when the call returns, because each of these calls went
 //! through the locks under which it is used.
 
+mod frontend;
+mod sides;
+
 use std::{
     fmt::Arguments,
     io,
-    os::fd::OwnedFd,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Instant,
 };
 
 use log::Level;
@@ -24,23 +25,20 @@ use virtio_bindings::{
     virtio_net::{VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_MRG_RXBUF},
 };
 use zcnic_device::{
-    abi,
-    fault::{Direction, Lane},
     features::{Feature, FeatureSet},
     port::{Configuration, Mode, Port as Device, PortCounters},
-    receive::{Layout, ReceiveQueue},
-    transmit::{TransmitCounters, TransmitFormat},
+    receive::Layout,
+    transmit::TransmitFormat,
 };
 
+pub(crate) use self::sides::{Blocked, ReceiveSide, Served, TransmitSide};
 use crate::{
     command::PortRings,
-    fault::{Faults, Shown},
+    fault::Faults,
     flow::Flows,
     hub::Hub,
-    ledger::Books,
     limit::LogLimit,
-    memory::GuestMemory,
-    ring::{RingError, raw::Memory, transport::Transport},
+    ring::{RingError, transport::Transport},
     worker::Worker,
 };
 
@@ -70,85 +68,6 @@ pub enum FlowControl {
     Drop,
     /// Its sender waits for a bounded time.
     Pause,
-}
-
-/// What serving a transmit ring came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Served {
-    /// There may be more.
-    More,
-    /// There is no more, and no kick will tell when there is.
-    Empty,
-    /// A kick will tell when there is more.
-    Idle,
-    /// Its next frame waits for receive buffers, at most until then.
-    Blocked(Instant),
-}
-
-/// A receive ring and its queue.
-#[derive(Debug)]
-pub(crate) struct ReceiveSide {
-    pub(crate) transport: Transport,
-    pub(crate) queue: ReceiveQueue,
-    pub(crate) lane: Lane,
-    pub(crate) books: Books,
-    /// Somebody is blocked on this ring.
-    pub(crate) waited_for: bool,
-    /// A frame waited in vain; the next ones do not wait until one is received.
-    pub(crate) stalled: bool,
-}
-
-/// A transmit ring and its queue.
-#[derive(Debug)]
-pub(crate) struct TransmitSide {
-    pub(crate) transport: Transport,
-    pub(crate) lane: Lane,
-    /// The lane of commands that come on this ring.
-    pub(crate) commands: Lane,
-    /// What fault rules said of the next chain, if they were asked before it had to wait.
-    pub(crate) shown: Option<Shown>,
-    pub(crate) running: bool,
-    pub(crate) counters: TransmitCounters,
-    /// How far the next chain got before buffers ran out.
-    pub(crate) blocked: Option<Blocked>,
-}
-
-impl ReceiveSide {
-    fn new(queue: u16) -> Self {
-        Self {
-            transport: Transport::default(),
-            queue: ReceiveQueue::default(),
-            lane: Lane::new(Direction::Receive, queue),
-            books: Books::default(),
-            waited_for: false,
-            stalled: false,
-        }
-    }
-}
-
-impl TransmitSide {
-    fn new(queue: u16) -> Self {
-        Self {
-            transport: Transport::default(),
-            lane: Lane::new(Direction::Transmit, queue),
-            commands: Lane::new(Direction::Command, queue),
-            shown: None,
-            running: false,
-            counters: TransmitCounters::default(),
-            blocked: None,
-        }
-    }
-}
-
-/// A train of which not all segments could be delivered yet.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Blocked {
-    /// The next segment.
-    pub(crate) segment: usize,
-    /// Segments below this were shown to the receiver's fault rules.
-    pub(crate) shown: usize,
-    /// When it is given up.
-    pub(crate) deadline: Instant,
 }
 
 /// What the data path goes by; replaced as a whole.
@@ -237,8 +156,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Port {
-    /// A port whose queue pairs are shared out among `workers` threads.
-    /// Number `index` of those that share `hub`.
+    /// Port number `index` of those that share `hub`; its queue pairs are shared out among `workers` threads.
     pub(crate) fn new(
         name: String,
         mode: PortMode,
@@ -395,147 +313,6 @@ impl Port {
         }
     }
 
-    // What the frontend says. These are called by the thread that serves the connection.
-
-    /// Changes what is known of a ring while that is not in use by anybody else.
-    pub(crate) fn set_up<R>(&self, ring: usize, action: impl FnOnce(&mut Transport) -> R) -> R {
-        self.transport(ring, action)
-    }
-
-    /// The ring starts; the frontend set it up before.
-    pub(crate) fn start_ring(&self, ring: usize) {
-        let mut control = self.control();
-        if !self.transport(ring, |transport| transport.resumes()) {
-            self.end_session(&mut control, "the device was reset");
-        }
-        let started = self.transport(ring, |transport| transport.start(self.worker(ring), ring));
-        if let Err(error) = started {
-            self.warn(format_args!("ring {ring} can't be used: {error}"));
-        }
-        if control.is_command_ring(ring) {
-            control.suspended = false;
-            self.publish(control.active());
-            self.poke_all();
-        }
-        self.follow_enabled(&mut control);
-        drop(control);
-        self.ring_changed(ring);
-    }
-
-    /// The ring stops.
-    pub(crate) fn stop_ring(&self, ring: usize) {
-        // A command that is being executed ends before, because the control lock is held meanwhile.
-        let mut control = self.control();
-        self.stop_transport(ring);
-        if control.is_command_ring(ring) {
-            control.suspended = true;
-            self.publish(control.active());
-        }
-        drop(control);
-        self.ring_changed(ring);
-    }
-
-    /// The ring may be used or not, while it runs.
-    pub(crate) fn enable_ring(&self, ring: usize, enabled: bool) {
-        let mut control = self.control();
-        let changed = self.transport(ring, |transport| {
-            let changed = transport.is_enabled() != enabled;
-            transport.set_enabled(enabled);
-            changed
-        });
-        if changed {
-            self.follow_enabled(&mut control);
-            drop(control);
-            self.ring_changed(ring);
-        }
-    }
-
-    /// Uses `memory` from now on, and what was before no more.
-    pub(crate) fn set_memory(&self, memory: Option<&Arc<GuestMemory>>) {
-        let _control = self.control();
-        let memory = memory.map(|memory| Arc::new(Memory::new(Arc::clone(memory))));
-        for ring in 0..MAX_RINGS {
-            let checked = self.transport(ring, |transport| {
-                transport.set_memory(memory.clone());
-                transport.check()
-            });
-            if let Err(error) = checked {
-                self.warn(format_args!("ring {ring} can't be used: {error}"));
-            }
-        }
-    }
-
-    /// The driver acknowledged these features.
-    pub(crate) fn set_features(&self, features: u64) {
-        let mut control = self.control();
-        if control.features != features {
-            if control.features != 0 {
-                self.end_session(&mut control, "other features were negotiated");
-            }
-            control.features = features;
-            if !control.is_modern() {
-                self.warn(format_args!(
-                    "the driver acknowledged neither VERSION_1 nor MRG_RXBUF; \
-                     legacy virtio-net is not served (disable-legacy=on)"
-                ));
-            }
-            self.publish(control.active());
-        }
-    }
-
-    pub(crate) fn set_kick(&self, ring: usize, kick: Option<OwnedFd>) {
-        let set = |transport: &mut Transport| transport.set_kick(kick, self.worker(ring), ring);
-        if let Err(error) = self.transport(ring, set) {
-            self.warn(format_args!("ring {ring}: {error}"));
-        }
-    }
-
-    pub(crate) fn set_call(&self, ring: usize, call: Option<OwnedFd>) {
-        let missed = self.transport(ring, |transport| transport.set_call(call));
-        if let Some(interrupt) = missed {
-            interrupt.raise();
-        }
-    }
-
-    /// A frontend connected.
-    pub(crate) fn attach(&self) {
-        self.counters.connections.fetch_add(1, Ordering::Relaxed);
-        self.connected.store(true, Ordering::Release);
-        self.tell_connection(true);
-        self.tell_peer_of_link();
-    }
-
-    /// The frontend went away: its memory and its rings are not touched any more.
-    pub(crate) fn detach(&self) {
-        let mut control = self.control();
-        self.connected.store(false, Ordering::Release);
-        for ring in 0..MAX_RINGS {
-            self.transport(ring, |transport| transport.clear(self.worker(ring)));
-        }
-        control.features = 0;
-        self.end_session(&mut control, "the frontend went away");
-        drop(control);
-        self.tell_connection(false);
-        self.tell_peer_of_link();
-    }
-
-    fn tell_peer_of_link(&self) {
-        if let Some((peer, _)) = self.peer() {
-            peer.send_event(abi::EVENT_LINK);
-            peer.tell_link();
-            peer.retry();
-        }
-    }
-
-    fn ring_changed(&self, ring: usize) {
-        self.worker(ring).poke(ring);
-        if ring.is_multiple_of(2)
-            && let Some((peer, FlowControl::Pause)) = self.peer()
-        {
-            peer.retry();
-        }
-    }
-
     /// Has every transmit ring looked at.
     pub(crate) fn poke_all(&self) {
         for pair in 0..MAX_PAIRS {
@@ -572,15 +349,6 @@ impl Port {
         }
     }
 
-    /// Brings a plain port in line with the pairs that are enabled; makes the port plain if it is to be.
-    fn follow_enabled(&self, control: &mut Control) {
-        let mode = control.device.mode();
-        let becomes_plain = self.mode == PortMode::Plain && control.is_modern();
-        if mode == Mode::Plain || (mode == Mode::Undecided && becomes_plain) {
-            self.run_plain(control);
-        }
-    }
-
     /// An ordinary virtio-net driver drives the port.
     pub(crate) fn run_plain(&self, control: &mut Control) {
         if control.device.mode() != Mode::Plain {
@@ -603,14 +371,6 @@ impl Port {
         }
         let mut rings = PortRings::new(self, control.snapshot());
         control.device.run_plain(pairs as u16, &mut rings);
-    }
-
-    /// The kick descriptor of `ring` can't be waited for any more.
-    pub(crate) fn kick_failed(&self, ring: usize) {
-        self.transport(ring, |transport| transport.drop_kick(self.worker(ring)));
-        self.warn(format_args!(
-            "ring {ring}: its kick descriptor failed and is not used any more"
-        ));
     }
 
     /// Counters of frames that reached no queue.

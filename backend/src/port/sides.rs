@@ -1,0 +1,90 @@
+//! The two rings of a queue pair, and what moving frames through them leaves behind.
+
+use std::time::Instant;
+
+use zcnic_device::{
+    fault::{Direction, Lane},
+    receive::ReceiveQueue,
+    transmit::TransmitCounters,
+};
+
+use crate::{fault::Shown, ledger::Books, ring::transport::Transport};
+
+/// What serving a transmit ring came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Served {
+    /// There may be more.
+    More,
+    /// There is no more, and no kick will tell when there is.
+    Empty,
+    /// A kick will tell when there is more.
+    Idle,
+    /// Its next frame waits for receive buffers, at most until then.
+    Blocked(Instant),
+}
+
+/// A receive ring and its queue.
+#[derive(Debug)]
+pub(crate) struct ReceiveSide {
+    pub(crate) transport: Transport,
+    pub(crate) queue: ReceiveQueue,
+    pub(crate) lane: Lane,
+    pub(crate) books: Books,
+    /// Somebody is blocked on this ring.
+    pub(crate) waited_for: bool,
+    /// A frame waited in vain; the next ones do not wait until one is received.
+    pub(crate) stalled: bool,
+}
+
+/// A transmit ring and its queue.
+#[derive(Debug)]
+pub(crate) struct TransmitSide {
+    pub(crate) transport: Transport,
+    pub(crate) lane: Lane,
+    /// The lane of commands that come on this ring.
+    pub(crate) commands: Lane,
+    /// What fault rules said of the next chain, if they were asked before it had to wait.
+    pub(crate) shown: Option<Shown>,
+    pub(crate) running: bool,
+    pub(crate) counters: TransmitCounters,
+    /// How far the next chain got before buffers ran out.
+    pub(crate) blocked: Option<Blocked>,
+}
+
+impl ReceiveSide {
+    pub(super) fn new(queue: u16) -> Self {
+        Self {
+            transport: Transport::default(),
+            queue: ReceiveQueue::default(),
+            lane: Lane::new(Direction::Receive, queue),
+            books: Books::default(),
+            waited_for: false,
+            stalled: false,
+        }
+    }
+}
+
+impl TransmitSide {
+    pub(super) fn new(queue: u16) -> Self {
+        Self {
+            transport: Transport::default(),
+            lane: Lane::new(Direction::Transmit, queue),
+            commands: Lane::new(Direction::Command, queue),
+            shown: None,
+            running: false,
+            counters: TransmitCounters::default(),
+            blocked: None,
+        }
+    }
+}
+
+/// A train of which not all segments could be delivered yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Blocked {
+    /// The next segment.
+    pub(crate) segment: usize,
+    /// Segments below this were shown to the receiver's fault rules.
+    pub(crate) shown: usize,
+    /// When it is given up.
+    pub(crate) deadline: Instant,
+}
