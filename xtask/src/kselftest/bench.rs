@@ -5,8 +5,8 @@
 //! a kernel that has warned once and then keeps quiet) can only come from one that failed, so a guest
 //! in which anything failed is not used again. Where mappings for devices are debugged no guest is:
 //! dma-debug looks the mapping of a sync up from its address backwards, 8 KiB at a time
-//! (kernel/dma/debug.c, `bucket_find_contain`). Huge pages that were used before may come back side by
-//! side, an area of them is one mapping of tens of MB then, and a packet takes 9 ms.
+//! (kernel/dma/debug.c, `bucket_find_contain`). Huge pages come back in the opposite order with each
+//! use, and in ascending order an area of them is one mapping of tens of MB: a packet takes 9 ms then.
 
 use std::time::{Duration, Instant};
 
