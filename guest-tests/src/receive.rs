@@ -2,6 +2,7 @@
 //! (or, for comparison, by plain reads), every byte verified.
 
 use std::{
+    collections::VecDeque,
     io::Read,
     net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream},
     os::fd::AsFd,
@@ -18,7 +19,7 @@ use crate::{
     pattern::Pattern,
     progress::{Event, INTERVAL, Progress, say, say_result},
     send::is_timeout,
-    zcrx::{Completion, Target, Zcrx},
+    zcrx::{Buffer, Completion, Target, Zcrx},
 };
 
 /// What one request asks for with --oneshot, in bytes.
@@ -48,6 +49,12 @@ pub struct Args {
     /// Keep all buffers instead of returning them (with --plain: read nothing), and never give up
     #[arg(long)]
     hold: bool,
+    /// Look at each buffer again, and only then return it, when so many more have come
+    #[arg(long, value_name = "BUFFERS", default_value_t = 0, conflicts_with_all = ["plain", "hold"])]
+    window: usize,
+    /// Do what no program should, to see who notices
+    #[arg(long, value_name = "HOW", conflicts_with_all = ["plain", "hold"])]
+    misbehave: Option<Misbehaviour>,
     /// Receive with plain reads, from any interface
     #[arg(long, conflicts_with_all = ["interface", "queue", "buf_len", "oneshot", "no_device"])]
     plain: bool,
@@ -60,6 +67,15 @@ pub struct Args {
     /// Give up when nothing moves for so long (0: never)
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     stall_limit: u64,
+}
+
+/// What is wrong with how buffers are returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Misbehaviour {
+    /// Each a second time, when others may have it
+    ReturnTwice,
+    /// As the buffer that is so far behind the area's end as it is behind its beginning
+    ReturnBeyond,
 }
 
 #[derive(Serialize)]
@@ -228,6 +244,66 @@ fn receive_plain(args: &Args, progress: &mut Progress, counts: &mut Counts) -> a
     }
 }
 
+/// Buffers on their way back.
+struct Returns {
+    window: usize,
+    misbehaviour: Option<Misbehaviour>,
+    /// Still to be looked at, with their places in the stream.
+    held: VecDeque<(Buffer, u64)>,
+    /// Returned already.
+    returned: VecDeque<Buffer>,
+}
+
+impl Returns {
+    /// After so many others a buffer that was returned is likely to be somebody's again.
+    const LATE: usize = 1500;
+
+    fn new(args: &Args) -> Self {
+        Self {
+            window: args.window,
+            misbehaviour: args.misbehave,
+            held: VecDeque::new(),
+            returned: VecDeque::new(),
+        }
+    }
+
+    /// Returns a buffer, at the end of the window.
+    fn add(
+        &mut self,
+        zcrx: &mut Zcrx,
+        pattern: &Pattern,
+        buffer: (Buffer, u64),
+    ) -> anyhow::Result<()> {
+        self.held.push_back(buffer);
+        if self.held.len() <= self.window {
+            return Ok(());
+        }
+        let Some((mut buffer, position)) = self.held.pop_front() else {
+            return Ok(());
+        };
+        if self.window > 0 {
+            let bytes = zcrx.bytes(buffer).context("the area shrank")?;
+            pattern
+                .verify(position, bytes)
+                .context("a buffer changed while it was held")?;
+        }
+        match self.misbehaviour {
+            Some(Misbehaviour::ReturnBeyond) => buffer.offset += zcrx.area_bytes(),
+            Some(Misbehaviour::ReturnTwice) => {
+                self.returned.push_back(buffer);
+                if self.returned.len() > Self::LATE
+                    && let Some(earlier) = self.returned.pop_front()
+                {
+                    zcrx.recycle(earlier);
+                }
+            }
+            None => {}
+        }
+        zcrx.recycle(buffer);
+        Ok(())
+    }
+}
+
 fn receive_zcrx(
     args: &Args,
     zcrx: &mut Zcrx,
@@ -237,6 +313,7 @@ fn receive_zcrx(
     let pattern = Pattern::new(args.seed);
     let stream = accept(args.port, progress)?;
     let limit = if args.oneshot { ONESHOT } else { 0 };
+    let mut returns = Returns::new(args);
     let mut request_start = progress.bytes();
     zcrx.receive(stream.as_fd(), limit)?;
     counts.requests += 1;
@@ -250,9 +327,10 @@ fn receive_zcrx(
                     let bytes = zcrx.bytes(buffer).with_context(|| {
                         format!("the kernel named a buffer outside the area: {buffer:?}")
                     })?;
+                    let position = progress.bytes();
                     take(args, &pattern, bytes, progress, counts)?;
                     if !args.hold {
-                        zcrx.recycle(buffer);
+                        returns.add(zcrx, &pattern, (buffer, position))?;
                     }
                 }
                 Completion::End(result) => ended = Some(result),

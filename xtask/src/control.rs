@@ -15,14 +15,17 @@ pub(crate) struct Control {
 }
 
 impl Control {
+    /// A `zcnicctl` command.
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.zcnicctl);
+        command.arg("--json").arg("--socket").arg(&self.socket);
+        command.args(words);
+        command
+    }
+
     /// Runs a `zcnicctl` command and returns what it printed.
     pub(crate) fn ask(&self, words: &[&str]) -> Result<Value> {
-        let mut command = Command::new(&self.zcnicctl);
-        let text = run(command
-            .arg("--json")
-            .arg("--socket")
-            .arg(&self.socket)
-            .args(words))?;
+        let text = run(&mut self.command(words))?;
         serde_json::from_str(&text).with_context(|| format!("zcnicctl printed {text:?}"))
     }
 }

@@ -2,6 +2,7 @@
 //! boot and, as a command of its own, against every kernel that it supports.
 
 use std::{
+    collections::BTreeMap,
     fs,
     num::NonZero,
     path::{Path, PathBuf},
@@ -10,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use diffy::Patch;
 
 use crate::{
     buildroot::{BuildRoot, Recipe, WORK},
@@ -25,7 +27,7 @@ use crate::{
 };
 
 /// Bump when this file makes something else of the same sources.
-const RECIPE: &str = "driver 1";
+const RECIPE: &str = "driver 2";
 
 /// Compile the driver, treating warnings as errors
 #[derive(clap::Args, Debug)]
@@ -47,7 +49,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             release: &headers.release,
             debs: &headers.debs,
         };
-        let module = build.ensure(&cache)?;
+        let module = build.ensure(&cache, &Sources::read()?)?;
         println!("{}", module.join(MODULE).display());
     }
     Ok(ExitCode::SUCCESS)
@@ -58,15 +60,22 @@ pub(crate) const MODULE: &str = "zcnic.ko";
 
 /// Returns the entry with [`MODULE`] for `kernel`, compiling it if need be.
 pub(crate) fn ensure(cache: &Cache, kernel: &Kernel) -> Result<Entry> {
+    ensure_of(cache, kernel, &Sources::read()?)
+}
+
+/// The same of sources that may be changed.
+pub(crate) fn ensure_of(cache: &Cache, kernel: &Kernel, sources: &Sources) -> Result<Entry> {
     match &kernel.headers {
         Headers::Debian(debs) => Build {
             release: &kernel.release,
             debs,
         }
-        .ensure(cache),
-        Headers::Tree(tree) => for_tree(cache, tree.output(), |directory| tree.module(directory)),
+        .ensure(cache, sources),
+        Headers::Tree(tree) => for_tree(cache, tree.output(), sources, |directory| {
+            tree.module(directory)
+        }),
         // It was built with the host's tools, and so are the programs in it that the build runs.
-        Headers::Own(tree) => for_tree(cache, tree, |directory| {
+        Headers::Own(tree) => for_tree(cache, tree, sources, |directory| {
             let mut make = Command::new("make");
             make.arg("-C")
                 .arg(tree)
@@ -81,6 +90,62 @@ pub(crate) fn ensure(cache: &Cache, kernel: &Kernel) -> Result<Entry> {
     }
 }
 
+/// What the module is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Sources {
+    /// Contents by name.
+    files: BTreeMap<String, String>,
+    /// The name of what was done to them.
+    variant: &'static str,
+}
+
+impl Sources {
+    /// Those of this workspace.
+    pub(crate) fn read() -> Result<Self> {
+        let home = paths::workspace().join("images/driver");
+        let mut files = BTreeMap::new();
+        for item in
+            fs::read_dir(&home).with_context(|| format!("cannot list {}", home.display()))?
+        {
+            let path = item?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let source = name == "Kbuild" || name.ends_with(".c") || name.ends_with(".h");
+            if source && !name.ends_with(".mod.c") {
+                let content = fs::read_to_string(&path)
+                    .with_context(|| format!("cannot read {}", path.display()))?;
+                files.insert(name.into_owned(), content);
+            }
+        }
+        Ok(Self { files, variant: "" })
+    }
+
+    /// Applies a unified diff of one file to them.
+    pub(crate) fn patch(&mut self, variant: &'static str, patch: &str) -> Result<()> {
+        let patch = Patch::from_str(patch).with_context(|| format!("the patch {variant}"))?;
+        let path = patch.original().unwrap_or_default();
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let file = self
+            .files
+            .get_mut(name)
+            .with_context(|| format!("the patch {variant} is of {path:?}, which is not there"))?;
+        *file = diffy::apply(file, &patch)
+            .with_context(|| format!("the patch {variant} does not apply to {name}"))?;
+        self.variant = variant;
+        Ok(())
+    }
+
+    /// Makes `directory` have them; what it has already keeps its time.
+    fn write(&self, directory: &Path) -> Result<()> {
+        for (name, content) in &self.files {
+            let path = directory.join(name);
+            if fs::read_to_string(&path).ok().as_ref() != Some(content) {
+                fs::write(path, content)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A compilation against Debian's headers.
 struct Build<'a> {
     release: &'a str,
@@ -88,16 +153,13 @@ struct Build<'a> {
 }
 
 impl Build<'_> {
-    fn ensure(&self, cache: &Cache) -> Result<Entry> {
+    fn ensure(&self, cache: &Cache, sources: &Sources) -> Result<Entry> {
         let mut key = Key::new(RECIPE);
         for deb in self.debs {
             key = key.text(deb.file_name().unwrap_or_default().to_string_lossy());
         }
-        let sources = sources()?;
-        for source in &sources {
-            key = key
-                .text(source.file_name().unwrap_or_default().to_string_lossy())
-                .file(source)?;
+        for (name, content) in &sources.files {
+            key = key.text(name).text(content);
         }
         cache.entry("driver", &key, |directory| {
             let recipe = Recipe {
@@ -113,7 +175,7 @@ impl Build<'_> {
                 .arg(format!("/usr/src/linux-headers-{}", self.release))
                 .arg(format!("M={WORK}"))
                 .arg("W=1");
-            copy(&sources, directory)?;
+            sources.write(directory)?;
             let what = format!("compile {MODULE} for Linux {}", self.release);
             step(&what, || {
                 let warnings = make_module(make, directory)?;
@@ -130,46 +192,22 @@ impl Build<'_> {
 /// Against a built tree, by the command that `make` gives for a directory. make decides what there
 /// is to do: any header of the tree may have changed since the last time. The compiler of a tree as
 /// old or new as this may warn of what ours doesn't, so a warning is only shown.
-fn for_tree(cache: &Cache, tree: &Path, make: impl Fn(&Path) -> Command) -> Result<Entry> {
+fn for_tree(
+    cache: &Cache,
+    tree: &Path,
+    sources: &Sources,
+    make: impl Fn(&Path) -> Command,
+) -> Result<Entry> {
     let key = Key::new(RECIPE).text(tree.to_string_lossy());
+    let key = key.text(sources.variant);
     cache.workshop("own-driver", &key, |directory| {
-        copy(&sources()?, directory)?;
+        sources.write(directory)?;
         step(&format!("compile {MODULE} for {}", tree.display()), || {
             let warnings = make_module(make(directory), directory)?;
             eprint!("{warnings}");
             Ok(())
         })
     })
-}
-
-/// What the module is made of, sorted.
-fn sources() -> Result<Vec<PathBuf>> {
-    let home = paths::workspace().join("images/driver");
-    let mut sources = Vec::new();
-    for item in fs::read_dir(&home).with_context(|| format!("cannot list {}", home.display()))? {
-        let path = item?.path();
-        let source = path.extension().map_or_else(
-            || path.ends_with("Kbuild"),
-            |kind| kind == "c" || kind == "h",
-        );
-        if source && !path.to_string_lossy().ends_with(".mod.c") {
-            sources.push(path);
-        }
-    }
-    sources.sort();
-    Ok(sources)
-}
-
-/// Makes `directory` have the same `sources`; those that it has keep their times.
-fn copy(sources: &[PathBuf], directory: &Path) -> Result<()> {
-    for source in sources {
-        let copy = directory.join(source.file_name().unwrap_or_default());
-        let content = fs::read(source)?;
-        if fs::read(&copy).ok().as_ref() != Some(&content) {
-            fs::write(copy, content)?;
-        }
-    }
-    Ok(())
 }
 
 /// Runs `make` for the module in `directory`, and returns what compiler, objtool and modpost had to

@@ -72,6 +72,10 @@ pub(crate) struct Args {
     /// What becomes of a frame for which no buffer is posted
     #[arg(long, value_name = "MODE", default_value = "pause")]
     wire: Cable,
+    /// Have the device keep a ledger of eth0's receive buffers, and poison those that it owns: a
+    /// violation fails the program
+    #[arg(long)]
+    ledger: bool,
     /// Only list the tests there are, or the cases of the ring
     #[arg(long)]
     list: bool,
@@ -105,6 +109,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
     let start = Instant::now();
     let mut bench = Bench::new(&setup, &selftests, args.wire);
+    bench.ledger = args.ledger;
     let mut suites = bench.run(&tests);
     let seconds = start.elapsed().as_secs_f64();
     if let Some(ring) = args.ring {
@@ -167,6 +172,7 @@ fn facts(args: &Args, setup: &Setup, selftests: &Selftests) -> Result<Map<String
             ("kernel", json!(setup.kernel.release)),
             ("debug", json!(debug)),
             ("wire", json!(wire)),
+            ("ledger", json!(args.ledger.then_some("full, sanitize"))),
             ("qemu", json!(setup.qemu.version)),
             ("acceleration", json!(setup.acceleration.name())),
             ("selftests", json!(selftests.version()?)),

@@ -35,7 +35,6 @@ mod paths;
 mod process;
 mod qemu;
 mod qmp;
-mod readme;
 mod report;
 mod rings;
 mod rootfs;
@@ -45,8 +44,10 @@ mod setup;
 mod step;
 mod stream;
 mod suite;
+mod tables;
 mod test;
 mod verdict;
+mod violations;
 mod vm;
 
 #[derive(Parser)]
@@ -70,7 +71,7 @@ enum Command {
     Kernel(kernel::Args),
     Kselftest(kselftest::Args),
     Matrix(matrix::Args),
-    Readme(readme::Args),
+    Tables(tables::Args),
     Test(test::Args),
     Verdict(verdict::Args),
     Vm(vm::Args),
@@ -86,7 +87,7 @@ fn main() -> ExitCode {
         Command::Kernel(args) => kernel::run(&args),
         Command::Kselftest(args) => kselftest::run(&args),
         Command::Matrix(args) => matrix::run(&args),
-        Command::Readme(args) => readme::run(&args),
+        Command::Tables(args) => tables::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Verdict(args) => verdict::run(&args),
         Command::Vm(args) => vm::run(&args),

@@ -280,8 +280,12 @@ impl Flow {
 
     /// Waits for the end and returns what the receiver reports.
     pub(crate) fn finish(self) -> Result<Value> {
-        let sent = self.sender.wait()?;
         let received = self.receiver.wait()?;
+        if !received.status.success() {
+            // It may take minutes to find out that nobody listens.
+            self.sender.kill(9)?;
+        }
+        let sent = self.sender.wait()?;
         let last = received.stdout.lines().last().unwrap_or_default();
         if !received.status.success() || !sent.status.success() {
             bail!(

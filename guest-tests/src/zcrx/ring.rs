@@ -257,6 +257,12 @@ impl Zcrx {
         self.area.bytes(buffer.offset, buffer.len as usize)
     }
 
+    /// Bytes of the area.
+    #[must_use]
+    pub fn area_bytes(&self) -> u64 {
+        self.area.len() as u64
+    }
+
     /// Queues a buffer for return; [`Zcrx::publish`] returns it.
     pub fn recycle(&mut self, buffer: Buffer) {
         let off = buffer.offset | self.area_token;

@@ -18,6 +18,7 @@ use crate::{
 };
 
 mod demo;
+mod detection;
 mod gate;
 mod input;
 mod plain;
@@ -39,6 +40,8 @@ enum Run {
     Host(fn(&Setup) -> Result<()>),
     /// A guest of this kind, its ports up.
     Guest(Kind, fn(&mut Guest) -> Result<()>),
+    /// A guest of its own, with a bug that is to be found.
+    Seeded(&'static detection::Bug),
 }
 
 /// Guests differ in their ports and in who drives them.
@@ -83,6 +86,7 @@ fn all() -> impl Iterator<Item = &'static Test> {
         selftests::TESTS,
         recovery::TESTS,
         demo::TESTS,
+        detection::TESTS,
     ]
     .into_iter()
     .flatten()
@@ -120,9 +124,7 @@ pub(crate) fn run(args: &GuestArgs, filter: Option<&str>, report: &mut Report) -
                 Outcome::Fail
             },
             seconds: start.elapsed().as_secs_f64(),
-            detail: result
-                .err()
-                .map_or_else(String::new, |error| format!("{error:#}")),
+            detail: result.unwrap_or_else(|error| format!("{error:#}")),
         };
         case.print();
         report.cases.push(case);
@@ -137,15 +139,18 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn run(&mut self, test: &Test) -> Result<()> {
+    /// Returns what there is to say of a test that passed.
+    fn run(&mut self, test: &Test) -> Result<String> {
+        let nothing = |()| String::new();
         match test.run {
-            Run::Host(run) => run(self.setup),
+            Run::Host(run) => run(self.setup).map(nothing),
+            Run::Seeded(bug) => detection::run(self.setup, bug),
             Run::Guest(kind, run) => {
                 // Only put back if all went well: after a failure nothing in it can be relied on.
                 let mut guest = self.take(kind)?;
                 one(&mut guest, kind, run)?;
                 self.guest = Some((kind, guest));
-                Ok(())
+                Ok(String::new())
             }
         }
     }

@@ -56,7 +56,7 @@ fn nothing_hangs(guest: &mut Machine) -> Result<()> {
 }
 
 /// A counter of `ethtool -S eth0`.
-fn statistic(guest: &mut Machine, name: &str) -> Result<u64> {
+pub(super) fn statistic(guest: &mut Machine, name: &str) -> Result<u64> {
     let all = guest.check(&Exec::new(["ethtool", "-S", "eth0"]))?;
     let line = all
         .lines()

@@ -18,7 +18,7 @@ use crate::{
 /// Longer than any outage that a test makes.
 const PATIENCE: Duration = Duration::from_secs(240);
 /// More than passes in any test: streams that go on until they are aborted.
-const ENDLESS: u64 = 1 << 44;
+pub(super) const ENDLESS: u64 = 1 << 44;
 
 /// Steers a flow to the demo's queue and receives `bytes` of it there by io_uring zero-copy receive.
 /// The device counts its frames.

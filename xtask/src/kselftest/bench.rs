@@ -22,6 +22,7 @@ use crate::{
     selftests::Selftests,
     setup::Setup,
     suite::Suite,
+    violations::Watch,
 };
 
 /// For one test program. The guest's runner ends those that hang long before; later than this the
@@ -52,7 +53,10 @@ pub(crate) struct Bench<'a> {
     setup: &'a Setup,
     selftests: &'a Selftests,
     cable: Cable,
+    /// Has the device keep a ledger of receive buffers, whose violations fail a program.
+    pub(crate) ledger: bool,
     guest: Option<Guest>,
+    watch: Option<Watch>,
     /// Each program gets its own guest.
     one_each: bool,
     /// How many guests were booted.
@@ -66,7 +70,9 @@ impl<'a> Bench<'a> {
             setup,
             selftests,
             cable,
+            ledger: false,
             guest: None,
+            watch: None,
             one_each: setup.kernel.config.as_deref().is_some_and(debug),
             boots: 0,
         }
@@ -109,7 +115,7 @@ impl<'a> Bench<'a> {
         suite
     }
 
-    fn try_test(&self, guest: &mut Guest, test: &str, cases: &mut Vec<Case>) -> Result<()> {
+    fn try_test(&mut self, guest: &mut Guest, test: &str, cases: &mut Vec<Case>) -> Result<()> {
         let driver = self.setup.driver();
         guest.bring_up(driver).context("set up the ports")?;
         cases.extend(results(guest, test)?);
@@ -118,6 +124,9 @@ impl<'a> Bench<'a> {
             .unload(driver)
             .context("unload the driver after the test")?;
         problems.extend(guest.gate()?);
+        if let Some(watch) = &mut self.watch {
+            problems.extend(watch.news()?.iter().map(ToString::to_string));
+        }
         if !problems.is_empty() {
             cases.push(Case::failed(&guest_case(test), problems.join("\n")));
         }
@@ -138,7 +147,11 @@ impl<'a> Bench<'a> {
             .disks
             .push(("selftests".to_owned(), self.selftests.image()));
         self.boots += 1;
-        self.setup.boot(&machine, self.cable)
+        let guest = self.setup.boot(&machine, self.cable)?;
+        if self.ledger {
+            self.watch = Some(Watch::start(&guest.control()?, &[])?);
+        }
+        Ok(guest)
     }
 
     /// Powers the guest off; that can fail too.

@@ -56,7 +56,7 @@ pub(crate) enum Profile {
     Plain,
     /// Locks, contexts, DMA mappings, use after free (KFENCE); fails functions on demand
     Debug,
-    /// The same with KASAN in place of KFENCE
+    /// Every access to memory (KASAN); fails functions on demand
     Kasan,
 }
 

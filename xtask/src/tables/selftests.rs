@@ -1,22 +1,11 @@
-//! `cargo xtask readme`: the README's table of the kernel's selftests, from the reports of full runs.
-
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+//! The README's table of the kernel's selftests, from the reports of full runs: `cargo xtask kselftest
+//! --ring 1 --report FILE` on Debian's kernel, our debug kernel and the one with KASAN.
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use crate::{ci, paths, rings::file_name, suite::Score};
-
-/// Where the reports are, in the workspace.
-const REPORTS: &str = "docs/reports";
-
-/// The lines around what is written.
-const BEGIN: &str = "<!-- begin: cargo xtask readme -->";
-const END: &str = "<!-- end -->";
+use super::{committed, table};
+use crate::{ci, rings::file_name, suite::Score};
 
 /// A kernel that reports may be of: the report's name, the table's heading, and the options that the
 /// kernel must have and must not have. In the table's order.
@@ -48,13 +37,6 @@ const COLUMNS: [Column; 3] = [
     },
 ];
 
-/// Write the README's table of selftests from the reports in docs/reports
-///
-/// `cargo xtask kselftest --ring 1 --report FILE` makes them; those of Debian's kernel, of our debug
-/// kernel and of the one with KASAN are kept as stock.json, debug.json and kasan.json.
-#[derive(clap::Args, Debug)]
-pub(crate) struct Args {}
-
 /// What is read of a report.
 #[derive(Debug, Deserialize)]
 struct Kept {
@@ -68,49 +50,14 @@ struct Kept {
     programs: Vec<Score>,
 }
 
-pub(crate) fn run(_: &Args) -> Result<ExitCode> {
-    let path = readme();
-    let before = read(&path)?;
-    let after = replace(&before, &section()?)?;
-    if before != after {
-        fs::write(&path, after).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn readme() -> PathBuf {
-    paths::workspace().join("README.md")
-}
-
-fn read(path: &Path) -> Result<String> {
-    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-}
-
-/// `text` with `section` between the markers.
-fn replace(text: &str, section: &str) -> Result<String> {
-    let parts = text.split_once(BEGIN);
-    let parts = parts.and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-    let Some((before, after)) = parts else {
-        bail!("the README has no lines {BEGIN} and {END}");
-    };
-    let section = section.trim_end();
-    Ok(format!("{before}{BEGIN}\n\n{section}\n\n{END}{after}"))
-}
-
-/// The section from the reports that there are.
-fn section() -> Result<String> {
+/// The table and what it is of.
+pub(super) fn section() -> Result<String> {
     let mut kept = Vec::new();
     for column in &COLUMNS {
-        let path = paths::workspace()
-            .join(REPORTS)
-            .join(format!("{}.json", column.report));
-        let text = match fs::read_to_string(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            other => other.with_context(|| path.display().to_string())?,
+        let Some(report) = super::kept::<Kept>(column.report)? else {
+            continue;
         };
-        let report: Kept =
-            serde_json::from_str(&text).with_context(|| path.display().to_string())?;
-        check(column, &report).with_context(|| path.display().to_string())?;
+        check(column, &report).with_context(|| format!("the report {}", column.report))?;
         kept.push((column, report));
     }
     Ok(render(&kept))
@@ -125,17 +72,14 @@ fn check(column: &Column, report: &Kept) -> Result<()> {
     if let Some(option) = column.without.iter().find(has) {
         bail!("the report is of a kernel with {option}");
     }
-    match &report.commit {
-        Some(commit) if !commit.ends_with("-dirty") => Ok(()),
-        _ => bail!("the report is of something that is no commit"),
-    }
+    committed(report.commit.as_deref())
 }
 
 fn render(kept: &[(&Column, Kept)]) -> String {
     if kept.is_empty() {
         return "No report of a full run is kept.".to_owned();
     }
-    let mut rows = vec![vec!["selftest".to_owned()], vec!["---".to_owned()]];
+    let mut rows = vec![vec!["selftest".to_owned()]];
     for (column, _) in kept {
         let in_ci = if column.report == ci::SELFTESTS_REPORT {
             " (in CI)"
@@ -143,7 +87,6 @@ fn render(kept: &[(&Column, Kept)]) -> String {
             ""
         };
         rows[0].push(format!("{}{in_ci}", column.heading));
-        rows[1].push("---".to_owned());
     }
     let mut programs: Vec<&str> = Vec::new();
     for score in kept.iter().flat_map(|(_, report)| &report.programs) {
@@ -168,10 +111,7 @@ fn render(kept: &[(&Column, Kept)]) -> String {
         .map(|(_, report)| cell(&Score::sum("all", &report.programs)));
     rows.push(["all".to_owned()].into_iter().chain(all).collect());
 
-    let mut text = String::new();
-    for row in rows {
-        text.push_str(&format!("| {} |\n", row.join(" | ")));
-    }
+    let mut text = table(&rows);
     text.push('\n');
     for (column, report) in kept {
         text.push_str(&about(column, report));
@@ -219,16 +159,6 @@ fn about(column: &Column, report: &Kept) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_readme_says_what_the_reports_say() {
-        let text = read(&readme()).unwrap();
-        let section = section().unwrap();
-        assert!(
-            replace(&text, &section).unwrap() == text,
-            "README.md differs from {REPORTS}: run `cargo xtask readme`"
-        );
-    }
 
     fn kept() -> Kept {
         let score = |name: &str, pass, skip| Score {
@@ -282,14 +212,5 @@ mod tests {
             dirty.commit = commit;
             assert!(check(&COLUMNS[0], &dirty).is_err());
         }
-    }
-
-    #[test]
-    fn what_is_outside_the_markers_stays() {
-        let text = format!("a\n{BEGIN}\nold\n{END}\nb\n");
-        let new = replace(&text, "new\n").unwrap();
-        assert_eq!(new, format!("a\n{BEGIN}\n\nnew\n\n{END}\nb\n"));
-        assert_eq!(replace(&new, "new\n").unwrap(), new);
-        assert!(replace("a", "b").is_err());
     }
 }

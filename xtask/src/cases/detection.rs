@@ -1,0 +1,361 @@
+//! Bugs that are put into the driver, or into a program that uses it, and what finds them: the ledger
+//! and the sanitizer of the device, the guest's page pools and log, the fault engine, or the receiver.
+//! The same load without a bug finds nothing.
+
+use std::{thread, time::Duration};
+
+use anyhow::{Context, Result, bail};
+
+use super::{Run::Seeded, Test, expect, recovery::statistic, traffic::ENDLESS};
+use crate::{
+    backend::Cable,
+    driver::{self, Sources},
+    guest::{Driver, Guest},
+    initrd,
+    setup::Setup,
+    stream::{Flow, Stream},
+    violations::Watch,
+};
+
+/// Bytes of a stream that is long enough for every buffer to be used several times.
+const BYTES: u64 = 48 << 20;
+
+/// Buffers that a reader looks at once more before it returns them.
+const WINDOW: &str = "--window=1024";
+
+/// A filled buffer that is not posted again for so long is missing, where all of them are in use.
+const OVERDUE: Duration = Duration::from_secs(5);
+
+/// How often, in frames, a buffer's used length is wrong.
+const EVERY: &str = "--every=50";
+
+/// What is wrong, what the guest does meanwhile, and who must find it.
+#[derive(Debug)]
+pub(super) struct Bug {
+    seed: Seed,
+    load: Load,
+    /// None: nobody finds anything. Otherwise what is found contains this.
+    finder: Option<(Finder, &'static str)>,
+}
+
+/// Where a bug is.
+#[derive(Clone, Copy, Debug)]
+enum Seed {
+    /// Nowhere.
+    None,
+    /// In the driver: a patch of its name, and its text.
+    Driver(&'static str, &'static str),
+    /// In the receiving program, by an option.
+    Program(&'static str),
+}
+
+/// What the guest does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Load {
+    /// Zero-copy receive; then the queue gets its own memory back.
+    ZeroCopy,
+    /// Zero-copy receive until nothing moves any more.
+    Stall,
+    /// More data than the receiver has buffers for, all of which it keeps.
+    Exhaustion,
+    /// Plain reads, where every mapping for the device is a copy.
+    Bounce,
+    /// Plain reads of frames of which some have a used length that is too short.
+    ShortBuffers,
+}
+
+/// Who finds something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Finder {
+    /// The ledger of the device.
+    Ledger,
+    /// The guest's page pools: buffers are missing.
+    PagePools,
+    /// The guest's log.
+    Log,
+    /// Who armed a fault and sees no trace of it.
+    Faults,
+    /// A program in the guest: bytes are wrong or missing, or something is refused.
+    Program,
+}
+
+/// Something that was found.
+#[derive(Debug)]
+struct Finding {
+    finder: Finder,
+    what: String,
+}
+
+macro_rules! driver {
+    ($name:literal) => {
+        Seed::Driver(
+            $name,
+            include_str!(concat!("../../../guest-tests/bugs/", $name, ".patch")),
+        )
+    };
+}
+
+macro_rules! bug {
+    ($name:literal, $seed:expr, $load:ident, $finder:expr) => {
+        Test {
+            name: concat!("detection: ", $name),
+            run: Seeded(&Bug {
+                seed: $seed,
+                load: Load::$load,
+                finder: $finder,
+            }),
+        }
+    };
+}
+
+pub(super) const TESTS: &[Test] = &[
+    bug!(
+        "without a bug nothing is found in zero-copy receive",
+        Seed::None,
+        ZeroCopy,
+        None
+    ),
+    bug!(
+        "a page is recycled twice",
+        driver!("page-recycled-twice"),
+        ZeroCopy,
+        Some((Finder::Ledger, "posted-twice"))
+    ),
+    bug!(
+        "a page is posted while a program reads it",
+        driver!("held-page-reposted"),
+        ZeroCopy,
+        Some((Finder::Program, "and should be"))
+    ),
+    bug!(
+        "a page is not returned",
+        driver!("page-not-returned"),
+        ZeroCopy,
+        Some((Finder::PagePools, "page pool"))
+    ),
+    bug!(
+        "a buffer is written to after it was posted",
+        driver!("header-written-after-post"),
+        ZeroCopy,
+        Some((Finder::Ledger, "written"))
+    ),
+    bug!(
+        "buffers overlap",
+        driver!("fragments-overlap"),
+        ZeroCopy,
+        Some((Finder::Ledger, "overlap"))
+    ),
+    bug!(
+        "a buffer has the address of no memory",
+        driver!("address-not-mapped"),
+        ZeroCopy,
+        Some((Finder::Ledger, "unusable"))
+    ),
+    bug!(
+        "a queue is not stopped",
+        driver!("stop-missing"),
+        ZeroCopy,
+        Some((Finder::Program, "Device or resource busy"))
+    ),
+    bug!(
+        "a program returns its buffers twice",
+        Seed::Program("--misbehave=return-twice"),
+        ZeroCopy,
+        Some((Finder::Program, "changed while it was held"))
+    ),
+    bug!(
+        "a program returns buffers beyond its area",
+        Seed::Program("--misbehave=return-beyond"),
+        Stall,
+        Some((Finder::Ledger, "overdue"))
+    ),
+    bug!(
+        "without a bug nothing is found when buffers run out",
+        Seed::None,
+        Exhaustion,
+        None
+    ),
+    bug!(
+        "a header fragment is forgotten where an allocation fails",
+        driver!("header-leaked-on-error"),
+        Exhaustion,
+        Some((Finder::PagePools, "page pool"))
+    ),
+    bug!(
+        "without a bug nothing is found behind bounce buffers",
+        Seed::None,
+        Bounce,
+        None
+    ),
+    bug!(
+        "a payload is not synchronised for the CPU",
+        driver!("sync-skipped"),
+        Bounce,
+        Some((Finder::Program, "No route to host"))
+    ),
+    bug!(
+        "without a bug nothing is found when used lengths are wrong",
+        Seed::None,
+        ShortBuffers,
+        None
+    ),
+    bug!(
+        "used lengths are not checked",
+        driver!("length-not-checked"),
+        ShortBuffers,
+        Some((Finder::Faults, "the driver counted 0"))
+    ),
+];
+
+impl Finder {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ledger => "ledger",
+            Self::PagePools => "page pools",
+            Self::Log => "guest's log",
+            Self::Faults => "fault rule",
+            Self::Program => "program",
+        }
+    }
+}
+
+/// Boots a guest with the bug and judges what is found; returns that.
+pub(super) fn run(setup: &Setup, bug: &Bug) -> Result<String> {
+    let mut machine = setup.machine();
+    // Kept from being removed.
+    let initrd;
+    if let Seed::Driver(name, patch) = bug.seed {
+        let mut sources = Sources::read()?;
+        sources.patch(name, patch)?;
+        let module = driver::ensure_of(&setup.cache, &setup.kernel, &sources)?;
+        let module = module.join(driver::MODULE);
+        initrd = initrd::ensure(&setup.cache, &setup.kernel, &[module])?;
+        machine.initrd = initrd::image(&initrd);
+    }
+    if bug.load == Load::Bounce {
+        machine
+            .kernel_arguments
+            .push("swiotlb=131072,force".to_owned());
+    }
+    let mut guest = setup.boot(&machine, Cable::Drop)?;
+    let findings = find(&mut guest, bug)?;
+    match bug.finder {
+        None if findings.is_empty() => Ok(String::new()),
+        None => bail!("found without a bug: {findings:#?}"),
+        Some((finder, what)) => {
+            let found = findings
+                .iter()
+                .find(|finding| finding.finder == finder && finding.what.contains(what))
+                .with_context(|| format!("not found as {what:?} by {finder:?}: {findings:#?}"))?;
+            let first = found.what.lines().next().unwrap_or_default();
+            Ok(format!("{}: {first}", finder.name()))
+        }
+    }
+}
+
+/// Everything that is found while the guest does its work.
+fn find(guest: &mut Guest, bug: &Bug) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    let control = guest.control()?;
+    let overdue = format!("--overdue={}s", OVERDUE.as_secs());
+    let mut watch = match bug.load {
+        Load::Stall => Watch::start(&control, &[&overdue]),
+        _ => Watch::start(&control, &[]),
+    }?;
+    guest.bring_up(Driver::Zcnic)?;
+    let option = match bug.seed {
+        Seed::Program(option) => Some(option),
+        Seed::None | Seed::Driver(..) => None,
+    };
+    if let Err(error) = load(guest, bug.load, option) {
+        let finder = if bug.load == Load::ShortBuffers {
+            Finder::Faults
+        } else {
+            Finder::Program
+        };
+        findings.push(Finding {
+            finder,
+            what: format!("{error:#}"),
+        });
+    }
+    // What is overdue is looked for when somebody asks.
+    control.ask(&["--port=0", "ledger"])?;
+    let mut problems = guest.gate()?;
+    match guest.unload(Driver::Zcnic) {
+        Ok(()) => problems.extend(guest.gate()?),
+        Err(error) => problems.push(format!("{error:#}")),
+    }
+    findings.extend(problems.into_iter().map(|what| Finding {
+        finder: if what.contains("page pool") {
+            Finder::PagePools
+        } else {
+            Finder::Log
+        },
+        what,
+    }));
+    findings.extend(watch.news()?.into_iter().map(|violation| Finding {
+        finder: Finder::Ledger,
+        what: violation.to_string(),
+    }));
+    Ok(findings)
+}
+
+fn load(guest: &mut Guest, load: Load, option: Option<&str>) -> Result<()> {
+    let stream = Stream {
+        bytes: BYTES,
+        ..Stream::default()
+    };
+    let queue = format!("--queue={}", stream.queue);
+    let mut zero_copy = vec!["--interface=eth0", &*queue];
+    zero_copy.extend(option);
+    let start =
+        |guest: &Guest, bytes: u64, how: &[&str]| Flow::start(guest, stream.port, bytes, how);
+    match load {
+        Load::ZeroCopy => {
+            stream.prepare(guest)?;
+            zero_copy.extend([WINDOW, "--stall-limit=10"]);
+            start(guest, BYTES, &zero_copy)?.finish().map(drop)
+        }
+        Load::Stall => {
+            stream.prepare(guest)?;
+            let mut flow = start(guest, ENDLESS, &zero_copy)?;
+            flow.wait_for_stall()?;
+            // There is no event for time that passes.
+            thread::sleep(2 * OVERDUE);
+            guest.control()?.ask(&["--port=0", "ledger"])?;
+            flow.abort()
+        }
+        Load::Exhaustion => {
+            stream.prepare(guest)?;
+            zero_copy.push("--hold");
+            let mut flow = start(guest, ENDLESS, &zero_copy)?;
+            flow.wait_for_stall()?;
+            flow.abort()
+        }
+        Load::Bounce => {
+            stream.prepare(guest)?;
+            let plain = ["--plain", "--stall-limit=10"];
+            start(guest, BYTES, &plain)?.finish().map(drop)
+        }
+        Load::ShortBuffers => {
+            stream.prepare(guest)?;
+            let control = guest.control()?;
+            let words = [
+                "--port=0",
+                "fault",
+                "add",
+                "rx",
+                "short-buffer",
+                "--bytes=10",
+            ];
+            control.ask(&[&words[..], &[&*queue, EVERY]].concat())?;
+            start(guest, BYTES, &["--plain"])?.finish()?;
+            let rules = control.ask(&["--port=0", "fault", "list"])?;
+            let hits = rules["faults"][0]["hits"].as_u64().unwrap_or_default();
+            let noticed = statistic(guest, &format!("q{}_rx_bad_header", stream.queue))?;
+            expect(hits > 0 && noticed == hits, || {
+                format!("{hits} used lengths were wrong, and the driver counted {noticed}")
+            })
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The table of seeded bugs and what found them, from the report of `cargo xtask test "detection: "
+//! --report FILE`, kept as detection.json.
+
+use anyhow::Result;
+use serde::Deserialize;
+
+use super::table;
+use crate::report::{Case, Outcome};
+
+/// What the tests' names begin with.
+const PREFIX: &str = "detection: ";
+
+#[derive(Debug, Deserialize)]
+struct Kept {
+    kernel: String,
+    qemu: String,
+    cases: Vec<Case>,
+}
+
+pub(super) fn section() -> Result<String> {
+    let kept: Option<Kept> = super::kept("detection")?;
+    Ok(kept.map_or_else(|| "No report is kept.".to_owned(), |kept| render(&kept)))
+}
+
+fn render(kept: &Kept) -> String {
+    let mut rows = vec![["", "found by", "in its words"].map(str::to_owned).to_vec()];
+    for case in &kept.cases {
+        let Some(name) = case.name.strip_prefix(PREFIX) else {
+            continue;
+        };
+        let (finder, words) = match (case.outcome, case.detail.split_once(": ")) {
+            (Outcome::Pass, Some((finder, words))) => (finder, format!("`{words}`")),
+            (Outcome::Pass, None) => ("nobody", String::new()),
+            _ => ("**not as it should be**", String::new()),
+        };
+        rows.push(vec![
+            name.to_owned(),
+            finder.to_owned(),
+            words.replace('|', "\\|"),
+        ]);
+    }
+    format!(
+        "{}\nLinux {}, QEMU {}\n",
+        table(&rows),
+        kept.kernel,
+        kept.qemu
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_says_who_found_a_bug_and_how() {
+        let case = |name: &str, outcome, detail: &str| Case {
+            outcome,
+            ..Case::failed(name, detail.to_owned())
+        };
+        let text = render(&Kept {
+            kernel: "7.3".to_owned(),
+            qemu: "11.1".to_owned(),
+            cases: vec![
+                case("detection: a bug", Outcome::Pass, "ledger: a|b: c"),
+                case("detection: no bug", Outcome::Pass, ""),
+                case("detection: another", Outcome::Fail, "x: y"),
+                case("a unit test", Outcome::Pass, ""),
+            ],
+        });
+        assert_eq!(
+            text,
+            "\
+|  | found by | in its words |
+| --- | --- | --- |
+| a bug | ledger | `a\\|b: c` |
+| no bug | nobody |  |
+| another | **not as it should be** |  |
+
+Linux 7.3, QEMU 11.1
+"
+        );
+    }
+}
