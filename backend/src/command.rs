@@ -387,11 +387,11 @@ impl Rings for PortRings<'_> {
         self.port.publish(self.snapshot.active(configuration));
     }
 
-    fn start_receive(&mut self, queue: u16, layout: Layout) {
+    fn start_receive(&mut self, queue: u16, layout: Layout, max_chains: usize) {
         let Some(side) = self.port.receive.get(usize::from(queue)) else {
             return;
         };
-        lock(side).queue.start(layout);
+        lock(side).queue.start(layout, max_chains);
         self.retry_peer();
     }
 

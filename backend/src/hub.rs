@@ -15,6 +15,8 @@ use crate::{backend::Entry, events::Events, port::lock};
 pub(crate) enum Job {
     /// Something that a fault holds back may be due.
     Lane(usize, Direction, u16),
+    /// Segments that a receive queue holds may be due.
+    Release(usize, u16),
     /// The carrier goes, for this many nanoseconds.
     LinkFlap(usize, u64),
     /// The carrier comes back.
@@ -73,6 +75,7 @@ impl Hub {
     pub(crate) fn run(&self, entries: &[Arc<Entry>]) {
         while let Some(job) = self.next() {
             let (Job::Lane(port, ..)
+            | Job::Release(port, _)
             | Job::LinkFlap(port, _)
             | Job::LinkUp(port)
             | Job::DeviceReset(port)
@@ -82,6 +85,7 @@ impl Hub {
             };
             match job {
                 Job::Lane(_, direction, queue) => entry.port.lane_due(direction, queue),
+                Job::Release(_, queue) => entry.port.release_held(queue),
                 Job::LinkFlap(port, nanoseconds) => {
                     entry.port.set_link(false);
                     let back = self.now().saturating_add(nanoseconds);

@@ -27,7 +27,7 @@ use virtio_bindings::{
 use zcnic_device::{
     features::{Feature, FeatureSet},
     port::{Configuration, Mode, Port as Device, PortCounters},
-    receive::Layout,
+    receive::{Layout, MAX_CHAINS},
     transmit::TransmitFormat,
 };
 
@@ -363,7 +363,7 @@ impl Port {
         for side in &self.receive {
             let queue = &mut lock(side).queue;
             if queue.layout() != Some(Layout::VirtioNet) {
-                queue.start(Layout::VirtioNet);
+                queue.start(Layout::VirtioNet, MAX_CHAINS);
             }
         }
         for side in &self.transmit {

@@ -10,7 +10,8 @@ use zcnic_device::{
         Direction, Effects,
         receive::{FaultyQueue, Progress},
     },
-    receive::{Annotation, Delivered},
+    features::Feature,
+    receive::{Annotation, Delivered, ReceiveQueue},
     steering::Verdict,
     train::Train,
     transmit::{Snapshot, TransmitFormat, parse},
@@ -18,6 +19,7 @@ use zcnic_device::{
 
 use crate::{
     fault::FaultyBatch,
+    hub::Job,
     port::{Active, Blocked, End, FlowControl, Port, ReceiveSide, Served, TransmitSide, lock},
     ring::{
         RingError,
@@ -366,6 +368,7 @@ impl Port {
             books,
             waited_for,
             stalled,
+            releasing,
         } = &mut *guard;
         let usable = transport.is_enabled() && !active.suspended;
         let (ring, mut error) = match if usable { transport.ring() } else { Ok(None) } {
@@ -379,23 +382,33 @@ impl Port {
         let flows = self.flows.current();
         let mover = GuestMover::new();
         let armed = self.faults.current(Direction::Receive);
+        let coalesces = active.configuration.offloads.has(Feature::Gro) || device.holds();
         let mut effects = Effects::default();
         let mut stuck = None;
         for outgoing in group {
             let (position, train) = &batch[outgoing.index];
             let mut total = Delivered::default();
             for attempt in 1.. {
+                let may_wait = |stalled: bool| {
+                    flow_control == FlowControl::Pause
+                        && !stalled
+                        && outgoing
+                            .deadline
+                            .is_none_or(|deadline| deadline > Instant::now())
+                };
                 let now = match &armed {
-                    None => {
+                    None if !coalesces => {
                         let (from, note) = (outgoing.segment, &outgoing.note);
                         device.deliver(&mover, &mut chains, train, from, note)
                     }
+                    None => {
+                        let segments = outgoing.segment..train.segments();
+                        let (waits, now) = (may_wait(*stalled), self.hub.now());
+                        let (note, ring) = (&outgoing.note, &mut chains);
+                        device.coalesce(&mover, ring, train, segments, note, waits, now)
+                    }
                     Some(armed) => {
-                        let waits = flow_control == FlowControl::Pause
-                            && !*stalled
-                            && outgoing
-                                .deadline
-                                .is_none_or(|deadline| deadline > Instant::now());
+                        let waits = may_wait(*stalled);
                         let mut progress = Progress {
                             segment: outgoing.segment,
                             shown: outgoing.shown,
@@ -465,6 +478,8 @@ impl Port {
                 break;
             }
         }
+        device.settled(|held| flows.count(held.headers(), held.head(), queue, &held.delivered));
+        self.follow_held(queue, device, releasing);
         let wanted = Self::interrupt(chains.publish(), &mut effects);
         error = error.or(chains.error());
         let chain_error = chains.chain_error();
@@ -487,6 +502,38 @@ impl Port {
         self.carry_out(effects);
         self.report_violations(pair, violations);
         stuck
+    }
+}
+
+impl Port {
+    /// Has a receive queue looked at again when something that it holds is due.
+    fn follow_held(&self, queue: u16, device: &ReceiveQueue, releasing: &mut bool) {
+        if let (Some(due), false) = (device.release_at(), *releasing) {
+            *releasing = true;
+            self.hub.schedule(due, Job::Release(self.index, queue));
+        }
+    }
+
+    /// Something that a receive queue holds may be due.
+    pub(crate) fn release_held(&self, queue: u16) {
+        let Some(side) = self.receive.get(usize::from(queue)) else {
+            return;
+        };
+        let stalled = {
+            let side = &mut *lock(side);
+            side.releasing = false;
+            side.stalled
+        };
+        let pauses = |(_, flow_control)| flow_control == FlowControl::Pause;
+        let waits = !stalled && self.peer().is_some_and(pauses);
+        let flows = self.flows.current();
+        self.on_receive(queue, |faulty, _| {
+            let device = &mut *faulty.queue;
+            device.release(faulty.mover, faulty.ring, waits, faulty.now);
+            device.settled(|held| flows.count(held.headers(), held.head(), queue, &held.delivered));
+        });
+        let side = &mut *lock(side);
+        self.follow_held(queue, &side.queue, &mut side.releasing);
     }
 }
 

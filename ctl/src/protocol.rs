@@ -182,6 +182,10 @@ pub struct QueueStats {
     pub rx_stopped: u64,
     pub rx_too_long: u64,
     pub rx_bad_chain: u64,
+    pub rx_gro_frames: u64,
+    pub rx_gro_bytes: u64,
+    pub rx_gro_wire_frames: u64,
+    pub rx_gro_wire_bytes: u64,
     /// Frames that an RSS hash was computed for.
     pub rx_hashed: u64,
     pub tx_frames: u64,

@@ -44,6 +44,8 @@ pub const F_RULES: u32 = 7;
 pub const F_RSS_CONTEXTS: u32 = 8;
 /// Feature bit: symmetric hash input transforms.
 pub const F_RSS_SYMMETRIC: u32 = 9;
+/// Feature bit: hardware GRO, received TCP segments are coalesced.
+pub const F_GRO: u32 = 10;
 
 /// Receive header flag: first chain of a frame.
 pub const RX_FIRST: u16 = 0x0001;
@@ -57,10 +59,14 @@ pub const RX_CSUM_GOOD: u16 = 0x0008;
 pub const RX_CSUM_BAD: u16 = 0x0010;
 /// Receive header flag: `vlan_tci` holds the tag that was stripped.
 pub const RX_VLAN: u16 = 0x0020;
-/// Receive header flag: `seg_size`, `seg_count` and `gso_type` are valid.
+/// Receive header flag: made of `seg_count` wire frames; the fields for that are valid.
 pub const RX_AGGREGATED: u16 = 0x0040;
 /// Receive header flag: `timestamp_ns` is valid.
 pub const RX_TIMESTAMP: u16 = 0x0080;
+/// Receive header flag of an aggregate: all its frames had the same IPv4 identification.
+pub const RX_FIXED_ID: u16 = 0x0100;
+/// Receive header flag: the same, of the IPv4 header in a tunnel.
+pub const RX_FIXED_ID_INNER: u16 = 0x0200;
 
 /// Transmit header flag: insert the checksum at `csum_start` + `csum_offset`.
 pub const TX_CSUM: u16 = 0x0001;

@@ -224,6 +224,10 @@ impl Port {
                 if let Some(bit) = on.first_outside(allowed) {
                     return Err(Refusal::new(Status::Unsupported, bit));
                 }
+                // What is coalesced was verified, and is of use only to who is told so.
+                if on.has(Feature::Gro) && !on.has(Feature::RxCsum) {
+                    return Err(Refusal::field(offset_of!(abi::Offloads, features)));
+                }
                 self.offloads = on;
                 rings.configure(self.configuration());
                 Ok(Answer::default())
@@ -282,6 +286,13 @@ impl Port {
     ) -> Result<Answer> {
         let command: abi::RxqStart = abi::read_request(request)?;
         let layout = layout(session, &command)?;
+        let max_chains = match usize::from(command.max_chains) {
+            0 => MAX_CHAINS,
+            chains if chains > MAX_CHAINS => {
+                return Err(Refusal::field(offset_of!(abi::RxqStart, max_chains)));
+            }
+            chains => chains,
+        };
         let queue = command.queue.get();
         if queue >= session.command_pair {
             return Err(Refusal::field(offset_of!(abi::RxqStart, queue)));
@@ -290,7 +301,7 @@ impl Port {
             return Err(Refusal::new(Status::Busy, u32::from(queue)));
         }
         self.rx_running.insert(queue);
-        rings.start_receive(queue, layout);
+        rings.start_receive(queue, layout, max_chains);
         Ok(Answer::default())
     }
 
@@ -351,6 +362,10 @@ impl Port {
                 rx_stopped: receive.stopped.into(),
                 rx_too_long: receive.too_long.into(),
                 rx_bad_chain: receive.bad_chain.into(),
+                rx_gro_frames: receive.gro_frames.into(),
+                rx_gro_bytes: receive.gro_bytes.into(),
+                rx_gro_wire_frames: receive.gro_wire_frames.into(),
+                rx_gro_wire_bytes: receive.gro_wire_bytes.into(),
                 tx_frames: transmit.frames.into(),
                 tx_bytes: transmit.bytes.into(),
                 tx_errors: transmit.errors.into(),

@@ -28,11 +28,13 @@ pub enum Feature {
     RssContexts = abi::F_RSS_CONTEXTS,
     /// Symmetric hash input transforms.
     RssSymmetric = abi::F_RSS_SYMMETRIC,
+    /// Hardware GRO.
+    Gro = abi::F_GRO,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::RxCsum,
         Self::TxCsum,
         Self::Tso4,
@@ -43,6 +45,7 @@ impl Feature {
         Self::Rules,
         Self::RssContexts,
         Self::RssSymmetric,
+        Self::Gro,
     ];
 }
 
@@ -52,10 +55,15 @@ pub struct FeatureSet(u128);
 
 impl FeatureSet {
     /// Everything that this device can do.
-    pub const ALL: Self = Self((1 << (Feature::RssSymmetric as u32 + 1)) - 1);
+    pub const ALL: Self = Self((1 << (Feature::Gro as u32 + 1)) - 1);
 
     /// The features that can be switched on and off while the session lasts.
-    pub const SWITCHABLE: Self = Self(1 << Feature::RxCsum as u32 | 1 << Feature::RxHash as u32);
+    pub const SWITCHABLE: Self = Self(
+        1 << Feature::RxCsum as u32 | 1 << Feature::RxHash as u32 | 1 << Feature::Gro as u32,
+    );
+
+    /// What is on for a driver that can't switch anything: its frames come as they crossed the wire.
+    pub const PLAIN: Self = Self(Self::ALL.0 & !(1 << Feature::Gro as u32));
 
     /// Whether `feature` is a member.
     #[must_use]

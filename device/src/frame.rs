@@ -26,6 +26,11 @@ pub const PROTOCOL_TCP: u8 = 6;
 /// IP protocol number of UDP.
 pub const PROTOCOL_UDP: u8 = 17;
 
+/// IP protocol number of IPv4 in IP.
+pub const PROTOCOL_IPV4: u8 = 4;
+/// IP protocol number of IPv6 in IP.
+pub const PROTOCOL_IPV6: u8 = 41;
+
 const VLAN_TAG: usize = 4;
 const MAX_VLAN_TAGS: usize = 2;
 
@@ -186,6 +191,21 @@ impl Headers {
             }
         }
         headers
+    }
+
+    /// The headers of the IP packet that this one carries, with this frame's Ethernet header, if `head`, the one
+    /// that was parsed, has them (IP in IP, RFC 2003 and RFC 2473). Only one tunnel is entered.
+    pub(crate) fn inner(&self, head: &[u8]) -> Option<Self> {
+        let outer = self.l3.filter(|l3| !l3.fragment && self.l4.is_none())?;
+        let head = &head[..head.len().min(outer.payload_end).min(SNAPSHOT)];
+        let (l3, has_l4) = match outer.protocol {
+            PROTOCOL_IPV4 => L3::parse_v4(head, outer.payload_offset, outer.payload_end),
+            PROTOCOL_IPV6 => L3::parse_v6(head, outer.payload_offset, outer.payload_end),
+            _ => None,
+        }?;
+        let l4 = if has_l4 { L4::parse(head, &l3) } else { None };
+        let l3 = Some(l3);
+        Some(Self { l3, l4, ..*self })
     }
 
     /// The end of the deepest header that was parsed completely.

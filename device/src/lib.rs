@@ -10,6 +10,7 @@ pub mod features;
 pub mod filter;
 pub mod flow;
 pub mod frame;
+mod gro;
 pub mod ledger;
 pub mod limits;
 pub mod memory;

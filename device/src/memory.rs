@@ -43,6 +43,44 @@ pub trait Mover {
     fn put(&self, target: &Self::Target, offset: usize, bytes: &[u8]);
 }
 
+/// Carries bytes of the device itself; targets are those of another mover.
+pub struct FromDevice<'m, M>(pub &'m M);
+
+impl<M: Mover> Mover for FromDevice<'_, M> {
+    type Source = [u8];
+    type Target = M::Target;
+
+    fn source_len(&self, source: &[u8]) -> usize {
+        source.len()
+    }
+
+    fn target_len(&self, target: &M::Target) -> usize {
+        self.0.target_len(target)
+    }
+
+    fn snapshot(&self, source: &[u8], offset: usize, into: &mut [u8]) {
+        into.copy_from_slice(&source[offset..offset + into.len()]);
+    }
+
+    fn copy(
+        &self,
+        source: &[u8],
+        source_offset: usize,
+        target: &M::Target,
+        target_offset: usize,
+        length: usize,
+        sum: &mut Checksum,
+    ) {
+        let bytes = &source[source_offset..source_offset + length];
+        sum.add(bytes);
+        self.0.put(target, target_offset, bytes);
+    }
+
+    fn put(&self, target: &M::Target, offset: usize, bytes: &[u8]) {
+        self.0.put(target, offset, bytes);
+    }
+}
+
 /// The receive side of one queue's ring: chains are taken and returned strictly in the order in which the
 /// driver made them available.
 ///

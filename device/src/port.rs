@@ -63,8 +63,8 @@ pub trait Rings {
     /// saw the previous one.
     fn configure(&mut self, configuration: Configuration);
 
-    /// Begins to fill the chains of a stopped queue.
-    fn start_receive(&mut self, queue: u16, layout: Layout);
+    /// Begins to fill the chains of a stopped queue, `max_chains` of them with one frame at most.
+    fn start_receive(&mut self, queue: u16, layout: Layout, max_chains: usize);
 
     /// Stops a queue, returns its posted chains with length 0 and says how many there were.
     fn stop_receive(&mut self, queue: u16) -> u32;
@@ -162,8 +162,8 @@ impl Port {
         let (offloads, features, transmit_format) = match self.mode {
             Mode::Undecided => (FeatureSet::default(), FeatureSet::default(), None),
             Mode::Plain => (
-                FeatureSet::ALL,
-                FeatureSet::ALL,
+                FeatureSet::PLAIN,
+                FeatureSet::PLAIN,
                 Some(TransmitFormat::VirtioNet),
             ),
             Mode::Zcnic(session) => (self.offloads, session.features, Some(TransmitFormat::Zcnic)),

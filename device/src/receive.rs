@@ -4,15 +4,17 @@
 //! A frame is placed whole or not at all: the device makes sure that enough buffers exist before it takes
 //! one, and all chains of a frame become visible together (docs/abi.md, "Receive").
 
+mod coalesce;
 pub(crate) mod faulty;
 mod layout;
 mod verdict;
 
 use zerocopy::IntoBytes;
 
-pub use self::layout::Layout;
+pub use self::{coalesce::Settled, layout::Layout};
 pub(crate) use self::verdict::insert_checksum;
 use self::{
+    coalesce::Held,
     layout::{
         VIRTIO_NET_HEADER, fits, receive_flags, receive_header, single, split_point,
         virtio_net_header,
@@ -26,7 +28,7 @@ use crate::{
     frame::SNAPSHOT,
     memory::{Mover, ReceiveRing},
     rss::Hash,
-    train::{Segment, Train},
+    train::{Aggregate, Segment, Train},
 };
 
 /// Chains that one frame may take.
@@ -50,6 +52,10 @@ pub struct ReceiveCounters {
     pub stopped: u64,
     pub too_long: u64,
     pub bad_chain: u64,
+    pub gro_frames: u64,
+    pub gro_bytes: u64,
+    pub gro_wire_frames: u64,
+    pub gro_wire_bytes: u64,
     /// Frames that a hash was computed for; not part of `struct zcnic_queue_stats`.
     pub hashed: u64,
 }
@@ -79,6 +85,14 @@ pub(crate) struct PlacedFrame {
 }
 
 impl Delivered {
+    /// Adds what became of other segments; which were not placed is not looked at.
+    pub fn merge(&mut self, other: &Self) {
+        self.frames += other.frames;
+        self.split += other.split;
+        self.unsplit += other.unsplit;
+        self.dropped += other.dropped;
+    }
+
     pub(crate) fn add(&mut self, placed: PlacedFrame) {
         self.frames += 1;
         self.split += u32::from(placed.split);
@@ -101,9 +115,12 @@ pub struct Annotation {
 #[derive(Debug, Default)]
 pub struct ReceiveQueue {
     layout: Option<Layout>,
+    /// Chains that one frame may take.
+    max_chains: usize,
     next_frame: u32,
     counters: ReceiveCounters,
     scratch: Scratch,
+    held: Held,
 }
 
 /// Buffers reused from frame to frame, so that placing a frame allocates nothing.
@@ -146,14 +163,16 @@ enum Reservation {
 }
 
 impl ReceiveQueue {
-    /// Begins to use posted chains.
-    pub fn start(&mut self, layout: Layout) {
+    /// Begins to use posted chains, at most `max_chains` with one frame.
+    pub fn start(&mut self, layout: Layout, max_chains: usize) {
         self.layout = Some(layout);
+        self.max_chains = max_chains.min(MAX_CHAINS);
     }
 
     /// Frames are dropped from now on; the ring's owner returns what is posted.
     pub fn stop(&mut self) {
         self.layout = None;
+        self.counters.stopped += self.held.forget();
     }
 
     /// The layout of a started queue.
@@ -271,7 +290,7 @@ impl ReceiveQueue {
         written.clear();
         let mut done = 0;
         while done < length || written.is_empty() {
-            if written.len() == MAX_CHAINS {
+            if written.len() == self.max_chains {
                 return Reservation::TooLong;
             }
             if !ring.reserve() {
@@ -386,14 +405,16 @@ impl ReceiveQueue {
             mover.put(&targets[0], 0, &virtio_net_header(verdict, note, 1));
         } else {
             let split = matches!(layout, Layout::Split { .. }) && at < length;
-            let flags = receive_flags(split, verdict, note) | abi::RX_FIRST | abi::RX_LAST;
+            let flags = receive_flags(split, verdict, note, train.aggregate.as_ref())
+                | abi::RX_FIRST
+                | abi::RX_LAST;
             let header = RxHeader {
                 flags: flags.into(),
                 frame_id: self.next_frame.into(),
                 header_length: (at as u32).into(),
                 payload_length: ((length - at) as u32).into(),
                 frame_length: (length as u32).into(),
-                ..receive_header(note)
+                ..receive_header(note, train.aggregate.as_ref())
             };
             mover.put(&targets[0], 0, header.as_bytes());
         }
@@ -422,7 +443,10 @@ impl ReceiveQueue {
         let verdict = self.fill(mover, ring, train, &mut segment);
         match layout {
             Layout::VirtioNet => self.put_virtio_net_header(mover, ring, verdict, note),
-            _ => self.put_receive_headers(mover, ring, segment.length, split, verdict, note),
+            _ => {
+                let whole = (segment.length, train.aggregate.as_ref());
+                self.put_receive_headers(mover, ring, whole, split, verdict, note);
+            },
         }
         ring.commit(&self.scratch.written);
         verdict
@@ -471,7 +495,7 @@ impl ReceiveQueue {
         &self,
         mover: &M,
         ring: &R,
-        frame_length: usize,
+        (frame_length, aggregate): (usize, Option<&Aggregate>),
         split: bool,
         verdict: Verdict,
         note: &Annotation,
@@ -482,7 +506,7 @@ impl ReceiveQueue {
         let Scratch {
             extents, written, ..
         } = &self.scratch;
-        let common = receive_flags(split, verdict, note);
+        let common = receive_flags(split, verdict, note, aggregate);
         let last = written.iter().rposition(|&length| length > 0).unwrap_or(0);
         let used = written
             .iter()
@@ -509,7 +533,7 @@ impl ReceiveQueue {
                 header_length: in_descriptor(0).into(),
                 payload_length: in_descriptor(1).into(),
                 frame_length: (frame_length as u32).into(),
-                ..receive_header(note)
+                ..receive_header(note, aggregate)
             };
             mover.put(&ring.chain(chain)[0], 0, header.as_bytes());
         }

@@ -10,6 +10,8 @@ use std::ops::Deref;
 use crate::{
     checksum::Checksum,
     frame::{Headers, IpVersion, L4Protocol, SNAPSHOT},
+    memory::Mover,
+    receive::insert_checksum,
 };
 
 /// Who owes the L4 checksum of a frame.
@@ -63,6 +65,25 @@ pub struct Train<'a, S: ?Sized> {
     pub(crate) length: usize,
     pub(crate) checksum: ChecksumState,
     pub(crate) segmentation: Option<Segmentation>,
+    /// It is one frame that the receiver makes of many, and stays one.
+    pub(crate) aggregate: Option<Aggregate>,
+}
+
+/// What a frame was made of that hardware GRO made ([`gro`](crate::gro)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Aggregate {
+    /// Wire frames.
+    pub(crate) count: u16,
+    /// Payload bytes of each but the last.
+    pub(crate) size: u16,
+    /// Version of the innermost IP header.
+    pub(crate) version: IpVersion,
+    /// Where it starts.
+    pub(crate) l3_offset: u16,
+    /// Where the TCP header starts.
+    pub(crate) l4_offset: u16,
+    /// `RX_FIXED_ID` and `RX_FIXED_ID_INNER`.
+    pub(crate) flags: u16,
 }
 
 /// One frame of a train: `head`, then the bytes of the source from `body` on.
@@ -242,8 +263,52 @@ impl<'a, S: ?Sized> Train<'a, S> {
     }
 }
 
+/// A copy of frame number `index` of a train as the receiver shall see it, with its final checksum.
+pub(crate) fn finish<M: Mover>(mover: &M, train: &Train<'_, M::Source>, index: usize) -> Vec<u8> {
+    let mut frame = Vec::new();
+    finish_into(mover, train, index, &mut frame);
+    frame
+}
+
+/// The same, in a vector that was used before.
+pub(crate) fn finish_into<M: Mover>(
+    mover: &M,
+    train: &Train<'_, M::Source>,
+    index: usize,
+    frame: &mut Vec<u8>,
+) {
+    let mut buffer = [0; SNAPSHOT];
+    let segment = train.segment(index, &mut buffer);
+    frame.clear();
+    frame.extend_from_slice(&segment.head);
+    frame.resize(segment.length, 0);
+    let (head, body) = frame.split_at_mut(segment.head.len());
+    mover.snapshot(train.source(), segment.body, body);
+    if let ChecksumState::Owed { start, field } = segment.checksum {
+        let mut sum = Checksum::new();
+        sum.add(body);
+        insert_checksum(head, start, field, &sum);
+    }
+}
+
+/// A frame that is as the receiver shall see it, as a train of one.
+#[must_use]
+pub fn finished(frame: &[u8]) -> Train<'_, [u8]> {
+    let head = &frame[..frame.len().min(SNAPSHOT)];
+    Train {
+        head,
+        headers: Headers::parse(head, frame.len()),
+        source: frame,
+        start: 0,
+        length: frame.len(),
+        checksum: ChecksumState::Final,
+        segmentation: None,
+        aggregate: None,
+    }
+}
+
 /// Stores the low 16 bits of `value`, which the caller has bounded, in network order.
-fn put16(head: &mut [u8], offset: usize, value: usize) {
+pub(crate) fn put16(head: &mut [u8], offset: usize, value: usize) {
     head[offset..offset + 2].copy_from_slice(&(value as u16).to_be_bytes());
 }
 

@@ -197,6 +197,7 @@ pub fn parse<'a, M: Mover>(
         length,
         checksum,
         segmentation,
+        aggregate: None,
     })
 }
 

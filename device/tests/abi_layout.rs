@@ -89,8 +89,8 @@ fn mirror() -> Facts {
     structs! {
         zcnic_rx_header: RxHeader {
             flags, chain, frame_id, header_length, payload_length, frame_length, hash, hash_type,
-            gso_type, queue, seg_size, seg_count, vlan_tci, reserved0, reserved1, timestamp_ns,
-            reserved2,
+            gso_type, queue, seg_size, seg_count, vlan_tci, l3_offset, l4_offset, reserved0,
+            timestamp_ns, reserved2,
         };
         zcnic_tx_header: TxHeader {
             flags, gso_type, reserved0, header_length, csum_start, csum_offset, gso_size,
@@ -107,7 +107,7 @@ fn mirror() -> Facts {
             max_header_size, max_page_size, features,
         };
         zcnic_rxq_start: RxqStart {
-            request, queue, shape, reserved, header_size, page_size, hds_thresh,
+            request, queue, shape, max_chains, header_size, page_size, hds_thresh,
         };
         zcnic_queue_command: QueueCommand { request, queue, reserved0, reserved1 };
         zcnic_rss_set: RssSet {
@@ -130,7 +130,8 @@ fn mirror() -> Facts {
         zcnic_stats: Stats { request, first, count, reserved };
         zcnic_queue_stats: QueueStats {
             rx_frames, rx_bytes, rx_split, rx_csum_bad, rx_no_buffer, rx_stopped, rx_too_long,
-            rx_bad_chain, tx_frames, tx_bytes, tx_errors,
+            rx_bad_chain, rx_gro_frames, rx_gro_bytes, rx_gro_wire_frames, rx_gro_wire_bytes,
+            tx_frames, tx_bytes, tx_errors,
         };
         zcnic_port_stats: PortStats { rx_filtered, rx_rule_drop, commands, commands_refused };
         zcnic_stats_response: StatsResponse { response, port } [queues: QueueStats];
@@ -140,8 +141,9 @@ fn mirror() -> Facts {
     }
     constants! {
         ABI_VERSION, MAGIC, MAX_REQUEST, FEATURE_WORDS, F_RX_CSUM, F_TX_CSUM, F_TSO4, F_TSO6,
-        F_USO, F_RX_HASH, F_SPLIT, F_RULES, F_RSS_CONTEXTS, F_RSS_SYMMETRIC, RX_FIRST, RX_LAST,
-        RX_SPLIT, RX_CSUM_GOOD, RX_CSUM_BAD, RX_VLAN, RX_AGGREGATED, RX_TIMESTAMP, TX_CSUM,
+        F_USO, F_RX_HASH, F_SPLIT, F_RULES, F_RSS_CONTEXTS, F_RSS_SYMMETRIC, F_GRO, RX_FIRST, RX_LAST,
+        RX_SPLIT, RX_CSUM_GOOD, RX_CSUM_BAD, RX_VLAN, RX_AGGREGATED, RX_TIMESTAMP, RX_FIXED_ID,
+        RX_FIXED_ID_INNER, TX_CSUM,
         FLOW_TYPES, FIELD_IP_SRC, FIELD_IP_DST, FIELD_L4_SRC, FIELD_L4_DST, FIELD_FLOW_LABEL,
         RSS_KEY_SIZE, RX_MODE_PROMISC, RX_MODE_ALLMULTI, STATUS_LINK_UP, EVENT_LINK,
     }

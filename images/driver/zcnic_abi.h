@@ -32,6 +32,7 @@
 #define ZCNIC_F_RULES		7	/* flow rules */
 #define ZCNIC_F_RSS_CONTEXTS	8	/* RSS contexts other than 0 */
 #define ZCNIC_F_RSS_SYMMETRIC	9	/* symmetric hash input transforms */
+#define ZCNIC_F_GRO		10	/* hardware GRO: received TCP segments are coalesced */
 
 #define ZCNIC_FEATURE_WORDS	2
 
@@ -43,8 +44,10 @@
 #define ZCNIC_RX_CSUM_GOOD	0x0008	/* the L4 checksum was verified and is right */
 #define ZCNIC_RX_CSUM_BAD	0x0010	/* the L4 checksum was verified and is wrong */
 #define ZCNIC_RX_VLAN		0x0020	/* vlan_tci holds the tag that was stripped */
-#define ZCNIC_RX_AGGREGATED	0x0040	/* seg_size, seg_count and gso_type are valid */
+#define ZCNIC_RX_AGGREGATED	0x0040	/* made of seg_count wire frames; the fields for that are valid */
 #define ZCNIC_RX_TIMESTAMP	0x0080	/* timestamp_ns is valid */
+#define ZCNIC_RX_FIXED_ID	0x0100	/* aggregated: all had the same IPv4 identification */
+#define ZCNIC_RX_FIXED_ID_INNER	0x0200	/* the same, of the IPv4 header in a tunnel */
 
 enum zcnic_hash_type {
 	ZCNIC_HASH_NONE	= 0,
@@ -75,11 +78,12 @@ struct zcnic_rx_header {
 	__u8	hash_type;
 	__u8	gso_type;
 	__le16	queue;
-	__le16	seg_size;
-	__le16	seg_count;
+	__le16	seg_size;		/* aggregated: payload bytes of every segment but the last */
+	__le16	seg_count;		/* aggregated: segments, at least 2 */
 	__le16	vlan_tci;
+	__le16	l3_offset;		/* aggregated: where the (innermost) IP header starts */
+	__le16	l4_offset;		/* aggregated: where the TCP header starts */
 	__le16	reserved0;
-	__le32	reserved1;
 	__le64	timestamp_ns;
 	__u8	reserved2[16];
 };
@@ -182,7 +186,7 @@ struct zcnic_rxq_start {
 	struct zcnic_request request;
 	__le16	queue;
 	__u8	shape;
-	__u8	reserved;
+	__u8	max_chains;		/* that one frame may take; 0: as many as HELLO said */
 	__le32	header_size;		/* length of descriptor 0, receive header included, a multiple of 64 */
 	__le32	page_size;		/* length of descriptor 1; 0 when linear */
 	__le32	hds_thresh;		/* split frames longer than this; 0 when linear */
@@ -333,6 +337,10 @@ struct zcnic_queue_stats {
 	__le64	rx_stopped;		/* dropped: the queue is not started */
 	__le64	rx_too_long;		/* dropped: more chains than a frame may take */
 	__le64	rx_bad_chain;		/* chains of the wrong shape, returned */
+	__le64	rx_gro_frames;		/* aggregates delivered */
+	__le64	rx_gro_bytes;
+	__le64	rx_gro_wire_frames;	/* frames that they were made of, in rx_frames too */
+	__le64	rx_gro_wire_bytes;
 	__le64	tx_frames;		/* segments count each */
 	__le64	tx_bytes;
 	__le64	tx_errors;		/* chains that could not be sent */

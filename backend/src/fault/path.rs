@@ -5,13 +5,14 @@ use std::sync::{Arc, atomic::Ordering};
 use zcnic_device::{
     fault::{
         Armed, CommandFault, Direction, Effects, InterruptFault, Lane,
-        frame::finished,
         lane::OwnedFrame,
-        receive::{FaultyQueue, FromDevice, Progress},
+        receive::{FaultyQueue, Progress},
         transmit::{ChainFault, Sent},
     },
+    memory::FromDevice,
     receive::{Annotation, Delivered},
     steering::Verdict,
+    train::finished,
     transmit::{Snapshot, TransmitCounters, TransmitFormat},
 };
 
@@ -105,7 +106,7 @@ impl Port {
     }
 
     /// Works on a receive queue as its rules want, publishes, and carries out what follows.
-    pub(super) fn on_receive(
+    pub(crate) fn on_receive(
         &self,
         queue: u16,
         action: impl for<'a, 'm> FnOnce(

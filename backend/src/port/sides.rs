@@ -34,6 +34,8 @@ pub(crate) struct ReceiveSide {
     pub(crate) waited_for: bool,
     /// A frame waited in vain; the next ones do not wait until one is received.
     pub(crate) stalled: bool,
+    /// The [hub](crate::hub) will look at what the queue holds.
+    pub(crate) releasing: bool,
 }
 
 /// A transmit ring and its queue.
@@ -60,6 +62,7 @@ impl ReceiveSide {
             books: Books::default(),
             waited_for: false,
             stalled: false,
+            releasing: false,
         }
     }
 }

@@ -110,8 +110,8 @@ pub struct RxqStart {
     pub queue: U16,
     /// [`RxShape`](super::RxShape).
     pub shape: u8,
-    /// Zero.
-    pub reserved: u8,
+    /// Chains that one frame may take; 0: as many as HELLO said.
+    pub max_chains: u8,
     /// Length of descriptor 0, receive header included: a multiple of 64.
     pub header_size: U32,
     /// Length of descriptor 1; 0 when linear.
@@ -336,6 +336,14 @@ pub struct QueueStats {
     pub rx_too_long: U64,
     /// Chains of the wrong shape, returned.
     pub rx_bad_chain: U64,
+    /// Aggregates delivered.
+    pub rx_gro_frames: U64,
+    /// Their bytes.
+    pub rx_gro_bytes: U64,
+    /// Frames that they were made of, in `rx_frames` too.
+    pub rx_gro_wire_frames: U64,
+    /// Their bytes.
+    pub rx_gro_wire_bytes: U64,
     /// Frames sent.
     pub tx_frames: U64,
     /// Their bytes.
@@ -395,7 +403,7 @@ layout! {
     Response: reserved;
     Hello: request.reserved, reserved;
     HelloResponse: response.reserved;
-    RxqStart: request.reserved, reserved;
+    RxqStart: request.reserved;
     QueueCommand: request.reserved, reserved0, reserved1;
     RssSet: request.reserved, reserved, reserved1;
     RssDel: request.reserved, reserved0, reserved1;

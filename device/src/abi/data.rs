@@ -31,16 +31,18 @@ pub struct RxHeader {
     pub gso_type: u8,
     /// The receive queue.
     pub queue: U16,
-    /// Payload bytes of a segment of an aggregated frame.
+    /// Payload bytes of every segment of an aggregated frame but the last.
     pub seg_size: U16,
     /// Segments of an aggregated frame.
     pub seg_count: U16,
     /// The VLAN tag that was stripped.
     pub vlan_tci: U16,
+    /// Where the innermost IP header of an aggregated frame starts.
+    pub l3_offset: U16,
+    /// Where the TCP header of an aggregated frame starts.
+    pub l4_offset: U16,
     /// Zero.
     pub reserved0: U16,
-    /// Zero.
-    pub reserved1: U32,
     /// When the frame arrived, in nanoseconds.
     pub timestamp_ns: U64,
     /// Zero.
@@ -94,7 +96,7 @@ pub struct Event {
 }
 
 layout! {
-    RxHeader: reserved0, reserved1, reserved2;
+    RxHeader: reserved0, reserved2;
     TxHeader: reserved0, reserved1;
     Event: reserved0, reserved1;
 }

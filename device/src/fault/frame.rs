@@ -5,14 +5,6 @@
 
 use std::num::NonZeroU32;
 
-use crate::{
-    checksum::Checksum,
-    frame::{Headers, SNAPSHOT},
-    memory::Mover,
-    receive::insert_checksum,
-    train::{ChecksumState, Train},
-};
-
 /// Frames shorter than an Ethernet header mean nothing to anybody.
 pub const MIN_LENGTH: u32 = 14;
 
@@ -70,36 +62,5 @@ pub(super) fn change(bytes: &mut Vec<u8>, fault: FrameFault, draw: u64) {
         | FrameFault::Duplicate { .. }
         | FrameFault::Delay { .. }
         | FrameFault::Reorder { .. } => {}
-    }
-}
-
-/// A copy of frame number `index` of a train as the receiver shall see it, with its final checksum.
-pub(super) fn finish<M: Mover>(mover: &M, train: &Train<'_, M::Source>, index: usize) -> Vec<u8> {
-    let mut buffer = [0; SNAPSHOT];
-    let segment = train.segment(index, &mut buffer);
-    let mut frame = vec![0; segment.length];
-    let (head, body) = frame.split_at_mut(segment.head.len());
-    head.copy_from_slice(&segment.head);
-    mover.snapshot(train.source(), segment.body, body);
-    if let ChecksumState::Owed { start, field } = segment.checksum {
-        let mut sum = Checksum::new();
-        sum.add(body);
-        insert_checksum(head, start, field, &sum);
-    }
-    frame
-}
-
-/// A frame that is as the receiver shall see it, as a train of one.
-#[must_use]
-pub fn finished(frame: &[u8]) -> Train<'_, [u8]> {
-    let head = &frame[..frame.len().min(SNAPSHOT)];
-    Train {
-        head,
-        headers: Headers::parse(head, frame.len()),
-        source: frame,
-        start: 0,
-        length: frame.len(),
-        checksum: ChecksumState::Final,
-        segmentation: None,
     }
 }

@@ -4,19 +4,19 @@ use super::{
     Action, Armed, CompletionFault, Effects, FrameFault, Lane, MetadataFault, PlacementFault,
     QueueFault, RawRing, RuleId,
     completion::complete,
-    frame::{change, finish, finished},
+    frame::change,
     lane::{Due, OwnedFrame, Strike, Subject},
     metadata::wrong_hash,
     placement::WrongSplit,
 };
 use crate::{
-    checksum::Checksum,
-    memory::{Mover, ReceiveRing},
+    features::Feature,
+    memory::{FromDevice, Mover, ReceiveRing},
     receive::{
         Annotation, Delivered, ReceiveQueue,
         faulty::{Placed, Tweak},
     },
-    train::Train,
+    train::{Train, finish, finished},
 };
 
 /// A receive queue of a port that has rules for it, while its ring is locked. It does what
@@ -45,44 +45,6 @@ pub struct Progress {
     pub segment: usize,
     /// Segments below this were shown to the rules.
     pub shown: usize,
-}
-
-/// Carries bytes of the device itself; targets are those of another mover.
-pub struct FromDevice<'m, M>(pub &'m M);
-
-impl<M: Mover> Mover for FromDevice<'_, M> {
-    type Source = [u8];
-    type Target = M::Target;
-
-    fn source_len(&self, source: &[u8]) -> usize {
-        source.len()
-    }
-
-    fn target_len(&self, target: &M::Target) -> usize {
-        self.0.target_len(target)
-    }
-
-    fn snapshot(&self, source: &[u8], offset: usize, into: &mut [u8]) {
-        into.copy_from_slice(&source[offset..offset + into.len()]);
-    }
-
-    fn copy(
-        &self,
-        source: &[u8],
-        source_offset: usize,
-        target: &M::Target,
-        target_offset: usize,
-        length: usize,
-        sum: &mut Checksum,
-    ) {
-        let bytes = &source[source_offset..source_offset + length];
-        sum.add(bytes);
-        self.0.put(target, target_offset, bytes);
-    }
-
-    fn put(&self, target: &M::Target, offset: usize, bytes: &[u8]) {
-        self.0.put(target, offset, bytes);
-    }
 }
 
 /// What is to become of one frame.
@@ -190,6 +152,17 @@ where
         waits: bool,
         delivered: &mut Delivered,
     ) -> bool {
+        if note.offloads.has(Feature::Gro) || self.queue.holds() {
+            let one = index..index + 1;
+            let (queue, ring) = (&mut *self.queue, &mut *self.ring);
+            let one = queue.coalesce(self.mover, ring, train, one, note, waits, self.now);
+            delivered.merge(&one);
+            if one.blocked_at.is_some() && !waits {
+                self.queue.count_no_buffer(1);
+                delivered.dropped += 1;
+            }
+            return one.blocked_at.is_some() && waits;
+        }
         let Some(layout) = self.queue.layout() else {
             self.queue.count_stopped(1);
             delivered.dropped += 1;
@@ -351,6 +324,8 @@ where
     ) where
         N: Mover<Target = M::Target>,
     {
+        // What a rule touched is joined to nothing, and overtakes nothing.
+        self.queue.release_all(self.mover, self.ring, self.now);
         let Some(layout) = self.queue.layout() else {
             self.queue.count_stopped(1);
             delivered.dropped += 1;

@@ -4,13 +4,13 @@ use super::{
     Action, Armed, CommandFault, CompletionFault, Effects, FrameFault, Lane, QueueFault, RawRing,
     RuleId,
     completion::complete,
-    frame::{change, finish},
+    frame::change,
     lane::{Due, OwnedFrame, Strike, Subject},
 };
 use crate::{
     abi::{self, Opcode},
     memory::Mover,
-    train::Train,
+    train::{Train, finish},
 };
 use zerocopy::FromBytes;
 

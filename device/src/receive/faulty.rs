@@ -92,7 +92,10 @@ impl ReceiveQueue {
         }
         match layout {
             Layout::VirtioNet => self.put_virtio_net_header(mover, ring, verdict, note),
-            _ => self.put_receive_headers(mover, ring, segment.length, split, verdict, note),
+            _ => {
+                let whole = (segment.length, None);
+                self.put_receive_headers(mover, ring, whole, split, verdict, note);
+            }
         }
         if let (Some(tweak), Some(last)) = (
             tweak,

@@ -3,10 +3,11 @@
 
 use super::{Annotation, RX_HEADER, Verdict};
 use crate::{
-    abi::{self, HashType, RxHeader},
+    abi::{self, GsoType, HashType, RxHeader},
     features::Feature,
-    frame::Headers,
+    frame::{Headers, IpVersion},
     memory::Mover,
+    train::Aggregate,
 };
 
 /// Bytes of `struct virtio_net_hdr_mrg_rxbuf`.
@@ -62,30 +63,48 @@ pub(super) fn virtio_net_header(
 
 /// What the receive headers of all chains of a frame have in common.
 #[inline]
-pub(super) fn receive_header(note: &Annotation) -> RxHeader {
+pub(super) fn receive_header(note: &Annotation, aggregate: Option<&Aggregate>) -> RxHeader {
     let hash = note.hash.filter(|_| note.offloads.has(Feature::RxHash));
-    RxHeader {
+    let header = RxHeader {
         hash: hash.map_or(0, |hash| hash.value).into(),
         hash_type: hash.map_or(HashType::None, |hash| hash.kind).into(),
         queue: note.queue.into(),
         ..RxHeader::default()
+    };
+    match aggregate {
+        None => header,
+        Some(aggregate) => RxHeader {
+            gso_type: match aggregate.version {
+                IpVersion::V4 => GsoType::Tcp4,
+                IpVersion::V6 => GsoType::Tcp6,
+            }
+            .into(),
+            seg_size: aggregate.size.into(),
+            seg_count: aggregate.count.into(),
+            l3_offset: aggregate.l3_offset.into(),
+            l4_offset: aggregate.l4_offset.into(),
+            ..header
+        },
     }
 }
 
 /// The flags that all chains of a frame have in common.
 #[inline]
-pub(super) fn receive_flags(split: bool, verdict: Verdict, note: &Annotation) -> u16 {
+pub(super) fn receive_flags(
+    split: bool,
+    verdict: Verdict,
+    note: &Annotation,
+    aggregate: Option<&Aggregate>,
+) -> u16 {
     let split = if split { abi::RX_SPLIT } else { 0 };
+    let aggregate = aggregate.map_or(0, |aggregate| abi::RX_AGGREGATED | aggregate.flags);
     let verdict = match verdict {
+        _ if !note.offloads.has(Feature::RxCsum) => 0,
         Verdict::Good => abi::RX_CSUM_GOOD,
         Verdict::Bad => abi::RX_CSUM_BAD,
         Verdict::Unknown => 0,
     };
-    if note.offloads.has(Feature::RxCsum) {
-        split | verdict
-    } else {
-        split
-    }
+    split | verdict | aggregate
 }
 
 /// Whether a frame fits into the chain with these descriptors, which has the right shape; if so, how many of

@@ -22,7 +22,7 @@ const NOTE: Annotation = Annotation {
 
 fn queue(layout: Layout) -> ReceiveQueue {
     let mut queue = ReceiveQueue::default();
-    queue.start(layout);
+    queue.start(layout, MAX_CHAINS);
     queue
 }
 

@@ -7,7 +7,7 @@ use vm_memory::GuestMemoryMmap;
 use zcnic_device::{
     abi,
     port::{Configuration, Mode, Port, PortCounters, Rings},
-    receive::{Layout, ReceiveCounters, ReceiveQueue},
+    receive::{Layout, MAX_CHAINS, ReceiveCounters, ReceiveQueue},
     transmit::{TransmitCounters, has_zcnic_header},
 };
 use zerocopy::IntoBytes;
@@ -140,7 +140,7 @@ impl DevicePort {
         let ordinary = chain.valid && !has_zcnic_header(&start);
         if self.control.mode() == Mode::Undecided && ordinary {
             for side in &mut self.rings.receive {
-                side.queue.start(Layout::VirtioNet);
+                side.queue.start(Layout::VirtioNet, MAX_CHAINS);
             }
             let pairs = self.pairs() as u16;
             self.control.run_plain(pairs, &mut self.rings);
@@ -209,8 +209,9 @@ impl Rings for PortRings {
         self.configuration = configuration;
     }
 
-    fn start_receive(&mut self, queue: u16, layout: Layout) {
-        self.receive[usize::from(queue)].queue.start(layout);
+    fn start_receive(&mut self, queue: u16, layout: Layout, max_chains: usize) {
+        let side = &mut self.receive[usize::from(queue)];
+        side.queue.start(layout, max_chains);
     }
 
     fn stop_receive(&mut self, queue: u16) -> u32 {

@@ -99,8 +99,8 @@ pub fn receive_queues<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     }
     let shape = field(offset_of!(abi::RxqStart, shape));
     assert_eq!(start(&mut driver, |request| request.shape = 2), shape);
-    let reserved = field(offset_of!(abi::RxqStart, reserved));
-    assert_eq!(start(&mut driver, |request| request.reserved = 1), reserved);
+    let chains = field(offset_of!(abi::RxqStart, max_chains));
+    assert_eq!(start(&mut driver, |request| request.max_chains = 65), chains);
     for size in [0, 64, 200, header_max + 64] {
         assert_eq!(
             start(&mut driver, |request| request.header_size = size.into()),

@@ -89,7 +89,7 @@ fn a_stop_forgets_what_was_held() {
     let mut bench = struck(Action::Frame(FrameFault::Delay { nanoseconds: 10 }));
     bench.queue.stop();
     assert_eq!(bench.lane.stop(&mut bench.ring), 0);
-    bench.queue.start(SPLIT);
+    bench.queue.start(SPLIT, MAX_CHAINS);
     bench.now += 100;
     assert_eq!(bench.release(), Delivered::default());
 }

@@ -13,18 +13,15 @@ use std::num::{NonZeroU32, NonZeroU64};
 
 use zerocopy::FromBytes;
 
-use super::{
-    frame::{finish, finished},
-    receive::*,
-    *,
-};
+use super::{receive::*, *};
 use crate::{
     abi::{self, HashType, RxHeader},
     features::FeatureSet,
     flow::FlowPattern,
-    receive::{Annotation, Delivered, Layout, RX_HEADER, ReceiveQueue},
+    receive::{Annotation, Delivered, Layout, MAX_CHAINS, RX_HEADER, ReceiveQueue},
     rss::Hash,
     testing::{VecMover, VecRing, pattern, tcp4},
+    train::{finish, finished},
 };
 
 /// Actions that have a test of their own, checked against [`ACTIONS`].
@@ -63,7 +60,7 @@ const NOTE: Annotation = Annotation {
         value: 0x1234_5678,
         kind: HashType::Tcp4,
     }),
-    offloads: FeatureSet::ALL,
+    offloads: FeatureSet::PLAIN,
 };
 
 pub(super) fn n32(value: u32) -> NonZeroU32 {
@@ -134,7 +131,7 @@ impl Bench {
             effects: Effects::default(),
             delivered: Delivered::default(),
         };
-        bench.queue.start(layout);
+        bench.queue.start(layout, MAX_CHAINS);
         let lengths: &[usize] = match layout {
             Layout::Split { .. } => &[256, 2048],
             _ => &[2048],

@@ -1,0 +1,525 @@
+//! Hardware GRO of a receive queue: what is held for segments to come, and when it goes.
+//!
+//! Chains are used in the order of the ring, so that a frame which is not complete can't keep one: its segments are
+//! staged in the device's memory. Only the end of a train, which is complete, is joined where it lies and copied
+//! once. Nothing overtakes segments of its own stream.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Range,
+};
+
+use foldhash::fast::RandomState;
+
+use super::{Annotation, Delivered, Layout, RX_HEADER, ReceiveQueue};
+use crate::{
+    features::Feature,
+    frame::{Headers, SNAPSHOT},
+    gro::{Class, Joined, Segment, Stream, classify, joined, may_join, run},
+    memory::{FromDevice, Mover, ReceiveRing},
+    train::{Train, finish_into, finished},
+};
+
+/// Streams that are held for at once; a further one has the oldest delivered.
+const MAX_STREAMS: usize = 1024;
+
+/// Bytes that are held at once.
+const MAX_BYTES: usize = 1 << 20;
+
+/// How long a queue may receive nothing, in nanoseconds, until all that it holds is delivered: longer than a sender's
+/// processor is away now and then.
+const QUIET: u64 = 20_000_000;
+
+/// How long a segment waits for others at most, in nanoseconds. Well below what TCP retransmits after.
+const HOLD: u64 = 100_000_000;
+
+/// How long what is complete waits for buffers at most, in nanoseconds.
+const PATIENCE: u64 = 500_000_000;
+
+/// Buffers kept for what is held next.
+const SPARE: usize = 4;
+
+/// What a queue holds, by age.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    held: BTreeMap<u64, Waiting>,
+    streams: HashMap<Stream, u64, RandomState>,
+    /// Those that wait for nothing but buffers.
+    complete: BTreeSet<u64>,
+    next: u64,
+    bytes: usize,
+    /// When a frame came last.
+    touched: u64,
+    settled: Vec<Settled>,
+    scratch: Vec<u8>,
+    spare: Vec<Vec<u8>>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    joined: Joined,
+    stream: Stream,
+    note: Annotation,
+    since: u64,
+}
+
+/// What became of frames that were held.
+#[derive(Debug)]
+pub struct Settled {
+    headers: Headers,
+    frame: Vec<u8>,
+    /// What became of them.
+    pub delivered: Delivered,
+}
+
+impl Settled {
+    /// The headers of the first of them.
+    #[must_use]
+    pub fn headers(&self) -> &Headers {
+        &self.headers
+    }
+
+    /// The bytes that they were parsed from.
+    #[must_use]
+    pub fn head(&self) -> &[u8] {
+        &self.frame[..self.frame.len().min(SNAPSHOT)]
+    }
+}
+
+/// No buffer: it stays where it is.
+struct NoBuffer;
+
+impl Held {
+    /// Drops everything; says how many wire frames that were.
+    pub(super) fn forget(&mut self) -> u64 {
+        let frames = self.held.values().map(|one| u64::from(one.joined.count()));
+        let frames = frames.sum();
+        *self = Self {
+            next: self.next,
+            settled: std::mem::take(&mut self.settled),
+            ..Self::default()
+        };
+        frames
+    }
+
+    fn hold(&mut self, segment: Segment<'_>, stream: Stream, note: &Annotation, now: u64) {
+        let joined = Joined::new(segment, self.spare.pop().unwrap_or_default());
+        self.bytes += joined.length();
+        self.streams.insert(stream, self.next);
+        self.held.insert(
+            self.next,
+            Waiting {
+                joined,
+                stream,
+                note: *note,
+                since: now,
+            },
+        );
+        self.next += 1;
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Waiting> {
+        let waiting = self.held.remove(&id)?;
+        self.streams.remove(&waiting.stream);
+        self.complete.remove(&id);
+        self.bytes -= waiting.joined.length();
+        Some(waiting)
+    }
+
+    fn oldest(&self) -> Option<u64> {
+        self.held.first_key_value().map(|(id, _)| *id)
+    }
+
+    /// The first of those that are due.
+    fn due(&self, now: u64) -> Option<u64> {
+        let (id, oldest) = self.held.first_key_value()?;
+        let quiet = now.saturating_sub(self.touched) >= QUIET;
+        if quiet || now.saturating_sub(oldest.since) >= HOLD {
+            return Some(*id);
+        }
+        self.complete.first().copied()
+    }
+}
+
+impl ReceiveQueue {
+    /// Does what [`deliver`](Self::deliver) does for `segments` of a train, on a port with hardware GRO or a queue that
+    /// holds something: what can be joined to what follows is held, and what is held goes before what it can't be
+    /// joined to. Of those held, [`settled`](Self::settled) tells.
+    ///
+    /// If it `waits` and buffers are missing, that is said as `deliver` says it, though it may be older frames which
+    /// miss them; otherwise those are dropped.
+    #[expect(clippy::too_many_arguments, reason = "as of a delivery, and the time")]
+    pub fn coalesce<M, R>(
+        &mut self,
+        mover: &M,
+        ring: &mut R,
+        train: &Train<'_, M::Source>,
+        segments: Range<usize>,
+        note: &Annotation,
+        waits: bool,
+        now: u64,
+    ) -> Delivered
+    where
+        M: Mover,
+        R: ReceiveRing<Target = M::Target>,
+    {
+        let mut batch = Batch {
+            queue: self,
+            mover,
+            ring,
+            waits,
+            now,
+        };
+        let mut delivered = Delivered::default();
+        let mut at = segments.start;
+        if batch.advance(train, &mut at, segments.end, note, &mut delivered).is_err() {
+            delivered.blocked_at = Some(at);
+        }
+        self.held.touched = now;
+        delivered
+    }
+
+    /// Delivers what is held and due.
+    pub fn release<M, R>(&mut self, mover: &M, ring: &mut R, waits: bool, now: u64)
+    where
+        M: Mover,
+        R: ReceiveRing<Target = M::Target>,
+    {
+        let mut batch = Batch {
+            queue: self,
+            mover,
+            ring,
+            waits,
+            now,
+        };
+        while let Some(id) = batch.queue.held.due(now) {
+            if batch.flush(id).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Delivers all that is held, as far as there are buffers: something comes that may not overtake it.
+    pub(crate) fn release_all<M, R>(&mut self, mover: &M, ring: &mut R, now: u64)
+    where
+        M: Mover,
+        R: ReceiveRing<Target = M::Target>,
+    {
+        let mut batch = Batch {
+            queue: self,
+            mover,
+            ring,
+            waits: true,
+            now,
+        };
+        // What finds no buffers goes later.
+        let _ = batch.flush_all();
+    }
+
+    /// Whether something is held.
+    #[must_use]
+    #[inline]
+    pub fn holds(&self) -> bool {
+        !self.held.held.is_empty()
+    }
+
+    /// When [`release`](Self::release) has something to do, if nothing happens before.
+    #[must_use]
+    pub fn release_at(&self) -> Option<u64> {
+        let oldest = self.held.held.first_key_value()?.1;
+        Some((oldest.since + HOLD).min(self.held.touched + QUIET))
+    }
+
+    /// What became of frames that were held, since this was asked last.
+    pub fn settled(&mut self, mut tell: impl FnMut(&Settled)) {
+        for one in self.held.settled.drain(..) {
+            tell(&one);
+            if self.held.spare.len() < SPARE {
+                self.held.spare.push(one.frame);
+            }
+        }
+    }
+}
+
+/// A queue at work.
+struct Batch<'b, M, R> {
+    queue: &'b mut ReceiveQueue,
+    mover: &'b M,
+    ring: &'b mut R,
+    waits: bool,
+    now: u64,
+}
+
+impl<M, R> Batch<'_, M, R>
+where
+    M: Mover,
+    R: ReceiveRing<Target = M::Target>,
+{
+    /// Takes segments of a train until `end`; `at` is the next one.
+    fn advance(
+        &mut self,
+        train: &Train<'_, M::Source>,
+        at: &mut usize,
+        end: usize,
+        note: &Annotation,
+        delivered: &mut Delivered,
+    ) -> Result<(), NoBuffer> {
+        while let Some(id) = self.queue.held.due(self.now) {
+            self.flush(id)?;
+        }
+        let coalesces = note.offloads.has(Feature::Gro)
+            && !matches!(self.queue.layout, None | Some(Layout::VirtioNet));
+        let class = if coalesces {
+            classify(train.headers(), train.head())
+        } else {
+            Class::Unknown
+        };
+        let stream = match class {
+            Class::Stream(stream) => stream,
+            Class::Other => return self.pass(train, at, end, note, delivered),
+            Class::Unknown => {
+                self.flush_all()?;
+                return self.pass(train, at, end, note, delivered);
+            }
+        };
+        while *at < end {
+            if train.segments() == 1 && !may_join(train.headers(), train.head()) {
+                self.flush_stream(&stream)?;
+                return self.pass(train, at, end, note, delivered);
+            }
+            let direct = if end == train.segments() && !self.queue.held.streams.contains_key(&stream) {
+                self.limit(train.headers().payload_offset())
+                    .and_then(|limit| run(train, *at, limit))
+            } else {
+                None
+            };
+            match direct {
+                Some(count) => self.join_in_place(train, *at, count, note, delivered)?,
+                None => self.stage(train, *at, &stream, note, delivered)?,
+            }
+            *at += direct.unwrap_or(1);
+        }
+        Ok(())
+    }
+
+    /// The most bytes of an aggregate with so many bytes of headers; `None`: they don't even fit.
+    fn limit(&self, headers: usize) -> Option<usize> {
+        match self.queue.layout? {
+            Layout::VirtioNet => None,
+            Layout::Linear { size } => Some(self.queue.max_chains * (size as usize - RX_HEADER)),
+            Layout::Split {
+                header_size,
+                page_size,
+                ..
+            } => (headers <= header_size as usize - RX_HEADER)
+                .then_some(headers + self.queue.max_chains * page_size as usize),
+        }
+    }
+
+    /// Delivers segments as they are.
+    fn pass(
+        &mut self,
+        train: &Train<'_, M::Source>,
+        at: &mut usize,
+        end: usize,
+        note: &Annotation,
+        delivered: &mut Delivered,
+    ) -> Result<(), NoBuffer> {
+        if end == train.segments() {
+            let all = self.queue.deliver(self.mover, self.ring, train, *at, note);
+            delivered.merge(&all);
+            *at = all.blocked_at.unwrap_or(end);
+            return if *at < end { Err(NoBuffer) } else { Ok(()) };
+        }
+        let mut frame = std::mem::take(&mut self.queue.held.scratch);
+        while *at < end {
+            finish_into(self.mover, train, *at, &mut frame);
+            let one = self.deliver_own(&finished(&frame), note);
+            delivered.merge(&one);
+            if one.blocked_at.is_some() {
+                break;
+            }
+            *at += 1;
+        }
+        self.queue.held.scratch = frame;
+        if *at < end { Err(NoBuffer) } else { Ok(()) }
+    }
+
+    /// Delivers the end of a train, or as much of it as fits into one frame, from where it lies.
+    fn join_in_place(
+        &mut self,
+        train: &Train<'_, M::Source>,
+        at: usize,
+        count: usize,
+        note: &Annotation,
+        delivered: &mut Delivered,
+    ) -> Result<(), NoBuffer> {
+        let mut buffer = [0; SNAPSHOT];
+        let Some(frame) = joined(train, at, count, &mut buffer) else {
+            return Ok(());
+        };
+        let wire: usize = (at..at + count).map(|index| train.segment_length(index)).sum();
+        let one = self.queue.deliver(self.mover, self.ring, &frame, 0, note);
+        let one = self.queue.count_joined(&frame, one, count, wire, note);
+        delivered.merge(&one);
+        match one.blocked_at {
+            Some(_) => Err(NoBuffer),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes one segment of `stream` by way of the device's memory.
+    fn stage(
+        &mut self,
+        train: &Train<'_, M::Source>,
+        at: usize,
+        stream: &Stream,
+        note: &Annotation,
+        delivered: &mut Delivered,
+    ) -> Result<(), NoBuffer> {
+        let mut frame = std::mem::take(&mut self.queue.held.scratch);
+        finish_into(self.mover, train, at, &mut frame);
+        let result = self.stage_frame(&frame, stream, note, delivered);
+        self.queue.held.scratch = frame;
+        result
+    }
+
+    fn stage_frame(
+        &mut self,
+        frame: &[u8],
+        stream: &Stream,
+        note: &Annotation,
+        delivered: &mut Delivered,
+    ) -> Result<(), NoBuffer> {
+        let segment = Segment::new(frame);
+        let limit = segment.as_ref().and_then(|segment| self.limit(segment.header_length()));
+        let held = &mut self.queue.held;
+        if let (Some(segment), Some(limit), Some(&id)) = (&segment, limit, held.streams.get(stream))
+            && let Some(waiting) = held.held.get_mut(&id)
+        {
+            let before = waiting.joined.length();
+            if waiting.joined.join(segment, limit) {
+                let closed = waiting.joined.is_closed();
+                held.bytes = held.bytes - before + waiting.joined.length();
+                if closed {
+                    // Without buffers it stays: the segment was taken.
+                    let _ = self.flush(id);
+                }
+                return self.make_room(0);
+            }
+        }
+        self.flush_stream(stream)?;
+        match segment.filter(|segment| limit.is_some() && !segment.closes()) {
+            Some(segment) => {
+                self.make_room(frame.len())?;
+                self.queue.held.hold(segment, *stream, note, self.now);
+                Ok(())
+            }
+            None => {
+                let one = self.deliver_own(&finished(frame), note);
+                delivered.merge(&one);
+                one.blocked_at.map_or(Ok(()), |_| Err(NoBuffer))
+            }
+        }
+    }
+
+    /// Delivers the oldest of what is held until `more` bytes of a further stream may be held, too.
+    fn make_room(&mut self, more: usize) -> Result<(), NoBuffer> {
+        loop {
+            let held = &self.queue.held;
+            let streams = held.held.len() + usize::from(more > 0);
+            match held.oldest() {
+                Some(id) if streams > MAX_STREAMS || held.bytes + more > MAX_BYTES => self.flush(id)?,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    fn flush_stream(&mut self, stream: &Stream) -> Result<(), NoBuffer> {
+        match self.queue.held.streams.get(stream) {
+            Some(&id) => self.flush(id),
+            None => Ok(()),
+        }
+    }
+
+    fn flush_all(&mut self) -> Result<(), NoBuffer> {
+        while let Some(id) = self.queue.held.oldest() {
+            self.flush(id)?;
+        }
+        Ok(())
+    }
+
+    /// Delivers what is held under this number, or drops it if there is no buffer and no use in waiting.
+    fn flush(&mut self, id: u64) -> Result<(), NoBuffer> {
+        let Some(mut waiting) = self.queue.held.remove(id) else {
+            return Ok(());
+        };
+        waiting.joined.seal();
+        let (count, wire) = (waiting.joined.count(), waiting.joined.wire_bytes());
+        let frame = waiting.joined.train();
+        let one = self.deliver_own(&frame, &waiting.note);
+        let count = usize::from(count);
+        let mut delivered = self.queue.count_joined(&frame, one, count, wire, &waiting.note);
+        if delivered.blocked_at.take().is_some() {
+            if self.waits && self.now < waiting.since.saturating_add(HOLD + PATIENCE) {
+                let held = &mut self.queue.held;
+                held.bytes += waiting.joined.length();
+                held.streams.insert(waiting.stream, id);
+                held.complete.insert(id);
+                held.held.insert(id, waiting);
+                return Err(NoBuffer);
+            }
+            self.queue.counters.no_buffer += count as u64;
+            delivered.dropped += count as u32;
+        }
+        let (headers, frame) = waiting.joined.into_parts();
+        self.queue.held.settled.push(Settled {
+            headers,
+            frame,
+            delivered,
+        });
+        Ok(())
+    }
+
+    /// Delivers a frame that is in the device's memory.
+    fn deliver_own(&mut self, frame: &Train<'_, [u8]>, note: &Annotation) -> Delivered {
+        let mover = FromDevice(self.mover);
+        self.queue.deliver(&mover, self.ring, frame, 0, note)
+    }
+}
+
+impl ReceiveQueue {
+    /// What was delivered as one frame counts as the frames that it was made of.
+    fn count_joined<S: ?Sized>(
+        &mut self,
+        frame: &Train<'_, S>,
+        one: Delivered,
+        count: usize,
+        wire_bytes: usize,
+        note: &Annotation,
+    ) -> Delivered {
+        if frame.aggregate.is_none() {
+            return one;
+        }
+        let counters = &mut self.counters;
+        let more = count as u64 - 1;
+        if one.frames > 0 {
+            counters.frames += more;
+            counters.bytes += (wire_bytes - frame.length) as u64;
+            counters.split += u64::from(one.split) * more;
+            counters.hashed += u64::from(note.hash.is_some()) * more;
+            counters.gro_frames += 1;
+            counters.gro_bytes += frame.length as u64;
+            counters.gro_wire_frames += count as u64;
+            counters.gro_wire_bytes += wire_bytes as u64;
+        }
+        counters.too_long += u64::from(one.dropped) * more;
+        Delivered {
+            frames: one.frames * count as u32,
+            split: one.split * count as u32,
+            unsplit: one.unsplit * count as u32,
+            dropped: one.dropped * count as u32,
+            blocked_at: one.blocked_at,
+        }
+    }
+}
