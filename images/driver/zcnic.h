@@ -20,17 +20,20 @@
 			BIT_ULL(ZCNIC_F_TSO4) | BIT_ULL(ZCNIC_F_TSO6) | \
 			BIT_ULL(ZCNIC_F_USO) | BIT_ULL(ZCNIC_F_RX_HASH) | \
 			BIT_ULL(ZCNIC_F_SPLIT) | BIT_ULL(ZCNIC_F_RULES) | \
-			BIT_ULL(ZCNIC_F_RSS_CONTEXTS) | BIT_ULL(ZCNIC_F_RSS_SYMMETRIC))
+			BIT_ULL(ZCNIC_F_RSS_CONTEXTS) | BIT_ULL(ZCNIC_F_RSS_SYMMETRIC) | \
+			BIT_ULL(ZCNIC_F_GRO))
 
 /* SET_VRING_KICK of vhost-user names rings with a u8. */
 #define ZCNIC_MAX_PAIRS			128
 
 /*
  * A linear buffer is half a page, so that one page serves two frames. The receive header lies where
- * the stack wants headroom and is overwritten there; the tail is kept for struct skb_shared_info.
+ * the stack wants headroom and is overwritten there; the tail is kept for struct skb_shared_info. With
+ * hardware GRO it is a whole page: then 64 KiB fit into as many chains as a frame may have fragments.
  */
 #define ZCNIC_LINEAR_TRUESIZE		2048
-#define ZCNIC_LINEAR_SIZE		(SKB_WITH_OVERHEAD(ZCNIC_LINEAR_TRUESIZE) & ~63)
+#define ZCNIC_LINEAR_GRO_TRUESIZE	4096
+#define ZCNIC_LINEAR_SIZE(truesize)	(SKB_WITH_OVERHEAD(truesize) & ~63)
 
 /*
  * A header fragment holds the receive header and either the headers of a split frame or a whole frame
@@ -89,6 +92,10 @@ struct zcnic_rx_stats {
 	u64_stats_t csum_none;
 	u64_stats_t csum_bad;
 	u64_stats_t split;
+	u64_stats_t gro_packets;
+	u64_stats_t gro_bytes;
+	u64_stats_t gro_wire_packets;
+	u64_stats_t gro_wire_bytes;
 	u64_stats_t dropped;		/* by the driver: csum_bad on an unreadable queue, no skb */
 	u64_stats_t bad_header;		/* receive headers that contradict themselves or the ring */
 	u64_stats_t returned;		/* chains that came back unused while the queue ran */
@@ -208,6 +215,7 @@ struct zcnic {
 	u32 tx_pending;
 	bool split;
 	u32 hds_thresh;
+	bool gro;			/* hardware GRO */
 
 	/* what HELLO told; what a backend surely has before the first one */
 	u64 features;
@@ -323,6 +331,9 @@ int zcnic_rx_poll(struct zcnic_pair *pair, int budget);
 bool zcnic_rx_fill(struct zcnic_pair *pair, gfp_t gfp);
 void zcnic_rx_drain(struct zcnic_pair *pair);
 void zcnic_rx_detach(struct zcnic_pair *pair);
+
+/* zcnic_gro.c */
+bool zcnic_gro_complete(struct sk_buff *skb, const struct zcnic_rx_header *header, u32 *headers);
 
 /* zcnic_tx.c */
 int zcnic_tx_slots_alloc(struct zcnic_pair *pair);

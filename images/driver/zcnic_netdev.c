@@ -132,6 +132,8 @@ int zcnic_send_offloads(struct zcnic *zn, netdev_features_t features)
 
 	if (features & NETIF_F_RXHASH)
 		on |= zn->features & BIT_ULL(ZCNIC_F_RX_HASH);
+	if (features & NETIF_F_GRO_HW)
+		on |= zn->features & BIT_ULL(ZCNIC_F_GRO);
 	request.features[0] = cpu_to_le64(on);
 	return zcnic_command(zn, ZCNIC_CMD_OFFLOADS, &request, sizeof(request), NULL, 0);
 }
@@ -152,6 +154,8 @@ static netdev_features_t zcnic_netdev_features(u64 known)
 		features |= NETIF_F_RXCSUM;
 	if (known & BIT_ULL(ZCNIC_F_RX_HASH))
 		features |= NETIF_F_RXHASH;
+	if (known & BIT_ULL(ZCNIC_F_GRO))
+		features |= NETIF_F_GRO_HW;
 	if (known & BIT_ULL(ZCNIC_F_RULES))
 		features |= NETIF_F_NTUPLE;
 	return features;
@@ -165,6 +169,20 @@ static netdev_features_t zcnic_fix_features(struct net_device *dev, netdev_featu
 	return features & ~zcnic_netdev_features(ZCNIC_FEATURES & ~zn->features);
 }
 
+/* Linear buffers are as large as what is made of segments wants them. */
+static int zcnic_set_gro(struct zcnic *zn, bool on)
+{
+	bool was = zn->gro;
+	int err = 0;
+
+	zn->gro = on;
+	if (on != was && !zn->split && netif_running(zn->dev))
+		err = zcnic_pairs_reconfigure(zn, zn->rx_pending, zn->split, zn->hds_thresh);
+	if (err)
+		zn->gro = was;
+	return err;
+}
+
 static int zcnic_set_features(struct net_device *dev, netdev_features_t features)
 {
 	struct zcnic *zn = netdev_priv(dev);
@@ -173,8 +191,14 @@ static int zcnic_set_features(struct net_device *dev, netdev_features_t features
 	if (dev->features & ~features & NETIF_F_NTUPLE)
 		err = zcnic_rules_flush(zn);
 	if (!err)
+		err = zcnic_set_gro(zn, features & NETIF_F_GRO_HW);
+	if (!err)
 		err = zcnic_send_offloads(zn, features);
-	return zcnic_away(err) ? 0 : err;
+	if (err && !zcnic_away(err)) {
+		zcnic_set_gro(zn, dev->features & NETIF_F_GRO_HW);
+		return err;
+	}
+	return 0;
 }
 
 static netdev_features_t zcnic_features_check(struct sk_buff *skb, struct net_device *dev,
@@ -250,7 +274,8 @@ void zcnic_set_hw_features(struct zcnic *zn)
 	struct net_device *dev = zn->dev;
 
 	dev->hw_features = zcnic_netdev_features(zn->features) | NETIF_F_SG | NETIF_F_HIGHDMA;
-	dev->features = dev->hw_features;
+	/* aggregates are asked for: whoever looks at single frames would miss them */
+	dev->features = dev->hw_features & ~NETIF_F_GRO_HW;
 	dev->vlan_features = dev->features & (NETIF_F_SG | NETIF_F_HW_CSUM | NETIF_F_TSO |
 					      NETIF_F_TSO6 | NETIF_F_GSO_UDP_L4 | NETIF_F_HIGHDMA);
 	netif_set_tso_max_segs(dev, ZCNIC_MAX_TX_SEGMENTS);
@@ -263,7 +288,7 @@ void zcnic_set_hw_features(struct zcnic *zn)
  */
 void zcnic_set_max_mtu(struct zcnic *zn)
 {
-	u32 chain = ZCNIC_LINEAR_SIZE - sizeof(struct zcnic_rx_header);
+	u32 chain = ZCNIC_LINEAR_SIZE(ZCNIC_LINEAR_TRUESIZE) - sizeof(struct zcnic_rx_header);
 	u32 chains = min_t(u32, zn->max_chains, MAX_SKB_FRAGS);
 
 	zn->dev->min_mtu = ETH_MIN_MTU;

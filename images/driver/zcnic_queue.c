@@ -53,8 +53,8 @@ int zcnic_rx_mem_alloc(struct zcnic_pair *pair, u32 pending, u32 page_size, bool
 	struct page_pool *pool;
 
 	memset(mem, 0, sizeof(*mem));
-	mem->header_truesize = ZCNIC_LINEAR_TRUESIZE;
-	mem->header_size = ZCNIC_LINEAR_SIZE;
+	mem->header_truesize = pair->zn->gro ? ZCNIC_LINEAR_GRO_TRUESIZE : ZCNIC_LINEAR_TRUESIZE;
+	mem->header_size = ZCNIC_LINEAR_SIZE(mem->header_truesize);
 	if (split) {
 		mem->header_size = ALIGN(sizeof(struct zcnic_rx_header) +
 					 max(hds_thresh, ZCNIC_MIN_HEADER_ROOM), 64);
@@ -126,6 +126,8 @@ static int zcnic_rx_start(struct zcnic_pair *pair)
 	};
 	int err;
 
+	/* the first chain's bytes, or its headers, are in the linear part */
+	request.max_chains = min_t(u32, MAX_SKB_FRAGS + !mem->payload_pool, pair->zn->max_chains);
 	/* the core could not restart the queue with its old memory either, and has warned */
 	if (!mem->header_pool)
 		return 0;

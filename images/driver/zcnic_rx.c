@@ -11,7 +11,8 @@
 #include "zcnic.h"
 
 #define ZCNIC_RX_FLAGS	(ZCNIC_RX_FIRST | ZCNIC_RX_LAST | ZCNIC_RX_SPLIT | \
-			 ZCNIC_RX_CSUM_GOOD | ZCNIC_RX_CSUM_BAD)
+			 ZCNIC_RX_CSUM_GOOD | ZCNIC_RX_CSUM_BAD | ZCNIC_RX_AGGREGATED | \
+			 ZCNIC_RX_FIXED_ID | ZCNIC_RX_FIXED_ID_INNER)
 
 /* Buffers are made available in groups, so that not every frame costs a look at the ring's flags. */
 #define ZCNIC_RX_FILL_BATCH	16
@@ -238,24 +239,42 @@ static void zcnic_rx_deliver(struct zcnic_pair *pair, const struct zcnic_rx_head
 	netdev_features_t features = pair->zn->dev->features;
 	struct zcnic_rx_stats *stats = &pair->rx.stats;
 	u16 flags = le16_to_cpu(header->flags);
+	u32 count = 1, wire, headers = 0;
 	struct sk_buff *skb = pair->rx.skb;
 	bool verified, deliver;
 
 	pair->rx.skb = NULL;
+	if (flags & ZCNIC_RX_AGGREGATED) {
+		if (!zcnic_gro_complete(skb, header, &headers)) {
+			u64_stats_update_begin(&stats->syncp);
+			u64_stats_inc(&stats->bad_header);
+			u64_stats_update_end(&stats->syncp);
+			dev_kfree_skb_any(skb);
+			return;
+		}
+		count = skb_shinfo(skb)->gso_segs;
+	}
+	wire = skb->len + (count - 1) * headers;
 	/* The stack can't compute a checksum over memory that it can't read: it would WARN. */
 	deliver = flags & ZCNIC_RX_CSUM_GOOD || skb_frags_readable(skb);
 	verified = flags & ZCNIC_RX_CSUM_GOOD &&
 		   (features & NETIF_F_RXCSUM || !skb_frags_readable(skb));
 
 	u64_stats_update_begin(&stats->syncp);
-	u64_stats_inc(&stats->packets);
-	u64_stats_add(&stats->bytes, skb->len);
+	u64_stats_add(&stats->packets, count);
+	u64_stats_add(&stats->bytes, wire);
+	if (count > 1) {
+		u64_stats_inc(&stats->gro_packets);
+		u64_stats_add(&stats->gro_bytes, skb->len);
+		u64_stats_add(&stats->gro_wire_packets, count);
+		u64_stats_add(&stats->gro_wire_bytes, wire);
+	}
 	if (flags & ZCNIC_RX_SPLIT)
-		u64_stats_inc(&stats->split);
+		u64_stats_add(&stats->split, count);
 	if (flags & ZCNIC_RX_CSUM_BAD || !deliver)
 		u64_stats_inc(&stats->csum_bad);
 	else if (verified)
-		u64_stats_inc(&stats->csum_unnecessary);
+		u64_stats_add(&stats->csum_unnecessary, count);
 	else
 		u64_stats_inc(&stats->csum_none);
 	if (!deliver)
@@ -266,7 +285,7 @@ static void zcnic_rx_deliver(struct zcnic_pair *pair, const struct zcnic_rx_head
 		dev_kfree_skb_any(skb);
 		return;
 	}
-	if (verified)
+	if (verified && count == 1)
 		skb->ip_summed = CHECKSUM_UNNECESSARY;
 	if (features & NETIF_F_RXHASH)
 		zcnic_rx_hash(skb, header);

@@ -59,6 +59,10 @@ static void zcnic_get_queue_stats_rx(struct net_device *dev, int queue,
 		out->csum_unnecessary = u64_stats_read(&stats->csum_unnecessary);
 		out->csum_none = u64_stats_read(&stats->csum_none);
 		out->csum_bad = u64_stats_read(&stats->csum_bad);
+		out->hw_gro_packets = u64_stats_read(&stats->gro_packets);
+		out->hw_gro_bytes = u64_stats_read(&stats->gro_bytes);
+		out->hw_gro_wire_packets = u64_stats_read(&stats->gro_wire_packets);
+		out->hw_gro_wire_bytes = u64_stats_read(&stats->gro_wire_bytes);
 	} while (u64_stats_fetch_retry(&stats->syncp, start));
 	out->hw_drops = zcnic_hw_drops(zn, queue);
 	out->hw_drop_overruns = zcnic_hw_overruns(zn, queue);
@@ -97,10 +101,6 @@ static void zcnic_get_base_stats(struct net_device *dev, struct netdev_queue_sta
 	memset(rx, 0, sizeof(*rx));
 	memset(tx, 0, sizeof(*tx));
 	rx->csum_complete = U64_MAX;
-	rx->hw_gro_packets = U64_MAX;
-	rx->hw_gro_bytes = U64_MAX;
-	rx->hw_gro_wire_packets = U64_MAX;
-	rx->hw_gro_wire_bytes = U64_MAX;
 	rx->hw_drop_ratelimits = U64_MAX;
 	tx->hw_drop_ratelimits = U64_MAX;
 	netdev_stat_queue_sum(dev, dev->real_num_rx_queues, zn->pair_count, rx,
@@ -174,6 +174,10 @@ static const struct zcnic_stat zcnic_queue_stat_names[] = {
 	QUEUE_STAT(rx_stopped),
 	QUEUE_STAT(rx_too_long),
 	QUEUE_STAT(rx_bad_chain),
+	QUEUE_STAT(rx_gro_frames),
+	QUEUE_STAT(rx_gro_bytes),
+	QUEUE_STAT(rx_gro_wire_frames),
+	QUEUE_STAT(rx_gro_wire_bytes),
 	QUEUE_STAT(tx_frames),
 	QUEUE_STAT(tx_bytes),
 	QUEUE_STAT(tx_errors),
