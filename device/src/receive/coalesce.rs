@@ -523,3 +523,6 @@ impl ReceiveQueue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
