@@ -58,9 +58,8 @@ impl FeatureSet {
     pub const ALL: Self = Self((1 << (Feature::Gro as u32 + 1)) - 1);
 
     /// The features that can be switched on and off while the session lasts.
-    pub const SWITCHABLE: Self = Self(
-        1 << Feature::RxCsum as u32 | 1 << Feature::RxHash as u32 | 1 << Feature::Gro as u32,
-    );
+    pub const SWITCHABLE: Self =
+        Self(1 << Feature::RxCsum as u32 | 1 << Feature::RxHash as u32 | 1 << Feature::Gro as u32);
 
     /// What is on for a driver that can't switch anything: its frames come as they crossed the wire.
     pub const PLAIN: Self = Self(Self::ALL.0 & !(1 << Feature::Gro as u32));

@@ -115,7 +115,9 @@ impl Layers {
         let usable = layers.l4.protocol == L4Protocol::Tcp
             && end > layers.l4.payload_offset
             && head[layers.l4.offset + FLAGS] & ALONE == 0
-            && layers.ip().all(|l3| l3.payload_end == end && is_plain(&l3, head));
+            && layers
+                .ip()
+                .all(|l3| l3.payload_end == end && is_plain(&l3, head));
         usable.then_some(layers)
     }
 

@@ -11,7 +11,6 @@ mod verdict;
 
 use zerocopy::IntoBytes;
 
-pub use self::{coalesce::Settled, layout::Layout};
 pub(crate) use self::verdict::insert_checksum;
 use self::{
     coalesce::Held,
@@ -21,6 +20,7 @@ use self::{
     },
     verdict::{Verdict, finish_checksum},
 };
+pub use self::{coalesce::Settled, layout::Layout};
 use crate::{
     abi::{self, RxHeader},
     checksum::Checksum,
@@ -446,7 +446,7 @@ impl ReceiveQueue {
             _ => {
                 let whole = (segment.length, train.aggregate.as_ref());
                 self.put_receive_headers(mover, ring, whole, split, verdict, note);
-            },
+            }
         }
         ring.commit(&self.scratch.written);
         verdict

@@ -15,8 +15,14 @@ use crate::{
 
 const RX_HEADER: usize = size_of::<RxHeader>();
 const VIRTIO_NET_HEADER: usize = 12;
-const KNOWN_FLAGS: u16 =
-    abi::RX_FIRST | abi::RX_LAST | abi::RX_SPLIT | abi::RX_CSUM_GOOD | abi::RX_CSUM_BAD;
+const KNOWN_FLAGS: u16 = abi::RX_FIRST
+    | abi::RX_LAST
+    | abi::RX_SPLIT
+    | abi::RX_CSUM_GOOD
+    | abi::RX_CSUM_BAD
+    | abi::RX_AGGREGATED
+    | abi::RX_FIXED_ID
+    | abi::RX_FIXED_ID_INNER;
 
 /// What a receive queue's chains look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -407,16 +413,25 @@ impl ReceiveQueue {
             None,
             "reserved fields of {header:?}"
         );
-        let unused = (
+        let aggregate = [
             header.seg_size.get(),
             header.seg_count.get(),
-            header.vlan_tci.get(),
-        );
-        assert_eq!(unused, (0, 0, 0), "fields without their flag in {header:?}");
+            u16::from(header.gso_type),
+            header.l3_offset.get(),
+            header.l4_offset.get(),
+        ];
+        if flags & abi::RX_AGGREGATED == 0 {
+            assert_eq!(aggregate, [0; 5], "fields without their flag in {header:?}");
+            let fixed = abi::RX_FIXED_ID | abi::RX_FIXED_ID_INNER;
+            assert_eq!(flags & fixed, 0, "flags without theirs in {header:?}");
+        } else {
+            assert!(aggregate.iter().all(|field| *field > 0), "in {header:?}");
+            assert!(header.seg_count.get() > 1, "in {header:?}");
+        }
         assert_eq!(
-            (header.gso_type, header.timestamp_ns.get()),
+            (header.vlan_tci.get(), header.timestamp_ns.get()),
             (0, 0),
-            "in {header:?}"
+            "fields without their flag in {header:?}"
         );
         assert_eq!(header.queue.get(), self.number, "queue in {header:?}");
         assert_eq!(

@@ -64,7 +64,9 @@ fn repair(frame: &mut [u8]) {
     sum.add(&frame[14..34]);
     frame[24..26].copy_from_slice(&sum.finish().to_be_bytes());
     frame[l4.offset + CHECKSUM..][..2].fill(0);
-    let mut sum = headers.pseudo_header(frame, l4.payload_end - l4.offset).expect("TCP");
+    let mut sum = headers
+        .pseudo_header(frame, l4.payload_end - l4.offset)
+        .expect("TCP");
     sum.add(&frame[l4.offset..l4.payload_end]);
     frame[l4.offset + CHECKSUM..][..2].copy_from_slice(&sum.finish().to_be_bytes());
 }
@@ -107,7 +109,10 @@ fn cut(joined: &Joined) -> Vec<Vec<u8>> {
     let headers = *whole.headers();
     let l4 = headers.l4.expect("TCP");
     // What goes in is a checksum that is begun, as the stack has it.
-    let begun = headers.pseudo_header(&frame, frame.len() - l4.offset).expect("TCP").fold();
+    let begun = headers
+        .pseudo_header(&frame, frame.len() - l4.offset)
+        .expect("TCP")
+        .fold();
     put16(&mut frame, l4.offset + CHECKSUM, begun.into());
     let header = TxHeader {
         flags: abi::TX_CSUM.into(),
@@ -139,7 +144,11 @@ fn stream(lengths: &[usize], id: impl Fn(usize) -> u16, last_flags: u8) -> Vec<V
         let of = Of {
             sequence: 7 + at as u32,
             id: id(index),
-            flags: if index + 1 == lengths.len() { last_flags } else { 0 },
+            flags: if index + 1 == lengths.len() {
+                last_flags
+            } else {
+                0
+            },
             ..PLAIN
         };
         let frame = tcp(of, &bytes[at..at + length]);
@@ -161,8 +170,14 @@ fn changed(change: impl Fn(&mut Vec<u8>)) -> [Vec<u8>; 2] {
 fn what_follows_is_joined_until_it_is_shorter_or_pushed() {
     assert!(joins(&stream(&[100, 100, 100, 40], |n| n as u16, PSH)));
     assert!(joins(&stream(&[100, 1], |_| 3, 0)));
-    assert!(!joins(&stream(&[50, 100], |_| 0, 0)), "longer than the first");
-    assert!(!joins(&stream(&[100, 40, 40], |_| 0, 0)), "behind a shorter one");
+    assert!(
+        !joins(&stream(&[50, 100], |_| 0, 0)),
+        "longer than the first"
+    );
+    assert!(
+        !joins(&stream(&[100, 40, 40], |_| 0, 0)),
+        "behind a shorter one"
+    );
     let mut frames = stream(&[100, 100], |_| 0, PSH);
     frames.extend(stream(&[100, 100, 100], |_| 0, 0).pop());
     assert!(!joins(&frames), "behind a push");
@@ -181,7 +196,12 @@ fn the_order_of_sequence_numbers_and_identifications_counts() {
 #[test]
 fn every_other_header_field_must_be_the_same() {
     assert!(joins(&changed(|_| {})));
-    for at in (0..14).chain([15, TTL]).chain(26..38).chain(42..46).chain([48, 49, 52, 53]) {
+    for at in (0..14)
+        .chain([15, TTL])
+        .chain(26..38)
+        .chain(42..46)
+        .chain([48, 49, 52, 53])
+    {
         let frames = changed(|frame| {
             frame[at] ^= 1;
             if at > 14 {
@@ -190,11 +210,22 @@ fn every_other_header_field_must_be_the_same() {
         });
         assert!(!joins(&frames), "byte {at}");
     }
-    let other = tcp(Of { options: true, sequence: 107, ..PLAIN }, &[1; 100]);
+    let other = tcp(
+        Of {
+            options: true,
+            sequence: 107,
+            ..PLAIN
+        },
+        &[1; 100],
+    );
     assert!(!joins(&changed(|frame| *frame = other.clone())));
     let flags = |first: u8, second: u8| {
         let with = |sequence, flags| {
-            let of = Of { sequence, flags, ..PLAIN };
+            let of = Of {
+                sequence,
+                flags,
+                ..PLAIN
+            };
             tcp(of, &[1; 100])
         };
         joins(&[with(7, first), with(107, second)])
@@ -245,9 +276,9 @@ fn padding_is_left_out() {
 fn an_ip_packet_has_64_kib_at_most() {
     let frames = stream(&[1000; 66], |_| 0, 0);
     let mut joined = Joined::new(Segment::new(&frames[0]).expect("first"), Vec::new());
-    let fit = frames[1..].iter().take_while(|frame| {
-        joined.join(&Segment::new(frame).expect("a segment"), usize::MAX)
-    });
+    let fit = frames[1..]
+        .iter()
+        .take_while(|frame| joined.join(&Segment::new(frame).expect("a segment"), usize::MAX));
     assert_eq!(1 + fit.count(), (0xffff - 40) / 1000);
     let mut limited = Joined::new(Segment::new(&frames[0]).expect("first"), Vec::new());
     let second = Segment::new(&frames[1]).expect("second");
@@ -266,7 +297,10 @@ fn tunnels_are_joined_by_what_is_in_them() {
     let frame = finish(&VecMover, &train, 0);
     let whole = Segment::new(&frame).expect("right checksums and lengths everywhere");
     assert_eq!(whole.payload(), pattern(230));
-    let other: Vec<_> = (0..).zip(&inner).map(|(id, frame)| in_tunnel(frame, id * id)).collect();
+    let other: Vec<_> = (0..)
+        .zip(&inner)
+        .map(|(id, frame)| in_tunnel(frame, id * id))
+        .collect();
     assert!(!joins(&other));
 }
 

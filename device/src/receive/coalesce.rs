@@ -172,7 +172,10 @@ impl ReceiveQueue {
         };
         let mut delivered = Delivered::default();
         let mut at = segments.start;
-        if batch.advance(train, &mut at, segments.end, note, &mut delivered).is_err() {
+        if batch
+            .advance(train, &mut at, segments.end, note, &mut delivered)
+            .is_err()
+        {
             delivered.blocked_at = Some(at);
         }
         self.held.touched = now;
@@ -287,12 +290,13 @@ where
                 self.flush_stream(&stream)?;
                 return self.pass(train, at, end, note, delivered);
             }
-            let direct = if end == train.segments() && !self.queue.held.streams.contains_key(&stream) {
-                self.limit(train.headers().payload_offset())
-                    .and_then(|limit| run(train, *at, limit))
-            } else {
-                None
-            };
+            let direct =
+                if end == train.segments() && !self.queue.held.streams.contains_key(&stream) {
+                    self.limit(train.headers().payload_offset())
+                        .and_then(|limit| run(train, *at, limit))
+                } else {
+                    None
+                };
             match direct {
                 Some(count) => self.join_in_place(train, *at, count, note, delivered)?,
                 None => self.stage(train, *at, &stream, note, delivered)?,
@@ -358,7 +362,9 @@ where
         let Some(frame) = joined(train, at, count, &mut buffer) else {
             return Ok(());
         };
-        let wire: usize = (at..at + count).map(|index| train.segment_length(index)).sum();
+        let wire: usize = (at..at + count)
+            .map(|index| train.segment_length(index))
+            .sum();
         let one = self.queue.deliver(self.mover, self.ring, &frame, 0, note);
         let one = self.queue.count_joined(&frame, one, count, wire, note);
         delivered.merge(&one);
@@ -392,7 +398,9 @@ where
         delivered: &mut Delivered,
     ) -> Result<(), NoBuffer> {
         let segment = Segment::new(frame);
-        let limit = segment.as_ref().and_then(|segment| self.limit(segment.header_length()));
+        let limit = segment
+            .as_ref()
+            .and_then(|segment| self.limit(segment.header_length()));
         let held = &mut self.queue.held;
         if let (Some(segment), Some(limit), Some(&id)) = (&segment, limit, held.streams.get(stream))
             && let Some(waiting) = held.held.get_mut(&id)
@@ -429,7 +437,9 @@ where
             let held = &self.queue.held;
             let streams = held.held.len() + usize::from(more > 0);
             match held.oldest() {
-                Some(id) if streams > MAX_STREAMS || held.bytes + more > MAX_BYTES => self.flush(id)?,
+                Some(id) if streams > MAX_STREAMS || held.bytes + more > MAX_BYTES => {
+                    self.flush(id)?
+                }
                 _ => return Ok(()),
             }
         }
@@ -459,7 +469,9 @@ where
         let frame = waiting.joined.train();
         let one = self.deliver_own(&frame, &waiting.note);
         let count = usize::from(count);
-        let mut delivered = self.queue.count_joined(&frame, one, count, wire, &waiting.note);
+        let mut delivered = self
+            .queue
+            .count_joined(&frame, one, count, wire, &waiting.note);
         if delivered.blocked_at.take().is_some() {
             if self.waits && self.now < waiting.since.saturating_add(HOLD + PATIENCE) {
                 let held = &mut self.queue.held;

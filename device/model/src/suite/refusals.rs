@@ -100,7 +100,10 @@ pub fn receive_queues<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let shape = field(offset_of!(abi::RxqStart, shape));
     assert_eq!(start(&mut driver, |request| request.shape = 2), shape);
     let chains = field(offset_of!(abi::RxqStart, max_chains));
-    assert_eq!(start(&mut driver, |request| request.max_chains = 65), chains);
+    assert_eq!(
+        start(&mut driver, |request| request.max_chains = 65),
+        chains
+    );
     for size in [0, 64, 200, header_max + 64] {
         assert_eq!(
             start(&mut driver, |request| request.header_size = size.into()),
@@ -384,6 +387,11 @@ pub fn offloads<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     assert_eq!(
         driver.offloads(&segmentation),
         Err(unsupported(Feature::Tso4))
+    );
+    assert_eq!(
+        driver.offloads(&[Feature::Gro]),
+        Err(Failure::invalid(offset_of!(abi::Offloads, features))),
+        "what is not verified is not coalesced"
     );
     let request = abi::Offloads {
         features: [U64::new(0), U64::new(1)],

@@ -95,7 +95,8 @@ impl Bench {
 
     fn after(&mut self, milliseconds: u64) {
         self.now += milliseconds * MILLISECOND;
-        self.queue.release(&VecMover, &mut self.ring, false, self.now);
+        self.queue
+            .release(&VecMover, &mut self.ring, false, self.now);
         self.settle();
     }
 
@@ -139,7 +140,9 @@ fn put_checksum(frame: &mut [u8]) {
     let headers = Headers::parse(&frame[..frame.len().min(SNAPSHOT)], frame.len());
     let l4 = headers.l4.expect("TCP");
     frame[l4.offset + 16..][..2].fill(0);
-    let mut sum = headers.pseudo_header(frame, frame.len() - l4.offset).expect("TCP");
+    let mut sum = headers
+        .pseudo_header(frame, frame.len() - l4.offset)
+        .expect("TCP");
     sum.add(&frame[l4.offset..]);
     frame[l4.offset + 16..][..2].copy_from_slice(&sum.finish().to_be_bytes());
 }
@@ -176,8 +179,14 @@ fn segments_become_one_frame_when_one_is_pushed() {
         };
         assert_eq!(one.frame[54..], pattern(100).repeat(4));
         assert_eq!(one.header.seg_size.get(), 100);
-        assert_eq!((one.segments(), one.header.gso_type), (4, GsoType::Tcp4.into()));
-        assert_eq!((one.header.l3_offset.get(), one.header.l4_offset.get()), (14, 34));
+        assert_eq!(
+            (one.segments(), one.header.gso_type),
+            (4, GsoType::Tcp4.into())
+        );
+        assert_eq!(
+            (one.header.l3_offset.get(), one.header.l4_offset.get()),
+            (14, 34)
+        );
         let flags = one.header.flags.get();
         assert_ne!(flags & abi::RX_AGGREGATED & !abi::RX_CSUM_BAD, 0);
         assert_ne!(flags & abi::RX_CSUM_GOOD, 0);
@@ -211,7 +220,10 @@ fn a_frame_that_nothing_follows_comes_as_it_was_sent() {
     bench.after(1);
     let received = bench.received();
     assert_eq!(received[0].frame, frame);
-    assert_eq!((received[0].segments(), bench.queue.counters().gro_frames), (0, 0));
+    assert_eq!(
+        (received[0].segments(), bench.queue.counters().gro_frames),
+        (0, 0)
+    );
     assert_eq!(bench.queue.release_at(), None);
 }
 
@@ -238,7 +250,9 @@ fn streams_are_told_apart_and_keep_their_order() {
         bench.frame(&segment(stream, 100, PSH, &pattern(100)));
     }
     let received = bench.received();
-    let ports = received.iter().map(|one| u16::from_be_bytes([one.frame[34], one.frame[35]]));
+    let ports = received
+        .iter()
+        .map(|one| u16::from_be_bytes([one.frame[34], one.frame[35]]));
     assert!(ports.eq(0..20));
     assert!(received.iter().all(|one| one.segments() == 2));
 }
@@ -275,12 +289,18 @@ fn a_pushed_train_is_delivered_at_once_from_where_it_lies() {
     for (layout, chains) in [(LINEAR, 4), (SPLIT, 4)] {
         let mut bench = Bench::with_buffers(layout);
         let chain = train_chain(PSH, 1000, &pattern(14_500));
-        assert_eq!(bench.send(&parse_chain(&chain).expect("a train"), false), None);
+        assert_eq!(
+            bench.send(&parse_chain(&chain).expect("a train"), false),
+            None
+        );
         assert_eq!(bench.ring.used.len(), chains);
         let [one] = &bench.received()[..] else {
             panic!("one frame");
         };
-        assert_eq!((one.segments(), &one.frame[54..]), (15, &pattern(14_500)[..]));
+        assert_eq!(
+            (one.segments(), &one.frame[54..]),
+            (15, &pattern(14_500)[..])
+        );
         assert!(!bench.queue.holds() && bench.queue.held.bytes == 0);
         assert_eq!(bench.queue.counters().bytes, 14_500 + 15 * 54);
     }
@@ -295,7 +315,10 @@ fn a_train_goes_behind_what_is_held_of_its_stream() {
     assert_eq!(bench.send(&train, false), None);
     let one = bench.received();
     // The identifications of the train begin with that of the first segment, so they don't follow.
-    assert_eq!(one.iter().map(Received::segments).collect::<Vec<_>>(), [2, 2]);
+    assert_eq!(
+        one.iter().map(Received::segments).collect::<Vec<_>>(),
+        [2, 2]
+    );
 }
 
 #[test]
@@ -304,9 +327,15 @@ fn an_aggregate_takes_no_more_chains_than_the_driver_can_have() {
         let mut bench = Bench::with_buffers(layout);
         bench.queue.max_chains = 3;
         let chain = train_chain(PSH, 1000, &pattern(40_000));
-        assert_eq!(bench.send(&parse_chain(&chain).expect("a train"), false), None);
+        assert_eq!(
+            bench.send(&parse_chain(&chain).expect("a train"), false),
+            None
+        );
         let received = bench.received();
-        let bytes: Vec<u8> = received.iter().flat_map(|one| one.frame[54..].to_vec()).collect();
+        let bytes: Vec<u8> = received
+            .iter()
+            .flat_map(|one| one.frame[54..].to_vec())
+            .collect();
         assert_eq!(bytes, pattern(40_000));
         assert!(received.iter().all(|one| one.frame.len() <= 54 + 3 * 4096));
         assert_eq!(bench.queue.counters().frames, 40);
@@ -324,15 +353,23 @@ fn what_is_held_is_bounded() {
     }
     assert_eq!(bench.queue.held.held.len(), MAX_STREAMS);
     let oldest = bench.received();
-    let ports = oldest.iter().map(|one| u16::from_be_bytes([one.frame[34], one.frame[35]]));
+    let ports = oldest
+        .iter()
+        .map(|one| u16::from_be_bytes([one.frame[34], one.frame[35]]));
     assert!(ports.eq(0..10));
     for stream in 0..2000 {
         bench.frame(&segment(stream, 0, 0, &[1; 3000]));
         assert!(bench.queue.held.bytes <= MAX_BYTES);
     }
     bench.after(20);
-    assert_eq!((bench.queue.held.bytes, bench.queue.held.streams.len()), (0, 0));
-    assert_eq!(bench.queue.counters().frames, u64::from(streams) + 10 + 2000);
+    assert_eq!(
+        (bench.queue.held.bytes, bench.queue.held.streams.len()),
+        (0, 0)
+    );
+    assert_eq!(
+        bench.queue.counters().frames,
+        u64::from(streams) + 10 + 2000
+    );
 }
 
 #[test]
@@ -361,7 +398,9 @@ fn who_waits_for_buffers_does_not_wait_for_ever() {
     bench.frame(&segment(1, 0, 0, &pattern(100)));
     for (milliseconds, holds) in [(20, true), (579, true), (1, false)] {
         bench.now += milliseconds * MILLISECOND;
-        bench.queue.release(&VecMover, &mut bench.ring, true, bench.now);
+        bench
+            .queue
+            .release(&VecMover, &mut bench.ring, true, bench.now);
         assert_eq!(bench.queue.holds(), holds, "after {milliseconds} ms more");
     }
     assert_eq!(bench.queue.counters().no_buffer, 1);
@@ -373,7 +412,10 @@ fn a_stop_drops_and_counts_what_is_held() {
     bench.frame(&segment(1, 0, 0, &pattern(100)));
     bench.frame(&segment(1, 100, 0, &pattern(100)));
     bench.queue.stop();
-    assert_eq!((bench.queue.counters().stopped, bench.queue.holds()), (2, false));
+    assert_eq!(
+        (bench.queue.counters().stopped, bench.queue.holds()),
+        (2, false)
+    );
     bench.queue.start(LINEAR, MAX_CHAINS);
     bench.after(200);
     assert!(bench.received().is_empty());
@@ -396,7 +438,12 @@ fn switched_off_it_lets_go_and_holds_nothing() {
 
 /// Frames of some streams, mixed: right ones and wrong ones.
 fn traffic() -> impl Strategy<Value = Vec<Vec<u8>>> {
-    let one = (0u16..3, 1usize..300, prop::sample::select(vec![0u8, 0, 0, 0, PSH, 2, 0x80]), 0u8..12);
+    let one = (
+        0u16..3,
+        1usize..300,
+        prop::sample::select(vec![0u8, 0, 0, 0, PSH, 2, 0x80]),
+        0u8..12,
+    );
     prop::collection::vec(one, 1..60).prop_map(|all| {
         let mut next = [Wrapping(7u32); 3];
         let frames = all.into_iter().map(|(stream, length, flags, oddity)| {

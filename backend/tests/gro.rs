@@ -1,0 +1,217 @@
+//! Hardware GRO over a real backend: what arrives, when, and that all of it is counted.
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::World;
+use serde_json::{Value, json};
+use zcnic_device::{abi, features::Feature};
+use zcnic_model::{
+    Driver, Shape,
+    frames::{Flow, pattern},
+    receive::Received,
+    transmit::Packet,
+    verify,
+    vhost_user::Frontend,
+};
+
+/// Large pages, which only pay when they hold more than one segment.
+const LARGE: Shape = Shape::Split {
+    header_size: 256,
+    page_size: 32768,
+    threshold: 0,
+};
+
+/// Two ports of which the second coalesces.
+struct Lab {
+    a: Driver<Frontend>,
+    b: Driver<Frontend>,
+    world: World,
+}
+
+impl Lab {
+    fn new(shape: Shape) -> Self {
+        let world = World::new();
+        let [mut a, mut b] = world.drivers(3);
+        a.bring_up(Shape::SPLIT, 8);
+        b.bring_up(shape, 128);
+        b.offloads(&[Feature::RxCsum, Feature::RxHash, Feature::Gro])
+            .expect("hardware GRO");
+        Self { a, b, world }
+    }
+
+    /// Sends a segment of a stream, whose bytes are those of [`pattern`] from `at` on.
+    fn segment(&mut self, at: u32, length: usize, push: bool) {
+        let bytes = pattern(at as usize + length);
+        let flow = Flow::tcp4().tcp_header(|tcp| {
+            tcp.sequence_number = at;
+            tcp.psh = push;
+        });
+        self.a.send(0, flow.frame(&bytes[at as usize..]));
+    }
+
+    fn counters(&mut self) -> abi::QueueStats {
+        self.b.stats().1[0]
+    }
+}
+
+fn payload(received: &Received) -> &[u8] {
+    verify::l4_payload(&received.frame)
+}
+
+fn segments(received: &Received) -> u16 {
+    received.header.seg_count.get()
+}
+
+#[test]
+fn a_train_arrives_as_one_frame_with_several_segments_in_a_page() {
+    for flow in [Flow::tcp4(), Flow::tcp6()] {
+        let flow = flow.tcp_header(|tcp| tcp.psh = true);
+        let mut lab = Lab::new(LARGE);
+        let bytes = pattern(60_000);
+        let packet = Packet::from(flow.frame(&bytes)).segmented(1448);
+        lab.a.send(0, packet.scattered(&[200, 3000]));
+        let received = lab.b.receive(0);
+        assert_eq!(payload(&received), bytes);
+        assert_eq!((segments(&received), received.chains), (42, 2));
+        assert_eq!(received.header.seg_size.get(), 1448);
+        assert_eq!(received.checksum(), Some(true));
+        let headers = received.frame.len() - bytes.len();
+        let counters = lab.counters();
+        let counted = [
+            counters.rx_frames,
+            counters.rx_bytes,
+            counters.rx_split,
+            counters.rx_gro_frames,
+            counters.rx_gro_bytes,
+            counters.rx_gro_wire_frames,
+            counters.rx_gro_wire_bytes,
+        ];
+        let wire = (bytes.len() + 42 * headers) as u64;
+        let whole = received.frame.len() as u64;
+        let counted = counted.map(zerocopy::little_endian::U64::get);
+        assert_eq!(counted, [42, wire, 42, 1, whole, 42, wire]);
+    }
+}
+
+#[test]
+fn segments_that_are_sent_one_by_one_are_joined() {
+    for shape in [LARGE, Shape::SPLIT, Shape::linear(2048)] {
+        let mut lab = Lab::new(shape);
+        for n in 0..10 {
+            lab.segment(1000 * n, 1000, n == 9);
+        }
+        let received = lab.b.receive(0);
+        assert_eq!(
+            (payload(&received), segments(&received)),
+            (&pattern(10_000)[..], 10)
+        );
+        assert_eq!(lab.counters().rx_frames.get(), 10);
+    }
+}
+
+#[test]
+fn what_is_held_goes_when_nothing_follows() {
+    let mut lab = Lab::new(Shape::SPLIT);
+    let start = Instant::now();
+    lab.segment(0, 1000, false);
+    lab.segment(1000, 1000, false);
+    let received = lab.b.receive(0);
+    assert!(start.elapsed() >= Duration::from_millis(20));
+    assert_eq!(
+        (payload(&received), segments(&received)),
+        (&pattern(2000)[..], 2)
+    );
+    // And again, with another timer.
+    lab.segment(2000, 1000, false);
+    assert_eq!(segments(&lab.b.receive(0)), 0);
+}
+
+#[test]
+fn a_stop_drops_what_is_held_and_a_switch_lets_go_of_it() {
+    let mut lab = Lab::new(Shape::SPLIT);
+    lab.segment(0, 1000, false);
+    lab.b.stop_receive(0).expect("stop");
+    assert_eq!(lab.counters().rx_stopped.get(), 1);
+    lab.b.start_receive(0, Shape::SPLIT).expect("start");
+    lab.b.post(0, Shape::SPLIT, 16);
+    lab.segment(0, 1000, false);
+    lab.b
+        .offloads(&[Feature::RxCsum, Feature::RxHash])
+        .expect("off");
+    lab.segment(1000, 1000, false);
+    let received = [lab.b.receive(0), lab.b.receive(0)];
+    assert_eq!(received.each_ref().map(segments), [0, 0]);
+    assert_eq!(received.each_ref().map(payload).concat(), pattern(2000));
+}
+
+#[test]
+fn fault_rules_see_wire_frames_and_what_they_touch_is_joined_to_nothing() {
+    let sent = |lab: &mut Lab| {
+        let flow = Flow::tcp4().tcp_header(|tcp| tcp.psh = true);
+        let packet = Packet::from(flow.frame(&pattern(5000))).segmented(1000);
+        lab.a.send(0, packet);
+    };
+    for (action, expected) in [
+        (json!("drop"), &[(2, 0..2000), (2, 3000..5000)][..]),
+        (
+            json!({"duplicate": {"copies": 1}}),
+            &[
+                (2, 0..2000),
+                (0, 2000..3000),
+                (0, 2000..3000),
+                (2, 3000..5000),
+            ],
+        ),
+        (
+            json!({"wrong-checksum": {"verdict": "bad"}}),
+            &[(2, 0..2000), (0, 2000..3000), (2, 3000..5000)],
+        ),
+    ] {
+        let mut lab = Lab::new(Shape::SPLIT);
+        lab.b.accept_any_verdict();
+        let rule = json!({"direction": "rx", "nth": 3, "action": action});
+        let mut control = lab.world.control();
+        let arguments = json!({"port": "1", "rules": [rule]});
+        let _: Value = control
+            .execute("fault-add", Some(&arguments))
+            .expect("a rule");
+        sent(&mut lab);
+        for (count, range) in expected {
+            let received = lab.b.receive(0);
+            assert_eq!(
+                payload(&received),
+                &pattern(5000)[range.clone()],
+                "{action}"
+            );
+            assert_eq!(segments(&received), *count, "{action}");
+        }
+        let list: Value = control
+            .execute("fault-list", Some(&json!({})))
+            .expect("the rules");
+        assert_eq!(list["faults"][0]["seen"], 5, "{list}");
+    }
+}
+
+#[test]
+fn flow_counters_count_what_was_held() {
+    let mut lab = Lab::new(Shape::SPLIT);
+    let mut control = lab.world.control();
+    let arguments = json!({"port": "1", "match": {"protocol": "tcp"}});
+    let added: Value = control
+        .execute("flow-counter-add", Some(&arguments))
+        .expect("a counter");
+    for n in 0..3 {
+        lab.segment(1000 * n, 1000, false);
+    }
+    assert_eq!(segments(&lab.b.receive(0)), 3);
+    let counts: Value = control
+        .execute("flow-counter-query", Some(&added))
+        .expect("counts");
+    let text = counts.to_string();
+    assert!(
+        text.contains(r#""delivered":3"#) && text.contains(r#""split":3"#),
+        "{text}"
+    );
+}
