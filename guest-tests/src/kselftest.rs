@@ -44,6 +44,9 @@ const KSFT_SKIP: i32 = 4;
 /// Tests that look for processors on which no queue interrupts, and for queues that interrupt on one
 /// only.
 const NEED_FREE_PROCESSORS: [&str; 1] = ["toeplitz.py"];
+/// Tests to which the order of frames matters that the peer sends one after the other: from several queues they come in
+/// any.
+const NEED_ORDER: [&str; 2] = ["gro.py", "gro_hw.py"];
 /// Lines of output in the detail of a program that failed as a whole.
 const DETAIL_LINES: usize = 40;
 
@@ -184,6 +187,10 @@ fn run_one(root: &Path, test: &str, environment: &[(&'static str, String)]) -> R
     eprintln!("# {test}");
     if NEED_FREE_PROCESSORS.contains(&&*file) {
         pin_interrupts(ports::PORTS[0].name)?;
+    }
+    if NEED_ORDER.contains(&&*file) {
+        let peer = &ports::PORTS[1];
+        net::run(Some(PEER), &["ethtool", "-L", peer.name, "combined", "1"])?;
     }
     let mut command = command(&path, &file)?;
     command

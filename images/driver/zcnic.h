@@ -300,7 +300,6 @@ int zcnic_reset_done(struct virtio_device *vdev);
 void zcnic_netdev_setup(struct zcnic *zn);
 void zcnic_set_hw_features(struct zcnic *zn);
 void zcnic_set_max_mtu(struct zcnic *zn);
-void zcnic_set_xps(struct zcnic *zn);
 int zcnic_send_offloads(struct zcnic *zn, netdev_features_t features);
 int zcnic_send_rx_mode(struct zcnic *zn);
 

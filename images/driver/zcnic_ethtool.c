@@ -61,7 +61,6 @@ static int zcnic_set_channels(struct net_device *dev, struct ethtool_channels *c
 		return err;
 	}
 	zn->channels = count;
-	zcnic_set_xps(zn);
 	err = zcnic_rss_set_channels(zn, count);
 	if (err) {
 		/* it took these tables before; replay them all */

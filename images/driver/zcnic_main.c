@@ -200,9 +200,6 @@ static int zcnic_probe(struct virtio_device *vdev)
 	err = register_netdev(zn->dev);
 	if (err)
 		goto err_free;
-	netdev_lock(zn->dev);
-	zcnic_set_xps(zn);
-	netdev_unlock(zn->dev);
 	enable_delayed_work(&zn->service);
 	zcnic_service_soon(zn);
 	return 0;

@@ -116,31 +116,6 @@ static int zcnic_set_mac_address(struct net_device *dev, void *address)
 }
 
 /**
- * zcnic_set_xps() - have each CPU transmit on one queue
- * @zn: the device, registered; the caller holds the instance lock
- *
- * Otherwise the stack spreads streams over queues, and what one program sends in order does not arrive so.
- */
-void zcnic_set_xps(struct zcnic *zn)
-{
-	cpumask_var_t mask;
-	unsigned int cpu;
-	u16 i;
-
-	if (!zalloc_cpumask_var(&mask, GFP_KERNEL))
-		return;
-	for (i = 0; i < zn->channels; i++) {
-		cpumask_clear(mask);
-		for_each_possible_cpu(cpu)
-			if (cpu % zn->channels == i)
-				cpumask_set_cpu(cpu, mask);
-		/* a mask without a CPU leaves the queue to those who ask for it by number */
-		netif_set_xps_queue(zn->dev, mask, i);
-	}
-	free_cpumask_var(mask);
-}
-
-/**
  * zcnic_send_offloads() - tell the device which receive offloads are on
  * @zn: the device
  * @features: of the interface

@@ -26,12 +26,13 @@ const MAX_STREAMS: usize = 1024;
 /// Bytes that are held at once.
 const MAX_BYTES: usize = 1 << 20;
 
-/// How long a queue may receive nothing, in nanoseconds, until all that it holds is delivered: longer than a sender's
-/// processor is away now and then.
-const QUIET: u64 = 20_000_000;
+/// How long a queue may receive nothing, in nanoseconds, until all that it holds is delivered: longer than an emulated
+/// sender's processor is away now and then, no longer than TCP delays an acknowledgement. Senders end what they have
+/// to send with PSH, so that it seldom comes to this.
+const QUIET: u64 = 40_000_000;
 
-/// How long a segment waits for others at most, in nanoseconds. Well below what TCP retransmits after.
-const HOLD: u64 = 100_000_000;
+/// How long a segment waits for others at most, in nanoseconds: less than TCP retransmits after.
+const HOLD: u64 = 150_000_000;
 
 /// How long what is complete waits for buffers at most, in nanoseconds.
 const PATIENCE: u64 = 500_000_000;
