@@ -47,6 +47,8 @@ const NEED_FREE_PROCESSORS: [&str; 1] = ["toeplitz.py"];
 /// Tests to which the order of frames matters that the peer sends one after the other: from several queues they come in
 /// any.
 const NEED_ORDER: [&str; 2] = ["gro.py", "gro_hw.py"];
+/// Protocols that tests take to be built in.
+const NEED_MODULE: [(&str, &str); 1] = [("gro.py", "pppoe")];
 /// Lines of output in the detail of a program that failed as a whole.
 const DETAIL_LINES: usize = 40;
 
@@ -187,6 +189,9 @@ fn run_one(root: &Path, test: &str, environment: &[(&'static str, String)]) -> R
     eprintln!("# {test}");
     if NEED_FREE_PROCESSORS.contains(&&*file) {
         pin_interrupts(ports::PORTS[0].name)?;
+    }
+    for (_, module) in NEED_MODULE.iter().filter(|(test, _)| *test == file) {
+        net::run(None, &["modprobe", module])?;
     }
     if NEED_ORDER.contains(&&*file) {
         let peer = &ports::PORTS[1];

@@ -1,6 +1,8 @@
 //! Which of the kernel's selftests belong together, and what each case needs of a kernel: with this a
 //! run knows what it must see. A case that nobody reports has failed as surely as one that says so.
 
+mod gro;
+
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
@@ -17,6 +19,9 @@ pub(crate) enum Ring {
     /// leased to a netkit device
     #[value(name = "1")]
     One,
+    /// Coalescing of received segments, by the device and by the kernel
+    #[value(name = "gro")]
+    Gro,
 }
 
 /// One test program.
@@ -42,6 +47,8 @@ enum Needs {
     Options(&'static [&'static str]),
     /// The first release, major and minor number, that has what is tested.
     Since(u64, u64),
+    /// A feature that our driver does not have; without it a case fails as expected.
+    Offload(&'static str),
 }
 
 /// A kernel, as far as cases depend on it.
@@ -96,6 +103,7 @@ impl Needs {
             Self::Since(major, minor) => {
                 (!kernel.is_since(*major, *minor)).then(|| format!("Linux {major}.{minor}"))
             }
+            Self::Offload(name) => Some(format!("{name} in the driver")),
         }
     }
 }
@@ -105,8 +113,10 @@ impl Needs {
 pub(crate) struct Due {
     /// `file.py:case`, as in a report.
     pub(crate) name: String,
-    /// What the kernel lacks for it; then it may skip.
+    /// What the kernel, or the driver, lacks for it; then it may end as `otherwise` says.
     pub(crate) lacking: Option<String>,
+    /// How it ends if something lacks.
+    pub(crate) otherwise: Outcome,
 }
 
 impl Due {
@@ -114,14 +124,15 @@ impl Due {
     pub(crate) fn excuse(&self) -> Option<String> {
         let lacking = self.lacking.as_deref()?;
         Some(format!(
-            "may skip: {} (the kernel lacks {lacking})",
+            "may be {}: {} (for want of {lacking})",
+            self.otherwise.word(),
             self.name
         ))
     }
 
     /// Is it all right that it ended so?
     pub(crate) fn allows(&self, outcome: Outcome) -> bool {
-        outcome == Outcome::Pass || (outcome == Outcome::Skip && self.lacking.is_some())
+        outcome == Outcome::Pass || (outcome == self.otherwise && self.lacking.is_some())
     }
 }
 
@@ -136,6 +147,10 @@ impl Program {
         let due = |wanted: &Wanted| Due {
             name: format!("{}:{}", self.file(), wanted.name),
             lacking: wanted.needs.lacking(kernel),
+            otherwise: match wanted.needs {
+                Needs::Offload(_) => Outcome::Xfail,
+                _ => Outcome::Skip,
+            },
         };
         self.cases.iter().map(due).collect()
     }
@@ -154,6 +169,7 @@ impl Ring {
     pub(crate) fn programs(self) -> &'static [Program] {
         match self {
             Self::One => &ONE,
+            Self::Gro => &GRO,
         }
     }
 
@@ -183,6 +199,7 @@ impl Ring {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::One => "1",
+            Self::Gro => "gro",
         }
     }
 }
@@ -197,6 +214,14 @@ const fn case(name: &'static str) -> Wanted {
     Wanted {
         name,
         needs: Needs::Nothing,
+    }
+}
+
+/// A case of a feature that our driver does not have.
+const fn offload(name: &'static str, feature: &'static str) -> Wanted {
+    Wanted {
+        name,
+        needs: Needs::Offload(feature),
     }
 }
 
@@ -220,6 +245,23 @@ const fn failing_allocations(name: &'static str) -> Wanted {
         ]),
     }
 }
+
+const GRO: [Program; 2] = [
+    Program {
+        path: "drivers/net/hw/gro_hw.py",
+        cases: &[
+            case("test_gro_stats_single"),
+            case("test_gro_stats_full"),
+            case("test_gro_order.4"),
+            case("test_gro_order.32"),
+            case("test_gro_order.512"),
+        ],
+    },
+    Program {
+        path: "drivers/net/gro.py",
+        cases: gro::CASES,
+    },
+];
 
 const ONE: [Program; 13] = [
     Program {
@@ -400,6 +442,19 @@ mod tests {
     }
 
     #[test]
+    fn gro_has_no_excuse_but_for_what_the_driver_does_not_offer() {
+        let due = Ring::Gro.due(STOCK);
+        let names: HashSet<_> = due.iter().map(|due| &due.name).collect();
+        assert_eq!((due.len(), names.len()), (323, 323));
+        for due in due {
+            let lro = due.name.contains("lro");
+            assert_eq!(due.lacking.is_some(), lro, "{}", due.name);
+            assert_eq!(due.allows(Outcome::Xfail), lro, "{}", due.name);
+            assert!(!due.allows(Outcome::Skip) && !due.allows(Outcome::Fail));
+        }
+    }
+
+    #[test]
     fn what_may_skip_depends_on_the_kernel() {
         assert_eq!(may_skip(STOCK), ["pp_alloc_fail.py:test_pp_alloc"]);
         let older = About {
@@ -435,6 +490,7 @@ mod tests {
         let due = |lacking: Option<&str>| Due {
             name: "a.py:b".to_owned(),
             lacking: lacking.map(str::to_owned),
+            otherwise: Outcome::Skip,
         };
         assert!(due(None).allows(Outcome::Pass));
         assert!(!due(None).allows(Outcome::Skip));

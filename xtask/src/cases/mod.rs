@@ -20,6 +20,7 @@ use crate::{
 mod demo;
 mod detection;
 mod gate;
+mod gro;
 mod input;
 mod plain;
 mod rebind;
@@ -82,6 +83,7 @@ fn all() -> impl Iterator<Item = &'static Test> {
         input::TESTS,
         plain::TESTS,
         gate::TESTS,
+        gro::TESTS,
         rebind::TESTS,
         selftests::TESTS,
         recovery::TESTS,

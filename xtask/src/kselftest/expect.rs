@@ -112,6 +112,7 @@ mod tests {
         let due = [Due {
             name: "a.py:one".to_owned(),
             lacking: Some("Linux 7.3".to_owned()),
+            otherwise: Outcome::Skip,
         }];
         for outcome in [Outcome::Pass, Outcome::Skip] {
             assert_eq!(surprises(&[], &due, &[case("a.py:one", outcome)]), [""; 0]);

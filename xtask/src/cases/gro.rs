@@ -1,0 +1,161 @@
+//! Hardware GRO under Linux: large pages hold what they are for, and nothing is lost, invented or counted twice.
+
+use std::{collections::BTreeMap, thread, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::{
+    Kind::Zcnic,
+    Run::Guest,
+    Test, expect,
+    recovery::statistic,
+    traffic::{self, LinkWatch},
+};
+use crate::{
+    agent::Exec,
+    guest::Guest as Machine,
+    stream::{Flow, Stream},
+};
+
+pub(super) const TESTS: &[Test] = &[
+    Test {
+        name: "gro: a zero-copy stream into pages of 32 KiB, every byte and frame accounted for",
+        run: Guest(Zcnic, large_pages),
+    },
+    Test {
+        name: "gro: on and off under traffic, with and without header split",
+        run: Guest(Zcnic, on_and_off),
+    },
+    Test {
+        name: "gro: needs receive checksums, and comes back with the backend",
+        run: Guest(Zcnic, depends),
+    },
+];
+
+/// Attempts to see counters of driver and device that belong together: other frames come in between.
+const ATTEMPTS: usize = 20;
+
+fn large_pages(guest: &mut Machine) -> Result<()> {
+    // The area of the receiver, twice.
+    guest.sh("sysctl -q vm.nr_hugepages=32; ethtool -K eth0 rx-gro-hw on")?;
+    let stream = Stream {
+        bytes: 64 << 20,
+        ..Stream::default()
+    };
+    stream.prepare(guest)?;
+    let counter = stream.count(guest)?;
+    let how = ["--interface=eth0", "--queue=3", "--buf-len=32768"];
+    let result = Flow::start(guest, stream.port, stream.bytes, &how)?.finish()?;
+    expect(result["bytes_verified"] == stream.bytes, || {
+        format!("not everything came: {result}")
+    })?;
+    traffic::nothing_copied(&result)?;
+    let counts = counter.read(stream.queue)?;
+    expect(counts.unsplit == 0 && counts.elsewhere == 0, || {
+        format!("not all frames were split, on the right queue: {counts:?}")
+    })?;
+
+    let [frames, wire, split] = [
+        "q3_device_rx_gro_frames",
+        "q3_device_rx_gro_wire_frames",
+        "q3_device_rx_split",
+    ]
+    .map(|name| statistic(guest, name));
+    let (frames, wire, split) = (frames?, wire?, split?);
+    expect(counts.split == split, || {
+        format!("{split} frames split, but {} of the flow", counts.split)
+    })?;
+    // An emulated sender hands over what it has, so that trains are long.
+    expect(wire > 4 * frames && 2 * wire > split, || {
+        format!("{split} segments, of which {wire} became {frames} frames")
+    })?;
+    counters_agree(guest)
+}
+
+/// The driver's counts of wire frames and bytes are the device's.
+fn counters_agree(guest: &mut Machine) -> Result<()> {
+    let mut last = String::new();
+    for _ in 0..ATTEMPTS {
+        let before = device_counts(guest)?;
+        let link = guest.check(&Exec::new(["ip", "-json", "-s", "link", "show", "eth0"]))?;
+        if device_counts(guest)? != before {
+            continue;
+        }
+        let link: Value = serde_json::from_str(&link).context("ip -json link")?;
+        let received = &link[0]["stats64"]["rx"];
+        let driver = [&received["packets"], &received["bytes"]].map(Value::as_u64);
+        if driver == before.map(Some) {
+            return Ok(());
+        }
+        last = format!("the device counted {before:?} frames and bytes, the driver {driver:?}");
+        thread::sleep(Duration::from_millis(50));
+    }
+    bail!("counters never agree: {last}")
+}
+
+/// Frames and bytes that the device delivered, on all queues.
+fn device_counts(guest: &mut Machine) -> Result<[u64; 2]> {
+    let all = guest.check(&Exec::new(["ethtool", "-S", "eth0"]))?;
+    let counters: BTreeMap<&str, u64> = all
+        .lines()
+        .filter_map(|line| line.trim().split_once(": "))
+        .filter_map(|(name, value)| Some((name, value.parse().ok()?)))
+        .collect();
+    let sum = |suffix: &str| {
+        let of_queues = counters.iter().filter(|(name, _)| name.ends_with(suffix));
+        of_queues.map(|(_, value)| value).sum()
+    };
+    Ok([sum("_device_rx_frames"), sum("_device_rx_bytes")])
+}
+
+fn on_and_off(guest: &mut Machine) -> Result<()> {
+    let mut flow = traffic::plain(guest)?;
+    for split in ["on", "off"] {
+        guest.sh(&format!("ethtool -G eth0 tcp-data-split {split}"))?;
+        for gro in ["on", "off", "on", "off"] {
+            guest.sh(&format!("ethtool -K eth0 rx-gro-hw {gro}"))?;
+            flow.wait_for_progress()
+                .with_context(|| format!("with GRO {gro} and split {split}"))?;
+        }
+    }
+    flow.stop()?;
+    let bad: Vec<u64> = (0..4)
+        .map(|queue| statistic(guest, &format!("q{queue}_rx_bad_header")))
+        .collect::<Result<_>>()?;
+    expect(bad.iter().all(|count| *count == 0), || {
+        format!("the driver did not believe the device: {bad:?}")
+    })?;
+    counters_agree(guest)
+}
+
+fn depends(guest: &mut Machine) -> Result<()> {
+    let is_on = |guest: &mut Machine| -> Result<bool> {
+        let features = guest.check(&Exec::new(["ethtool", "-k", "eth0"]))?;
+        Ok(features.lines().any(|line| line.trim() == "rx-gro-hw: on"))
+    };
+    expect(!is_on(guest)?, || "on without being asked for".to_owned())?;
+    guest.sh("ethtool -K eth0 rx-gro-hw on")?;
+    expect(is_on(guest)?, || "can't be switched on".to_owned())?;
+    guest.sh("ethtool -K eth0 rx off")?;
+    expect(!is_on(guest)?, || "on without checksums".to_owned())?;
+    guest.sh("ethtool -K eth0 rx on rx-gro-hw on")?;
+    expect(is_on(guest)?, || "can't be switched on again".to_owned())?;
+
+    let mut flow = traffic::plain(guest)?;
+    flow.wait_for_progress()?;
+    let mut link = LinkWatch::start(guest)?;
+    guest.kill_backend()?;
+    link.down()?;
+    guest.restart_backend()?;
+    link.up()?;
+    flow.wait_for_progress()?;
+    flow.wait_for_progress()?;
+    // The new backend's count, which began at 0, and which it has from the replay alone.
+    let mut aggregates = 0;
+    for queue in 0..4 {
+        aggregates += statistic(guest, &format!("q{queue}_device_rx_gro_frames"))?;
+    }
+    expect(aggregates > 0, || "the new backend coalesces nothing".to_owned())?;
+    flow.stop().map(drop)
+}
