@@ -508,8 +508,11 @@ impl Port {
 impl Port {
     /// Has a receive queue looked at again when something that it holds is due.
     fn follow_held(&self, queue: u16, device: &ReceiveQueue, releasing: &mut bool) {
+        /// What is due already found no buffers, so it is not tried at once.
+        const PAUSE: u64 = 1_000_000;
         if let (Some(due), false) = (device.release_at(), *releasing) {
             *releasing = true;
+            let due = due.max(self.hub.now().saturating_add(PAUSE));
             self.hub.schedule(due, Job::Release(self.index, queue));
         }
     }

@@ -156,6 +156,8 @@ fn depends(guest: &mut Machine) -> Result<()> {
     for queue in 0..4 {
         aggregates += statistic(guest, &format!("q{queue}_device_rx_gro_frames"))?;
     }
-    expect(aggregates > 0, || "the new backend coalesces nothing".to_owned())?;
+    expect(aggregates > 0, || {
+        "the new backend coalesces nothing".to_owned()
+    })?;
     flow.stop().map(drop)
 }
