@@ -4,8 +4,6 @@
 //! and all that can't be restored by segmentation is the same in their headers: then cutting the aggregate gives
 //! back the very frames. Everything here works on copies of frames as they cross the wire.
 
-use std::ops::Range;
-
 use crate::{
     abi,
     checksum::Checksum,
@@ -232,12 +230,13 @@ impl<'f> Segment<'f> {
         let mut common = [0; SNAPSHOT];
         common[..l4.payload_offset].copy_from_slice(&frame[..l4.payload_offset]);
         for l3 in layers.ip() {
-            let clear: &[Range<usize>] = match l3.version {
-                IpVersion::V4 => &[2..6, 10..12],
-                IpVersion::V6 => &[4..6],
-            };
-            for range in clear {
-                common[l3.offset..][range.clone()].fill(0);
+            let header = &mut common[l3.offset..];
+            match l3.version {
+                IpVersion::V4 => {
+                    header[2..6].fill(0);
+                    header[10..12].fill(0);
+                }
+                IpVersion::V6 => header[4..6].fill(0),
             }
         }
         let tcp = &mut common[l4.offset..];

@@ -439,7 +439,7 @@ where
             let streams = held.held.len() + usize::from(more > 0);
             match held.oldest() {
                 Some(id) if streams > MAX_STREAMS || held.bytes + more > MAX_BYTES => {
-                    self.flush(id)?
+                    self.flush(id)?;
                 }
                 _ => return Ok(()),
             }
