@@ -1,16 +1,21 @@
 //! Flow rules: exact and masked matches on header fields, by tuple-space search.
 //!
-//! Rules with the same type and mask share a hash table, so that a frame costs one probe per distinct (type,
-//! mask) however many rules there are.
+//! Rules with the same type and mask form a group with one hash table, so that a frame costs one probe per
+//! distinct (type, mask) however many rules there are. A changed table shares what did not change with the one
+//! that it replaces, so that a change costs what it changes, not what there is.
 
-use std::collections::{BTreeMap, HashMap};
+mod group;
+
+use std::collections::BTreeMap;
 use std::mem::offset_of;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use zerocopy::IntoBytes;
 
+use self::group::{Entry, Group};
 use crate::abi::{self, Flow, RuleAction, RuleType};
-use crate::frame::{Headers, IpVersion, L4Protocol};
+use crate::frame::Headers;
 use crate::limits::MAX_RULES;
 
 /// Distinct (type, mask) pairs in one table: bounds what one frame can cost.
@@ -127,29 +132,18 @@ impl TryFrom<&abi::Rule> for Rule {
     }
 }
 
-/// The flow rules of a port.
+/// The flow rules of a port. Cloning it is cheap, and so is changing a clone: the two share all parts that are
+/// the same.
 #[derive(Debug, Clone, Default)]
 pub struct RuleTable {
-    /// By location, ascending.
-    rules: Vec<Rule>,
-    /// Theirs, apart, so that a lookup does not drag whole rules through the cache.
-    actions: Vec<Action>,
-    /// By the lowest location in them, ascending.
-    groups: Vec<Group>,
+    /// Those with the same location / [`BLOCK`] together, all ascending.
+    blocks: BTreeMap<u32, Arc<BTreeMap<u32, Rule>>>,
+    groups: Vec<Arc<Group>>,
+    hasher: RandomState,
 }
 
-/// The rules that share a type and a mask.
-#[derive(Debug, Clone)]
-struct Group {
-    rule_type: RuleType,
-    mask: Key,
-    /// The mask covers the VLAN tag: frames without one don't match.
-    tagged: bool,
-    /// Index in [`RuleTable::rules`] of the first rule with this value.
-    by_value: HashMap<Key, u32, RandomState>,
-    /// The lowest of these indexes.
-    first: usize,
-}
+/// Locations whose rules are copied together when one of them changes.
+const BLOCK: u32 = 64;
 
 /// A [`Flow`] as words, for masking and hashing.
 type Key = [u64; size_of::<Flow>() / 8];
@@ -160,9 +154,15 @@ impl RuleTable {
     /// # Errors
     /// There would be too many masks.
     pub fn set(&mut self, rules: &[Rule]) -> Result<(), RuleError> {
-        let mut by_location = self.by_location();
-        by_location.extend(rules.iter().map(|rule| (rule.location, *rule)));
-        *self = Self::build(by_location.into_values().collect())?;
+        let mut changed = self.clone();
+        for rule in rules {
+            changed.remove(rule.location);
+            changed.insert(rule);
+        }
+        if changed.groups.len() > MAX_MASKS {
+            return Err(RuleError::TooManyMasks);
+        }
+        *self = changed;
         Ok(())
     }
 
@@ -171,113 +171,93 @@ impl RuleTable {
     /// # Errors
     /// A location has no rule.
     pub fn delete(&mut self, locations: &[u32]) -> Result<(), RuleError> {
-        let mut by_location = self.by_location();
+        let mut changed = self.clone();
         for &location in locations {
-            by_location
-                .remove(&location)
+            changed
+                .remove(location)
                 .ok_or(RuleError::NotFound { location })?;
         }
-        *self = Self::build(by_location.into_values().collect())?;
+        *self = changed;
         Ok(())
     }
 
     /// The rules, by location.
-    #[must_use]
-    pub fn rules(&self) -> &[Rule] {
-        &self.rules
+    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.blocks.values().flat_map(|block| block.values())
     }
 
     /// The rule with the lowest location that matches the frame.
     #[must_use]
-    #[inline]
     pub fn lookup(&self, headers: &Headers, head: &[u8]) -> Option<&Rule> {
-        self.rules.get(self.find(headers, head)?)
+        self.at(self.find(headers, head)?.location)
     }
 
     /// What that rule does.
     #[must_use]
     #[inline]
     pub fn action(&self, headers: &Headers, head: &[u8]) -> Option<Action> {
-        self.actions.get(self.find(headers, head)?).copied()
+        self.find(headers, head).map(|entry| entry.action)
     }
 
     #[inline]
-    fn find(&self, headers: &Headers, head: &[u8]) -> Option<usize> {
-        if self.rules.is_empty() {
+    fn find(&self, headers: &Headers, head: &[u8]) -> Option<&Entry> {
+        if self.groups.is_empty() {
             return None;
         }
         let flow = key(&flow_of(headers, head)?);
-        let mut found = None;
+        let mut found: Option<&Entry> = None;
         for group in &self.groups {
-            if found.is_some_and(|found| found < group.first) {
-                break;
-            }
-            if !group.concerns(headers) {
+            if found.is_some_and(|found| found.location < group.first()) {
                 continue;
             }
-            let masked = std::array::from_fn(|word| flow[word] & group.mask[word]);
-            if let Some(&index) = group.by_value.get(&masked) {
-                let index = index as usize;
-                found = Some(found.map_or(index, |found: usize| found.min(index)));
+            if let Some(entry) = group.find(headers, &flow, &self.hasher)
+                && found.is_none_or(|found| entry.location < found.location)
+            {
+                found = Some(entry);
             }
         }
         found
     }
 
-    fn by_location(&self) -> BTreeMap<u32, Rule> {
-        let rules = self.rules.iter();
-        rules.map(|rule| (rule.location, *rule)).collect()
+    fn at(&self, location: u32) -> Option<&Rule> {
+        self.blocks.get(&(location / BLOCK))?.get(&location)
     }
 
-    /// Groups `rules`, which are in the order of their locations.
-    fn build(rules: Vec<Rule>) -> Result<Self, RuleError> {
-        let mut numbers = HashMap::new();
-        let mut groups: Vec<Group> = Vec::new();
-        for (index, rule) in rules.iter().enumerate() {
-            let mask = key(&rule.mask);
-            let number = *numbers
-                .entry((rule.rule_type, mask))
-                .or_insert(groups.len());
-            if number == MAX_MASKS {
-                return Err(RuleError::TooManyMasks);
-            }
-            if number == groups.len() {
-                groups.push(Group {
-                    rule_type: rule.rule_type,
-                    mask,
-                    tagged: rule.mask.vlan_tci.get() != 0,
-                    by_value: HashMap::default(),
-                    first: index,
-                });
-            }
-            groups[number]
-                .by_value
-                .entry(key(&rule.value))
-                .or_insert(index as u32);
-        }
-        Ok(Self {
-            actions: rules.iter().map(|rule| rule.action).collect(),
-            rules,
-            groups,
-        })
-    }
-}
-
-impl Group {
-    /// Whether rules of this group are about such a frame.
-    fn concerns(&self, headers: &Headers) -> bool {
-        let version = headers.l3.map(|l3| l3.version);
-        let protocol = headers.l4.map(|l4| l4.protocol);
-        let of_type = match self.rule_type {
-            RuleType::Ether => true,
-            RuleType::Ipv4 => version == Some(IpVersion::V4),
-            RuleType::Ipv6 => version == Some(IpVersion::V6),
-            RuleType::Tcp4 => (version, protocol) == (Some(IpVersion::V4), Some(L4Protocol::Tcp)),
-            RuleType::Udp4 => (version, protocol) == (Some(IpVersion::V4), Some(L4Protocol::Udp)),
-            RuleType::Tcp6 => (version, protocol) == (Some(IpVersion::V6), Some(L4Protocol::Tcp)),
-            RuleType::Udp6 => (version, protocol) == (Some(IpVersion::V6), Some(L4Protocol::Udp)),
+    /// Adds a rule at a location that has none.
+    fn insert(&mut self, rule: &Rule) {
+        let block = self.blocks.entry(rule.location / BLOCK).or_default();
+        Arc::make_mut(block).insert(rule.location, *rule);
+        let group = self.groups.iter_mut().find(|group| group.is_of(rule));
+        let group = match group {
+            Some(group) => group,
+            None => self.groups.push_mut(Arc::new(Group::of(rule))),
         };
-        of_type && (!self.tagged || headers.vlan.is_some())
+        Arc::make_mut(group).insert(rule, &self.hasher);
+    }
+
+    /// Takes away the rule at a location.
+    fn remove(&mut self, location: u32) -> Option<Rule> {
+        let block = self.blocks.get_mut(&(location / BLOCK))?;
+        if !block.contains_key(&location) {
+            return None;
+        }
+        let block = Arc::make_mut(block);
+        let rule = block.remove(&location)?;
+        if block.is_empty() {
+            self.blocks.remove(&(location / BLOCK));
+        }
+        let index = self.groups.iter().position(|group| group.is_of(&rule))?;
+        let behind = self
+            .blocks
+            .range(location / BLOCK..)
+            .flat_map(|(_, block)| block.range(location..))
+            .map(|(_, rule)| rule);
+        let group = Arc::make_mut(&mut self.groups[index]);
+        group.remove(&rule, behind, &self.hasher);
+        if group.is_empty() {
+            self.groups.swap_remove(index);
+        }
+        Some(rule)
     }
 }
 

@@ -116,8 +116,7 @@ impl Steering {
     }
 
     /// The flow rules, by location.
-    #[must_use]
-    pub fn rules(&self) -> &[Rule] {
+    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
         self.rules.rules()
     }
 
@@ -158,7 +157,7 @@ impl Steering {
             return Err(SteeringError::NoContext(number));
         }
         let uses = |rule: &Rule| matches!(rule.action, Action::Context { context, .. } if context == number);
-        if self.rules.rules().iter().any(uses) {
+        if self.rules.rules().any(uses) {
             return Err(SteeringError::ContextInUse(number));
         }
         Arc::make_mut(&mut self.contexts).remove(&number);

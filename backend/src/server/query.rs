@@ -171,7 +171,7 @@ impl Inner {
             symmetric: word(&context.symmetric()),
             table: context.table().to_vec(),
         });
-        let rules = steering.rules().iter().map(|rule| {
+        let rules = steering.rules().map(|rule| {
             let (action, queue, context) = match rule.action {
                 Action::Drop => ("drop", None, None),
                 Action::Queue(queue) => ("queue", Some(queue), None),

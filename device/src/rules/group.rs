@@ -1,0 +1,156 @@
+//! The rules that share a type and a mask.
+
+use std::{hash::BuildHasher, sync::Arc};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+
+use super::{Action, Key, Rule, key};
+use crate::abi::RuleType;
+use crate::frame::{Headers, IpVersion, L4Protocol};
+
+/// Hash tables of a group: one is copied when an entry changes.
+const SHARDS: usize = 64;
+
+/// The rules that share a type and a mask.
+#[derive(Debug, Clone)]
+pub(super) struct Group {
+    rule_type: RuleType,
+    mask: Key,
+    /// The mask covers the VLAN tag: frames without one don't match.
+    tagged: bool,
+    /// By the hash of the value.
+    shards: [Arc<HashTable<Entry>>; SHARDS],
+    /// The lowest location.
+    first: u32,
+    rules: usize,
+}
+
+/// The rules of a group that share a value; only the first of them is ever found.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entry {
+    value: Key,
+    /// The lowest location.
+    pub(super) location: u32,
+    /// What the rule there does.
+    pub(super) action: Action,
+    /// How many more there are.
+    hidden: u32,
+}
+
+impl Group {
+    /// An empty group for rules such as `rule`.
+    pub(super) fn of(rule: &Rule) -> Self {
+        Self {
+            rule_type: rule.rule_type,
+            mask: key(&rule.mask),
+            tagged: rule.mask.vlan_tci.get() != 0,
+            shards: std::array::from_fn(|_| Arc::default()),
+            first: u32::MAX,
+            rules: 0,
+        }
+    }
+
+    /// Whether `rule` belongs here.
+    pub(super) fn is_of(&self, rule: &Rule) -> bool {
+        self.rule_type == rule.rule_type && self.mask == key(&rule.mask)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rules == 0
+    }
+
+    /// The lowest location in it.
+    pub(super) fn first(&self) -> u32 {
+        self.first
+    }
+
+    /// The entry for a frame with these fields.
+    #[inline]
+    pub(super) fn find(
+        &self,
+        headers: &Headers,
+        flow: &Key,
+        hasher: &RandomState,
+    ) -> Option<&Entry> {
+        if !self.concerns(headers) {
+            return None;
+        }
+        let value: Key = std::array::from_fn(|word| flow[word] & self.mask[word]);
+        let hash = hasher.hash_one(value);
+        self.shards[shard(hash)].find(hash, |entry| entry.value == value)
+    }
+
+    /// Adds a rule.
+    pub(super) fn insert(&mut self, rule: &Rule, hasher: &RandomState) {
+        let value = key(&rule.value);
+        let hash = hasher.hash_one(value);
+        let shard = Arc::make_mut(&mut self.shards[shard(hash)]);
+        if let Some(entry) = shard.find_mut(hash, |entry| entry.value == value) {
+            entry.hidden += 1;
+            if rule.location < entry.location {
+                (entry.location, entry.action) = (rule.location, rule.action);
+            }
+        } else {
+            let entry = Entry {
+                value,
+                location: rule.location,
+                action: rule.action,
+                hidden: 0,
+            };
+            shard.insert_unique(hash, entry, |entry| hasher.hash_one(entry.value));
+        }
+        self.first = self.first.min(rule.location);
+        self.rules += 1;
+    }
+
+    /// Takes a rule away. `behind` are all rules of the table with higher locations, ascending.
+    pub(super) fn remove<'r>(
+        &mut self,
+        rule: &Rule,
+        behind: impl Iterator<Item = &'r Rule> + Clone,
+        hasher: &RandomState,
+    ) {
+        let value = key(&rule.value);
+        let hash = hasher.hash_one(value);
+        let mut others =
+            behind.filter(|other| other.rule_type == rule.rule_type && other.mask == rule.mask);
+        if self.first == rule.location {
+            self.first = others.clone().next().map_or(u32::MAX, |next| next.location);
+        }
+        let shard = Arc::make_mut(&mut self.shards[shard(hash)]);
+        if let Ok(mut found) = shard.find_entry(hash, |entry| entry.value == value) {
+            let entry = found.get_mut();
+            if entry.location != rule.location {
+                entry.hidden -= 1;
+            } else if entry.hidden == 0 {
+                found.remove();
+            } else if let Some(heir) = others.find(|other| other.value == rule.value) {
+                (entry.location, entry.action) = (heir.location, heir.action);
+                entry.hidden -= 1;
+            }
+        }
+        self.rules -= 1;
+    }
+
+    /// Whether rules of this group are about such a frame.
+    fn concerns(&self, headers: &Headers) -> bool {
+        let version = headers.l3.map(|l3| l3.version);
+        let protocol = headers.l4.map(|l4| l4.protocol);
+        let of_type = match self.rule_type {
+            RuleType::Ether => true,
+            RuleType::Ipv4 => version == Some(IpVersion::V4),
+            RuleType::Ipv6 => version == Some(IpVersion::V6),
+            RuleType::Tcp4 => (version, protocol) == (Some(IpVersion::V4), Some(L4Protocol::Tcp)),
+            RuleType::Udp4 => (version, protocol) == (Some(IpVersion::V4), Some(L4Protocol::Udp)),
+            RuleType::Tcp6 => (version, protocol) == (Some(IpVersion::V6), Some(L4Protocol::Tcp)),
+            RuleType::Udp6 => (version, protocol) == (Some(IpVersion::V6), Some(L4Protocol::Udp)),
+        };
+        of_type && (!self.tagged || headers.vlan.is_some())
+    }
+}
+
+/// Which hash table has entries of this hash. Inside, the table goes by the lowest and the highest bits.
+fn shard(hash: u64) -> usize {
+    (hash >> 32) as usize % SHARDS
+}
