@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use crate::{
     backend::{CableConfig, Config, PortConfig, Wire, WireConfig, WorkersConfig},
+    generate::{FLOWS, Generate, SIZES},
     port::{FlowControl, MAX_PAIRS, PortMode},
     qemu::Mac,
 };
@@ -58,10 +59,12 @@ pub struct Run {
     /// "pause" its sender waits for up to half a second first.
     #[arg(long = "cable", value_name = "A:B[,pause]")]
     pub cables: Vec<CableArg>,
-    /// Something other than a cable for a port; wires are loopback and null
+    /// Something other than a cable for a port; wires are loopback, null and generate
     ///
     /// PORT is a name or number. With "loopback" what the port sends comes back to it, through address filter,
-    /// rules and RSS like any frame; with "null" it is counted as sent and goes nowhere.
+    /// rules and RSS like any frame; with "null" it is counted as sent and goes nowhere. With "generate" that is
+    /// so, too, and the port receives UDP frames as fast as it has buffers: of 60 bytes and of one flow, unless
+    /// "generate,size=BYTES,flows=NUMBER,seed=NUMBER" says otherwise. The same seed makes the same frames.
     #[arg(long = "wire", value_name = "PORT=WIRE")]
     pub wires: Vec<WireArg>,
     /// Listen for control commands on this Unix socket (one JSON object per line, see zcnicctl)
@@ -163,8 +166,14 @@ pub enum OptionError {
     #[error("{0:?} is not of the form A:B or A:B,pause")]
     Cable(String),
     /// Not a wire.
-    #[error("{0:?} is not of the form PORT=WIRE; wires are loopback and null")]
+    #[error("{0:?} is not of the form PORT=WIRE; wires are loopback, null and generate")]
     Wire(String),
+    /// Not something that a generator takes.
+    #[error(
+        "generate takes size= ({least} to {most}), flows= (1 to {flows}) and seed=, not {0:?}",
+        least = SIZES.start(), most = SIZES.end(), flows = FLOWS.end()
+    )]
+    Generate(String),
     /// Not a list of CPUs.
     #[error("{0:?} is not a list of CPU numbers and ranges below 1024, such as 2,4-7")]
     Cpus(String),
@@ -280,11 +289,19 @@ impl FromStr for WireArg {
     fn from_str(text: &str) -> Result<Self, OptionError> {
         let wrong = || OptionError::Wire(text.to_owned());
         let (port, wire) = text.split_once('=').ok_or_else(wrong)?;
-        let wire = match wire {
-            "loopback" => Wire::Loopback,
-            "null" => Wire::Null,
+        let mut words = wire.split(',');
+        let mut wire = match words.next() {
+            Some("loopback") => Wire::Loopback,
+            Some("null") => Wire::Null,
+            Some("generate") => Wire::Generate(Generate::default()),
             _ => return Err(wrong()),
         };
+        for word in words {
+            let Wire::Generate(what) = &mut wire else {
+                return Err(wrong());
+            };
+            set_generate(what, word).ok_or_else(|| OptionError::Generate(word.to_owned()))?;
+        }
         if port.is_empty() {
             return Err(wrong());
         }
@@ -293,6 +310,18 @@ impl FromStr for WireArg {
             wire,
         })
     }
+}
+
+/// Does what one word of a `generate` wire says; `None` if it makes no sense.
+fn set_generate(what: &mut Generate, word: &str) -> Option<()> {
+    let (key, value) = word.split_once('=')?;
+    match key {
+        "size" => what.size = value.parse().ok().filter(|size| SIZES.contains(size))?,
+        "flows" => what.flows = value.parse().ok().filter(|flows| FLOWS.contains(flows))?,
+        "seed" => what.seed = value.parse().ok()?,
+        _ => return None,
+    }
+    Some(())
 }
 
 impl FromStr for CpuList {
@@ -442,10 +471,15 @@ mod tests {
 
     #[test]
     fn wires_and_workers() {
-        let line = "--port path=/a --port path=/b,name=eth1 --wire 0=loopback --wire eth1=null \
-                    --workers 2 --poll-us 0 --cpus 1,4-6";
+        let line = "--port path=/a --port path=/b,name=eth1 --port path=/c --wire 0=loopback \
+                    --wire eth1=null --wire 2=generate,flows=7,size=1500,seed=3 --workers 2 --poll-us 0 --cpus 1,4-6";
         let config = config(line).expect("valid");
-        let wires = [(0, Wire::Loopback), (1, Wire::Null)];
+        let generate = Wire::Generate(Generate {
+            size: 1500,
+            flows: 7,
+            seed: 3,
+        });
+        let wires = [(0, Wire::Loopback), (1, Wire::Null), (2, generate)];
         assert_eq!(
             config.wires,
             wires.map(|(port, wire)| WireConfig { port, wire })
@@ -462,6 +496,19 @@ mod tests {
     fn wrong_wires_and_cpus() {
         for text in ["0", "0=", "=null", "0=cable", "0=null,x"] {
             let error = OptionError::Wire(text.into());
+            assert_eq!(text.parse::<WireArg>(), Err(error));
+        }
+        for word in [
+            "",
+            "size",
+            "size=59",
+            "size=9217",
+            "flows=0",
+            "seed=x",
+            "x=1",
+        ] {
+            let error = OptionError::Generate(word.into());
+            let text = format!("0=generate,{word}");
             assert_eq!(text.parse::<WireArg>(), Err(error));
         }
         for text in ["", "a", "1,", "3-2", "1-", "1024", "0-99999", "-1"] {

@@ -22,6 +22,7 @@ use thiserror::Error;
 
 use crate::{
     connection,
+    generate::{Generate, Generator},
     hub::Hub,
     port::{FlowControl, Port, PortMode, lock},
     server::Server,
@@ -101,6 +102,8 @@ pub enum Wire {
     Loopback,
     /// What the port sends goes nowhere.
     Null,
+    /// The port receives frames that nobody sent; what it sends goes nowhere.
+    Generate(Generate),
 }
 
 /// Why the backend can't start.
@@ -184,11 +187,12 @@ impl Backend {
             a.plug(b, flow_control);
             b.plug(a, flow_control);
         }
-        for &WireConfig { port, wire } in &config.wires {
-            let port = &ports[port].port;
+        for WireConfig { port, wire } in &config.wires {
+            let port = &ports[*port].port;
             match wire {
                 Wire::Loopback => port.plug(port, FlowControl::Drop),
                 Wire::Null => port.plug_null(),
+                Wire::Generate(what) => port.plug_generator(Generator::new(what)),
             }
         }
         let shared = Shared {

@@ -8,6 +8,7 @@ mod connection;
 mod events;
 mod fault;
 mod flow;
+mod generate;
 mod hub;
 mod ledger;
 mod limit;
@@ -25,5 +26,6 @@ mod worker;
 pub use backend::{
     Backend, CableConfig, Config, PortConfig, StartError, Wire, WireConfig, WorkersConfig,
 };
+pub use generate::Generate;
 pub use port::{FlowControl, MAX_PAIRS, PortMode};
 pub use socket::SocketError;

@@ -36,10 +36,11 @@ use crate::{
     command::PortRings,
     fault::Faults,
     flow::Flows,
+    generate::Generator,
     hub::Hub,
     limit::LogLimit,
     ring::{RingError, transport::Transport},
-    worker::Worker,
+    worker::{GENERATOR, Worker},
 };
 
 /// Queue pairs of a port, the command pair included: SET_VRING_KICK names a ring in 8 bits.
@@ -116,6 +117,8 @@ enum Plug {
     },
     /// Nothing that receives.
     Null,
+    /// Something that makes frames for the port; what it sends goes nowhere.
+    Generator(Weak<Port>),
 }
 
 /// Where frames go.
@@ -136,6 +139,7 @@ pub(crate) struct Port {
     control: Mutex<Control>,
     active: Mutex<Arc<Active>>,
     plug: OnceLock<Plug>,
+    pub(crate) generator: Mutex<Option<Generator>>,
     connected: AtomicBool,
     pub(crate) workers: Vec<Worker>,
     pub(crate) counters: Counters,
@@ -183,6 +187,7 @@ impl Port {
             control: Mutex::new(control),
             active,
             plug: OnceLock::new(),
+            generator: Mutex::default(),
             connected: AtomicBool::new(false),
             workers: (0..workers)
                 .map(|_| Worker::new())
@@ -211,15 +216,23 @@ impl Port {
         self.plug_into(Plug::Null);
     }
 
+    /// Has `generator` make the frames that are received.
+    pub(crate) fn plug_generator(self: &Arc<Self>, generator: Generator) {
+        *lock(&self.generator) = Some(generator);
+        self.plug_into(Plug::Generator(Arc::downgrade(self)));
+        self.worker(GENERATOR).poke(GENERATOR);
+    }
+
     fn plug_into(&self, plug: Plug) {
         let fresh = self.plug.set(plug).is_ok();
         debug_assert!(fresh, "the configuration was checked");
     }
 
-    /// The port at the other end of the cable, and how the cable treats a receiver without buffers.
+    /// The port whose frames this one receives, and how a receiver without buffers is treated.
     pub(crate) fn peer(&self) -> Option<(Arc<Self>, FlowControl)> {
         match self.plug.get()? {
             Plug::Port { peer, flow_control } => Some((peer.upgrade()?, *flow_control)),
+            Plug::Generator(port) => Some((port.upgrade()?, FlowControl::Pause)),
             Plug::Null => None,
         }
     }
@@ -234,7 +247,7 @@ impl Port {
                 let carrier = allowed(&peer) && peer.is_connected();
                 carrier.then_some(End::Port(peer, flow_control))
             }
-            Plug::Null => Some(End::Null),
+            Plug::Null | Plug::Generator(_) => Some(End::Null),
         }
     }
 
@@ -295,6 +308,7 @@ impl Port {
             for side in &port.transmit {
                 drop(lock(side));
             }
+            drop(lock(&port.generator));
         }
     }
 

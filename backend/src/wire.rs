@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// Chains taken from a ring at once.
-const BATCH: u16 = 64;
+pub(crate) const BATCH: u16 = 64;
 
 /// How long a frame waits for receive buffers on a cable with `pause`: long enough for a guest on a busy
 /// host to post some, short enough that a receiver which died does not hang its sender.
@@ -57,9 +57,9 @@ pub(crate) struct Scratch {
     heads: Vec<u16>,
     spans: Vec<Span<'static>>,
     chains: Vec<Result<Chain, ChainError>>,
-    snapshots: Vec<Snapshot>,
-    trains: Vec<Sent<'static, 'static>>,
-    way: Way,
+    pub(crate) snapshots: Vec<Snapshot>,
+    pub(crate) trains: Vec<Sent<'static, 'static>>,
+    pub(crate) way: Way,
 }
 
 /// The part of [`Scratch`] that frames need on their way to queues.
@@ -68,6 +68,17 @@ pub(crate) struct Way {
     outgoing: Vec<Outgoing>,
     receive: Vectors,
     interrupts: Vec<Interrupt>,
+    /// Frames that were placed in buffers, ever.
+    pub(crate) delivered: u64,
+}
+
+impl Way {
+    /// Raises the interrupts that are due, now that no lock is held.
+    pub(crate) fn raise(&mut self) {
+        for interrupt in self.interrupts.drain(..) {
+            interrupt.raise();
+        }
+    }
 }
 
 /// A train on its way to a queue.
@@ -104,9 +115,7 @@ impl Port {
                 }
             }
         };
-        for interrupt in scratch.way.interrupts.drain(..) {
-            interrupt.raise();
-        }
+        scratch.way.raise();
         match served {
             Step::Served(served) => served,
             Step::Control => {
@@ -285,18 +294,42 @@ impl Port {
         resumed: Option<Blocked>,
         way: &mut Way,
     ) -> Option<Stuck> {
-        let (peer, flow_control) = match self.end() {
-            Some(End::Port(peer, flow_control)) => (peer, flow_control),
-            Some(End::Null) => return None,
+        match self.end() {
+            Some(End::Port(peer, flow_control)) => peer.receive(batch, resumed, flow_control, way),
+            Some(End::Null) => None,
             None => {
                 let frames: usize = batch.iter().map(|(_, train)| train.segments()).sum();
                 self.counters
                     .no_carrier
                     .fetch_add(frames as u64, Ordering::Relaxed);
-                return None;
+                None
             }
-        };
-        let active = peer.active();
+        }
+    }
+
+    /// Receives a batch that waits for buffers. Returns how many of it are done with, and how far the next one
+    /// got.
+    pub(crate) fn receive_waiting(
+        &self,
+        batch: &[Sent<'_, '_>],
+        resumed: Option<Blocked>,
+        way: &mut Way,
+    ) -> (usize, Option<Blocked>) {
+        match self.receive(batch, resumed, FlowControl::Pause, way) {
+            Some(Stuck { position, blocked }) => (position, Some(blocked)),
+            None => (batch.len(), None),
+        }
+    }
+
+    /// Steers a batch to queues and places it in their buffers; returns as [`send`](Self::send) does.
+    fn receive(
+        &self,
+        batch: &[Sent<'_, '_>],
+        resumed: Option<Blocked>,
+        flow_control: FlowControl,
+        way: &mut Way,
+    ) -> Option<Stuck> {
+        let active = self.active();
         let offloads = active.configuration.offloads;
         let mut outgoing = std::mem::take(&mut way.outgoing);
         outgoing.clear();
@@ -326,12 +359,12 @@ impl Port {
                     });
                 }
                 Verdict::Filtered => {
-                    peer.counters
+                    self.counters
                         .filtered
                         .fetch_add(train.segments() as u64, Ordering::Relaxed);
                 }
                 Verdict::RuleDrop => {
-                    peer.counters
+                    self.counters
                         .rule_drop
                         .fetch_add(train.segments() as u64, Ordering::Relaxed);
                 }
@@ -344,7 +377,7 @@ impl Port {
         }
         let stuck = outgoing
             .chunk_by_mut(|a, b| a.note.queue == b.note.queue)
-            .find_map(|group| peer.receive_group(batch, group, &active, flow_control, way));
+            .find_map(|group| self.receive_group(batch, group, &active, flow_control, way));
         way.outgoing = outgoing;
         stuck
     }
@@ -473,6 +506,7 @@ impl Port {
                     break;
                 }
             }
+            way.delivered += u64::from(total.frames);
             flows.count(train.headers(), train.head(), queue, &total);
             if stuck.is_some() {
                 break;

@@ -35,7 +35,13 @@ const EVENTS: usize = 64;
 /// Rounds over the busy rings until the others' kicks are looked for.
 const ROUNDS: u32 = 16;
 
-const WORDS: usize = MAX_RINGS.div_ceil(64);
+/// What a port's generator counts as, next to transmit rings.
+pub(crate) const GENERATOR: usize = MAX_RINGS + 1;
+
+/// Everything that a worker gives turns to has a lower number.
+const TURNS: usize = GENERATOR + 1;
+
+const WORDS: usize = TURNS.div_ceil(64);
 
 /// A set of ring numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -188,7 +194,10 @@ impl Worker {
             if retry || !schedule.blocked.is_empty() {
                 schedule.unblock(retry && self.retry.swap(false, Ordering::Acquire));
             }
-            schedule.round(|ring, arm| port.serve(ring / 2, arm, &mut scratch));
+            schedule.round(|ring, arm| match ring {
+                GENERATOR => port.generate(&mut scratch),
+                _ => port.serve(ring / 2, arm, &mut scratch),
+            });
         }
         Ok(())
     }
@@ -222,7 +231,7 @@ struct Schedule {
     poll: Duration,
     ready: RingSet,
     /// Since when rings that are ready had nothing.
-    empty_since: [Option<Instant>; MAX_RINGS],
+    empty_since: [Option<Instant>; TURNS],
     /// Until when rings wait for a full receiver.
     blocked: BTreeMap<usize, Instant>,
 }
@@ -232,7 +241,7 @@ impl Schedule {
         Self {
             poll,
             ready: RingSet::default(),
-            empty_since: [None; MAX_RINGS],
+            empty_since: [None; TURNS],
             blocked: BTreeMap::new(),
         }
     }

@@ -2,8 +2,10 @@
 
 mod common;
 
+use std::collections::BTreeSet;
+
 use common::World;
-use zcnic_backend::Wire;
+use zcnic_backend::{Generate, Wire};
 use zcnic_ctl::protocol::{Stats, Status, command};
 use zcnic_model::{
     Shape,
@@ -82,6 +84,64 @@ fn null_has_a_link_and_takes_everything() {
         .sum();
     assert_eq!((sent, stats.ports[0].tx_no_carrier), (100, 0));
     assert!(driver.receive_all().is_empty());
+}
+
+#[test]
+fn generated_frames_come_as_long_as_there_are_buffers_and_are_those_of_the_seed() {
+    let wire = |seed| {
+        Wire::Generate(Generate {
+            size: 1000,
+            flows: 50,
+            seed,
+        })
+    };
+    let world = World::wired([wire(1), wire(1)]);
+    let mut received = [0, 1].map(|number| {
+        let mut driver = world.driver(number, 2);
+        driver.bring_up(Shape::SPLIT, 64);
+        // More than a batch, with buffers that come while the generator waits for them.
+        let mut frames: Vec<_> = (0..200)
+            .map(|_| {
+                let received = driver.receive(0);
+                driver.post(0, Shape::SPLIT, 1);
+                received.frame
+            })
+            .collect();
+        // What it sends goes nowhere.
+        driver.send(0, &broadcast(&pattern(100)));
+        frames.truncate(150);
+        frames
+    });
+    let [ours, same] = &mut received;
+    assert!(ours.iter().all(|frame| frame.len() == 1000));
+    assert_eq!(ours[..50], ours[50..100], "flows take turns");
+    // Which flow comes first depends on when the queue was started.
+    let [flows, others] = [ours, same].map(|frames| BTreeSet::from_iter(frames.drain(..50)));
+    assert_eq!(flows.len(), 50);
+    assert_eq!(flows, others);
+}
+
+#[test]
+fn generated_flows_are_spread_and_their_checksums_are_good() {
+    let flows = Generate {
+        flows: 1000,
+        ..Generate::default()
+    };
+    let world = World::wired([Wire::Generate(flows), Wire::Null]);
+    let mut driver = world.driver(0, 2);
+    driver.act_plain(2048);
+    for queue in 0..2 {
+        driver.post(queue, Shape::VirtioNet { size: 2048 }, 100);
+    }
+    driver.send(0, &broadcast(&pattern(100)));
+    for queue in 0..2 {
+        driver.receive(queue);
+    }
+    let stats: Stats = world.control().query(command::QUERY_STATS).expect("stats");
+    for queue in &stats.ports[0].queues[..2] {
+        assert!(queue.rx_hashed >= 50, "{queue:?}");
+        assert_eq!((queue.rx_csum_bad, queue.rx_no_buffer), (0, 0));
+    }
 }
 
 #[test]

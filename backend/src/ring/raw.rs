@@ -121,13 +121,21 @@ unsafe impl Send for Span<'_> {}
 
 impl<'m> Span<'m> {
     /// Memory of our own that nobody else uses meanwhile.
-    #[cfg(test)]
     pub(crate) fn own(bytes: &'m mut [u8]) -> Self {
         Self {
             start: bytes.as_mut_ptr(),
             length: bytes.len(),
             lives: PhantomData,
         }
+    }
+
+    /// `length` bytes of it at `offset`, if they are inside.
+    pub(crate) fn part(&self, offset: usize, length: usize) -> Option<Self> {
+        self.at(offset, length).map(|start| Self {
+            start,
+            length,
+            lives: PhantomData,
+        })
     }
 
     /// Where it is mapped.
