@@ -18,7 +18,10 @@
 pub(super) unsafe fn copy_and_sum(from: *const u8, to: *mut u8, length: usize) -> u64 {
     /// From here on it pays to ask what the processor can do.
     const WIDE: usize = 256;
-    if length >= WIDE && std::arch::is_x86_feature_detected!("avx2") {
+    if length >= WIDE && std::arch::is_x86_feature_detected!("avx512f") {
+        // SAFETY: the caller's promise; the processor has AVX-512.
+        unsafe { copy_and_sum_avx512(from, to, length) }
+    } else if length >= WIDE && std::arch::is_x86_feature_detected!("avx2") {
         // SAFETY: the caller's promise; the processor has AVX2.
         unsafe { copy_and_sum_avx2(from, to, length) }
     } else {
@@ -94,6 +97,21 @@ copy_and_sum_by!(
     _mm256_srli_epi64,
     _mm256_and_si256,
     _mm256_set1_epi64x
+);
+
+#[cfg(target_arch = "x86_64")]
+copy_and_sum_by!(
+    copy_and_sum_avx512,
+    "avx512f",
+    std::arch::x86_64::__m512i,
+    zmm_reg,
+    _mm512_loadu_si512,
+    _mm512_storeu_si512,
+    _mm512_setzero_si512,
+    _mm512_add_epi64,
+    _mm512_srli_epi64,
+    _mm512_and_si512,
+    _mm512_set1_epi64
 );
 
 /// What is left of [`copy_and_sum`] behind the last vector.

@@ -372,6 +372,30 @@ impl Mapping {
         prefetch(ptr::from_ref(self.descriptor_at(index)).cast());
     }
 
+    /// Has the indirect table of the chain that starts at descriptor `head` on its way to the cache, if it has one.
+    #[inline]
+    pub(crate) fn prefetch_table(&self, head: u16) {
+        let descriptor = self.descriptor(head);
+        if descriptor.flags & Descriptor::INDIRECT != 0
+            && let Some(table) = self.memory.span(descriptor.address, DESCRIPTOR)
+        {
+            table.prefetch(DESCRIPTOR);
+        }
+    }
+
+    /// The first two descriptors of the chain that starts at `head`, or what may be taken for them: nothing has been
+    /// checked.
+    #[inline]
+    pub(crate) fn first_two(&self, head: u16) -> [Option<Descriptor>; 2] {
+        let first = self.descriptor(head);
+        if first.flags & Descriptor::INDIRECT != 0 {
+            let table = self.memory.span(first.address, 2 * DESCRIPTOR);
+            return [0, 1].map(|index| table.map(|table| Descriptor::read(&table, index)));
+        }
+        let more = first.flags & Descriptor::NEXT != 0;
+        [Some(first), more.then(|| self.descriptor(first.next))]
+    }
+
     /// The 16-bit word `index` of the used ring.
     #[inline]
     fn used(&self, index: usize) -> &AtomicU16 {

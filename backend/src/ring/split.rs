@@ -84,23 +84,27 @@ impl<'m> SplitRing<'m> {
         }
     }
 
-    /// Has the first `length` bytes that the chain `ahead` of the next one is about on their way to the cache, to
-    /// be written, and the descriptor of one as far behind it, as long as these are known to be available. What
-    /// is wrong with any is found when it is taken.
+    /// Has the first `length` bytes of what the chain `ahead` of the next one is about on their way to the cache, to
+    /// be written, and whatever leads there of the chains as far behind it and behind that, as long as these are
+    /// known to be available. What is wrong with any is found when it is taken.
     #[inline]
     pub(crate) fn prefetch_for_write(&self, ahead: u16, length: usize) {
         let head = |ahead| {
             let next = self.indices.next_available.wrapping_add(ahead);
             self.map.available_entry(next)
         };
+        if 3 * ahead < self.known {
+            self.map.prefetch_descriptor(head(3 * ahead));
+        }
         if 2 * ahead < self.known {
-            self.map.prefetch_descriptor(head(2 * ahead));
+            self.map.prefetch_table(head(2 * ahead));
         }
         if ahead < self.known {
-            let descriptor = self.map.descriptor(head(ahead));
-            let length = length.min(descriptor.length as usize);
-            if let Some(span) = self.map.memory().span(descriptor.address, length) {
-                prefetch_write(&span);
+            for descriptor in self.map.first_two(head(ahead)).into_iter().flatten() {
+                let length = length.min(descriptor.length as usize);
+                if let Some(span) = self.map.memory().span(descriptor.address, length) {
+                    prefetch_write(&span);
+                }
             }
         }
     }
