@@ -67,7 +67,14 @@ pub(crate) struct Counting(Arc<Vec<Arc<Flow>>>);
 
 impl Counting {
     /// Counts what became of (part of) a train that was steered to `queue`.
+    #[inline]
     pub(crate) fn count(&self, headers: &Headers, head: &[u8], queue: u16, what: &Delivered) {
+        if !self.0.is_empty() {
+            self.count_matching(headers, head, queue, what);
+        }
+    }
+
+    fn count_matching(&self, headers: &Headers, head: &[u8], queue: u16, what: &Delivered) {
         for flow in self
             .0
             .iter()

@@ -14,7 +14,7 @@ use zcnic_device::{
     receive::{Annotation, Delivered, ReceiveQueue},
     steering::Verdict,
     train::Train,
-    transmit::{Snapshot, TransmitFormat, parse},
+    transmit::{Snapshot, TransmitFormat, parse, parse_into},
 };
 
 use crate::{
@@ -183,6 +183,9 @@ impl Port {
             if !enabled {
                 break;
             }
+            if let Some(&later) = heads.get(ahead + CHAINS_AHEAD) {
+                ring.map().prefetch_table(later);
+            }
             let chain = walk(ring.map(), head, &mut spans);
             // Control takes one chain at a time, with the ring's lock released.
             let frame = chain
@@ -224,24 +227,28 @@ impl Port {
             snapshots.resize_with(snapshots.len().max(chains.len()), Snapshot::default);
             let mut trains: Vec<Sent<'_, '_>> = recycle(std::mem::take(kept_trains));
             let prefetch = |position: usize| {
-                if let Some(Ok(chain)) = chains.get(position)
-                    && let Some(span) = spans.get(chain.readable.start)
-                {
-                    span.prefetch(AHEAD);
+                if let Some(Ok(chain)) = chains.get(position) {
+                    // A payload of its own begins in the second one.
+                    spans[chain.readable.clone()]
+                        .iter()
+                        .take(2)
+                        .for_each(|span| span.prefetch(AHEAD));
                 }
             };
             (0..CHAINS_AHEAD).for_each(prefetch);
             for (position, (chain, snapshot)) in chains.iter().zip(snapshots.iter_mut()).enumerate()
             {
                 prefetch(position + CHAINS_AHEAD);
-                let parsed = chain
-                    .as_ref()
-                    .ok()
-                    .map(|chain| &spans[chain.readable.clone()])
-                    .map(|source| parse_train(source, format, &active, snapshot));
-                match parsed {
-                    Some(Ok(train)) => trains.push((position, train)),
-                    _ => counters.errors += 1,
+                let Ok(chain) = chain else {
+                    counters.errors += 1;
+                    continue;
+                };
+                let source = &spans[chain.readable.clone()];
+                let (_, train) = trains.push_mut((position, Train::unset(source)));
+                let features = active.configuration.features;
+                if parse_into(&GuestMover::new(), format, features, snapshot, train).is_err() {
+                    trains.pop();
+                    counters.errors += 1;
                 }
             }
             let stuck = self.send(&trains, blocked.take(), way);

@@ -155,10 +155,18 @@ impl Headers {
     #[must_use]
     #[inline]
     pub fn parse(head: &[u8], frame_len: usize) -> Self {
-        let head = &head[..head.len().min(frame_len).min(SNAPSHOT)];
         let mut headers = Self::default();
+        headers.find(head, frame_len);
+        headers
+    }
+
+    /// As [`parse`](Self::parse), in place of whatever was known before.
+    pub(crate) fn find(&mut self, head: &[u8], frame_len: usize) {
+        let head = &head[..head.len().min(frame_len).min(SNAPSHOT)];
+        let headers = self;
+        *headers = Self::default();
         let Some(ether_type) = be16(head, ETHERNET_HEADER - 2) else {
-            return headers;
+            return;
         };
         headers.ether_type = ether_type;
         headers.l2_end = ETHERNET_HEADER;
@@ -190,7 +198,6 @@ impl Headers {
                 headers.l4 = L4::parse(head, &l3);
             }
         }
-        headers
     }
 
     /// The headers of the IP packet that this one carries, with this frame's Ethernet header, if `head`, the one

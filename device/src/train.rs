@@ -124,6 +124,23 @@ impl Deref for Head<'_> {
 const IPV6_HEADER: usize = 40;
 
 impl<'a, S: ?Sized> Train<'a, S> {
+    /// A place for [`transmit::parse_into`](crate::transmit::parse_into) to make a train in: for now a frame of
+    /// no bytes.
+    #[must_use]
+    #[inline]
+    pub fn unset(source: &'a S) -> Self {
+        Self {
+            head: &[],
+            headers: Headers::default(),
+            source,
+            start: 0,
+            length: 0,
+            checksum: ChecksumState::Final,
+            segmentation: None,
+            aggregate: None,
+        }
+    }
+
     /// The headers that all segments share.
     #[must_use]
     pub fn headers(&self) -> &Headers {

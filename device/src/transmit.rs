@@ -118,7 +118,7 @@ pub fn has_zcnic_header(bytes: &[u8]) -> bool {
 }
 
 /// Reads the transmit header and the frame's first bytes once, into `snapshot`, and makes the train that they
-/// describe.
+/// describe, as [`parse_into`].
 ///
 /// # Errors
 ///
@@ -130,6 +130,27 @@ pub fn parse<'a, M: Mover>(
     features: FeatureSet,
     snapshot: &'a mut Snapshot,
 ) -> Result<Train<'a, M::Source>, TransmitError> {
+    let mut train = Train::unset(source);
+    parse_into(mover, format, features, snapshot, &mut train)?;
+    Ok(train)
+}
+
+/// Reads the transmit header and the frame's first bytes of the source of `train` once, into `snapshot`, and makes
+/// it the train that they describe. It is made where it will be, part by part, because whoever moves what was just
+/// written in small parts waits for all of these stores.
+///
+/// # Errors
+///
+/// [`TransmitError`] says what is wrong with the chain; the caller counts it and completes the chain.
+#[inline]
+pub fn parse_into<'a, M: Mover>(
+    mover: &M,
+    format: TransmitFormat,
+    features: FeatureSet,
+    snapshot: &'a mut Snapshot,
+    train: &mut Train<'a, M::Source>,
+) -> Result<(), TransmitError> {
+    let source = train.source;
     let total = mover.source_len(source);
     let start = match format {
         TransmitFormat::VirtioNet => size_of::<VirtioNetHeader>(),
@@ -152,7 +173,8 @@ pub fn parse<'a, M: Mover>(
             .and_then(|header| zcnic_request(&header))?,
     };
 
-    let mut headers = Headers::parse(&head[..head_length], length);
+    let headers = &mut train.headers;
+    headers.find(&head[..head_length], length);
     let field_end = request
         .checksum
         .map_or(0, |(start, offset)| start + offset + 2);
@@ -160,7 +182,7 @@ pub fn parse<'a, M: Mover>(
     if head_length < limit && (headers.l4.is_none() || field_end > head_length) {
         mover.snapshot(source, start + head_length, &mut head[head_length..limit]);
         head_length = limit;
-        headers = Headers::parse(&head[..head_length], length);
+        headers.find(&head[..head_length], length);
     }
 
     let checksum = match request.checksum {
@@ -177,7 +199,7 @@ pub fn parse<'a, M: Mover>(
     let segmentation = match request.gso {
         None => None,
         Some(gso) if !features.has(gso.feature) => return Err(TransmitError::Unsupported),
-        Some(gso) => Some(segmentation(gso, &headers, checksum, length)?),
+        Some(gso) => Some(segmentation(gso, headers, checksum, length)?),
     };
     match &segmentation {
         None if length > MAX_FRAME => return Err(TransmitError::TooLong(length)),
@@ -189,16 +211,12 @@ pub fn parse<'a, M: Mover>(
         }
         _ => {}
     }
-    Ok(Train {
-        head: &head[..head_length],
-        headers,
-        source,
-        start,
-        length,
-        checksum,
-        segmentation,
-        aggregate: None,
-    })
+    train.head = &head[..head_length];
+    train.start = start;
+    train.length = length;
+    train.checksum = checksum;
+    train.segmentation = segmentation;
+    Ok(())
 }
 
 fn zcnic_request(header: &abi::TxHeader) -> Result<Request, TransmitError> {
