@@ -42,6 +42,9 @@ pub(crate) struct Faults {
 impl Faults {
     /// The rules of one direction; asked for once per batch.
     pub(crate) fn current(&self, direction: Direction) -> Option<Arc<Armed>> {
+        if cfg!(feature = "without-faults") {
+            return None;
+        }
         if self.any.load(Ordering::Acquire) & 1 << direction as u8 == 0 {
             return None;
         }

@@ -108,7 +108,7 @@ fn generated_frames_come_as_long_as_there_are_buffers_and_are_those_of_the_seed(
             })
             .collect();
         // What it sends goes nowhere.
-        driver.send(0, &broadcast(&pattern(100)));
+        driver.send(0, broadcast(&pattern(100)));
         frames.truncate(150);
         frames
     });
@@ -133,7 +133,7 @@ fn generated_flows_are_spread_and_their_checksums_are_good() {
     for queue in 0..2 {
         driver.post(queue, Shape::VirtioNet { size: 2048 }, 100);
     }
-    driver.send(0, &broadcast(&pattern(100)));
+    driver.send(0, broadcast(&pattern(100)));
     for queue in 0..2 {
         driver.receive(queue);
     }

@@ -13,9 +13,12 @@ use std::{
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
 
-/// Where each region starts and its bytes. Two, with a hole between, so that a device which takes guest
-/// memory for one run fails.
-const REGIONS: [(u64, usize); 2] = [(0, 16 << 20), (0x1_0000_0000, 48 << 20)];
+/// Where each region starts. Two, with a hole between, so that a device which takes guest memory for one run
+/// fails.
+const STARTS: [u64; 2] = [0, 0x1_0000_0000];
+
+/// Bytes of the first region, unless somebody asks for more, and of the second.
+const SIZES: [usize; 2] = [16 << 20, 48 << 20];
 
 /// Poisoned bytes behind every buffer.
 const GUARD: usize = 64;
@@ -34,7 +37,8 @@ pub struct Buffer {
 pub struct Guest {
     memory: Arc<GuestMemoryMmap>,
     /// First byte never handed out, per region.
-    next: [u64; REGIONS.len()],
+    next: [u64; STARTS.len()],
+    sizes: [usize; STARTS.len()],
     free: HashMap<usize, Vec<Buffer>>,
 }
 
@@ -52,12 +56,24 @@ impl Guest {
     /// The host has no memory.
     #[must_use]
     pub fn new() -> Self {
+        Self::of_size(SIZES[0])
+    }
+
+    /// Fresh memory with that many bytes for rings and the like.
+    ///
+    /// # Panics
+    ///
+    /// The host has no memory.
+    #[must_use]
+    pub fn of_size(first: usize) -> Self {
+        let sizes = [first, SIZES[1]];
         let fd = memfd_create("guest", MemfdFlags::CLOEXEC).expect("memfd");
-        let total: usize = REGIONS.iter().map(|(_, size)| size).sum();
+        let total: usize = sizes.iter().sum();
         ftruncate(&fd, total as u64).expect("memfd takes a size");
         let file = Arc::new(File::from(fd));
         let mut offset = 0;
-        let ranges = REGIONS.map(|(start, size)| {
+        let ranges = [0, 1].map(|region| {
+            let (start, size) = (STARTS[region], sizes[region]);
             let backing = FileOffset::from_arc(Arc::clone(&file), offset);
             offset += size as u64;
             (GuestAddress(start), size, Some(backing))
@@ -65,7 +81,8 @@ impl Guest {
         let memory = GuestMemoryMmap::from_ranges_with_files(ranges).expect("memory is mapped");
         Self {
             memory: Arc::new(memory),
-            next: REGIONS.map(|(start, _)| start),
+            next: STARTS,
+            sizes,
             free: HashMap::new(),
         }
     }
@@ -158,7 +175,7 @@ impl Guest {
 
     fn bump(&mut self, region: usize, length: usize) -> GuestAddress {
         let address = self.next[region];
-        let (start, size) = REGIONS[region];
+        let (start, size) = (STARTS[region], self.sizes[region]);
         self.next[region] = (address + length as u64).next_multiple_of(64);
         assert!(
             self.next[region] <= start + size as u64,
