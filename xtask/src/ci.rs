@@ -11,7 +11,8 @@ use crate::{
     sandbox,
 };
 
-/// Format, lints, the driver on all kernels, the kernel's selftests, the demo, and every test
+/// Format, lints, the driver on all kernels, the demo, benchmarks as a smoke test, the kernel's selftests, and every
+/// test
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -29,7 +30,7 @@ struct Part {
 pub(crate) const SELFTESTS_REPORT: &str = "stock";
 
 /// The last one is what the README tells people to run, and its closing line is ours.
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 8] = [
     Part {
         name: "format",
         command: &["fmt", "--all", "--check"],
@@ -53,6 +54,10 @@ const PARTS: [Part; 7] = [
     Part {
         name: "demo",
         command: &["xtask", "demo"],
+    },
+    Part {
+        name: "benchmarks",
+        command: &["xtask", "bench", "--quick"],
     },
     Part {
         name: "selftests",

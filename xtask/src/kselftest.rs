@@ -4,12 +4,7 @@
 //! A test that takes the guest down fails, and the next one gets a new guest; a program that passes
 //! while the kernel warns has failed.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    process::{Command, ExitCode},
-    time::Instant,
-};
+use std::{collections::BTreeMap, fs, process::ExitCode, time::Instant};
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
@@ -23,7 +18,6 @@ use crate::{
     sandbox,
     selftests::Selftests,
     setup::{GuestArgs, Setup},
-    step::run as run_command,
     suite::{self, Suite},
 };
 
@@ -167,7 +161,7 @@ fn facts(args: &Args, setup: &Setup, selftests: &Selftests) -> Result<Map<String
     };
     Ok(Map::from_iter(
         [
-            ("commit", json!(commit())),
+            ("commit", json!(paths::commit())),
             ("ring", json!(args.ring.map(Ring::name))),
             ("kernel", json!(setup.kernel.release)),
             ("debug", json!(debug)),
@@ -220,18 +214,6 @@ pub(crate) fn select<'a>(all: &'a [String], names: &[String]) -> Result<Vec<&'a 
             })
     };
     names.iter().map(find).collect()
-}
-
-/// The commit that is tested; None outside a checkout.
-fn commit() -> Option<String> {
-    let described = run_command(Command::new("git").arg("-C").arg(paths::workspace()).args([
-        "describe",
-        "--always",
-        "--abbrev=40",
-        "--exclude=*",
-        "--dirty",
-    ]));
-    Some(described.ok()?.trim().to_owned())
 }
 
 /// What proves that the tests are upstream's.

@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 mod agent;
 mod archive;
 mod backend;
+mod bench;
 mod bootstrap;
 mod buildroot;
 mod cache;
@@ -65,6 +66,7 @@ struct Cli {
 /// One variant per command; each module has `Args` and `run(Args) -> Result<ExitCode>`.
 #[derive(Subcommand)]
 enum Command {
+    Bench(bench::Args),
     Ci(ci::Args),
     Demo(demo::Args),
     Driver(driver::Args),
@@ -81,6 +83,7 @@ fn main() -> ExitCode {
     // What the cache holds is read by another user when we are root.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let result: Result<ExitCode> = match Cli::parse().command {
+        Command::Bench(args) => bench::run(&args),
         Command::Ci(args) => ci::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Driver(args) => driver::run(&args),

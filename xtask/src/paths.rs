@@ -6,6 +6,8 @@ use std::{
     process::Command,
 };
 
+use crate::step::run;
+
 /// The root of the workspace that this xtask was built from.
 pub(crate) fn workspace() -> &'static Path {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -16,6 +18,18 @@ pub(crate) fn workspace() -> &'static Path {
 pub(crate) fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| workspace().join("target"), |set| workspace().join(set))
+}
+
+/// The commit of the workspace; None outside a checkout.
+pub(crate) fn commit() -> Option<String> {
+    let described = run(Command::new("git").arg("-C").arg(workspace()).args([
+        "describe",
+        "--always",
+        "--abbrev=40",
+        "--exclude=*",
+        "--dirty",
+    ]));
+    Some(described.ok()?.trim().to_owned())
 }
 
 /// The cargo that runs this xtask, in the workspace.

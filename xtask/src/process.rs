@@ -107,6 +107,16 @@ impl Running {
         Ok(std::fs::metadata(format!("/proc/{}", self.child.id()))?.uid())
     }
 
+    /// Bytes of memory that it has, in pages of its own or shared.
+    pub(crate) fn resident(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path)?;
+        // "VmRSS:     1234 kB"
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        Ok(1024 * kib.context("the kernel does not say how much memory it has")?)
+    }
+
     /// Sends it SIGINT, as Ctrl-C would.
     pub(crate) fn interrupt(&self) -> Result<()> {
         let pid = Pid::from_raw(self.child.id().cast_signed()).context("no process id")?;
