@@ -60,26 +60,38 @@ fn transcript(section: &str) -> Vec<Value> {
         .collect()
 }
 
+/// A client of the control socket: what it writes to, and what gives the next line that it is told.
+fn connect(world: &World) -> (UnixStream, impl FnMut() -> Value) {
+    let stream = UnixStream::connect(world.control_path()).expect("connect");
+    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    let mut lines = BufReader::new(stream.try_clone().expect("clone")).lines();
+    let mut line = move || -> Value {
+        let line = lines.next().expect("a line").expect("in time");
+        serde_json::from_str(&line).expect("JSON")
+    };
+    assert!(line()["zcnic"].is_object());
+    (stream, line)
+}
+
 #[test]
 fn transcripts_are_real() {
     let world = World::new();
     let [mut a, mut b] = world.drivers(3);
     a.bring_up(Shape::SPLIT, 8);
     b.bring_up(Shape::SPLIT, 8);
-    let stream = UnixStream::connect(world.control_path()).expect("connect");
-    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
-    let mut lines = BufReader::new(&stream).lines();
-    let mut line = || -> Value {
-        let line = lines.next().expect("a line").expect("in time");
-        serde_json::from_str(&line).expect("JSON")
-    };
-    assert!(line()["zcnic"].is_object());
+    let (stream, mut line) = connect(&world);
+    let (watcher, mut seen) = connect(&world);
     let mut played = Vec::new();
     for section in PROTOCOL.split("\n## ").skip(1) {
         let name = section.lines().next().unwrap_or_default();
         // Those of flow counters tell of frames that are not sent here.
         if name.starts_with("flow-counter") {
             continue;
+        }
+        if name == "disconnect" {
+            let subscribe = json!({"execute": "subscribe", "arguments": {"events": ["link"]}});
+            writeln!(&watcher, "{subscribe}").expect("sent");
+            assert!(seen()["return"].is_object());
         }
         for expected in transcript(section) {
             if expected.get("execute").is_some() {
@@ -89,6 +101,11 @@ fn transcripts_are_real() {
                 let got = line();
                 assert!(agrees(&expected, &got), "{name}:\n{expected}\n{got}");
             }
+        }
+        if name == "disconnect" {
+            // The last that is told of it must not be among what later sections are told.
+            let down = json!({"event": "link", "data": {"port": "1", "up": false}});
+            assert_eq!(seen(), down);
         }
     }
     for wanted in [
