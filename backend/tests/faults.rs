@@ -12,7 +12,7 @@ use common::World;
 use serde_json::{Value, json};
 use zcnic_ctl::{client::Client, protocol::fault::Action};
 use zcnic_device::{
-    abi::{EVENT_LINK, Status},
+    abi::{EVENT_LINK, EVENT_RESET, Status},
     fault::ACTIONS,
 };
 use zcnic_model::{
@@ -442,9 +442,11 @@ fn the_link_goes_and_comes() {
 #[test]
 fn the_device_resets() {
     let mut lab = Lab::new();
+    lab.b.post_events(1);
     let id = lab.third("rx", json!("device-reset"));
     lab.send();
     lab.wait(id, 1);
+    assert_eq!(lab.b.event().pending.get(), EVENT_RESET);
     let deadline = Instant::now() + PATIENCE;
     // It is done by another thread.
     let stale = Failure::refused(Status::Stale, 0);

@@ -96,3 +96,6 @@ pub const STATUS_LINK_UP: u32 = 0x0001;
 
 /// Event bit: the link went up or down, ask STATUS.
 pub const EVENT_LINK: u32 = 0x0001;
+
+/// Event bit: the device was reset, the event's session is over.
+pub const EVENT_RESET: u32 = 0x0002;

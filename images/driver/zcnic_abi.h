@@ -372,6 +372,7 @@ struct zcnic_status_response {
 /* ---- events --------------------------------------------------------------------------------- */
 
 #define ZCNIC_EVENT_LINK	0x0001	/* the link went up or down: ask STATUS */
+#define ZCNIC_EVENT_RESET	0x0002	/* the device was reset: the event's session is over */
 
 struct zcnic_event {
 	__le32	magic;
