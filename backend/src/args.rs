@@ -96,6 +96,10 @@ pub struct QemuArgs {
         required = true
     )]
     pub ports: Vec<PortArg>,
+    /// The control socket as given to zcnic itself: the guest gets it as a virtio-serial port, where zcnicctl
+    /// finds it
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
     /// Number of data queue pairs of each port
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..MAX_PAIRS as i64))]
     pub queues: u16,

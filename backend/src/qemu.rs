@@ -7,6 +7,7 @@ use std::{
 };
 
 use thiserror::Error;
+use zcnic_ctl::client::PORT_NAME;
 
 use crate::{args::QemuArgs, port::PortMode};
 
@@ -97,6 +98,18 @@ pub fn options(args: &QemuArgs) -> Vec<[String; 2]> {
             ),
         );
     }
+    if let Some(control) = &args.control {
+        let path = escape(control);
+        add(
+            "chardev",
+            format!("socket,id=zcctl,path={path},reconnect-ms=500"),
+        );
+        add("device", "virtio-serial-pci,id=zcserial".into());
+        add(
+            "device",
+            format!("virtserialport,bus=zcserial.0,chardev=zcctl,name={PORT_NAME}"),
+        );
+    }
     options
 }
 
@@ -158,6 +171,16 @@ mod tests {
             expected.lines().take(6).collect::<Vec<_>>()
         );
         assert!(rendered.ends_with("mac=5a:43:4e:00:00:02"));
+    }
+
+    #[test]
+    fn the_guest_gets_the_control_socket() {
+        let rendered = rendered("--port path=/a --control /run/zcnic.ctl");
+        assert!(rendered.ends_with(
+            "-chardev socket,id=zcctl,path=/run/zcnic.ctl,reconnect-ms=500 \\\n\
+             -device virtio-serial-pci,id=zcserial \\\n\
+             -device virtserialport,bus=zcserial.0,chardev=zcctl,name=zcnic.control"
+        ));
     }
 
     #[test]

@@ -3,14 +3,19 @@
 mod common;
 
 use std::{
+    fs::File,
     io::{self, BufRead, BufReader, Write},
-    os::unix::{fs::PermissionsExt, net::UnixStream},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::PermissionsExt, net::UnixStream},
+    },
+    time::{Duration, Instant},
 };
 
 use common::World;
 use serde_json::{Value, json};
 use zcnic_ctl::{
-    client::ClientError,
+    client::{Client, ClientError},
     protocol::{
         ErrorClass, FlowCount, FlowCounterAdd, FlowCounterId, FlowCounts, FlowMatch, MAX_LINE,
         Protocol, Stats, Status, command,
@@ -328,4 +333,47 @@ fn segments_of_a_flow_that_is_not_split_count_each() {
     let stats: Stats = control.query(command::QUERY_STATS).expect("stats");
     assert_eq!(stats.ports[1].queues[0].rx_frames, 5);
     assert_eq!(stats.ports[0].queues[0].tx_frames, 5);
+}
+
+/// A virtio-serial port: one connection, whoever opens and closes the guest's end.
+#[test]
+fn a_client_takes_over_what_others_left_on_a_line() {
+    let world = World::new();
+    let line = UnixStream::connect(world.control_path()).expect("connect");
+    let port = || {
+        File::from(OwnedFd::from(
+            line.try_clone().expect("the other end stays"),
+        ))
+    };
+    let mut first = Client::over(port()).expect("the first to use it");
+    assert!(first.greeting().is_some());
+    let all = json!({"events": ["link"]});
+    let _: Value = first.execute("subscribe", Some(&all)).expect("subscribed");
+    let rule = json!({"port": "0", "rules": [{"direction": "rx", "action": "drop"}]});
+    let added: Value = first.execute("fault-add", Some(&rule)).expect("a rule");
+    drop(first);
+
+    // An event, an answer that nobody read, and half a request.
+    world
+        .control()
+        .execute::<Value>("link-set", Some(&json!({"port": "0", "up": false})))
+        .expect("no link");
+    let request = "{\"execute\":\"query-status\"}\n{\"execute\":\"device-reset\",\"argum";
+    (&line).write_all(request.as_bytes()).expect("a request");
+    let mut second = Client::over(port()).expect("the second");
+    assert!(second.greeting().is_none());
+    let list: Value = second.query("fault-list").expect("an answer of its own");
+    assert_eq!(list["faults"][0]["id"], added["ids"][0]);
+    let quiet = second.event(Some(Duration::from_millis(100)));
+    assert!(quiet.is_err(), "nobody subscribed: {quiet:?}");
+    drop(second);
+
+    // Somebody who is killed while waiting for what never happens.
+    let wait = json!({"execute": "fault-wait",
+        "arguments": {"id": added["ids"][0], "timeout": 3_600_000_000_000_u64}});
+    writeln!(&line, "{wait}").expect("a request");
+    let start = Instant::now();
+    let mut third = Client::over(port()).expect("the third");
+    let _: Value = third.query("query-status").expect("an answer");
+    assert!(start.elapsed() < Duration::from_secs(10), "it waited");
 }

@@ -2,7 +2,10 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    os::unix::net::{UnixListener, UnixStream},
+    os::{
+        fd::OwnedFd,
+        unix::net::{UnixListener, UnixStream},
+    },
     path::{Path, PathBuf},
     process::Command,
     thread::{self, JoinHandle},
@@ -47,7 +50,10 @@ fn requests_and_results_are_as_documented() {
     let counts = json!({"return": {"queues": {"2": {"delivered": 5, "split": 4, "unsplit": 1, "dropped": 0}}}});
     let (_directory, path, server) = serve(vec![json!({"return": {"id": 7}}), counts]);
     let mut client = Client::connect(&path).expect("connect");
-    assert_eq!(client.greeting().zcnic.version, "9.9.9");
+    assert_eq!(
+        client.greeting().expect("a greeting").zcnic.version,
+        "9.9.9"
+    );
     let pattern = FlowMatch {
         protocol: Some(Protocol::Tcp),
         destination: Some("2001:db8::1".parse().expect("address")),
@@ -105,6 +111,65 @@ fn refusals_and_ends_are_told_apart() {
     assert!(
         matches!(end, Err(ClientError::Closed | ClientError::Io(_))),
         "{end:?}"
+    );
+}
+
+/// The other end of a port that somebody used before: says `before`, then answers what is asked.
+fn used_port(
+    before: &'static str,
+    answer: impl FnOnce(Value, &UnixStream) + Send + 'static,
+) -> Client {
+    let (ours, theirs) = UnixStream::pair().expect("sockets");
+    thread::spawn(move || {
+        let mut say = &theirs;
+        write!(say, "{before}").expect("what was left behind");
+        let mut lines = BufReader::new(&theirs).lines();
+        let first = lines.next().expect("a line").expect("a line");
+        assert_eq!(first, "", "half a line may be there already");
+        let request = lines.next().expect("a line").expect("a line");
+        answer(serde_json::from_str(&request).expect("JSON"), &theirs);
+        while lines.next().is_some() {}
+    });
+    Client::over(OwnedFd::from(ours).into()).expect("the port is ours")
+}
+
+#[test]
+fn what_others_left_on_a_port_is_not_for_us() {
+    const BEFORE: &str = "tail of a line\"}}\n\
+        {\"return\":{\"ids\":[7]}}\n\
+        {\"error\":{\"class\":\"GenericError\",\"desc\":\"Line is not a request\"}}\n\
+        {\"return\":{},\"id\":\"4711-1\"}\n\
+        {\"event\":\"link\",\"data\":{\"port\":\"0\",\"up\":false}}\n";
+    let mut client = used_port(BEFORE, |request, mut say| {
+        assert_eq!(
+            (&request["execute"], &request["arguments"]),
+            (&json!("subscribe"), &json!({"events": []}))
+        );
+        let id = &request["id"];
+        writeln!(say, "{}", json!({"return": {}, "id": id})).expect("answer");
+        let event = json!({"event": "link", "data": {"port": "1", "up": true}});
+        writeln!(say, "{event}").expect("event");
+    });
+    let event = client.event(None).expect("an event of ours");
+    assert_eq!(
+        serde_json::to_value(event).expect("JSON")["data"]["port"],
+        "1"
+    );
+}
+
+#[test]
+fn a_backend_that_begins_anew_is_asked_again() {
+    let client = used_port("", |_, mut say| {
+        // The request got lost with the connection that it was sent over.
+        writeln!(say, "{GREETING}").expect("greeting");
+        let mut lines = BufReader::new(say).lines();
+        let again = lines.nth(1).expect("a line").expect("a line");
+        let again: Value = serde_json::from_str(&again).expect("JSON");
+        writeln!(say, "{}", json!({"return": {}, "id": again["id"]})).expect("answer");
+    });
+    assert_eq!(
+        client.greeting().expect("a greeting").zcnic.version,
+        "9.9.9"
     );
 }
 

@@ -159,8 +159,11 @@ fn fill_run() -> Result<()> {
         // The initrd's memory is only freed with its files.
         fs::remove_file(item.path())?;
     }
-    let link = "/root/usr/local/bin/zcnic-guest";
-    symlink(format!("{HOME}/zcnic-guest"), link).with_context(|| format!("link {link}"))
+    for program in ["zcnic-guest", "zcnicctl"] {
+        let link = format!("/root/usr/local/bin/{program}");
+        symlink(format!("{HOME}/{program}"), &link).with_context(|| format!("link {link}"))?;
+    }
+    Ok(())
 }
 
 fn enter_root() -> Result<()> {

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Name of the control socket in the sandbox.
-const CONTROL_SOCKET: &str = "control.sock";
+pub(crate) const CONTROL_SOCKET: &str = "control.sock";
 
 /// From start to listening.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -28,8 +28,11 @@ const MODULES: [&str; 3] = ["virtio_blk", "ext4", "overlay"];
 
 /// Makes the initrd for `kernel` with `drivers` (`.ko` files) carried along.
 pub(crate) fn ensure(cache: &Cache, kernel: &Kernel, drivers: &[PathBuf]) -> Result<Entry> {
-    let program = guest_program()?;
-    let mut key = Key::new("initrd 1").text(&kernel.release).file(&program)?;
+    let programs = guest_programs()?;
+    let mut key = Key::new("initrd 2").text(&kernel.release);
+    for program in &programs {
+        key = key.file(program)?;
+    }
     key = key.file(&kernel.modules.join("modules.dep"))?;
     for driver in drivers {
         key = key.file(driver)?;
@@ -47,13 +50,14 @@ pub(crate) fn ensure(cache: &Cache, kernel: &Kernel, drivers: &[PathBuf]) -> Res
             archive.file(&format!("modules/{place:02}-{name}.ko"), 0o644, &content)?;
         }
         archive.directory("carry")?;
-        let program = fs::read(&program)?;
-        archive.file("carry/zcnic-guest", 0o755, &program)?;
+        for (name, program) in PROGRAMS.iter().zip(&programs) {
+            archive.file(&format!("carry/{name}"), 0o755, &fs::read(program)?)?;
+        }
         for driver in drivers {
             let name = driver.file_name().unwrap_or_default().to_string_lossy();
             archive.file(&format!("carry/{name}"), 0o644, &fs::read(driver)?)?;
         }
-        archive.file("init", 0o755, &program)?;
+        archive.file("init", 0o755, &fs::read(&programs[0])?)?;
         archive.finish()
     })
 }
@@ -63,28 +67,25 @@ pub(crate) fn image(entry: &Path) -> PathBuf {
     entry.join("initrd.img")
 }
 
-/// Builds `zcnic-guest`: static, because the host's C library may be newer or older than the guest's.
-fn guest_program() -> Result<PathBuf> {
+/// What the guest gets of ours, the first one as its init.
+const PROGRAMS: [&str; 2] = ["zcnic-guest", "zcnicctl"];
+
+/// Builds [`PROGRAMS`]: static, because the host's C library may be newer or older than the guest's.
+fn guest_programs() -> Result<[PathBuf; 2]> {
     let target = paths::target().join("guest");
     // Naming the target keeps the flags away from build scripts and macros.
     let triple = "x86_64-unknown-linux-gnu";
     let mut command = paths::cargo();
     command
-        .args([
-            "build",
-            "--quiet",
-            "--release",
-            "-p",
-            "zcnic-guest-tests",
-            "--bin",
-            "zcnic-guest",
-        ])
+        .args(["build", "--quiet", "--release"])
+        .args(["-p", "zcnic-guest-tests", "-p", "zcnic-ctl"])
+        .args(PROGRAMS.map(|name| format!("--bin={name}")))
         .args(["--target", triple, "--target-dir"])
         .arg(&target)
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
-    step("build the guest's program", || run(&mut command))?;
-    Ok(target.join(triple).join("release/zcnic-guest"))
+    step("build the guest's programs", || run(&mut command))?;
+    Ok(PROGRAMS.map(|name| target.join(triple).join("release").join(name)))
 }
 
 /// Paths below `modules` of everything that [`MODULES`] need, dependencies first. What is built into

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{cache::Cache, sandbox::Sandbox};
+use crate::{backend::CONTROL_SOCKET, cache::Cache, sandbox::Sandbox};
 
 /// The guest's memory, in MiB.
 const MEMORY: u32 = 2048;
@@ -191,12 +191,25 @@ impl Machine {
         add("-chardev", socket("agent"));
         add(
             "-device",
-            "virtio-serial-pci,id=serial,max_ports=2".to_owned(),
+            "virtio-serial-pci,id=serial,max_ports=3".to_owned(),
         );
         add(
             "-device",
             "virtserialport,bus=serial.0,nr=1,chardev=agent,name=org.zcnic.agent".to_owned(),
         );
+        if !self.ports.is_empty() {
+            // A backend that is killed and started again is connected to again.
+            let path = sandbox.path(CONTROL_SOCKET);
+            let path = path.display();
+            add(
+                "-chardev",
+                format!("socket,id=control,path={path},reconnect-ms=500"),
+            );
+            add(
+                "-device",
+                "virtserialport,bus=serial.0,nr=2,chardev=control,name=zcnic.control".to_owned(),
+            );
+        }
         for port in &self.ports {
             arguments.extend(port.arguments(sandbox));
         }

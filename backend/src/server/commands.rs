@@ -219,7 +219,7 @@ impl Inner {
             if fault.hits >= hits {
                 return Some(Ok(fault));
             }
-            let pointless = self.stopping.load(Ordering::Acquire) || client.is_gone();
+            let pointless = self.stopping.load(Ordering::Acquire) || client.gave_up();
             pointless.then(|| Err(wrong("Nobody waits any more".into())))
         };
         self.shared

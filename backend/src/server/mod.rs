@@ -20,7 +20,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::{RecvFlags, recv},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use zcnic_ctl::protocol::{
@@ -63,11 +66,26 @@ pub(crate) struct Server {
 struct Client<'c> {
     stream: &'c UnixStream,
     outbox: &'c Outbox,
+    /// What it sent behind the request that is being executed, as far as that was read.
+    more: &'c [u8],
 }
 
 impl Client<'_> {
-    /// Whether it closed the connection, so that nobody waits for an answer any more.
-    fn is_gone(&self) -> bool {
+    /// Whether it waits no longer for an answer: it closed the connection, or the next line is empty. The latter
+    /// is how somebody begins who took over a line that others used.
+    fn gave_up(&self) -> bool {
+        let mut next = [0];
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let next = match self.more.first() {
+            Some(byte) => Some(*byte),
+            None => match recv(self.stream, &mut next, flags) {
+                Ok((_, 1)) => Some(next[0]),
+                _ => None,
+            },
+        };
+        if next.is_some() {
+            return next == Some(b'\n');
+        }
         let mut fds = [PollFd::new(self.stream, PollFlags::RDHUP)];
         let now = Timespec::default();
         poll(&mut fds, Some(&now)).is_err()
@@ -165,12 +183,8 @@ impl Inner {
                 sending.drain(&stream);
                 Ok(())
             })?;
-            let who = Client {
-                stream: &client,
-                outbox: &outbox,
-            };
             // A client that goes away or is too slow is its own affair.
-            let _ = inner.converse(&who);
+            let _ = inner.converse(&client, &outbox);
             outbox.finish();
             let _ = sender.join();
             let _ = client.shutdown(Shutdown::Both);
@@ -180,16 +194,16 @@ impl Inner {
         Ok(Some(thread))
     }
 
-    fn converse(&self, client: &Client<'_>) -> io::Result<()> {
-        let send = |response: &Response| client.outbox.send(response, WRITE_LIMIT);
+    fn converse(&self, stream: &UnixStream, outbox: &Outbox) -> io::Result<()> {
+        let send = |response: &Response| outbox.send(response, WRITE_LIMIT);
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        client.outbox.send(
+        outbox.send(
             &Greeting {
                 zcnic: Identity { version },
             },
             WRITE_LIMIT,
         )?;
-        let mut reader = BufReader::new(client.stream);
+        let mut reader = BufReader::new(stream);
         loop {
             let mut line = Vec::new();
             (&mut reader)
@@ -206,7 +220,12 @@ impl Inner {
             if line.trim_ascii().is_empty() {
                 continue;
             }
-            send(&self.answer(&line, client))?;
+            let client = Client {
+                stream,
+                outbox,
+                more: reader.buffer(),
+            };
+            send(&self.answer(&line, &client))?;
         }
     }
 

@@ -18,7 +18,7 @@ use zcnic_ctl::protocol::{
 #[derive(Debug, Parser)]
 #[command(name = "zcnicctl", version, max_term_width = 100)]
 pub(crate) struct Cli {
-    /// The backend's control socket (zcnic --control)
+    /// The backend's control socket (zcnic --control); in a guest that it is wired into that port if missing
     #[arg(long, short, value_name = "PATH", env = "ZCNIC_CONTROL", global = true)]
     pub(crate) socket: Option<PathBuf>,
     /// Name of the port that is meant; the first one if it is missing

@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use serde_json::{Value, json};
 use zcnic_ctl::{
-    client::{Client, ClientError},
+    client::{Client, ClientError, find_port},
     protocol::{
         ErrorClass, FlowCounterAdd, FlowCounterId, command,
         event::{EventKind, Subscribe},
@@ -416,7 +416,7 @@ fn run(cli: Cli) -> Outcome {
         }
         _ => {}
     }
-    let Some(socket) = cli.socket else {
+    let Some(socket) = cli.socket.or_else(find_port) else {
         usage(
             ErrorKind::MissingRequiredArgument,
             "the control socket is not known: give --socket PATH or set ZCNIC_CONTROL",
