@@ -72,7 +72,8 @@ struct zcnic_rx_mem {
  * has now: a queue that is stopped while no backend is there leaves its chains in the ring.
  */
 struct zcnic_rx_slot {
-	struct zcnic_rx_slot *next;	/* in the list of free slots */
+	struct zcnic_rx_slot *next;	/* in the list of free slots, or of those set aside */
+	u16 sequence;			/* of the posting */
 	struct page_pool *header_pool;
 	struct page_pool *payload_pool;
 	netmem_ref header;
@@ -99,6 +100,8 @@ struct zcnic_rx_stats {
 	u64_stats_t dropped;		/* by the driver: csum_bad on an unreadable queue, no skb */
 	u64_stats_t bad_header;		/* receive headers that contradict themselves or the ring */
 	u64_stats_t returned;		/* chains that came back unused while the queue ran */
+	u64_stats_t misordered;		/* completions of other chains than the one that was due */
+	u64_stats_t lost_interrupts;	/* of the pair */
 	struct u64_stats_sync syncp;
 };
 
@@ -107,6 +110,9 @@ struct zcnic_rx {
 	struct zcnic_rx_mem mem;
 	struct zcnic_rx_slot *slots;
 	struct zcnic_rx_slot *free;
+	struct zcnic_rx_slot *aside;	/* see zcnic_rx_distrust() */
+	u16 sequence;			/* of the next posting */
+	u16 due;			/* of the next completion */
 	u32 posted;
 	u32 limit;			/* chains, from ethtool -G */
 	bool started;			/* RXQ_START was executed in this session */
@@ -122,7 +128,8 @@ struct zcnic_rx {
 };
 
 struct zcnic_tx_slot {
-	struct zcnic_tx_slot *next;
+	struct zcnic_tx_slot *next;	/* in the list of free slots, or of those set aside */
+	u16 sequence;			/* of the transmission */
 	struct sk_buff *skb;
 	u32 bytes;			/* on the wire */
 	u32 packets;
@@ -146,6 +153,7 @@ struct zcnic_tx_stats {
 	u64_stats_t gso_wire_bytes;
 	u64_stats_t stop;
 	u64_stats_t wake;
+	u64_stats_t misordered;		/* completions of other chains than the one that was due */
 	struct u64_stats_sync syncp;
 };
 
@@ -153,12 +161,17 @@ struct zcnic_tx {
 	struct virtqueue *vq;
 	struct zcnic_tx_slot *slots;
 	struct zcnic_tx_slot *free;
+	struct zcnic_tx_slot *aside;	/* completed before their time, and perhaps still the device's */
+	u16 sequence;			/* of the next transmission */
+	u16 due;			/* of the next completion */
 	struct zcnic_tx_header *headers;	/* one per slot, coherent */
 	dma_addr_t headers_dma;
 	u32 slot_count;
 	u32 used;			/* descriptors; under the queue's lock */
 	u32 limit;			/* descriptors, from ethtool -G */
 	bool started;
+	u16 watched;			/* due at the last look */
+	unsigned long watched_since;	/* jiffies at the first look that saw it so, 0: not seen yet */
 
 	struct zcnic_tx_stats stats;
 };
@@ -173,6 +186,10 @@ struct zcnic_pair {
 	/* see zcnic_poll() */
 	spinlock_t callback_lock;
 	bool polling;
+	bool armed;			/* both rings interrupt as soon as they go beyond these */
+	unsigned int armed_rx, armed_tx;
+	u32 armings;			/* how often that was so */
+	u32 overdue;			/* the arming whose interrupt was missing at the last look */
 	struct timer_list starved;
 
 	struct zcnic_rx rx;
@@ -237,7 +254,7 @@ struct zcnic {
 	struct virtqueue *control_vq;
 	struct completion command_done;
 	u32 command_sequence;
-	int hello_error;		/* of the last HELLO, so that each is reported once */
+	int session_error;		/* of the last attempt, so that each is reported once */
 	u64 session;
 	bool live;			/* the session is believed to be current */
 	bool present;			/* the virtqueues exist and the device is driven */
@@ -247,6 +264,9 @@ struct zcnic {
 
 	struct delayed_work service;
 	unsigned long work;		/* enum zcnic_work */
+	unsigned long next_reset;	/* jiffies, 0: any time */
+	u64 resets;			/* by us, because the device could not be trusted any more */
+	u64 sessions;
 	struct task_struct *resetter;	/* holds the instance lock across a device reset */
 	unsigned long orphans_since;	/* jiffies, 0: no chain is away without a queue */
 
@@ -291,6 +311,7 @@ int zcnic_session_establish(struct zcnic *zn);
 int zcnic_device_start(struct zcnic *zn);
 void zcnic_service_soon(struct zcnic *zn);
 void zcnic_request_reset(struct zcnic *zn);
+void zcnic_request_session(struct zcnic *zn);
 void zcnic_event_callback(struct virtqueue *vq);
 void zcnic_orphaned(struct zcnic *zn);
 int zcnic_reset_prepare(struct virtio_device *vdev);
@@ -312,6 +333,7 @@ void zcnic_napi_stop(struct zcnic_pair *pair);
 void zcnic_pairs_napi_start(struct zcnic *zn);
 void zcnic_pairs_napi_stop(struct zcnic *zn);
 void zcnic_napi_set_irq(struct zcnic_pair *pair);
+bool zcnic_interrupts_missing(struct zcnic *zn);
 
 /* zcnic_queue.c */
 extern const struct netdev_queue_mgmt_ops zcnic_queue_mgmt_ops;
@@ -341,6 +363,7 @@ void zcnic_tx_slots_free(struct zcnic_pair *pair);
 netdev_tx_t zcnic_start_xmit(struct sk_buff *skb, struct net_device *dev);
 unsigned int zcnic_tx_reap(struct zcnic_pair *pair, bool in_napi);
 void zcnic_tx_forget(struct zcnic_pair *pair);
+bool zcnic_tx_stuck(struct zcnic_tx *tx);
 void zcnic_tx_detach(struct zcnic_pair *pair);
 
 /* zcnic_rss.c */

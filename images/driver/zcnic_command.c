@@ -154,7 +154,7 @@ static int zcnic_command_execute(struct zcnic *zn, u16 opcode, void *request, si
 	    answer->opcode != head->opcode || answer->sequence != head->sequence ||
 	    le32_to_cpu(answer->length) != length) {
 		dev_err(&zn->vdev->dev, "command %u: malformed response of %d bytes\n", opcode, length);
-		return -EPROTO;
+		return -ENOTCONN;
 	}
 	err = zcnic_status_to_errno(status);
 	if (err && err != -ENOTCONN)
@@ -162,7 +162,7 @@ static int zcnic_command_execute(struct zcnic *zn, u16 opcode, void *request, si
 			le32_to_cpu(answer->detail));
 	/* a success must be complete */
 	if (!err && length < response_length)
-		return -EPROTO;
+		return -ENOTCONN;
 	return err;
 }
 
@@ -240,6 +240,7 @@ int zcnic_hello(struct zcnic *zn)
 	if (err)
 		goto out;
 
+	zn->sessions++;
 	zn->session = le64_to_cpu(response.response.session);
 	zn->features = le64_to_cpu(response.features[0]) & ZCNIC_FEATURES;
 	zn->max_header_size = le32_to_cpu(response.max_header_size);

@@ -42,9 +42,17 @@ static void zcnic_poll_begin(struct zcnic_pair *pair)
 {
 	spin_lock(&pair->callback_lock);
 	pair->polling = true;
+	pair->armed = false;
 	virtqueue_disable_cb(pair->rx.vq);
 	virtqueue_disable_cb(pair->tx.vq);
 	spin_unlock(&pair->callback_lock);
+}
+
+/* Was anything used since the callbacks were enabled? */
+static bool zcnic_pair_used(const struct zcnic_pair *pair)
+{
+	return virtqueue_poll(pair->rx.vq, pair->armed_rx) ||
+	       virtqueue_poll(pair->tx.vq, pair->armed_tx);
 }
 
 static void zcnic_poll_end(struct zcnic_pair *pair)
@@ -54,11 +62,14 @@ static void zcnic_poll_end(struct zcnic_pair *pair)
 
 	spin_lock(&pair->callback_lock);
 	if (!pair->polling) {
-		more = !virtqueue_enable_cb(pair->rx.vq);
+		pair->armed_rx = virtqueue_enable_cb_prepare(pair->rx.vq);
 		/* netpoll may reap at the same time */
 		__netif_tx_lock(txq, smp_processor_id());
-		more |= !virtqueue_enable_cb(pair->tx.vq);
+		pair->armed_tx = virtqueue_enable_cb_prepare(pair->tx.vq);
 		__netif_tx_unlock(txq);
+		more = zcnic_pair_used(pair);
+		pair->armed = !more;
+		pair->armings++;
 	}
 	spin_unlock(&pair->callback_lock);
 	if (more)
@@ -135,6 +146,7 @@ void zcnic_napi_stop(struct zcnic_pair *pair)
 		virtqueue_disable_cb(pair->tx.vq);
 	}
 	pair->napi_on = false;
+	pair->armed = false;
 }
 
 /**
@@ -175,4 +187,47 @@ void zcnic_napi_set_irq(struct zcnic_pair *pair)
 	if (zn->present)
 		irq = pci_irq_vector(to_pci_dev(zn->vdev->dev.parent), 1 + 2 * pair->index);
 	netif_napi_set_irq_locked(&pair->napi, irq);
+}
+
+/*
+ * An interrupt that gets lost is the last one: the ring's event index stays behind. So whoever looks
+ * after the device from time to time sees whether one is missing that was missing at the last look, too.
+ * Return: whether it is to be looked again soon.
+ */
+static bool zcnic_interrupt_missing(struct zcnic_pair *pair)
+{
+	bool due, lost;
+
+	spin_lock_bh(&pair->callback_lock);
+	due = pair->armed && zcnic_pair_used(pair);
+	lost = due && pair->overdue == pair->armings;
+	pair->overdue = due ? pair->armings : pair->armings - 1;
+	spin_unlock_bh(&pair->callback_lock);
+	if (!lost)
+		return due;
+
+	local_bh_disable();
+	u64_stats_update_begin(&pair->rx.stats.syncp);
+	u64_stats_inc(&pair->rx.stats.lost_interrupts);
+	u64_stats_update_end(&pair->rx.stats.syncp);
+	napi_schedule(&pair->napi);
+	local_bh_enable();
+	return false;
+}
+
+/**
+ * zcnic_interrupts_missing() - poll pairs whose interrupts got lost
+ * @zn: the device, present; the caller holds the instance lock
+ *
+ * Return: whether it is to be looked again soon.
+ */
+bool zcnic_interrupts_missing(struct zcnic *zn)
+{
+	bool again = false;
+	u16 i;
+
+	for (i = 0; i < zn->pair_count; i++)
+		if (zn->pairs[i].napi_on)
+			again |= zcnic_interrupt_missing(&zn->pairs[i]);
+	return again;
 }

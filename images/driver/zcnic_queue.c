@@ -112,7 +112,17 @@ bool zcnic_pair_drain(struct zcnic_pair *pair)
 	}
 }
 
-/* Have the device begin to use the receive queue; without a device just be ready for it. */
+static int zcnic_refused(struct zcnic_pair *pair, const char *what, const char *command, int err)
+{
+	netdev_err(pair->zn->dev, "%s queue %u doesn't %s: %d\n", what, pair->index, command, err);
+	return err;
+}
+
+/*
+ * Have the device begin to use the receive queue; without a device just be ready for it. Return: 0, or
+ * what the device has against it. It may not have anything: then it is not in the state that it should
+ * be in, and whoever is not replaying its configuration asks for a new session.
+ */
 static int zcnic_rx_start(struct zcnic_pair *pair)
 {
 	struct zcnic_rx *rx = &pair->rx;
@@ -131,17 +141,12 @@ static int zcnic_rx_start(struct zcnic_pair *pair)
 	/* the core could not restart the queue with its old memory either, and has warned */
 	if (!mem->header_pool)
 		return 0;
-	err = zcnic_command(pair->zn, ZCNIC_CMD_RXQ_START, &request, sizeof(request), NULL, 0);
-	if (err && !zcnic_away(err)) {
-		netdev_err(pair->zn->dev, "receive queue %u can't be started: %d\n", pair->index,
-			   err);
-		return err;
-	}
 	page_pool_enable_direct_recycling(mem->header_pool, &pair->napi);
 	if (mem->payload_pool)
 		page_pool_enable_direct_recycling(mem->payload_pool, &pair->napi);
+	err = zcnic_command(pair->zn, ZCNIC_CMD_RXQ_START, &request, sizeof(request), NULL, 0);
 	if (err)
-		return 0;
+		return zcnic_away(err) ? 0 : zcnic_refused(pair, "receive", "start", err);
 
 	rx->started = true;
 	rx->skipping = false;
@@ -158,9 +163,12 @@ static void zcnic_rx_stop(struct zcnic_pair *pair)
 		int err = zcnic_queue_command(pair->zn, ZCNIC_CMD_RXQ_STOP, pair->index);
 
 		rx->started = false;
-		if ((err && !zcnic_away(err)) || (!err && !zcnic_pair_drain(pair))) {
-			netdev_err(pair->zn->dev, "receive queue %u didn't stop: %d, %u chains out\n",
-				   pair->index, err, rx->posted);
+		if (err && !zcnic_away(err)) {
+			zcnic_refused(pair, "receive", "stop", err);
+			zcnic_request_session(pair->zn);
+		} else if (!err && !zcnic_pair_drain(pair)) {
+			netdev_err(pair->zn->dev, "receive queue %u stopped with %u chains out\n",
+				   pair->index, rx->posted);
 			zcnic_request_reset(pair->zn);
 		}
 		if (rx->posted)
@@ -180,13 +188,9 @@ static int zcnic_tx_start(struct zcnic_pair *pair)
 {
 	int err = zcnic_queue_command(pair->zn, ZCNIC_CMD_TXQ_START, pair->index);
 
-	if (err && !zcnic_away(err)) {
-		netdev_err(pair->zn->dev, "transmit queue %u can't be started: %d\n", pair->index,
-			   err);
-		return err;
-	}
 	pair->tx.started = !err;
-	return 0;
+	pair->tx.watched_since = 0;
+	return !err || zcnic_away(err) ? 0 : zcnic_refused(pair, "transmit", "start", err);
 }
 
 static void zcnic_tx_stop(struct zcnic_pair *pair)
@@ -197,8 +201,12 @@ static void zcnic_tx_stop(struct zcnic_pair *pair)
 		int err = zcnic_queue_command(pair->zn, ZCNIC_CMD_TXQ_STOP, pair->index);
 
 		tx->started = false;
-		if ((err && !zcnic_away(err)) || (!err && !zcnic_pair_drain(pair)))
+		if (err && !zcnic_away(err)) {
+			zcnic_refused(pair, "transmit", "stop", err);
+			zcnic_request_session(pair->zn);
+		} else if (!err && !zcnic_pair_drain(pair)) {
 			zcnic_request_reset(pair->zn);
+		}
 		if (tx->used)
 			zcnic_orphaned(pair->zn);
 	}
@@ -209,8 +217,7 @@ static void zcnic_tx_stop(struct zcnic_pair *pair)
  * zcnic_pair_start() - start both queues of an open pair in the device
  * @pair: the pair, its NAPI stopped
  *
- * Transmit first: what is received is likely to be answered. Return: 0, also without a device, or what
- * the device has against it.
+ * Transmit first: what is received is likely to be answered. Return: as zcnic_rx_start().
  */
 int zcnic_pair_start(struct zcnic_pair *pair)
 {
@@ -249,11 +256,8 @@ static int zcnic_pair_open(struct zcnic_pair *pair)
 	netif_napi_add_config_locked(zn->dev, &pair->napi, zcnic_poll, pair->index);
 	zcnic_napi_set_irq(pair);
 	WRITE_ONCE(pair->open, true);
-	err = zcnic_pair_start(pair);
-	if (err) {
-		zcnic_pairs_close(zn, pair->index, pair->index + 1);
-		return err;
-	}
+	if (zcnic_pair_start(pair))
+		zcnic_request_session(zn);
 	netif_queue_set_napi(zn->dev, pair->index, NETDEV_QUEUE_TYPE_RX, &pair->napi);
 	netif_queue_set_napi(zn->dev, pair->index, NETDEV_QUEUE_TYPE_TX, &pair->napi);
 	zcnic_napi_start(pair);
@@ -299,17 +303,15 @@ void zcnic_pairs_close(struct zcnic *zn, u16 first, u16 end)
 }
 
 /* Let a running receive queue go on with other memory, and give back what it had. */
-static int zcnic_rx_exchange(struct zcnic_pair *pair, struct zcnic_rx_mem *mem)
+static void zcnic_rx_exchange(struct zcnic_pair *pair, struct zcnic_rx_mem *mem)
 {
-	int err;
-
 	zcnic_napi_stop(pair);
 	zcnic_rx_stop(pair);
 	swap(pair->rx.mem, *mem);
 	pair->rx.limit = pair->zn->rx_pending;
-	err = zcnic_rx_start(pair);
+	if (zcnic_rx_start(pair))
+		zcnic_request_session(pair->zn);
 	zcnic_napi_start(pair);
-	return err;
 }
 
 /**
@@ -319,14 +321,12 @@ static int zcnic_rx_exchange(struct zcnic_pair *pair, struct zcnic_rx_mem *mem)
  * @split: chains are split
  * @hds_thresh: for split ones
  *
- * New memory is there before the first queue is stopped, and if the device refuses it, the old is put
- * back.
+ * New memory is there before the first queue is stopped.
  *
  * Return: 0, or a negative errno with nothing changed.
  */
 int zcnic_pairs_reconfigure(struct zcnic *zn, u32 rx_pending, bool split, u32 hds_thresh)
 {
-	u32 old_pending = zn->rx_pending;
 	struct netdev_queue_config qcfg;
 	struct zcnic_rx_mem *mems;
 	int err = 0;
@@ -344,15 +344,8 @@ int zcnic_pairs_reconfigure(struct zcnic *zn, u32 rx_pending, bool split, u32 hd
 		goto out;
 
 	zn->rx_pending = rx_pending;
-	for (i = 0; i < zn->channels && !err; i++)
-		err = zcnic_rx_exchange(&zn->pairs[i], &mems[i]);
-	if (err) {
-		zn->rx_pending = old_pending;
-		/* what the device took before it takes again, or a reset has to help */
-		while (i--)
-			if (zcnic_rx_exchange(&zn->pairs[i], &mems[i]))
-				zcnic_request_reset(zn);
-	}
+	for (i = 0; i < zn->channels; i++)
+		zcnic_rx_exchange(&zn->pairs[i], &mems[i]);
 out:
 	for (i = 0; i < zn->channels; i++)
 		zcnic_rx_mem_free(&mems[i]);
@@ -379,14 +372,11 @@ static int zcnic_queue_start(struct net_device *dev, struct netdev_queue_config 
 {
 	struct zcnic *zn = netdev_priv(dev);
 	struct zcnic_pair *pair = &zn->pairs[index];
-	int err;
 
+	/* can't fail: the core would give up a queue that doesn't start with its old memory either */
 	memcpy(&pair->rx.mem, mem, sizeof(pair->rx.mem));
-	err = zcnic_rx_start(pair);
-	if (err) {
-		memset(&pair->rx.mem, 0, sizeof(pair->rx.mem));
-		return err;
-	}
+	if (zcnic_rx_start(pair))
+		zcnic_request_session(zn);
 	zcnic_napi_start(pair);
 	return 0;
 }

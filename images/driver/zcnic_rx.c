@@ -5,7 +5,10 @@
  * The receive header is in memory that the device may write at any time, so it is copied once and every
  * field of the copy is checked before it is used. What the device got wrong costs a frame and is counted.
  */
+#include <linux/tcp.h>
+#include <linux/udp.h>
 #include <linux/virtio.h>
+#include <net/flow_dissector.h>
 #include <net/page_pool/helpers.h>
 
 #include "zcnic.h"
@@ -88,6 +91,13 @@ static int zcnic_rx_post(struct zcnic_rx *rx, struct zcnic_rx_slot *slot)
 					     GFP_ATOMIC);
 }
 
+static void zcnic_rx_count(struct zcnic_rx *rx, u64_stats_t *counter)
+{
+	u64_stats_update_begin(&rx->stats.syncp);
+	u64_stats_inc(counter);
+	u64_stats_update_end(&rx->stats.syncp);
+}
+
 /**
  * zcnic_rx_fill() - post buffers up to the ring's limit
  * @pair: the pair
@@ -111,6 +121,7 @@ bool zcnic_rx_fill(struct zcnic_pair *pair, gfp_t gfp)
 		if (!zcnic_rx_slot_fill(rx, slot, gfp)) {
 			failed = true;
 		} else if (!zcnic_rx_post(rx, slot)) {
+			slot->sequence = rx->sequence++;
 			rx->posted++;
 			added = true;
 			continue;
@@ -120,11 +131,8 @@ bool zcnic_rx_fill(struct zcnic_pair *pair, gfp_t gfp)
 	}
 	if (added && virtqueue_kick_prepare(rx->vq))
 		virtqueue_notify(rx->vq);
-	if (failed) {
-		u64_stats_update_begin(&rx->stats.syncp);
-		u64_stats_inc(&rx->stats.alloc_fail);
-		u64_stats_update_end(&rx->stats.syncp);
-	}
+	if (failed)
+		zcnic_rx_count(rx, &rx->stats.alloc_fail);
 	return failed && rx->posted < rx->limit / 2;
 }
 
@@ -233,6 +241,30 @@ static void zcnic_rx_hash(struct sk_buff *skb, const struct zcnic_rx_header *hea
 	skb_set_hash(skb, le32_to_cpu(header->hash), type);
 }
 
+/* Is the split point behind the headers? What is in memory that it can't read, the stack can't pull. */
+static bool zcnic_rx_headers_readable(const struct net_device *dev, const struct sk_buff *skb)
+{
+	const struct ethhdr *eth = (const void *)skb->data;
+	u32 length = skb_headlen(skb);
+	struct flow_keys_basic keys;
+	const struct tcphdr *tcp;
+	u32 offset;
+
+	if (!skb_flow_dissect_flow_keys_basic(dev_net(dev), NULL, &keys, skb->data, eth->h_proto,
+					      ETH_HLEN, length, 0))
+		return false;
+	offset = keys.control.thoff;
+	switch (keys.basic.ip_proto) {
+	case IPPROTO_TCP:
+		tcp = (const void *)(skb->data + offset);
+		return offset + sizeof(*tcp) <= length && offset + __tcp_hdrlen(tcp) <= length;
+	case IPPROTO_UDP:
+		return offset + sizeof(struct udphdr) <= length;
+	default:
+		return false;
+	}
+}
+
 /* The frame is complete. */
 static void zcnic_rx_deliver(struct zcnic_pair *pair, const struct zcnic_rx_header *header)
 {
@@ -256,7 +288,8 @@ static void zcnic_rx_deliver(struct zcnic_pair *pair, const struct zcnic_rx_head
 	}
 	wire = skb->len + (count - 1) * headers;
 	/* The stack can't compute a checksum over memory that it can't read: it would WARN. */
-	deliver = flags & ZCNIC_RX_CSUM_GOOD || skb_frags_readable(skb);
+	deliver = skb_frags_readable(skb) ||
+		  (flags & ZCNIC_RX_CSUM_GOOD && zcnic_rx_headers_readable(pair->zn->dev, skb));
 	verified = flags & ZCNIC_RX_CSUM_GOOD &&
 		   (features & NETIF_F_RXCSUM || !skb_frags_readable(skb));
 
@@ -271,7 +304,7 @@ static void zcnic_rx_deliver(struct zcnic_pair *pair, const struct zcnic_rx_head
 	}
 	if (flags & ZCNIC_RX_SPLIT)
 		u64_stats_add(&stats->split, count);
-	if (flags & ZCNIC_RX_CSUM_BAD || !deliver)
+	if (flags & ZCNIC_RX_CSUM_BAD)
 		u64_stats_inc(&stats->csum_bad);
 	else if (verified)
 		u64_stats_add(&stats->csum_unnecessary, count);
@@ -344,11 +377,23 @@ drop:
 	if (rx->skb)
 		zcnic_rx_drop_frame(rx);
 count:
-	u64_stats_update_begin(&rx->stats.syncp);
-	u64_stats_inc(reason);
-	u64_stats_update_end(&rx->stats.syncp);
+	zcnic_rx_count(rx, reason);
 	zcnic_rx_release(rx, slot, true);
 	return true;
+}
+
+/*
+ * Chains come back in the order in which they were posted. If not, an element of the used ring is none,
+ * and the chain that it names may be one that was posted since and is still the device's: nobody gets it
+ * before the device was reset, and the ring is not used until then.
+ */
+static void zcnic_rx_distrust(struct zcnic_rx *rx, struct zcnic_rx_slot *slot)
+{
+	dev_err(&rx->vq->vdev->dev, "%s: completions out of order\n", rx->vq->name);
+	zcnic_rx_count(rx, &rx->stats.misordered);
+	slot->next = rx->aside;
+	rx->aside = slot;
+	__virtqueue_break(rx->vq);
 }
 
 /**
@@ -369,6 +414,10 @@ int zcnic_rx_poll(struct zcnic_pair *pair, int budget)
 		return 0;
 	while (frames < budget && (slot = virtqueue_get_buf(rx->vq, &length))) {
 		rx->posted--;
+		if (unlikely(slot->sequence != rx->due++)) {
+			zcnic_rx_distrust(rx, slot);
+			break;
+		}
 		frames += zcnic_rx_chain(pair, slot, length);
 	}
 	return frames;
@@ -390,6 +439,8 @@ void zcnic_rx_drain(struct zcnic_pair *pair)
 		dropped += !!length;
 		zcnic_rx_release(rx, slot, false);
 	}
+	/* what a device that is stopped gives back has no order, and all of it is ours */
+	rx->due = rx->sequence;
 	if (rx->skb)
 		zcnic_rx_drop_frame(rx);
 	u64_stats_update_begin(&rx->stats.syncp);
@@ -410,6 +461,11 @@ void zcnic_rx_detach(struct zcnic_pair *pair)
 		rx->posted--;
 		zcnic_rx_release(rx, slot, false);
 	}
+	while ((slot = rx->aside)) {
+		rx->aside = slot->next;
+		zcnic_rx_release(rx, slot, false);
+	}
+	rx->due = rx->sequence;
 	if (rx->skb)
 		zcnic_rx_drop_frame(rx);
 	rx->started = false;

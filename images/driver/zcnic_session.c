@@ -20,6 +20,10 @@
 #define ZCNIC_RETRY_INTERVAL		(HZ / 2)
 #define ZCNIC_RESET_INTERVAL		(5 * HZ)
 #define ZCNIC_STATS_INTERVAL		(2 * HZ)
+/* How long an interrupt may take. */
+#define ZCNIC_INTERRUPT_INTERVAL	(HZ / 4)
+/* A device that can't be trusted for longer than that is not worth more. */
+#define ZCNIC_RESET_PAUSE		HZ
 #define ZCNIC_ORPHAN_TIMEOUT		(10 * HZ)
 
 /**
@@ -43,6 +47,20 @@ void zcnic_request_reset(struct zcnic *zn)
 {
 	if (!test_and_set_bit(ZCNIC_WORK_RESET, &zn->work))
 		zcnic_service_soon(zn);
+}
+
+/**
+ * zcnic_request_session() - ask for a new session
+ * @zn: the device; the caller holds the instance lock, not the command lock
+ *
+ * For when the device is not in the state that it should be in. Until then nobody talks to it.
+ */
+void zcnic_request_session(struct zcnic *zn)
+{
+	mutex_lock(&zn->command_lock);
+	zn->live = false;
+	mutex_unlock(&zn->command_lock);
+	zcnic_service_soon(zn);
 }
 
 /**
@@ -76,7 +94,7 @@ static void zcnic_events_post(struct zcnic *zn)
 		virtqueue_kick(zn->event_vq);
 }
 
-/* Events are hints, and the only one there is says to ask STATUS, which is asked anyway. */
+/* Events are hints. STATUS, which is asked anyway, says what the link does and whether the session is over. */
 static void zcnic_events_reap(struct zcnic *zn)
 {
 	struct zcnic_event *event;
@@ -104,6 +122,14 @@ static int zcnic_replay(struct zcnic *zn)
 	return err;
 }
 
+/* It is tried again until it works, and each reason said once. */
+static void zcnic_session_failed(struct zcnic *zn, const char *what, int err)
+{
+	if (err != zn->session_error && !zcnic_away(err))
+		netdev_err(zn->dev, "the device %s: %d\n", what, err);
+	zn->session_error = err;
+}
+
 /**
  * zcnic_session_establish() - begin a session and restore the configuration
  * @zn: the device, present; the caller holds the instance lock
@@ -126,12 +152,9 @@ int zcnic_session_establish(struct zcnic *zn)
 
 	err = zcnic_hello(zn);
 	if (err) {
-		if (err != zn->hello_error && !zcnic_away(err))
-			netdev_err(zn->dev, "the device doesn't begin a session: %d\n", err);
-		zn->hello_error = err;
+		zcnic_session_failed(zn, "doesn't begin a session", err);
 		goto resume;
 	}
-	zn->hello_error = 0;
 	zcnic_set_max_mtu(zn);
 	for (i = 0; i < zn->pair_count; i++) {
 		struct zcnic_pair *pair = &zn->pairs[i];
@@ -152,8 +175,13 @@ int zcnic_session_establish(struct zcnic *zn)
 	zcnic_events_reap(zn);
 	zcnic_events_post(zn);
 	err = zcnic_replay(zn);
-	if (err && !zcnic_away(err))
-		netdev_err(zn->dev, "the device refused its configuration: %d\n", err);
+	if (err) {
+		/* half a configuration is none */
+		zcnic_session_failed(zn, "refused its configuration", err);
+		zn->live = false;
+	} else {
+		zn->session_error = 0;
+	}
 
 resume:
 	zcnic_pairs_napi_start(zn);
@@ -184,10 +212,11 @@ static int zcnic_status(struct zcnic *zn, bool *link)
 /* Return: whether there is a session. */
 static bool zcnic_session_check(struct zcnic *zn)
 {
-	bool link = false;
+	bool link = netif_carrier_ok(zn->dev);
 
 	zn->linked = zcnic_link_configured(zn);
 	if (zn->linked) {
+		/* a STATUS that is refused says nothing, and changes nothing */
 		if (!zn->live || zcnic_away(zcnic_status(zn, &link))) {
 			if (!zcnic_session_establish(zn))
 				zcnic_status(zn, &link);
@@ -197,6 +226,7 @@ static bool zcnic_session_check(struct zcnic *zn)
 			zcnic_events_post(zn);
 		}
 	}
+	link &= zn->linked && zn->live;
 	if (link && !netif_carrier_ok(zn->dev)) {
 		netdev_info(zn->dev, "link up\n");
 		netif_carrier_on(zn->dev);
@@ -239,6 +269,8 @@ int zcnic_reset_prepare(struct virtio_device *vdev)
 		zn->orphans_since = 0;
 		zcnic_vqs_del(zn);
 	}
+	/* not before: until here NAPI asked for it again and again */
+	clear_bit(ZCNIC_WORK_RESET, &zn->work);
 	zcnic_pairs_napi_start(zn);
 	if (!nested)
 		netdev_unlock(zn->dev);
@@ -296,6 +328,8 @@ static void zcnic_reset(struct zcnic *zn)
 	int err;
 
 	netdev_warn(zn->dev, "resetting the device\n");
+	zn->resets++;
+	zn->next_reset = (jiffies + ZCNIC_RESET_PAUSE) ?: 1;
 	zn->resetter = current;
 	err = virtio_device_reset_prepare(zn->vdev) ?: virtio_device_reset_done(zn->vdev);
 	zn->resetter = NULL;
@@ -325,6 +359,23 @@ static bool zcnic_ring_broken(const struct zcnic *zn)
 	return virtqueue_is_broken(zn->event_vq) || virtqueue_is_broken(zn->command_vq);
 }
 
+static void zcnic_watch_transmit(struct zcnic *zn)
+{
+	u16 i;
+
+	for (i = 0; i < zn->channels; i++)
+		if (zn->pairs[i].tx.started && zcnic_tx_stuck(&zn->pairs[i].tx)) {
+			netdev_err(zn->dev, "transmit queue %u makes no progress\n", i);
+			zcnic_request_reset(zn);
+		}
+}
+
+static bool zcnic_reset_wanted(const struct zcnic *zn)
+{
+	return test_bit(ZCNIC_WORK_RESET, &zn->work) || zcnic_orphans_overdue(zn) ||
+	       zcnic_ring_broken(zn);
+}
+
 static void zcnic_service(struct work_struct *work)
 {
 	struct zcnic *zn = container_of(to_delayed_work(work), struct zcnic, service);
@@ -333,17 +384,26 @@ static void zcnic_service(struct work_struct *work)
 
 	netdev_lock(zn->dev);
 	features = zn->features;
-	if (test_and_clear_bit(ZCNIC_WORK_RESET, &zn->work) || zcnic_orphans_overdue(zn) ||
-	    zcnic_ring_broken(zn))
+	if (zcnic_reset_wanted(zn)) {
+		if (zn->next_reset && time_before(jiffies, zn->next_reset)) {
+			delay = zn->next_reset - jiffies;
+			goto unlock;
+		}
 		zcnic_reset(zn);
+	}
 	if (zn->present) {
-		if (!zcnic_session_check(zn))
+		if (!zcnic_session_check(zn)) {
 			delay = zn->linked || zn->orphans_since ? ZCNIC_RETRY_INTERVAL : 0;
-		else if (netif_running(zn->dev) && !zcnic_stats_fetch(zn))
-			delay = ZCNIC_STATS_INTERVAL;
+		} else if (netif_running(zn->dev)) {
+			zcnic_stats_fetch(zn);
+			zcnic_watch_transmit(zn);
+			delay = zcnic_interrupts_missing(zn) ? ZCNIC_INTERRUPT_INTERVAL :
+							       ZCNIC_STATS_INTERVAL;
+		}
 	}
 	if (test_bit(ZCNIC_WORK_RESET, &zn->work))
 		delay = ZCNIC_RESET_INTERVAL;
+unlock:
 	netdev_unlock(zn->dev);
 
 	/* a backend that knows less than the one before it */

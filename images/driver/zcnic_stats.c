@@ -188,7 +188,10 @@ static const struct zcnic_stat zcnic_driver_stat_names[] = {
 	DRIVER_STAT(split),
 	DRIVER_STAT(dropped),
 	DRIVER_STAT(bad_header),
+	DRIVER_STAT(csum_bad),
 	DRIVER_STAT(returned),
+	DRIVER_STAT(misordered),
+	DRIVER_STAT(lost_interrupts),
 };
 
 int zcnic_get_sset_count(struct net_device *dev, int set)
@@ -197,8 +200,8 @@ int zcnic_get_sset_count(struct net_device *dev, int set)
 
 	if (set != ETH_SS_STATS)
 		return -EOPNOTSUPP;
-	return ARRAY_SIZE(zcnic_port_stat_names) +
-	       zn->pair_count * (ARRAY_SIZE(zcnic_driver_stat_names) +
+	return 2 + ARRAY_SIZE(zcnic_port_stat_names) +
+	       zn->pair_count * (ARRAY_SIZE(zcnic_driver_stat_names) + 1 +
 				 ARRAY_SIZE(zcnic_queue_stat_names));
 }
 
@@ -210,11 +213,14 @@ void zcnic_get_strings(struct net_device *dev, u32 set, u8 *data)
 
 	if (set != ETH_SS_STATS)
 		return;
+	ethtool_puts(&data, "resets");
+	ethtool_puts(&data, "sessions");
 	for (i = 0; i < ARRAY_SIZE(zcnic_port_stat_names); i++)
 		ethtool_puts(&data, zcnic_port_stat_names[i].name);
 	for (queue = 0; queue < zn->pair_count; queue++) {
 		for (i = 0; i < ARRAY_SIZE(zcnic_driver_stat_names); i++)
 			ethtool_sprintf(&data, "q%u_%s", queue, zcnic_driver_stat_names[i].name);
+		ethtool_sprintf(&data, "q%u_tx_misordered", queue);
 		for (i = 0; i < ARRAY_SIZE(zcnic_queue_stat_names); i++)
 			ethtool_sprintf(&data, "q%u_%s", queue, zcnic_queue_stat_names[i].name);
 	}
@@ -229,10 +235,13 @@ void zcnic_get_ethtool_stats(struct net_device *dev, struct ethtool_stats *stats
 
 	/* without an answer these are the ones from before */
 	zcnic_stats_fetch(zn);
+	*data++ = zn->resets;
+	*data++ = zn->sessions;
 	for (i = 0; i < ARRAY_SIZE(zcnic_port_stat_names); i++)
 		*data++ = le64_to_cpup((void *)&zn->port_stats + zcnic_port_stat_names[i].offset);
 	for (queue = 0; queue < zn->pair_count; queue++) {
 		struct zcnic_rx_stats *rx = &zn->pairs[queue].rx.stats;
+		struct zcnic_tx_stats *tx = &zn->pairs[queue].tx.stats;
 		void *device = &zn->queue_stats[queue];
 
 		for (i = 0; i < ARRAY_SIZE(zcnic_driver_stat_names); i++) {
@@ -243,6 +252,11 @@ void zcnic_get_ethtool_stats(struct net_device *dev, struct ethtool_stats *stats
 			} while (u64_stats_fetch_retry(&rx->syncp, start));
 			data++;
 		}
+		do {
+			start = u64_stats_fetch_begin(&tx->syncp);
+			*data = u64_stats_read(&tx->misordered);
+		} while (u64_stats_fetch_retry(&tx->syncp, start));
+		data++;
 		for (i = 0; i < ARRAY_SIZE(zcnic_queue_stat_names); i++)
 			*data++ = le64_to_cpup(device + zcnic_queue_stat_names[i].offset);
 	}

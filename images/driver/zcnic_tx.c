@@ -13,6 +13,9 @@
 
 #include "zcnic.h"
 
+/* How long a frame may be on its way to the wire. */
+#define ZCNIC_TX_TIMEOUT	(5 * HZ)
+
 int zcnic_tx_slots_alloc(struct zcnic_pair *pair)
 {
 	struct zcnic *zn = pair->zn;
@@ -198,6 +201,7 @@ netdev_tx_t zcnic_start_xmit(struct sk_buff *skb, struct net_device *dev)
 	}
 	tx->free = slot->next;
 	tx->used += descs;
+	slot->sequence = tx->sequence++;
 	slot->skb = skb;
 	slot->descs = descs;
 	slot->bytes = bytes;
@@ -233,6 +237,18 @@ static void zcnic_tx_release(struct zcnic_pair *pair, struct zcnic_tx_slot *slot
 	zcnic_tx_slot_put(&pair->tx, slot);
 }
 
+/* As zcnic_rx_distrust(): the frame may be one that the device has not sent yet. */
+static void zcnic_tx_distrust(struct zcnic_tx *tx, struct zcnic_tx_slot *slot)
+{
+	dev_err(&tx->vq->vdev->dev, "%s: completions out of order\n", tx->vq->name);
+	u64_stats_update_begin(&tx->stats.syncp);
+	u64_stats_inc(&tx->stats.misordered);
+	u64_stats_update_end(&tx->stats.syncp);
+	slot->next = tx->aside;
+	tx->aside = slot;
+	__virtqueue_break(tx->vq);
+}
+
 /**
  * zcnic_tx_reap() - free what the device has sent
  * @pair: the pair
@@ -249,6 +265,10 @@ unsigned int zcnic_tx_reap(struct zcnic_pair *pair, bool in_napi)
 
 	__netif_tx_lock_bh(txq);
 	while (chains < tx->slot_count && (slot = virtqueue_get_buf(tx->vq, &length))) {
+		if (in_napi && unlikely(slot->sequence != tx->due++)) {
+			zcnic_tx_distrust(tx, slot);
+			break;
+		}
 		if (in_napi) {
 			/* BQL counts what was queued, one per skb, in the bytes said there */
 			packets += !!slot->packets;
@@ -257,6 +277,9 @@ unsigned int zcnic_tx_reap(struct zcnic_pair *pair, bool in_napi)
 		zcnic_tx_release(pair, slot, in_napi);
 		chains++;
 	}
+	/* what a device that is stopped gives back has no order, and all of it is ours */
+	if (!in_napi)
+		tx->due = tx->sequence;
 	if (packets)
 		netdev_tx_completed_queue(txq, packets, bytes);
 	if (in_napi && netif_tx_queue_stopped(txq) && !zcnic_tx_full(tx)) {
@@ -267,6 +290,27 @@ unsigned int zcnic_tx_reap(struct zcnic_pair *pair, bool in_napi)
 	}
 	__netif_tx_unlock_bh(txq);
 	return chains;
+}
+
+/**
+ * zcnic_tx_stuck() - see whether a queue that has something to send makes progress
+ * @tx: the queue, started; to be asked again and again
+ *
+ * The core watches only queues that are full, and a flow whose frames don't come back fills none: TCP
+ * sends nothing again that is still in a queue.
+ *
+ * Return: whether nothing was completed for too long.
+ */
+bool zcnic_tx_stuck(struct zcnic_tx *tx)
+{
+	u16 due = READ_ONCE(tx->due);
+
+	if (!READ_ONCE(tx->used) || !tx->watched_since || due != tx->watched) {
+		tx->watched = due;
+		tx->watched_since = jiffies ?: 1;
+		return false;
+	}
+	return time_after(jiffies, tx->watched_since + ZCNIC_TX_TIMEOUT);
 }
 
 /**
@@ -295,10 +339,16 @@ void zcnic_tx_forget(struct zcnic_pair *pair)
  */
 void zcnic_tx_detach(struct zcnic_pair *pair)
 {
+	struct zcnic_tx *tx = &pair->tx;
 	struct zcnic_tx_slot *slot;
 
-	while ((slot = virtqueue_detach_unused_buf(pair->tx.vq)))
+	while ((slot = virtqueue_detach_unused_buf(tx->vq)))
 		zcnic_tx_release(pair, slot, 0);
-	pair->tx.started = false;
+	while ((slot = tx->aside)) {
+		tx->aside = slot->next;
+		zcnic_tx_release(pair, slot, 0);
+	}
+	tx->due = tx->sequence;
+	tx->started = false;
 	netdev_tx_reset_queue(netdev_get_tx_queue(pair->zn->dev, pair->index));
 }
