@@ -53,9 +53,10 @@ impl Port {
 
     /// The device forgets its session and its configuration.
     pub(crate) fn reset_device(&self) {
-        // In the session that ends: whoever has no buffer for it finds out with its next command.
-        self.send_event(abi::EVENT_RESET);
         let mut control = self.control();
+        // In the session that ends: whoever has no buffer for it finds out with its next command. A command
+        // that the event is a reason for has to wait for us.
+        self.announce(&mut control, abi::EVENT_RESET);
         self.release_all();
         self.end_session(&mut control, "the device was told to reset");
     }

@@ -276,9 +276,7 @@ impl Backend {
         for entry in &self.ports {
             entry.slot.stopping.store(true, Ordering::Release);
             entry.socket.shut_down();
-            if let Some(frontend) = &*lock(&entry.slot.frontend) {
-                let _ = frontend.shutdown(Shutdown::Both);
-            }
+            entry.disconnect();
             entry.port.workers.iter().for_each(Worker::stop);
         }
         for thread in self.threads.drain(..) {
@@ -291,6 +289,8 @@ impl Backend {
 impl Entry {
     /// Ends the connection to the frontend, which may connect again.
     pub(crate) fn disconnect(&self) {
+        // A frontend that loses its backend goes on where the used rings are then.
+        self.port.abandon_rings();
         if let Some(frontend) = &*lock(&self.slot.frontend) {
             let _ = frontend.shutdown(Shutdown::Both);
         }

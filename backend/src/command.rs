@@ -123,9 +123,13 @@ impl Port {
 
     /// Tells the driver of `bits` (`EVENT_*`), now or when it posts a buffer.
     pub(crate) fn send_event(&self, bits: u32) {
-        let mut control = self.control();
+        self.announce(&mut self.control(), bits);
+    }
+
+    /// The same for those who hold the control state already.
+    pub(crate) fn announce(&self, control: &mut Control, bits: u32) {
         control.pending_events |= bits;
-        self.flush_events(&mut control);
+        self.flush_events(control);
     }
 
     /// The driver posted receive buffers.

@@ -20,7 +20,7 @@ use zcnic_model::{
     driver::Failure,
     frames::{Flow, pattern},
     transmit::Packet,
-    vhost_user::{Frontend, PATIENCE},
+    vhost_user::{Frontend, PATIENCE, used_indices},
 };
 
 /// How long nothing has to happen to be sure that it does not.
@@ -484,6 +484,26 @@ fn the_frontend_is_disconnected() {
         }
         break;
     }
+}
+
+/// It goes on where the used rings are when it notices.
+#[test]
+fn a_frontend_that_is_disconnected_finds_rings_that_stand_still() {
+    let mut lab = Lab::new();
+    lab.b.post(0, Shape::SPLIT, 200);
+    let Lab { control, a, b, .. } = &mut lab;
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..200).for_each(|_| a.send(0, frames().remove(0))));
+        let used = |b: &mut Driver<Frontend>| used_indices(b.parts().1);
+        while used(b)[0] < 20 {
+            std::thread::yield_now();
+        }
+        let port = json!({"port": "1"});
+        let _: Value = control.execute("disconnect", Some(&port)).expect("done");
+        let then = used(b);
+        std::thread::sleep(QUIET);
+        assert_eq!(used(b), then);
+    });
 }
 
 /// Two runs with the same seed, in two backends.

@@ -122,6 +122,14 @@ impl Port {
         self.tell_peer_of_link();
     }
 
+    /// No ring is touched any more, whatever the frontend thinks.
+    pub(crate) fn abandon_rings(&self) {
+        let _control = self.control();
+        for ring in 0..MAX_RINGS {
+            self.transport(ring, |transport| transport.clear(self.worker(ring)));
+        }
+    }
+
     /// The frontend went away: its memory and its rings are not touched any more.
     pub(crate) fn detach(&self) {
         let mut control = self.control();
