@@ -134,9 +134,29 @@ fn every_command_and_event_is_described() {
     }
 }
 
+/// From this headline of docs/faults.md to the next of any kind.
+fn section(headline: &str) -> &'static str {
+    let rest = FAULTS.split(headline).nth(1).expect("a section");
+    rest.split("\n#").next().expect("text")
+}
+
+#[test]
+fn what_the_driver_makes_of_a_fault_is_said_of_every_action() {
+    let table = section("### What the driver makes of it");
+    for info in ACTIONS {
+        let name = format!("`{}`", info.name);
+        let row = |line: &str| {
+            line.split('|')
+                .nth(1)
+                .is_some_and(|cell| cell.contains(&name))
+        };
+        assert!(table.lines().any(row), "{name}");
+    }
+}
+
 #[test]
 fn the_table_of_faults_lists_every_action() {
-    let table = FAULTS.split("## Actions").nth(1).expect("a section");
+    let table = section("\n## Actions");
     let rows: Vec<Vec<&str>> = table
         .lines()
         .filter(|line| line.starts_with("| `"))

@@ -3,7 +3,7 @@
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use zcnic_guest::{agent, gate, init, kselftest, ports, receive, send, steer};
+use zcnic_guest::{agent, faults, gate, init, kselftest, ports, receive, send, steer};
 
 #[derive(Parser)]
 #[command(
@@ -20,6 +20,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Agent(agent::Args),
+    Faults(faults::Args),
     Gate(gate::Args),
     Init(init::Args),
     Kselftest(kselftest::Args),
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse_from(command_line());
     let result: anyhow::Result<ExitCode> = match cli.command {
         Command::Agent(args) => agent::run(&args),
+        Command::Faults(args) => faults::run(&args),
         Command::Gate(args) => gate::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Kselftest(args) => kselftest::run(&args),

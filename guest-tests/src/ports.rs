@@ -15,7 +15,8 @@ pub const PEER: &str = "peer";
 pub(crate) struct Port {
     /// Last byte of its MAC address, as `zcnic qemu-args` gives them.
     mac: &'static str,
-    netns: Option<&'static str>,
+    /// Network namespace.
+    pub(crate) netns: Option<&'static str>,
     /// Interface.
     pub(crate) name: &'static str,
     /// IPv4 and IPv6, with their prefix lengths.

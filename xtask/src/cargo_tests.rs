@@ -1,6 +1,7 @@
 //! The tests that need no guest: `cargo test` over the workspace, its output read back as cases.
 
 use std::{
+    fs,
     io::{BufRead, BufReader},
     process::{Command, Stdio},
     time::Instant,
@@ -13,16 +14,46 @@ use crate::{
     report::{Case, Outcome, Report},
 };
 
-/// Runs `cargo test --workspace`, passing its output on, and adds a case per test to `report`.
+/// Runs the tests whose name contains `filter`, and those of test files whose name does: a test's name begins
+/// with its file's.
+pub(crate) fn run(filter: Option<&str>, report: &mut Report) -> Result<()> {
+    let start = Instant::now();
+    let mut cases = cargo_test(filter.as_slice())?;
+    if let Some(filter) = filter.filter(|filter| names_a_file(filter)) {
+        for case in cargo_test(&["--test", &format!("*{filter}*")])? {
+            if cases.iter().all(|known| known.name != case.name) {
+                cases.push(case);
+            }
+        }
+    }
+    eprintln!("{:6.1}s  cargo test", start.elapsed().as_secs_f64());
+    report.cases.append(&mut cases);
+    Ok(())
+}
+
+/// Whether the name of any test file contains `filter`; cargo takes it amiss if none does.
+fn names_a_file(filter: &str) -> bool {
+    let rooms = fs::read_dir(paths::workspace())
+        .into_iter()
+        .flatten()
+        .flatten();
+    let files = rooms.flat_map(|room| fs::read_dir(room.path().join("tests")));
+    files.flatten().flatten().any(|file| {
+        let name = file.file_name();
+        let name = name.to_str().and_then(|name| name.strip_suffix(".rs"));
+        name.is_some_and(|name| name.contains(filter))
+    })
+}
+
+/// Runs `cargo test --workspace`, passing its output on, and returns a case per test.
 ///
 /// libtest's stable output has a line `test NAME ... ok` per test and the name of the test binary
 /// before each batch; the text between is shown but not kept.
-pub(crate) fn run(filter: Option<&str>, report: &mut Report) -> Result<()> {
+fn cargo_test(which: &[&str]) -> Result<Vec<Case>> {
     let mut command = paths::cargo();
-    command.args(["test", "--workspace", "--no-fail-fast"]);
-    if let Some(filter) = filter {
-        command.arg(filter);
-    }
+    command
+        .args(["test", "--workspace", "--no-fail-fast"])
+        .args(which);
     // Cargo names the test binary on standard error; the shell puts both streams in order.
     let mut child = Command::new("sh")
         .args(["-c", r#"exec "$@" 2>&1"#, "sh"])
@@ -34,7 +65,6 @@ pub(crate) fn run(filter: Option<&str>, report: &mut Report) -> Result<()> {
         .context("cannot run cargo test")?;
     let stdout = child.stdout.take().context("cargo test has no output")?;
 
-    let start = Instant::now();
     let mut reader = Reader::default();
     for line in BufReader::new(stdout).lines() {
         let line = line?;
@@ -49,9 +79,7 @@ pub(crate) fn run(filter: Option<&str>, report: &mut Report) -> Result<()> {
     if !status.success() && !failed {
         bail!("cargo test ended with {status} without a failed test (does everything build?)");
     }
-    eprintln!("{:6.1}s  cargo test", start.elapsed().as_secs_f64());
-    report.cases.append(&mut reader.cases);
-    Ok(())
+    Ok(reader.cases)
 }
 
 /// Turns libtest's output into cases.

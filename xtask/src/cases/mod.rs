@@ -19,6 +19,7 @@ use crate::{
 
 mod demo;
 mod detection;
+mod faults;
 mod gate;
 mod gro;
 mod input;
@@ -41,6 +42,8 @@ enum Run {
     Host(fn(&Setup) -> Result<()>),
     /// A guest of this kind, its ports up.
     Guest(Kind, fn(&mut Guest) -> Result<()>),
+    /// A program in such a guest, which has cases of its own and hands over each.
+    Program(Kind, fn(&mut Guest, &mut dyn FnMut(Case)) -> Result<()>),
     /// A guest of its own, with a bug that is to be found.
     Seeded(&'static detection::Bug),
 }
@@ -87,6 +90,7 @@ fn all() -> impl Iterator<Item = &'static Test> {
         rebind::TESTS,
         selftests::TESTS,
         recovery::TESTS,
+        faults::TESTS,
         demo::TESTS,
         detection::TESTS,
     ]
@@ -117,8 +121,12 @@ pub(crate) fn run(args: &GuestArgs, filter: Option<&str>, report: &mut Report) -
     };
     for test in selected {
         let start = Instant::now();
-        let result = bench.run(test);
-        let case = Case {
+        let mut add = |case: Case| {
+            case.print();
+            report.cases.push(case);
+        };
+        let result = bench.run(test, &mut add);
+        add(Case {
             name: test.name.to_owned(),
             outcome: if result.is_ok() {
                 Outcome::Pass
@@ -127,9 +135,7 @@ pub(crate) fn run(args: &GuestArgs, filter: Option<&str>, report: &mut Report) -
             },
             seconds: start.elapsed().as_secs_f64(),
             detail: result.unwrap_or_else(|error| format!("{error:#}")),
-        };
-        case.print();
-        report.cases.push(case);
+        });
     }
     bench.retire()
 }
@@ -142,19 +148,22 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     /// Returns what there is to say of a test that passed.
-    fn run(&mut self, test: &Test) -> Result<String> {
+    fn run(&mut self, test: &Test, each: &mut dyn FnMut(Case)) -> Result<String> {
         let nothing = |()| String::new();
         match test.run {
             Run::Host(run) => run(self.setup).map(nothing),
             Run::Seeded(bug) => detection::run(self.setup, bug),
-            Run::Guest(kind, run) => {
-                // Only put back if all went well: after a failure nothing in it can be relied on.
-                let mut guest = self.take(kind)?;
-                one(&mut guest, kind, run)?;
-                self.guest = Some((kind, guest));
-                Ok(String::new())
-            }
+            Run::Guest(kind, run) => self.share(kind, run).map(nothing),
+            Run::Program(kind, run) => self.share(kind, |guest| run(guest, each)).map(nothing),
         }
+    }
+
+    /// Only puts the guest back if all went well: after a failure nothing in it can be relied on.
+    fn share(&mut self, kind: Kind, run: impl FnOnce(&mut Guest) -> Result<()>) -> Result<()> {
+        let mut guest = self.take(kind)?;
+        one(&mut guest, kind, run)?;
+        self.guest = Some((kind, guest));
+        Ok(())
     }
 
     /// A guest of this kind: the one there is, or a new one.
@@ -177,7 +186,7 @@ impl Bench<'_> {
 }
 
 /// One test between loading and unloading the driver, then the gate.
-fn one(guest: &mut Guest, kind: Kind, run: fn(&mut Guest) -> Result<()>) -> Result<()> {
+fn one(guest: &mut Guest, kind: Kind, run: impl FnOnce(&mut Guest) -> Result<()>) -> Result<()> {
     let driver = kind.driver();
     if let Some(driver) = driver {
         guest.bring_up(driver).context("set up the ports")?;

@@ -1,0 +1,269 @@
+//! The two ports, the device's control socket, and what tells how the driver fares.
+
+use std::{
+    collections::BTreeMap,
+    fs, thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Map, Value, json};
+use zcnic_ctl::client::{Client, find_port};
+
+use super::{
+    cases::{Case, Check, Counted},
+    traffic::{self, How, PLAIN, QUIET, Stream, ZERO_COPY},
+};
+use crate::{
+    gate::{log, pools},
+    net,
+    ports::PORTS,
+};
+
+/// How long it may take until everything is as it was: a transmit queue that stands still and a command that
+/// is not answered are noticed after five seconds.
+const RECOVERY: Duration = Duration::from_secs(40);
+/// How long buffers may need to come home.
+const HOME: Duration = Duration::from_secs(15);
+/// Enough for some thousand frames.
+pub(super) const MUCH: u64 = 6 << 20;
+const LITTLE: u64 = 1 << 20;
+
+/// Everything that a case may need.
+pub(super) struct Lab {
+    control: Client,
+    /// The first record of the kernel's log that no case has seen.
+    log: u64,
+    /// What the device knew of both ports when all was well.
+    configured: Value,
+}
+
+/// The counters of a port, by the names of `ethtool -S`, those of queues added up.
+pub(super) type Counters = BTreeMap<String, u64>;
+
+impl Lab {
+    /// Splits, steers, and has more configuration than that, so that a replay has something to do.
+    pub(super) fn new() -> Result<Self> {
+        let path = find_port().context("this guest has no port named zcnic.control")?;
+        let (queue, port) = ZERO_COPY;
+        net::set_channels(None, "eth0", queue + 1)?;
+        // Rules count by queue, and the scheduler chooses the one that sends.
+        net::set_channels(PORTS[1].netns, PORTS[1].name, 1)?;
+        net::set_tcp_data_split("eth0", true)?;
+        net::set_hds_thresh("eth0", 0)?;
+        net::set_rss_equal("eth0", queue)?;
+        net::add_flow_rule("eth0", "tcp4", port, queue)?;
+        net::run(
+            None,
+            &["ethtool", "-X", "eth0", "context", "new", "equal", "2"],
+        )?;
+        let mut lab = Self {
+            control: Client::connect(&path)?,
+            log: log::read(0)?.next_seq,
+            configured: Value::Null,
+        };
+        lab.disarm()?;
+        lab.configured = lab.configuration()?;
+        lab.works().context("before any fault")?;
+        Ok(lab)
+    }
+
+    /// Runs a case, and sees that nothing is left of its fault.
+    pub(super) fn judge(&mut self, case: &Case) -> Result<()> {
+        let result = self.misbehave(case);
+        self.disarm()?;
+        let result = result.and_then(|()| {
+            self.recovered()?;
+            self.works().context("without the fault")?;
+            self.accepted()
+        });
+        // The next case begins where this one ended.
+        self.log = log::read(self.log)?.next_seq;
+        result
+    }
+
+    fn misbehave(&mut self, case: &Case) -> Result<()> {
+        let before = self.counters(case.port)?;
+        let id = self.arm(case.port, &case.rule())?;
+        match case.check {
+            Check::Datagrams(expected) => {
+                let arrived = traffic::datagrams(10, QUIET)?;
+                ensure!(arrived == expected, "these datagrams arrived: {arrived:?}");
+            }
+            Check::Stream(how) => {
+                Stream::start(how, MUCH)?.finish()?;
+            }
+            Check::Copied => {
+                let result = Stream::start(How::ZeroCopy, MUCH)?.finish()?;
+                ensure!(result["bytes_copied"] != 0, "nothing was copied: {result}");
+            }
+            Check::Script(run) => run(self, id)?,
+        }
+        // A script that takes the rule away has waited for it.
+        if self.hits(id)?.is_some() {
+            self.wait_for_hits(id, 1)
+                .context("the fault did not happen")?;
+        }
+        self.counted(case.port, &before, case.counted)
+    }
+
+    /// Waits until the driver has counted what it should have.
+    fn counted(&self, port: &str, before: &Counters, wanted: &[Counted]) -> Result<()> {
+        eventually(RECOVERY, || {
+            let now = self.counters(port)?;
+            for &Counted(name, least, most) in wanted {
+                let count = |counters: &Counters| {
+                    let known = counters.get(name).copied();
+                    known.with_context(|| format!("ethtool -S has no {name}"))
+                };
+                let by = count(&now)? - count(before)?;
+                ensure!(
+                    (least..=most).contains(&by),
+                    "{name} went up by {by}, not by {least} to {most}"
+                );
+            }
+            Ok(())
+        })
+    }
+
+    pub(super) fn ask(&mut self, command: &str, arguments: &Value) -> Result<Value> {
+        let answer = self.control.execute(command, Some(arguments));
+        answer.with_context(|| format!("{command} {arguments}"))
+    }
+
+    /// Adds a rule and returns its number.
+    pub(super) fn arm(&mut self, port: &str, rule: &Value) -> Result<u64> {
+        let added = self.ask("fault-add", &json!({"port": port, "rules": [rule]}))?;
+        added["ids"][0].as_u64().context("a rule without a number")
+    }
+
+    /// Takes all faults away.
+    pub(super) fn disarm(&mut self) -> Result<()> {
+        for port in ["0", "1"] {
+            self.ask("fault-remove", &json!({ "port": port }))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a rule has hit so often.
+    pub(super) fn wait_for_hits(&mut self, id: u64, hits: u64) -> Result<()> {
+        let timeout = RECOVERY.as_nanos() as u64;
+        let wait = json!({"id": id, "hits": hits, "timeout": timeout});
+        self.ask("fault-wait", &wait).map(drop)
+    }
+
+    /// How often a rule has hit, if it is still there.
+    fn hits(&mut self, id: u64) -> Result<Option<u64>> {
+        let list = self.ask("fault-list", &json!({}))?;
+        let mut rules = list["faults"].as_array().into_iter().flatten();
+        Ok(rules
+            .find(|rule| rule["id"] == id)
+            .and_then(|rule| rule["hits"].as_u64()))
+    }
+
+    /// The driver's and the device's counters, by the driver.
+    pub(super) fn counters(&self, port: &str) -> Result<Counters> {
+        let side = &PORTS[usize::from(port == "1")];
+        let all = net::run(side.netns, &["ethtool", "-S", side.name])?;
+        let mut counters = Counters::new();
+        for line in all.lines() {
+            let Some((name, value)) = line.trim().split_once(": ") else {
+                continue;
+            };
+            // q12_rx_dropped
+            let queue = |name: &'_ str| -> Option<String> {
+                let (number, rest) = name.strip_prefix('q')?.split_once('_')?;
+                number.parse::<u16>().ok()?;
+                Some(rest.to_owned())
+            };
+            let name = queue(name).unwrap_or_else(|| name.to_owned());
+            *counters.entry(name).or_default() += value.parse::<u64>()?;
+        }
+        Ok(counters)
+    }
+
+    /// What the device has been told of both ports.
+    fn configuration(&mut self) -> Result<Value> {
+        let mut ports = Map::new();
+        for port in ["0", "1"] {
+            let name = json!({ "port": port });
+            let queues = self.ask("query-queues", &name)?;
+            let queues = queues["pairs"].as_array().into_iter().flatten();
+            let running = queues.filter(|pair| pair["commands"] == false).map(|pair| {
+                json!({"queue": pair["queue"], "layout": pair["layout"], "transmits": pair["transmits"]})
+            });
+            let known = json!({
+                "queues": running.collect::<Vec<_>>(),
+                "steering": self.ask("query-steering", &name)?,
+                "offloads": self.ask("query-features", &name)?["offloads"],
+            });
+            ports.insert(port.to_owned(), known);
+        }
+        Ok(ports.into())
+    }
+
+    /// Waits until both ports are configured as they were and reach each other.
+    pub(super) fn recovered(&mut self) -> Result<()> {
+        eventually(RECOVERY, || {
+            let now = self.configuration()?;
+            ensure!(
+                now == self.configured,
+                "the device is not configured as before: {now}, not {}",
+                self.configured
+            );
+            let ping = ["ping", "-q", "-c", "1", "-W", "1", "192.0.2.1"];
+            net::run(PORTS[1].netns, &ping)?;
+            Ok(())
+        })
+    }
+
+    /// Ordinary traffic works, without copies where there should be none, and RTNL is free.
+    fn works(&mut self) -> Result<()> {
+        let started = Instant::now();
+        net::run(None, &["ip", "link", "set", "eth0", "txqueuelen", "1000"])?;
+        let seconds = started.elapsed().as_secs();
+        ensure!(seconds < 5, "RTNL was not to be had for {seconds} s");
+        Stream::start(How::Plain, LITTLE)?.finish()?;
+        let result = Stream::start(How::ZeroCopy, LITTLE)?.finish()?;
+        ensure!(result["bytes_copied"] == 0, "the kernel copied: {result}");
+        Ok(())
+    }
+
+    /// The kernel has nothing to complain of, and no page is missing.
+    fn accepted(&self) -> Result<()> {
+        let found = pools::settle(None, HOME)?;
+        let problems: Vec<_> = found.iter().filter_map(pools::Found::problem).collect();
+        ensure!(problems.is_empty(), "{}", problems.join("; "));
+        let found = log::read(self.log)?;
+        ensure!(found.lost == 0, "records of the kernel's log are lost");
+        match found.hits.first() {
+            Some(hit) => bail!("kernel log: {}", hit.line),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How often eth0's carrier came or went.
+pub(super) fn carrier_changes() -> Result<u64> {
+    let text = fs::read_to_string("/sys/class/net/eth0/carrier_changes")?;
+    Ok(text.trim().parse()?)
+}
+
+/// The TCP port that is not steered.
+pub(super) fn plain_port() -> Value {
+    json!({"protocol": "tcp", "destination-port": PLAIN})
+}
+
+/// Tries again until it works or the time is up.
+pub(super) fn eventually<T>(
+    patience: Duration,
+    mut attempt: impl FnMut() -> Result<T>,
+) -> Result<T> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match attempt() {
+            Err(_) if Instant::now() < deadline => thread::sleep(Duration::from_millis(100)),
+            result => return result,
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What goes over the cable, from eth1 in its namespace to eth0, while things go wrong.
+
+use std::{
+    io::{BufRead, BufReader},
+    net::UdpSocket,
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::{net, ports::PEER};
+
+/// The queue that only streams received by zero copy reach, and their TCP port.
+pub(super) const ZERO_COPY: (u32, u16) = (3, 4433);
+/// The TCP port of streams that are read as usual.
+pub(super) const PLAIN: u16 = 4434;
+/// The UDP port of datagrams.
+pub(super) const DATAGRAMS: u16 = 4435;
+
+/// How long a stream may stand still, and how long it may take.
+const STALL_LIMIT: &str = "--stall-limit=40";
+const PATIENCE: Duration = Duration::from_secs(100);
+/// So long nothing came, and nothing will.
+pub(super) const QUIET: Duration = Duration::from_millis(700);
+/// Every datagram has so many bytes, all the same.
+const DATAGRAM: usize = 400;
+
+/// How a stream is received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    /// By plain reads.
+    Plain,
+    /// By io_uring zero-copy receive.
+    ZeroCopy,
+}
+
+/// A TCP stream on its way, every byte of which is verified. What becomes of it is up to its two processes.
+#[derive(Debug)]
+pub(super) struct Stream {
+    receiver: Process,
+    sender: Process,
+    said: Receiver<Value>,
+}
+
+impl Stream {
+    pub(super) fn start(how: How, bytes: u64) -> Result<Self> {
+        let (queue, port) = ZERO_COPY;
+        let queue = format!("--queue={queue}");
+        let (port, how): (_, &[&str]) = match how {
+            How::Plain => (PLAIN, &["--plain"]),
+            How::ZeroCopy => (port, &["--interface=eth0", &queue]),
+        };
+        let bytes = format!("--bytes={bytes}");
+        let mut receiver = ourselves("receive")?
+            .args([&bytes, &format!("--port={port}"), STALL_LIMIT])
+            .args(how)
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let stdout = receiver.stdout.take().context("no standard output")?;
+        let (sender, said) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                // Nobody may be interested any more.
+                let _ = sender.send(line);
+            }
+        });
+        let receiver = Process(receiver);
+        wait_for(&said, "listening")?;
+        let to = format!("--to=192.0.2.1:{port}");
+        let from = format!("--netns={PEER}");
+        let sender = ourselves("send")?
+            .args([&bytes, &to, &from, STALL_LIMIT])
+            .stdout(Stdio::null())
+            .spawn()?;
+        let stream = Self {
+            receiver,
+            sender: Process(sender),
+            said,
+        };
+        stream.wait_for("connected")?;
+        Ok(stream)
+    }
+
+    /// Waits until the receiver says so.
+    pub(super) fn wait_for(&self, event: &str) -> Result<Value> {
+        wait_for(&self.said, event)
+    }
+
+    /// Waits for the end and returns what the receiver reports: everything came and is right.
+    pub(super) fn finish(mut self) -> Result<Value> {
+        let result = self.wait_for("result")?;
+        if result["ok"] != true {
+            bail!("the receiver says {result}");
+        }
+        let (sent, received) = (self.sender.0.wait()?, self.receiver.0.wait()?);
+        if !sent.success() || !received.success() {
+            bail!("the sender ended with {sent}, the receiver with {received}");
+        }
+        Ok(result)
+    }
+
+    /// Waits for the end, whatever that is.
+    pub(super) fn end(self) -> Result<Value> {
+        self.wait_for("result")
+    }
+}
+
+/// A child that does not outlive its owner.
+#[derive(Debug)]
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn wait_for(said: &Receiver<Value>, event: &str) -> Result<Value> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let line = said
+            .recv_timeout(left)
+            .with_context(|| format!("the receiver does not say {event:?}"))?;
+        if line["event"] == event {
+            return Ok(line);
+        } else if line["event"] == "result" {
+            bail!("the receiver ended before it said {event:?}: {line}");
+        }
+    }
+}
+
+fn ourselves(what: &str) -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg(what).stdin(Stdio::null());
+    Ok(command)
+}
+
+/// Sends `count` datagrams that can be told apart, numbered from 1, and returns those that arrive, unharmed,
+/// until none comes for as long as `quiet`.
+pub(super) fn datagrams(count: u8, quiet: Duration) -> Result<Vec<u8>> {
+    let socket = UdpSocket::bind(("192.0.2.1", DATAGRAMS))?;
+    let send = move || -> Result<()> {
+        net::enter_netns(PEER)?;
+        let socket = UdpSocket::bind(("192.0.2.2", DATAGRAMS))?;
+        for number in 1..=count {
+            socket.send_to(&[number; DATAGRAM], ("192.0.2.1", DATAGRAMS))?;
+        }
+        Ok(())
+    };
+    // A namespace is a thread's.
+    let sent = thread::spawn(send).join();
+    sent.unwrap_or_else(|_| bail!("the sender panicked"))?;
+    socket.set_read_timeout(Some(quiet))?;
+    let mut arrived = Vec::new();
+    let mut buffer = [0; 2 * DATAGRAM];
+    while let Ok(length) = socket.recv(&mut buffer) {
+        let number = buffer[0];
+        if buffer[..length] != [number; DATAGRAM] {
+            bail!(
+                "a datagram of {length} bytes that nobody sent: {:?}",
+                &buffer[..length]
+            );
+        }
+        arrived.push(number);
+    }
+    Ok(arrived)
+}
