@@ -2,17 +2,18 @@
 
 mod common;
 
-use std::{any::Any, rc::Rc};
+use std::sync::{Arc, Mutex};
 
 use common::World;
 use zcnic_model::{Driver, vhost_user::Frontend};
 
 /// Drivers of a fresh backend's two ports.
 fn cabled(pairs: u16) -> [Driver<Frontend>; 2] {
-    let world = Rc::new(World::new());
+    let world = World::new();
     let mut drivers = world.drivers(pairs);
+    let world = Arc::new(Mutex::new(world));
     for driver in &mut drivers {
-        driver.transport().keep = Some(Rc::clone(&world) as Rc<dyn Any>);
+        driver.transport().keep = Some(Arc::clone(&world) as _);
     }
     drivers
 }

@@ -6,7 +6,6 @@ use std::{
     io::Write,
     os::{fd::AsRawFd, unix::net::UnixStream},
     path::Path,
-    rc::Rc,
     sync::Arc,
     time::Duration,
 };
@@ -65,7 +64,7 @@ pub struct Frontend {
     kicks: Vec<EventFd>,
     calls: Vec<EventFd>,
     /// What must live as long, the backend for example. Dropped last.
-    pub keep: Option<Rc<dyn Any>>,
+    pub keep: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 /// A vhost-user message without file descriptors.
