@@ -490,20 +490,20 @@ fn the_frontend_is_disconnected() {
 #[test]
 fn a_frontend_that_is_disconnected_finds_rings_that_stand_still() {
     let mut lab = Lab::new();
-    lab.b.post(0, Shape::SPLIT, 200);
+    lab.b.post(0, Shape::SPLIT, 400);
     let Lab { control, a, b, .. } = &mut lab;
+    let mut send = || a.send(0, frames().remove(0));
     std::thread::scope(|scope| {
-        scope.spawn(|| (0..200).for_each(|_| a.send(0, frames().remove(0))));
-        let used = |b: &mut Driver<Frontend>| used_indices(b.parts().1);
-        while used(b)[0] < 20 {
-            std::thread::yield_now();
-        }
         let port = json!({"port": "1"});
-        let _: Value = control.execute("disconnect", Some(&port)).expect("done");
-        let then = used(b);
-        std::thread::sleep(QUIET);
-        assert_eq!(used(b), then);
+        let done = scope.spawn(move || control.execute::<Value>("disconnect", Some(&port)));
+        while !done.is_finished() {
+            send();
+        }
+        done.join().expect("no panic").expect("an answer");
     });
+    let then = used_indices(b.parts().1);
+    (0..100).for_each(|_| send());
+    assert_eq!(used_indices(b.parts().1), then);
 }
 
 /// Two runs with the same seed, in two backends.
