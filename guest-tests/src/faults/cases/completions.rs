@@ -65,7 +65,7 @@ pub(super) const CASES: &[Case] = &[
     Case::new(
         "bad-used-id, rx: again and again, the device is reset once a second at most",
         "0",
-        r#"{"direction":"rx","queue":3,"every":100,"times":3,"action":{"bad-used-id":{}}}"#,
+        r#"{"direction":"rx","queue":3,"every":1000,"times":3,"action":{"bad-used-id":{}}}"#,
         Stream(ZeroCopy),
     )
     .counts(&[Counted("resets", 3, 3)]),
