@@ -69,6 +69,8 @@ enum Load {
 enum Finder {
     /// The ledger of the device.
     Ledger,
+    /// The device, which refused commands.
+    Commands,
     /// The guest's page pools: buffers are missing.
     PagePools,
     /// The guest's log.
@@ -155,7 +157,7 @@ pub(super) const TESTS: &[Test] = &[
         "a queue is not stopped",
         driver!("stop-missing"),
         ZeroCopy,
-        Some((Finder::Program, "Device or resource busy"))
+        Some((Finder::Commands, "refused"))
     ),
     bug!(
         "a program returns its buffers twice",
@@ -211,6 +213,7 @@ impl Finder {
     fn name(self) -> &'static str {
         match self {
             Self::Ledger => "ledger",
+            Self::Commands => "device",
             Self::PagePools => "page pools",
             Self::Log => "guest's log",
             Self::Faults => "fault rule",
@@ -276,6 +279,13 @@ fn find(guest: &mut Guest, bug: &Bug) -> Result<Vec<Finding>> {
         findings.push(Finding {
             finder,
             what: format!("{error:#}"),
+        });
+    }
+    let refused = statistic(guest, "device_commands_refused")?;
+    if refused > 0 {
+        findings.push(Finding {
+            finder: Finder::Commands,
+            what: format!("{refused} commands were refused"),
         });
     }
     // What is overdue is looked for when somebody asks.
