@@ -169,7 +169,7 @@ pub(super) const TESTS: &[Test] = &[
         "a program returns buffers beyond its area",
         Seed::Program("--misbehave=return-beyond"),
         Stall,
-        Some((Finder::Ledger, "overdue"))
+        Some((Finder::Ledger, "overdue, receive queue 3: 4096 bytes"))
     ),
     bug!(
         "without a bug nothing is found when buffers run out",

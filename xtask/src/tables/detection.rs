@@ -10,6 +10,9 @@ use crate::report::{Case, Outcome};
 /// What the tests' names begin with.
 const PREFIX: &str = "detection: ";
 
+/// Characters of a finder's words.
+const WORDS: usize = 140;
+
 #[derive(Debug, Deserialize)]
 struct Kept {
     kernel: String,
@@ -29,7 +32,7 @@ fn render(kept: &Kept) -> String {
             continue;
         };
         let (finder, words) = match (case.outcome, case.detail.split_once(": ")) {
-            (Outcome::Pass, Some((finder, words))) => (finder, format!("`{words}`")),
+            (Outcome::Pass, Some((finder, words))) => (finder, quoted(words)),
             (Outcome::Pass, None) => ("nobody", String::new()),
             _ => ("**not as it should be**", String::new()),
         };
@@ -45,6 +48,14 @@ fn render(kept: &Kept) -> String {
         kept.kernel,
         kept.qemu
     )
+}
+
+/// As much of it as tells what was found.
+fn quoted(words: &str) -> String {
+    match words.char_indices().nth(WORDS) {
+        Some((end, _)) => format!("`{} …`", &words[..end]),
+        None => format!("`{words}`"),
+    }
 }
 
 #[cfg(test)]
