@@ -8,7 +8,7 @@ use crate::{
     abi,
     checksum::Checksum,
     frame::{Headers, IpVersion, L3, L4, L4Protocol, PROTOCOL_UDP, SNAPSHOT},
-    train::{Aggregate, ChecksumState, Train, finished, put16},
+    train::{Aggregate, Changes, ChecksumState, Train, finished, put16},
 };
 
 /// The longest IP packet: lengths have 16 bits. Also for IPv6, as in the kernel.
@@ -468,8 +468,10 @@ pub(crate) fn joined<'a, S: ?Sized>(
 ) -> Option<Train<'a, S>> {
     let cut = train.segmentation.as_ref()?;
     let last = from + count == train.segments();
-    let segment = train.segment(from, buffer);
-    let (start, body) = (segment.head.len(), segment.body);
+    let mut changes = Changes::default();
+    let segment = train.segment(from, &mut changes);
+    let (start, body) = (segment.head.sent().len(), segment.body);
+    segment.head.write(buffer);
     let payload = if last {
         train.length - cut.header_length - from * cut.size
     } else {

@@ -5,6 +5,8 @@
 //! Everything it *decides* on, it decides on a private snapshot that it took once, so that a guest which
 //! rewrites its memory meanwhile changes what is carried, never what is decided.
 
+use zerocopy::IntoBytes;
+
 use crate::checksum::Checksum;
 
 /// Carries bytes between transmit chains, receive buffers and the device's own snapshots.
@@ -41,6 +43,13 @@ pub trait Mover {
 
     /// Stores `bytes` at `offset` of `target`.
     fn put(&self, target: &Self::Target, offset: usize, bytes: &[u8]);
+
+    /// Stores `words` at `offset` of `target`, in native byte order: the same as [`put`](Self::put), but an
+    /// implementation may store words that were never in memory, which spares the processor to wait until they are.
+    #[inline]
+    fn put_words<const N: usize>(&self, target: &Self::Target, offset: usize, words: [u64; N]) {
+        self.put(target, offset, words.as_bytes());
+    }
 }
 
 /// Carries bytes of the device itself; targets are those of another mover.
@@ -78,6 +87,11 @@ impl<M: Mover> Mover for FromDevice<'_, M> {
 
     fn put(&self, target: &M::Target, offset: usize, bytes: &[u8]) {
         self.0.put(target, offset, bytes);
+    }
+
+    #[inline]
+    fn put_words<const N: usize>(&self, target: &M::Target, offset: usize, words: [u64; N]) {
+        self.0.put_words(target, offset, words);
     }
 }
 

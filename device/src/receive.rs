@@ -9,14 +9,11 @@ pub(crate) mod faulty;
 mod layout;
 mod verdict;
 
-use zerocopy::IntoBytes;
-
-pub(crate) use self::verdict::insert_checksum;
 use self::{
     coalesce::Held,
     layout::{
         VIRTIO_NET_HEADER, fits, receive_flags, receive_header, single, split_point,
-        virtio_net_header,
+        virtio_net_header, words,
     },
     verdict::{Verdict, finish_checksum},
 };
@@ -25,10 +22,9 @@ use crate::{
     abi::{self, RxHeader},
     checksum::Checksum,
     features::FeatureSet,
-    frame::SNAPSHOT,
     memory::{Mover, ReceiveRing},
     rss::Hash,
-    train::{Aggregate, Segment, Train},
+    train::{Aggregate, Changes, Segment, Train},
 };
 
 /// Chains that one frame may take.
@@ -124,22 +120,11 @@ pub struct ReceiveQueue {
 }
 
 /// Buffers reused from frame to frame, so that placing a frame allocates nothing.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Scratch {
     extents: Vec<Extent>,
     written: Vec<u32>,
-    /// The head of a frame that is not as its sender wrote it.
-    head: [u8; SNAPSHOT],
-}
-
-impl Default for Scratch {
-    fn default() -> Self {
-        Self {
-            extents: Vec::new(),
-            written: Vec::new(),
-            head: [0; SNAPSHOT],
-        }
-    }
+    changes: Changes,
 }
 
 /// `length` frame bytes from `frame_offset` on go to `offset` of descriptor `descriptor` of chain `chain`.
@@ -367,8 +352,8 @@ impl ReceiveQueue {
     {
         let targets = ring.chain(0);
         let header_length = layout.header_length();
-        let mut segment = train.segment(index, &mut self.scratch.head);
-        let head_length = segment.head.len();
+        let mut segment = train.segment(index, &mut self.scratch.changes);
+        let head_length = segment.head.sent().len();
         let copy = |from: usize, to: usize, sum: &mut Checksum| {
             // Two pieces at most, because the frame lies in two descriptors at most.
             for (descriptor, offset, start, end) in [
@@ -395,11 +380,23 @@ impl ReceiveQueue {
         }
         let verdict = finish_checksum(train.headers(), &mut segment, &covered, &padding);
 
-        let (length, head) = (segment.length, &*segment.head);
-        let (first, second) = head.split_at(head_length.min(at));
+        let (length, head) = (segment.length, &segment.head);
+        let (first, second) = head.sent().split_at(head_length.min(at));
         mover.put(&targets[0], header_length, first);
         if !second.is_empty() {
             mover.put(&targets[1], 0, second);
+        }
+        for (offset, word) in head.changes() {
+            if offset + 2 <= at {
+                mover.put(&targets[0], header_length + offset, &word);
+            } else {
+                for (offset, byte) in (offset..).zip(word) {
+                    match offset.checked_sub(at) {
+                        None => mover.put(&targets[0], header_length + offset, &[byte]),
+                        Some(offset) => mover.put(&targets[1], offset, &[byte]),
+                    }
+                }
+            }
         }
         if layout == Layout::VirtioNet {
             mover.put(&targets[0], 0, &virtio_net_header(verdict, note, 1));
@@ -416,7 +413,7 @@ impl ReceiveQueue {
                 frame_length: (length as u32).into(),
                 ..receive_header(note, train.aggregate.as_ref())
             };
-            mover.put(&targets[0], 0, header.as_bytes());
+            mover.put_words(&targets[0], 0, words(header));
         }
         ring.commit(&[(header_length + length) as u32]);
         verdict
@@ -438,8 +435,8 @@ impl ReceiveQueue {
         M: Mover,
         R: ReceiveRing<Target = M::Target>,
     {
-        let mut buffer = [0; SNAPSHOT];
-        let mut segment = train.segment(index, &mut buffer);
+        let mut changes = Changes::default();
+        let mut segment = train.segment(index, &mut changes);
         let verdict = self.fill(mover, ring, train, &mut segment);
         match layout {
             Layout::VirtioNet => self.put_virtio_net_header(mover, ring, verdict, note),
@@ -464,7 +461,7 @@ impl ReceiveQueue {
         M: Mover,
         R: ReceiveRing<Target = M::Target>,
     {
-        let head_length = segment.head.len();
+        let head_length = segment.head.sent().len();
         let copy = |range: std::ops::Range<usize>, sum: &mut Checksum| {
             for part in parts(&self.scratch.extents, range) {
                 mover.copy(
@@ -484,9 +481,16 @@ impl ReceiveQueue {
         copy(covered_end..segment.length, &mut padding);
 
         let verdict = finish_checksum(train.headers(), segment, &covered, &padding);
+        let head = &segment.head;
         for part in parts(&self.scratch.extents, 0..head_length) {
-            let bytes = &segment.head[part.frame_offset..part.frame_offset + part.length];
+            let bytes = &head.sent()[part.frame_offset..part.frame_offset + part.length];
             mover.put(&ring.chain(part.chain)[part.descriptor], part.offset, bytes);
+        }
+        for (offset, word) in head.changes() {
+            for part in parts(&self.scratch.extents, offset..offset + 2) {
+                let bytes = &word[part.frame_offset - offset..][..part.length];
+                mover.put(&ring.chain(part.chain)[part.descriptor], part.offset, bytes);
+            }
         }
         verdict
     }
@@ -535,7 +539,7 @@ impl ReceiveQueue {
                 frame_length: (frame_length as u32).into(),
                 ..receive_header(note, aggregate)
             };
-            mover.put(&ring.chain(chain)[0], 0, header.as_bytes());
+            mover.put_words(&ring.chain(chain)[0], 0, words(header));
         }
     }
 

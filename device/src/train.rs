@@ -5,13 +5,15 @@
 //! of the checksum. A frame that needs no segmentation is a train of one segment. Materialising a segment
 //! ([`Train::segment`]) costs a copy of the headers; payload is copied once, by the receiver.
 
-use std::ops::Deref;
+mod head;
 
+use std::ops::Range;
+
+pub use self::head::{Changes, Head};
 use crate::{
     checksum::Checksum,
     frame::{Headers, IpVersion, L4Protocol, SNAPSHOT},
     memory::Mover,
-    receive::insert_checksum,
 };
 
 /// Who owes the L4 checksum of a frame.
@@ -44,9 +46,50 @@ pub struct Segmentation {
     pub l3_offset: usize,
     /// Where the L4 header starts.
     pub l4_offset: usize,
+    /// The sum of an IPv4 header without what differs from segment to segment.
+    ip_sum: Checksum,
+    /// The sum of the pseudo header and the L4 header without what differs.
+    l4_sum: Checksum,
 }
 
 impl Segmentation {
+    /// A frame with these headers is cut into pieces of `size`; `None` if it has none that can be repeated.
+    pub(crate) fn new(headers: &Headers, head: &[u8], size: usize) -> Option<Self> {
+        let (l3, l4) = (headers.l3?, headers.l4?);
+        let header_length = headers.payload_offset();
+        let without = |range: Range<usize>, differ: &[usize]| -> Option<Checksum> {
+            let header = head.get(range)?;
+            let mut sum = Checksum::new();
+            sum.add(header);
+            for &at in differ {
+                sum.add_u16(!u16::from_be_bytes([
+                    *header.get(at)?,
+                    *header.get(at + 1)?,
+                ]));
+            }
+            Some(sum)
+        };
+        let differ: &[usize] = match l4.protocol {
+            L4Protocol::Tcp => &[4, 6, 12, 16],
+            L4Protocol::Udp => &[4, 6],
+        };
+        let mut l4_sum = headers.pseudo_header(head, 0)?;
+        l4_sum.add_checksum(without(l4.offset..header_length, differ)?);
+        Some(Self {
+            protocol: l4.protocol,
+            size,
+            header_length,
+            version: l3.version,
+            l3_offset: l3.offset,
+            l4_offset: l4.offset,
+            ip_sum: match l3.version {
+                IpVersion::V4 => without(l3.offset..l4.offset, &[2, 4, 10])?,
+                IpVersion::V6 => Checksum::new(),
+            },
+            l4_sum,
+        })
+    }
+
     /// Payload bytes of segment `index` of a train of `length` bytes.
     fn payload(&self, length: usize, index: usize) -> usize {
         (length - self.header_length - index * self.size).min(self.size)
@@ -88,35 +131,41 @@ pub(crate) struct Aggregate {
 
 /// One frame of a train: `head`, then the bytes of the source from `body` on.
 pub struct Segment<'h> {
-    /// The bytes at the start of the frame that the device owns.
+    /// The bytes at the start of the frame that the device has a snapshot of.
     pub head: Head<'h>,
     /// Where in the train's source the bytes behind the head are.
     pub body: usize,
     /// Bytes of the whole frame.
     pub length: usize,
-    /// State of this frame's L4 checksum.
-    pub checksum: ChecksumState,
+    /// The checksum that is still to be inserted.
+    pub(crate) owed: Option<Owed>,
     /// Where this frame's L4 payload ends: what follows is Ethernet padding.
     pub l4_end: usize,
 }
 
-/// The first bytes of a frame.
-pub enum Head<'h> {
-    /// As the sender's snapshot has them.
-    Sent(&'h [u8]),
-    /// A copy, because they change.
-    Own(&'h mut [u8]),
+/// A checksum that a frame lacks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owed {
+    /// Where its two bytes are, from the start of the frame.
+    field: usize,
+    /// The sum of what it covers in the head.
+    sum: Checksum,
+    /// It was begun right, so that it comes out right.
+    pub(crate) right: bool,
 }
 
-impl Deref for Head<'_> {
-    type Target = [u8];
-
+impl Owed {
+    /// Completes the checksum in `head`; `body` is all that is behind.
     #[inline]
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Sent(bytes) => bytes,
-            Self::Own(bytes) => bytes,
-        }
+    pub(crate) fn insert(&self, head: &mut Head<'_>, body: Checksum) {
+        let mut sum = self.sum;
+        sum.add_checksum(body);
+        // 0 means "no checksum" in UDP, so its equal 0xffff is sent (RFC 768); TCP takes either.
+        let value = match sum.finish() {
+            0 => 0xffff,
+            value => value,
+        };
+        head.change(self.field, value);
     }
 }
 
@@ -188,19 +237,19 @@ impl<'a, S: ?Sized> Train<'a, S> {
         })
     }
 
-    /// Frame number `index`, from 0; `index` must be below [`segments`](Self::segments). A head that differs
-    /// from the train's, or will, is made in `buffer`.
+    /// Frame number `index`, from 0; `index` must be below [`segments`](Self::segments). What differs from what was
+    /// sent goes to `changes`.
     #[must_use]
     #[inline]
-    pub fn segment<'h>(&'h self, index: usize, buffer: &'h mut [u8; SNAPSHOT]) -> Segment<'h> {
+    pub fn segment<'h>(&'h self, index: usize, changes: &'h mut Changes) -> Segment<'h> {
         match &self.segmentation {
-            Some(cut) => self.cut(cut, index, buffer),
-            None => self.whole(buffer),
+            Some(cut) => self.cut(cut, index, changes),
+            None => self.whole(changes),
         }
     }
 
     #[inline]
-    fn whole<'h>(&'h self, buffer: &'h mut [u8; SNAPSHOT]) -> Segment<'h> {
+    fn whole<'h>(&'h self, changes: &'h mut Changes) -> Segment<'h> {
         // The body starts behind the headers, so that payload is copied straight to where it is wanted, but
         // never inside the checksum field. Of a frame that is in the snapshot as a whole it is not needed.
         let mut head_length = self.headers.payload_offset();
@@ -211,70 +260,95 @@ impl<'a, S: ?Sized> Train<'a, S> {
             head_length = self.length;
         }
         let sent = &self.head[..head_length];
-        let head = match self.checksum {
-            ChecksumState::Final => Head::Sent(sent),
-            ChecksumState::Owed { .. } => {
-                let own = &mut buffer[..head_length];
-                own.copy_from_slice(sent);
-                Head::Own(own)
+        let l4_end = self.headers.l4.map_or(self.length, |l4| l4.payload_end);
+        let owed = match self.checksum {
+            ChecksumState::Final => None,
+            ChecksumState::Owed { start, field } => {
+                let mut sum = Checksum::new();
+                sum.add(&sent[start.min(head_length)..]);
+                let right = l4_end == self.length && self.is_begun_right(start, field);
+                Some(Owed { field, sum, right })
             }
         };
         Segment {
-            head,
+            head: Head::new(sent, changes),
             body: self.start + head_length,
             length: self.length,
-            checksum: self.checksum,
-            l4_end: self.headers.l4.map_or(self.length, |l4| l4.payload_end),
+            owed,
+            l4_end,
         }
     }
 
+    /// Whether the checksum that is owed to `field` from `start` on is that of the L4 header, begun with the sum of the
+    /// pseudo header.
+    #[inline]
+    fn is_begun_right(&self, start: usize, field: usize) -> bool {
+        let Some(l4) = self.headers.l4 else {
+            return false;
+        };
+        let length = l4.payload_end - l4.offset;
+        start == l4.offset
+            && field == start + l4.protocol.checksum_offset()
+            && self
+                .headers
+                .pseudo_header(self.head, length)
+                .is_some_and(|sum| sum.fold().to_be_bytes() == self.head[field..field + 2])
+    }
+
+    #[inline]
     fn cut<'h>(
-        &self,
+        &'h self,
         cut: &Segmentation,
         index: usize,
-        buffer: &'h mut [u8; SNAPSHOT],
+        changes: &'h mut Changes,
     ) -> Segment<'h> {
         let done = index * cut.size;
-        let payload = cut.payload(self.length, index);
-        let length = cut.header_length + payload;
-        let last = index + 1 == self.segments();
-        let head = &mut buffer[..cut.header_length];
-        head.copy_from_slice(&self.head[..cut.header_length]);
+        let length = cut.header_length + cut.payload(self.length, index);
+        let mut head = Head::new(&self.head[..cut.header_length], changes);
         match cut.version {
-            IpVersion::V4 => rewrite_ipv4(
-                &mut head[cut.l3_offset..cut.l4_offset],
-                length - cut.l3_offset,
-                index,
-            ),
-            IpVersion::V6 => put16(
-                head,
-                cut.l3_offset + 4,
-                length - cut.l3_offset - IPV6_HEADER,
-            ),
+            // A datagram of its own (RFC 6864).
+            IpVersion::V4 => {
+                let ip = cut.l3_offset;
+                let mut sum = cut.ip_sum;
+                for (offset, value) in [
+                    (2, (length - ip) as u16),
+                    (4, word(head.sent(), ip + 4).wrapping_add(index as u16)),
+                ] {
+                    sum.add_u16(value);
+                    head.change(ip + offset, value);
+                }
+                head.change(ip + 10, sum.finish());
+            }
+            IpVersion::V6 => {
+                let payload = length - cut.l3_offset - IPV6_HEADER;
+                head.change(cut.l3_offset + 4, payload as u16);
+            }
         }
-        let l4_length = length - cut.l4_offset;
+        let l4_length = (length - cut.l4_offset) as u16;
+        let mut sum = cut.l4_sum;
+        sum.add_u16(l4_length);
         match cut.protocol {
-            L4Protocol::Tcp => rewrite_tcp(&mut head[cut.l4_offset..], done, index == 0, last),
-            L4Protocol::Udp => put16(head, cut.l4_offset + 4, l4_length),
+            L4Protocol::Tcp => {
+                let last = index + 1 == self.segments();
+                for (offset, value) in tcp_words(head.sent(), cut.l4_offset, done, last) {
+                    sum.add_u16(value);
+                    head.change(cut.l4_offset + offset, value);
+                }
+            }
+            L4Protocol::Udp => {
+                sum.add_u16(l4_length);
+                head.change(cut.l4_offset + 4, l4_length);
+            }
         }
-        let owed = self
-            .headers
-            .pseudo_header(head, l4_length)
-            .unwrap_or_default()
-            .fold();
-        put16(
-            head,
-            cut.l4_offset + cut.protocol.checksum_offset(),
-            usize::from(owed),
-        );
         Segment {
-            head: Head::Own(head),
+            head,
             body: self.start + cut.header_length + done,
             length,
-            checksum: ChecksumState::Owed {
-                start: cut.l4_offset,
+            owed: Some(Owed {
                 field: cut.l4_offset + cut.protocol.checksum_offset(),
-            },
+                sum,
+                right: true,
+            }),
             l4_end: length,
         }
     }
@@ -294,18 +368,18 @@ pub(crate) fn finish_into<M: Mover>(
     index: usize,
     frame: &mut Vec<u8>,
 ) {
-    let mut buffer = [0; SNAPSHOT];
-    let segment = train.segment(index, &mut buffer);
+    let mut changes = Changes::default();
+    let mut segment = train.segment(index, &mut changes);
     frame.clear();
-    frame.extend_from_slice(&segment.head);
     frame.resize(segment.length, 0);
-    let (head, body) = frame.split_at_mut(segment.head.len());
+    let body = &mut frame[segment.head.sent().len()..];
     mover.snapshot(train.source(), segment.body, body);
-    if let ChecksumState::Owed { start, field } = segment.checksum {
+    if let Some(owed) = segment.owed {
         let mut sum = Checksum::new();
         sum.add(body);
-        insert_checksum(head, start, field, &sum);
+        owed.insert(&mut segment.head, sum);
     }
+    segment.head.write(frame);
 }
 
 /// A frame that is as the receiver shall see it, as a train of one.
@@ -329,26 +403,28 @@ pub(crate) fn put16(head: &mut [u8], offset: usize, value: usize) {
     head[offset..offset + 2].copy_from_slice(&(value as u16).to_be_bytes());
 }
 
-/// Each segment is a datagram of its own (RFC 6864): length, identification and header checksum change.
-fn rewrite_ipv4(ip: &mut [u8], length: usize, index: usize) {
-    put16(ip, 2, length);
-    let id = u16::from_be_bytes([ip[4], ip[5]]).wrapping_add(index as u16);
-    put16(ip, 4, usize::from(id));
-    put16(ip, 10, 0);
-    let mut sum = Checksum::new();
-    sum.add(ip);
-    put16(ip, 10, usize::from(sum.finish()));
+/// The word at `offset`, in network order.
+#[inline]
+fn word(head: &[u8], offset: usize) -> u16 {
+    u16::from_be_bytes([head[offset], head[offset + 1]])
 }
 
-fn rewrite_tcp(tcp: &mut [u8], done: usize, first: bool, last: bool) {
-    const FIN_PSH: u8 = 0x09;
-    const CWR: u8 = 0x80;
-    let sequence = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]).wrapping_add(done as u32);
-    tcp[4..8].copy_from_slice(&sequence.to_be_bytes());
+/// The words of a TCP header in which segments differ, and where they are: `done` bytes of payload were before.
+#[inline]
+fn tcp_words(head: &[u8], tcp: usize, done: usize, last: bool) -> [(usize, u16); 3] {
+    const FIN_PSH: u16 = 0x09;
+    const CWR: u16 = 0x80;
+    let [high, low, mut flags] = [4, 6, 12].map(|offset| word(head, tcp + offset));
+    let sequence = (u32::from(high) << 16 | u32::from(low)).wrapping_add(done as u32);
     if !last {
-        tcp[13] &= !FIN_PSH;
+        flags &= !FIN_PSH;
     }
-    if !first {
-        tcp[13] &= !CWR;
+    if done > 0 {
+        flags &= !CWR;
     }
+    [
+        (4, (sequence >> 16) as u16),
+        (6, sequence as u16),
+        (12, flags),
+    ]
 }

@@ -199,7 +199,13 @@ pub fn parse_into<'a, M: Mover>(
     let segmentation = match request.gso {
         None => None,
         Some(gso) if !features.has(gso.feature) => return Err(TransmitError::Unsupported),
-        Some(gso) => Some(segmentation(gso, headers, checksum, length)?),
+        Some(gso) => Some(segmentation(
+            gso,
+            headers,
+            &head[..head_length],
+            checksum,
+            length,
+        )?),
     };
     match &segmentation {
         None if length > MAX_FRAME => return Err(TransmitError::TooLong(length)),
@@ -289,6 +295,7 @@ impl VirtioNetHeader {
 fn segmentation(
     gso: Gso,
     headers: &Headers,
+    head: &[u8],
     checksum: ChecksumState,
     length: usize,
 ) -> Result<Segmentation, TransmitError> {
@@ -315,14 +322,7 @@ fn segmentation(
     if !agreed {
         return Err(TransmitError::Segmentation);
     }
-    Ok(Segmentation {
-        protocol: gso.protocol,
-        size: gso.size,
-        header_length,
-        version: l3.version,
-        l3_offset: l3.offset,
-        l4_offset: l4.offset,
-    })
+    Segmentation::new(headers, head, gso.size).ok_or(TransmitError::Segmentation)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     abi::{GsoType, TxHeader},
     testing::{VecMover, chain, parse_chain, pattern},
-    train::{finish, finished},
+    train::{Segmentation, finish, finished},
 };
 
 /// Where the fields that tests change are, in frames of [`tcp`].
@@ -336,15 +336,7 @@ proptest! {
         let mut train = whole.train();
         // As it comes from a sender.
         train.aggregate = None;
-        let l4 = train.headers().l4.expect("TCP");
-        train.segmentation = Some(crate::train::Segmentation {
-            protocol: L4Protocol::Tcp,
-            size,
-            header_length: l4.payload_offset,
-            version: IpVersion::V4,
-            l3_offset: 14,
-            l4_offset: l4.offset,
-        });
+        train.segmentation = Segmentation::new(train.headers(), train.head(), size);
         let mut at = 0;
         while at < frames.len() {
             let Some(run) = run(&train, at, limit) else {

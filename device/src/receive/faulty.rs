@@ -7,9 +7,8 @@ use super::{
 };
 use crate::{
     fault::{metadata::WrongVerdict, placement::WrongSplit},
-    frame::SNAPSHOT,
     memory::{Mover, ReceiveRing},
-    train::Train,
+    train::{Changes, Train},
 };
 
 impl Verdict {
@@ -62,8 +61,8 @@ impl ReceiveQueue {
         M: Mover,
         R: ReceiveRing<Target = M::Target>,
     {
-        let mut buffer = [0; SNAPSHOT];
-        let mut segment = train.segment(index, &mut buffer);
+        let mut changes = Changes::default();
+        let mut segment = train.segment(index, &mut changes);
         let mut split_at = split_point(layout, train.headers(), segment.length);
         if let (Some(wrong), Layout::Split { header_size, .. }) =
             (tweak.and_then(|tweak| tweak.split), layout)

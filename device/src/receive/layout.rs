@@ -88,6 +88,12 @@ pub(super) fn receive_header(note: &Annotation, aggregate: Option<&Aggregate>) -
     }
 }
 
+/// A receive header as it is stored.
+#[inline]
+pub(super) fn words(header: RxHeader) -> [u64; RX_HEADER / 8] {
+    zerocopy::transmute!(header)
+}
+
 /// The flags that all chains of a frame have in common.
 #[inline]
 pub(super) fn receive_flags(

@@ -2,8 +2,8 @@
 
 use crate::{
     checksum::Checksum,
-    frame::{Headers, L4Protocol},
-    train::{ChecksumState, Head, Segment},
+    frame::{Headers, L4Protocol, SNAPSHOT},
+    train::{Changes, Head, Segment},
 };
 
 /// Whether the L4 checksum was verified, and how it came out.
@@ -23,38 +23,27 @@ pub(super) fn finish_checksum(
     covered: &Checksum,
     padding: &Checksum,
 ) -> Verdict {
-    if let ChecksumState::Owed { start, field } = segment.checksum {
+    if let Some(owed) = segment.owed {
         let mut body = *covered;
         body.add_checksum(*padding);
-        if let Head::Own(head) = &mut segment.head {
-            insert_checksum(head, start, field, &body);
+        owed.insert(&mut segment.head, body);
+        if owed.right {
+            return Verdict::Good;
         }
+        // It was begun wrongly, or elsewhere, or covers what it should not.
+        return verify_changed(headers, segment, covered);
     }
-    // Also of a checksum that was inserted: the sender may have begun it wrongly, or elsewhere.
     verify(headers, segment, covered)
 }
 
-/// Completes the checksum that the sender began: `head` from `start` on and `body` are covered.
-pub(crate) fn insert_checksum(head: &mut [u8], start: usize, field: usize, body: &Checksum) {
-    let mut sum = Checksum::default();
-    sum.add(&head[start.min(head.len())..]);
-    sum.add_checksum(*body);
-    // 0 means "no checksum" in UDP, so its equal 0xffff is sent (RFC 768); TCP takes either.
-    let value = match sum.finish() {
-        0 => 0xffff,
-        value => value,
-    };
-    head[field..field + 2].copy_from_slice(&value.to_be_bytes());
-}
-
-/// Checks the L4 checksum of a frame, of whose bytes behind the head `covered` is the sum of those that it
-/// covers.
+/// Checks the L4 checksum of a frame that is as it was sent; of its bytes behind the head that it covers `covered`
+/// is the sum.
 #[inline]
-pub(super) fn verify(headers: &Headers, segment: &Segment<'_>, covered: &Checksum) -> Verdict {
+fn verify(headers: &Headers, segment: &Segment<'_>, covered: &Checksum) -> Verdict {
     let Some(l4) = headers.l4 else {
         return Verdict::Unknown;
     };
-    let head: &[u8] = &segment.head;
+    let head = segment.head.sent();
     let field = l4.offset + l4.protocol.checksum_offset();
     if l4.protocol == L4Protocol::Udp && head[field..field + 2] == [0, 0] {
         return Verdict::Unknown;
@@ -69,4 +58,18 @@ pub(super) fn verify(headers: &Headers, segment: &Segment<'_>, covered: &Checksu
     } else {
         Verdict::Bad
     }
+}
+
+/// The same of a frame whose head was changed.
+#[cold]
+fn verify_changed(headers: &Headers, segment: &Segment<'_>, covered: &Checksum) -> Verdict {
+    let mut buffer = [0; SNAPSHOT];
+    let head = &mut buffer[..segment.head.sent().len()];
+    segment.head.write(head);
+    let changes = &mut Changes::default();
+    let written = Segment {
+        head: Head::new(head, changes),
+        ..*segment
+    };
+    verify(headers, &written, covered)
 }
