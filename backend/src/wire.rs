@@ -24,8 +24,8 @@ use crate::{
     ring::{
         RingError,
         chain::{Chain, ChainError, walk},
-        mover::GuestMover,
-        raw::Span,
+        mover::{GuestMover, Upcoming},
+        raw::{Place, Span},
         receive::{ReceiveChains, Vectors},
         recycle,
         transport::Interrupt,
@@ -416,17 +416,24 @@ impl Port {
             Err(error) => (None, Some(error)),
         };
         let vectors = std::mem::take(&mut way.receive);
+        let upcoming = Upcoming::default();
         let mut chains = ReceiveChains::new(ring, active.max_chains, vectors)
+            .announce(&upcoming)
             .watched_by(books.witness(|| self.hub.now()));
         chains.disable_kicks();
         let flows = self.flows.current();
-        let mover = GuestMover::new();
+        let mover = GuestMover::with(&upcoming);
         let armed = self.faults.current(Direction::Receive);
         let coalesces = active.configuration.offloads.has(Feature::Gro) || device.holds();
         let mut effects = Effects::default();
         let mut stuck = None;
-        for outgoing in group {
+        let mut group = group.iter_mut().peekable();
+        while let Some(outgoing) = group.next() {
             let (position, train) = &batch[outgoing.index];
+            if let (true, Some(next)) = (upcoming.is_worth(), group.peek()) {
+                let (_, next) = &batch[next.index];
+                upcoming.source.set(payload_place(next));
+            }
             let mut total = Delivered::default();
             for attempt in 1.. {
                 let may_wait = |stalled: bool| {
@@ -579,6 +586,12 @@ impl Port {
         let side = &mut *lock(side);
         self.follow_held(queue, &side.queue, &mut side.releasing);
     }
+}
+
+/// Where the payload of a train is, if it is apart from the headers.
+fn payload_place(train: &Train<'_, [Span<'_>]>) -> Place {
+    let second = train.source().get(1);
+    second.map(|span| span.place(0)).unwrap_or_default()
 }
 
 /// What is to be done after the ring is unlocked.

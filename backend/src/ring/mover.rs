@@ -1,20 +1,56 @@
 //! The device's [`Mover`] over guest memory.
 
-use std::marker::PhantomData;
+use std::{cell::Cell, marker::PhantomData};
 
 use zcnic_device::{checksum::Checksum, memory::Mover};
 
-use super::raw::Span;
+use super::raw::{Place, Span};
 
 /// Carries bytes from the memory of one guest ('s) to that of another ('t).
 ///
 /// The device checks offsets against the lengths given here, so the accesses do not fail; should one
 /// nevertheless, nothing outside the spans is touched.
-pub(crate) struct GuestMover<'s, 't>(PhantomData<(Span<'s>, Span<'t>)>);
+pub(crate) struct GuestMover<'s, 't> {
+    upcoming: Option<&'t Upcoming>,
+    spans: PhantomData<(Span<'s>, Span<'t>)>,
+}
 
-impl GuestMover<'_, '_> {
+impl<'t> GuestMover<'_, 't> {
     pub(crate) fn new() -> Self {
-        Self(PhantomData)
+        Self {
+            upcoming: None,
+            spans: PhantomData,
+        }
+    }
+
+    /// Sends for the memory of the next copy while one goes on.
+    pub(crate) fn with(upcoming: &'t Upcoming) -> Self {
+        Self {
+            upcoming: Some(upcoming),
+            spans: PhantomData,
+        }
+    }
+}
+
+/// What is copied next, as far as it is known: whoever knows says it here before the copy that is first.
+#[derive(Debug, Default)]
+pub(crate) struct Upcoming {
+    /// From where.
+    pub(crate) source: Cell<Place>,
+    /// To where.
+    pub(crate) target: Cell<Place>,
+    /// The last copy was so long that it is worth to know the next.
+    worth: Cell<bool>,
+}
+
+impl Upcoming {
+    /// Copies from so many bytes on are worth it: they take as long as memory takes to come.
+    const LONG: usize = 1024;
+
+    /// Whether it is worth to say what is next.
+    #[inline]
+    pub(crate) fn is_worth(&self) -> bool {
+        self.worth.get()
     }
 }
 
@@ -82,12 +118,32 @@ impl<'s, 't> Mover for GuestMover<'s, 't> {
         sum: &mut Checksum,
     ) {
         parts(source, source_offset, length, |span, at, here, done| {
-            span.copy(at, target, target_offset + done, here, sum);
+            let to = target_offset + done;
+            match self.upcoming {
+                Some(upcoming) if here >= Upcoming::LONG => {
+                    upcoming.worth.set(true);
+                    // The next segment of a train is behind this one.
+                    let behind = span.place(at + here);
+                    let source = if behind.is_empty() {
+                        upcoming.source.get()
+                    } else {
+                        behind
+                    };
+                    let next = [source, upcoming.target.get()];
+                    span.copy_ahead(at, target, to, here, next, sum);
+                }
+                _ => span.copy(at, target, to, here, sum),
+            }
         });
     }
 
     #[inline]
     fn put(&self, target: &Self::Target, offset: usize, bytes: &[u8]) {
         target.write(offset, bytes);
+    }
+
+    #[inline]
+    fn put_words<const N: usize>(&self, target: &Self::Target, offset: usize, words: [u64; N]) {
+        target.write_words(offset, words);
     }
 }

@@ -177,6 +177,23 @@ impl<'m> Span<'m> {
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) }
     }
 
+    /// Writes `words` at `offset`, one by one from wherever they are; nothing if there is no room for them all.
+    #[inline]
+    pub(crate) fn write_words<const N: usize>(&self, offset: usize, words: [u64; N]) {
+        /// Has no alignment.
+        #[repr(C, packed)]
+        struct Word(u64);
+        let Some(to) = self.at(offset, size_of_val(&words)) else {
+            debug_assert!(false, "offset and length are inside the span");
+            return;
+        };
+        for (index, word) in words.into_iter().enumerate() {
+            // SAFETY: `to` has room for that many words, mapped for 'm. Volatile, so that the compiler does not make
+            // of them one store of a vector that it would have to load.
+            unsafe { to.cast::<Word>().add(index).write_volatile(Word(word)) }
+        }
+    }
+
     /// Copies `length` bytes at `offset` to `target_offset` of `target` and adds the bytes stored to `sum`;
     /// nothing if either is not inside. The two may overlap: what is stored is unspecified then, but it is
     /// what was summed.
@@ -199,13 +216,87 @@ impl<'m> Span<'m> {
         sum.add_native(stored, length);
     }
 
+    /// Does what [`copy`](Self::copy) does, and has as many bytes of `next`, to be read and to be written, on their
+    /// way to the cache meanwhile.
+    pub(crate) fn copy_ahead(
+        &self,
+        offset: usize,
+        target: &Span<'_>,
+        target_offset: usize,
+        length: usize,
+        [source, destination]: [Place; 2],
+        sum: &mut Checksum,
+    ) {
+        /// A multiple of a cache line: so much is sent for before as much is copied.
+        const BLOCK: usize = 512;
+        let mut done = 0;
+        while done < length {
+            let here = (length - done).min(BLOCK);
+            source.prefetch(done, BLOCK);
+            destination.prefetch_write(done, BLOCK);
+            self.copy(offset + done, target, target_offset + done, here, sum);
+            done += here;
+        }
+    }
+
+    /// What is behind `offset`.
+    #[inline]
+    pub(crate) fn place(&self, offset: usize) -> Place {
+        Place {
+            start: self.start.wrapping_add(offset),
+            length: self.length.saturating_sub(offset),
+        }
+    }
+
     /// Has the first `length` bytes on their way to the cache.
     #[inline]
     pub(crate) fn prefetch(&self, length: usize) {
-        let mut offset = 0;
-        while offset < length.min(self.length) {
+        self.place(0).prefetch(0, length);
+    }
+
+    /// The same, to be written.
+    #[inline]
+    pub(crate) fn prefetch_write(&self, length: usize) {
+        self.place(0).prefetch_write(0, length);
+    }
+}
+
+/// Where bytes are that are wanted soon. Whether they stay mapped is not known, and nothing but a hint to the processor
+/// is made of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    start: *const u8,
+    length: usize,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self {
+            start: ptr::null(),
+            length: 0,
+        }
+    }
+}
+
+impl Place {
+    #[inline]
+    pub(crate) fn is_empty(self) -> bool {
+        self.length == 0
+    }
+
+    /// Has `length` bytes at `offset`, as far as there are so many, on their way to the cache.
+    #[inline]
+    fn prefetch(self, offset: usize, length: usize) {
+        for offset in (offset..self.length.min(offset + length)).step_by(CACHE_LINE) {
             prefetch(self.start.wrapping_add(offset));
-            offset += CACHE_LINE;
+        }
+    }
+
+    /// The same, to be written.
+    #[inline]
+    fn prefetch_write(self, offset: usize, length: usize) {
+        for offset in (offset..self.length.min(offset + length)).step_by(CACHE_LINE) {
+            prefetch_write(self.start.wrapping_add(offset));
         }
     }
 }
@@ -439,22 +530,20 @@ impl Mapping {
     }
 }
 
-/// Has `span` on its way to the cache, to be written.
+/// Has the line at `address` on its way to the cache, to be written.
 #[inline]
-pub(crate) fn prefetch_write(span: &Span<'_>) {
+fn prefetch_write(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
-    for offset in (0..span.length).step_by(CACHE_LINE) {
-        // SAFETY: a prefetch is a hint and never faults; processors without this one take it for a NOP.
-        unsafe {
-            std::arch::asm!(
-                "prefetchw [{0}]",
-                in(reg) span.start.wrapping_add(offset),
-                options(readonly, nostack, preserves_flags)
-            );
-        }
+    // SAFETY: a prefetch is a hint and never faults; processors without this one take it for a NOP.
+    unsafe {
+        std::arch::asm!(
+            "prefetchw [{0}]",
+            in(reg) address,
+            options(readonly, nostack, preserves_flags)
+        );
     }
     #[cfg(not(target_arch = "x86_64"))]
-    span.prefetch(span.length);
+    prefetch(address);
 }
 
 #[inline]

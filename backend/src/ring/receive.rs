@@ -10,6 +10,7 @@ use zcnic_device::{
 use super::{
     RingError,
     chain::{Chain, ChainError, walk},
+    mover::Upcoming,
     raw::Span,
     recycle,
     split::SplitRing,
@@ -39,6 +40,8 @@ pub(crate) struct ReceiveChains<'m> {
     max_chains: usize,
     reserved: Vec<(u16, Range<usize>)>,
     targets: Vec<Span<'m>>,
+    /// Whom to tell where the next payload goes.
+    upcoming: Option<&'m Upcoming>,
     /// Who tells the ledger.
     witness: Option<Witness<'m>>,
     /// What is wrong with the ring.
@@ -55,10 +58,17 @@ impl<'m> ReceiveChains<'m> {
             max_chains,
             reserved: recycle(vectors.reserved),
             targets: recycle(vectors.targets),
+            upcoming: None,
             witness: None,
             error: None,
             chain_error: None,
         }
+    }
+
+    /// Tells `upcoming` where the payload goes that comes after the one that is placed.
+    pub(crate) fn announce(mut self, upcoming: &'m Upcoming) -> Self {
+        self.upcoming = Some(upcoming);
+        self
     }
 
     /// Tells `witness` of everything that is posted and returned, starting with what is posted by now.
@@ -218,6 +228,9 @@ impl<'m> ReceiveRing for ReceiveChains<'m> {
             return false;
         };
         ring.prefetch_for_write(AHEAD, WRITE_AHEAD);
+        if let Some(upcoming) = self.upcoming.filter(|upcoming| upcoming.is_worth()) {
+            upcoming.target.set(ring.payload_place(ahead + 1));
+        }
         let writable = match walk(ring.map(), head, &mut self.targets) {
             Ok(Chain { readable, writable }) if readable.is_empty() => writable,
             // A receive chain with a readable part is as unusable as a broken one.

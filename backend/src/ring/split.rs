@@ -6,7 +6,7 @@ use zcnic_device::fault::{RawRing, UsedElement};
 
 use super::{
     Indices, RingError,
-    raw::{Mapping, prefetch_write},
+    raw::{Mapping, Place},
 };
 
 /// `VIRTQ_AVAIL_F_NO_INTERRUPT`.
@@ -103,10 +103,24 @@ impl<'m> SplitRing<'m> {
             for descriptor in self.map.first_two(head(ahead)).into_iter().flatten() {
                 let length = length.min(descriptor.length as usize);
                 if let Some(span) = self.map.memory().span(descriptor.address, length) {
-                    prefetch_write(&span);
+                    span.prefetch_write(length);
                 }
             }
         }
+    }
+
+    /// Where the chain `ahead` of the next one has its payload put, if it is known to be available and looks as if it
+    /// had a place for one.
+    pub(crate) fn payload_place(&self, ahead: u16) -> Place {
+        let payload = || {
+            let next = self.indices.next_available.wrapping_add(ahead);
+            let parts = self.map.first_two(self.map.available_entry(next));
+            let last = parts.into_iter().flatten().last()?;
+            let memory = self.map.memory();
+            Some(memory.span(last.address, last.length as usize)?.place(0))
+        };
+        let known = ahead < self.known;
+        known.then(payload).flatten().unwrap_or_default()
     }
 
     /// Takes the next available chain, whose first descriptor is `head`, and returns it with `length`

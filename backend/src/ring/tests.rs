@@ -8,22 +8,20 @@ use virtio_queue::{
     mock::MockSplitQueue,
 };
 
-use vm_memory::{Bytes, GuestAddress, VolatileSlice};
-use zcnic_device::{
-    checksum::Checksum,
-    memory::{Mover, ReceiveRing},
-};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+use zcnic_device::memory::ReceiveRing;
 
 use super::{
     Indices, RingError, Setup,
     chain::{ChainError, walk},
-    mover::GuestMover,
     raw::{Descriptor, Mapping, Memory, Span},
     receive::{ReceiveChains, Vectors},
     recycle,
     split::SplitRing,
 };
 use crate::memory::GuestMemory;
+
+mod bytes;
 
 const SIZE: u16 = 16;
 const RING: GuestAddress = GuestAddress(0x1000);
@@ -230,7 +228,7 @@ proptest! {
                     .map(|d| (d.addr().0, d.len() as usize, d.is_write_only()))
                     .collect();
                 prop_assert_eq!(chain.readable.len(), (*readable).min(lengths.len()));
-                let start = ours.get_slice_at(0).ptr_guard().as_ptr() as usize;
+                let start = ours.get_slice(GuestAddress(0), 1).expect("inside").ptr_guard().as_ptr() as usize;
                 let found: Vec<(u64, usize, bool)> = places(&spans)
                     .into_iter()
                     .enumerate()
@@ -303,61 +301,6 @@ proptest! {
         prop_assert!(chains.drain() <= u32::from(SIZE));
         chains.publish();
         chains.enable_kicks();
-    }
-
-    /// Bytes arrive and are summed as they are, however source and target are cut.
-    #[test]
-    fn mover_copies_and_sums(
-        bytes in prop::collection::vec(any::<u8>(), 1..6000),
-        cuts in prop::collection::vec(1usize..500, 0..20),
-        offset in 0usize..3000,
-        length in 0usize..6000,
-        target_offset in 0usize..300,
-    ) {
-        let memory = memory();
-        memory.write_slice(&bytes, GuestAddress(BUFFERS)).expect("buffer");
-        let offset = offset.min(bytes.len());
-        let length = length.min(bytes.len() - offset);
-        let translated = translated(&memory);
-        let place = |address, length| translated.span(address, length).expect("inside");
-        let mut source = Vec::new();
-        let (mut address, mut rest) = (BUFFERS, bytes.len());
-        for cut in cuts {
-            if cut < rest {
-                source.push(place(address, cut));
-                address += cut as u64;
-                rest -= cut;
-            }
-        }
-        source.push(place(address, rest));
-        let stored_at = memory.get_slice_at(BUFFERS + 0x4_0000);
-        let target = place(BUFFERS + 0x4_0000, 0x4_0000);
-        let mover = GuestMover::new();
-        prop_assert_eq!(mover.source_len(source.as_slice()), bytes.len());
-        let mut sum = Checksum::default();
-        mover.copy(source.as_slice(), offset, &target, target_offset, length, &mut sum);
-        let mut expected = Checksum::default();
-        expected.add(&bytes[offset..offset + length]);
-        prop_assert_eq!(sum.finish(), expected.finish());
-        let mut stored = vec![0; length];
-        stored_at.read_slice(&mut stored, target_offset).expect("target");
-        prop_assert_eq!(&stored[..], &bytes[offset..offset + length]);
-        let mut snapshot = vec![0; length];
-        mover.snapshot(source.as_slice(), offset, &mut snapshot);
-        prop_assert_eq!(&snapshot[..], &bytes[offset..offset + length]);
-    }
-}
-
-/// Shorthand for tests.
-trait SliceAt {
-    /// From `address` on, as far as tests need it.
-    fn get_slice_at(&self, address: u64) -> VolatileSlice<'_>;
-}
-
-impl SliceAt for GuestMemory {
-    fn get_slice_at(&self, address: u64) -> VolatileSlice<'_> {
-        vm_memory::GuestMemoryBackend::get_slice(self, GuestAddress(address), 0x4_0000)
-            .expect("inside")
     }
 }
 
@@ -619,56 +562,4 @@ fn vectors_keep_their_memory() {
     let kept: Vec<Span<'static>> = recycle(spans);
     assert_eq!((kept.len(), kept.capacity()), (0, 100));
     assert_eq!(kept.as_ptr() as usize, address);
-}
-
-#[test]
-fn a_span_ends_where_its_region_ends() {
-    let memory = memory();
-    let translated = translated(&memory);
-    for (address, length, inside) in [
-        (0, 0x20_0000, true),
-        (0, 0x20_0001, false),
-        (0x1f_ffff, 1, true),
-        (0x1f_ffff, 2, false),
-        (0x20_0000, 1, false),
-        (0xffff_ffff, 2, false),
-        (0x1_0000_0000, 0x10_0000, true),
-        (0x1_0010_0000, 1, false),
-        (u64::MAX, 2, false),
-        (0x10_0000, usize::MAX, false),
-    ] {
-        let span = translated.span(address, length);
-        assert_eq!(span.is_some(), inside, "{length} bytes at {address:#x}");
-    }
-    let longest = |address, length| translated.longest_span(address, length).map(|s| s.len());
-    assert_eq!(longest(0x1f_0000, 0x20_0000), Some(0x1_0000));
-    assert_eq!(longest(0x20_0000, 1), None);
-    assert_eq!(longest(u64::MAX, usize::MAX), None);
-}
-
-#[test]
-fn accesses_beyond_a_span_touch_nothing() {
-    let access = |inside: bool, action: &dyn Fn()| {
-        // Debug builds point out who asked.
-        let quiet = std::panic::catch_unwind(std::panic::AssertUnwindSafe(action)).is_ok();
-        assert!(quiet == inside || !cfg!(debug_assertions));
-    };
-    let (mut own, mut other) = ([7; 16], [9; 16]);
-    {
-        let (span, target) = (Span::own(&mut own), Span::own(&mut other));
-        let put = |offset, inside| access(inside, &|| span.write(offset, &[1; 4]));
-        for (offset, inside) in [(12, true), (13, false), (16, false), (usize::MAX, false)] {
-            put(offset, inside);
-            let mut sum = Checksum::default();
-            let copy = std::cell::RefCell::new(&mut sum);
-            access(inside, &|| {
-                span.copy(offset, &target, 0, 4, &mut copy.borrow_mut());
-            });
-            access(inside, &|| {
-                span.copy(0, &target, offset, 4, &mut copy.borrow_mut());
-            });
-        }
-    }
-    assert_eq!(own, [7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 1, 1, 1, 1]);
-    assert_eq!(other, [1, 1, 1, 1, 9, 9, 9, 9, 9, 9, 9, 9, 7, 7, 7, 7]);
 }
