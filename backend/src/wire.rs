@@ -51,12 +51,38 @@ const CHAINS_AHEAD: usize = 8;
 /// A frame of the batch in hand, by the position of its chain.
 pub(crate) type Sent<'a, 's> = (usize, Train<'a, [Span<'s>]>);
 
+/// Which spans of a batch a chain's are; none if it can't be used. Small numbers, so that it never leaves registers.
+#[derive(Clone, Copy)]
+pub(crate) struct Source {
+    start: u32,
+    end: u32,
+}
+
+impl Source {
+    #[inline]
+    fn new(chain: &Result<Chain, ChainError>) -> Self {
+        match chain {
+            Ok(Chain { readable, .. }) => Self {
+                start: readable.start as u32,
+                end: readable.end as u32,
+            },
+            Err(_) => Self { start: 0, end: 0 },
+        }
+    }
+
+    /// Its spans.
+    #[inline]
+    pub(crate) fn of<'b, 'm>(self, spans: &'b [Span<'m>]) -> &'b [Span<'m>] {
+        &spans[self.start as usize..self.end as usize]
+    }
+}
+
 /// What a worker needs for a batch, kept from one to the next so that nothing is allocated for it.
 #[derive(Default)]
 pub(crate) struct Scratch {
     heads: Vec<u16>,
     spans: Vec<Span<'static>>,
-    chains: Vec<Result<Chain, ChainError>>,
+    sources: Vec<Source>,
     pub(crate) snapshots: Vec<Snapshot>,
     pub(crate) trains: Vec<Sent<'static, 'static>>,
     pub(crate) way: Way,
@@ -166,14 +192,14 @@ impl Port {
         let Scratch {
             heads,
             spans: kept_spans,
-            chains,
+            sources,
             snapshots,
             trains: kept_trains,
             way,
         } = scratch;
         let mut spans: Vec<Span<'_>> = recycle(std::mem::take(kept_spans));
         heads.clear();
-        chains.clear();
+        sources.clear();
         for ahead in 0..available {
             let head = ring.head(ahead)?;
             ring.map().prefetch_descriptor(head);
@@ -199,7 +225,7 @@ impl Port {
                 available = ahead as u16;
                 break;
             }
-            chains.push(chain);
+            sources.push(Source::new(&chain));
         }
 
         let mut done = usize::from(available);
@@ -210,7 +236,7 @@ impl Port {
             let batch = FaultyBatch {
                 armed,
                 ring: &mut ring,
-                chains: chains.as_slice(),
+                sources: sources.as_slice(),
                 spans: &spans,
                 format,
                 active: &active,
@@ -224,27 +250,21 @@ impl Port {
             served = result?;
             done = 0;
         } else if let (true, Some(format)) = (enabled, format) {
-            snapshots.resize_with(snapshots.len().max(chains.len()), Snapshot::default);
+            snapshots.resize_with(snapshots.len().max(sources.len()), Snapshot::default);
             let mut trains: Vec<Sent<'_, '_>> = recycle(std::mem::take(kept_trains));
             let prefetch = |position: usize| {
-                if let Some(Ok(chain)) = chains.get(position) {
+                if let Some(source) = sources.get(position) {
                     // A payload of its own begins in the second one.
-                    spans[chain.readable.clone()]
-                        .iter()
-                        .take(2)
-                        .for_each(|span| span.prefetch(AHEAD));
+                    let first_two = source.of(&spans).iter().take(2);
+                    first_two.for_each(|span| span.prefetch(AHEAD));
                 }
             };
             (0..CHAINS_AHEAD).for_each(prefetch);
-            for (position, (chain, snapshot)) in chains.iter().zip(snapshots.iter_mut()).enumerate()
+            for (position, (source, snapshot)) in
+                sources.iter().zip(snapshots.iter_mut()).enumerate()
             {
                 prefetch(position + CHAINS_AHEAD);
-                let Ok(chain) = chain else {
-                    counters.errors += 1;
-                    continue;
-                };
-                let source = &spans[chain.readable.clone()];
-                let (_, train) = trains.push_mut((position, Train::unset(source)));
+                let (_, train) = trains.push_mut((position, Train::unset(source.of(&spans))));
                 let features = active.configuration.features;
                 if parse_into(&GuestMover::new(), format, features, snapshot, train).is_err() {
                     trains.pop();
@@ -434,7 +454,6 @@ impl Port {
                 let (_, next) = &batch[next.index];
                 upcoming.source.set(payload_place(next));
             }
-            let mut total = Delivered::default();
             for attempt in 1.. {
                 let may_wait = |stalled: bool| {
                     flow_control == FlowControl::Pause
@@ -474,10 +493,8 @@ impl Port {
                         now
                     }
                 };
-                total.frames += now.frames;
-                total.split += now.split;
-                total.unsplit += now.unsplit;
-                total.dropped += now.dropped;
+                way.delivered += u64::from(now.frames);
+                flows.count(train.headers(), train.head(), queue, &now);
                 if now.frames > 0 {
                     *stalled = false;
                     outgoing.deadline = None;
@@ -493,7 +510,11 @@ impl Port {
                 if !waits || deadline <= Instant::now() {
                     outgoing.segment = device.drop_blocked(train, at);
                     let lost = outgoing.segment - at;
-                    total.dropped += lost as u32;
+                    let dropped = Delivered {
+                        dropped: lost as u32,
+                        ..Delivered::default()
+                    };
+                    flows.count(train.headers(), train.head(), queue, &dropped);
                     if waits {
                         *stalled = true;
                         self.counters
@@ -520,8 +541,6 @@ impl Port {
                     break;
                 }
             }
-            way.delivered += u64::from(total.frames);
-            flows.count(train.headers(), train.head(), queue, &total);
             if stuck.is_some() {
                 break;
             }

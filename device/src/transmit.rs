@@ -3,7 +3,7 @@
 use std::mem::offset_of;
 
 use thiserror::Error;
-use zerocopy::FromBytes;
+use zerocopy::IntoBytes;
 
 use crate::{
     abi::{self, GsoType},
@@ -34,16 +34,13 @@ pub enum TransmitFormat {
 /// a small frame. Only if the headers do not end in it the rest of the snapshot is taken as well.
 const FIRST_LOOK: usize = 128;
 
-/// Bytes of the longest transmit header.
-const MAX_HEADER: usize = size_of::<abi::TxHeader>();
-
-/// Where [`parse`] keeps what it read of a chain; what was in it before does not matter.
+/// Where [`parse`] keeps what it read of a frame; what was in it before does not matter.
 #[derive(Clone, Debug)]
-pub struct Snapshot([u8; MAX_HEADER + SNAPSHOT]);
+pub struct Snapshot([u8; SNAPSHOT]);
 
 impl Default for Snapshot {
     fn default() -> Self {
-        Self([0; MAX_HEADER + SNAPSHOT])
+        Self([0; SNAPSHOT])
     }
 }
 
@@ -161,17 +158,21 @@ pub fn parse_into<'a, M: Mover>(
     }
     let length = total - start;
     let mut head_length = length.min(FIRST_LOOK);
-    mover.snapshot(source, 0, &mut snapshot.0[..start + head_length]);
-    let (header, head) = snapshot.0.split_at_mut(start);
+    // The header by itself: its fields are not in two pieces of a longer copy then.
     let request = match format {
-        TransmitFormat::VirtioNet => header
-            .first_chunk()
-            .ok_or(TransmitError::TooShort(total))
-            .and_then(|bytes| VirtioNetHeader(*bytes).request())?,
-        TransmitFormat::Zcnic => abi::TxHeader::read_from_bytes(header)
-            .map_err(|_| TransmitError::TooShort(total))
-            .and_then(|header| zcnic_request(&header))?,
+        TransmitFormat::VirtioNet => {
+            let mut header = [0; size_of::<VirtioNetHeader>()];
+            mover.snapshot(source, 0, &mut header);
+            VirtioNetHeader(header).request()?
+        }
+        TransmitFormat::Zcnic => {
+            let mut header = abi::TxHeader::default();
+            mover.snapshot(source, 0, header.as_mut_bytes());
+            zcnic_request(&header)?
+        }
     };
+    let head = &mut snapshot.0;
+    mover.snapshot(source, start, &mut head[..head_length]);
 
     let headers = &mut train.headers;
     headers.find(&head[..head_length], length);
@@ -227,7 +228,10 @@ pub fn parse_into<'a, M: Mover>(
 
 fn zcnic_request(header: &abi::TxHeader) -> Result<Request, TransmitError> {
     let flags = header.flags.get();
-    if flags & !abi::TX_CSUM != 0 || header.reserved0 != 0 || header.reserved1 != [0; 18] {
+    // As two words: the first two bytes are in another one.
+    let (first, rest) = header.reserved1.split_at(2);
+    let reserved = header.reserved0 != 0 || first != [0; 2] || rest != [0; 16];
+    if flags & !abi::TX_CSUM != 0 || reserved {
         return Err(TransmitError::Unsupported);
     }
     let gso = match GsoType::try_from(header.gso_type) {

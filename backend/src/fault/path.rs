@@ -21,13 +21,12 @@ use crate::{
     port::{Active, Blocked, Control, End, Port, ReceiveSide, Served, TransmitSide, lock},
     ring::{
         RingError,
-        chain::{Chain, ChainError},
         mover::GuestMover,
         raw::Span,
         receive::{ReceiveChains, Vectors},
         split::SplitRing,
     },
-    wire::{Way, parse_train},
+    wire::{Source, Way, parse_train},
 };
 
 /// What fault rules said of a transmit chain whose train has to wait, as it is.
@@ -40,7 +39,7 @@ pub(crate) struct Shown {
 pub(crate) struct FaultyBatch<'b, 'm> {
     pub(crate) armed: &'b Armed,
     pub(crate) ring: &'b mut SplitRing<'m>,
-    pub(crate) chains: &'b [Result<Chain, ChainError>],
+    pub(crate) sources: &'b [Source],
     pub(crate) spans: &'b [Span<'m>],
     pub(crate) format: TransmitFormat,
     pub(crate) active: &'b Arc<Active>,
@@ -210,7 +209,7 @@ impl Port {
         let FaultyBatch {
             armed,
             ring,
-            chains,
+            sources,
             spans,
             format,
             active,
@@ -220,7 +219,7 @@ impl Port {
             blocked,
             effects,
         } = batch;
-        for chain in chains {
+        for source in sources {
             let now = self.hub.now();
             if lane.is_stalled(Some(armed), now) {
                 // The lane's end, or the rule's, has the ring looked at again.
@@ -228,13 +227,7 @@ impl Port {
             }
             let head = ring.head(0)?;
             let mut snapshot = Snapshot::default();
-            let source = chain
-                .as_ref()
-                .ok()
-                .map(|chain| &spans[chain.readable.clone()]);
-            let Some(Ok(train)) =
-                source.map(|source| parse_train(source, format, active, &mut snapshot))
-            else {
+            let Ok(train) = parse_train(source.of(spans), format, active, &mut snapshot) else {
                 counters.errors += 1;
                 ring.complete(head, 0);
                 continue;

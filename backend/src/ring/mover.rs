@@ -83,6 +83,15 @@ fn parts<'s>(
 #[inline]
 pub(crate) fn gather(spans: &[Span<'_>], offset: usize, into: &mut [u8]) {
     let length = into.len();
+    // What is asked for at once mostly is in one piece, of a length that the compiler knows then.
+    if let Some(first) = spans.first()
+        && offset
+            .checked_add(length)
+            .is_some_and(|end| end <= first.len())
+    {
+        first.read(offset, into);
+        return;
+    }
     parts(spans, offset, length, |span, at, here, done| {
         span.read(at, &mut into[done..done + here]);
     });
