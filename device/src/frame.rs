@@ -187,15 +187,22 @@ impl Headers {
             headers.ether_type = u16::from_be_bytes([type_high, type_low]);
             headers.l2_end += VLAN_TAG;
         }
-        let parsed = match headers.ether_type {
-            ETHER_TYPE_IPV4 => L3::parse_v4(head, headers.l2_end, frame_len),
-            ETHER_TYPE_IPV6 => L3::parse_v6(head, headers.l2_end, frame_len),
-            _ => None,
-        };
+        let offset = headers.l2_end;
+        // Each by itself: put together they would be moved, right after they were stored in parts.
+        match headers.ether_type {
+            ETHER_TYPE_IPV4 => headers.take(head, L3::parse_v4(head, offset, frame_len)),
+            ETHER_TYPE_IPV6 => headers.take(head, L3::parse_v6(head, offset, frame_len)),
+            _ => {}
+        }
+    }
+
+    /// Keeps an IP header, and finds what follows it if it says that an L4 header may.
+    #[inline]
+    fn take(&mut self, head: &[u8], parsed: Option<(L3, bool)>) {
         if let Some((l3, has_l4)) = parsed {
-            headers.l3 = Some(l3);
+            self.l3 = Some(l3);
             if has_l4 {
-                headers.l4 = L4::parse(head, &l3);
+                self.l4 = L4::parse(head, &l3);
             }
         }
     }
@@ -389,6 +396,7 @@ impl L3 {
 }
 
 impl L4 {
+    #[inline]
     fn parse(head: &[u8], l3: &L3) -> Option<Self> {
         let offset = l3.payload_offset;
         let available = head.get(offset..head.len().min(l3.payload_end))?;

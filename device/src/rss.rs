@@ -188,14 +188,29 @@ impl RssContext {
             length: 0,
             hash: 0,
         };
-        let addresses = (wants(FIELD_IP_SRC), wants(FIELD_IP_DST));
-        input.add_pair(source, destination, addresses);
         let l4 = headers.l4.filter(|_| wants(L4));
-        if let Some(l4) = l4 {
-            let source = l4.source_port.to_be_bytes();
-            let destination = l4.destination_port.to_be_bytes();
-            let ports = (wants(FIELD_L4_SRC), wants(FIELD_L4_DST));
-            input.add_pair(&source, &destination, ports);
+        if let (true, Some(l4), Some(&[s0, s1, s2, s3]), Some(&[d0, d1, d2, d3])) = (
+            fields == IP | L4 && self.symmetric == RssSymmetric::Asymmetric,
+            l4,
+            source.as_array(),
+            destination.as_array(),
+        ) {
+            // What nearly everybody wants, in runs whose length the compiler knows.
+            input.add(&[s0, s1, s2, s3, d0, d1, d2, d3]);
+            let ([s0, s1], [d0, d1]) = (
+                l4.source_port.to_be_bytes(),
+                l4.destination_port.to_be_bytes(),
+            );
+            input.add(&[s0, s1, d0, d1]);
+        } else {
+            let addresses = (wants(FIELD_IP_SRC), wants(FIELD_IP_DST));
+            input.add_pair(source, destination, addresses);
+            if let Some(l4) = l4 {
+                let source = l4.source_port.to_be_bytes();
+                let destination = l4.destination_port.to_be_bytes();
+                let ports = (wants(FIELD_L4_SRC), wants(FIELD_L4_DST));
+                input.add_pair(&source, &destination, ports);
+            }
         }
         if wants(FIELD_FLOW_LABEL) {
             input.add(&headers.l3?.flow_label.to_be_bytes());
