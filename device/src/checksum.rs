@@ -12,8 +12,9 @@ const STEP: usize = 64;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Checksum(u64);
 
-/// Set if an odd number of bytes was added: the next byte is the low half of a word. Below is the sum of 16-bit
-/// words in network order, carries not yet folded in; it can't grow that large.
+/// Set if an odd number of bytes was added: the next byte is the second one of a word. Below is the sum of words in the
+/// machine's own byte order (RFC 1071, section 2B: that is the same sum, its bytes swapped), carries not yet folded
+/// in; it can't grow that large.
 const ODD: u64 = 1 << 63;
 
 impl Checksum {
@@ -33,21 +34,21 @@ impl Checksum {
     /// padded with zeroes and 64-bit words as their two halves, were added up to `sum` by who copied them.
     #[inline]
     pub fn add_native(&mut self, sum: u64, length: usize) {
-        self.add_word(u16::from_be(fold_wide(sum)));
+        self.add_sum(sum);
         self.0 ^= (length as u64) << 63;
     }
 
     /// Adds the two bytes that `value` has in network order.
     #[inline]
     pub fn add_u16(&mut self, value: u16) {
-        self.add_word(value);
+        self.add_sum(u64::from(value.to_be()));
     }
 
     /// Adds the bytes that `other` summed as if they followed what was added before. `other` must have been
     /// started at its own first byte, as every sum is that began with [`new`](Self::new).
     #[inline]
     pub fn add_checksum(&mut self, other: Self) {
-        self.add_word(other.fold());
+        self.add_sum(other.0 & !ODD);
         self.0 ^= other.0 & ODD;
     }
 
@@ -57,7 +58,7 @@ impl Checksum {
     #[must_use]
     #[inline]
     pub const fn fold(&self) -> u16 {
-        fold_wide(self.0 & !ODD)
+        u16::from_be(fold_wide(self.0 & !ODD))
     }
 
     /// The checksum as it stands in a header. UDP sends 0xffff where this is 0 (RFC 768).
@@ -67,16 +68,15 @@ impl Checksum {
         !self.fold()
     }
 
-    /// Adds a word that starts at the current position. A word at an odd position straddles two words of
-    /// the sum, which equals adding it byte-swapped (RFC 1071, section 2B).
+    /// Adds a sum of words of which the first starts at the current position. Words at an odd position straddle two
+    /// words of the sum, which equals adding them byte-swapped (RFC 1071, section 2B).
     #[inline]
-    fn add_word(&mut self, word: u16) {
-        let word = if self.0 & ODD == 0 {
-            word
+    fn add_sum(&mut self, sum: u64) {
+        self.0 += if self.0 & ODD == 0 {
+            halves(sum)
         } else {
-            word.swap_bytes()
+            u64::from(fold_wide(sum).swap_bytes())
         };
-        self.0 += u64::from(word);
     }
 }
 
