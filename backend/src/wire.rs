@@ -254,9 +254,15 @@ impl Port {
             let mut trains: Vec<Sent<'_, '_>> = recycle(std::mem::take(kept_trains));
             let prefetch = |position: usize| {
                 if let Some(source) = sources.get(position) {
-                    // A payload of its own begins in the second one.
-                    let first_two = source.of(&spans).iter().take(2);
-                    first_two.for_each(|span| span.prefetch(AHEAD));
+                    let mut spans = source.of(&spans).iter();
+                    if let Some(headers) = spans.next() {
+                        headers.prefetch(AHEAD);
+                    }
+                    // A long payload is sent for when it is next, while the one before is copied.
+                    let payload = spans.next().filter(|span| span.len() < Upcoming::LONG);
+                    if let Some(payload) = payload {
+                        payload.prefetch(AHEAD);
+                    }
                 }
             };
             (0..CHAINS_AHEAD).for_each(prefetch);
@@ -607,10 +613,10 @@ impl Port {
     }
 }
 
-/// Where the payload of a train is, if it is apart from the headers.
+/// Where the payload of a train begins, more or less: in a span of its own if there are several.
 fn payload_place(train: &Train<'_, [Span<'_>]>) -> Place {
-    let second = train.source().get(1);
-    second.map(|span| span.place(0)).unwrap_or_default()
+    let payload = train.source().iter().take(2).next_back();
+    payload.map(|span| span.place(0)).unwrap_or_default()
 }
 
 /// What is to be done after the ring is unlocked.

@@ -44,8 +44,8 @@ pub(crate) struct Upcoming {
 }
 
 impl Upcoming {
-    /// Copies from so many bytes on are worth it: they take as long as memory takes to come.
-    const LONG: usize = 1024;
+    /// Copies of so many bytes are worth it: they take as long as memory takes to come.
+    pub(crate) const LONG: usize = 1024;
 
     /// Whether it is worth to say what is next.
     #[inline]

@@ -227,9 +227,14 @@ impl<'m> ReceiveRing for ReceiveChains<'m> {
         let Some(ring) = &self.ring else {
             return false;
         };
-        ring.prefetch_for_write(AHEAD, WRITE_AHEAD);
-        if let Some(upcoming) = self.upcoming.filter(|upcoming| upcoming.is_worth()) {
-            upcoming.target.set(ring.payload_place(ahead + 1));
+        match self.upcoming.filter(|upcoming| upcoming.is_worth()) {
+            Some(upcoming) => {
+                // Pages are sent for when they are next: to find out where one is takes as long as to write to it,
+                // and nothing else would be done meanwhile.
+                ring.prefetch_for_write(AHEAD, WRITE_AHEAD, 1);
+                upcoming.target.set(ring.payload_place(ahead + 1));
+            }
+            None => ring.prefetch_for_write(AHEAD, WRITE_AHEAD, 2),
         }
         let writable = match walk(ring.map(), head, &mut self.targets) {
             Ok(Chain { readable, writable }) if readable.is_empty() => writable,

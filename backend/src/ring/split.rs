@@ -84,11 +84,11 @@ impl<'m> SplitRing<'m> {
         }
     }
 
-    /// Has the first `length` bytes of what the chain `ahead` of the next one is about on their way to the cache, to
-    /// be written, and whatever leads there of the chains as far behind it and behind that, as long as these are
+    /// Has the first `length` bytes of the first `parts` of the chain `ahead` of the next one on their way to the cache,
+    /// to be written, and whatever leads there of the chains as far behind it and behind that, as long as these are
     /// known to be available. What is wrong with any is found when it is taken.
     #[inline]
-    pub(crate) fn prefetch_for_write(&self, ahead: u16, length: usize) {
+    pub(crate) fn prefetch_for_write(&self, ahead: u16, length: usize, parts: usize) {
         let head = |ahead| {
             let next = self.indices.next_available.wrapping_add(ahead);
             self.map.available_entry(next)
@@ -100,7 +100,8 @@ impl<'m> SplitRing<'m> {
             self.map.prefetch_table(head(2 * ahead));
         }
         if ahead < self.known {
-            for descriptor in self.map.first_two(head(ahead)).into_iter().flatten() {
+            let first_two = self.map.first_two(head(ahead)).into_iter().flatten();
+            for descriptor in first_two.take(parts) {
                 let length = length.min(descriptor.length as usize);
                 if let Some(span) = self.map.memory().span(descriptor.address, length) {
                     span.prefetch_write(length);
