@@ -135,7 +135,9 @@ fn generated_flows_are_spread_and_their_checksums_are_good() {
     }
     driver.send(0, broadcast(&pattern(100)));
     for queue in 0..2 {
-        driver.receive(queue);
+        for _ in 0..50 {
+            driver.receive(queue);
+        }
     }
     let stats: Stats = world.control().query(command::QUERY_STATS).expect("stats");
     for queue in &stats.ports[0].queues[..2] {
