@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// Measures the data path
 #[derive(Parser)]
@@ -44,7 +45,7 @@ struct Method {
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let cpus: [usize; 2] = args.cpus[..].try_into().context("two processors")?;
-    world::pin(cpus[1])?;
+    pin(cpus[1])?;
     let method = Method {
         rounds: args.rounds,
         turn: Duration::from_millis(args.turn),
@@ -53,4 +54,11 @@ fn main() -> anyhow::Result<()> {
     scenarios::run(method, |name| {
         args.names.is_empty() || args.names.iter().any(|wanted| wanted == name)
     })
+}
+
+/// Has the calling thread run on `cpu` only.
+fn pin(cpu: usize) -> anyhow::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    Ok(sched_setaffinity(None, &set)?)
 }

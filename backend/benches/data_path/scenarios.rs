@@ -56,7 +56,7 @@ pub(crate) fn run(method: Method, wanted: impl Fn(&str) -> bool) -> anyhow::Resu
 }
 
 /// Worlds to compare with memcpy.
-fn copies() -> [(&'static str, Spec); 5] {
+fn copies() -> [(&'static str, Spec); 6] {
     let split = |page: u32| Spec {
         shape: Shape::split(256, page),
         payload: PAGE,
@@ -67,6 +67,7 @@ fn copies() -> [(&'static str, Spec); 5] {
     let train = |page: u32| Spec {
         payload: TRAIN,
         segment: Some(PAGE as u16),
+        gro: true,
         ..split(page)
     };
     [
@@ -81,6 +82,13 @@ fn copies() -> [(&'static str, Spec); 5] {
         ("memcpy_split_32k", split(32768)),
         ("memcpy_gso_64k", train(4096)),
         ("memcpy_gso_64k_32k", train(32768)),
+        (
+            "memcpy_gso_64k_cut",
+            Spec {
+                gro: false,
+                ..train(4096)
+            },
+        ),
     ]
 }
 
@@ -210,8 +218,7 @@ fn copy(method: Method, name: &str, spec: Spec) -> anyhow::Result<()> {
         again.push(world.send(method.turn));
     }
     let samples = [sent, copied, again];
-    let bytes = spec.segment.map_or(spec.payload, usize::from) as f64;
-    print(name, "bytes/s", bytes, samples, &world.counters()?);
+    print(name, "bytes/s", spec.bytes(), samples, &world.counters()?);
     Ok(())
 }
 

@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::ensure;
-use rustix::thread::{CpuSet, sched_setaffinity};
 use tempfile::TempDir;
 use vm_memory::{Bytes, GuestAddress};
 use zcnic_backend::{
@@ -35,7 +34,10 @@ use zcnic_model::{
 };
 use zerocopy::IntoBytes;
 
-use crate::ring::{CyclicRing, Memory, Part, leak, slice};
+use crate::{
+    pin,
+    ring::{CyclicRing, Memory, Part, leak, slice},
+};
 
 /// Guest memory of one port.
 const MEMORY: usize = 320 << 20;
@@ -58,6 +60,8 @@ pub(crate) struct Spec {
     pub(crate) payload: usize,
     /// Trains of segments with that much payload.
     pub(crate) segment: Option<u16>,
+    /// The receiver has hardware GRO, and gets each train as one frame.
+    pub(crate) gro: bool,
     /// The device completes the checksum.
     pub(crate) checksum: bool,
     /// TCP; otherwise a protocol that the device does not know.
@@ -82,6 +86,7 @@ impl Spec {
         shape: Shape::Linear { size: 2048 },
         payload: 6,
         segment: None,
+        gro: false,
         checksum: false,
         tcp: true,
         flows: 1,
@@ -93,16 +98,33 @@ impl Spec {
         pool: RING,
     };
 
-    /// Segments of a chain.
-    fn segments(&self) -> u64 {
-        self.segment
-            .map_or(1, |size| self.payload.div_ceil(size.into())) as u64
+    /// The most payload that a receive chain gets.
+    fn piece(&self) -> usize {
+        match (self.shape, self.segment) {
+            (Shape::Split { page_size, .. }, Some(_)) if self.gro => page_size as usize,
+            (_, Some(size)) => size.into(),
+            (_, None) => self.payload,
+        }
+    }
+
+    /// Receive chains that a transmit chain fills.
+    fn pieces(&self) -> u64 {
+        self.payload.div_ceil(self.piece()) as u64
+    }
+
+    /// Payload of a receive chain, on average.
+    pub(crate) fn bytes(&self) -> f64 {
+        self.payload as f64 / self.pieces() as f64
     }
 
     fn frame(&self, flow: u16) -> Packet {
         let [high, low] = flow.to_be_bytes();
         let tcp = Flow::tcp4().between4([10, 0, high, low], [10, 1, 0, 1]);
         let mut frame = tcp.ports(1000, 80).frame(&pattern(self.payload));
+        if self.segment.is_some() {
+            // PSH, which Linux ends each train with: what follows is not waited for.
+            frame[14 + 20 + 13] |= 8;
+        }
         if !self.tcp {
             // For experiments (RFC 3692); the header's own checksum is of no interest to the device.
             frame[23] = 253;
@@ -129,7 +151,7 @@ struct Side {
 /// What a turn came to.
 #[derive(Clone, Copy)]
 pub(crate) struct Turn {
-    /// Receive chains that were filled: frames, or segments of trains.
+    /// Receive chains that were filled: frames, segments of trains, or parts of frames that were joined.
     pub(crate) frames: u64,
     pub(crate) time: Duration,
 }
@@ -219,7 +241,7 @@ impl World {
 
     /// Sends for `time` as fast as frames come out at the other end.
     pub(crate) fn send(&mut self, time: Duration) -> Turn {
-        let window = u64::from(RING) / self.spec.segments();
+        let window = u64::from(RING) / self.spec.pieces();
         let (start, before) = (Instant::now(), self.receiver.returned());
         let mut elapsed = Duration::ZERO;
         let mut received = 0;
@@ -259,8 +281,7 @@ impl World {
     /// Copies the payload of the same frames from and to the same addresses in the same order for `time`, on the
     /// processor of the worker, which is idle.
     pub(crate) fn copy(&self, time: Duration) -> anyhow::Result<Turn> {
-        let size = usize::from(self.spec.segment.unwrap_or(0));
-        let size = if size == 0 { self.spec.payload } else { size };
+        let size = self.spec.piece();
         let last = |side: &Side, chain: usize| slice(side.memory, side.chains[chain][1]);
         let mut sources = Vec::new();
         for chain in 0..self.sender.chains.len() {
@@ -294,19 +315,15 @@ impl World {
 
     /// Checks that the payload arrived in all chains.
     pub(crate) fn verify(&self) -> anyhow::Result<()> {
-        let size = usize::from(self.spec.segment.unwrap_or(0));
         let expected = pattern(self.spec.payload);
-        let segments: Vec<_> = match size {
-            0 => vec![&expected[..]],
-            size => expected.chunks(size).collect(),
-        };
+        let pieces: Vec<_> = expected.chunks(self.spec.piece()).collect();
         if let [_, _] = self.receiver.chains[0][..] {
             for chain in &self.receiver.chains {
                 let mut bytes = vec![0; chain[1].length];
                 self.receiver
                     .memory
                     .read_slice(&mut bytes, chain[1].address)?;
-                let arrived = segments.iter().any(|segment| bytes.starts_with(segment));
+                let arrived = pieces.iter().any(|piece| bytes.starts_with(piece));
                 ensure!(arrived, "a page does not hold what was sent");
             }
         }
@@ -336,8 +353,14 @@ impl World {
             hashed == if self.spec.rss { frames } else { 0 },
             "{hashed} frames were hashed"
         );
+        let joined = sum(|queue| queue.rx_gro_wire_frames);
+        ensure!(
+            joined == if self.spec.gro { frames } else { 0 },
+            "{joined} of {frames} frames were joined"
+        );
         Ok(serde_json::json!({
             "frames": frames, "hashed": hashed, "split": sum(|queue| queue.rx_split),
+            "joined": joined,
         }))
     }
 
@@ -380,7 +403,7 @@ impl Side {
 
     /// A port that sends, its frames shared out among its queues.
     fn sender(port: &PortConfig, spec: &Spec) -> Self {
-        let chains = usize::from(spec.flows.max(spec.pool / spec.segments() as u16))
+        let chains = usize::from(spec.flows.max(spec.pool / spec.pieces() as u16))
             .next_multiple_of(spec.queues.into());
         let mut bytes = Vec::new();
         let mut side = Self::new(port, spec.queues, |guest| {
@@ -447,9 +470,9 @@ impl Side {
             Shape::VirtioNet { .. } | Shape::Event => unreachable!("the port is zcnic's"),
         });
         let driver = &mut side.driver;
-        driver
-            .offloads(&[Feature::RxCsum, Feature::RxHash])
-            .expect("offloads");
+        let mut offloads = vec![Feature::RxCsum, Feature::RxHash];
+        offloads.extend(spec.gro.then_some(Feature::Gro));
+        driver.offloads(&offloads).expect("offloads");
         driver
             .receive_mode(abi::RX_MODE_PROMISC, &[])
             .expect("receive mode");
@@ -570,11 +593,4 @@ pub(crate) fn rule(number: u16, queues: u16) -> abi::Rule {
 /// more: in the middle of a turn, if it did not rest between two.
 fn rest(turn: Duration) {
     thread::sleep(turn / 10);
-}
-
-/// Has the calling thread run on `cpu` only.
-pub(crate) fn pin(cpu: usize) -> anyhow::Result<()> {
-    let mut set = CpuSet::new();
-    set.set(cpu);
-    Ok(sched_setaffinity(None, &set)?)
 }

@@ -11,7 +11,7 @@ use super::{
     RingError,
     chain::{Chain, ChainError, walk},
     mover::Upcoming,
-    raw::Span,
+    raw::{Place, Span},
     recycle,
     split::SplitRing,
 };
@@ -188,6 +188,22 @@ impl<'m> ReceiveChains<'m> {
         self.chain_error
     }
 
+    /// The writable parts of reserved chain `index`.
+    #[inline]
+    fn targets(&self, index: usize) -> Option<&[Span<'m>]> {
+        let (_, range) = self.reserved.get(index)?;
+        self.targets.get(range.clone())
+    }
+
+    /// Where the payload of chain `index` is put, reserved or not.
+    fn payload_place(&self, index: usize) -> Place {
+        match (self.targets(index), &self.ring) {
+            (Some(targets), _) => targets.last().map(|span| span.place(0)).unwrap_or_default(),
+            (None, Some(ring)) => ring.payload_place(index as u16),
+            (None, None) => Place::default(),
+        }
+    }
+
     #[inline]
     fn attempt<T>(
         &mut self,
@@ -228,11 +244,10 @@ impl<'m> ReceiveRing for ReceiveChains<'m> {
             return false;
         };
         match self.upcoming.filter(|upcoming| upcoming.is_worth()) {
-            Some(upcoming) => {
+            Some(_) => {
                 // Pages are sent for when they are next: to find out where one is takes as long as to write to it,
                 // and nothing else would be done meanwhile.
                 ring.prefetch_for_write(AHEAD, WRITE_AHEAD, 1);
-                upcoming.target.set(ring.payload_place(ahead + 1));
             }
             None => ring.prefetch_for_write(AHEAD, WRITE_AHEAD, 2),
         }
@@ -257,9 +272,10 @@ impl<'m> ReceiveRing for ReceiveChains<'m> {
 
     #[inline]
     fn chain(&self, index: usize) -> &[Span<'m>] {
-        self.reserved
-            .get(index)
-            .map_or(&[], |(_, range)| &self.targets[range.clone()])
+        if let Some(upcoming) = self.upcoming.filter(|upcoming| upcoming.is_worth()) {
+            upcoming.target.set(self.payload_place(index + 1));
+        }
+        self.targets(index).unwrap_or_default()
     }
 
     #[inline]
