@@ -507,27 +507,23 @@ impl ReceiveQueue {
         M: Mover,
         R: ReceiveRing<Target = M::Target>,
     {
-        let Scratch {
-            extents, written, ..
-        } = &self.scratch;
         let common = receive_flags(split, verdict, note, aggregate);
-        let last = written.iter().rposition(|&length| length > 0).unwrap_or(0);
-        let used = written
-            .iter()
+        let mut chains = self
+            .scratch
+            .extents
+            .chunk_by(|a, b| a.chain == b.chain)
             .enumerate()
-            .filter(|(_, length)| **length > 0);
-        for (number, (chain, _)) in used.enumerate() {
+            .peekable();
+        while let Some((number, extents)) = chains.next() {
             let in_descriptor = |descriptor| -> u32 {
-                let here = extents
-                    .iter()
-                    .filter(|e| e.chain == chain && e.descriptor == descriptor);
+                let here = extents.iter().filter(|e| e.descriptor == descriptor);
                 here.map(|e| e.length as u32).sum()
             };
             let mut flags = common;
             if number == 0 {
                 flags |= abi::RX_FIRST;
             }
-            if chain == last {
+            if chains.peek().is_none() {
                 flags |= abi::RX_LAST;
             }
             let header = RxHeader {
@@ -539,7 +535,7 @@ impl ReceiveQueue {
                 frame_length: (frame_length as u32).into(),
                 ..receive_header(note, aggregate)
             };
-            mover.put_words(&ring.chain(chain)[0], 0, words(header));
+            mover.put_words(&ring.chain(extents[0].chain)[0], 0, words(header));
         }
     }
 

@@ -216,24 +216,36 @@ impl<'m> Span<'m> {
         sum.add_native(stored, length);
     }
 
-    /// Does what [`copy`](Self::copy) does, and has as many bytes of `next`, to be read and to be written, on their
-    /// way to the cache meanwhile.
+    /// Does what [`copy`](Self::copy) does, and has what comes after the bytes that are copied on its way to the cache
+    /// meanwhile: the rest of them, and of `next` as much to be read and to be written.
     pub(crate) fn copy_ahead(
         &self,
         offset: usize,
         target: &Span<'_>,
         target_offset: usize,
         length: usize,
-        [source, destination]: [Place; 2],
+        [next_source, next_target]: [Place; 2],
         sum: &mut Checksum,
     ) {
         /// A multiple of a cache line: so much is sent for before as much is copied.
         const BLOCK: usize = 512;
+        /// So far ahead: a page, because that is where the processor does not look ahead by itself.
+        const DISTANCE: usize = 4096;
+        let distance = length.min(DISTANCE);
+        let (source, destination) = (self.place(offset), target.place(target_offset));
         let mut done = 0;
         while done < length {
             let here = (length - done).min(BLOCK);
-            source.prefetch(done, BLOCK);
-            destination.prefetch_write(done, BLOCK);
+            match (done + distance).checked_sub(length) {
+                None => {
+                    source.prefetch(done + distance, here);
+                    destination.prefetch_write(done + distance, here);
+                }
+                Some(beyond) => {
+                    next_source.prefetch(beyond, here);
+                    next_target.prefetch_write(beyond, here);
+                }
+            }
             self.copy(offset + done, target, target_offset + done, here, sum);
             done += here;
         }

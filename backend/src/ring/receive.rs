@@ -243,14 +243,10 @@ impl<'m> ReceiveRing for ReceiveChains<'m> {
         let Some(ring) = &self.ring else {
             return false;
         };
-        match self.upcoming.filter(|upcoming| upcoming.is_worth()) {
-            Some(_) => {
-                // Pages are sent for when they are next: to find out where one is takes as long as to write to it,
-                // and nothing else would be done meanwhile.
-                ring.prefetch_for_write(AHEAD, WRITE_AHEAD, 1);
-            }
-            None => ring.prefetch_for_write(AHEAD, WRITE_AHEAD, 2),
-        }
+        // Pages for long payload are sent for when they are next: to find out where one is takes as long as to write
+        // to it, and nothing else would be done meanwhile.
+        let is_worth = self.upcoming.is_some_and(Upcoming::is_worth);
+        ring.prefetch_for_write(ahead, AHEAD, WRITE_AHEAD, if is_worth { 1 } else { 2 });
         let writable = match walk(ring.map(), head, &mut self.targets) {
             Ok(Chain { readable, writable }) if readable.is_empty() => writable,
             // A receive chain with a readable part is as unusable as a broken one.

@@ -84,23 +84,25 @@ impl<'m> SplitRing<'m> {
         }
     }
 
-    /// Has the first `length` bytes of the first `parts` of the chain `ahead` of the next one on their way to the cache,
-    /// to be written, and whatever leads there of the chains as far behind it and behind that, as long as these are
-    /// known to be available. What is wrong with any is found when it is taken.
+    /// Has the first `length` bytes of the first `parts` of the chain `distance` behind number `from` on their way to the
+    /// cache, to be written, and whatever leads there of the chains as far behind it and behind that, as long as these
+    /// are known to be available. Chains count from the next one. What is wrong with any is found when it is taken.
     #[inline]
-    pub(crate) fn prefetch_for_write(&self, ahead: u16, length: usize, parts: usize) {
-        let head = |ahead| {
-            let next = self.indices.next_available.wrapping_add(ahead);
-            self.map.available_entry(next)
+    pub(crate) fn prefetch_for_write(&self, from: u16, distance: u16, length: usize, parts: usize) {
+        let available = |ahead: u16| {
+            (ahead < self.known).then(|| {
+                let next = self.indices.next_available.wrapping_add(ahead);
+                self.map.available_entry(next)
+            })
         };
-        if 3 * ahead < self.known {
-            self.map.prefetch_descriptor(head(3 * ahead));
+        if let Some(head) = available(from + 3 * distance) {
+            self.map.prefetch_descriptor(head);
         }
-        if 2 * ahead < self.known {
-            self.map.prefetch_table(head(2 * ahead));
+        if let Some(head) = available(from + 2 * distance) {
+            self.map.prefetch_table(head);
         }
-        if ahead < self.known {
-            let first_two = self.map.first_two(head(ahead)).into_iter().flatten();
+        if let Some(head) = available(from + distance) {
+            let first_two = self.map.first_two(head).into_iter().flatten();
             for descriptor in first_two.take(parts) {
                 let length = length.min(descriptor.length as usize);
                 if let Some(span) = self.map.memory().span(descriptor.address, length) {

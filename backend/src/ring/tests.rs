@@ -283,7 +283,7 @@ proptest! {
         let Ok(available) = ring.available(SIZE) else { return Ok(()) };
         prop_assert!(available <= SIZE);
         for ahead in 0..SIZE {
-            ring.prefetch_for_write(ahead, 192, 2);
+            ring.prefetch_for_write(0, ahead, 192, 2);
         }
         let mut spans = Vec::new();
         for ahead in 0..available {
