@@ -13,8 +13,23 @@ use crate::{
     fault::{RawRing, UsedElement},
     features::FeatureSet,
     memory::{Mover, ReceiveRing},
+    receive::{Annotation, Layout},
     train::Train,
     transmit::{TransmitError, TransmitFormat, parse},
+};
+
+/// Queues that split.
+pub(crate) const SPLIT: Layout = Layout::Split {
+    header_size: 256,
+    page_size: 4096,
+    threshold: 0,
+};
+
+/// What is told of a frame that has no hash.
+pub(crate) const NOTE: Annotation = Annotation {
+    queue: 3,
+    hash: None,
+    offloads: FeatureSet::ALL,
 };
 
 /// A zcnic driver's transmit chain.

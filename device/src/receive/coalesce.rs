@@ -164,13 +164,7 @@ impl ReceiveQueue {
         M: Mover,
         R: ReceiveRing<Target = M::Target>,
     {
-        let mut batch = Batch {
-            queue: self,
-            mover,
-            ring,
-            waits,
-            now,
-        };
+        let mut batch = Batch::new(self, mover, ring, waits, now);
         let mut delivered = Delivered::default();
         let mut at = segments.start;
         if batch
@@ -189,13 +183,7 @@ impl ReceiveQueue {
         M: Mover,
         R: ReceiveRing<Target = M::Target>,
     {
-        let mut batch = Batch {
-            queue: self,
-            mover,
-            ring,
-            waits,
-            now,
-        };
+        let mut batch = Batch::new(self, mover, ring, waits, now);
         while let Some(id) = batch.queue.held.due(now) {
             if batch.flush(id).is_err() {
                 return;
@@ -209,13 +197,7 @@ impl ReceiveQueue {
         M: Mover,
         R: ReceiveRing<Target = M::Target>,
     {
-        let mut batch = Batch {
-            queue: self,
-            mover,
-            ring,
-            waits: true,
-            now,
-        };
+        let mut batch = Batch::new(self, mover, ring, true, now);
         // What finds no buffers goes later.
         let _ = batch.flush_all();
     }
@@ -254,11 +236,27 @@ struct Batch<'b, M, R> {
     now: u64,
 }
 
-impl<M, R> Batch<'_, M, R>
+impl<'b, M, R> Batch<'b, M, R>
 where
     M: Mover,
     R: ReceiveRing<Target = M::Target>,
 {
+    fn new(
+        queue: &'b mut ReceiveQueue,
+        mover: &'b M,
+        ring: &'b mut R,
+        waits: bool,
+        now: u64,
+    ) -> Self {
+        Self {
+            queue,
+            mover,
+            ring,
+            waits,
+            now,
+        }
+    }
+
     /// Takes segments of a train until `end`; `at` is the next one.
     fn advance(
         &mut self,

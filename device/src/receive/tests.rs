@@ -5,19 +5,8 @@ use crate::{
     abi::{GsoType, HashType},
     features::FeatureSet,
     frame::Headers,
-    testing::{VecMover, VecRing, chain, parse_chain, pattern, tcp4, udp6},
+    testing::{NOTE, SPLIT, VecMover, VecRing, chain, parse_chain, pattern, tcp4, udp6},
     train::Train,
-};
-
-const SPLIT: Layout = Layout::Split {
-    header_size: 256,
-    page_size: 4096,
-    threshold: 0,
-};
-const NOTE: Annotation = Annotation {
-    queue: 3,
-    hash: None,
-    offloads: FeatureSet::ALL,
 };
 
 fn queue(layout: Layout) -> ReceiveQueue {

@@ -1,5 +1,21 @@
 //! The cases: on which frame or command what goes wrong, what arrives all the same, what the driver counts.
 
+/// A rule for frame number `$nth` of a stream that is received by zero copy, on the side that receives or on the one
+/// that sends.
+macro_rules! nth {
+    ($nth:literal, $direction:literal, $action:literal) => {
+        concat!(
+            r#"{"direction":""#,
+            $direction,
+            r#"","match":{"protocol":"tcp","destination-port":4433},"nth":"#,
+            $nth,
+            r#","action":"#,
+            $action,
+            "}"
+        )
+    };
+}
+
 mod commands;
 mod completions;
 mod frames;

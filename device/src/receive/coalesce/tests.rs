@@ -11,21 +11,11 @@ use crate::{
     features::FeatureSet,
     frame::Headers,
     receive::{MAX_CHAINS, ReceiveCounters},
-    testing::{VecMover, VecRing, chain, parse_chain, pattern, tcp4, udp6},
+    testing::{NOTE, SPLIT, VecMover, VecRing, chain, parse_chain, pattern, tcp4, udp6},
     train::finish,
 };
 
 const LINEAR: Layout = Layout::Linear { size: 4096 };
-const SPLIT: Layout = Layout::Split {
-    header_size: 256,
-    page_size: 4096,
-    threshold: 0,
-};
-const NOTE: Annotation = Annotation {
-    queue: 3,
-    hash: None,
-    offloads: FeatureSet::ALL,
-};
 const PSH: u8 = 8;
 const MILLISECOND: u64 = 1_000_000;
 

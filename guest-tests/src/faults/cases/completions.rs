@@ -15,20 +15,6 @@ use crate::faults::{
     traffic::{self, How::ZeroCopy, Stream as Flow},
 };
 
-/// The hundredth frame of a stream that is received by zero copy, on the side that receives and on the one
-/// that sends.
-macro_rules! hundredth {
-    ($direction:literal, $action:literal) => {
-        concat!(
-            r#"{"direction":""#,
-            $direction,
-            r#"","match":{"protocol":"tcp","destination-port":4433},"nth":100,"action":"#,
-            $action,
-            "}"
-        )
-    };
-}
-
 const ONE_RESET: &[Counted] = &[Counted("resets", 1, 1)];
 const NO_RESET: &[Counted] = &[Counted("resets", 0, 0), Counted("sessions", 0, 0)];
 
@@ -51,14 +37,14 @@ pub(super) const CASES: &[Case] = &[
     Case::new(
         "bad-used-id, rx: the device is reset, the provider stays",
         "0",
-        hundredth!("rx", r#"{"bad-used-id":{}}"#),
+        nth!("100", "rx", r#"{"bad-used-id":{}}"#),
         Stream(ZeroCopy),
     )
     .counts(ONE_RESET),
     Case::new(
         "bad-used-id, rx: far beyond the ring",
         "0",
-        hundredth!("rx", r#"{"bad-used-id":{"beyond":4294960000}}"#),
+        nth!("100", "rx", r#"{"bad-used-id":{"beyond":4294960000}}"#),
         Stream(ZeroCopy),
     )
     .counts(ONE_RESET),
@@ -72,70 +58,70 @@ pub(super) const CASES: &[Case] = &[
     Case::new(
         "bad-used-id, tx: the device is reset",
         "1",
-        hundredth!("tx", r#"{"bad-used-id":{}}"#),
+        nth!("100", "tx", r#"{"bad-used-id":{}}"#),
         Stream(ZeroCopy),
     )
     .counts(ONE_RESET),
     Case::new(
         "duplicate-completion, rx: no buffer is taken twice, the device is reset",
         "0",
-        hundredth!("rx", r#""duplicate-completion""#),
+        nth!("100", "rx", r#""duplicate-completion""#),
         Stream(ZeroCopy),
     )
     .counts(ONE_RESET),
     Case::new(
         "duplicate-completion, tx: no frame is freed twice, the device is reset",
         "1",
-        hundredth!("tx", r#""duplicate-completion""#),
+        nth!("100", "tx", r#""duplicate-completion""#),
         Stream(ZeroCopy),
     )
     .counts(ONE_RESET),
     Case::new(
         "withhold-completion, rx: the next completion is not the one that is due",
         "0",
-        hundredth!("rx", r#"{"withhold-completion":{}}"#),
+        nth!("100", "rx", r#"{"withhold-completion":{}}"#),
         Stream(ZeroCopy),
     )
     .counts(&[Counted("rx_misordered", 1, 1), Counted("resets", 1, 1)]),
     Case::new(
         "withhold-completion, rx: behind three others, which is too late as well",
         "0",
-        hundredth!("rx", r#"{"withhold-completion":{"frames":3}}"#),
+        nth!("100", "rx", r#"{"withhold-completion":{"frames":3}}"#),
         Stream(ZeroCopy),
     )
     .counts(&[Counted("rx_misordered", 1, 1), Counted("resets", 1, 1)]),
     Case::new(
         "withhold-completion, tx: the next completion is not the one that is due",
         "1",
-        hundredth!("tx", r#"{"withhold-completion":{}}"#),
+        nth!("100", "tx", r#"{"withhold-completion":{}}"#),
         Stream(ZeroCopy),
     )
     .counts(&[Counted("tx_misordered", 1, 1), Counted("resets", 1, 1)]),
     Case::new(
         "stall, rx: a stream waits for a queue that stands still for two seconds",
         "0",
-        hundredth!("rx", r#"{"stall":{"nanoseconds":2000000000}}"#),
+        nth!("100", "rx", r#"{"stall":{"nanoseconds":2000000000}}"#),
         Stream(ZeroCopy),
     )
     .counts(NO_RESET),
     Case::new(
         "stall, rx: and for one that stands still until somebody mends it",
         "0",
-        hundredth!("rx", r#"{"stall":{}}"#),
+        nth!("100", "rx", r#"{"stall":{}}"#),
         Script(mended),
     )
     .counts(NO_RESET),
     Case::new(
         "stall, tx: a stream waits for a queue that stands still for two seconds",
         "1",
-        hundredth!("tx", r#"{"stall":{"nanoseconds":2000000000}}"#),
+        nth!("100", "tx", r#"{"stall":{"nanoseconds":2000000000}}"#),
         Stream(ZeroCopy),
     )
     .counts(NO_RESET),
     Case::new(
         "stall, tx: a queue that stands still for good costs a reset",
         "1",
-        hundredth!("tx", r#"{"stall":{}}"#),
+        nth!("100", "tx", r#"{"stall":{}}"#),
         Stream(ZeroCopy),
     )
     .counts(ONE_RESET),

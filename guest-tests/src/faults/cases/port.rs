@@ -12,19 +12,6 @@ use crate::faults::{
     traffic::{How::ZeroCopy, Stream as Flow},
 };
 
-/// In the middle of a stream.
-macro_rules! amid {
-    ($direction:literal, $action:literal) => {
-        concat!(
-            r#"{"direction":""#,
-            $direction,
-            r#"","match":{"protocol":"tcp","destination-port":4433},"nth":1000,"action":"#,
-            $action,
-            "}"
-        )
-    };
-}
-
 /// With the device's counters, which the driver asks for every two seconds and with those of its own.
 macro_rules! with_stats {
     ($action:literal) => {
@@ -43,14 +30,14 @@ pub(super) const CASES: &[Case] = &[
     Case::new(
         "link-flap, rx: the carrier goes for a second, and the stream goes on",
         "0",
-        amid!("rx", r#"{"link-flap":{"nanoseconds":1000000000}}"#),
+        nth!("1000", "rx", r#"{"link-flap":{"nanoseconds":1000000000}}"#),
         Script(carrier_lost),
     )
     .counts(SAME_SESSION),
     Case::new(
         "link-flap, tx: the carrier goes for a second, and the stream goes on",
         "1",
-        amid!("tx", r#"{"link-flap":{"nanoseconds":1000000000}}"#),
+        nth!("1000", "tx", r#"{"link-flap":{"nanoseconds":1000000000}}"#),
         Script(carrier_lost),
     )
     .counts(SAME_SESSION),
@@ -64,14 +51,14 @@ pub(super) const CASES: &[Case] = &[
     Case::new(
         "device-reset, rx: a new session is begun, and the stream goes on",
         "0",
-        amid!("rx", r#""device-reset""#),
+        nth!("1000", "rx", r#""device-reset""#),
         Stream(ZeroCopy),
     )
     .counts(NEW_SESSION),
     Case::new(
         "device-reset, tx: a new session is begun, and the stream goes on",
         "1",
-        amid!("tx", r#""device-reset""#),
+        nth!("1000", "tx", r#""device-reset""#),
         Stream(ZeroCopy),
     )
     .counts(NEW_SESSION),
@@ -85,14 +72,14 @@ pub(super) const CASES: &[Case] = &[
     Case::new(
         "disconnect, rx: QEMU connects again, and the stream goes on",
         "0",
-        amid!("rx", r#""disconnect""#),
+        nth!("1000", "rx", r#""disconnect""#),
         Stream(ZeroCopy),
     )
     .counts(NEW_SESSION),
     Case::new(
         "disconnect, tx: QEMU connects again, and the stream goes on",
         "1",
-        amid!("tx", r#""disconnect""#),
+        nth!("1000", "tx", r#""disconnect""#),
         Stream(ZeroCopy),
     )
     .counts(NEW_SESSION),
