@@ -1,0 +1,95 @@
+//! The ledger: who had which buffer.
+
+use serde_json::json;
+use zcnic_model::Shape;
+
+use crate::lab::{Lab, frames};
+
+#[test]
+fn the_ledger_sees_every_buffer() {
+    let mut lab = Lab::new();
+    for (mode, out) in [("counting", 0), ("full", 10)] {
+        lab.b.stop_receive(0).expect("stop");
+        lab.ask("ledger-set", json!({"port": "1", "mode": mode}));
+        lab.b.post(0, Shape::SPLIT, 8);
+        lab.b.start_receive(0, Shape::SPLIT).expect("start");
+        lab.send();
+        assert_eq!(lab.received(5), frames());
+        let ledger = lab.ask("query-ledger", json!({"port": "1"}));
+        let queue = &ledger["queues"][0];
+        let numbers = [
+            "posted",
+            "filled",
+            "unused",
+            "with-device",
+            "out",
+            "violations",
+        ];
+        let numbers = numbers.map(|name| queue[name].as_u64().expect("a number"));
+        assert_eq!(numbers, [8, 5, 0, 3, out, 0], "{mode}");
+        lab.b.stop_receive(0).expect("stop");
+        let event = lab.event();
+        assert_eq!(
+            event,
+            json!({"event": "queue-stop", "data": {"port": "1", "queue": 0, "clean": true,
+                "posted": 8, "returned": 8, "violations": 0, "out": out}})
+        );
+    }
+}
+
+#[test]
+fn the_ledger_knows_a_buffers_history() {
+    let mut lab = Lab::new();
+    lab.ask("ledger-set", json!({"port": "1", "mode": "full"}));
+    lab.send();
+    let (_, pairs, _) = lab.b.parts();
+    let address = pairs[0].receive.ring().tokens().next().expect("posted")[1]
+        .address
+        .0;
+    let history = lab.ask(
+        "ledger-history",
+        json!({"port": "1", "queue": 0, "address": address + 5}),
+    );
+    assert_eq!(
+        (&history["address"], &history["events"][0]["what"]),
+        (&json!(address), &json!("posted"))
+    );
+}
+
+#[test]
+fn buffers_posted_twice_and_written_to_are_found() {
+    let mut lab = Lab::new();
+    lab.ask(
+        "ledger-set",
+        json!({"port": "1", "mode": "full", "sanitize": true}),
+    );
+    // The ledger is told of what is posted now.
+    lab.a.send(0, &frames()[0]);
+    let (guest, pairs, _) = lab.b.parts();
+    let next = pairs[0].receive.ring().tokens().nth(2).expect("posted")[1];
+    guest.write(next, b"the driver writes to what is not its own");
+    for frame in &frames()[1..] {
+        lab.a.send(0, frame);
+    }
+    let event = lab.event();
+    assert_eq!(event["data"]["kind"], "written", "{event}");
+    assert!(
+        event["data"]["desc"]
+            .as_str()
+            .is_some_and(|desc| desc.contains(&format!("{:#x}", next.address.0))),
+        "{event}"
+    );
+}
+
+/// A fault of the device itself is a violation, too.
+#[test]
+fn the_ledger_sees_what_faults_do() {
+    let mut lab = Lab::new();
+    lab.ask("ledger-set", json!({"port": "1", "mode": "full"}));
+    lab.third("rx", json!("duplicate-completion"));
+    lab.send();
+    let event = lab.event();
+    assert_eq!(event["event"], "fault-hit");
+    let event = lab.event();
+    assert_eq!(event["data"]["kind"], "not-posted", "{event}");
+}
