@@ -3,7 +3,7 @@
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use zcnic_guest::{agent, faults, gate, init, kselftest, ports, receive, send, steer};
+use zcnic_guest::{agent, faults, gate, init, kselftest, ports, receive, scenarios, send, steer};
 
 #[derive(Parser)]
 #[command(
@@ -26,6 +26,7 @@ enum Command {
     Kselftest(kselftest::Args),
     Ports(ports::Args),
     Receive(receive::Args),
+    Scenarios(scenarios::Args),
     Send(send::Args),
     State(steer::StateArgs),
     Steer(steer::Args),
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Command::Kselftest(args) => kselftest::run(&args),
         Command::Ports(args) => ports::run(&args),
         Command::Receive(args) => receive::run(&args),
+        Command::Scenarios(args) => scenarios::run(&args),
         Command::Send(args) => send::run(&args),
         Command::State(args) => steer::state(&args),
         Command::Steer(args) => steer::run(&args),

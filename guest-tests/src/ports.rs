@@ -211,7 +211,7 @@ fn driver(port: &Port) -> Option<String> {
 }
 
 /// Runs `work` in a namespace: in a thread of its own, because a namespace is a thread's.
-fn in_netns<T: Send>(
+pub(crate) fn in_netns<T: Send>(
     netns: Option<&str>,
     work: impl FnOnce() -> anyhow::Result<T> + Send,
 ) -> anyhow::Result<T> {

@@ -31,6 +31,11 @@ pub enum Event<'a> {
     },
     /// Data has arrived and stays where it is.
     Held,
+    /// A line for people.
+    Line {
+        /// The line.
+        text: &'a str,
+    },
     /// Nothing moved for [`INTERVAL`]; said once per stall.
     Stalled {
         /// Bytes sent, or received and verified.

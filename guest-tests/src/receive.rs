@@ -19,7 +19,7 @@ use crate::{
     pattern::Pattern,
     progress::{Event, INTERVAL, Progress, say, say_result},
     send::is_timeout,
-    zcrx::{Buffer, Completion, Target, Zcrx},
+    zcrx::{Buffer, Kind, Options, Target, Zcrx},
 };
 
 /// What one request asks for with --oneshot, in bytes.
@@ -117,7 +117,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let outcome = if args.plain {
         receive_plain(args, &mut progress, &mut counts)
     } else {
-        Zcrx::new(&target(args), args.buf_len)
+        let options = Options {
+            buf_len: args.buf_len,
+            ..Options::default()
+        };
+        Zcrx::new(&target(args), &options)
             .map_err(anyhow::Error::from)
             .and_then(|opened| receive_zcrx(args, zcrx.insert(opened), &mut progress, &mut counts))
     };
@@ -315,15 +319,15 @@ fn receive_zcrx(
     let limit = if args.oneshot { ONESHOT } else { 0 };
     let mut returns = Returns::new(args);
     let mut request_start = progress.bytes();
-    zcrx.receive(stream.as_fd(), limit)?;
+    zcrx.receive(stream.as_fd(), limit, 0)?;
     counts.requests += 1;
     loop {
         zcrx.wait(INTERVAL)?;
         let before = progress.bytes();
         let mut ended = None;
         while let Some(completion) = zcrx.next_completion() {
-            match completion {
-                Completion::Data(buffer) => {
+            match completion.kind {
+                Kind::Data(buffer) => {
                     let bytes = zcrx.bytes(buffer).with_context(|| {
                         format!("the kernel named a buffer outside the area: {buffer:?}")
                     })?;
@@ -333,7 +337,8 @@ fn receive_zcrx(
                         returns.add(zcrx, &pattern, (buffer, position))?;
                     }
                 }
-                Completion::End(result) => ended = Some(result),
+                Kind::End => ended = Some(completion.result),
+                Kind::Notification => {}
             }
         }
         zcrx.publish();
@@ -358,7 +363,7 @@ fn receive_zcrx(
             ),
         }
         request_start = progress.bytes();
-        zcrx.receive(stream.as_fd(), limit)?;
+        zcrx.receive(stream.as_fd(), limit, 0)?;
         counts.requests += 1;
     }
 }

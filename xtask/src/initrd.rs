@@ -70,6 +70,12 @@ pub(crate) fn image(entry: &Path) -> PathBuf {
 /// What the guest gets of ours, the first one as its init.
 const PROGRAMS: [&str; 2] = ["zcnic-guest", "zcnicctl"];
 
+/// The guest's program, which the host can run as well.
+pub(crate) fn guest_program() -> Result<PathBuf> {
+    let [program, _] = guest_programs()?;
+    Ok(program)
+}
+
 /// Builds [`PROGRAMS`]: static, because the host's C library may be newer or older than the guest's.
 fn guest_programs() -> Result<[PathBuf; 2]> {
     let target = paths::target().join("guest");

@@ -40,6 +40,7 @@ mod report;
 mod rings;
 mod rootfs;
 mod sandbox;
+mod scenario;
 mod selftests;
 mod setup;
 mod step;
@@ -73,6 +74,7 @@ enum Command {
     Kernel(kernel::Args),
     Kselftest(kselftest::Args),
     Matrix(matrix::Args),
+    Scenario(scenario::Args),
     Tables(tables::Args),
     Test(test::Args),
     Verdict(verdict::Args),
@@ -90,6 +92,7 @@ fn main() -> ExitCode {
         Command::Kernel(args) => kernel::run(&args),
         Command::Kselftest(args) => kselftest::run(&args),
         Command::Matrix(args) => matrix::run(&args),
+        Command::Scenario(args) => scenario::run(&args),
         Command::Tables(args) => tables::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Verdict(args) => verdict::run(&args),

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
+use serde_json::{Map, Value};
 
 use crate::{
     backend::{self, Backend, Cable, Programs},
@@ -123,6 +124,17 @@ impl Setup {
             .filter_map(|(option, value)| Some([option.into(), value.clone()?.into()]))
             .flatten()
             .collect()
+    }
+
+    /// What a report should say of it.
+    pub(crate) fn facts(&self) -> Map<String, Value> {
+        let facts = [
+            ("kernel", &*self.kernel.release),
+            ("qemu", &*self.qemu.version),
+            ("acceleration", self.acceleration.name()),
+        ];
+        let facts = facts.map(|(name, value)| (name.to_owned(), value.into()));
+        Map::from_iter(facts)
     }
 
     /// The best driver that there is for the kernel.

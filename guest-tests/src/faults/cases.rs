@@ -25,7 +25,7 @@ mod port;
 use anyhow::Result;
 use serde_json::Value;
 
-use super::{lab::Lab, traffic::How};
+use crate::lab::{Lab, traffic::How};
 
 /// One way in which the device misbehaves.
 pub(super) struct Case {

@@ -4,15 +4,11 @@
 //! kernel's log, the page pools.
 
 mod cases;
-mod lab;
-mod traffic;
+mod judge;
 
-use std::{process::ExitCode, time::Instant};
+use std::process::ExitCode;
 
-use serde::Serialize;
-
-use crate::progress::say_result;
-use lab::Lab;
+use crate::lab::{Lab, cases::each};
 
 /// Has the device misbehave, one case after the other, and prints a JSON object for each
 #[derive(Debug, clap::Args)]
@@ -22,14 +18,6 @@ pub struct Args {
     /// Print the names of all cases
     #[arg(long)]
     list: bool,
-}
-
-/// The end of a case.
-#[derive(Serialize)]
-struct Report<'a> {
-    case: &'a str,
-    error: Option<String>,
-    seconds: f64,
 }
 
 /// Runs the subcommand.
@@ -43,20 +31,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut lab = Lab::new()?;
-    let mut failed = false;
-    for case in selected {
-        let started = Instant::now();
-        let result = lab.judge(case);
-        failed |= result.is_err();
-        say_result(&Report {
-            case: case.name,
-            error: result.err().map(|error| format!("{error:#}")),
-            seconds: started.elapsed().as_secs_f64(),
-        });
-    }
-    Ok(if failed {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(each(selected, |case| {
+        (case.name, judge::judge(&mut lab, case))
+    }))
 }

@@ -8,4 +8,4 @@ pub mod sys;
 
 pub use area::Area;
 pub use refill::RefillRing;
-pub use ring::{Buffer, Completion, Error, Target, Zcrx};
+pub use ring::{Buffer, Completion, Error, Kind, NOTIFICATION, Options, Target, Zcrx};

@@ -125,9 +125,10 @@ impl RefillRing {
         })
     }
 
-    /// Entries between head and tail. A head that the kernel could not have written counts as a
-    /// full ring.
-    fn in_ring(&self) -> u32 {
+    /// Entries between head and tail: those that the kernel could take and has not. A head that it
+    /// could not have written counts as a full ring.
+    #[must_use]
+    pub fn in_ring(&self) -> u32 {
         // SAFETY: within the region. Acquire: the kernel has read the entries it gives back.
         let head = unsafe { self.head.as_ref() }.load(Ordering::Acquire);
         self.next.wrapping_sub(head).min(self.entries)

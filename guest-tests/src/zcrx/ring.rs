@@ -1,9 +1,12 @@
 //! An io_uring with one zero-copy receive instance bound to a receive queue.
-#![allow(unsafe_code, reason = "pushing a submission queue entry")]
+#![allow(
+    unsafe_code,
+    reason = "pushing a submission queue entry, borrowing the ring's descriptor"
+)]
 
 use std::{
     io,
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     time::Duration,
 };
 
@@ -12,13 +15,37 @@ use io_uring::{IoUring, Probe, cqueue, opcode, squeue, types};
 use super::{Area, RefillRing, area::HUGE_PAGE, sys};
 use crate::net;
 
-/// Receive memory per instance: a full 1024-entry ring of 16 KiB buffers twice over, or 8192 pages.
-const AREA_BYTES: usize = 32 << 20;
-/// Entries of the refill ring. A buffer may be in it once per fragment, so it is larger than the
-/// number of pages in the area.
-const REFILL_ENTRIES: u32 = 16 << 10;
-/// Completions the kernel may have waiting before it ends the request with ENOSPC.
-const CQ_ENTRIES: u32 = 4096;
+/// The user data of notifications, which no request may have.
+pub const NOTIFICATION: u64 = u64::MAX;
+
+/// How much of everything an instance has.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Bytes per buffer (`None`: a page).
+    pub buf_len: Option<u32>,
+    /// Receive memory.
+    pub area_bytes: usize,
+    /// Entries of the refill ring. A buffer may be in it once per fragment.
+    pub refill_entries: u32,
+    /// Completions that may wait before the kernel ends a request with ENOSPC.
+    pub completions: u32,
+    /// Whether the kernel tells of copies and of buffers that it did not get (7.2.12 and 7.3 do).
+    pub notifications: bool,
+}
+
+impl Default for Options {
+    /// Receive memory for a full 1024-entry ring of 16 KiB buffers twice over, or 8192 pages, and more
+    /// entries of the refill ring than that.
+    fn default() -> Self {
+        Self {
+            buf_len: None,
+            area_bytes: 32 << 20,
+            refill_entries: 16 << 10,
+            completions: 4096,
+            notifications: false,
+        }
+    }
+}
 
 /// Where packets come from.
 #[derive(Debug, Clone)]
@@ -53,6 +80,12 @@ pub enum Error {
         /// Running kernel.
         kernel: String,
     },
+    /// No notifications.
+    #[error("kernel {kernel} does not notify of copies and missing buffers, 7.3 does")]
+    NoNotifications {
+        /// Running kernel.
+        kernel: String,
+    },
     /// The chunk size is not one.
     #[error("rx buffer length {0} is not a power of two from 4096 to 2097152")]
     BufLen(u32),
@@ -70,8 +103,13 @@ pub enum Error {
     #[error(transparent)]
     Device(#[from] net::Error),
     /// The kernel refused the registration, for the reason given.
-    #[error("{0}")]
-    Refused(String),
+    #[error("{text}")]
+    Refused {
+        /// What it means.
+        text: String,
+        /// What the kernel said.
+        errno: i32,
+    },
     /// Something else failed.
     #[error("{what}")]
     Io {
@@ -91,13 +129,45 @@ pub struct Buffer {
     pub len: u32,
 }
 
-/// What a receive request reports.
+impl Error {
+    /// What the kernel said.
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Refused { errno, .. } => Some(*errno),
+            Self::Setup { source, .. } | Self::Memory { source, .. } | Self::Io { source, .. } => {
+                source.raw_os_error()
+            }
+            Self::NoZcrx { .. }
+            | Self::NoNotifications { .. }
+            | Self::BufLen(_)
+            | Self::Device(_) => None,
+        }
+    }
+}
+
+/// An entry of the completion queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Completion {
+pub struct Completion {
+    /// The request's, or [`NOTIFICATION`].
+    pub tag: u64,
+    /// Bytes, `-errno`, or a notification's type.
+    pub result: i32,
+    /// `IORING_CQE_F_*`.
+    pub flags: u32,
+    /// What that amounts to.
+    pub kind: Kind,
+}
+
+/// What a completion tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
     /// Data; the request goes on.
     Data(Buffer),
     /// The request is over: 0 (end of stream, or all that a limited request asked for) or `-errno`.
-    End(i32),
+    End,
+    /// Something happened (`sys::EVENT_*`); not said again until [`Zcrx::arm`].
+    Notification,
 }
 
 /// An io_uring with a zero-copy receive instance. Dropping it gives the queue back.
@@ -110,9 +180,17 @@ pub struct Zcrx {
     buf_len: u32,
 }
 
+impl AsFd for Zcrx {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the ring is open as long as the borrow lasts.
+        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
+    }
+}
+
 impl Zcrx {
-    /// Binds to `target` with buffers of `buf_len` bytes (`None`: a page).
-    pub fn new(target: &Target, buf_len: Option<u32>) -> Result<Self, Error> {
+    /// Binds to `target`.
+    pub fn new(target: &Target, options: &Options) -> Result<Self, Error> {
+        let buf_len = options.buf_len;
         let kernel = || {
             rustix::system::uname()
                 .release()
@@ -127,7 +205,7 @@ impl Zcrx {
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
-            .setup_cqsize(CQ_ENTRIES)
+            .setup_cqsize(options.completions)
             .build(8)
             .map_err(|source| Error::Setup {
                 kernel: kernel(),
@@ -152,9 +230,9 @@ impl Zcrx {
                 },
             })
         };
-        let area = memory(AREA_BYTES, huge)?;
+        let area = memory(options.area_bytes, huge)?;
         // A page for the header, then the entries, then the statistics.
-        let stats_offset = 4096 + REFILL_ENTRIES as usize * size_of::<sys::Rqe>();
+        let stats_offset = 4096 + options.refill_entries as usize * size_of::<sys::Rqe>();
         let region = memory(stats_offset + size_of::<sys::Stats>(), false)?;
 
         let mut area_reg = sys::AreaReg {
@@ -169,7 +247,7 @@ impl Zcrx {
             ..Default::default()
         };
         let mut reg = sys::IfqReg {
-            rq_entries: REFILL_ENTRIES,
+            rq_entries: options.refill_entries,
             rx_buf_len: if huge { buf_len.unwrap_or_default() } else { 0 },
             ..Default::default()
         };
@@ -181,7 +259,13 @@ impl Zcrx {
             Target::NoDevice => reg.flags = sys::REG_NODEV,
         }
         let has_stats = sys::query(ring.as_raw_fd()).features & sys::FEATURE_EVENT != 0;
+        if options.notifications && !has_stats {
+            return Err(Error::NoNotifications { kernel: kernel() });
+        }
+        let wanted = 1 << sys::EVENT_ALLOC_FAIL | 1 << sys::EVENT_COPY;
         let event = sys::EventDesc {
+            user_data: NOTIFICATION,
+            type_mask: if options.notifications { wanted } else { 0 },
             flags: sys::EVENT_DESC_STATS,
             stats_offset: stats_offset as u64,
             ..Default::default()
@@ -198,7 +282,10 @@ impl Zcrx {
 
         let stats_offset = has_stats.then_some(stats_offset);
         let refill = RefillRing::new(region, &reg.offsets, reg.rq_entries, stats_offset)
-            .ok_or_else(|| Error::Refused(format!("refill ring outside its region: {reg:?}")))?;
+            .ok_or_else(|| Error::Refused {
+                text: format!("refill ring outside its region: {reg:?}"),
+                errno: 0,
+            })?;
         Ok(Self {
             ring,
             refill,
@@ -220,11 +307,20 @@ impl Zcrx {
         self.buf_len
     }
 
-    /// Starts receiving from a TCP socket, `limit` bytes or (0) until the end of the stream. One
-    /// request at a time.
-    pub fn receive(&mut self, socket: BorrowedFd<'_>, limit: u32) -> Result<(), Error> {
+    /// Starts receiving from a TCP socket, `limit` bytes or (0) until the end of the stream, with
+    /// completions that have this tag. One request per socket at a time.
+    pub fn receive(&mut self, socket: BorrowedFd<'_>, limit: u32, tag: u64) -> Result<(), Error> {
         let fd = types::Fd(socket.as_raw_fd());
-        let entry = opcode::RecvZc::new(fd, limit).ifq(self.id).build();
+        let entry = opcode::RecvZc::new(fd, limit)
+            .ifq(self.id)
+            .build()
+            .user_data(tag);
+        if self.ring.submission().is_full() {
+            self.ring.submit().map_err(|source| Error::Io {
+                what: "io_uring_enter",
+                source,
+            })?;
+        }
         // SAFETY: the entry refers to no memory of ours, only to the registered area.
         unsafe { self.ring.submission().push(&entry) }.map_err(|_| Error::Io {
             what: "submission queue",
@@ -249,6 +345,17 @@ impl Zcrx {
     /// The next completion that is already there.
     pub fn next_completion(&mut self) -> Option<Completion> {
         self.ring.completion().next().map(|cqe| decode(&cqe))
+    }
+
+    /// Completions that are there.
+    pub fn waiting(&mut self) -> usize {
+        self.ring.completion().len()
+    }
+
+    /// Whether the completion queue was full, and the kernel keeps completions until somebody makes
+    /// room and enters (`IORING_SQ_CQ_OVERFLOW`).
+    pub fn overflowed(&mut self) -> bool {
+        self.ring.submission().cq_overflow()
     }
 
     /// The bytes of a buffer, or `None` if the kernel named a place outside the area.
@@ -290,10 +397,25 @@ impl Zcrx {
         Ok(())
     }
 
+    /// Wants a notification of this type again.
+    pub fn arm(&self, event: u32) -> Result<(), Error> {
+        sys::arm_event(self.ring.as_raw_fd(), self.id, event).map_err(|source| Error::Io {
+            what: "arming a notification",
+            source,
+        })
+    }
+
     /// Buffers on their way back to the kernel.
     #[must_use]
     pub fn pending_returns(&self) -> usize {
         self.refill.pending()
+    }
+
+    /// Of these, the ones in the refill ring, from which the kernel takes them; the others wait for
+    /// a place in it.
+    #[must_use]
+    pub fn in_refill_ring(&self) -> u32 {
+        self.refill.in_ring()
     }
 
     /// What the kernel copied; `None` where it does not tell (7.2.12 and 7.3 do).
@@ -305,12 +427,20 @@ impl Zcrx {
 
 /// A data completion has F_MORE and, in the second half of its entry, where the data is.
 fn decode(cqe: &cqueue::Entry32) -> Completion {
-    match u32::try_from(cqe.result()) {
-        Ok(len) if len > 0 && cqueue::more(cqe.flags()) => {
+    let (tag, result, flags) = (cqe.user_data(), cqe.result(), cqe.flags());
+    let kind = match u32::try_from(result) {
+        _ if tag == NOTIFICATION => Kind::Notification,
+        Ok(len) if len > 0 && cqueue::more(flags) => {
             let offset = cqe.big_cqe()[0] & !sys::AREA_MASK;
-            Completion::Data(Buffer { offset, len })
+            Kind::Data(Buffer { offset, len })
         }
-        _ => Completion::End(cqe.result()),
+        _ => Kind::End,
+    };
+    Completion {
+        tag,
+        result,
+        flags,
+        kind,
     }
 }
 
@@ -320,7 +450,10 @@ fn refusal(target: &Target, rx_buf_len: u32, source: io::Error) -> Error {
     let errno = source.raw_os_error().unwrap_or_default();
     let Target::Queue { interface, queue } = target else {
         return match errno {
-            libc::EINVAL => Error::Refused("this kernel has no ZCRX_REG_NODEV".into()),
+            libc::EINVAL => Error::Refused {
+                text: "this kernel has no ZCRX_REG_NODEV".into(),
+                errno,
+            },
             _ => Error::Io {
                 what: "registering zero-copy receive without a device",
                 source,
@@ -365,5 +498,5 @@ fn refusal(target: &Target, rx_buf_len: u32, source: io::Error) -> Error {
         libc::EBUSY => format!("queue {queue} of {interface} is in use by AF_XDP or leased"),
         _ => format!("binding queue {queue} of {interface}: {source}"),
     };
-    Error::Refused(text)
+    Error::Refused { text, errno }
 }

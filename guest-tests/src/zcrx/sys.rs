@@ -15,6 +15,10 @@ pub const REG_NODEV: u32 = 2;
 pub const REGION_TYPE_USER: u32 = 1;
 /// `ZCRX_FEATURE_EVENT`: the kernel has notifications and statistics.
 pub const FEATURE_EVENT: u32 = 1 << 1;
+/// `ZCRX_EVENT_ALLOC_FAIL`: the queue's page pool got no buffer.
+pub const EVENT_ALLOC_FAIL: u32 = 0;
+/// `ZCRX_EVENT_COPY`: data was copied because it was not in a buffer of the area.
+pub const EVENT_COPY: u32 = 1;
 /// `ZCRX_EVENT_DESC_FLAG_STATS`: `stats_offset` is valid.
 pub const EVENT_DESC_STATS: u32 = 1 << 0;
 
@@ -23,6 +27,7 @@ const REGISTER_QUERY: u32 = 35;
 const REGISTER_ZCRX_CTRL: u32 = 36;
 const QUERY_ZCRX: u32 = 1;
 const CTRL_FLUSH_RQ: u32 = 0;
+const CTRL_ARM_EVENT: u32 = 2;
 
 /// `struct io_uring_zcrx_rqe`: one buffer handed back through the refill ring.
 #[repr(C)]
@@ -145,14 +150,14 @@ pub struct IfqReg {
     pub resv: [u64; 2],
 }
 
-/// `struct zcrx_ctrl` with `ZCRX_CTRL_FLUSH_RQ`.
+/// `struct zcrx_ctrl`; what it ends with depends on the operation, and unused words of it are zero.
 #[repr(C)]
 #[derive(Debug, Default, Clone, Copy)]
-struct CtrlFlush {
+struct Ctrl {
     zcrx_id: u32,
     op: u32,
     resv: [u64; 2],
-    flush: [u64; 6],
+    arguments: [u32; 12],
 }
 
 /// `struct io_uring_query_hdr`.
@@ -200,7 +205,7 @@ const _: () = {
     assert!(size_of::<IfqReg>() == 96 && offset_of!(IfqReg, area_ptr) == 16);
     assert!(offset_of!(IfqReg, offsets) == 32 && offset_of!(IfqReg, zcrx_id) == 64);
     assert!(offset_of!(IfqReg, rx_buf_len) == 68 && offset_of!(IfqReg, event_desc) == 72);
-    assert!(size_of::<CtrlFlush>() == 72 && offset_of!(CtrlFlush, flush) == 24);
+    assert!(size_of::<Ctrl>() == 72 && offset_of!(Ctrl, arguments) == 24);
     assert!(size_of::<QueryHdr>() == 40 && offset_of!(QueryHdr, result) == 24);
     assert!(size_of::<QueryZcrx>() == 40 && offset_of!(QueryZcrx, features) == 20);
 };
@@ -241,10 +246,22 @@ pub(super) fn register_ifq(
 
 /// Makes the kernel take what is in the refill ring now (`ZCRX_CTRL_FLUSH_RQ`).
 pub(super) fn flush_refill_ring(ring: RawFd, zcrx_id: u32) -> io::Result<()> {
-    let mut ctrl = CtrlFlush {
+    control(ring, zcrx_id, CTRL_FLUSH_RQ, [0; 12])
+}
+
+/// Wants a notification of this type again (`ZCRX_CTRL_ARM_EVENT`).
+pub(super) fn arm_event(ring: RawFd, zcrx_id: u32, event: u32) -> io::Result<()> {
+    let mut arguments = [0; 12];
+    arguments[0] = event;
+    control(ring, zcrx_id, CTRL_ARM_EVENT, arguments)
+}
+
+fn control(ring: RawFd, zcrx_id: u32, op: u32, arguments: [u32; 12]) -> io::Result<()> {
+    let mut ctrl = Ctrl {
         zcrx_id,
-        op: CTRL_FLUSH_RQ,
-        ..Default::default()
+        op,
+        resv: [0; 2],
+        arguments,
     };
     // SAFETY: the pointer is to a live struct of the uapi's layout.
     unsafe { register(ring, REGISTER_ZCRX_CTRL, &raw mut ctrl, 0) }

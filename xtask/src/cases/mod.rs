@@ -24,8 +24,10 @@ mod gate;
 mod gro;
 mod input;
 mod plain;
+pub(crate) mod program;
 mod rebind;
 mod recovery;
+pub(crate) mod scenarios;
 mod selftests;
 mod traffic;
 
@@ -91,6 +93,7 @@ fn all() -> impl Iterator<Item = &'static Test> {
         selftests::TESTS,
         recovery::TESTS,
         faults::TESTS,
+        scenarios::TESTS,
         demo::TESTS,
         detection::TESTS,
     ]
@@ -107,14 +110,7 @@ pub(crate) fn run(args: &GuestArgs, filter: Option<&str>, report: &mut Report) -
         return Ok(());
     }
     let setup = Setup::for_zero_copy(args)?;
-    let used = [
-        ("kernel", &*setup.kernel.release),
-        ("qemu", &*setup.qemu.version),
-        ("acceleration", setup.acceleration.name()),
-    ];
-    for (key, value) in used {
-        report.extra.insert(key.to_owned(), value.into());
-    }
+    report.extra.extend(setup.facts());
     let mut bench = Bench {
         setup: &setup,
         guest: None,

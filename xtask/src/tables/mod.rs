@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use crate::paths;
 
 mod detection;
+mod scenarios;
 mod selftests;
 
 /// Where the reports are, in the workspace.
@@ -22,9 +23,10 @@ const END: &str = "<!-- end -->";
 type Section = fn() -> Result<String>;
 
 /// The documents with a section.
-const DOCUMENTS: [(&str, Section); 2] = [
+const DOCUMENTS: [(&str, Section); 3] = [
     ("README.md", selftests::section),
     ("docs/detection.md", detection::section),
+    ("docs/scenarios.md", scenarios::section),
 ];
 
 /// Write the tables in README.md and docs from the reports in docs/reports

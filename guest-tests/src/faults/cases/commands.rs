@@ -11,8 +11,8 @@ use super::{
     Counted,
 };
 use crate::{
-    faults::{
-        lab::{Lab, MUCH, carrier_changes},
+    lab::{
+        Lab, MUCH, carrier_changes,
         traffic::{How::ZeroCopy, Stream as Flow},
     },
     net,

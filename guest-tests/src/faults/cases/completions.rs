@@ -10,8 +10,8 @@ use super::{
     Check::{Script, Stream},
     Counted,
 };
-use crate::faults::{
-    lab::{Lab, MUCH},
+use crate::lab::{
+    Lab, MUCH,
     traffic::{self, How::ZeroCopy, Stream as Flow},
 };
 

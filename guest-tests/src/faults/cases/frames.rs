@@ -5,7 +5,7 @@ use super::{
     Check::{Datagrams, Stream},
     Counted,
 };
-use crate::faults::traffic::How::ZeroCopy;
+use crate::lab::traffic::How::ZeroCopy;
 
 const WITHOUT_THE_THIRD: &[u8] = &[1, 2, 4, 5, 6, 7, 8, 9, 10];
 const THE_THIRD_TWICE: &[u8] = &[1, 2, 3, 3, 4, 5, 6, 7, 8, 9, 10];

@@ -8,8 +8,8 @@ use super::{
     Check::{Copied, Script, Stream},
     Counted,
 };
-use crate::faults::{
-    lab::{Lab, MUCH, plain_port},
+use crate::lab::{
+    Lab, MUCH, plain_port,
     traffic::{
         How::{Plain, ZeroCopy},
         Stream as Flow, ZERO_COPY,

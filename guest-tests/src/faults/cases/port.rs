@@ -7,8 +7,8 @@ use super::{
     Check::{Script, Stream},
     Counted,
 };
-use crate::faults::{
-    lab::{Lab, MUCH, carrier_changes},
+use crate::lab::{
+    Lab, MUCH, carrier_changes,
     traffic::{How::ZeroCopy, Stream as Flow},
 };
 

@@ -1,7 +1,7 @@
 //! What goes over the cable, from eth1 in its namespace to eth0, while things go wrong.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{self, BufRead, BufReader},
     net::UdpSocket,
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, channel},
@@ -15,23 +15,23 @@ use serde_json::Value;
 use crate::{net, ports::PEER};
 
 /// The queue that only streams received by zero copy reach, and their TCP port.
-pub(super) const ZERO_COPY: (u32, u16) = (3, 4433);
+pub(crate) const ZERO_COPY: (u32, u16) = (3, 4433);
 /// The TCP port of streams that are read as usual.
-pub(super) const PLAIN: u16 = 4434;
+pub(crate) const PLAIN: u16 = 4434;
 /// The UDP port of datagrams.
-pub(super) const DATAGRAMS: u16 = 4435;
+pub(crate) const DATAGRAMS: u16 = 4435;
 
 /// How long a stream may stand still, and how long it may take.
 const STALL_LIMIT: &str = "--stall-limit=40";
 const PATIENCE: Duration = Duration::from_secs(100);
 /// So long nothing came, and nothing will.
-pub(super) const QUIET: Duration = Duration::from_millis(700);
+pub(crate) const QUIET: Duration = Duration::from_millis(700);
 /// Every datagram has so many bytes, all the same.
 const DATAGRAM: usize = 400;
 
 /// How a stream is received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum How {
+pub(crate) enum How {
     /// By plain reads.
     Plain,
     /// By io_uring zero-copy receive.
@@ -40,14 +40,19 @@ pub(super) enum How {
 
 /// A TCP stream on its way, every byte of which is verified. What becomes of it is up to its two processes.
 #[derive(Debug)]
-pub(super) struct Stream {
+pub(crate) struct Stream {
     receiver: Process,
     sender: Process,
     said: Receiver<Value>,
 }
 
 impl Stream {
-    pub(super) fn start(how: How, bytes: u64) -> Result<Self> {
+    pub(crate) fn start(how: How, bytes: u64) -> Result<Self> {
+        Self::start_with(how, bytes, &[])
+    }
+
+    /// The same with more options of the receiver's.
+    pub(crate) fn start_with(how: How, bytes: u64, options: &[&str]) -> Result<Self> {
         let (queue, port) = ZERO_COPY;
         let queue = format!("--queue={queue}");
         let (port, how): (_, &[&str]) = match how {
@@ -58,6 +63,7 @@ impl Stream {
         let mut receiver = ourselves("receive")?
             .args([&bytes, &format!("--port={port}"), STALL_LIMIT])
             .args(how)
+            .args(options)
             .stdout(Stdio::piped())
             .spawn()?;
         let stdout = receiver.stdout.take().context("no standard output")?;
@@ -75,7 +81,7 @@ impl Stream {
         let from = format!("--netns={PEER}");
         let sender = ourselves("send")?
             .args([&bytes, &to, &from, STALL_LIMIT])
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .spawn()?;
         let stream = Self {
             receiver,
@@ -87,12 +93,12 @@ impl Stream {
     }
 
     /// Waits until the receiver says so.
-    pub(super) fn wait_for(&self, event: &str) -> Result<Value> {
+    pub(crate) fn wait_for(&self, event: &str) -> Result<Value> {
         wait_for(&self.said, event)
     }
 
     /// Waits for the end and returns what the receiver reports: everything came and is right.
-    pub(super) fn finish(mut self) -> Result<Value> {
+    pub(crate) fn finish(mut self) -> Result<Value> {
         let result = self.wait_for("result")?;
         if result["ok"] != true {
             bail!("the receiver says {result}");
@@ -104,8 +110,23 @@ impl Stream {
         Ok(result)
     }
 
+    /// Kills the receiver.
+    pub(crate) fn kill_receiver(&mut self) -> Result<()> {
+        self.receiver.0.kill()?;
+        self.receiver.0.wait()?;
+        Ok(())
+    }
+
+    /// Waits for the sender's end and returns what it reports, whatever that is.
+    pub(crate) fn sender_end(mut self) -> Result<Value> {
+        let stdout = self.sender.0.stdout.take();
+        let said = io::read_to_string(stdout.context("no standard output")?)?;
+        let last = said.lines().last().context("the sender says nothing")?;
+        Ok(serde_json::from_str(last)?)
+    }
+
     /// Waits for the end, whatever that is.
-    pub(super) fn end(self) -> Result<Value> {
+    pub(crate) fn end(self) -> Result<Value> {
         self.wait_for("result")
     }
 }
@@ -145,7 +166,7 @@ fn ourselves(what: &str) -> Result<Command> {
 
 /// Sends `count` datagrams that can be told apart, numbered from 1, and returns those that arrive, unharmed,
 /// until none comes for as long as `quiet`.
-pub(super) fn datagrams(count: u8, quiet: Duration) -> Result<Vec<u8>> {
+pub(crate) fn datagrams(count: u8, quiet: Duration) -> Result<Vec<u8>> {
     let socket = UdpSocket::bind(("192.0.2.1", DATAGRAMS))?;
     let send = move || -> Result<()> {
         net::enter_netns(PEER)?;

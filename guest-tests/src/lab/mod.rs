@@ -1,4 +1,11 @@
-//! The two ports, the device's control socket, and what tells how the driver fares.
+//! Where cases are run that share a guest: two ports with a cable between them, the device's control
+//! socket, senders and receivers, and what tells that a case has left everything as it was.
+
+pub(crate) mod cases;
+pub(crate) mod connection;
+pub(crate) mod device;
+pub(crate) mod receiver;
+pub(crate) mod traffic;
 
 use std::{
     collections::BTreeMap,
@@ -10,40 +17,39 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 use zcnic_ctl::client::{Client, find_port};
 
-use super::{
-    cases::{Case, Check, Counted},
-    traffic::{self, How, PLAIN, QUIET, Stream, ZERO_COPY},
-};
 use crate::{
     gate::{log, pools},
     net,
     ports::PORTS,
 };
+use traffic::{How, PLAIN, Stream, ZERO_COPY};
 
 /// How long it may take until everything is as it was: a transmit queue that stands still and a command that
 /// is not answered are noticed after five seconds.
-const RECOVERY: Duration = Duration::from_secs(40);
+pub(crate) const RECOVERY: Duration = Duration::from_secs(40);
 /// How long buffers may need to come home.
 const HOME: Duration = Duration::from_secs(15);
 /// Enough for some thousand frames.
-pub(super) const MUCH: u64 = 6 << 20;
+pub(crate) const MUCH: u64 = 6 << 20;
 const LITTLE: u64 = 1 << 20;
 
-/// Everything that a case may need.
-pub(super) struct Lab {
+/// Both ports, configured, with a flow that is steered to [`ZERO_COPY`].
+pub(crate) struct Lab {
     control: Client,
     /// The first record of the kernel's log that no case has seen.
     log: u64,
     /// What the device knew of both ports when all was well.
     configured: Value,
+    /// Where the rule is that steers to [`ZERO_COPY`].
+    rule: u32,
 }
 
 /// The counters of a port, by the names of `ethtool -S`, those of queues added up.
-pub(super) type Counters = BTreeMap<String, u64>;
+pub(crate) type Counters = BTreeMap<String, u64>;
 
 impl Lab {
     /// Splits, steers, and has more configuration than that, so that a replay has something to do.
-    pub(super) fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let path = find_port().context("this guest has no port named zcnic.control")?;
         let (queue, port) = ZERO_COPY;
         net::set_channels(None, "eth0", queue + 1)?;
@@ -52,7 +58,7 @@ impl Lab {
         net::set_tcp_data_split("eth0", true)?;
         net::set_hds_thresh("eth0", 0)?;
         net::set_rss_equal("eth0", queue)?;
-        net::add_flow_rule("eth0", "tcp4", port, queue)?;
+        let rule = net::add_flow_rule("eth0", "tcp4", port, queue)?;
         net::run(
             None,
             &["ethtool", "-X", "eth0", "context", "new", "equal", "2"],
@@ -61,84 +67,53 @@ impl Lab {
             control: Client::connect(&path)?,
             log: log::read(0)?.next_seq,
             configured: Value::Null,
+            rule,
         };
         lab.disarm()?;
         lab.configured = lab.configuration()?;
-        lab.works().context("before any fault")?;
+        lab.works().context("before any case")?;
         Ok(lab)
     }
 
-    /// Runs a case, and sees that nothing is left of its fault.
-    pub(super) fn judge(&mut self, case: &Case) -> Result<()> {
-        let result = self.misbehave(case);
-        self.disarm()?;
-        let result = result.and_then(|()| {
-            self.recovered()?;
-            self.works().context("without the fault")?;
-            self.accepted()
-        });
-        // The next case begins where this one ended.
+    /// Takes the rule away that steers to [`ZERO_COPY`].
+    pub(crate) fn unsteer(&self) -> Result<()> {
+        Ok(net::delete_flow_rule("eth0", self.rule)?)
+    }
+
+    /// Puts it back.
+    pub(crate) fn steer(&mut self) -> Result<()> {
+        let (queue, port) = ZERO_COPY;
+        self.rule = net::add_flow_rule("eth0", "tcp4", port, queue)?;
+        Ok(())
+    }
+
+    /// Sees that a case has left nothing: the configuration is what it was, traffic works, the kernel has
+    /// not complained, and no page is missing.
+    pub(crate) fn as_before(&mut self) -> Result<()> {
+        self.recovered()?;
+        self.works().context("after the case")?;
+        self.accepted()
+    }
+
+    /// What the kernel's log says from now on is the next case's.
+    pub(crate) fn next_case(&mut self) -> Result<()> {
         self.log = log::read(self.log)?.next_seq;
-        result
+        Ok(())
     }
 
-    fn misbehave(&mut self, case: &Case) -> Result<()> {
-        let before = self.counters(case.port)?;
-        let id = self.arm(case.port, &case.rule())?;
-        match case.check {
-            Check::Datagrams(expected) => {
-                let arrived = traffic::datagrams(10, QUIET)?;
-                ensure!(arrived == expected, "these datagrams arrived: {arrived:?}");
-            }
-            Check::Stream(how) => {
-                Stream::start(how, MUCH)?.finish()?;
-            }
-            Check::Copied => {
-                let result = Stream::start(How::ZeroCopy, MUCH)?.finish()?;
-                ensure!(result["bytes_copied"] != 0, "nothing was copied: {result}");
-            }
-            Check::Script(run) => run(self, id)?,
-        }
-        // A script that takes the rule away has waited for it.
-        if self.hits(id)?.is_some() {
-            self.wait_for_hits(id, 1)
-                .context("the fault did not happen")?;
-        }
-        self.counted(case.port, &before, case.counted)
-    }
-
-    /// Waits until the driver has counted what it should have.
-    fn counted(&self, port: &str, before: &Counters, wanted: &[Counted]) -> Result<()> {
-        eventually(RECOVERY, || {
-            let now = self.counters(port)?;
-            for &Counted(name, least, most) in wanted {
-                let count = |counters: &Counters| {
-                    let known = counters.get(name).copied();
-                    known.with_context(|| format!("ethtool -S has no {name}"))
-                };
-                let by = count(&now)? - count(before)?;
-                ensure!(
-                    (least..=most).contains(&by),
-                    "{name} went up by {by}, not by {least} to {most}"
-                );
-            }
-            Ok(())
-        })
-    }
-
-    pub(super) fn ask(&mut self, command: &str, arguments: &Value) -> Result<Value> {
+    pub(crate) fn ask(&mut self, command: &str, arguments: &Value) -> Result<Value> {
         let answer = self.control.execute(command, Some(arguments));
         answer.with_context(|| format!("{command} {arguments}"))
     }
 
     /// Adds a rule and returns its number.
-    pub(super) fn arm(&mut self, port: &str, rule: &Value) -> Result<u64> {
+    pub(crate) fn arm(&mut self, port: &str, rule: &Value) -> Result<u64> {
         let added = self.ask("fault-add", &json!({"port": port, "rules": [rule]}))?;
         added["ids"][0].as_u64().context("a rule without a number")
     }
 
     /// Takes all faults away.
-    pub(super) fn disarm(&mut self) -> Result<()> {
+    pub(crate) fn disarm(&mut self) -> Result<()> {
         for port in ["0", "1"] {
             self.ask("fault-remove", &json!({ "port": port }))?;
         }
@@ -146,14 +121,14 @@ impl Lab {
     }
 
     /// Waits until a rule has hit so often.
-    pub(super) fn wait_for_hits(&mut self, id: u64, hits: u64) -> Result<()> {
+    pub(crate) fn wait_for_hits(&mut self, id: u64, hits: u64) -> Result<()> {
         let timeout = RECOVERY.as_nanos() as u64;
         let wait = json!({"id": id, "hits": hits, "timeout": timeout});
         self.ask("fault-wait", &wait).map(drop)
     }
 
     /// How often a rule has hit, if it is still there.
-    fn hits(&mut self, id: u64) -> Result<Option<u64>> {
+    pub(crate) fn hits(&mut self, id: u64) -> Result<Option<u64>> {
         let list = self.ask("fault-list", &json!({}))?;
         let mut rules = list["faults"].as_array().into_iter().flatten();
         Ok(rules
@@ -162,7 +137,7 @@ impl Lab {
     }
 
     /// The driver's and the device's counters, by the driver.
-    pub(super) fn counters(&self, port: &str) -> Result<Counters> {
+    pub(crate) fn counters(&self, port: &str) -> Result<Counters> {
         let side = &PORTS[usize::from(port == "1")];
         let all = net::run(side.netns, &["ethtool", "-S", side.name])?;
         let mut counters = Counters::new();
@@ -203,7 +178,7 @@ impl Lab {
     }
 
     /// Waits until both ports are configured as they were and reach each other.
-    pub(super) fn recovered(&mut self) -> Result<()> {
+    pub(crate) fn recovered(&mut self) -> Result<()> {
         eventually(RECOVERY, || {
             let now = self.configuration()?;
             ensure!(
@@ -244,18 +219,18 @@ impl Lab {
 }
 
 /// How often eth0's carrier came or went.
-pub(super) fn carrier_changes() -> Result<u64> {
+pub(crate) fn carrier_changes() -> Result<u64> {
     let text = fs::read_to_string("/sys/class/net/eth0/carrier_changes")?;
     Ok(text.trim().parse()?)
 }
 
 /// The TCP port that is not steered.
-pub(super) fn plain_port() -> Value {
+pub(crate) fn plain_port() -> Value {
     json!({"protocol": "tcp", "destination-port": PLAIN})
 }
 
 /// Tries again until it works or the time is up.
-pub(super) fn eventually<T>(
+pub(crate) fn eventually<T>(
     patience: Duration,
     mut attempt: impl FnMut() -> Result<T>,
 ) -> Result<T> {

@@ -1,0 +1,94 @@
+//! `cargo xtask scenario`: what the kernel does in cases that users ask about, shown on demand.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Result, bail};
+
+use crate::{
+    backend::Cable,
+    cases::{
+        program::News,
+        scenarios::{names, play},
+    },
+    initrd,
+    report::{Case, Outcome, Report, ReportArg},
+    sandbox,
+    setup::{GuestArgs, Setup},
+    step::{run as run_command, step},
+};
+
+/// Show what the kernel does when, for instance, buffers run out: what is done, what is seen, and why
+///
+/// Every value that is shown is checked; docs/scenarios.md has what the scenarios say.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    guest: GuestArgs,
+    #[command(flatten)]
+    report: ReportArg,
+    /// Only list them
+    #[arg(long)]
+    list: bool,
+    /// Names of scenarios; all of them, in one guest, if none is named
+    names: Vec<String>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    // Which there are is known without a guest.
+    let list = run_command(Command::new(initrd::guest_program()?).args(["scenarios", "--list"]))?;
+    if args.list {
+        print!("{list}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let known = names(&list);
+    if let Some(name) = args
+        .names
+        .iter()
+        .find(|name| !known.contains(&name.as_str()))
+    {
+        bail!("there is no scenario {name}; `cargo xtask scenario --list` names them");
+    }
+    let wanted = if args.names.is_empty() {
+        known
+    } else {
+        args.names.iter().map(String::as_str).collect()
+    };
+    sandbox::clean_up_on_signals()?;
+    let setup = Setup::for_zero_copy(&args.guest)?;
+    let mut report = Report::default();
+    report.extra.extend(setup.facts());
+    let mut guest = setup.boot(&setup.machine(), Cable::Drop)?;
+    step("bring up two ports, cabled", || {
+        guest.bring_up(setup.driver())
+    })?;
+    let played = play(&mut guest, &wanted, &mut |news| match news {
+        News::Line(text) => println!("{text}"),
+        News::Ended(case) => {
+            ended(&case);
+            report.cases.push(case);
+        }
+    });
+    let end = step("look for warnings and leaks, power off", || guest.finish());
+    args.report.write(&report.to_json())?;
+    println!("{}", report.summary());
+    end?;
+    // What failed has been told.
+    Ok(if played.is_ok() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn ended(case: &Case) {
+    let Case {
+        name,
+        outcome,
+        seconds,
+        ..
+    } = case;
+    if *outcome != Outcome::Pass {
+        println!("  {}", case.detail.lines().last().unwrap_or_default());
+    }
+    println!("{:5} {seconds:6.1}s  {name}\n", outcome.word());
+}

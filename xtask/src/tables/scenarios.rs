@@ -1,0 +1,62 @@
+//! What the scenarios say, from the report of `cargo xtask scenario --report FILE`, kept as scenarios.json.
+
+use anyhow::{Result, bail};
+use serde::Deserialize;
+
+use crate::report::{Case, Outcome};
+
+/// What the cases' names begin with.
+const PREFIX: &str = "scenarios: ";
+
+#[derive(Debug, Deserialize)]
+struct Kept {
+    kernel: String,
+    qemu: String,
+    cases: Vec<Case>,
+}
+
+pub(super) fn section() -> Result<String> {
+    let kept: Option<Kept> = super::kept("scenarios")?;
+    kept.map_or_else(|| Ok("No report is kept.".to_owned()), |kept| render(&kept))
+}
+
+fn render(kept: &Kept) -> Result<String> {
+    let mut text = format!("Linux {}, QEMU {}\n", kept.kernel, kept.qemu);
+    for case in &kept.cases {
+        let Some(name) = case.name.strip_prefix(PREFIX) else {
+            continue;
+        };
+        if case.outcome != Outcome::Pass {
+            bail!("{name} did not pass");
+        }
+        let mut lines = case.detail.lines();
+        let title = lines.next().unwrap_or_default();
+        text.push_str(&format!("\n## {name}\n\n{title}\n\n"));
+        lines.for_each(|line| text.push_str(&format!("    {line}\n")));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scenario_is_a_section_with_its_words() {
+        let case = |outcome, detail: &str| Case {
+            outcome,
+            ..Case::failed("scenarios: a-b", detail.to_owned())
+        };
+        let kept = |case| Kept {
+            kernel: "7.3".to_owned(),
+            qemu: "11.1".to_owned(),
+            cases: vec![case],
+        };
+        let passed = render(&kept(case(Outcome::Pass, "A title\n* done\n    seen: 1\n")));
+        assert_eq!(
+            passed.unwrap(),
+            "Linux 7.3, QEMU 11.1\n\n## a-b\n\nA title\n\n    * done\n        seen: 1\n"
+        );
+        assert!(render(&kept(case(Outcome::Fail, ""))).is_err());
+    }
+}
