@@ -139,7 +139,7 @@ pub fn settle(posted: Option<u64>, limit: Duration) -> anyhow::Result<Vec<Found>
 
 /// Makes every CPU receive a packet. `skb_attempt_defer_free()` leaves packets to the CPU that
 /// allocated them, which frees them when it next receives something: on an idle machine, never.
-fn flush_deferred_frees() -> anyhow::Result<()> {
+pub(crate) fn flush_deferred_frees() -> anyhow::Result<()> {
     let flush = || {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
         let allowed = sched_getaffinity(None)?;

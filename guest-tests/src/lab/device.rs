@@ -1,14 +1,17 @@
 //! What the device, over its control socket, and the kernel, over netlink, know of eth0.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use zcnic_ctl::protocol::{
     FlowCounts,
     ledger::{Ledger, QueueLedger},
 };
 
-use super::Lab;
-use crate::net::{self, PagePool};
+use super::{HOME, Lab, eventually};
+use crate::{
+    gate::pools,
+    net::{self, PagePool},
+};
 
 /// A counter of the frames of one TCP port that reach eth0.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +68,18 @@ pub(crate) fn provider_pools() -> Result<Vec<PagePool>> {
     pools.retain(|pool| pool.ifindex == Some(eth0.into()) && pool.io_uring_rx_buf_len.is_some());
     pools.sort_by_key(|pool| pool.id);
     Ok(pools)
+}
+
+/// Waits until those are left that should be.
+pub(crate) fn await_pools(holds: impl Fn(&[PagePool]) -> bool) -> Result<()> {
+    eventually(HOME, || {
+        let left = provider_pools()?;
+        if !holds(&left) {
+            pools::flush_deferred_frees()?;
+            bail!("page pools are left: {left:?}");
+        }
+        Ok(())
+    })
 }
 
 /// The one that a queue receives into.

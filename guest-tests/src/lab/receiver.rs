@@ -30,6 +30,8 @@ pub(crate) struct Receiver {
     held: Vec<Buffer>,
     /// Whether buffers are to be kept.
     keeps: bool,
+    /// Buffers returned.
+    returned: u64,
     /// Notifications.
     pub(crate) notified: Vec<Completion>,
 }
@@ -77,6 +79,7 @@ impl Receiver {
             flows: Vec::new(),
             held: Vec::new(),
             keeps: false,
+            returned: 0,
             notified: Vec::new(),
         })
     }
@@ -111,10 +114,16 @@ impl Receiver {
 
     /// Returns all that are kept, as far as there is room in the refill ring.
     pub(crate) fn give_back(&mut self) {
+        self.returned += self.held.len() as u64;
         for buffer in self.held.drain(..) {
             self.zcrx.recycle(buffer);
         }
         self.zcrx.publish();
+    }
+
+    /// Buffers that were returned and that the kernel has taken.
+    pub(crate) fn taken_back(&self) -> u64 {
+        self.returned - self.zcrx.pending_returns() as u64
     }
 
     /// Bytes verified, of all connections.
@@ -206,6 +215,7 @@ impl Receiver {
         if self.keeps {
             self.held.push(buffer);
         } else {
+            self.returned += 1;
             self.zcrx.recycle(buffer);
         }
         Ok(())

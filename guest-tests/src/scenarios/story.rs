@@ -63,6 +63,13 @@ impl Story {
         Ok(())
     }
 
+    /// What must be so.
+    pub(super) fn holds(&self, what: &str, is_so: bool) -> Result<()> {
+        ensure!(is_so, "this is not so: {what}");
+        self.line(&format!("      {what}"));
+        Ok(())
+    }
+
     /// What must be seen, within limits.
     pub(super) fn within(&self, what: &str, seen: u64, limits: RangeInclusive<u64>) -> Result<()> {
         self.sees(what, seen);

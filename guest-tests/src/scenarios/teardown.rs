@@ -14,7 +14,7 @@ use crate::{
     lab::{
         Lab,
         connection::{Sender, connect},
-        device::{provider_pool, provider_pools},
+        device::{await_pools, provider_pool, provider_pools},
         eventually,
         receiver::{Receiver, bind, bind_patiently},
         traffic::{How, Stream},
@@ -24,16 +24,15 @@ use crate::{
 
 /// Buffers of a ring that was not made smaller.
 const POSTED: u64 = 512;
-/// How long pages may need to come home.
-const HOME: Duration = Duration::from_secs(15);
+/// How long what was sent may need to come.
+const ARRIVAL: Duration = Duration::from_secs(15);
 
-/// Waits until none of eth0's page pools has memory of io_uring's.
-fn nothing_bound() -> Result<()> {
-    eventually(HOME, || {
-        let pools = provider_pools()?;
-        ensure!(pools.is_empty(), "page pools are left: {pools:?}");
-        Ok(())
-    })
+/// What a program can bring about at once.
+fn small() -> Options {
+    Options {
+        area_bytes: 4 << 20,
+        ..Options::default()
+    }
 }
 
 pub(super) fn process_killed(lab: &mut Lab, story: &Story) -> Result<()> {
@@ -53,7 +52,7 @@ pub(super) fn process_killed(lab: &mut Lab, story: &Story) -> Result<()> {
     story.does("It gets SIGKILL, and queue 3 is bound again as soon as that is possible");
     stream.kill_receiver()?;
     let killed = Instant::now();
-    let (zcrx, refusals) = bind_patiently(QUEUE, &Options::default())?;
+    let (zcrx, refusals) = bind_patiently(QUEUE, &small())?;
     story.sees("refused with EEXIST before", format!("{refusals} times"));
     story.sees("milliseconds", killed.elapsed().as_millis());
     ensure!(
@@ -70,17 +69,16 @@ pub(super) fn process_killed(lab: &mut Lab, story: &Story) -> Result<()> {
         .ledger(QUEUE)?
         .last_stop
         .context("the queue did not stop")?;
-    story.is("the card has returned every chain", stop.clean, true)?;
+    story.holds(
+        "the card has returned every chain, and the ledger has found nothing",
+        stop.clean,
+    )?;
     story.is(
         "chains posted and not returned",
         stop.posted - stop.returned,
         0,
     )?;
-    eventually(HOME, || {
-        let left: Vec<_> = provider_pools()?.iter().map(|found| found.id).collect();
-        ensure!(!left.contains(&pool.id), "page pool {} is left", pool.id);
-        Ok(())
-    })?;
+    await_pools(|left| left.iter().all(|found| found.id != pool.id))?;
     story.sees("the process's page pool", "gone");
     let sender = stream.sender_end()?;
     let error = sender["error"].as_str().unwrap_or_default();
@@ -91,11 +89,11 @@ pub(super) fn process_killed(lab: &mut Lab, story: &Story) -> Result<()> {
     );
     story.why("sockets go with their sockets, and those on the card with RXQ_STOP.");
     drop(zcrx);
-    nothing_bound()
+    await_pools(<[_]>::is_empty)
 }
 
 pub(super) fn rerun(lab: &mut Lab, story: &Story) -> Result<()> {
-    let options = Options::default();
+    let options = small();
     story.does("A program binds queue 3, and so does another one");
     let (first, _) = bind_patiently(QUEUE, &options)?;
     story.not_bound("the other one", bind(QUEUE, &options), libc::EEXIST)?;
@@ -130,7 +128,7 @@ pub(super) fn rerun(lab: &mut Lab, story: &Story) -> Result<()> {
     const UNREAD: u64 = 32 << 10;
     let mut connection = connect(PORT, 1)?.remove(0);
     Sender::start(connection.sender, 1, UNREAD).finish()?;
-    eventually(HOME, || {
+    eventually(ARRIVAL, || {
         let unread = rustix::io::ioctl_fionread(&connection.receiver)?;
         ensure!(unread == UNREAD, "{unread} of {UNREAD} bytes have come");
         Ok(())
@@ -171,7 +169,7 @@ pub(super) fn rerun(lab: &mut Lab, story: &Story) -> Result<()> {
     story.does("The socket is closed");
     drop(receiver);
     drop(connection.receiver);
-    nothing_bound()?;
+    await_pools(<[_]>::is_empty)?;
     story.sees("the destroyed page pool", "gone");
     lab.ledger_is_clean()
 }
