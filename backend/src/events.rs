@@ -88,11 +88,12 @@ impl Outbox {
         self.changed.notify_all();
     }
 
-    fn offer(&self, event: &Event) {
+    /// Sends an event if there is room for it.
+    pub(crate) fn offer(&self, event: &Event) {
         let mut waiting = lock(&self.waiting);
-        if !event
+        if event
             .kind()
-            .is_some_and(|kind| waiting.kinds.contains(&kind))
+            .is_some_and(|kind| !waiting.kinds.contains(&kind))
         {
             return;
         }

@@ -4,9 +4,11 @@
 
 use std::time::{Duration, Instant};
 
+use zcnic_ctl::protocol::fault::Direction;
 use zcnic_device::{
     checksum::Checksum,
     features::FeatureSet,
+    train::finish_into,
     transmit::{Snapshot, TransmitFormat, parse},
 };
 
@@ -169,6 +171,13 @@ impl Port {
         }
         let before = scratch.way.delivered;
         let (done, state) = self.receive_waiting(&batch, blocked.take(), &mut scratch.way);
+        if self.hub.captures.any() {
+            let mut frame = Vec::new();
+            for (_, train) in batch.iter().filter(|(position, _)| *position < done) {
+                finish_into(&GuestMover::new(), train, 0, &mut frame);
+                self.tell(Direction::Rx, &frame);
+            }
+        }
         *next = (*next + done) % flows;
         *blocked = state.map(|state| Blocked {
             deadline: Instant::now() + FOR_EVER,

@@ -8,7 +8,7 @@ use std::{
 
 use zcnic_device::fault::Direction;
 
-use crate::{backend::Entry, events::Events, port::lock};
+use crate::{backend::Entry, capture::Captures, events::Events, port::lock};
 
 /// Something to be done later, with the port of this number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +38,7 @@ struct Jobs {
 #[derive(Debug)]
 pub(crate) struct Hub {
     pub(crate) events: Events,
+    pub(crate) captures: Captures,
     start: Instant,
     jobs: Mutex<Jobs>,
     changed: Condvar,
@@ -47,6 +48,7 @@ impl Default for Hub {
     fn default() -> Self {
         Self {
             events: Events::default(),
+            captures: Captures::default(),
             start: Instant::now(),
             jobs: Mutex::default(),
             changed: Condvar::new(),

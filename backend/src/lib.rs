@@ -3,6 +3,7 @@
 mod admin;
 pub mod args;
 mod backend;
+mod capture;
 mod command;
 mod connection;
 mod events;

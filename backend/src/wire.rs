@@ -259,8 +259,10 @@ impl Port {
                 *blocked = Some(state);
             }
             // What is stuck is counted when it is done with.
-            for (_, train) in trains.iter().filter(|(position, _)| *position < done) {
-                counters.sent(train);
+            let sent = || trains.iter().filter(|(position, _)| *position < done);
+            sent().for_each(|(_, train)| counters.sent(train));
+            if self.hub.captures.any() {
+                self.captured(&GuestMover::new(), sent().map(|(_, train)| train));
             }
             *kept_trains = recycle(trains);
         }

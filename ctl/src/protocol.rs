@@ -313,6 +313,10 @@ pub mod command {
         DEVICE_RESET = "device-reset";
         /// Takes [`PortName`](super::port::PortName), returns an empty object.
         DISCONNECT = "disconnect";
+        /// Takes [`CaptureStart`](super::port::CaptureStart), returns an empty object.
+        CAPTURE_START = "capture-start";
+        /// Takes [`PortName`](super::port::PortName), returns an empty object.
+        CAPTURE_STOP = "capture-stop";
         /// Takes [`Subscribe`](super::event::Subscribe), returns an empty object.
         SUBSCRIBE = "subscribe";
     }

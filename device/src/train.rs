@@ -361,8 +361,8 @@ pub(crate) fn finish<M: Mover>(mover: &M, train: &Train<'_, M::Source>, index: u
     frame
 }
 
-/// The same, in a vector that was used before.
-pub(crate) fn finish_into<M: Mover>(
+/// Makes a copy of frame number `index` of a train, as the receiver shall see it, with its final checksum.
+pub fn finish_into<M: Mover>(
     mover: &M,
     train: &Train<'_, M::Source>,
     index: usize,

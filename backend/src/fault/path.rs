@@ -56,6 +56,10 @@ impl Port {
         if frames.is_empty() {
             return;
         }
+        if self.hub.captures.any() {
+            let bytes = frames.iter().map(|frame| &frame.bytes);
+            bytes.for_each(|frame| self.captured_frame(frame));
+        }
         let peer = match self.end() {
             Some(End::Port(peer, _)) => peer,
             Some(End::Null) => return,
@@ -249,6 +253,9 @@ impl Port {
                             completion: sent.completion,
                         });
                         return Ok(Served::Blocked(state.deadline));
+                    }
+                    if self.hub.captures.any() {
+                        self.captured(&GuestMover::new(), one.iter().map(|(_, train)| train));
                     }
                 }
             }

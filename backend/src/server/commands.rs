@@ -11,7 +11,7 @@ use zcnic_ctl::protocol::{
     event::Subscribe,
     fault::{FaultAdd, FaultIds, FaultRemove, FaultStatus, FaultWait, Faults},
     ledger::{LedgerMode, LedgerSet},
-    port::{LinkSet, PortName},
+    port::{CaptureStart, LinkSet, PortName},
 };
 use zcnic_device::{
     fault::{RuleId, RuleStatus},
@@ -70,9 +70,25 @@ impl Inner {
                 self.entry(&port)?.disconnect();
                 Ok(nothing())
             }
+            command::CAPTURE_START => {
+                let CaptureStart { port, length } = parse(arguments)?;
+                let length = length.map_or(usize::MAX, |length| length as usize);
+                let port = self.index(&port)?;
+                self.shared.hub.captures.start(port, client.outbox, length);
+                Ok(nothing())
+            }
+            command::CAPTURE_STOP => {
+                let PortName { port } = parse(arguments)?;
+                let index = self.index(&port)?;
+                if !self.shared.hub.captures.stop(Some(index), client.outbox) {
+                    return Err(not_found(format!("No capture of port {port}")));
+                }
+                Ok(nothing())
+            }
             command::SUBSCRIBE => {
                 let Subscribe { events } = parse(arguments)?;
                 client.outbox.subscribe(events);
+                self.shared.hub.captures.stop(None, client.outbox);
                 Ok(nothing())
             }
             other => Err(Failure {

@@ -65,7 +65,7 @@ pub(crate) struct Server {
 /// Whom a command is executed for.
 struct Client<'c> {
     stream: &'c UnixStream,
-    outbox: &'c Outbox,
+    outbox: &'c Arc<Outbox>,
     /// What it sent behind the request that is being executed, as far as that was read.
     more: &'c [u8],
 }
@@ -185,6 +185,7 @@ impl Inner {
             })?;
             // A client that goes away or is too slow is its own affair.
             let _ = inner.converse(&client, &outbox);
+            inner.shared.hub.captures.stop(None, &outbox);
             outbox.finish();
             let _ = sender.join();
             let _ = client.shutdown(Shutdown::Both);
@@ -194,7 +195,7 @@ impl Inner {
         Ok(Some(thread))
     }
 
-    fn converse(&self, stream: &UnixStream, outbox: &Outbox) -> io::Result<()> {
+    fn converse(&self, stream: &UnixStream, outbox: &Arc<Outbox>) -> io::Result<()> {
         let send = |response: &Response| outbox.send(response, WRITE_LIMIT);
         let version = env!("CARGO_PKG_VERSION").to_owned();
         outbox.send(

@@ -53,12 +53,14 @@ pub enum Event {
     Link(Link),
     /// A frontend came or went.
     Connection(Connection),
+    /// A frame crossed the wire.
+    Frame(Frame),
     /// The client reads too slowly: events before this one were not sent to it.
     Lost(Lost),
 }
 
 impl Event {
-    /// What one subscribes to; `None`: everybody who subscribed to something gets it.
+    /// What one subscribes to; `None`: it comes for other reasons.
     #[must_use]
     pub fn kind(&self) -> Option<EventKind> {
         match self {
@@ -67,7 +69,7 @@ impl Event {
             Self::QueueStop(_) => Some(EventKind::QueueStop),
             Self::Link(_) => Some(EventKind::Link),
             Self::Connection(_) => Some(EventKind::Connection),
-            Self::Lost(_) => None,
+            Self::Frame(_) | Self::Lost(_) => None,
         }
     }
 }
@@ -132,6 +134,21 @@ pub struct Connection {
     pub port: String,
     /// It came.
     pub connected: bool,
+}
+
+/// A frame that crossed the wire.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Frame {
+    /// The port.
+    pub port: String,
+    /// Whether it sent or received it.
+    pub direction: Direction,
+    /// Nanoseconds since 1970.
+    pub time: u64,
+    /// Its bytes, all of them.
+    pub length: u32,
+    /// Those that are told, two hexadecimal digits each.
+    pub bytes: String,
 }
 
 /// Events that a client did not get.

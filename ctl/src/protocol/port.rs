@@ -22,6 +22,17 @@ pub struct LinkSet {
     pub up: bool,
 }
 
+/// Arguments of `capture-start`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaptureStart {
+    /// The port's name.
+    pub port: String,
+    /// How many bytes of each frame are told; all if it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub length: Option<u32>,
+}
+
 /// What `query-features` returns.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -70,6 +70,17 @@ pub(crate) enum Command {
         #[arg(value_parser = word::<EventKind>)]
         kinds: Vec<EventKind>,
     },
+    /// Writes what the port sends and receives to a pcapng file, as Wireshark and tcpdump read it
+    Capture {
+        /// The file; `-`: standard output
+        file: PathBuf,
+        /// Only the first bytes of each frame
+        #[arg(long, value_name = "BYTES", default_value_t = 65536)]
+        length: u32,
+        /// End after so many frames
+        #[arg(long, value_name = "FRAMES")]
+        count: Option<u64>,
+    },
     /// Prints a completion script
     Completions {
         /// For which shell

@@ -1,9 +1,17 @@
 //! `zcnicctl`: talks to a running backend.
 
+mod capture;
 mod cli;
 mod table;
 
-use std::{fs, io, io::Write, path::Path, process::ExitCode, thread, time::Duration};
+use std::{
+    fs, io,
+    io::{BufWriter, Write},
+    path::Path,
+    process::ExitCode,
+    thread,
+    time::Duration,
+};
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, error::ErrorKind};
@@ -12,13 +20,14 @@ use zcnic_ctl::{
     client::{Client, ClientError, find_port},
     protocol::{
         ErrorClass, FlowCounterAdd, FlowCounterId, command,
-        event::{EventKind, Subscribe},
+        event::{Event, EventKind, Lost, Subscribe},
         fault::{FaultAdd, FaultRemove, FaultWait, Scenario},
         ledger::{LedgerHistory, LedgerSet},
-        port::{LinkSet, PortName},
+        port::{CaptureStart, LinkSet, PortName},
     },
 };
 
+use capture::Recording;
 use cli::{Cli, Command, Fault, Flow, Ledger, LinkState, nanoseconds};
 use table::{brief, objects, table};
 
@@ -128,6 +137,11 @@ impl Session {
                 self.done(&done)
             }
             Command::Events { kinds } => self.events(kinds),
+            Command::Capture {
+                file,
+                length,
+                count,
+            } => self.capture(&file, length, count),
             Command::Completions { .. } | Command::Man => Ok(ExitCode::SUCCESS),
         }
     }
@@ -259,6 +273,37 @@ impl Session {
             writeln!(io::stdout(), "{}", serde_json::to_string(&event)?)?;
         }
     }
+
+    fn capture(&mut self, file: &Path, length: u32, count: Option<u64>) -> Outcome {
+        let port = self.port()?;
+        let mut recording = Recording::new(BufWriter::new(create(file)?), &port, length)?;
+        let start = CaptureStart {
+            port,
+            length: Some(length),
+        };
+        self.ask(command::CAPTURE_START, &start)?;
+        let mut frames = 0;
+        while count.is_none_or(|count| frames < count) {
+            match self.client.event(None)? {
+                Event::Frame(frame) => {
+                    recording.add(&frame)?;
+                    frames += 1;
+                }
+                Event::Lost(Lost { count }) => recording.lost(count),
+                _ => {}
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// A file for a capture; `-` is standard output.
+fn create(file: &Path) -> anyhow::Result<Box<dyn Write>> {
+    if file == Path::new("-") {
+        return Ok(Box::new(io::stdout()));
+    }
+    let created = fs::File::create(file).with_context(|| file.display().to_string())?;
+    Ok(Box::new(created))
 }
 
 fn scenario(file: &Path) -> anyhow::Result<Scenario> {
