@@ -11,6 +11,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use pcap_file::pcapng::{Block, PcapNgReader};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use zcnic_ctl::{
@@ -23,7 +24,7 @@ use zcnic_ctl::{
 
 const GREETING: &str = r#"{"zcnic":{"version":"9.9.9"}}"#;
 
-/// Greets one client and answers each request with the next line; returns the requests.
+/// Greets one client and answers each request with the next line, or with several; returns the requests.
 fn serve(answers: Vec<Value>) -> (TempDir, PathBuf, JoinHandle<Vec<Value>>) {
     let directory = tempfile::tempdir().expect("directory");
     let path = directory.path().join("control");
@@ -38,7 +39,13 @@ fn serve(answers: Vec<Value>) -> (TempDir, PathBuf, JoinHandle<Vec<Value>>) {
             let Some(line) = lines.next() else { break };
             let request = serde_json::from_str(&line.expect("a line")).expect("JSON");
             requests.push(request);
-            writeln!(say, "{answer}").expect("answer");
+            let lines = match answer {
+                Value::Array(lines) => lines,
+                line => vec![line],
+            };
+            for line in lines {
+                writeln!(say, "{line}").expect("answer");
+            }
         }
         requests
     });
@@ -360,6 +367,33 @@ fn zcnicctl_prints_the_result() {
     let requests = server.join().expect("server");
     let arguments = json!({"port": "1", "match": {"protocol": "udp", "source-port": 53}});
     assert_eq!(requests[0]["arguments"], arguments);
+}
+
+#[test]
+fn a_capture_becomes_a_file() {
+    let frame = |bytes: &str| {
+        json!({"event": "frame", "data": {"port": "1", "direction": "rx", "time": 1_000_000_007_u64,
+            "length": 60, "bytes": bytes}})
+    };
+    let lost = json!({"event": "lost", "data": {"count": 4}});
+    let told = json!([{"return": {}}, frame("0102"), lost, frame("ff")]);
+    let (directory, path, server) = serve(vec![told]);
+    let file = directory.path().join("file");
+    let name = file.to_str().expect("a path");
+    let words = ["capture", "--port=1", "--length=2", "--count=2", name];
+    assert!(zcnicctl(&path, &words).0);
+    let requests = server.join().expect("server");
+    assert_eq!(requests[0]["execute"], command::CAPTURE_START);
+    assert_eq!(requests[0]["arguments"], json!({"port": "1", "length": 2}));
+    let content = std::fs::read(file).expect("a file");
+    let mut reader = PcapNgReader::new(&content[..]).expect("of this format");
+    let mut frames = Vec::new();
+    while let Some(block) = reader.next_block() {
+        if let (Block::EnhancedPacket(packet), _) = block.expect("a block") {
+            frames.push((packet.data.into_owned(), packet.original_len));
+        }
+    }
+    assert_eq!(frames, [(vec![1, 2], 60), (vec![0xff], 60)]);
 }
 
 #[test]

@@ -55,7 +55,7 @@ pub(crate) fn bind(queue: u32, options: &Options) -> Result<Zcrx, Error> {
     Zcrx::new(&target, options)
 }
 
-/// Tells how often the queue was still bound to who is gone.
+/// Binds a queue of eth0 as soon as whoever had it has gone; tells how often it was refused until then.
 pub(crate) fn bind_patiently(queue: u32, options: &Options) -> Result<(Zcrx, u32)> {
     let deadline = Instant::now() + RELEASE;
     let mut refusals = 0;

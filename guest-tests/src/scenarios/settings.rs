@@ -27,7 +27,7 @@ fn set_link(state: &str) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn interface_down(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn interface_down(lab: &mut Lab, story: &Story) -> Result<()> {
     const BYTES: u64 = 8 << 20;
 
     story.does("A program receives a stream and keeps 100 buffers or more");
@@ -42,7 +42,7 @@ pub(super) fn interface_down(_: &mut Lab, story: &Story) -> Result<()> {
 
     story.does("ip link set eth0 down");
     set_link("down")?;
-    let down = while_down(story, before);
+    let down = while_down(lab, story, before);
     let started = Instant::now();
     set_link("up")?;
     link::wait_for_carrier(net::ifindex("eth0")?, CARRIER)?;
@@ -78,7 +78,10 @@ pub(super) fn interface_down(_: &mut Lab, story: &Story) -> Result<()> {
 }
 
 /// What is left of the page pool, and who has the queue.
-fn while_down(story: &Story, pool: u64) -> Result<()> {
+fn while_down(lab: &mut Lab, story: &Story, pool: u64) -> Result<()> {
+    let stop = lab.ledger(QUEUE)?.last_stop;
+    let stop = stop.context("the queue did not stop")?;
+    story.holds("the card has returned every chain", stop.clean)?;
     let pools = provider_pools()?;
     let old = pools.iter().find(|found| found.id == pool);
     let old = old.context("the page pool is gone although buffers are out of it")?;

@@ -124,7 +124,7 @@ pub(super) fn rerun(lab: &mut Lab, story: &Story) -> Result<()> {
     story.why("Even then the ring ends some time after its last descriptor (io_ring_exit_work,");
     story.why("io_uring/io_uring.c): who runs a program again at once should try more than once.");
 
-    story.does("A program ends with data in a socket that another process has open as well");
+    story.does("The ring is closed while a socket has data that nobody has read");
     const UNREAD: u64 = 32 << 10;
     let mut connection = connect(PORT, 1)?.remove(0);
     Sender::start(connection.sender, 1, UNREAD).finish()?;
@@ -155,7 +155,7 @@ pub(super) fn rerun(lab: &mut Lab, story: &Story) -> Result<()> {
     story.sees("the queue", "bound again");
     story.why("Buffers with data that nobody has read keep their page pool, not the queue.");
 
-    story.does("That data is read by the new program, and by plain read()");
+    story.does("That data is asked for by way of the new ring, and by read()");
     receiver.add(connection.receiver.try_clone()?, 1)?;
     receiver.until("the request ends", |receiver| receiver.end(0).is_some())?;
     story.completion("recvzc", receiver.end(0).as_ref(), -libc::EFAULT)?;
@@ -163,7 +163,9 @@ pub(super) fn rerun(lab: &mut Lab, story: &Story) -> Result<()> {
         Err(error) if error.raw_os_error() == Some(libc::EFAULT) => story.sees("read", "EFAULT"),
         other => bail!("read: {other:?}, not EFAULT"),
     }
-    story.why("It is in memory of another instance (io_zcrx_recv_frag, io_uring/zcrx.c), which the kernel");
+    story.why(
+        "It is in memory of the old ring (io_zcrx_recv_frag, io_uring/zcrx.c), which the kernel",
+    );
     story.why("itself never reads.");
 
     story.does("The socket is closed");
