@@ -186,6 +186,8 @@ int zcnic_vqs_enable_pairs(struct zcnic *zn)
 /**
  * zcnic_vqs_del() - give the virtqueues back, after a device reset
  * @zn: the device; its rings with frames were emptied by zcnic_rx_detach() and zcnic_tx_detach()
+ *
+ * What is in a ring is mapped for the device until it is taken out of it.
  */
 void zcnic_vqs_del(struct zcnic *zn)
 {
@@ -193,6 +195,9 @@ void zcnic_vqs_del(struct zcnic *zn)
 
 	while ((control = virtqueue_detach_unused_buf(zn->control_vq)))
 		kfree(control);
+	/* event buffers stay where they are, but are not mapped for the device any more */
+	while (virtqueue_detach_unused_buf(zn->event_vq))
+		;
 	zcnic_command_forget(zn);
 	zn->vdev->config->del_vqs(zn->vdev);
 	zn->command_vq = NULL;

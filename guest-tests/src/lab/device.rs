@@ -52,10 +52,14 @@ impl Lab {
         Ok(serde_json::from_value::<Ledger>(ledger)?.queues)
     }
 
-    /// Fails if the ledger has something against the driver.
+    /// Fails if the ledger has something against the driver: ever, or when a queue last stopped.
     pub(crate) fn ledger_is_clean(&mut self) -> Result<()> {
         for ledger in self.ledgers()? {
-            ensure!(ledger.violations == 0, "the ledger says {ledger:?}");
+            let stopped_well = ledger.last_stop.is_none_or(|stop| stop.clean);
+            ensure!(
+                ledger.violations == 0 && stopped_well,
+                "the ledger says {ledger:?}"
+            );
         }
         Ok(())
     }

@@ -133,7 +133,7 @@ pub(super) fn area_exhausted(lab: &mut Lab, story: &Story) -> Result<()> {
         receiver.notified.len() > 1
     })?;
     story.notification(receiver.notified.last(), sys::EVENT_ALLOC_FAIL)?;
-    story.not_bound(
+    story.fails(
         "the same for ZCRX_EVENT_COPY, which never came",
         receiver.zcrx.arm(sys::EVENT_COPY),
         libc::EINVAL,

@@ -89,7 +89,7 @@ fn while_down(lab: &mut Lab, story: &Story, pool: u64) -> Result<()> {
     story.within("buffers still out of it", old.inflight, 100..=8192)?;
     story.is("page pools with memory of io_uring's", pools.len(), 1)?;
     let other = bind(QUEUE, &Options::default());
-    story.not_bound("another program that binds the queue", other, libc::EEXIST)?;
+    story.fails("another program that binds the queue", other, libc::EEXIST)?;
     story.why("The provider is the queue's (rxq->mp_params), and a queue outlives its page pools.");
     Ok(())
 }
@@ -184,12 +184,12 @@ pub(super) fn split_off(_: &mut Lab, story: &Story) -> Result<()> {
     // Whoever has gone may still have the queue for a while.
     eventually(RELEASE, || Ok(net::set_tcp_data_split("eth0", false)?))?;
     story.sees("tcp-data-split off", "done");
-    let off = story.not_bound("binding then", bind(QUEUE, &options), libc::EINVAL);
+    let off = story.fails("binding then", bind(QUEUE, &options), libc::EINVAL);
     net::set_tcp_data_split("eth0", true)?;
     off?;
     net::set_hds_thresh("eth0", 100)?;
     story.sees("hds-thresh 100", "done");
-    let thresh = story.not_bound("binding then", bind(QUEUE, &options), libc::EINVAL);
+    let thresh = story.fails("binding then", bind(QUEUE, &options), libc::EINVAL);
     net::set_hds_thresh("eth0", 0)?;
     thresh?;
     story.why(

@@ -105,15 +105,10 @@ impl Story {
         Ok(())
     }
 
-    /// A binding that must be refused so.
-    pub(super) fn not_bound<T>(
-        &self,
-        what: &str,
-        result: Result<T, Error>,
-        errno: i32,
-    ) -> Result<()> {
+    /// A request of a program's that the kernel must refuse so.
+    pub(super) fn fails<T>(&self, what: &str, result: Result<T, Error>, errno: i32) -> Result<()> {
         let Err(error) = result else {
-            return Err(anyhow!("{what} was not refused"));
+            return Err(anyhow!("{what} did not fail"));
         };
         let said = error.errno().map_or_else(|| error.to_string(), errno_name);
         self.sees(what, &said);

@@ -96,7 +96,7 @@ pub(super) fn rerun(lab: &mut Lab, story: &Story) -> Result<()> {
     let options = small();
     story.does("A program binds queue 3, and so does another one");
     let (first, _) = bind_patiently(QUEUE, &options)?;
-    story.not_bound("the other one", bind(QUEUE, &options), libc::EEXIST)?;
+    story.fails("the other one", bind(QUEUE, &options), libc::EEXIST)?;
     story.why("A queue has one provider (__netif_mp_open_rxq, net/core/netdev_rx_queue.c).");
 
     story.does("The program starts a helper that inherits the ring's descriptor, and ends");
@@ -109,7 +109,7 @@ pub(super) fn rerun(lab: &mut Lab, story: &Story) -> Result<()> {
     drop(copy);
     drop(first);
     std::thread::sleep(Duration::from_millis(500));
-    story.not_bound("half a second later", bind(QUEUE, &options), libc::EEXIST)?;
+    story.fails("half a second later", bind(QUEUE, &options), libc::EEXIST)?;
     story.why(
         "The provider lives as long as the ring, and the ring as long as anybody has it open.",
     );
