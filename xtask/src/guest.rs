@@ -188,7 +188,11 @@ impl Guest {
             Driver::Zcnic => "zcnic",
             Driver::VirtioNet => "virtio_net",
         };
-        self.check(&Exec::new(["rmmod", module])).map(drop)
+        self.check(&Exec::new(["rmmod", module]))?;
+        // Only a kernel with DMA_API_DEBUG tells.
+        self.sh("! grep -s '^virtio-pci ' /sys/kernel/debug/dma-api/dump")
+            .context("memory is mapped for a device whose driver is gone")
+            .map(drop)
     }
 
     /// QEMU's monitor.
