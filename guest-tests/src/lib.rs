@@ -4,6 +4,7 @@
 //! `run(&Args) -> anyhow::Result<ExitCode>`; `main.rs` only dispatches.
 
 pub mod agent;
+pub mod compare;
 pub mod faults;
 pub mod gate;
 pub mod genl;

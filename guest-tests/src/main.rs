@@ -3,7 +3,9 @@
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use zcnic_guest::{agent, faults, gate, init, kselftest, ports, receive, scenarios, send, steer};
+use zcnic_guest::{
+    agent, compare, faults, gate, init, kselftest, ports, receive, scenarios, send, steer,
+};
 
 #[derive(Parser)]
 #[command(
@@ -20,6 +22,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Agent(agent::Args),
+    Compare(compare::Args),
     Faults(faults::Args),
     Gate(gate::Args),
     Init(init::Args),
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse_from(command_line());
     let result: anyhow::Result<ExitCode> = match cli.command {
         Command::Agent(args) => agent::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Faults(args) => faults::run(&args),
         Command::Gate(args) => gate::run(&args),
         Command::Init(args) => init::run(&args),

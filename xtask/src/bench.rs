@@ -5,6 +5,7 @@ mod facts;
 mod figure;
 mod plot;
 mod process;
+mod systems;
 mod testpmd;
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
@@ -20,6 +21,7 @@ use crate::{backend, cache::Cache, host, paths, report::ReportArg, sandbox, step
 /// Every number is a ratio of medians of turns that the two sides take, on the same processors. Beside it stands
 /// what one side's turns differ by, which is what a difference is worth. A plot is written beside the report.
 #[derive(clap::Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
     /// Whom to compare with; none: only with ourselves
     #[arg(
@@ -34,6 +36,14 @@ pub(crate) struct Args {
     quick: bool,
     #[command(flatten)]
     report: ReportArg,
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+/// Something else than the data path.
+#[derive(clap::Subcommand, Debug)]
+enum What {
+    Systems(systems::Args),
 }
 
 /// Another backend.
@@ -66,6 +76,9 @@ const RATIOS: [&str; 5] = [
 const DPDK_RATIOS: [&str; 2] = ["dpdk_loop_64", "dpdk_loop_1500"];
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if let Some(What::Systems(systems)) = &args.what {
+        return systems::run(systems);
+    }
     args.report.leaves_room_for(&["svg"])?;
     sandbox::clean_up_on_signals()?;
     host::require_programs()?;
