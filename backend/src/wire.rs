@@ -10,7 +10,7 @@ use zcnic_device::{
     transmit::{Snapshot, TransmitFormat, parse, parse_into},
 };
 
-use self::receive::Outgoing;
+use self::receive::{Outgoing, Refused};
 use crate::{
     fault::FaultyBatch,
     port::{Active, Blocked, End, Port, Served, TransmitSide, lock},
@@ -78,6 +78,7 @@ pub(crate) struct Scratch {
 #[derive(Default)]
 pub(crate) struct Way {
     outgoing: Vec<Outgoing>,
+    refused: Vec<Refused>,
     receive: Vectors,
     interrupts: Vec<Interrupt>,
     /// Frames that were placed in buffers, ever.

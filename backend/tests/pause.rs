@@ -42,6 +42,25 @@ fn frames_wait_for_buffers() {
 }
 
 #[test]
+fn frames_that_are_refused_behind_one_that_waits_are_counted_once() {
+    const OURS: [u8; 6] = [2, 0, 0, 0, 0, 1];
+    let (world, [mut a, mut b]) = up(0);
+    b.receive_mode(0, &[OURS]).expect("receive mode");
+    for _ in 0..10 {
+        for address in [OURS, [2, 0, 0, 0, 0, 2]] {
+            a.enqueue(0, Flow::udp4().to(address).frame(&pattern(100)));
+        }
+    }
+    for _ in 0..10 {
+        b.post(0, Shape::linear(2048), 1);
+        b.receive(0);
+    }
+    a.flush(0);
+    let stats: Stats = world.control().query(command::QUERY_STATS).expect("stats");
+    assert_eq!(stats.ports[1].rx_filtered, 10);
+}
+
+#[test]
 fn a_train_goes_on_at_the_segment_where_it_stopped() {
     let (world, [mut a, mut b]) = up(0);
     let payload = pattern(40_000);

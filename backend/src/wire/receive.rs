@@ -49,6 +49,25 @@ pub(super) struct Outgoing {
     deadline: Option<Instant>,
 }
 
+/// A train that no queue gets.
+pub(super) struct Refused {
+    /// Of its chain in the batch.
+    position: usize,
+    frames: u64,
+    /// A flow rule says so, not the address filter.
+    by_rule: bool,
+}
+
+impl Refused {
+    fn new(position: usize, train: &Train<'_, [Span<'_>]>, by_rule: bool) -> Self {
+        Self {
+            position,
+            frames: train.segments() as u64,
+            by_rule,
+        }
+    }
+}
+
 impl Port {
     /// Receives a batch that waits for buffers. Returns how many of it are done with, and how far the next one
     /// got.
@@ -76,6 +95,7 @@ impl Port {
         let offloads = active.configuration.offloads;
         let mut outgoing = std::mem::take(&mut way.outgoing);
         outgoing.clear();
+        way.refused.clear();
         for (index, (position, train)) in batch.iter().enumerate() {
             let (mut segment, mut shown, mut deadline) = (0, 0, None);
             if let (0, Some(resumed)) = (*position, resumed) {
@@ -101,16 +121,8 @@ impl Port {
                         deadline,
                     });
                 }
-                Verdict::Filtered => {
-                    self.counters
-                        .filtered
-                        .fetch_add(train.segments() as u64, Ordering::Relaxed);
-                }
-                Verdict::RuleDrop => {
-                    self.counters
-                        .rule_drop
-                        .fetch_add(train.segments() as u64, Ordering::Relaxed);
-                }
+                Verdict::Filtered => way.refused.push(Refused::new(*position, train, false)),
+                Verdict::RuleDrop => way.refused.push(Refused::new(*position, train, true)),
             }
         }
         if flow_control == FlowControl::Drop {
@@ -122,6 +134,16 @@ impl Port {
             .chunk_by_mut(|a, b| a.note.queue == b.note.queue)
             .find_map(|group| self.receive_group(batch, group, &active, flow_control, way));
         way.outgoing = outgoing;
+        // Those behind one that has to wait come again.
+        let done = stuck.as_ref().map_or(usize::MAX, |stuck| stuck.position);
+        for refused in way.refused.iter().filter(|refused| refused.position < done) {
+            let counter = if refused.by_rule {
+                &self.counters.rule_drop
+            } else {
+                &self.counters.filtered
+            };
+            counter.fetch_add(refused.frames, Ordering::Relaxed);
+        }
         stuck
     }
 
