@@ -45,7 +45,8 @@ const KSFT_SKIP: i32 = 4;
 /// only.
 const NEED_FREE_PROCESSORS: [&str; 1] = ["toeplitz.py"];
 /// Tests to which the order of frames matters that the peer sends one after the other: from several queues they come in
-/// any.
+/// any, and so they do from Debian's queueing discipline, which takes turns among flows once the peer is faster than its
+/// port.
 const NEED_ORDER: [&str; 2] = ["gro.py", "gro_hw.py"];
 /// Protocols that tests take to be built in.
 const NEED_MODULE: [(&str, &str); 1] = [("gro.py", "pppoe")];
@@ -195,7 +196,12 @@ fn run_one(root: &Path, test: &str, environment: &[(&'static str, String)]) -> R
     }
     if NEED_ORDER.contains(&&*file) {
         let peer = &ports::PORTS[1];
-        net::run(Some(PEER), &["ethtool", "-L", peer.name, "combined", "1"])?;
+        for command in [
+            format!("ethtool -L {} combined 1", peer.name),
+            format!("tc qdisc replace dev {} root pfifo limit 10000", peer.name),
+        ] {
+            net::run(Some(PEER), &command.split(' ').collect::<Vec<_>>())?;
+        }
     }
     let mut command = command(&path, &file)?;
     command

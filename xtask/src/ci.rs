@@ -30,7 +30,7 @@ struct Part {
 pub(crate) const SELFTESTS_REPORT: &str = "stock";
 
 /// The last one is what the README tells people to run, and its closing line is ours.
-const PARTS: [Part; 7] = [
+const PARTS: [Part; 8] = [
     Part {
         name: "format",
         command: &["fmt", "--all", "--check"],
@@ -62,6 +62,10 @@ const PARTS: [Part; 7] = [
     Part {
         name: "selftests",
         command: &["xtask", "kselftest", "--ring", "1"],
+    },
+    Part {
+        name: "gro",
+        command: &["xtask", "kselftest", "gro_hw.py"],
     },
     Part {
         name: "tests",
