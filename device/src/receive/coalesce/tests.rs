@@ -482,6 +482,38 @@ proptest! {
         prop_assert_eq!(wire, frames.len() as u64);
     }
 
+    /// Aggregates go in the order in which the segments came that ended them, also if they have to wait for buffers.
+    #[test]
+    fn aggregates_keep_the_order_of_their_ends(
+        steps in prop::collection::vec((0u16..40, any::<bool>(), 0usize..3), 1..200),
+    ) {
+        let mut bench = Bench::new(LINEAR);
+        let mut next = [7u32; 40];
+        let mut ends = Vec::new();
+        for (stream, ends_here, buffers) in steps {
+            let sequence = &mut next[usize::from(stream)];
+            let frame = segment(stream, *sequence, if ends_here { PSH } else { 0 }, &[1; 10]);
+            *sequence += 10;
+            if ends_here {
+                ends.push((stream, *sequence));
+            }
+            bench.post(buffers);
+            while bench.send(&finished(&frame), true).is_some() {
+                bench.post(1);
+            }
+        }
+        bench.post(256);
+        bench.after(40);
+        let pushed: Vec<_> = bench.received().iter().map(|one| &one.frame).filter_map(|frame| {
+            let field = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+            let sequence = u32::from(field(38)) << 16 | u32::from(field(40));
+            let end = sequence + (frame.len() - 54) as u32;
+            (frame[47] & PSH != 0).then_some((field(34), end))
+        }).collect();
+        prop_assert_eq!(pushed, ends);
+        prop_assert_eq!(bench.queue.counters().no_buffer, 0);
+    }
+
     /// A train comes to the same as its segments, one by one: frames, headers and counters.
     #[test]
     fn a_train_is_its_segments(
