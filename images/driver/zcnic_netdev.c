@@ -12,6 +12,33 @@
 /* A chain may mean so many frames and no more. */
 #define ZCNIC_MAX_TX_SEGMENTS	8192
 
+/**
+ * zcnic_spread_transmit() - have each processor send on one queue
+ * @zn: the device
+ *
+ * The device takes turns among queues, so frames that belong together in their order must not be on several.
+ * Without this, the frames of a packet socket are: each goes where its flow's hash says.
+ */
+void zcnic_spread_transmit(struct zcnic *zn)
+{
+	cpumask_var_t mask;
+	unsigned int cpu;
+	u16 i;
+
+	if (!zalloc_cpumask_var(&mask, GFP_KERNEL))
+		return;
+	for (i = 0; i < zn->channels; i++) {
+		unsigned int turn = 0;
+
+		cpumask_clear(mask);
+		for_each_possible_cpu(cpu)
+			if (turn++ % zn->channels == i)
+				cpumask_set_cpu(cpu, mask);
+		netif_set_xps_queue(zn->dev, mask, i);
+	}
+	free_cpumask_var(mask);
+}
+
 static int zcnic_open(struct net_device *dev)
 {
 	struct zcnic *zn = netdev_priv(dev);
@@ -20,6 +47,7 @@ static int zcnic_open(struct net_device *dev)
 	err = zcnic_pairs_open(zn, 0, zn->channels);
 	if (err)
 		return err;
+	zcnic_spread_transmit(zn);
 	if (zn->present)
 		netif_tx_start_all_queues(dev);
 	zcnic_service_soon(zn);
