@@ -9,6 +9,7 @@
 #include <linux/virtio.h>
 #include <net/netdev_queues.h>
 #include <net/netmem.h>
+#include <net/xdp.h>
 
 #include "zcnic_abi.h"
 
@@ -29,11 +30,16 @@
 /*
  * A linear buffer is half a page, so that one page serves two frames. The receive header lies where
  * the stack wants headroom and is overwritten there; the tail is kept for struct skb_shared_info. With
- * hardware GRO it is a whole page: then 64 KiB fit into as many chains as a frame may have fragments.
+ * hardware GRO it is a whole page: then 64 KiB fit into as many chains as a frame may have fragments. So it
+ * is with XDP, which wants more headroom.
  */
 #define ZCNIC_LINEAR_TRUESIZE		2048
 #define ZCNIC_LINEAR_GRO_TRUESIZE	4096
+#define ZCNIC_LINEAR_XDP_TRUESIZE	PAGE_SIZE
 #define ZCNIC_LINEAR_SIZE(truesize)	(SKB_WITH_OVERHEAD(truesize) & ~63)
+
+/* In front of the receive header, so that frames have XDP's headroom. */
+#define ZCNIC_XDP_HEADROOM	(XDP_PACKET_HEADROOM - sizeof(struct zcnic_rx_header))
 
 /*
  * A header fragment holds the receive header and either the headers of a split frame or a whole frame
@@ -61,6 +67,7 @@ struct zcnic_pair;
 struct zcnic_rx_mem {
 	struct page_pool *header_pool;
 	struct page_pool *payload_pool;	/* NULL: linear chains */
+	u32 headroom;			/* for XDP, else 0 */
 	u32 header_truesize;
 	u32 header_size;
 	u32 page_size;
@@ -102,7 +109,17 @@ struct zcnic_rx_stats {
 	u64_stats_t returned;		/* chains that came back unused while the queue ran */
 	u64_stats_t misordered;		/* completions of other chains than the one that was due */
 	u64_stats_t lost_interrupts;	/* of the pair */
+	u64_stats_t xdp_drop;
+	u64_stats_t xdp_tx;
+	u64_stats_t xdp_redirect;
+	u64_stats_t xdp_error;		/* aborted, or could not be sent or redirected */
 	struct u64_stats_sync syncp;
+};
+
+/* What programs are called with. */
+struct zcnic_xdp_buff {
+	struct xdp_buff buff;
+	const struct zcnic_rx_header *header;
 };
 
 struct zcnic_rx {
@@ -118,11 +135,19 @@ struct zcnic_rx {
 	bool started;			/* RXQ_START was executed in this session */
 
 	/* the frame whose last chain has not been seen yet */
-	struct sk_buff *skb;
+	bool partial;
 	bool skipping;			/* its remaining chains, it was dropped */
+	struct sk_buff *skb;
+	struct zcnic_xdp_buff xdp;	/* instead, with headroom for XDP */
 	u32 frame_id;
 	u32 frame_length;
+	u32 received;			/* bytes */
 	u16 next_chain;
+	u16 fragments;
+
+	struct xdp_rxq_info xdp_rxq;	/* registered while there is such memory */
+	bool xdp_sent;			/* since the last zcnic_xdp_flush() */
+	bool xdp_redirected;
 
 	struct zcnic_rx_stats stats;
 };
@@ -131,7 +156,8 @@ struct zcnic_tx_slot {
 	struct zcnic_tx_slot *next;	/* in the list of free slots, or of those set aside */
 	u16 sequence;			/* of the transmission */
 	struct sk_buff *skb;
-	u32 bytes;			/* on the wire */
+	struct xdp_frame *frame;	/* instead */
+	u32 bytes;			/* on the wire; 0 for XDP, which byte queue limits don't count */
 	u32 packets;
 	u16 descs;
 	u16 mapped;			/* entries of dma[] in use; the first is the linear part */
@@ -168,6 +194,7 @@ struct zcnic_tx {
 	dma_addr_t headers_dma;
 	u32 slot_count;
 	u32 used;			/* descriptors; under the queue's lock */
+	u32 frames;			/* of XDP, in the ring */
 	u32 limit;			/* descriptors, from ethtool -G */
 	bool started;
 	u16 watched;			/* due at the last look */
@@ -233,6 +260,8 @@ struct zcnic {
 	bool split;
 	u32 hds_thresh;
 	bool gro;			/* hardware GRO */
+	bool xdp;			/* receive buffers are for XDP */
+	struct bpf_prog *xdp_prog;
 
 	/* what HELLO told; what a backend surely has before the first one */
 	u64 features;
@@ -352,16 +381,30 @@ int zcnic_rx_slots_alloc(struct zcnic_pair *pair);
 void zcnic_rx_slots_free(struct zcnic_pair *pair);
 int zcnic_rx_poll(struct zcnic_pair *pair, int budget);
 bool zcnic_rx_fill(struct zcnic_pair *pair, gfp_t gfp);
+void zcnic_rx_count(struct zcnic_rx *rx, u64_stats_t *counter);
+void zcnic_rx_drop_frame(struct zcnic_rx *rx);
 void zcnic_rx_drain(struct zcnic_pair *pair);
 void zcnic_rx_detach(struct zcnic_pair *pair);
 
 /* zcnic_gro.c */
 bool zcnic_gro_complete(struct sk_buff *skb, const struct zcnic_rx_header *header, u32 *headers);
 
+/* zcnic_xdp.c */
+extern const struct xdp_metadata_ops zcnic_xdp_metadata_ops;
+void zcnic_xdp_attach(struct zcnic_pair *pair);
+void zcnic_xdp_detach(struct zcnic_pair *pair);
+struct sk_buff *zcnic_xdp_receive(struct zcnic_pair *pair, const struct zcnic_rx_header *header);
+void zcnic_xdp_flush(struct zcnic_pair *pair);
+int zcnic_xdp_xmit(struct net_device *dev, int count, struct xdp_frame **frames, u32 flags);
+int zcnic_bpf(struct net_device *dev, struct netdev_bpf *bpf);
+int zcnic_change_mtu(struct net_device *dev, int mtu);
+
 /* zcnic_tx.c */
 int zcnic_tx_slots_alloc(struct zcnic_pair *pair);
 void zcnic_tx_slots_free(struct zcnic_pair *pair);
 netdev_tx_t zcnic_start_xmit(struct sk_buff *skb, struct net_device *dev);
+bool zcnic_tx_xdp(struct zcnic_pair *pair, struct xdp_frame *frame, bool pooled);
+void zcnic_tx_kick(struct zcnic_tx *tx);
 unsigned int zcnic_tx_reap(struct zcnic_pair *pair, bool in_napi);
 void zcnic_tx_forget(struct zcnic_pair *pair);
 bool zcnic_tx_stuck(struct zcnic_tx *tx);

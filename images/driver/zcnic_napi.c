@@ -89,8 +89,12 @@ int zcnic_poll(struct napi_struct *napi, int budget)
 		return 0;
 	}
 	if (!budget) {
-		/* netpoll, which doesn't own the NAPI instance: nobody would enable callbacks again */
-		zcnic_tx_reap(pair, true);
+		/*
+		 * netpoll, which doesn't own the NAPI instance: nobody would enable callbacks again. With
+		 * interrupts off, XDP's frames can't be freed.
+		 */
+		if (!READ_ONCE(pair->tx.frames))
+			zcnic_tx_reap(pair, true);
 		return 0;
 	}
 	zcnic_poll_begin(pair);

@@ -193,6 +193,8 @@ static netdev_features_t zcnic_fix_features(struct net_device *dev, netdev_featu
 {
 	struct zcnic *zn = netdev_priv(dev);
 
+	if (zn->xdp)
+		features &= ~NETIF_F_GRO_HW;
 	/* a backend may know less than the one that was here at probe */
 	return features & ~zcnic_netdev_features(ZCNIC_FEATURES & ~zn->features);
 }
@@ -204,7 +206,7 @@ static int zcnic_set_gro(struct zcnic *zn, bool on)
 	int err = 0;
 
 	zn->gro = on;
-	if (on != was && !zn->split && netif_running(zn->dev))
+	if (on != was && !zn->split && !zn->xdp && netif_running(zn->dev))
 		err = zcnic_pairs_reconfigure(zn, zn->rx_pending, zn->split, zn->hds_thresh);
 	if (err)
 		zn->gro = was;
@@ -251,11 +253,14 @@ static const struct net_device_ops zcnic_netdev_ops = {
 	.ndo_features_check	= zcnic_features_check,
 	.ndo_set_rx_mode_async	= zcnic_set_rx_mode,
 	.ndo_set_mac_address	= zcnic_set_mac_address,
+	.ndo_change_mtu		= zcnic_change_mtu,
 	.ndo_validate_addr	= eth_validate_addr,
 	.ndo_tx_timeout		= zcnic_tx_timeout,
 	.ndo_get_stats64	= zcnic_get_stats64,
 	.ndo_fix_features	= zcnic_fix_features,
 	.ndo_set_features	= zcnic_set_features,
+	.ndo_bpf		= zcnic_bpf,
+	.ndo_xdp_xmit		= zcnic_xdp_xmit,
 };
 
 /**
@@ -272,6 +277,9 @@ void zcnic_netdev_setup(struct zcnic *zn)
 	dev->queue_mgmt_ops = &zcnic_queue_mgmt_ops;
 	dev->priv_flags |= IFF_UNICAST_FLT | IFF_LIVE_ADDR_CHANGE;
 	dev->netmem_tx = NETMEM_TX_DMA;
+	dev->xdp_features = NETDEV_XDP_ACT_BASIC | NETDEV_XDP_ACT_REDIRECT | NETDEV_XDP_ACT_RX_SG |
+			    NETDEV_XDP_ACT_NDO_XMIT | NETDEV_XDP_ACT_NDO_XMIT_SG;
+	dev->xdp_metadata_ops = &zcnic_xdp_metadata_ops;
 	dev->watchdog_timeo = 10 * HZ;
 
 	/* until a device says otherwise */

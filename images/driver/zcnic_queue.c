@@ -29,11 +29,35 @@ static struct page_pool *zcnic_pool_create(struct zcnic_pair *pair, u32 page_siz
 		.dev = zn->dma_dev,
 		.netdev = zn->dev,
 		.queue_idx = pair->index,
-		.dma_dir = DMA_FROM_DEVICE,
+		/* programs send from where they receive */
+		.dma_dir = zn->xdp ? DMA_BIDIRECTIONAL : DMA_FROM_DEVICE,
 		.max_len = page_size,
 	};
 
 	return page_pool_create(&params);
+}
+
+static void zcnic_rx_mem_sizes(const struct zcnic *zn, bool split, u32 hds_thresh,
+			       struct zcnic_rx_mem *mem)
+{
+	u32 headroom = zn->xdp ? ZCNIC_XDP_HEADROOM : 0;
+
+	if (split) {
+		mem->header_size = ALIGN(sizeof(struct zcnic_rx_header) +
+					 max(hds_thresh, ZCNIC_MIN_HEADER_ROOM), 64);
+		mem->header_truesize = mem->header_size;
+		mem->hds_thresh = hds_thresh;
+		/* programs get the very fragment, others a copy */
+		if (zn->xdp)
+			mem->header_truesize = SKB_HEAD_ALIGN(headroom + mem->header_size);
+		return;
+	}
+	mem->header_truesize = ZCNIC_LINEAR_TRUESIZE;
+	if (zn->gro)
+		mem->header_truesize = ZCNIC_LINEAR_GRO_TRUESIZE;
+	if (zn->xdp)
+		mem->header_truesize = ZCNIC_LINEAR_XDP_TRUESIZE;
+	mem->header_size = ZCNIC_LINEAR_SIZE(mem->header_truesize - headroom);
 }
 
 /**
@@ -53,15 +77,9 @@ int zcnic_rx_mem_alloc(struct zcnic_pair *pair, u32 pending, u32 page_size, bool
 	struct page_pool *pool;
 
 	memset(mem, 0, sizeof(*mem));
-	mem->header_truesize = pair->zn->gro ? ZCNIC_LINEAR_GRO_TRUESIZE : ZCNIC_LINEAR_TRUESIZE;
-	mem->header_size = ZCNIC_LINEAR_SIZE(mem->header_truesize);
-	if (split) {
-		mem->header_size = ALIGN(sizeof(struct zcnic_rx_header) +
-					 max(hds_thresh, ZCNIC_MIN_HEADER_ROOM), 64);
-		mem->header_truesize = mem->header_size;
+	zcnic_rx_mem_sizes(pair->zn, split, hds_thresh, mem);
+	if (split)
 		mem->page_size = page_size;
-		mem->hds_thresh = hds_thresh;
-	}
 
 	/* Headers are always readable: their pool is never a memory provider's. */
 	pool = zcnic_pool_create(pair, PAGE_SIZE,
@@ -69,6 +87,15 @@ int zcnic_rx_mem_alloc(struct zcnic_pair *pair, u32 pending, u32 page_size, bool
 	if (IS_ERR(pool))
 		return PTR_ERR(pool);
 	mem->header_pool = pool;
+	if (pair->zn->xdp) {
+		int err = xdp_reg_page_pool(pool);
+
+		if (err) {
+			zcnic_rx_mem_free(mem);
+			return err;
+		}
+		mem->headroom = ZCNIC_XDP_HEADROOM;
+	}
 	if (!split)
 		return 0;
 
@@ -83,6 +110,8 @@ int zcnic_rx_mem_alloc(struct zcnic_pair *pair, u32 pending, u32 page_size, bool
 
 void zcnic_rx_mem_free(struct zcnic_rx_mem *mem)
 {
+	if (mem->headroom)
+		xdp_unreg_page_pool(mem->header_pool);
 	page_pool_destroy(mem->header_pool);
 	page_pool_destroy(mem->payload_pool);
 	memset(mem, 0, sizeof(*mem));
@@ -144,6 +173,7 @@ static int zcnic_rx_start(struct zcnic_pair *pair)
 	page_pool_enable_direct_recycling(mem->header_pool, &pair->napi);
 	if (mem->payload_pool)
 		page_pool_enable_direct_recycling(mem->payload_pool, &pair->napi);
+	zcnic_xdp_attach(pair);
 	err = zcnic_command(pair->zn, ZCNIC_CMD_RXQ_START, &request, sizeof(request), NULL, 0);
 	if (err)
 		return zcnic_away(err) ? 0 : zcnic_refused(pair, "receive", "start", err);
@@ -174,10 +204,8 @@ static void zcnic_rx_stop(struct zcnic_pair *pair)
 		if (rx->posted)
 			zcnic_orphaned(pair->zn);
 	}
-	if (rx->skb) {
-		dev_kfree_skb_any(rx->skb);
-		rx->skb = NULL;
-	}
+	zcnic_rx_drop_frame(rx);
+	zcnic_xdp_detach(pair);
 	if (rx->mem.header_pool)
 		page_pool_disable_direct_recycling(rx->mem.header_pool);
 	if (rx->mem.payload_pool)
@@ -227,14 +255,18 @@ int zcnic_pair_start(struct zcnic_pair *pair)
 static void zcnic_pair_close(struct zcnic_pair *pair)
 {
 	struct net_device *dev = pair->zn->dev;
+	struct netdev_queue *txq = netdev_get_tx_queue(dev, pair->index);
 
 	netif_queue_set_napi(dev, pair->index, NETDEV_QUEUE_TYPE_RX, NULL);
 	netif_queue_set_napi(dev, pair->index, NETDEV_QUEUE_TYPE_TX, NULL);
 	zcnic_napi_stop(pair);
+	/* from now on, nobody sends frames of XDP */
+	__netif_tx_lock_bh(txq);
+	WRITE_ONCE(pair->open, false);
+	__netif_tx_unlock_bh(txq);
 	zcnic_rx_stop(pair);
 	zcnic_tx_stop(pair);
 	zcnic_rx_mem_free(&pair->rx.mem);
-	WRITE_ONCE(pair->open, false);
 	/* the caller waits for a grace period before anything is done with it again */
 	__netif_napi_del_locked(&pair->napi);
 }

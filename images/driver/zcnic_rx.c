@@ -63,6 +63,7 @@ static bool zcnic_rx_slot_fill(struct zcnic_rx *rx, struct zcnic_rx_slot *slot, 
 						   mem->header_truesize, gfp);
 	if (!slot->header)
 		return false;
+	slot->header_offset += mem->headroom;
 	slot->header_va = netmem_address(slot->header) + slot->header_offset;
 	slot->header_pool = mem->header_pool;
 	slot->header_truesize = mem->header_truesize;
@@ -91,7 +92,7 @@ static int zcnic_rx_post(struct zcnic_rx *rx, struct zcnic_rx_slot *slot)
 					     GFP_ATOMIC);
 }
 
-static void zcnic_rx_count(struct zcnic_rx *rx, u64_stats_t *counter)
+void zcnic_rx_count(struct zcnic_rx *rx, u64_stats_t *counter)
 {
 	u64_stats_update_begin(&rx->stats.syncp);
 	u64_stats_inc(counter);
@@ -136,10 +137,19 @@ bool zcnic_rx_fill(struct zcnic_pair *pair, gfp_t gfp)
 	return failed && rx->posted < rx->limit / 2;
 }
 
-static void zcnic_rx_drop_frame(struct zcnic_rx *rx)
+/**
+ * zcnic_rx_drop_frame() - forget the frame whose last chain has not come yet
+ * @rx: the queue, with the memory that the frame is in
+ */
+void zcnic_rx_drop_frame(struct zcnic_rx *rx)
 {
-	dev_kfree_skb_any(rx->skb);
-	rx->skb = NULL;
+	if (!rx->partial)
+		return;
+	rx->partial = false;
+	if (rx->mem.headroom)
+		xdp_return_frame(xdp_convert_buff_to_frame(&rx->xdp.buff));
+	else
+		dev_kfree_skb_any(rx->skb);
 }
 
 /* Does the receive header agree with the chain, with its frame so far, and with itself? */
@@ -157,6 +167,9 @@ static bool zcnic_rx_header_valid(const struct zcnic_pair *pair, const struct zc
 		return false;
 	if (flags & ZCNIC_RX_CSUM_GOOD && flags & ZCNIC_RX_CSUM_BAD)
 		return false;
+	/* XDP programs get wire frames */
+	if (flags & ZCNIC_RX_AGGREGATED && rx->mem.headroom)
+		return false;
 	if (header_length > slot->header_size - sizeof(*header) ||
 	    payload_length > (slot->payload ? slot->page_size : 0) ||
 	    used_length != sizeof(*header) + header_length + payload_length)
@@ -165,17 +178,17 @@ static bool zcnic_rx_header_valid(const struct zcnic_pair *pair, const struct zc
 
 	if (flags & ZCNIC_RX_FIRST) {
 		/* the stack wants an Ethernet header in the linear part */
-		if (rx->skb || header->chain || header_length < ETH_HLEN ||
+		if (rx->partial || header->chain || header_length < ETH_HLEN ||
 		    (payload_length && !(flags & ZCNIC_RX_SPLIT)))
 			return false;
 	} else {
-		if (!rx->skb || le16_to_cpu(header->chain) != rx->next_chain ||
+		if (!rx->partial || le16_to_cpu(header->chain) != rx->next_chain ||
 		    le32_to_cpu(header->frame_id) != rx->frame_id ||
 		    frame_length != rx->frame_length ||
-		    skb_shinfo(rx->skb)->nr_frags == MAX_SKB_FRAGS ||
+		    rx->fragments == MAX_SKB_FRAGS ||
 		    !sum || (header_length && payload_length))
 			return false;
-		sum += rx->skb->len;
+		sum += rx->received;
 	}
 	return flags & ZCNIC_RX_LAST ? sum == frame_length : sum < frame_length;
 }
@@ -202,20 +215,56 @@ static struct sk_buff *zcnic_rx_build(struct zcnic_pair *pair, struct zcnic_rx_s
 	return skb;
 }
 
-static void zcnic_rx_add_fragments(struct sk_buff *skb, struct zcnic_rx_slot *slot,
+/* Begin a frame with what the first chain has in descriptor 0. Return: whether there is memory for it. */
+static bool zcnic_rx_begin(struct zcnic_pair *pair, struct zcnic_rx_slot *slot,
+			   const struct zcnic_rx_header *header)
+{
+	u32 header_length = le32_to_cpu(header->header_length);
+	struct zcnic_rx *rx = &pair->rx;
+
+	if (rx->mem.headroom) {
+		xdp_init_buff(&rx->xdp.buff, slot->header_truesize, &rx->xdp_rxq);
+		xdp_prepare_buff(&rx->xdp.buff, slot->header_va - rx->mem.headroom,
+				 XDP_PACKET_HEADROOM, header_length, true);
+		slot->header = 0;
+	} else {
+		rx->skb = zcnic_rx_build(pair, slot, header_length);
+		if (!rx->skb)
+			return false;
+	}
+	rx->partial = true;
+	rx->frame_id = le32_to_cpu(header->frame_id);
+	rx->frame_length = le32_to_cpu(header->frame_length);
+	rx->received = header_length;
+	rx->next_chain = 0;
+	rx->fragments = 0;
+	return true;
+}
+
+static void zcnic_rx_add_fragment(struct zcnic_rx *rx, netmem_ref netmem, u32 offset, u32 length,
+				  u32 truesize)
+{
+	if (rx->mem.headroom)
+		xdp_buff_add_frag(&rx->xdp.buff, netmem, offset, length, truesize);
+	else
+		skb_add_rx_frag_netmem(rx->skb, rx->fragments, netmem, offset, length, truesize);
+	rx->received += length;
+	rx->fragments++;
+}
+
+static void zcnic_rx_add_fragments(struct zcnic_rx *rx, struct zcnic_rx_slot *slot,
 				   u32 header_length, u32 payload_length)
 {
 	if (header_length) {
-		skb_add_rx_frag_netmem(skb, skb_shinfo(skb)->nr_frags, slot->header,
-				       slot->header_offset + sizeof(struct zcnic_rx_header),
-				       header_length, slot->header_truesize);
+		zcnic_rx_add_fragment(rx, slot->header,
+				      slot->header_offset + sizeof(struct zcnic_rx_header),
+				      header_length, slot->header_truesize);
 		slot->header = 0;
 	}
 	if (payload_length) {
 		page_pool_dma_sync_netmem_for_cpu(slot->payload_pool, slot->payload, 0,
 						  payload_length);
-		skb_add_rx_frag_netmem(skb, skb_shinfo(skb)->nr_frags, slot->payload, 0,
-				       payload_length, slot->page_size);
+		zcnic_rx_add_fragment(rx, slot->payload, 0, payload_length, slot->page_size);
 		slot->payload = 0;
 	}
 }
@@ -265,40 +314,17 @@ static bool zcnic_rx_headers_readable(const struct net_device *dev, const struct
 	}
 }
 
-/* The frame is complete. */
-static void zcnic_rx_deliver(struct zcnic_pair *pair, const struct zcnic_rx_header *header)
+/* Count a frame that was received. @count: wire frames that it was made of, of @wire bytes. */
+static void zcnic_rx_account(struct zcnic_rx *rx, u16 flags, u32 count, u32 wire, bool verified)
 {
-	netdev_features_t features = pair->zn->dev->features;
-	struct zcnic_rx_stats *stats = &pair->rx.stats;
-	u16 flags = le16_to_cpu(header->flags);
-	u32 count = 1, wire, headers = 0;
-	struct sk_buff *skb = pair->rx.skb;
-	bool verified, deliver;
-
-	pair->rx.skb = NULL;
-	if (flags & ZCNIC_RX_AGGREGATED) {
-		if (!zcnic_gro_complete(skb, header, &headers)) {
-			u64_stats_update_begin(&stats->syncp);
-			u64_stats_inc(&stats->bad_header);
-			u64_stats_update_end(&stats->syncp);
-			dev_kfree_skb_any(skb);
-			return;
-		}
-		count = skb_shinfo(skb)->gso_segs;
-	}
-	wire = skb->len + (count - 1) * headers;
-	/* The stack can't compute a checksum over memory that it can't read: it would WARN. */
-	deliver = skb_frags_readable(skb) ||
-		  (flags & ZCNIC_RX_CSUM_GOOD && zcnic_rx_headers_readable(pair->zn->dev, skb));
-	verified = flags & ZCNIC_RX_CSUM_GOOD &&
-		   (features & NETIF_F_RXCSUM || !skb_frags_readable(skb));
+	struct zcnic_rx_stats *stats = &rx->stats;
 
 	u64_stats_update_begin(&stats->syncp);
 	u64_stats_add(&stats->packets, count);
 	u64_stats_add(&stats->bytes, wire);
 	if (count > 1) {
 		u64_stats_inc(&stats->gro_packets);
-		u64_stats_add(&stats->gro_bytes, skb->len);
+		u64_stats_add(&stats->gro_bytes, rx->frame_length);
 		u64_stats_add(&stats->gro_wire_packets, count);
 		u64_stats_add(&stats->gro_wire_bytes, wire);
 	}
@@ -310,11 +336,48 @@ static void zcnic_rx_deliver(struct zcnic_pair *pair, const struct zcnic_rx_head
 		u64_stats_add(&stats->csum_unnecessary, count);
 	else
 		u64_stats_inc(&stats->csum_none);
-	if (!deliver)
-		u64_stats_inc(&stats->dropped);
 	u64_stats_update_end(&stats->syncp);
+}
 
-	if (!deliver) {
+/* What the device verified was the frame before a program saw it, so the stack verifies it again. */
+static void zcnic_rx_deliver_xdp(struct zcnic_pair *pair, const struct zcnic_rx_header *header)
+{
+	struct zcnic_rx *rx = &pair->rx;
+	struct sk_buff *skb;
+
+	zcnic_rx_account(rx, le16_to_cpu(header->flags), 1, rx->frame_length, false);
+	skb = zcnic_xdp_receive(pair, header);
+	if (!skb)
+		return;
+	if (pair->zn->dev->features & NETIF_F_RXHASH)
+		zcnic_rx_hash(skb, header);
+	napi_gro_receive(&pair->napi, skb);
+}
+
+static void zcnic_rx_deliver_skb(struct zcnic_pair *pair, const struct zcnic_rx_header *header)
+{
+	netdev_features_t features = pair->zn->dev->features;
+	u16 flags = le16_to_cpu(header->flags);
+	u32 count = 1, headers = 0;
+	struct sk_buff *skb = pair->rx.skb;
+	bool verified;
+
+	if (flags & ZCNIC_RX_AGGREGATED) {
+		if (!zcnic_gro_complete(skb, header, &headers)) {
+			zcnic_rx_count(&pair->rx, &pair->rx.stats.bad_header);
+			dev_kfree_skb_any(skb);
+			return;
+		}
+		count = skb_shinfo(skb)->gso_segs;
+	}
+	verified = flags & ZCNIC_RX_CSUM_GOOD &&
+		   (features & NETIF_F_RXCSUM || !skb_frags_readable(skb));
+	zcnic_rx_account(&pair->rx, flags, count, skb->len + (count - 1) * headers, verified);
+
+	/* The stack can't compute a checksum over memory that it can't read: it would WARN. */
+	if (!skb_frags_readable(skb) &&
+	    !(flags & ZCNIC_RX_CSUM_GOOD && zcnic_rx_headers_readable(pair->zn->dev, skb))) {
+		zcnic_rx_count(&pair->rx, &pair->rx.stats.dropped);
 		dev_kfree_skb_any(skb);
 		return;
 	}
@@ -354,28 +417,27 @@ static bool zcnic_rx_chain(struct zcnic_pair *pair, struct zcnic_rx_slot *slot, 
 
 	header_length = le32_to_cpu(header.header_length);
 	payload_length = le32_to_cpu(header.payload_length);
-	if (!rx->skb) {
+	if (!rx->partial) {
 		reason = &rx->stats.dropped;
-		rx->skb = zcnic_rx_build(pair, slot, header_length);
-		if (!rx->skb)
+		if (!zcnic_rx_begin(pair, slot, &header))
 			goto drop;
 		header_length = 0;
-		rx->frame_id = le32_to_cpu(header.frame_id);
-		rx->frame_length = le32_to_cpu(header.frame_length);
-		rx->next_chain = 0;
 	}
-	zcnic_rx_add_fragments(rx->skb, slot, header_length, payload_length);
+	zcnic_rx_add_fragments(rx, slot, header_length, payload_length);
 	rx->next_chain++;
 	zcnic_rx_release(rx, slot, true);
 	if (!(le16_to_cpu(header.flags) & ZCNIC_RX_LAST))
 		return false;
-	zcnic_rx_deliver(pair, &header);
+	rx->partial = false;
+	if (rx->mem.headroom)
+		zcnic_rx_deliver_xdp(pair, &header);
+	else
+		zcnic_rx_deliver_skb(pair, &header);
 	return true;
 
 drop:
 	rx->skipping = true;
-	if (rx->skb)
-		zcnic_rx_drop_frame(rx);
+	zcnic_rx_drop_frame(rx);
 count:
 	zcnic_rx_count(rx, reason);
 	zcnic_rx_release(rx, slot, true);
@@ -420,6 +482,7 @@ int zcnic_rx_poll(struct zcnic_pair *pair, int budget)
 		}
 		frames += zcnic_rx_chain(pair, slot, length);
 	}
+	zcnic_xdp_flush(pair);
 	return frames;
 }
 
@@ -441,8 +504,7 @@ void zcnic_rx_drain(struct zcnic_pair *pair)
 	}
 	/* what a device that is stopped gives back has no order, and all of it is ours */
 	rx->due = rx->sequence;
-	if (rx->skb)
-		zcnic_rx_drop_frame(rx);
+	zcnic_rx_drop_frame(rx);
 	u64_stats_update_begin(&rx->stats.syncp);
 	u64_stats_add(&rx->stats.dropped, dropped);
 	u64_stats_update_end(&rx->stats.syncp);
@@ -466,7 +528,6 @@ void zcnic_rx_detach(struct zcnic_pair *pair)
 		zcnic_rx_release(rx, slot, false);
 	}
 	rx->due = rx->sequence;
-	if (rx->skb)
-		zcnic_rx_drop_frame(rx);
+	zcnic_rx_drop_frame(rx);
 	rx->started = false;
 }

@@ -146,9 +146,10 @@ int zcnic_session_establish(struct zcnic *zn)
 	int err;
 	u16 i;
 
+	/* in this order: NAPI wakes queues */
+	zcnic_pairs_napi_stop(zn);
 	if (running)
 		netif_tx_disable(zn->dev);
-	zcnic_pairs_napi_stop(zn);
 
 	err = zcnic_hello(zn);
 	if (err) {
@@ -252,9 +253,9 @@ int zcnic_reset_prepare(struct virtio_device *vdev)
 	if (!nested)
 		netdev_lock(zn->dev);
 	netif_carrier_off(zn->dev);
+	zcnic_pairs_napi_stop(zn);
 	if (netif_running(zn->dev))
 		netif_tx_disable(zn->dev);
-	zcnic_pairs_napi_stop(zn);
 	if (zn->present) {
 		mutex_lock(&zn->command_lock);
 		zn->present = false;

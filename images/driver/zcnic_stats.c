@@ -192,6 +192,10 @@ static const struct zcnic_stat zcnic_driver_stat_names[] = {
 	DRIVER_STAT(returned),
 	DRIVER_STAT(misordered),
 	DRIVER_STAT(lost_interrupts),
+	DRIVER_STAT(xdp_drop),
+	DRIVER_STAT(xdp_tx),
+	DRIVER_STAT(xdp_redirect),
+	DRIVER_STAT(xdp_error),
 };
 
 int zcnic_get_sset_count(struct net_device *dev, int set)

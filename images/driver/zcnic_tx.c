@@ -10,6 +10,7 @@
 #include <linux/tcp.h>
 #include <linux/udp.h>
 #include <linux/virtio.h>
+#include <net/page_pool/helpers.h>
 
 #include "zcnic.h"
 
@@ -65,6 +66,7 @@ static void zcnic_tx_unmap(struct zcnic *zn, struct zcnic_tx_slot *slot)
 static void zcnic_tx_slot_put(struct zcnic_tx *tx, struct zcnic_tx_slot *slot)
 {
 	slot->skb = NULL;
+	slot->frame = NULL;
 	slot->next = tx->free;
 	tx->free = slot;
 	tx->used -= slot->descs;
@@ -101,26 +103,28 @@ static u32 zcnic_gso_header_length(const struct sk_buff *skb)
 	return skb_tcp_all_headers(skb);
 }
 
-/* Map the frame into @sg behind the transmit header. Return: descriptors, or 0. */
-static u16 zcnic_tx_map(struct zcnic *zn, struct zcnic_tx_slot *slot, const struct sk_buff *skb,
-			struct scatterlist *sg)
+/*
+ * Map a frame, the linear part and @count fragments, into @sg behind the transmit header. Return: descriptors,
+ * or 0.
+ */
+static u16 zcnic_tx_map(struct zcnic *zn, struct zcnic_tx_slot *slot, void *data, u32 linear,
+			const skb_frag_t *frags, u16 count, struct scatterlist *sg)
 {
-	const struct skb_shared_info *shinfo = skb_shinfo(skb);
 	dma_addr_t addr;
 	u16 i;
 
 	slot->mapped = 0;
-	addr = dma_map_single(zn->dma_dev, skb->data, skb_headlen(skb), DMA_TO_DEVICE);
+	addr = dma_map_single(zn->dma_dev, data, linear, DMA_TO_DEVICE);
 	if (dma_mapping_error(zn->dma_dev, addr))
 		return 0;
 	dma_unmap_addr_set(&slot->dma[0], addr, addr);
-	dma_unmap_len_set(&slot->dma[0], len, skb_headlen(skb));
+	dma_unmap_len_set(&slot->dma[0], len, linear);
 	slot->mapped = 1;
 	sg_dma_address(&sg[1]) = addr;
-	sg_dma_len(&sg[1]) = skb_headlen(skb);
+	sg_dma_len(&sg[1]) = linear;
 
-	for (i = 0; i < shinfo->nr_frags; i++) {
-		const skb_frag_t *frag = &shinfo->frags[i];
+	for (i = 0; i < count; i++) {
+		const skb_frag_t *frag = &frags[i];
 		u32 length = skb_frag_size(frag);
 
 		addr = skb_frag_dma_map(zn->dma_dev, frag, 0, length, DMA_TO_DEVICE);
@@ -134,7 +138,27 @@ static u16 zcnic_tx_map(struct zcnic *zn, struct zcnic_tx_slot *slot, const stru
 		sg_dma_address(&sg[i + 2]) = addr;
 		sg_dma_len(&sg[i + 2]) = length;
 	}
-	return shinfo->nr_frags + 2;
+	return count + 2;
+}
+
+/* The same for a frame in memory of receive queues, which is mapped as long as it is theirs. */
+static u16 zcnic_tx_map_pooled(struct zcnic *zn, struct zcnic_tx_slot *slot, void *data, u32 linear,
+			       const skb_frag_t *frags, u16 count, struct scatterlist *sg)
+{
+	u16 i;
+
+	slot->mapped = 0;
+	sg_dma_address(&sg[1]) = page_pool_get_dma_addr(virt_to_page(data)) + offset_in_page(data);
+	sg_dma_len(&sg[1]) = linear;
+	for (i = 0; i < count; i++) {
+		sg_dma_address(&sg[i + 2]) = skb_frag_off(&frags[i]) +
+			page_pool_get_dma_addr_netmem(skb_frag_netmem(&frags[i]));
+		sg_dma_len(&sg[i + 2]) = skb_frag_size(&frags[i]);
+	}
+	for (i = 1; i < count + 2; i++)
+		dma_sync_single_for_device(zn->dma_dev, sg_dma_address(&sg[i]), sg_dma_len(&sg[i]),
+					   DMA_BIDIRECTIONAL);
+	return count + 2;
 }
 
 static void zcnic_tx_count(struct zcnic_tx *tx, const struct sk_buff *skb, u32 packets, u32 bytes)
@@ -162,6 +186,102 @@ static bool zcnic_tx_full(const struct zcnic_tx *tx)
 	return tx->used + ZCNIC_TX_DESCS > tx->limit || !tx->free;
 }
 
+static void zcnic_tx_sg_init(struct zcnic_tx *tx, const struct zcnic_tx_slot *slot, u16 frags,
+			     struct scatterlist *sg)
+{
+	u32 index = slot - tx->slots;
+
+	sg_init_table(sg, frags + 2);
+	sg_dma_address(&sg[0]) = tx->headers_dma + index * sizeof(*tx->headers);
+	sg_dma_len(&sg[0]) = sizeof(*tx->headers);
+}
+
+/* Put the first free slot's frame into the ring. */
+static int zcnic_tx_add(struct zcnic_pair *pair, struct zcnic_tx_slot *slot, struct scatterlist *sg,
+			u16 descs)
+{
+	struct zcnic_tx *tx = &pair->tx;
+	int err;
+
+	err = virtqueue_add_outbuf_premapped(tx->vq, sg, descs, slot, GFP_ATOMIC);
+	if (unlikely(err)) {
+		zcnic_tx_unmap(pair->zn, slot);
+		return err;
+	}
+	tx->free = slot->next;
+	tx->used += descs;
+	slot->sequence = tx->sequence++;
+	slot->descs = descs;
+	return 0;
+}
+
+static void zcnic_tx_stop_if_full(struct zcnic_pair *pair)
+{
+	struct zcnic_tx *tx = &pair->tx;
+
+	if (!zcnic_tx_full(tx))
+		return;
+	netif_tx_stop_queue(netdev_get_tx_queue(pair->zn->dev, pair->index));
+	u64_stats_update_begin(&tx->stats.syncp);
+	u64_stats_inc(&tx->stats.stop);
+	u64_stats_update_end(&tx->stats.syncp);
+}
+
+/**
+ * zcnic_tx_kick() - tell the device of what was put into the ring
+ * @tx: the queue; the caller holds its lock
+ */
+void zcnic_tx_kick(struct zcnic_tx *tx)
+{
+	if (virtqueue_kick_prepare(tx->vq))
+		virtqueue_notify(tx->vq);
+}
+
+/**
+ * zcnic_tx_xdp() - put an XDP frame into the ring
+ * @pair: the pair; the caller holds the transmit queue's lock
+ * @frame: the frame
+ * @pooled: it is in memory of receive queues, which is mapped
+ *
+ * Return: whether it is there; otherwise it remains the caller's.
+ */
+bool zcnic_tx_xdp(struct zcnic_pair *pair, struct xdp_frame *frame, bool pooled)
+{
+	u16 count = 0, descs;
+	const skb_frag_t *frags = NULL;
+	struct scatterlist sg[ZCNIC_TX_DESCS];
+	struct zcnic_tx *tx = &pair->tx;
+	struct zcnic_tx_slot *slot;
+
+	if (unlikely(zcnic_tx_full(tx)))
+		return false;
+	if (unlikely(xdp_frame_has_frags(frame))) {
+		frags = xdp_get_shared_info_from_frame(frame)->frags;
+		count = xdp_get_shared_info_from_frame(frame)->nr_frags;
+	}
+	slot = tx->free;
+	memset(&tx->headers[slot - tx->slots], 0, sizeof(*tx->headers));
+	zcnic_tx_sg_init(tx, slot, count, sg);
+	if (pooled)
+		descs = zcnic_tx_map_pooled(pair->zn, slot, frame->data, frame->len, frags, count, sg);
+	else
+		descs = zcnic_tx_map(pair->zn, slot, frame->data, frame->len, frags, count, sg);
+	if (unlikely(!descs || zcnic_tx_add(pair, slot, sg, descs)))
+		return false;
+	slot->frame = frame;
+	slot->bytes = 0;
+	slot->packets = 0;
+	WRITE_ONCE(tx->frames, tx->frames + 1);
+
+	u64_stats_update_begin(&tx->stats.syncp);
+	u64_stats_inc(&tx->stats.packets);
+	u64_stats_add(&tx->stats.bytes, xdp_get_frame_len(frame));
+	u64_stats_inc(&tx->stats.csum_none);
+	u64_stats_update_end(&tx->stats.syncp);
+	zcnic_tx_stop_if_full(pair);
+	return true;
+}
+
 netdev_tx_t zcnic_start_xmit(struct sk_buff *skb, struct net_device *dev)
 {
 	struct zcnic *zn = netdev_priv(dev);
@@ -172,51 +292,37 @@ netdev_tx_t zcnic_start_xmit(struct sk_buff *skb, struct net_device *dev)
 	struct zcnic_tx *tx = &pair->tx;
 	u32 packets = 1, bytes = skb->len, header_length = 0;
 	struct zcnic_tx_slot *slot;
-	u16 descs, index;
+	u16 descs;
 
 	if (unlikely(zcnic_tx_full(tx))) {
 		netif_tx_stop_queue(txq);
 		return NETDEV_TX_BUSY;
 	}
 	slot = tx->free;
-	index = slot - tx->slots;
 	if (skb_is_gso(skb)) {
 		header_length = zcnic_gso_header_length(skb);
 		packets = DIV_ROUND_UP(skb->len - header_length, skb_shinfo(skb)->gso_size);
 		bytes += (packets - 1) * header_length;
 	}
-	zcnic_tx_header_fill(&tx->headers[index], skb, header_length);
+	zcnic_tx_header_fill(&tx->headers[slot - tx->slots], skb, header_length);
 
-	sg_init_table(sg, skb_shinfo(skb)->nr_frags + 2);
-	sg_dma_address(&sg[0]) = tx->headers_dma + index * sizeof(*tx->headers);
-	sg_dma_len(&sg[0]) = sizeof(*tx->headers);
-	descs = zcnic_tx_map(zn, slot, skb, sg);
+	zcnic_tx_sg_init(tx, slot, skb_shinfo(skb)->nr_frags, sg);
+	descs = zcnic_tx_map(zn, slot, skb->data, skb_headlen(skb), skb_shinfo(skb)->frags,
+			     skb_shinfo(skb)->nr_frags, sg);
 	if (unlikely(!descs))
 		goto drop;
 
 	skb_tx_timestamp(skb);
-	if (unlikely(virtqueue_add_outbuf_premapped(tx->vq, sg, descs, slot, GFP_ATOMIC))) {
-		zcnic_tx_unmap(zn, slot);
+	if (unlikely(zcnic_tx_add(pair, slot, sg, descs)))
 		goto drop;
-	}
-	tx->free = slot->next;
-	tx->used += descs;
-	slot->sequence = tx->sequence++;
 	slot->skb = skb;
-	slot->descs = descs;
 	slot->bytes = bytes;
 	slot->packets = packets;
 	zcnic_tx_count(tx, skb, packets, bytes);
 
-	if (zcnic_tx_full(tx)) {
-		netif_tx_stop_queue(txq);
-		u64_stats_update_begin(&tx->stats.syncp);
-		u64_stats_inc(&tx->stats.stop);
-		u64_stats_update_end(&tx->stats.syncp);
-	}
-	if (__netdev_tx_sent_queue(txq, bytes, netdev_xmit_more()) &&
-	    virtqueue_kick_prepare(tx->vq))
-		virtqueue_notify(tx->vq);
+	zcnic_tx_stop_if_full(pair);
+	if (__netdev_tx_sent_queue(txq, bytes, netdev_xmit_more()))
+		zcnic_tx_kick(tx);
 	return NETDEV_TX_OK;
 
 drop:
@@ -225,15 +331,20 @@ drop:
 	u64_stats_update_end(&tx->stats.syncp);
 	dev_kfree_skb_any(skb);
 	/* what was added with xmit_more still has to go */
-	if (!netdev_xmit_more() && virtqueue_kick_prepare(tx->vq))
-		virtqueue_notify(tx->vq);
+	if (!netdev_xmit_more())
+		zcnic_tx_kick(tx);
 	return NETDEV_TX_OK;
 }
 
 static void zcnic_tx_release(struct zcnic_pair *pair, struct zcnic_tx_slot *slot, int budget)
 {
 	zcnic_tx_unmap(pair->zn, slot);
-	napi_consume_skb(slot->skb, budget);
+	if (slot->frame) {
+		WRITE_ONCE(pair->tx.frames, pair->tx.frames - 1);
+		xdp_return_frame(slot->frame);
+	} else {
+		napi_consume_skb(slot->skb, budget);
+	}
 	zcnic_tx_slot_put(&pair->tx, slot);
 }
 

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Native XDP. With a program, receive buffers have room in front of the frame and pools that may be sent
+ * from; zcnic_rx.c makes an xdp_buff of a frame's chains instead of an skb, and here the program sees it.
+ *
+ * What a program sends takes the pair's own transmit queue, what others redirect here that of their
+ * processor; both under the queue's lock, which they share with the stack.
+ */
+#include <linux/bpf.h>
+#include <linux/bpf_trace.h>
+#include <linux/filter.h>
+#include <linux/if_vlan.h>
+#include <net/netdev_lock.h>
+
+#include "zcnic.h"
+
+/* Bytes of a frame that one buffer holds. */
+#define ZCNIC_XDP_ROOM	(ZCNIC_LINEAR_SIZE(ZCNIC_LINEAR_XDP_TRUESIZE - ZCNIC_XDP_HEADROOM) - \
+			 sizeof(struct zcnic_rx_header))
+/* For programs that can't handle more than one. */
+#define ZCNIC_XDP_MAX_MTU	(ZCNIC_XDP_ROOM - ETH_HLEN - VLAN_HLEN)
+
+/**
+ * zcnic_xdp_attach() - prepare a receive queue for XDP
+ * @pair: the pair, which has receive memory; its NAPI stopped
+ */
+void zcnic_xdp_attach(struct zcnic_pair *pair)
+{
+	struct zcnic_rx *rx = &pair->rx;
+
+	if (!rx->mem.headroom || xdp_rxq_info_is_reg(&rx->xdp_rxq))
+		return;
+	/* a tail can grow in the last buffer, if all are alike */
+	__xdp_rxq_info_reg(&rx->xdp_rxq, pair->zn->dev, pair->index, pair->napi.napi_id,
+			   rx->mem.payload_pool ? 0 : rx->mem.header_truesize);
+	xdp_rxq_info_attach_page_pool(&rx->xdp_rxq, rx->mem.header_pool);
+}
+
+void zcnic_xdp_detach(struct zcnic_pair *pair)
+{
+	struct zcnic_rx *rx = &pair->rx;
+
+	if (!xdp_rxq_info_is_reg(&rx->xdp_rxq))
+		return;
+	xdp_rxq_info_detach_mem_model(&rx->xdp_rxq);
+	xdp_rxq_info_unreg(&rx->xdp_rxq);
+}
+
+static bool zcnic_xdp_send(struct zcnic_pair *pair, struct xdp_buff *xdp)
+{
+	struct netdev_queue *txq = netdev_get_tx_queue(pair->zn->dev, pair->index);
+	struct xdp_frame *frame = xdp_convert_buff_to_frame(xdp);
+	bool sent;
+
+	if (unlikely(!frame))
+		return false;
+	__netif_tx_lock(txq, smp_processor_id());
+	sent = zcnic_tx_xdp(pair, frame, true);
+	__netif_tx_unlock(txq);
+	return sent;
+}
+
+/**
+ * zcnic_xdp_receive() - show a frame to the program
+ * @pair: the pair, in its NAPI
+ * @header: what the device says of the frame, which is complete
+ *
+ * Return: what the stack gets, or NULL.
+ */
+struct sk_buff *zcnic_xdp_receive(struct zcnic_pair *pair, const struct zcnic_rx_header *header)
+{
+	struct bpf_prog *prog = READ_ONCE(pair->zn->xdp_prog);
+	struct net_device *dev = pair->zn->dev;
+	struct zcnic_rx *rx = &pair->rx;
+	struct xdp_buff *xdp = &rx->xdp.buff;
+	u64_stats_t *counter;
+	u32 action = XDP_PASS;
+	struct sk_buff *skb;
+
+	rx->xdp.header = header;
+	if (likely(prog)) {
+		/* longer than the MTU allows, which the device doesn't know */
+		if (unlikely(xdp_buff_has_frags(xdp) && !prog->aux->xdp_has_frags))
+			action = XDP_DROP;
+		else
+			action = bpf_prog_run_xdp(prog, xdp);
+	}
+	switch (action) {
+	case XDP_PASS:
+		skb = xdp_build_skb_from_buff(xdp);
+		if (likely(skb))
+			return skb;
+		counter = &rx->stats.dropped;
+		goto free;
+	case XDP_TX:
+		if (unlikely(!zcnic_xdp_send(pair, xdp)))
+			break;
+		rx->xdp_sent = true;
+		counter = &rx->stats.xdp_tx;
+		goto count;
+	case XDP_REDIRECT:
+		if (unlikely(xdp_do_redirect(dev, xdp, prog)))
+			break;
+		rx->xdp_redirected = true;
+		counter = &rx->stats.xdp_redirect;
+		goto count;
+	case XDP_DROP:
+		counter = &rx->stats.xdp_drop;
+		goto free;
+	case XDP_ABORTED:
+		break;
+	default:
+		bpf_warn_invalid_xdp_action(dev, prog, action);
+		break;
+	}
+	trace_xdp_exception(dev, prog, action);
+	counter = &rx->stats.xdp_error;
+free:
+	xdp_return_buff(xdp);
+count:
+	zcnic_rx_count(rx, counter);
+	return NULL;
+}
+
+/**
+ * zcnic_xdp_flush() - have what the program sent go
+ * @pair: the pair, at the end of its poll
+ */
+void zcnic_xdp_flush(struct zcnic_pair *pair)
+{
+	struct netdev_queue *txq = netdev_get_tx_queue(pair->zn->dev, pair->index);
+
+	if (pair->rx.xdp_redirected)
+		xdp_do_flush();
+	if (pair->rx.xdp_sent) {
+		__netif_tx_lock(txq, smp_processor_id());
+		zcnic_tx_kick(&pair->tx);
+		__netif_tx_unlock(txq);
+	}
+	pair->rx.xdp_redirected = false;
+	pair->rx.xdp_sent = false;
+}
+
+int zcnic_xdp_xmit(struct net_device *dev, int count, struct xdp_frame **frames, u32 flags)
+{
+	struct zcnic *zn = netdev_priv(dev);
+	u16 queue = smp_processor_id() % READ_ONCE(dev->real_num_tx_queues);
+	struct netdev_queue *txq = netdev_get_tx_queue(dev, queue);
+	struct zcnic_pair *pair = &zn->pairs[queue];
+	int sent = 0;
+
+	if (unlikely(flags & ~XDP_XMIT_FLAGS_MASK))
+		return -EINVAL;
+	if (unlikely(!netif_carrier_ok(dev)))
+		return -ENETDOWN;
+
+	__netif_tx_lock(txq, smp_processor_id());
+	/* whoever takes the queue away stops it, or closes the pair, under its lock */
+	if (likely(pair->open && !netif_tx_queue_stopped(txq)))
+		while (sent < count && zcnic_tx_xdp(pair, frames[sent], false))
+			sent++;
+	if (flags & XDP_XMIT_FLUSH)
+		zcnic_tx_kick(&pair->tx);
+	__netif_tx_unlock(txq);
+	return sent;
+}
+
+static int zcnic_xdp_rx_hash(const struct xdp_md *ctx, u32 *hash, enum xdp_rss_hash_type *type)
+{
+	static const enum xdp_rss_hash_type types[] = {
+		[ZCNIC_HASH_IPV4] = XDP_RSS_TYPE_L3_IPV4,
+		[ZCNIC_HASH_TCP4] = XDP_RSS_TYPE_L4_IPV4_TCP,
+		[ZCNIC_HASH_UDP4] = XDP_RSS_TYPE_L4_IPV4_UDP,
+		[ZCNIC_HASH_IPV6] = XDP_RSS_TYPE_L3_IPV6,
+		[ZCNIC_HASH_TCP6] = XDP_RSS_TYPE_L4_IPV6_TCP,
+		[ZCNIC_HASH_UDP6] = XDP_RSS_TYPE_L4_IPV6_UDP,
+	};
+	const struct zcnic_rx_header *header = ((const struct zcnic_xdp_buff *)ctx)->header;
+
+	if (!header->hash_type || header->hash_type >= ARRAY_SIZE(types))
+		return -ENODATA;
+	*hash = le32_to_cpu(header->hash);
+	*type = types[header->hash_type];
+	return 0;
+}
+
+const struct xdp_metadata_ops zcnic_xdp_metadata_ops = {
+	.xmo_rx_hash = zcnic_xdp_rx_hash,
+};
+
+/* Give receive queues buffers that programs can use, or the others. Programs see frames as they were on the wire. */
+static int zcnic_xdp_reconfigure(struct zcnic *zn, bool on)
+{
+	bool registered = zn->dev->reg_state == NETREG_REGISTERED;
+	int err = 0;
+
+	zn->xdp = on;
+	if (on && registered)
+		netdev_update_features(zn->dev);
+	if (netif_running(zn->dev))
+		err = zcnic_pairs_reconfigure(zn, zn->rx_pending, zn->split, zn->hds_thresh);
+	if (err)
+		zn->xdp = !on;
+	if (!zn->xdp && registered)
+		netdev_update_features(zn->dev);
+	return err;
+}
+
+static int zcnic_xdp_setup(struct zcnic *zn, struct bpf_prog *prog, struct netlink_ext_ack *extack)
+{
+	struct bpf_prog *old;
+	int err;
+
+	if (prog && !prog->aux->xdp_has_frags && zn->dev->mtu > ZCNIC_XDP_MAX_MTU) {
+		NL_SET_ERR_MSG_FMT_MOD(extack, "single-buffer XDP takes an MTU of up to %lu",
+				       (unsigned long)ZCNIC_XDP_MAX_MTU);
+		return -ERANGE;
+	}
+	/* buffers are there before the program, and as long as it is */
+	if (prog && !zn->xdp) {
+		err = zcnic_xdp_reconfigure(zn, true);
+		if (err)
+			return err;
+	}
+	old = xchg(&zn->xdp_prog, prog);
+	if (old)
+		bpf_prog_put(old);
+	/* without memory for others, the buffers stay as they are; nothing else is wrong with them */
+	if (!prog && zn->xdp)
+		zcnic_xdp_reconfigure(zn, false);
+	return 0;
+}
+
+int zcnic_bpf(struct net_device *dev, struct netdev_bpf *bpf)
+{
+	struct zcnic *zn = netdev_priv(dev);
+
+	switch (bpf->command) {
+	case XDP_SETUP_PROG:
+		return zcnic_xdp_setup(zn, bpf->prog, bpf->extack);
+	default:
+		return -EINVAL;
+	}
+}
+
+int zcnic_change_mtu(struct net_device *dev, int mtu)
+{
+	struct zcnic *zn = netdev_priv(dev);
+
+	if (zn->xdp_prog && !zn->xdp_prog->aux->xdp_has_frags && mtu > ZCNIC_XDP_MAX_MTU) {
+		netdev_err(dev, "single-buffer XDP takes an MTU of up to %lu\n",
+			   (unsigned long)ZCNIC_XDP_MAX_MTU);
+		return -ERANGE;
+	}
+	WRITE_ONCE(dev->mtu, mtu);
+	return 0;
+}
