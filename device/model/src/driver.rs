@@ -171,6 +171,11 @@ impl<T: Transport> Driver<T> {
         self.post_lengths(queue, &vec![shape.lengths(); count]);
     }
 
+    /// From now on buffers start this many bytes behind a multiple of 64.
+    pub fn displace_buffers(&mut self, by: u64) {
+        self.guest.displace(by);
+    }
+
     /// Posts chains whose descriptors have these lengths.
     pub fn post_lengths(&mut self, queue: u16, chains: &[Vec<usize>]) {
         let receive = &mut self.pairs[usize::from(queue)].receive;

@@ -26,7 +26,7 @@ const GUARD: usize = 64;
 /// A buffer in guest memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Buffer {
-    /// Guest-physical address, a multiple of 64.
+    /// Guest-physical address, a multiple of 64 unless [displaced](Guest::displace).
     pub address: GuestAddress,
     /// Bytes.
     pub length: usize,
@@ -40,6 +40,7 @@ pub struct Guest {
     next: [u64; STARTS.len()],
     sizes: [usize; STARTS.len()],
     free: HashMap<usize, Vec<Buffer>>,
+    displacement: u64,
 }
 
 impl Default for Guest {
@@ -84,7 +85,14 @@ impl Guest {
             next: STARTS,
             sizes,
             free: HashMap::new(),
+            displacement: 0,
         }
+    }
+
+    /// From now on new buffers start this many bytes behind a multiple of 64.
+    pub fn displace(&mut self, by: u64) {
+        self.displacement = by;
+        self.free.clear();
     }
 
     /// The memory as the device sees it.
@@ -108,7 +116,8 @@ impl Guest {
             self.assert_untouched(buffer, 0);
             return buffer;
         }
-        let address = self.bump(1, length + GUARD);
+        let address = self.bump(1, self.displacement as usize + length + GUARD);
+        let address = GuestAddress(address.0 + self.displacement);
         let buffer = Buffer { address, length };
         self.poison(buffer, length + GUARD);
         buffer

@@ -74,6 +74,7 @@ macro_rules! suite {
             }
             receive {
                 a_linear_chain_holds_the_frame
+                chains_may_start_anywhere
                 linear_chains_share_a_long_frame
                 every_flow_is_split_behind_its_deepest_header
                 one_byte_of_payload_is_split

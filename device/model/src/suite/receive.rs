@@ -31,6 +31,22 @@ pub fn a_linear_chain_holds_the_frame<T: Transport>(connect: impl Fn(u16) -> [Dr
     assert_eq!(receiver.posted(0), 4);
 }
 
+/// Nothing in a chain needs to be aligned: memory of others has its own ideas of where a frame starts.
+pub fn chains_may_start_anywhere<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+    for shape in [Shape::linear(2048), Shape::SPLIT] {
+        let [mut sender, mut receiver] = up(&connect, shape, 0);
+        for displacement in [1, 13, 40, 63] {
+            receiver.displace_buffers(displacement);
+            receiver.post(0, shape, 4);
+            for flow in Flow::all() {
+                let frame = flow.frame(&pattern(1400));
+                sender.send(0, &frame);
+                assert_eq!(receiver.receive(0).frame, frame, "{displacement} bytes off");
+            }
+        }
+    }
+}
+
 /// Every chain has its own receive header, and only the last one has room left.
 pub fn linear_chains_share_a_long_frame<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::linear(192), 128);
