@@ -60,6 +60,9 @@
 
 #define ZCNIC_EVENTS			8
 
+/* Chunks that a frame of AF_XDP may take, in either direction. */
+#define ZCNIC_XSK_MAX_SEGMENTS		8
+
 struct zcnic;
 struct zcnic_pair;
 
@@ -67,7 +70,10 @@ struct zcnic_pair;
 struct zcnic_rx_mem {
 	struct page_pool *header_pool;
 	struct page_pool *payload_pool;	/* NULL: linear chains */
-	u32 headroom;			/* for XDP, else 0 */
+	struct xsk_buff_pool *xsk;	/* instead of page pools */
+	bool xdp;			/* frames are xdp_buffs, not skbs */
+	u8 max_chains;			/* that a frame may take, if the device allows it */
+	u32 headroom;			/* of page pools for XDP, else 0 */
 	u32 header_truesize;
 	u32 header_size;
 	u32 page_size;
@@ -85,6 +91,7 @@ struct zcnic_rx_slot {
 	struct page_pool *payload_pool;
 	netmem_ref header;
 	netmem_ref payload;
+	struct xdp_buff *xsk;		/* instead */
 	void *header_va;
 	u32 header_offset;
 	u32 header_truesize;
@@ -138,7 +145,8 @@ struct zcnic_rx {
 	bool partial;
 	bool skipping;			/* its remaining chains, it was dropped */
 	struct sk_buff *skb;
-	struct zcnic_xdp_buff xdp;	/* instead, with headroom for XDP */
+	struct xdp_buff *buff;		/* instead: this one, or an AF_XDP pool's */
+	struct zcnic_xdp_buff xdp;
 	u32 frame_id;
 	u32 frame_length;
 	u32 received;			/* bytes */
@@ -148,6 +156,7 @@ struct zcnic_rx {
 	struct xdp_rxq_info xdp_rxq;	/* registered while there is such memory */
 	bool xdp_sent;			/* since the last zcnic_xdp_flush() */
 	bool xdp_redirected;
+	u32 xsk_buffers;		/* of AF_XDP pools, in the ring */
 
 	struct zcnic_rx_stats stats;
 };
@@ -160,6 +169,7 @@ struct zcnic_tx_slot {
 	u32 bytes;			/* on the wire; 0 for XDP, which byte queue limits don't count */
 	u32 packets;
 	u16 descs;
+	u16 xsk_descs;			/* instead of skb or frame: descriptors of the pair's AF_XDP pool */
 	u16 mapped;			/* entries of dma[] in use; the first is the linear part */
 	struct {
 		DEFINE_DMA_UNMAP_ADDR(addr);
@@ -194,7 +204,8 @@ struct zcnic_tx {
 	dma_addr_t headers_dma;
 	u32 slot_count;
 	u32 used;			/* descriptors; under the queue's lock */
-	u32 frames;			/* of XDP, in the ring */
+	u32 frames;			/* of XDP and AF_XDP, in the ring */
+	u32 xsk_descs;			/* of AF_XDP, in the ring */
 	u32 limit;			/* descriptors, from ethtool -G */
 	bool started;
 	u16 watched;			/* due at the last look */
@@ -208,6 +219,7 @@ struct zcnic_pair {
 	u16 index;
 	bool open;			/* has receive memory; the interface is up */
 	bool napi_on;
+	struct xsk_buff_pool *xsk;	/* the queue's, whenever it has memory */
 
 	struct napi_struct napi;
 	/* see zcnic_poll() */
@@ -262,6 +274,7 @@ struct zcnic {
 	bool gro;			/* hardware GRO */
 	bool xdp;			/* receive buffers are for XDP */
 	struct bpf_prog *xdp_prog;
+	u16 xsk_pools;
 
 	/* what HELLO told; what a backend surely has before the first one */
 	u64 features;
@@ -338,6 +351,7 @@ static inline bool zcnic_away(int err)
 void zcnic_session_init(struct zcnic *zn);
 int zcnic_session_establish(struct zcnic *zn);
 int zcnic_device_start(struct zcnic *zn);
+void zcnic_reset(struct zcnic *zn);
 void zcnic_service_soon(struct zcnic *zn);
 void zcnic_request_reset(struct zcnic *zn);
 void zcnic_request_session(struct zcnic *zn);
@@ -373,6 +387,8 @@ void zcnic_rx_mem_free(struct zcnic_rx_mem *mem);
 int zcnic_pairs_open(struct zcnic *zn, u16 first, u16 end);
 void zcnic_pairs_close(struct zcnic *zn, u16 first, u16 end);
 int zcnic_pairs_reconfigure(struct zcnic *zn, u32 rx_pending, bool split, u32 hds_thresh);
+void zcnic_rx_stop(struct zcnic_pair *pair);
+void zcnic_pair_exchange(struct zcnic_pair *pair, struct zcnic_rx_mem *mem);
 int zcnic_pair_start(struct zcnic_pair *pair);
 bool zcnic_pair_drain(struct zcnic_pair *pair);
 
@@ -399,11 +415,28 @@ int zcnic_xdp_xmit(struct net_device *dev, int count, struct xdp_frame **frames,
 int zcnic_bpf(struct net_device *dev, struct netdev_bpf *bpf);
 int zcnic_change_mtu(struct net_device *dev, int mtu);
 
+/* zcnic_xsk.c */
+void zcnic_xsk_mem(struct xsk_buff_pool *pool, struct zcnic_rx_mem *mem);
+void zcnic_xsk_attach(struct zcnic_rx *rx);
+u32 zcnic_xsk_frag_size(const struct zcnic_rx_mem *mem);
+bool zcnic_xsk_fill(struct zcnic_rx *rx, struct zcnic_rx_slot *slot);
+bool zcnic_xsk_filled(struct zcnic_rx *rx, bool short_of);
+dma_addr_t zcnic_xsk_dma(const struct zcnic_rx_slot *slot);
+void zcnic_xsk_sync(struct zcnic_pair *pair, const struct zcnic_rx_slot *slot);
+void zcnic_xsk_take(struct zcnic_rx *rx, struct zcnic_rx_slot *slot, u32 length);
+void zcnic_xsk_put(struct zcnic_rx *rx, struct zcnic_rx_slot *slot);
+bool zcnic_xsk_send(struct zcnic_pair *pair);
+void zcnic_xsk_sent(struct zcnic_pair *pair, u32 descs);
+int zcnic_xsk_wakeup(struct net_device *dev, u32 queue, u32 flags);
+int zcnic_xsk_setup(struct zcnic *zn, struct xsk_buff_pool *pool, u16 queue);
+
 /* zcnic_tx.c */
 int zcnic_tx_slots_alloc(struct zcnic_pair *pair);
 void zcnic_tx_slots_free(struct zcnic_pair *pair);
 netdev_tx_t zcnic_start_xmit(struct sk_buff *skb, struct net_device *dev);
 bool zcnic_tx_xdp(struct zcnic_pair *pair, struct xdp_frame *frame, bool pooled);
+bool zcnic_tx_xsk(struct zcnic_pair *pair, struct scatterlist *sg, u16 count, u32 bytes);
+u32 zcnic_tx_room(const struct zcnic_tx *tx);
 void zcnic_tx_kick(struct zcnic_tx *tx);
 unsigned int zcnic_tx_reap(struct zcnic_pair *pair, bool in_napi);
 void zcnic_tx_forget(struct zcnic_pair *pair);

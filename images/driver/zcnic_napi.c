@@ -79,8 +79,8 @@ static void zcnic_poll_end(struct zcnic_pair *pair)
 int zcnic_poll(struct napi_struct *napi, int budget)
 {
 	struct zcnic_pair *pair = container_of(napi, struct zcnic_pair, napi);
+	bool starved, more;
 	unsigned int sent;
-	bool starved;
 	int received;
 
 	/* Changes only while no pair is polled. */
@@ -106,7 +106,8 @@ int zcnic_poll(struct napi_struct *napi, int budget)
 	/* a used element that can't be stops a virtqueue for good */
 	if (unlikely(virtqueue_is_broken(pair->rx.vq) || virtqueue_is_broken(pair->tx.vq)))
 		zcnic_request_reset(pair->zn);
-	if (received >= budget)
+	more = zcnic_xsk_send(pair);
+	if (received >= budget || more)
 		return budget;
 
 	received = min_t(unsigned int, max_t(unsigned int, received, sent), budget - 1);

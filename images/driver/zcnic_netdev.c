@@ -193,7 +193,8 @@ static netdev_features_t zcnic_fix_features(struct net_device *dev, netdev_featu
 {
 	struct zcnic *zn = netdev_priv(dev);
 
-	if (zn->xdp)
+	/* who gets frames before the stack gets them as they were on the wire */
+	if (zn->xdp || zn->xsk_pools)
 		features &= ~NETIF_F_GRO_HW;
 	/* a backend may know less than the one that was here at probe */
 	return features & ~zcnic_netdev_features(ZCNIC_FEATURES & ~zn->features);
@@ -261,6 +262,7 @@ static const struct net_device_ops zcnic_netdev_ops = {
 	.ndo_set_features	= zcnic_set_features,
 	.ndo_bpf		= zcnic_bpf,
 	.ndo_xdp_xmit		= zcnic_xdp_xmit,
+	.ndo_xsk_wakeup		= zcnic_xsk_wakeup,
 };
 
 /**
@@ -278,7 +280,9 @@ void zcnic_netdev_setup(struct zcnic *zn)
 	dev->priv_flags |= IFF_UNICAST_FLT | IFF_LIVE_ADDR_CHANGE;
 	dev->netmem_tx = NETMEM_TX_DMA;
 	dev->xdp_features = NETDEV_XDP_ACT_BASIC | NETDEV_XDP_ACT_REDIRECT | NETDEV_XDP_ACT_RX_SG |
-			    NETDEV_XDP_ACT_NDO_XMIT | NETDEV_XDP_ACT_NDO_XMIT_SG;
+			    NETDEV_XDP_ACT_NDO_XMIT | NETDEV_XDP_ACT_NDO_XMIT_SG |
+			    NETDEV_XDP_ACT_XSK_ZEROCOPY;
+	dev->xdp_zc_max_segs = ZCNIC_XSK_MAX_SEGMENTS;
 	dev->xdp_metadata_ops = &zcnic_xdp_metadata_ops;
 	dev->watchdog_timeo = 10 * HZ;
 

@@ -77,6 +77,12 @@ int zcnic_rx_mem_alloc(struct zcnic_pair *pair, u32 pending, u32 page_size, bool
 	struct page_pool *pool;
 
 	memset(mem, 0, sizeof(*mem));
+	if (pair->xsk) {
+		zcnic_xsk_mem(pair->xsk, mem);
+		return 0;
+	}
+	/* the first chain's bytes, or its headers, are in the linear part */
+	mem->max_chains = MAX_SKB_FRAGS + !split;
 	zcnic_rx_mem_sizes(pair->zn, split, hds_thresh, mem);
 	if (split)
 		mem->page_size = page_size;
@@ -95,6 +101,7 @@ int zcnic_rx_mem_alloc(struct zcnic_pair *pair, u32 pending, u32 page_size, bool
 			return err;
 		}
 		mem->headroom = ZCNIC_XDP_HEADROOM;
+		mem->xdp = true;
 	}
 	if (!split)
 		return 0;
@@ -162,15 +169,15 @@ static int zcnic_rx_start(struct zcnic_pair *pair)
 		.header_size = cpu_to_le32(mem->header_size),
 		.page_size = cpu_to_le32(mem->page_size),
 		.hds_thresh = cpu_to_le32(mem->hds_thresh),
+		.max_chains = min_t(u32, mem->max_chains, pair->zn->max_chains),
 	};
 	int err;
 
-	/* the first chain's bytes, or its headers, are in the linear part */
-	request.max_chains = min_t(u32, MAX_SKB_FRAGS + !mem->payload_pool, pair->zn->max_chains);
 	/* the core could not restart the queue with its old memory either, and has warned */
-	if (!mem->header_pool)
+	if (!mem->header_pool && !mem->xsk)
 		return 0;
-	page_pool_enable_direct_recycling(mem->header_pool, &pair->napi);
+	if (mem->header_pool)
+		page_pool_enable_direct_recycling(mem->header_pool, &pair->napi);
 	if (mem->payload_pool)
 		page_pool_enable_direct_recycling(mem->payload_pool, &pair->napi);
 	zcnic_xdp_attach(pair);
@@ -185,7 +192,13 @@ static int zcnic_rx_start(struct zcnic_pair *pair)
 	return 0;
 }
 
-static void zcnic_rx_stop(struct zcnic_pair *pair)
+/**
+ * zcnic_rx_stop() - have the device give a receive queue's chains back
+ * @pair: the pair, its NAPI stopped
+ *
+ * Without a device, they stay in the ring.
+ */
+void zcnic_rx_stop(struct zcnic_pair *pair)
 {
 	struct zcnic_rx *rx = &pair->rx;
 
@@ -334,8 +347,12 @@ void zcnic_pairs_close(struct zcnic *zn, u16 first, u16 end)
 	synchronize_net();
 }
 
-/* Let a running receive queue go on with other memory, and give back what it had. */
-static void zcnic_rx_exchange(struct zcnic_pair *pair, struct zcnic_rx_mem *mem)
+/**
+ * zcnic_pair_exchange() - let a running receive queue go on with other memory
+ * @pair: the pair
+ * @mem: the memory; then what it had
+ */
+void zcnic_pair_exchange(struct zcnic_pair *pair, struct zcnic_rx_mem *mem)
 {
 	zcnic_napi_stop(pair);
 	zcnic_rx_stop(pair);
@@ -377,7 +394,7 @@ int zcnic_pairs_reconfigure(struct zcnic *zn, u32 rx_pending, bool split, u32 hd
 
 	zn->rx_pending = rx_pending;
 	for (i = 0; i < zn->channels; i++)
-		zcnic_rx_exchange(&zn->pairs[i], &mems[i]);
+		zcnic_pair_exchange(&zn->pairs[i], &mems[i]);
 out:
 	for (i = 0; i < zn->channels; i++)
 		zcnic_rx_mem_free(&mems[i]);

@@ -49,6 +49,8 @@ static void zcnic_rx_release(struct zcnic_rx *rx, struct zcnic_rx_slot *slot, bo
 		page_pool_put_full_netmem(slot->header_pool, slot->header, napi);
 	if (slot->payload)
 		page_pool_put_full_netmem(slot->payload_pool, slot->payload, napi);
+	if (slot->xsk)
+		zcnic_xsk_put(rx, slot);
 	slot->header = 0;
 	slot->payload = 0;
 	slot->next = rx->free;
@@ -59,6 +61,8 @@ static bool zcnic_rx_slot_fill(struct zcnic_rx *rx, struct zcnic_rx_slot *slot, 
 {
 	const struct zcnic_rx_mem *mem = &rx->mem;
 
+	if (mem->xsk)
+		return zcnic_xsk_fill(rx, slot);
 	slot->header = page_pool_alloc_frag_netmem(mem->header_pool, &slot->header_offset,
 						   mem->header_truesize, gfp);
 	if (!slot->header)
@@ -82,7 +86,11 @@ static int zcnic_rx_post(struct zcnic_rx *rx, struct zcnic_rx_slot *slot)
 	struct scatterlist sg[2];
 
 	sg_init_table(sg, slot->payload ? 2 : 1);
-	sg_dma_address(&sg[0]) = page_pool_get_dma_addr_netmem(slot->header) + slot->header_offset;
+	if (slot->xsk)
+		sg_dma_address(&sg[0]) = zcnic_xsk_dma(slot);
+	else
+		sg_dma_address(&sg[0]) = page_pool_get_dma_addr_netmem(slot->header) +
+					 slot->header_offset;
 	sg_dma_len(&sg[0]) = slot->header_size;
 	if (slot->payload) {
 		sg_dma_address(&sg[1]) = page_pool_get_dma_addr_netmem(slot->payload);
@@ -132,6 +140,8 @@ bool zcnic_rx_fill(struct zcnic_pair *pair, gfp_t gfp)
 	}
 	if (added && virtqueue_kick_prepare(rx->vq))
 		virtqueue_notify(rx->vq);
+	if (rx->mem.xsk)
+		return failed && !zcnic_xsk_filled(rx, failed);
 	if (failed)
 		zcnic_rx_count(rx, &rx->stats.alloc_fail);
 	return failed && rx->posted < rx->limit / 2;
@@ -146,10 +156,12 @@ void zcnic_rx_drop_frame(struct zcnic_rx *rx)
 	if (!rx->partial)
 		return;
 	rx->partial = false;
-	if (rx->mem.headroom)
-		xdp_return_frame(xdp_convert_buff_to_frame(&rx->xdp.buff));
-	else
+	if (!rx->mem.xdp)
 		dev_kfree_skb_any(rx->skb);
+	else if (rx->mem.xsk)
+		xdp_return_buff(rx->buff);
+	else
+		xdp_return_frame(xdp_convert_buff_to_frame(rx->buff));
 }
 
 /* Does the receive header agree with the chain, with its frame so far, and with itself? */
@@ -168,7 +180,7 @@ static bool zcnic_rx_header_valid(const struct zcnic_pair *pair, const struct zc
 	if (flags & ZCNIC_RX_CSUM_GOOD && flags & ZCNIC_RX_CSUM_BAD)
 		return false;
 	/* XDP programs get wire frames */
-	if (flags & ZCNIC_RX_AGGREGATED && rx->mem.headroom)
+	if (flags & ZCNIC_RX_AGGREGATED && rx->mem.xdp)
 		return false;
 	if (header_length > slot->header_size - sizeof(*header) ||
 	    payload_length > (slot->payload ? slot->page_size : 0) ||
@@ -222,10 +234,13 @@ static bool zcnic_rx_begin(struct zcnic_pair *pair, struct zcnic_rx_slot *slot,
 	u32 header_length = le32_to_cpu(header->header_length);
 	struct zcnic_rx *rx = &pair->rx;
 
-	if (rx->mem.headroom) {
-		xdp_init_buff(&rx->xdp.buff, slot->header_truesize, &rx->xdp_rxq);
-		xdp_prepare_buff(&rx->xdp.buff, slot->header_va - rx->mem.headroom,
-				 XDP_PACKET_HEADROOM, header_length, true);
+	if (rx->mem.xsk) {
+		zcnic_xsk_take(rx, slot, header_length);
+	} else if (rx->mem.xdp) {
+		rx->buff = &rx->xdp.buff;
+		xdp_init_buff(rx->buff, slot->header_truesize, &rx->xdp_rxq);
+		xdp_prepare_buff(rx->buff, slot->header_va - rx->mem.headroom, XDP_PACKET_HEADROOM,
+				 header_length, true);
 		slot->header = 0;
 	} else {
 		rx->skb = zcnic_rx_build(pair, slot, header_length);
@@ -244,8 +259,8 @@ static bool zcnic_rx_begin(struct zcnic_pair *pair, struct zcnic_rx_slot *slot,
 static void zcnic_rx_add_fragment(struct zcnic_rx *rx, netmem_ref netmem, u32 offset, u32 length,
 				  u32 truesize)
 {
-	if (rx->mem.headroom)
-		xdp_buff_add_frag(&rx->xdp.buff, netmem, offset, length, truesize);
+	if (rx->mem.xdp)
+		xdp_buff_add_frag(rx->buff, netmem, offset, length, truesize);
 	else
 		skb_add_rx_frag_netmem(rx->skb, rx->fragments, netmem, offset, length, truesize);
 	rx->received += length;
@@ -255,6 +270,12 @@ static void zcnic_rx_add_fragment(struct zcnic_rx *rx, netmem_ref netmem, u32 of
 static void zcnic_rx_add_fragments(struct zcnic_rx *rx, struct zcnic_rx_slot *slot,
 				   u32 header_length, u32 payload_length)
 {
+	if (slot->xsk) {
+		zcnic_xsk_take(rx, slot, header_length);
+		rx->received += header_length;
+		rx->fragments++;
+		return;
+	}
 	if (header_length) {
 		zcnic_rx_add_fragment(rx, slot->header,
 				      slot->header_offset + sizeof(struct zcnic_rx_header),
@@ -403,8 +424,12 @@ static bool zcnic_rx_chain(struct zcnic_pair *pair, struct zcnic_rx_slot *slot, 
 		goto count;
 
 	/* All used chains were posted by the memory that the queue has now, so its NAPI owns the pools. */
-	page_pool_dma_sync_netmem_for_cpu(slot->header_pool, slot->header, slot->header_offset,
-					  min(used_length, slot->header_size));
+	if (slot->xsk)
+		zcnic_xsk_sync(pair, slot);
+	else
+		page_pool_dma_sync_netmem_for_cpu(slot->header_pool, slot->header,
+						  slot->header_offset,
+						  min(used_length, slot->header_size));
 	memcpy(&header, slot->header_va, sizeof(header));
 	if (rx->skipping && !(le16_to_cpu(header.flags) & ZCNIC_RX_FIRST)) {
 		zcnic_rx_release(rx, slot, true);
@@ -429,7 +454,7 @@ static bool zcnic_rx_chain(struct zcnic_pair *pair, struct zcnic_rx_slot *slot, 
 	if (!(le16_to_cpu(header.flags) & ZCNIC_RX_LAST))
 		return false;
 	rx->partial = false;
-	if (rx->mem.headroom)
+	if (rx->mem.xdp)
 		zcnic_rx_deliver_xdp(pair, &header);
 	else
 		zcnic_rx_deliver_skb(pair, &header);

@@ -324,7 +324,13 @@ int zcnic_device_start(struct zcnic *zn)
 	return zcnic_vqs_enable_pairs(zn);
 }
 
-static void zcnic_reset(struct zcnic *zn)
+/**
+ * zcnic_reset() - reset the device and begin anew
+ * @zn: the device; the caller holds the instance lock, not the command lock
+ *
+ * Afterwards nothing is in any ring.
+ */
+void zcnic_reset(struct zcnic *zn)
 {
 	int err;
 

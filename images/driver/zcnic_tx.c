@@ -67,6 +67,7 @@ static void zcnic_tx_slot_put(struct zcnic_tx *tx, struct zcnic_tx_slot *slot)
 {
 	slot->skb = NULL;
 	slot->frame = NULL;
+	slot->xsk_descs = 0;
 	slot->next = tx->free;
 	tx->free = slot;
 	tx->used -= slot->descs;
@@ -181,17 +182,22 @@ static void zcnic_tx_count(struct zcnic_tx *tx, const struct sk_buff *skb, u32 p
 	u64_stats_update_end(&stats->syncp);
 }
 
-static bool zcnic_tx_full(const struct zcnic_tx *tx)
+/* Free descriptors. */
+u32 zcnic_tx_room(const struct zcnic_tx *tx)
 {
-	return tx->used + ZCNIC_TX_DESCS > tx->limit || !tx->free;
+	return tx->limit - min(tx->used, tx->limit);
 }
 
-static void zcnic_tx_sg_init(struct zcnic_tx *tx, const struct zcnic_tx_slot *slot, u16 frags,
-			     struct scatterlist *sg)
+static bool zcnic_tx_full(const struct zcnic_tx *tx)
+{
+	return zcnic_tx_room(tx) < ZCNIC_TX_DESCS || !tx->free;
+}
+
+static void zcnic_tx_sg_header(struct zcnic_tx *tx, const struct zcnic_tx_slot *slot,
+			       struct scatterlist *sg)
 {
 	u32 index = slot - tx->slots;
 
-	sg_init_table(sg, frags + 2);
 	sg_dma_address(&sg[0]) = tx->headers_dma + index * sizeof(*tx->headers);
 	sg_dma_len(&sg[0]) = sizeof(*tx->headers);
 }
@@ -237,6 +243,22 @@ void zcnic_tx_kick(struct zcnic_tx *tx)
 		virtqueue_notify(tx->vq);
 }
 
+/* Account for a frame that is not the stack's. */
+static void zcnic_tx_added_frame(struct zcnic_pair *pair, struct zcnic_tx_slot *slot, u32 bytes)
+{
+	struct zcnic_tx *tx = &pair->tx;
+
+	slot->bytes = 0;
+	slot->packets = 0;
+	WRITE_ONCE(tx->frames, tx->frames + 1);
+	u64_stats_update_begin(&tx->stats.syncp);
+	u64_stats_inc(&tx->stats.packets);
+	u64_stats_add(&tx->stats.bytes, bytes);
+	u64_stats_inc(&tx->stats.csum_none);
+	u64_stats_update_end(&tx->stats.syncp);
+	zcnic_tx_stop_if_full(pair);
+}
+
 /**
  * zcnic_tx_xdp() - put an XDP frame into the ring
  * @pair: the pair; the caller holds the transmit queue's lock
@@ -261,7 +283,8 @@ bool zcnic_tx_xdp(struct zcnic_pair *pair, struct xdp_frame *frame, bool pooled)
 	}
 	slot = tx->free;
 	memset(&tx->headers[slot - tx->slots], 0, sizeof(*tx->headers));
-	zcnic_tx_sg_init(tx, slot, count, sg);
+	sg_init_table(sg, count + 2);
+	zcnic_tx_sg_header(tx, slot, sg);
 	if (pooled)
 		descs = zcnic_tx_map_pooled(pair->zn, slot, frame->data, frame->len, frags, count, sg);
 	else
@@ -269,16 +292,34 @@ bool zcnic_tx_xdp(struct zcnic_pair *pair, struct xdp_frame *frame, bool pooled)
 	if (unlikely(!descs || zcnic_tx_add(pair, slot, sg, descs)))
 		return false;
 	slot->frame = frame;
-	slot->bytes = 0;
-	slot->packets = 0;
-	WRITE_ONCE(tx->frames, tx->frames + 1);
+	zcnic_tx_added_frame(pair, slot, xdp_get_frame_len(frame));
+	return true;
+}
 
-	u64_stats_update_begin(&tx->stats.syncp);
-	u64_stats_inc(&tx->stats.packets);
-	u64_stats_add(&tx->stats.bytes, xdp_get_frame_len(frame));
-	u64_stats_inc(&tx->stats.csum_none);
-	u64_stats_update_end(&tx->stats.syncp);
-	zcnic_tx_stop_if_full(pair);
+/**
+ * zcnic_tx_xsk() - put a frame of the pair's AF_XDP pool into the ring
+ * @pair: the pair, which has room for it; the caller holds the transmit queue's lock
+ * @sg: the frame from entry 1 on
+ * @count: its entries, as many as descriptors of the pool
+ * @bytes: in all of them
+ *
+ * Return: whether it is there.
+ */
+bool zcnic_tx_xsk(struct zcnic_pair *pair, struct scatterlist *sg, u16 count, u32 bytes)
+{
+	struct zcnic_tx *tx = &pair->tx;
+	struct zcnic_tx_slot *slot = tx->free;
+
+	if (unlikely(!slot))
+		return false;
+	memset(&tx->headers[slot - tx->slots], 0, sizeof(*tx->headers));
+	zcnic_tx_sg_header(tx, slot, sg);
+	slot->mapped = 0;
+	if (unlikely(zcnic_tx_add(pair, slot, sg, count + 1)))
+		return false;
+	slot->xsk_descs = count;
+	tx->xsk_descs += count;
+	zcnic_tx_added_frame(pair, slot, bytes);
 	return true;
 }
 
@@ -306,7 +347,8 @@ netdev_tx_t zcnic_start_xmit(struct sk_buff *skb, struct net_device *dev)
 	}
 	zcnic_tx_header_fill(&tx->headers[slot - tx->slots], skb, header_length);
 
-	zcnic_tx_sg_init(tx, slot, skb_shinfo(skb)->nr_frags, sg);
+	sg_init_table(sg, skb_shinfo(skb)->nr_frags + 2);
+	zcnic_tx_sg_header(tx, slot, sg);
 	descs = zcnic_tx_map(zn, slot, skb->data, skb_headlen(skb), skb_shinfo(skb)->frags,
 			     skb_shinfo(skb)->nr_frags, sg);
 	if (unlikely(!descs))
@@ -339,11 +381,15 @@ drop:
 static void zcnic_tx_release(struct zcnic_pair *pair, struct zcnic_tx_slot *slot, int budget)
 {
 	zcnic_tx_unmap(pair->zn, slot);
-	if (slot->frame) {
-		WRITE_ONCE(pair->tx.frames, pair->tx.frames - 1);
-		xdp_return_frame(slot->frame);
-	} else {
+	if (slot->skb)
 		napi_consume_skb(slot->skb, budget);
+	else
+		WRITE_ONCE(pair->tx.frames, pair->tx.frames - 1);
+	if (slot->frame)
+		xdp_return_frame(slot->frame);
+	if (slot->xsk_descs) {
+		pair->tx.xsk_descs -= slot->xsk_descs;
+		zcnic_xsk_sent(pair, slot->xsk_descs);
 	}
 	zcnic_tx_slot_put(&pair->tx, slot);
 }

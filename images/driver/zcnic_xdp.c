@@ -28,12 +28,20 @@ void zcnic_xdp_attach(struct zcnic_pair *pair)
 {
 	struct zcnic_rx *rx = &pair->rx;
 
-	if (!rx->mem.headroom || xdp_rxq_info_is_reg(&rx->xdp_rxq))
+	u32 frag_size = 0;
+
+	if (!rx->mem.xdp || xdp_rxq_info_is_reg(&rx->xdp_rxq))
 		return;
 	/* a tail can grow in the last buffer, if all are alike */
-	__xdp_rxq_info_reg(&rx->xdp_rxq, pair->zn->dev, pair->index, pair->napi.napi_id,
-			   rx->mem.payload_pool ? 0 : rx->mem.header_truesize);
-	xdp_rxq_info_attach_page_pool(&rx->xdp_rxq, rx->mem.header_pool);
+	if (rx->mem.xsk)
+		frag_size = zcnic_xsk_frag_size(&rx->mem);
+	else if (!rx->mem.payload_pool)
+		frag_size = rx->mem.header_truesize;
+	__xdp_rxq_info_reg(&rx->xdp_rxq, pair->zn->dev, pair->index, pair->napi.napi_id, frag_size);
+	if (rx->mem.xsk)
+		zcnic_xsk_attach(rx);
+	else
+		xdp_rxq_info_attach_page_pool(&rx->xdp_rxq, rx->mem.header_pool);
 }
 
 void zcnic_xdp_detach(struct zcnic_pair *pair)
@@ -46,17 +54,23 @@ void zcnic_xdp_detach(struct zcnic_pair *pair)
 	xdp_rxq_info_unreg(&rx->xdp_rxq);
 }
 
+/* Send what was received, or free it. Return: whether it is sent. */
 static bool zcnic_xdp_send(struct zcnic_pair *pair, struct xdp_buff *xdp)
 {
 	struct netdev_queue *txq = netdev_get_tx_queue(pair->zn->dev, pair->index);
+	/* of an AF_XDP pool's buffer, that is a copy */
 	struct xdp_frame *frame = xdp_convert_buff_to_frame(xdp);
 	bool sent;
 
-	if (unlikely(!frame))
+	if (unlikely(!frame)) {
+		xdp_return_buff(xdp);
 		return false;
+	}
 	__netif_tx_lock(txq, smp_processor_id());
-	sent = zcnic_tx_xdp(pair, frame, true);
+	sent = zcnic_tx_xdp(pair, frame, !pair->rx.mem.xsk);
 	__netif_tx_unlock(txq);
+	if (unlikely(!sent))
+		xdp_return_frame(frame);
 	return sent;
 }
 
@@ -72,12 +86,12 @@ struct sk_buff *zcnic_xdp_receive(struct zcnic_pair *pair, const struct zcnic_rx
 	struct bpf_prog *prog = READ_ONCE(pair->zn->xdp_prog);
 	struct net_device *dev = pair->zn->dev;
 	struct zcnic_rx *rx = &pair->rx;
-	struct xdp_buff *xdp = &rx->xdp.buff;
+	struct xdp_buff *xdp = rx->buff;
 	u64_stats_t *counter;
 	u32 action = XDP_PASS;
 	struct sk_buff *skb;
 
-	rx->xdp.header = header;
+	((struct zcnic_xdp_buff *)xdp)->header = header;
 	if (likely(prog)) {
 		/* longer than the MTU allows, which the device doesn't know */
 		if (unlikely(xdp_buff_has_frags(xdp) && !prog->aux->xdp_has_frags))
@@ -87,14 +101,17 @@ struct sk_buff *zcnic_xdp_receive(struct zcnic_pair *pair, const struct zcnic_rx
 	}
 	switch (action) {
 	case XDP_PASS:
-		skb = xdp_build_skb_from_buff(xdp);
+		skb = rx->mem.xsk ? xdp_build_skb_from_zc(xdp) : xdp_build_skb_from_buff(xdp);
 		if (likely(skb))
 			return skb;
 		counter = &rx->stats.dropped;
 		goto free;
 	case XDP_TX:
-		if (unlikely(!zcnic_xdp_send(pair, xdp)))
-			break;
+		if (unlikely(!zcnic_xdp_send(pair, xdp))) {
+			trace_xdp_exception(dev, prog, action);
+			counter = &rx->stats.xdp_error;
+			goto count;
+		}
 		rx->xdp_sent = true;
 		counter = &rx->stats.xdp_tx;
 		goto count;
@@ -238,6 +255,8 @@ int zcnic_bpf(struct net_device *dev, struct netdev_bpf *bpf)
 	switch (bpf->command) {
 	case XDP_SETUP_PROG:
 		return zcnic_xdp_setup(zn, bpf->prog, bpf->extack);
+	case XDP_SETUP_XSK_POOL:
+		return zcnic_xsk_setup(zn, bpf->xsk.pool, bpf->xsk.queue_id);
 	default:
 		return -EINVAL;
 	}
