@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod compare;
+pub mod echo;
 pub mod faults;
 pub mod gate;
 pub mod genl;
@@ -21,4 +22,5 @@ pub mod receive;
 pub mod scenarios;
 pub mod send;
 pub mod steer;
+pub mod volley;
 pub mod zcrx;

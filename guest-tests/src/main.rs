@@ -4,7 +4,8 @@ use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use zcnic_guest::{
-    agent, compare, faults, gate, init, kselftest, ports, receive, scenarios, send, steer,
+    agent, compare, echo, faults, gate, init, kselftest, ports, receive, scenarios, send, steer,
+    volley,
 };
 
 #[derive(Parser)]
@@ -23,6 +24,7 @@ struct Cli {
 enum Command {
     Agent(agent::Args),
     Compare(compare::Args),
+    Echo(echo::Args),
     Faults(faults::Args),
     Gate(gate::Args),
     Init(init::Args),
@@ -34,6 +36,7 @@ enum Command {
     State(steer::StateArgs),
     Steer(steer::Args),
     Trip(gate::TripArgs),
+    Volley(volley::Args),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
     let result: anyhow::Result<ExitCode> = match cli.command {
         Command::Agent(args) => agent::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Echo(args) => echo::run(&args),
         Command::Faults(args) => faults::run(&args),
         Command::Gate(args) => gate::run(&args),
         Command::Init(args) => init::run(&args),
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
         Command::State(args) => steer::state(&args),
         Command::Steer(args) => steer::run(&args),
         Command::Trip(args) => gate::trip(&args),
+        Command::Volley(args) => volley::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("zcnic-guest: {error:#}");

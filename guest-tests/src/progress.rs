@@ -36,6 +36,11 @@ pub enum Event<'a> {
         /// The line.
         text: &'a str,
     },
+    /// Datagrams are sent back from now on.
+    Echoing {
+        /// Whether the device uses the memory of the socket, if it is one that does it.
+        zero_copy: bool,
+    },
     /// Nothing moved for [`INTERVAL`]; said once per stall.
     Stalled {
         /// Bytes sent, or received and verified.

@@ -30,6 +30,7 @@ mod recovery;
 pub(crate) mod scenarios;
 mod selftests;
 mod traffic;
+mod xdp;
 
 /// A test.
 struct Test {
@@ -90,6 +91,7 @@ fn all() -> impl Iterator<Item = &'static Test> {
         gate::TESTS,
         gro::TESTS,
         rebind::TESTS,
+        xdp::TESTS,
         selftests::TESTS,
         recovery::TESTS,
         faults::TESTS,
