@@ -2,6 +2,7 @@
 //! run knows what it must see. A case that nobody reports has failed as surely as one that says so.
 
 mod gro;
+mod xdp;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
@@ -22,6 +23,9 @@ pub(crate) enum Ring {
     /// Coalescing of received segments, by the device and by the kernel
     #[value(name = "gro")]
     Gro,
+    /// Native XDP and AF_XDP
+    #[value(name = "xdp")]
+    Xdp,
 }
 
 /// One test program.
@@ -170,6 +174,7 @@ impl Ring {
         match self {
             Self::One => &ONE,
             Self::Gro => &GRO,
+            Self::Xdp => &xdp::XDP,
         }
     }
 
@@ -200,6 +205,7 @@ impl Ring {
         match self {
             Self::One => "1",
             Self::Gro => "gro",
+            Self::Xdp => "xdp",
         }
     }
 }
@@ -452,6 +458,14 @@ mod tests {
             assert_eq!(due.allows(Outcome::Xfail), lro, "{}", due.name);
             assert!(!due.allows(Outcome::Skip) && !due.allows(Outcome::Fail));
         }
+    }
+
+    #[test]
+    fn xdp_has_no_excuse() {
+        let due = Ring::Xdp.due(STOCK);
+        let names: HashSet<_> = due.iter().map(|due| &due.name).collect();
+        assert_eq!((due.len(), names.len()), (31, 31));
+        assert!(due.iter().all(|due| due.lacking.is_none()));
     }
 
     #[test]
