@@ -151,7 +151,6 @@ struct zcnic_rx {
 	u32 frame_length;
 	u32 received;			/* bytes */
 	u16 next_chain;
-	u16 fragments;
 
 	struct xdp_rxq_info xdp_rxq;	/* registered while there is such memory */
 	bool xdp_sent;			/* since the last zcnic_xdp_flush() */

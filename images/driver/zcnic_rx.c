@@ -197,7 +197,7 @@ static bool zcnic_rx_header_valid(const struct zcnic_pair *pair, const struct zc
 		if (!rx->partial || le16_to_cpu(header->chain) != rx->next_chain ||
 		    le32_to_cpu(header->frame_id) != rx->frame_id ||
 		    frame_length != rx->frame_length ||
-		    rx->fragments == MAX_SKB_FRAGS ||
+		    rx->next_chain >= rx->mem.max_chains ||
 		    !sum || (header_length && payload_length))
 			return false;
 		sum += rx->received;
@@ -252,7 +252,6 @@ static bool zcnic_rx_begin(struct zcnic_pair *pair, struct zcnic_rx_slot *slot,
 	rx->frame_length = le32_to_cpu(header->frame_length);
 	rx->received = header_length;
 	rx->next_chain = 0;
-	rx->fragments = 0;
 	return true;
 }
 
@@ -262,9 +261,9 @@ static void zcnic_rx_add_fragment(struct zcnic_rx *rx, netmem_ref netmem, u32 of
 	if (rx->mem.xdp)
 		xdp_buff_add_frag(rx->buff, netmem, offset, length, truesize);
 	else
-		skb_add_rx_frag_netmem(rx->skb, rx->fragments, netmem, offset, length, truesize);
+		skb_add_rx_frag_netmem(rx->skb, skb_shinfo(rx->skb)->nr_frags, netmem, offset,
+				       length, truesize);
 	rx->received += length;
-	rx->fragments++;
 }
 
 static void zcnic_rx_add_fragments(struct zcnic_rx *rx, struct zcnic_rx_slot *slot,
@@ -273,7 +272,6 @@ static void zcnic_rx_add_fragments(struct zcnic_rx *rx, struct zcnic_rx_slot *sl
 	if (slot->xsk) {
 		zcnic_xsk_take(rx, slot, header_length);
 		rx->received += header_length;
-		rx->fragments++;
 		return;
 	}
 	if (header_length) {

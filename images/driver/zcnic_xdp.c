@@ -10,7 +10,6 @@
 #include <linux/bpf_trace.h>
 #include <linux/filter.h>
 #include <linux/if_vlan.h>
-#include <net/netdev_lock.h>
 
 #include "zcnic.h"
 

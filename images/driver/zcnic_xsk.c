@@ -10,7 +10,6 @@
  * come home by themselves, the device is reset.
  */
 #include <linux/dma-mapping.h>
-#include <net/netdev_lock.h>
 #include <net/xdp_sock_drv.h>
 
 #include "zcnic.h"
