@@ -424,6 +424,7 @@ dma_addr_t zcnic_xsk_dma(const struct zcnic_rx_slot *slot);
 void zcnic_xsk_sync(struct zcnic_pair *pair, const struct zcnic_rx_slot *slot);
 void zcnic_xsk_take(struct zcnic_rx *rx, struct zcnic_rx_slot *slot, u32 length);
 void zcnic_xsk_put(struct zcnic_rx *rx, struct zcnic_rx_slot *slot);
+void zcnic_xsk_free(struct xdp_buff *buff);
 bool zcnic_xsk_send(struct zcnic_pair *pair);
 void zcnic_xsk_sent(struct zcnic_pair *pair, u32 descs);
 int zcnic_xsk_wakeup(struct net_device *dev, u32 queue, u32 flags);

@@ -159,7 +159,7 @@ void zcnic_rx_drop_frame(struct zcnic_rx *rx)
 	if (!rx->mem.xdp)
 		dev_kfree_skb_any(rx->skb);
 	else if (rx->mem.xsk)
-		xdp_return_buff(rx->buff);
+		zcnic_xsk_free(rx->buff);
 	else
 		xdp_return_frame(xdp_convert_buff_to_frame(rx->buff));
 }

@@ -53,6 +53,14 @@ void zcnic_xdp_detach(struct zcnic_pair *pair)
 	xdp_rxq_info_unreg(&rx->xdp_rxq);
 }
 
+static void zcnic_xdp_free(const struct zcnic_rx *rx, struct xdp_buff *xdp)
+{
+	if (rx->mem.xsk)
+		zcnic_xsk_free(xdp);
+	else
+		xdp_return_buff(xdp);
+}
+
 /* Send what was received, or free it. Return: whether it is sent. */
 static bool zcnic_xdp_send(struct zcnic_pair *pair, struct xdp_buff *xdp)
 {
@@ -62,7 +70,7 @@ static bool zcnic_xdp_send(struct zcnic_pair *pair, struct xdp_buff *xdp)
 	bool sent;
 
 	if (unlikely(!frame)) {
-		xdp_return_buff(xdp);
+		zcnic_xdp_free(&pair->rx, xdp);
 		return false;
 	}
 	__netif_tx_lock(txq, smp_processor_id());
@@ -132,7 +140,7 @@ struct sk_buff *zcnic_xdp_receive(struct zcnic_pair *pair, const struct zcnic_rx
 	trace_xdp_exception(dev, prog, action);
 	counter = &rx->stats.xdp_error;
 free:
-	xdp_return_buff(xdp);
+	zcnic_xdp_free(rx, xdp);
 count:
 	zcnic_rx_count(rx, counter);
 	return NULL;

@@ -100,6 +100,20 @@ void zcnic_xsk_sync(struct zcnic_pair *pair, const struct zcnic_rx_slot *slot)
 	xsk_buff_dma_sync_for_cpu(slot->xsk);
 }
 
+/*
+ * As xsk_buff_add_frag(), but for the page: that one takes a pool's addresses for such of the linear mapping,
+ * which they aren't and which kernels that check it die of.
+ */
+static void zcnic_xsk_add_fragment(struct xdp_buff *head, struct xdp_buff *buff)
+{
+	struct xdp_buff_xsk *chunk = container_of(buff, struct xdp_buff_xsk, xdp);
+	netmem_ref netmem = page_to_netmem(vmalloc_to_page(buff->data));
+
+	__xdp_buff_add_frag(head, netmem, offset_in_page(buff->data), buff->data_end - buff->data,
+			    buff->frame_sz, false);
+	list_add_tail(&chunk->list_node, &chunk->pool->xskb_list);
+}
+
 /**
  * zcnic_xsk_take() - make a chain's bytes a part of the frame
  * @rx: the queue
@@ -116,7 +130,7 @@ void zcnic_xsk_take(struct zcnic_rx *rx, struct zcnic_rx_slot *slot, u32 length)
 	if (!rx->partial)
 		rx->buff = buff;
 	else
-		xsk_buff_add_frag(rx->buff, buff);
+		zcnic_xsk_add_fragment(rx->buff, buff);
 }
 
 void zcnic_xsk_put(struct zcnic_rx *rx, struct zcnic_rx_slot *slot)
@@ -124,6 +138,12 @@ void zcnic_xsk_put(struct zcnic_rx *rx, struct zcnic_rx_slot *slot)
 	xsk_buff_free(slot->xsk);
 	slot->xsk = NULL;
 	rx->xsk_buffers--;
+}
+
+/* A whole frame; xdp_return_buff() takes its address for one of the linear mapping, too. */
+void zcnic_xsk_free(struct xdp_buff *buff)
+{
+	xsk_buff_free(buff);
 }
 
 /* Put one frame, of @count descriptors, into the ring. */
