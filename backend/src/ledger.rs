@@ -71,6 +71,13 @@ impl Witness<'_> {
         self.books.ledger.settings().mode == Mode::Full
     }
 
+    /// All chains before `entry` were posted, as far as that was not told before; it does not matter which they are.
+    pub(crate) fn count_posted(&mut self, next: u16, entry: u16) {
+        let chains = entry.wrapping_sub(self.seen(next));
+        self.books.seen = Some(entry);
+        self.books.ledger.count_posted(chains);
+    }
+
     /// The chain in the next entry was posted; `None`: it can't be used.
     pub(crate) fn posted(
         &mut self,

@@ -351,15 +351,20 @@ impl Ledger {
         (address < span.end()).then(|| (span, buffer.history.iter().copied().collect()))
     }
 
-    /// The driver made a chain available; `None`: its descriptors can't be used.
-    pub fn posted(&mut self, head: u16, spans: Option<&[Span]>, now: u64) {
+    /// The driver made so many chains available. To a ledger that counts it does not matter which.
+    pub fn count_posted(&mut self, chains: u16) {
         if self.settings.mode == Mode::Off {
             return;
         }
         let statistics = &mut self.statistics;
-        statistics.posted += 1;
-        statistics.with_device += 1;
+        statistics.posted += u64::from(chains);
+        statistics.with_device += u64::from(chains);
         statistics.with_device_most = statistics.with_device_most.max(statistics.with_device);
+    }
+
+    /// The driver made a chain available; `None`: its descriptors can't be used.
+    pub fn posted(&mut self, head: u16, spans: Option<&[Span]>, now: u64) {
+        self.count_posted(1);
         if self.settings.mode != Mode::Full {
             return;
         }
@@ -467,23 +472,21 @@ impl Ledger {
 
     /// The device returns a chain with this used length.
     pub fn returned(&mut self, head: u16, written: u32, now: u64) {
-        if self.settings.mode == Mode::Off {
-            return;
-        }
-        let spans = self.chains.remove(&head);
-        let known = match self.settings.mode {
-            Mode::Full => spans.is_some(),
-            _ => self.statistics.with_device > 0,
-        };
-        if !known {
-            self.violate(Violation::NotPosted { head });
-            return;
-        }
         let filled = written > 0;
-        self.statistics.with_device -= 1;
-        self.statistics.filled += u64::from(filled);
-        self.statistics.unused += u64::from(!filled);
-        for span in spans.into_iter().flatten() {
+        // Each by itself: counting is to cost next to nothing.
+        let spans = match self.settings.mode {
+            Mode::Off => return,
+            Mode::Counting if self.statistics.with_device > 0 => {
+                return self.count_returned(filled);
+            }
+            Mode::Counting => return self.violate(Violation::NotPosted { head }),
+            Mode::Full => match self.chains.remove(&head) {
+                Some(spans) => spans,
+                None => return self.violate(Violation::NotPosted { head }),
+            },
+        };
+        self.count_returned(filled);
+        for span in spans {
             if !self.disown(span, head) {
                 continue;
             }
@@ -502,6 +505,12 @@ impl Ledger {
             self.statistics.out += u64::from(filled);
             self.statistics.out_most = self.statistics.out_most.max(self.statistics.out);
         }
+    }
+
+    fn count_returned(&mut self, filled: bool) {
+        self.statistics.with_device -= 1;
+        self.statistics.filled += u64::from(filled);
+        self.statistics.unused += u64::from(!filled);
     }
 
     /// Somebody wrote to byte `offset` of a buffer that the device owned with chain `head`.
