@@ -19,6 +19,7 @@ use self::{
 };
 use crate::{
     lab::{
+        self,
         connection::{Sender, connect},
         traffic::ZERO_COPY,
     },
@@ -76,18 +77,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Steers one flow to a queue that splits, with segments that fill pages.
+/// Steers one flow to a queue that splits, with segments that fill pages, and divides the guest.
 fn prepare() -> Result<()> {
-    let (queue, port) = ZERO_COPY;
     for side in &PORTS {
         net::run(side.netns, &["ip", "link", "set", side.name, "mtu", MTU])?;
     }
-    net::set_channels(None, "eth0", queue + 1)?;
-    net::set_channels(PORTS[1].netns, PORTS[1].name, 1)?;
-    net::set_tcp_data_split("eth0", true)?;
-    net::set_hds_thresh("eth0", 0)?;
-    net::set_rss_equal("eth0", queue)?;
-    net::add_flow_rule("eth0", "tcp4", port, queue)?;
+    lab::prepare()?;
     net::run(None, &["sysctl", "-qw", "vm.nr_hugepages=32"])?;
     divide_interrupts()
 }

@@ -51,14 +51,7 @@ impl Lab {
     /// Splits, steers, and has more configuration than that, so that a replay has something to do.
     pub(crate) fn new() -> Result<Self> {
         let path = find_port().context("this guest has no port named zcnic.control")?;
-        let (queue, port) = ZERO_COPY;
-        net::set_channels(None, "eth0", queue + 1)?;
-        // Rules count by queue, and the scheduler chooses the one that sends.
-        net::set_channels(PORTS[1].netns, PORTS[1].name, 1)?;
-        net::set_tcp_data_split("eth0", true)?;
-        net::set_hds_thresh("eth0", 0)?;
-        net::set_rss_equal("eth0", queue)?;
-        let rule = net::add_flow_rule("eth0", "tcp4", port, queue)?;
+        let rule = prepare()?;
         net::run(
             None,
             &["ethtool", "-X", "eth0", "context", "new", "equal", "2"],
@@ -216,6 +209,18 @@ impl Lab {
             None => Ok(()),
         }
     }
+}
+
+/// Has [`ZERO_COPY`] split, and nothing but its flow reach it. Returns the rule's number.
+pub(crate) fn prepare() -> Result<u32> {
+    let (queue, port) = ZERO_COPY;
+    net::set_channels(None, "eth0", queue + 1)?;
+    // Rules count by queue, and the scheduler chooses the one that sends.
+    net::set_channels(PORTS[1].netns, PORTS[1].name, 1)?;
+    net::set_tcp_data_split("eth0", true)?;
+    net::set_hds_thresh("eth0", 0)?;
+    net::set_rss_equal("eth0", queue)?;
+    Ok(net::add_flow_rule("eth0", "tcp4", port, queue)?)
 }
 
 /// How often eth0's carrier came or went.
