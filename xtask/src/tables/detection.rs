@@ -2,10 +2,9 @@
 //! --report FILE`, kept as detection.json.
 
 use anyhow::Result;
-use serde::Deserialize;
 
-use super::table;
-use crate::report::{Case, Outcome};
+use super::{Tests, section_of, table};
+use crate::report::Outcome;
 
 /// What the tests' names begin with.
 const PREFIX: &str = "detection: ";
@@ -13,19 +12,11 @@ const PREFIX: &str = "detection: ";
 /// Characters of a finder's words.
 const WORDS: usize = 140;
 
-#[derive(Debug, Deserialize)]
-struct Kept {
-    kernel: String,
-    qemu: String,
-    cases: Vec<Case>,
-}
-
 pub(super) fn section() -> Result<String> {
-    let kept: Option<Kept> = super::kept("detection")?;
-    Ok(kept.map_or_else(|| "No report is kept.".to_owned(), |kept| render(&kept)))
+    section_of("detection", |tests| Ok(render(tests)))
 }
 
-fn render(kept: &Kept) -> String {
+fn render(kept: &Tests) -> String {
     let mut rows = vec![["", "found by", "in its words"].map(str::to_owned).to_vec()];
     for case in &kept.cases {
         let Some(name) = case.name.strip_prefix(PREFIX) else {
@@ -61,6 +52,7 @@ fn quoted(words: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Case;
 
     #[test]
     fn a_row_says_who_found_a_bug_and_how() {
@@ -68,7 +60,7 @@ mod tests {
             outcome,
             ..Case::failed(name, detail.to_owned())
         };
-        let text = render(&Kept {
+        let text = render(&Tests {
             kernel: "7.3".to_owned(),
             qemu: "11.1".to_owned(),
             cases: vec![

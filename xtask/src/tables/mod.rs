@@ -4,9 +4,9 @@
 use std::{fs, io, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::paths;
+use crate::{paths, report::Case};
 
 mod detection;
 mod scenarios;
@@ -76,6 +76,23 @@ fn kept<T: DeserializeOwned>(name: &str) -> Result<Option<T>> {
     };
     let report = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
     Ok(Some(report))
+}
+
+/// A report of tests that ran in guests.
+#[derive(Debug, Deserialize)]
+struct Tests {
+    kernel: String,
+    qemu: String,
+    cases: Vec<Case>,
+}
+
+/// What `render` makes of the report of tests that is kept under this name.
+fn section_of(name: &str, render: impl FnOnce(&Tests) -> Result<String>) -> Result<String> {
+    let tests: Option<Tests> = kept(name)?;
+    tests.map_or_else(
+        || Ok("No report is kept.".to_owned()),
+        |tests| render(&tests),
+    )
 }
 
 /// Fails unless a report is of a commit.

@@ -1,26 +1,18 @@
 //! What the scenarios say, from the report of `cargo xtask scenario --report FILE`, kept as scenarios.json.
 
 use anyhow::{Result, bail};
-use serde::Deserialize;
 
-use crate::report::{Case, Outcome};
+use super::{Tests, section_of};
+use crate::report::Outcome;
 
 /// What the cases' names begin with.
 const PREFIX: &str = "scenarios: ";
 
-#[derive(Debug, Deserialize)]
-struct Kept {
-    kernel: String,
-    qemu: String,
-    cases: Vec<Case>,
-}
-
 pub(super) fn section() -> Result<String> {
-    let kept: Option<Kept> = super::kept("scenarios")?;
-    kept.map_or_else(|| Ok("No report is kept.".to_owned()), |kept| render(&kept))
+    section_of("scenarios", render)
 }
 
-fn render(kept: &Kept) -> Result<String> {
+fn render(kept: &Tests) -> Result<String> {
     let mut text = format!("Linux {}, QEMU {}\n", kept.kernel, kept.qemu);
     for case in &kept.cases {
         let Some(name) = case.name.strip_prefix(PREFIX) else {
@@ -40,6 +32,7 @@ fn render(kept: &Kept) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Case;
 
     #[test]
     fn a_scenario_is_a_section_with_its_words() {
@@ -47,7 +40,7 @@ mod tests {
             outcome,
             ..Case::failed("scenarios: a-b", detail.to_owned())
         };
-        let kept = |case| Kept {
+        let kept = |case| Tests {
             kernel: "7.3".to_owned(),
             qemu: "11.1".to_owned(),
             cases: vec![case],
