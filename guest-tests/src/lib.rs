@@ -22,5 +22,6 @@ pub mod receive;
 pub mod scenarios;
 pub mod send;
 pub mod steer;
+pub mod systems;
 pub mod volley;
 pub mod zcrx;

@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::Path, process::ExitCode};
 use clap::{Parser, Subcommand};
 use zcnic_guest::{
     agent, compare, echo, faults, gate, init, kselftest, ports, receive, scenarios, send, steer,
-    volley,
+    systems, volley,
 };
 
 #[derive(Parser)]
@@ -35,6 +35,7 @@ enum Command {
     Send(send::Args),
     State(steer::StateArgs),
     Steer(steer::Args),
+    Systems(systems::Args),
     Trip(gate::TripArgs),
     Volley(volley::Args),
 }
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         Command::Send(args) => send::run(&args),
         Command::State(args) => steer::state(&args),
         Command::Steer(args) => steer::run(&args),
+        Command::Systems(args) => systems::run(&args),
         Command::Trip(args) => gate::trip(&args),
         Command::Volley(args) => volley::run(&args),
     };

@@ -5,6 +5,7 @@ pub(crate) mod cases;
 pub(crate) mod connection;
 pub(crate) mod device;
 pub(crate) mod receiver;
+pub(crate) mod story;
 pub(crate) mod traffic;
 
 use std::{
@@ -86,6 +87,18 @@ impl Lab {
         self.recovered()?;
         self.works().context("after the case")?;
         self.accepted()
+    }
+
+    /// Runs a case under the device's ledger, and sees that it leaves nothing.
+    pub(crate) fn watched(&mut self, case: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        self.keep_ledger(true)?;
+        let result = case(self).and_then(|()| {
+            self.as_before()?;
+            self.ledger_is_clean()
+        });
+        self.keep_ledger(false)?;
+        self.next_case()?;
+        result
     }
 
     /// What the kernel's log says from now on is the next case's.

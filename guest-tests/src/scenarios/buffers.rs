@@ -4,13 +4,14 @@ use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{PORT, QUEUE, story::Story};
+use super::{PORT, QUEUE};
 use crate::{
     lab::{
         Lab,
         connection::{Sender, connect},
         device::provider_pool,
         receiver::Receiver,
+        story::Story,
         traffic::PLAIN,
     },
     zcrx::{Options, sys},

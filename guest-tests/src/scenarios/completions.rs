@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{PORT, QUEUE, story::Story};
+use super::{PORT, QUEUE};
 use crate::{
     lab::{
         Lab,
         connection::{Sender, connect},
         device::provider_pools,
         receiver::Receiver,
+        story::Story,
     },
     zcrx::Options,
 };

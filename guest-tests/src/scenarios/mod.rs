@@ -4,15 +4,13 @@
 mod buffers;
 mod completions;
 mod settings;
-mod story;
 mod teardown;
 
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use crate::lab::{Lab, cases::each, traffic::ZERO_COPY};
-use story::Story;
+use crate::lab::{Lab, cases::each, story::Story, traffic::ZERO_COPY};
 
 /// Shows what the kernel does in cases that users ask about
 #[derive(Debug, clap::Args)]
@@ -125,13 +123,7 @@ fn find(name: &str) -> Result<&'static Scenario> {
 /// Runs a scenario under the device's ledger, and sees that it leaves nothing.
 fn play(lab: &mut Lab, story: &Story, scenario: &Scenario) -> Result<()> {
     story.title(scenario.title);
-    lab.keep_ledger(true)?;
-    let result = (scenario.run)(lab, story).and_then(|()| {
-        lab.as_before()?;
-        lab.ledger_is_clean()
-    });
-    lab.keep_ledger(false)?;
-    lab.next_case()?;
+    let result = lab.watched(|lab| (scenario.run)(lab, story));
     if result.is_ok() {
         story.does("Everything is as before: page pools, configuration, the kernel's log, the device's ledger");
     }

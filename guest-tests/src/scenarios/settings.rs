@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::{PORT, QUEUE, story::Story};
+use super::{PORT, QUEUE};
 use crate::{
     lab::{
         Lab,
@@ -12,6 +12,7 @@ use crate::{
         device::{await_pools, provider_pool, provider_pools},
         eventually,
         receiver::{Receiver, bind, bind_patiently},
+        story::Story,
     },
     link, net,
     zcrx::Options,

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{PORT, QUEUE, story::Story};
+use super::{PORT, QUEUE};
 use crate::{
     lab::{
         Lab,
@@ -17,6 +17,7 @@ use crate::{
         device::{await_pools, provider_pool, provider_pools},
         eventually,
         receiver::{Receiver, bind, bind_patiently},
+        story::Story,
         traffic::{How, Stream},
     },
     zcrx::Options,

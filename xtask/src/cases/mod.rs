@@ -29,6 +29,7 @@ mod rebind;
 mod recovery;
 pub(crate) mod scenarios;
 mod selftests;
+mod systems;
 mod traffic;
 mod xdp;
 
@@ -96,6 +97,7 @@ fn all() -> impl Iterator<Item = &'static Test> {
         recovery::TESTS,
         faults::TESTS,
         scenarios::TESTS,
+        systems::TESTS,
         demo::TESTS,
         detection::TESTS,
     ]

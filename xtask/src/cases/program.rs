@@ -36,6 +36,20 @@ pub(crate) enum News {
     Ended(Case),
 }
 
+/// Runs all cases that `zcnic-guest` has under these words.
+pub(super) fn all(guest: &mut Guest, words: &[&str], each: &mut dyn FnMut(Case)) -> Result<()> {
+    let list = guest.check(&Exec::new([&["zcnic-guest"], words, &["--list"]].concat()))?;
+    let wanted: Vec<_> = list.lines().collect();
+    if wanted.is_empty() {
+        bail!("there are no cases of {words:?}");
+    }
+    run(guest, words, &wanted, &mut |news| {
+        if let News::Ended(case) = news {
+            each(case);
+        }
+    })
+}
+
 /// Runs `zcnic-guest` with these words; its cases are to be `wanted`, and get names that begin with that of
 /// the program.
 pub(crate) fn run(

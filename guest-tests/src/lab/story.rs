@@ -1,4 +1,4 @@
-//! What a scenario tells while it runs: what it does, what it sees, and why that is so. Whatever it sees it
+//! What a case tells while it runs: what it does, what it sees, and why that is so. Whatever it sees it
 //! also judges, so that a transcript with a wrong value in it is a failure.
 
 use std::{fmt::Display, ops::RangeInclusive};
@@ -11,15 +11,15 @@ use crate::{
     zcrx::{Completion, Error, sys},
 };
 
-/// A scenario's own words.
+/// A case's own words.
 #[derive(Debug)]
-pub(super) struct Story {
+pub(crate) struct Story {
     /// Lines are objects, for a program.
     json: bool,
 }
 
 impl Story {
-    pub(super) fn new(json: bool) -> Self {
+    pub(crate) fn new(json: bool) -> Self {
         Self { json }
     }
 
@@ -32,27 +32,27 @@ impl Story {
     }
 
     /// What it is about.
-    pub(super) fn title(&self, text: &str) {
+    pub(crate) fn title(&self, text: &str) {
         self.line(text);
     }
 
     /// What is done now.
-    pub(super) fn does(&self, text: &str) {
+    pub(crate) fn does(&self, text: &str) {
         self.line(&format!("* {text}"));
     }
 
     /// Why the kernel answers so, and where it does.
-    pub(super) fn why(&self, text: &str) {
+    pub(crate) fn why(&self, text: &str) {
         self.line(&format!("  {text}"));
     }
 
     /// What is seen, whatever it is.
-    pub(super) fn sees(&self, what: &str, value: impl Display) {
+    pub(crate) fn sees(&self, what: &str, value: impl Display) {
         self.line(&format!("      {what}: {value}"));
     }
 
     /// What must be seen.
-    pub(super) fn is<T: Copy + Display + PartialEq>(
+    pub(crate) fn is<T: Copy + Display + PartialEq>(
         &self,
         what: &str,
         seen: T,
@@ -64,14 +64,14 @@ impl Story {
     }
 
     /// What must be so.
-    pub(super) fn holds(&self, what: &str, is_so: bool) -> Result<()> {
+    pub(crate) fn holds(&self, what: &str, is_so: bool) -> Result<()> {
         ensure!(is_so, "this is not so: {what}");
         self.line(&format!("      {what}"));
         Ok(())
     }
 
     /// What must be seen, within limits.
-    pub(super) fn within(&self, what: &str, seen: u64, limits: RangeInclusive<u64>) -> Result<()> {
+    pub(crate) fn within(&self, what: &str, seen: u64, limits: RangeInclusive<u64>) -> Result<()> {
         self.sees(what, seen);
         let (least, most) = (limits.start(), limits.end());
         ensure!(
@@ -82,14 +82,14 @@ impl Story {
     }
 
     /// What must be seen so often or more.
-    pub(super) fn at_least(&self, what: &str, seen: u64, least: u64) -> Result<()> {
+    pub(crate) fn at_least(&self, what: &str, seen: u64, least: u64) -> Result<()> {
         self.sees(what, seen);
         ensure!(seen >= least, "{what}: {seen}, less than {least}");
         Ok(())
     }
 
     /// A program that must be refused with these words.
-    pub(super) fn refused<T>(
+    pub(crate) fn refused<T>(
         &self,
         what: &str,
         result: Result<T, net::Error>,
@@ -106,7 +106,7 @@ impl Story {
     }
 
     /// A request of a program's that the kernel must refuse so.
-    pub(super) fn fails<T>(&self, what: &str, result: Result<T, Error>, errno: i32) -> Result<()> {
+    pub(crate) fn fails<T>(&self, what: &str, result: Result<T, Error>, errno: i32) -> Result<()> {
         let Err(error) = result else {
             return Err(anyhow!("{what} did not fail"));
         };
@@ -121,7 +121,7 @@ impl Story {
     }
 
     /// A completion that tells of no data.
-    pub(super) fn completion(
+    pub(crate) fn completion(
         &self,
         what: &str,
         seen: Option<&Completion>,
@@ -141,7 +141,7 @@ impl Story {
     }
 
     /// A notification of the kernel's.
-    pub(super) fn notification(&self, seen: Option<&Completion>, event: u32) -> Result<()> {
+    pub(crate) fn notification(&self, seen: Option<&Completion>, event: u32) -> Result<()> {
         let name = match event {
             sys::EVENT_ALLOC_FAIL => "notification ZCRX_EVENT_ALLOC_FAIL",
             sys::EVENT_COPY => "notification ZCRX_EVENT_COPY",

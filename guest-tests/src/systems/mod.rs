@@ -1,0 +1,62 @@
+//! `zcnic-guest systems`: the receive-side systems of the kernel, each exercised end to end. A case shows one state
+//! or mode of one system, verifies every byte, and says the figures that its authors care about.
+
+mod zcrx;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::lab::{Lab, cases::each, story::Story};
+
+/// Exercises the receive-side systems of the kernel, one case after the other, and prints a JSON object for each
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only cases whose name contains this
+    filter: Option<String>,
+    /// Print the names of all cases
+    #[arg(long)]
+    list: bool,
+}
+
+/// Something that a system does.
+struct Case {
+    /// The system, and what is shown.
+    name: &'static str,
+    run: fn(&mut Lab, &Story) -> Result<()>,
+}
+
+/// All of them, by system.
+fn all() -> impl Iterator<Item = &'static Case> {
+    [zcrx::CASES].into_iter().flatten()
+}
+
+/// Runs the subcommand.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let selected = all().filter(|case| {
+        let filter = args.filter.as_deref();
+        filter.is_none_or(|filter| case.name.contains(filter))
+    });
+    if args.list {
+        selected.for_each(|case| println!("{}", case.name));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut lab = Lab::new()?;
+    let story = Story::new(true);
+    Ok(each(selected, |case| {
+        (case.name, lab.watched(|lab| (case.run)(lab, &story)))
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_cases_have_the_same_name() {
+        let names: BTreeSet<_> = all().map(|case| case.name).collect();
+        assert_eq!(names.len(), all().count());
+    }
+}
