@@ -216,14 +216,19 @@ static struct sk_buff *zcnic_rx_build(struct zcnic_pair *pair, struct zcnic_rx_s
 			return NULL;
 		skb_reserve(skb, sizeof(struct zcnic_rx_header));
 		skb_put(skb, header_length);
+		skb_mark_for_recycle(skb);
 		slot->header = 0;
 	} else {
+		/*
+		 * Not for recycling unless it gets a fragment: GRO does not join the two kinds, and
+		 * it must not join a frame that was not split with what the CPU can't read, since
+		 * skb_gro_receive() would call the whole what the first one is.
+		 */
 		skb = napi_alloc_skb(&pair->napi, header_length);
 		if (!skb)
 			return NULL;
 		skb_put_data(skb, slot->header_va + sizeof(struct zcnic_rx_header), header_length);
 	}
-	skb_mark_for_recycle(skb);
 	return skb;
 }
 
@@ -258,11 +263,13 @@ static bool zcnic_rx_begin(struct zcnic_pair *pair, struct zcnic_rx_slot *slot,
 static void zcnic_rx_add_fragment(struct zcnic_rx *rx, netmem_ref netmem, u32 offset, u32 length,
 				  u32 truesize)
 {
-	if (rx->mem.xdp)
+	if (rx->mem.xdp) {
 		xdp_buff_add_frag(rx->buff, netmem, offset, length, truesize);
-	else
+	} else {
 		skb_add_rx_frag_netmem(rx->skb, skb_shinfo(rx->skb)->nr_frags, netmem, offset,
 				       length, truesize);
+		skb_mark_for_recycle(rx->skb);
+	}
 	rx->received += length;
 }
 
