@@ -296,7 +296,9 @@ impl<'p> PortRings<'p> {
         lane.stop(&mut chains);
         let drained = chains.drain();
         let wanted = chains.publish();
-        if let Some(error) = chains.error() {
+        let error = chains.error();
+        drop(chains);
+        if let Some(error) = error {
             self.port.broken(ring, transport, error);
         }
         (drained, if wanted { transport.interrupt() } else { None })

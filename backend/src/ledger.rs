@@ -33,9 +33,19 @@ impl Books {
 
     /// Who watches the ring from now on, if anybody wants to know.
     pub(crate) fn witness(&mut self, now: impl FnOnce() -> u64) -> Option<Witness<'_>> {
-        (self.ledger.settings().mode != Mode::Off).then(|| Witness {
+        let mode = self.ledger.settings().mode;
+        let now = match mode {
+            Mode::Off => return None,
+            // It keeps no times.
+            Mode::Counting => 0,
+            Mode::Full => now(),
+        };
+        let inside = mode == Mode::Full;
+        Some(Witness {
             books: self,
-            now: now(),
+            now,
+            inside,
+            counted: Counted::default(),
         })
     }
 
@@ -58,6 +68,17 @@ impl Books {
 pub(crate) struct Witness<'r> {
     books: &'r mut Books,
     now: u64,
+    /// Whether it matters which chains they are, and what they consist of.
+    inside: bool,
+    counted: Counted,
+}
+
+/// Chains returned that the ledger was not told of.
+#[derive(Default)]
+struct Counted {
+    filled: u32,
+    unused: u32,
+    last: u16,
 }
 
 impl Witness<'_> {
@@ -66,16 +87,34 @@ impl Witness<'_> {
         self.books.seen.unwrap_or(next)
     }
 
-    /// Whether it matters what chains consist of.
+    /// Whether it matters which chains are posted, and what they consist of.
+    #[inline]
     pub(crate) fn looks_inside(&self) -> bool {
-        self.books.ledger.settings().mode == Mode::Full
+        self.inside
     }
 
     /// All chains before `entry` were posted, as far as that was not told before; it does not matter which they are.
+    /// The next one to take is `next`.
     pub(crate) fn count_posted(&mut self, next: u16, entry: u16) {
-        let chains = entry.wrapping_sub(self.seen(next));
-        self.books.seen = Some(entry);
-        self.books.ledger.count_posted(chains);
+        // A ring that was not looked at yet knows of less than was told. Both are less than a ring's size apart.
+        let chains = entry.wrapping_sub(self.seen(next)).cast_signed();
+        if let Ok(chains @ 1..) = u16::try_from(chains) {
+            self.books.seen = Some(entry);
+            self.count(chains);
+        } else {
+            self.books.seen.get_or_insert(next);
+        }
+    }
+
+    fn count(&mut self, posted: u16) {
+        let Counted {
+            filled,
+            unused,
+            last,
+        } = std::mem::take(&mut self.counted);
+        if posted > 0 || filled > 0 || unused > 0 {
+            self.books.ledger.count(posted, filled, unused, last);
+        }
     }
 
     /// The chain in the next entry was posted; `None`: it can't be used.
@@ -117,8 +156,21 @@ impl Witness<'_> {
     }
 
     /// The device returned a chain.
+    #[inline]
     pub(crate) fn returned(&mut self, head: u16, length: u32) {
-        self.books.ledger.returned(head, length, self.now);
+        if self.inside {
+            self.books.ledger.returned(head, length, self.now);
+        } else {
+            self.counted.filled += u32::from(length > 0);
+            self.counted.unused += u32::from(length == 0);
+            self.counted.last = head;
+        }
+    }
+}
+
+impl Drop for Witness<'_> {
+    fn drop(&mut self) {
+        self.count(0);
     }
 }
 

@@ -351,21 +351,29 @@ impl Ledger {
         (address < span.end()).then(|| (span, buffer.history.iter().copied().collect()))
     }
 
-    /// The driver made so many chains available. To a ledger that counts it does not matter which.
-    pub fn count_posted(&mut self, chains: u16) {
-        if self.settings.mode == Mode::Off {
-            return;
-        }
+    /// The driver made so many chains available, and the device returned so many with data and without, the last one
+    /// of which was `last`. To a ledger that counts it does not matter which the others were.
+    pub fn count(&mut self, posted: u16, filled: u32, unused: u32, last: u16) {
         let statistics = &mut self.statistics;
-        statistics.posted += u64::from(chains);
-        statistics.with_device += u64::from(chains);
+        statistics.posted += u64::from(posted);
+        statistics.filled += u64::from(filled);
+        statistics.unused += u64::from(unused);
+        let owned = statistics.with_device + u64::from(posted);
+        let left = owned.checked_sub(u64::from(filled) + u64::from(unused));
+        statistics.with_device = left.unwrap_or(0);
         statistics.with_device_most = statistics.with_device_most.max(statistics.with_device);
+        if left.is_none() {
+            self.violate(Violation::NotPosted { head: last });
+        }
     }
 
     /// The driver made a chain available; `None`: its descriptors can't be used.
     pub fn posted(&mut self, head: u16, spans: Option<&[Span]>, now: u64) {
-        self.count_posted(1);
-        if self.settings.mode != Mode::Full {
+        if self.settings.mode == Mode::Off {
+            return;
+        }
+        self.count(1, 0, 0, head);
+        if self.settings.mode == Mode::Counting {
             return;
         }
         if spans.is_none() {
@@ -473,19 +481,15 @@ impl Ledger {
     /// The device returns a chain with this used length.
     pub fn returned(&mut self, head: u16, written: u32, now: u64) {
         let filled = written > 0;
-        // Each by itself: counting is to cost next to nothing.
         let spans = match self.settings.mode {
             Mode::Off => return,
-            Mode::Counting if self.statistics.with_device > 0 => {
-                return self.count_returned(filled);
-            }
-            Mode::Counting => return self.violate(Violation::NotPosted { head }),
+            Mode::Counting => return self.count(0, filled.into(), (!filled).into(), head),
             Mode::Full => match self.chains.remove(&head) {
                 Some(spans) => spans,
                 None => return self.violate(Violation::NotPosted { head }),
             },
         };
-        self.count_returned(filled);
+        self.count(0, filled.into(), (!filled).into(), head);
         for span in spans {
             if !self.disown(span, head) {
                 continue;
@@ -505,12 +509,6 @@ impl Ledger {
             self.statistics.out += u64::from(filled);
             self.statistics.out_most = self.statistics.out_most.max(self.statistics.out);
         }
-    }
-
-    fn count_returned(&mut self, filled: bool) {
-        self.statistics.with_device -= 1;
-        self.statistics.filled += u64::from(filled);
-        self.statistics.unused += u64::from(!filled);
     }
 
     /// Somebody wrote to byte `offset` of a buffer that the device owned with chain `head`.

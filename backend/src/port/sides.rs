@@ -8,7 +8,14 @@ use zcnic_device::{
     transmit::TransmitCounters,
 };
 
-use crate::{fault::Shown, ledger::Books, ring::transport::Transport};
+use crate::{
+    fault::Shown,
+    ledger::Books,
+    ring::{
+        receive::{ReceiveChains, Vectors},
+        transport::Transport,
+    },
+};
 
 /// What serving a transmit ring came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +70,15 @@ impl ReceiveSide {
             waited_for: false,
             stalled: false,
             releasing: false,
+        }
+    }
+
+    /// Tells the ledger of chains that were posted since the last frame. What is wrong with the ring, the next one finds.
+    pub(crate) fn look(&mut self, now: u64) {
+        if let Ok(Some(ring)) = self.transport.ring() {
+            ReceiveChains::new(Some(ring), 0, Vectors::default())
+                .watched_by(self.books.witness(|| now))
+                .look();
         }
     }
 }

@@ -78,13 +78,27 @@ impl<'m> ReceiveChains<'m> {
         self
     }
 
-    /// Tells the witness of chains that were posted since.
+    /// Tells the witness of chains that were posted since, or, if it only counts, of those among them that were looked
+    /// for: the driver's index is in the driver's cache.
     fn observe(&mut self) {
+        match &self.witness {
+            Some(witness) if witness.looks_inside() => self.look(),
+            Some(_) => self.tell_of(0),
+            None => {}
+        }
+    }
+
+    /// Tells the witness of all chains that were posted.
+    pub(crate) fn look(&mut self) {
+        self.tell_of(self.ring.as_ref().map_or(0, SplitRing::size));
+    }
+
+    /// Tells it of those that are known, if there are `enough`.
+    fn tell_of(&mut self, enough: u16) {
         let Some(mut witness) = self.witness.take() else {
             return;
         };
-        let size = self.ring.as_ref().map_or(0, SplitRing::size);
-        if let Some(available) = self.attempt(|ring| ring.available(size)) {
+        if let Some(available) = self.attempt(|ring| ring.available(enough)) {
             self.tell(&mut witness, available);
         }
         self.witness = Some(witness);
@@ -115,6 +129,23 @@ impl<'m> ReceiveChains<'m> {
             let memory = ring.map().memory();
             witness.posted(next.wrapping_add(ahead), head, memory, targets);
             ahead += 1;
+        }
+    }
+
+    /// Shows the witness a chain that is about to be used.
+    #[cold]
+    fn show(&mut self, ahead: u16, head: u16, writable: &Range<usize>) {
+        let next = self.ring.as_ref().map_or(0, SplitRing::next_available);
+        let seen = self
+            .witness
+            .as_ref()
+            .map_or(0, |witness| witness.seen(next));
+        // One that was posted since the witness was told.
+        if seen.wrapping_sub(next) <= ahead {
+            self.observe();
+        }
+        if let (Some(ring), Some(witness)) = (&self.ring, &mut self.witness) {
+            witness.used(head, ring.map().memory(), &self.targets[writable.clone()]);
         }
     }
 
@@ -253,15 +284,8 @@ impl<'m> ReceiveRing for ReceiveChains<'m> {
                 self.targets.len()..self.targets.len()
             }
         };
-        if let Some(witness) = &self.witness {
-            let next = ring.next_available();
-            // One that was posted since the witness was told.
-            if witness.seen(next).wrapping_sub(next) <= ahead {
-                self.observe();
-            }
-            if let (Some(ring), Some(witness)) = (&self.ring, &mut self.witness) {
-                witness.used(head, ring.map().memory(), &self.targets[writable.clone()]);
-            }
+        if self.witness.as_ref().is_some_and(Witness::looks_inside) {
+            self.show(ahead, head, &writable);
         }
         self.reserved.push((head, writable));
         true

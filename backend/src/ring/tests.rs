@@ -447,6 +447,7 @@ fn hostile_indices_break_the_ring() {
     let mut chains = ReceiveChains::new(Some(ring), usize::MAX, Vectors::default());
     assert!(!chains.reserve());
     assert!(chains.error().is_some());
+    drop(chains);
 
     driver.queue.avail().idx().store((SIZE + 1).to_le());
     let mut ring = SplitRing::new(&mapping, false, &mut indices);

@@ -199,7 +199,9 @@ impl Inner {
         let settings = lock(&port.receive[0]).books.ledger.settings();
         let queue = |queue: usize| {
             let mut side = lock(&port.receive[queue]);
-            side.books.ledger.check_overdue(port.hub.now());
+            let now = port.hub.now();
+            side.look(now);
+            side.books.ledger.check_overdue(now);
             let violations = side.books.violations();
             let last_stop = side.books.last_stop.map(stop_report);
             let numbers = *side.books.ledger.statistics();

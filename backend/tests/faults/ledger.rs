@@ -8,33 +8,46 @@ use crate::lab::{Lab, frames};
 #[test]
 fn the_ledger_sees_every_buffer() {
     let mut lab = Lab::new();
-    for (mode, out) in [("counting", 0), ("full", 10)] {
+    for (mode, buffers) in [("counting", 0), ("full", 2)] {
         lab.b.stop_receive(0).expect("stop");
         lab.ask("ledger-set", json!({"port": "1", "mode": mode}));
         lab.b.post(0, Shape::SPLIT, 8);
         lab.b.start_receive(0, Shape::SPLIT).expect("start");
         lab.send();
         assert_eq!(lab.received(5), frames());
-        let ledger = lab.ask("query-ledger", json!({"port": "1"}));
-        let queue = &ledger["queues"][0];
-        let numbers = [
-            "posted",
-            "filled",
-            "unused",
-            "with-device",
-            "out",
-            "violations",
-        ];
-        let numbers = numbers.map(|name| queue[name].as_u64().expect("a number"));
-        assert_eq!(numbers, [8, 5, 0, 3, out, 0], "{mode}");
+        let out = 5 * buffers;
+        assert_eq!(numbers(&mut lab), [8, 5, 0, 3, out, 0], "{mode}");
+        lab.b.post(0, Shape::SPLIT, 8);
+        assert_eq!(numbers(&mut lab)[..4], [16, 5, 0, 11], "{mode}, no frame");
+        lab.send();
+        assert_eq!(lab.received(5), frames());
+        assert_eq!(numbers(&mut lab)[..4], [16, 10, 0, 6], "{mode}, frames");
         lab.b.stop_receive(0).expect("stop");
-        let event = lab.event();
+        let event = lab.event()["data"].clone();
+        let said = ["clean", "posted", "returned", "violations"].map(|name| event[name].clone());
         assert_eq!(
-            event,
-            json!({"event": "queue-stop", "data": {"port": "1", "queue": 0, "clean": true,
-                "posted": 8, "returned": 8, "violations": 0, "out": out}})
+            said,
+            [json!(true), json!(16), json!(16), json!(0)],
+            "{mode}"
         );
     }
+}
+
+/// Those of queue 0: posted, filled, unused, with the device, out, violations.
+fn numbers(lab: &mut Lab) -> [u64; 6] {
+    let ledger = lab.ask("query-ledger", json!({"port": "1"}));
+    let queues = ledger["queues"].as_array().into_iter().flatten();
+    let mut queues = queues.filter(|known| known["queue"] == 0);
+    let queue = queues.next().expect("a ledger of queue 0");
+    [
+        "posted",
+        "filled",
+        "unused",
+        "with-device",
+        "out",
+        "violations",
+    ]
+    .map(|name| queue[name].as_u64().expect("a number"))
 }
 
 #[test]
