@@ -196,7 +196,7 @@ impl RuleTable {
     #[must_use]
     #[inline]
     pub fn action(&self, headers: &Headers, head: &[u8]) -> Option<Action> {
-        self.find(headers, head).map(|entry| entry.action)
+        self.find(headers, head).map(Entry::action)
     }
 
     #[inline]

@@ -1,6 +1,10 @@
 //! The rules that share a type and a mask.
 
-use std::{hash::BuildHasher, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map},
+    hash::BuildHasher,
+    sync::Arc,
+};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
@@ -8,6 +12,7 @@ use hashbrown::HashTable;
 use super::{Action, Key, Rule, key};
 use crate::abi::RuleType;
 use crate::frame::{Headers, IpVersion, L4Protocol};
+use crate::limits::MAX_RSS_CONTEXTS;
 
 /// Hash tables of a group: one is copied when an entry changes.
 const SHARDS: usize = 64;
@@ -21,21 +26,65 @@ pub(super) struct Group {
     tagged: bool,
     /// By the hash of the value.
     shards: [Arc<HashTable<Entry>>; SHARDS],
+    /// How many rules there are for a value that are not found, because others have lower locations.
+    hidden: Arc<HashMap<Key, u32>>,
     /// The lowest location.
     first: u32,
     rules: usize,
 }
 
-/// The rules of a group that share a value; only the first of them is ever found.
+/// The rules of a group that share a value; only the first of them is ever found. As long as a line of the cache: of many
+/// rules hardly any are in one, and a frame is to wait for one line only.
 #[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
 pub(super) struct Entry {
     value: Key,
     /// The lowest location.
     pub(super) location: u32,
     /// What the rule there does.
-    pub(super) action: Action,
-    /// How many more there are.
-    hidden: u32,
+    action: Packed,
+}
+
+/// An [`Action`] in four bytes.
+#[derive(Debug, Clone, Copy)]
+struct Packed {
+    /// Of a context, or one of the two below, which are the numbers of none.
+    context: u16,
+    queue: u16,
+}
+
+impl Packed {
+    const DROP: u16 = u16::MAX;
+    const QUEUE: u16 = u16::MAX - 1;
+}
+
+const _: () = assert!(size_of::<Entry>() == 64 && MAX_RSS_CONTEXTS <= Packed::QUEUE);
+
+impl From<Action> for Packed {
+    fn from(action: Action) -> Self {
+        let (context, queue) = match action {
+            Action::Drop => (Self::DROP, 0),
+            Action::Queue(queue) => (Self::QUEUE, queue),
+            Action::Context { context, offset } => (context, offset),
+        };
+        Self { context, queue }
+    }
+}
+
+impl Entry {
+    /// What the rule at the lowest location does.
+    #[inline]
+    pub(super) fn action(&self) -> Action {
+        let Packed { context, queue } = self.action;
+        match context {
+            Packed::DROP => Action::Drop,
+            Packed::QUEUE => Action::Queue(queue),
+            _ => Action::Context {
+                context,
+                offset: queue,
+            },
+        }
+    }
 }
 
 impl Group {
@@ -46,6 +95,7 @@ impl Group {
             mask: key(&rule.mask),
             tagged: rule.mask.vlan_tci.get() != 0,
             shards: std::array::from_fn(|_| Arc::default()),
+            hidden: Arc::default(),
             first: u32::MAX,
             rules: 0,
         }
@@ -87,16 +137,15 @@ impl Group {
         let hash = hasher.hash_one(value);
         let shard = Arc::make_mut(&mut self.shards[shard(hash)]);
         if let Some(entry) = shard.find_mut(hash, |entry| entry.value == value) {
-            entry.hidden += 1;
+            *Arc::make_mut(&mut self.hidden).entry(value).or_default() += 1;
             if rule.location < entry.location {
-                (entry.location, entry.action) = (rule.location, rule.action);
+                (entry.location, entry.action) = (rule.location, rule.action.into());
             }
         } else {
             let entry = Entry {
                 value,
                 location: rule.location,
-                action: rule.action,
-                hidden: 0,
+                action: rule.action.into(),
             };
             shard.insert_unique(hash, entry, |entry| hasher.hash_one(entry.value));
         }
@@ -121,16 +170,30 @@ impl Group {
         let shard = Arc::make_mut(&mut self.shards[shard(hash)]);
         if let Ok(mut found) = shard.find_entry(hash, |entry| entry.value == value) {
             let entry = found.get_mut();
-            if entry.location != rule.location {
-                entry.hidden -= 1;
-            } else if entry.hidden == 0 {
+            let has_heirs = self.hidden.contains_key(&value);
+            if !has_heirs {
                 found.remove();
-            } else if let Some(heir) = others.find(|other| other.value == rule.value) {
-                (entry.location, entry.action) = (heir.location, heir.action);
-                entry.hidden -= 1;
+            } else {
+                if entry.location == rule.location
+                    && let Some(heir) = others.find(|other| other.value == rule.value)
+                {
+                    (entry.location, entry.action) = (heir.location, heir.action.into());
+                }
+                self.reveal(value);
             }
         }
         self.rules -= 1;
+    }
+
+    /// There is one less that is hidden.
+    fn reveal(&mut self, value: Key) {
+        let hidden = Arc::make_mut(&mut self.hidden);
+        if let hash_map::Entry::Occupied(mut count) = hidden.entry(value) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
     }
 
     /// Whether rules of this group are about such a frame.
