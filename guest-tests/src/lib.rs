@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod compare;
+pub mod dmabuf;
 pub mod echo;
 pub mod faults;
 pub mod gate;
@@ -14,6 +15,7 @@ pub mod kselftest;
 pub mod ktap;
 mod lab;
 pub mod link;
+pub mod memory;
 pub mod net;
 pub mod pattern;
 pub mod ports;

@@ -264,8 +264,8 @@ pub struct PagePool {
     pub detach_time: Option<u64>,
     /// Bytes per buffer if its memory comes from io_uring.
     pub io_uring_rx_buf_len: Option<u64>,
-    /// Whether its memory comes from a dmabuf.
-    pub dmabuf: bool,
+    /// The binding, if its memory comes from a dmabuf.
+    pub dmabuf: Option<u64>,
     /// Pages out of the pool, those in its own caches not included; `None` where the kernel has no
     /// statistics and for memory providers (their allocations are not all counted).
     pub outstanding: Option<u64>,
@@ -297,11 +297,11 @@ pub fn page_pools() -> Result<Vec<PagePool>, Error> {
 fn page_pool(pool: &Reply, stats: &[Reply]) -> Option<PagePool> {
     let id = pool.uint(1)?;
     let io_uring = pool.nest(8);
-    let dmabuf = pool.get(7).is_some();
+    let dmabuf = pool.uint(7);
     let outstanding = stats
         .iter()
         .find(|stats| stats.nest(1).and_then(|info| info.uint(1)) == Some(id))
-        .filter(|_| io_uring.is_none() && !dmabuf)
+        .filter(|_| io_uring.is_none() && dmabuf.is_none())
         .map(outstanding);
     Some(PagePool {
         id,

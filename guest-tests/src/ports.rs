@@ -152,7 +152,7 @@ fn up(wait: Duration) -> anyhow::Result<Vec<Report<'static>>> {
 }
 
 /// Addresses, so that they survive the link going down, and no duplicate address detection.
-fn configure(port: &Port) -> anyhow::Result<()> {
+pub(crate) fn configure(port: &Port) -> anyhow::Result<()> {
     for (key, value) in [("keep_addr_on_down", "1"), ("accept_dad", "0")] {
         let path = format!("/proc/sys/net/ipv6/conf/{}/{key}", port.name);
         fs::write(&path, value).with_context(|| path)?;

@@ -319,13 +319,13 @@ fn receive_zcrx(
     let limit = if args.oneshot { ONESHOT } else { 0 };
     let mut returns = Returns::new(args);
     let mut request_start = progress.bytes();
-    zcrx.receive(stream.as_fd(), limit, 0)?;
+    zcrx.ring.receive(stream.as_fd(), limit, 0)?;
     counts.requests += 1;
     loop {
-        zcrx.wait(INTERVAL)?;
+        zcrx.ring.wait(INTERVAL)?;
         let before = progress.bytes();
         let mut ended = None;
-        while let Some(completion) = zcrx.next_completion() {
+        while let Some(completion) = zcrx.ring.next_completion() {
             match completion.kind {
                 Kind::Data(buffer) => {
                     let bytes = zcrx.bytes(buffer).with_context(|| {
@@ -363,7 +363,7 @@ fn receive_zcrx(
             ),
         }
         request_start = progress.bytes();
-        zcrx.receive(stream.as_fd(), limit, 0)?;
+        zcrx.ring.receive(stream.as_fd(), limit, 0)?;
         counts.requests += 1;
     }
 }

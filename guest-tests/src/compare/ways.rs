@@ -184,11 +184,11 @@ fn take_completions(
 ) -> Result<()> {
     let copied = |zcrx: &Zcrx| zcrx.stats().map_or(0, |stats| stats.copy_bytes);
     let before = copied(zcrx);
-    zcrx.receive(socket.as_fd(), 0, 0)?;
+    zcrx.ring.receive(socket.as_fd(), 0, 0)?;
     loop {
-        zcrx.wait(PATIENCE)?;
+        zcrx.ring.wait(PATIENCE)?;
         let at = received.bytes;
-        while let Some(completion) = zcrx.next_completion() {
+        while let Some(completion) = zcrx.ring.next_completion() {
             match completion.kind {
                 Kind::Data(buffer) => {
                     let bytes = zcrx.bytes(buffer);

@@ -170,7 +170,7 @@ mod tests {
             inflight: 900,
             detach_time: None,
             io_uring_rx_buf_len: None,
-            dmabuf: false,
+            dmabuf: None,
             outstanding: Some(256),
         };
         let mut found = Found {

@@ -65,11 +65,15 @@ impl Lab {
     }
 }
 
-/// Page pools of eth0 whose memory io_uring provides, those included that were destroyed and are not empty.
+/// Page pools of eth0 whose memory io_uring or a dmabuf provides, those included that were destroyed and are not
+/// empty.
 pub(crate) fn provider_pools() -> Result<Vec<PagePool>> {
     let eth0 = net::ifindex("eth0")?;
     let mut pools = net::page_pools()?;
-    pools.retain(|pool| pool.ifindex == Some(eth0.into()) && pool.io_uring_rx_buf_len.is_some());
+    pools.retain(|pool| {
+        let provided = pool.io_uring_rx_buf_len.is_some() || pool.dmabuf.is_some();
+        pool.ifindex == Some(eth0.into()) && provided
+    });
     pools.sort_by_key(|pool| pool.id);
     Ok(pools)
 }
@@ -92,7 +96,7 @@ pub(crate) fn provider_pool() -> Result<PagePool> {
     pools.retain(|pool| pool.detach_time.is_none());
     ensure!(
         pools.len() == 1,
-        "not one page pool with memory of io_uring's: {pools:?}"
+        "not one page pool with a provider's memory: {pools:?}"
     );
     Ok(pools.remove(0))
 }

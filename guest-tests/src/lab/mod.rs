@@ -5,7 +5,9 @@ pub(crate) mod cases;
 pub(crate) mod connection;
 pub(crate) mod device;
 pub(crate) mod receiver;
+pub(crate) mod settings;
 pub(crate) mod story;
+pub(crate) mod trace;
 pub(crate) mod traffic;
 
 use std::{
@@ -23,7 +25,7 @@ use crate::{
     net,
     ports::PORTS,
 };
-use traffic::{How, PLAIN, Stream, ZERO_COPY};
+use traffic::{How, PLAIN, SECOND, Stream, ZERO_COPY};
 
 /// How long it may take until everything is as it was: a transmit queue that stands still and a command that
 /// is not answered are noticed after five seconds.
@@ -79,6 +81,20 @@ impl Lab {
         let (queue, port) = ZERO_COPY;
         self.rule = net::add_flow_rule("eth0", "tcp4", port, queue)?;
         Ok(())
+    }
+
+    /// Keeps everything off the queue of [`SECOND`] except its flow while `work` goes on.
+    pub(crate) fn with_second<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        let (queue, port) = SECOND;
+        net::set_rss_equal("eth0", queue)?;
+        let rule = net::add_flow_rule("eth0", "tcp4", port, queue)?;
+        let result = work(self);
+        net::delete_flow_rule("eth0", rule)?;
+        net::set_rss_equal("eth0", ZERO_COPY.0)?;
+        result
     }
 
     /// Sees that a case has left nothing: the configuration is what it was, traffic works, the kernel has

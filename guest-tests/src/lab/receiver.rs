@@ -86,20 +86,41 @@ impl Receiver {
 
     /// Receives the pattern of `seed` on one more connection, which gets the next number.
     pub(crate) fn add(&mut self, socket: TcpStream, seed: u64) -> Result<()> {
+        let flow = self.expect(socket, seed);
+        self.request(flow)
+    }
+
+    /// The same without a request: returns the number.
+    pub(crate) fn expect(&mut self, socket: TcpStream, seed: u64) -> usize {
         self.flows.push(Flow {
             socket,
             pattern: Pattern::new(seed),
             received: 0,
             end: None,
         });
-        self.request(self.flows.len() - 1)
+        self.flows.len() - 1
     }
 
     /// Makes another request for a connection whose last one has ended.
     pub(crate) fn request(&mut self, flow: usize) -> Result<()> {
+        self.request_bytes(flow, 0)
+    }
+
+    /// The same for so many bytes (0: all).
+    pub(crate) fn request_bytes(&mut self, flow: usize, bytes: u32) -> Result<()> {
         self.flows[flow].end = None;
         let socket = self.flows[flow].socket.as_fd();
-        Ok(self.zcrx.receive(socket, 0, flow as u64)?)
+        Ok(self.zcrx.ring.receive(socket, bytes, flow as u64)?)
+    }
+
+    /// A connection's socket.
+    pub(crate) fn socket(&self, flow: usize) -> &TcpStream {
+        &self.flows[flow].socket
+    }
+
+    /// Closes all connections; buffers that are kept remain ours.
+    pub(crate) fn hang_up(&mut self) {
+        self.flows.clear();
     }
 
     /// From now on buffers are kept, or returned at once.
@@ -110,6 +131,18 @@ impl Receiver {
     /// Buffers that are kept.
     pub(crate) fn held(&self) -> usize {
         self.held.len()
+    }
+
+    /// Of these, the ones of one area.
+    pub(crate) fn held_of(&self, area: u16) -> usize {
+        let of_area = self.held.iter().filter(|buffer| buffer.area == area);
+        of_area.count()
+    }
+
+    /// Bytes in the fullest of them.
+    pub(crate) fn fullest(&self) -> u32 {
+        let lengths = self.held.iter().map(|buffer| buffer.len);
+        lengths.max().unwrap_or_default()
     }
 
     /// Returns all that are kept, as far as there is room in the refill ring.
@@ -155,7 +188,7 @@ impl Receiver {
                     self.flows.iter().map(|flow| flow.end).collect::<Vec<_>>()
                 );
             }
-            self.zcrx.wait(LOOK)?;
+            self.zcrx.ring.wait(LOOK)?;
             self.reap()?;
         }
         Ok(())
@@ -165,7 +198,7 @@ impl Receiver {
     pub(crate) fn until_quiet(&mut self, quiet: Duration) -> Result<()> {
         let mut last = (self.received(), Instant::now());
         while last.1.elapsed() < quiet {
-            self.zcrx.wait(LOOK)?;
+            self.zcrx.ring.wait(LOOK)?;
             self.reap()?;
             if self.received() != last.0 {
                 last = (self.received(), Instant::now());
@@ -193,14 +226,20 @@ impl Receiver {
 
     /// Takes the completions that are there, and returns buffers.
     pub(crate) fn reap(&mut self) -> Result<()> {
-        while let Some(completion) = self.zcrx.next_completion() {
-            match completion.kind {
-                Kind::Notification => self.notified.push(completion),
-                Kind::Data(buffer) => self.take(completion.tag, buffer)?,
-                Kind::End => self.flow(completion.tag)?.end = Some(completion),
-            }
+        while let Some(completion) = self.zcrx.ring.next_completion() {
+            self.handle(completion)?;
         }
         self.zcrx.publish();
+        Ok(())
+    }
+
+    /// Takes a completion, which another ring may have got.
+    pub(crate) fn handle(&mut self, completion: Completion) -> Result<()> {
+        match completion.kind {
+            Kind::Notification => self.notified.push(completion),
+            Kind::Data(buffer) => self.take(completion.tag, buffer)?,
+            Kind::End => self.flow(completion.tag)?.end = Some(completion),
+        }
         Ok(())
     }
 

@@ -16,6 +16,8 @@ use crate::{net, ports::PEER};
 
 /// The queue that only streams received by zero copy reach, and their TCP port.
 pub(crate) const ZERO_COPY: (u32, u16) = (3, 4433);
+/// Another queue and its TCP port, as long as [`Lab::with_second`](super::Lab::with_second) goes on.
+pub(crate) const SECOND: (u32, u16) = (2, 4436);
 /// The TCP port of streams that are read as usual.
 pub(crate) const PLAIN: u16 = 4434;
 /// The UDP port of datagrams.

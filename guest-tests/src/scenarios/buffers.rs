@@ -20,7 +20,7 @@ use crate::{
 /// A buffer of the area.
 const PAGE: usize = 4096;
 
-pub(super) fn refill_ring_full(_: &mut Lab, story: &Story) -> Result<()> {
+pub(crate) fn refill_ring_full(_: &mut Lab, story: &Story) -> Result<()> {
     const ENTRIES: u32 = 64;
     const KEPT: u64 = 512 << 10;
     const MORE: u64 = 4 << 20;
@@ -88,7 +88,7 @@ pub(super) fn refill_ring_full(_: &mut Lab, story: &Story) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn area_exhausted(lab: &mut Lab, story: &Story) -> Result<()> {
+pub(crate) fn area_exhausted(lab: &mut Lab, story: &Story) -> Result<()> {
     const BUFFERS: usize = 1024;
     const BYTES: u64 = 4 << 20;
 
@@ -129,14 +129,14 @@ pub(super) fn area_exhausted(lab: &mut Lab, story: &Story) -> Result<()> {
 
     story.does("It wants to be told again, by ZCRX_CTRL_ARM_EVENT");
     story.is("notifications so far", receiver.notified.len(), 1)?;
-    receiver.zcrx.arm(sys::EVENT_ALLOC_FAIL)?;
+    receiver.zcrx.ring.arm(sys::EVENT_ALLOC_FAIL)?;
     receiver.until("a second notification comes", |receiver| {
         receiver.notified.len() > 1
     })?;
     story.notification(receiver.notified.last(), sys::EVENT_ALLOC_FAIL)?;
     story.fails(
         "the same for ZCRX_EVENT_COPY, which never came",
-        receiver.zcrx.arm(sys::EVENT_COPY),
+        receiver.zcrx.ring.arm(sys::EVENT_COPY),
         libc::EINVAL,
     )?;
     story.why("Each notification comes once until it is armed (zcrx_send_notif, zcrx_arm_notif).");
@@ -157,7 +157,7 @@ pub(super) fn area_exhausted(lab: &mut Lab, story: &Story) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn copy_fallback(lab: &mut Lab, story: &Story) -> Result<()> {
+pub(crate) fn copy_fallback(lab: &mut Lab, story: &Story) -> Result<()> {
     const BUFFERS: usize = 2048;
     const LITTLE: u64 = 1 << 20;
     const MUCH: u64 = 4 << 20;

@@ -33,14 +33,18 @@ pub(super) fn queue_full(_: &mut Lab, story: &Story) -> Result<()> {
     receiver.add(connection.receiver, 1)?;
     let sender = Sender::start(connection.sender, 1, BYTES);
     let deadline = Instant::now() + PATIENCE;
-    while !receiver.zcrx.overflowed() {
+    while !receiver.zcrx.ring.overflowed() {
         ensure!(
             Instant::now() < deadline,
             "the completion queue does not overflow"
         );
-        receiver.zcrx.wait(Duration::from_millis(50))?;
+        receiver.zcrx.ring.wait(Duration::from_millis(50))?;
     }
-    story.is("completions in the queue", receiver.zcrx.waiting(), ENTRIES)?;
+    story.is(
+        "completions in the queue",
+        receiver.zcrx.ring.waiting(),
+        ENTRIES,
+    )?;
     story.sees("the submission queue's flags", "IORING_SQ_CQ_OVERFLOW");
 
     story.does("It takes them, and looks again");
@@ -79,7 +83,7 @@ pub(super) fn queue_full(_: &mut Lab, story: &Story) -> Result<()> {
     story.is("bytes received and right", receiver.received(), BYTES)
 }
 
-pub(super) fn many_sockets(lab: &mut Lab, story: &Story) -> Result<()> {
+pub(crate) fn many_sockets(lab: &mut Lab, story: &Story) -> Result<()> {
     const SOCKETS: usize = 32;
     const BYTES: u64 = 128 << 10;
 

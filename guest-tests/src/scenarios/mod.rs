@@ -1,10 +1,10 @@
 //! `zcnic-guest scenarios`: what the kernel does in cases that users ask about, shown on demand. A scenario
 //! says what it does, what the kernel answers, and why; and it fails if the kernel answers anything else.
 
-mod buffers;
-mod completions;
+pub(crate) mod buffers;
+pub(crate) mod completions;
 mod settings;
-mod teardown;
+pub(crate) mod teardown;
 
 use std::process::ExitCode;
 

@@ -36,7 +36,7 @@ fn small() -> Options {
     }
 }
 
-pub(super) fn process_killed(lab: &mut Lab, story: &Story) -> Result<()> {
+pub(crate) fn process_killed(lab: &mut Lab, story: &Story) -> Result<()> {
     story.does("A process receives a stream and has 256 buffers at any time; others are posted to the card");
     let mut stream = Stream::start_with(How::ZeroCopy, 1 << 40, &["--window=256"])?;
     stream.wait_for("progress")?;

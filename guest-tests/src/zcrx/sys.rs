@@ -2,13 +2,21 @@
 //! calls that the io-uring crate lacks or takes by shared reference although the kernel writes back.
 #![allow(unsafe_code, reason = "system calls with pointers to our own structs")]
 
-use std::{io, mem::offset_of, os::fd::RawFd};
+use std::{
+    io,
+    mem::offset_of,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+};
 
 /// Area id in an offset: the bits from here up (`IORING_ZCRX_AREA_SHIFT`).
 pub const AREA_SHIFT: u32 = 48;
 /// Mask of the area id in an offset.
 pub const AREA_MASK: u64 = !((1 << AREA_SHIFT) - 1);
 
+/// `IORING_ZCRX_AREA_DMABUF`: an area is a dmabuf.
+pub const AREA_DMABUF: u32 = 1;
+/// `ZCRX_REG_IMPORT`: an instance of another ring's.
+pub const REG_IMPORT: u32 = 1;
 /// `ZCRX_REG_NODEV`: an instance without a net device, which copies everything.
 pub const REG_NODEV: u32 = 2;
 /// `IORING_MEM_REGION_TYPE_USER`: the refill ring lies in memory that we provide.
@@ -27,7 +35,9 @@ const REGISTER_QUERY: u32 = 35;
 const REGISTER_ZCRX_CTRL: u32 = 36;
 const QUERY_ZCRX: u32 = 1;
 const CTRL_FLUSH_RQ: u32 = 0;
+const CTRL_EXPORT: u32 = 1;
 const CTRL_ARM_EVENT: u32 = 2;
+const CTRL_ADD_AREA: u32 = 3;
 
 /// `struct io_uring_zcrx_rqe`: one buffer handed back through the refill ring.
 #[repr(C)]
@@ -244,27 +254,59 @@ pub(super) fn register_ifq(
     unsafe { register(ring, REGISTER_ZCRX_IFQ, reg, 1) }
 }
 
+/// Makes an instance of another ring's ours, too; `handle` is what [`export`] gave. The kernel writes
+/// its name in requests back.
+pub(super) fn import_ifq(ring: RawFd, handle: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut reg = IfqReg {
+        if_idx: handle.as_raw_fd().cast_unsigned(),
+        flags: REG_IMPORT,
+        ..Default::default()
+    };
+    // SAFETY: the pointer is to a live struct of the uapi's layout, and there are none in it.
+    unsafe { register(ring, REGISTER_ZCRX_IFQ, &raw mut reg, 1) }?;
+    Ok(reg.zcrx_id)
+}
+
 /// Makes the kernel take what is in the refill ring now (`ZCRX_CTRL_FLUSH_RQ`).
 pub(super) fn flush_refill_ring(ring: RawFd, zcrx_id: u32) -> io::Result<()> {
-    control(ring, zcrx_id, CTRL_FLUSH_RQ, [0; 12])
+    control(ring, zcrx_id, CTRL_FLUSH_RQ, [0; 12]).map(drop)
+}
+
+/// A descriptor by which other rings can import the instance (`ZCRX_CTRL_EXPORT`).
+pub(super) fn export(ring: RawFd, zcrx_id: u32) -> io::Result<OwnedFd> {
+    let [fd, ..] = control(ring, zcrx_id, CTRL_EXPORT, [0; 12])?;
+    // SAFETY: the kernel has made a descriptor that is nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd.cast_signed()) })
 }
 
 /// Wants a notification of this type again (`ZCRX_CTRL_ARM_EVENT`).
 pub(super) fn arm_event(ring: RawFd, zcrx_id: u32, event: u32) -> io::Result<()> {
     let mut arguments = [0; 12];
     arguments[0] = event;
-    control(ring, zcrx_id, CTRL_ARM_EVENT, arguments)
+    control(ring, zcrx_id, CTRL_ARM_EVENT, arguments).map(drop)
 }
 
-fn control(ring: RawFd, zcrx_id: u32, op: u32, arguments: [u32; 12]) -> io::Result<()> {
+/// Adds an area (`ZCRX_CTRL_ADD_AREA`). The kernel writes its token back.
+pub(super) fn add_area(ring: RawFd, zcrx_id: u32, area: &mut AreaReg) -> io::Result<()> {
+    let address = std::ptr::from_mut(area).expose_provenance() as u64;
+    let mut arguments = [0; 12];
+    arguments[0] = address as u32;
+    arguments[1] = (address >> 32) as u32;
+    control(ring, zcrx_id, CTRL_ADD_AREA, arguments).map(drop)
+}
+
+/// Returns the operation's arguments as the kernel leaves them.
+fn control(ring: RawFd, zcrx_id: u32, op: u32, arguments: [u32; 12]) -> io::Result<[u32; 12]> {
     let mut ctrl = Ctrl {
         zcrx_id,
         op,
         resv: [0; 2],
         arguments,
     };
-    // SAFETY: the pointer is to a live struct of the uapi's layout.
-    unsafe { register(ring, REGISTER_ZCRX_CTRL, &raw mut ctrl, 0) }
+    // SAFETY: the pointer is to a live struct of the uapi's layout; an area that the arguments may
+    // point to is its caller's, who has it borrowed exclusively.
+    unsafe { register(ring, REGISTER_ZCRX_CTRL, &raw mut ctrl, 0) }?;
+    Ok(ctrl.arguments)
 }
 
 /// What this kernel's zero-copy receive can do; all zero where it can not say.

@@ -1,17 +1,27 @@
-//! Anonymous memory that lives as long as its owner: receive areas and the refill ring's region.
+//! Memory that lives as long as its owner and that the kernel or a device writes: receive areas, the refill
+//! ring's region, dmabufs.
 #![allow(
     unsafe_code,
     reason = "mmap and views of memory that the kernel writes"
 )]
 
-use std::{io, ptr::NonNull};
+use std::{io, os::fd::AsFd, ptr::NonNull};
 
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 /// Bytes of a huge page on x86-64.
-pub(super) const HUGE_PAGE: usize = 2 << 20;
+pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
-/// An anonymous, zeroed, populated mapping.
+/// So many bytes, rounded up to whole pages.
+pub(crate) fn whole_pages(len: usize, huge: bool) -> usize {
+    len.next_multiple_of(if huge {
+        HUGE_PAGE
+    } else {
+        rustix::param::page_size()
+    })
+}
+
+/// A populated mapping.
 #[derive(Debug)]
 pub struct Area {
     start: NonNull<u8>,
@@ -25,12 +35,7 @@ impl Area {
     /// Maps `len` bytes, rounded up to whole pages, of huge pages if `huge` (which have to be
     /// reserved in `vm.nr_hugepages`): only they are physically contiguous beyond a page.
     pub fn new(len: usize, huge: bool) -> io::Result<Self> {
-        let page = if huge {
-            HUGE_PAGE
-        } else {
-            rustix::param::page_size()
-        };
-        let len = len.next_multiple_of(page);
+        let len = whole_pages(len, huge);
         let mut flags = MapFlags::PRIVATE | MapFlags::POPULATE;
         if huge {
             flags |= MapFlags::HUGETLB | MapFlags::HUGE_2MB;
@@ -42,6 +47,23 @@ impl Area {
                 len,
                 ProtFlags::READ | ProtFlags::WRITE,
                 flags,
+            )
+        }?;
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok(Self { start, len })
+    }
+
+    /// Maps the first `len` bytes of a file, which has to be as long as that at any time.
+    pub(crate) fn of_file(file: impl AsFd, len: usize) -> io::Result<Self> {
+        // SAFETY: a new mapping at an address of the kernel's choosing touches nothing of ours.
+        let start = unsafe {
+            mmap(
+                std::ptr::null_mut(),
+                len,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED | MapFlags::POPULATE,
+                file,
+                0,
             )
         }?;
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
@@ -60,7 +82,7 @@ impl Area {
         self.len == 0
     }
 
-    /// Start, for the kernel and for [`RefillRing`](super::RefillRing).
+    /// Start, for the kernel and for [`RefillRing`](crate::zcrx::RefillRing).
     #[must_use]
     pub fn as_ptr(&self) -> NonNull<u8> {
         self.start
@@ -69,8 +91,8 @@ impl Area {
     /// The received bytes at `offset`, or `None` if that is not within the area.
     ///
     /// The borrow is sound while the kernel owns no reference to these bytes, that is from their
-    /// completion until [`Zcrx::recycle`](super::Zcrx::recycle): a device that writes to them in
-    /// that time is the bug that the pattern check is for.
+    /// completion until [`Zcrx::recycle`](crate::zcrx::Zcrx::recycle): a device that writes to them
+    /// in that time is the bug that the pattern check is for.
     #[must_use]
     pub fn bytes(&self, offset: u64, len: usize) -> Option<&[u8]> {
         let offset = usize::try_from(offset).ok()?;
