@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod compare;
+pub mod devmem;
 pub mod dmabuf;
 pub mod echo;
 pub mod faults;

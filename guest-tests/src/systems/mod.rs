@@ -1,6 +1,7 @@
 //! `zcnic-guest systems`: the receive-side systems of the kernel, each exercised end to end. A case shows one state
 //! or mode of one system, verifies every byte, and says the figures that its authors care about.
 
+mod devmem;
 mod unreadable;
 mod zcrx;
 
@@ -29,7 +30,9 @@ struct Case {
 
 /// All of them, by system.
 fn all() -> impl Iterator<Item = &'static Case> {
-    [zcrx::CASES, unreadable::CASES].into_iter().flatten()
+    [zcrx::CASES, devmem::CASES, unreadable::CASES]
+        .into_iter()
+        .flatten()
 }
 
 /// Runs the subcommand.
