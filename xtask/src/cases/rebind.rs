@@ -23,7 +23,8 @@ pub(super) const TESTS: &[Test] = &[
     },
 ];
 
-fn zero_copy(guest: &mut Machine) -> Result<()> {
+/// Streams, and sees that nothing was copied.
+pub(super) fn zero_copy(guest: &mut Machine) -> Result<()> {
     let (flow, counter) = traffic::zero_copy(guest, 64 << 20)?;
     traffic::nothing_copied(&flow.finish()?)?;
     traffic::only_split_on_the_queue(&counter)

@@ -1,7 +1,19 @@
 //! The receive-side systems of the kernel: `zcnic-guest systems`, each of its cases a case of ours. Those of a system
 //! share a driver: each leaves everything as it was.
 
-use super::{Kind::Zcnic, Run::Program, Test, program};
+use anyhow::{Context, Result};
+
+use super::{
+    Kind::Zcnic,
+    Run::{Guest, Program},
+    Test, expect, program, rebind,
+    traffic::ENDLESS,
+};
+use crate::{
+    agent::Exec,
+    guest::{Driver, Guest as Machine},
+    stream::{Flow, Stream},
+};
 
 pub(super) const TESTS: &[Test] = &[
     Test {
@@ -11,9 +23,42 @@ pub(super) const TESTS: &[Test] = &[
         }),
     },
     Test {
+        name: "systems: zcrx: the driver is removed under a program that has buffers",
+        run: Guest(Zcnic, driver_removed),
+    },
+    Test {
+        name: "systems: devmem TCP, as a whole",
+        run: Program(Zcnic, |guest, each| {
+            program::all(guest, &["systems", "devmem: "], each)
+        }),
+    },
+    Test {
         name: "systems: payload that the CPU can't read, as a whole",
         run: Program(Zcnic, |guest, each| {
             program::all(guest, &["systems", "unreadable: "], each)
         }),
     },
 ];
+
+fn driver_removed(guest: &mut Machine) -> Result<()> {
+    let stream = Stream::default();
+    stream.prepare(guest)?;
+    let queue = format!("--queue={}", stream.queue);
+    // It keeps 256 buffers, and more of its are in sockets, in the refill ring and on the card.
+    let how = ["--interface=eth0", &queue, "--window=256"];
+    let mut flow = Flow::start(guest, stream.port, ENDLESS, &how)?;
+    flow.wait_for_progress()?;
+    guest.check(&Exec::new(["rmmod", "zcnic"]))?;
+    let eth0 = guest.run(&Exec::new(["ip", "link", "show", "eth0"]))?;
+    expect(!eth0.status.success(), || {
+        format!("eth0 is still there: {}", eth0.stdout)
+    })?;
+    // What had come is still received and verified, in buffers that are still the program's.
+    flow.wait_for_stall()?;
+    flow.abort()?;
+    // Nothing of the driver's can tell any more whether all came back: the kernel's page pools do.
+    let gate = guest.run(&Exec::new(["zcnic-guest", "gate", "--wait", "30"]))?;
+    expect(gate.status.success(), || gate.stdout)?;
+    guest.bring_up(Driver::Zcnic)?;
+    rebind::zero_copy(guest).context("afterwards")
+}
