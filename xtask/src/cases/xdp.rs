@@ -19,47 +19,47 @@ use crate::{
 
 pub(super) const TESTS: &[Test] = &[
     Test {
-        name: "xdp: datagrams of any size come back by XDP_TX, in one buffer or several, split or not",
+        name: "systems: xdp: datagrams of any size come back by XDP_TX, in one buffer or several, split or not",
         run: Guest(Zcnic, transmitted),
     },
     Test {
-        name: "xdp: what is redirected to a port leaves it",
+        name: "systems: xdp: what is redirected to a port leaves it",
         run: Guest(Zcnic, redirected),
     },
     Test {
-        name: "xdp: a program and a memory provider exclude each other",
+        name: "systems: xdp: a program and a memory provider exclude each other",
         run: Guest(Zcnic, program_or_provider),
     },
     Test {
-        name: "xdp: no aggregates while there is a program",
+        name: "systems: xdp: no aggregates while there is a program",
         run: Guest(Zcnic, no_aggregates),
     },
     Test {
-        name: "xdp: programs come and go under traffic",
+        name: "systems: xdp: programs come and go under traffic",
         run: Guest(Zcnic, under_traffic),
     },
     Test {
-        name: "af_xdp: with and without copies, aligned or not, with wake-ups or always awake",
+        name: "systems: af_xdp: with and without copies, aligned or not, with wake-ups or always awake",
         run: Guest(Zcnic, sockets),
     },
     Test {
-        name: "af_xdp: frames in several chunks",
+        name: "systems: af_xdp: frames in several chunks",
         run: Guest(Zcnic, several_chunks),
     },
     Test {
-        name: "af_xdp: a queue goes from a socket to io_uring and back",
+        name: "systems: af_xdp: a queue goes from a socket to io_uring and back",
         run: Guest(Zcnic, to_io_uring_and_back),
     },
     Test {
-        name: "af_xdp: a socket and a memory provider exclude each other",
+        name: "systems: af_xdp: a socket and a memory provider exclude each other",
         run: Guest(Zcnic, socket_or_provider),
     },
     Test {
-        name: "af_xdp: a socket outlives the backend",
+        name: "systems: af_xdp: a socket outlives the backend",
         run: Guest(Zcnic, outage),
     },
     Test {
-        name: "af_xdp: a socket that is closed without a backend leaves nothing in the rings",
+        name: "systems: af_xdp: a socket that is closed without a backend leaves nothing in the rings",
         run: Guest(Zcnic, closed_in_an_outage),
     },
 ];
