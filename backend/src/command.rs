@@ -440,4 +440,8 @@ impl Rings for PortRings<'_> {
     fn link_up(&self) -> bool {
         self.port.link_up()
     }
+
+    fn clock(&self) -> u64 {
+        self.port.hub.clock()
+    }
 }

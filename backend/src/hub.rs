@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Condvar, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use zcnic_device::fault::Direction;
@@ -40,6 +40,8 @@ pub(crate) struct Hub {
     pub(crate) events: Events,
     pub(crate) captures: Captures,
     start: Instant,
+    /// Real time at the start, in nanoseconds.
+    epoch: u64,
     jobs: Mutex<Jobs>,
     changed: Condvar,
 }
@@ -50,16 +52,26 @@ impl Default for Hub {
             events: Events::default(),
             captures: Captures::default(),
             start: Instant::now(),
+            epoch: nanoseconds(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default()),
             jobs: Mutex::default(),
             changed: Condvar::new(),
         }
     }
 }
 
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl Hub {
     /// Nanoseconds since the backend started.
     pub(crate) fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        nanoseconds(self.start.elapsed())
+    }
+
+    /// What the clock of every port shows: real time when the backend started, and steadily on from there.
+    pub(crate) fn clock(&self) -> u64 {
+        self.epoch.saturating_add(self.now())
     }
 
     /// Has `job` done at that time, or soon if it has passed.

@@ -277,6 +277,15 @@ impl Port {
         Arc::clone(&lock(&self.active))
     }
 
+    /// The time of frames that arrive now, if the driver wants to know; the clock is not looked at otherwise.
+    pub(crate) fn arrival(&self, active: &Active) -> u64 {
+        if active.configuration.offloads.has(Feature::Timestamp) {
+            self.hub.clock()
+        } else {
+            0
+        }
+    }
+
     /// Logs that somebody outside did what it should not, within limits.
     pub(crate) fn warn(&self, what: Arguments<'_>) {
         self.log(&self.warnings, Level::Warn, what);

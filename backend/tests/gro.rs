@@ -170,7 +170,7 @@ fn fault_rules_see_wire_frames_and_what_they_touch_is_joined_to_nothing() {
         ),
     ] {
         let mut lab = Lab::new(Shape::SPLIT);
-        lab.b.accept_any_verdict();
+        lab.b.accept_anything();
         let rule = json!({"direction": "rx", "nth": 3, "action": action});
         let mut control = lab.world.control();
         let arguments = json!({"port": "1", "rules": [rule]});

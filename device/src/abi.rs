@@ -46,6 +46,8 @@ pub const F_RSS_CONTEXTS: u32 = 8;
 pub const F_RSS_SYMMETRIC: u32 = 9;
 /// Feature bit: hardware GRO, received TCP segments are coalesced.
 pub const F_GRO: u32 = 10;
+/// Feature bit: a clock; when on, received frames tell their time.
+pub const F_TIMESTAMP: u32 = 11;
 
 /// Receive header flag: first chain of a frame.
 pub const RX_FIRST: u16 = 0x0001;

@@ -237,6 +237,14 @@ impl Port {
                 abi::read_request::<abi::Request>(request)?;
                 Ok(self.status(rings))
             }
+            Opcode::Clock => {
+                need(session, Feature::Timestamp)?;
+                abi::read_request::<abi::Request>(request)?;
+                Ok(Answer::behind_header(&abi::ClockResponse {
+                    nanoseconds: rings.clock().into(),
+                    ..Default::default()
+                }))
+            }
         }
     }
 

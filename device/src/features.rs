@@ -30,11 +30,13 @@ pub enum Feature {
     RssSymmetric = abi::F_RSS_SYMMETRIC,
     /// Hardware GRO.
     Gro = abi::F_GRO,
+    /// A clock, and timestamps.
+    Timestamp = abi::F_TIMESTAMP,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::RxCsum,
         Self::TxCsum,
         Self::Tso4,
@@ -46,6 +48,7 @@ impl Feature {
         Self::RssContexts,
         Self::RssSymmetric,
         Self::Gro,
+        Self::Timestamp,
     ];
 }
 
@@ -55,14 +58,19 @@ pub struct FeatureSet(u128);
 
 impl FeatureSet {
     /// Everything that this device can do.
-    pub const ALL: Self = Self((1 << (Feature::Gro as u32 + 1)) - 1);
+    pub const ALL: Self = Self((1 << Feature::ALL.len()) - 1);
 
     /// The features that can be switched on and off while the session lasts.
-    pub const SWITCHABLE: Self =
-        Self(1 << Feature::RxCsum as u32 | 1 << Feature::RxHash as u32 | 1 << Feature::Gro as u32);
+    pub const SWITCHABLE: Self = Self(
+        1 << Feature::RxCsum as u32
+            | 1 << Feature::RxHash as u32
+            | 1 << Feature::Gro as u32
+            | 1 << Feature::Timestamp as u32,
+    );
 
     /// What is on for a driver that can't switch anything: its frames come as they crossed the wire.
-    pub const PLAIN: Self = Self(Self::ALL.0 & !(1 << Feature::Gro as u32));
+    pub const PLAIN: Self =
+        Self(Self::ALL.0 & !(1 << Feature::Gro as u32 | 1 << Feature::Timestamp as u32));
 
     /// Whether `feature` is a member.
     #[must_use]

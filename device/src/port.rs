@@ -83,6 +83,9 @@ pub trait Rings {
 
     /// Whether there is a carrier.
     fn link_up(&self) -> bool;
+
+    /// What the port's clock shows, in nanoseconds: timestamps are of the same clock.
+    fn clock(&self) -> u64;
 }
 
 /// Frames that never reached a queue.

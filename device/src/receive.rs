@@ -105,6 +105,8 @@ pub struct Annotation {
     pub hash: Option<Hash>,
     /// Offloads that are switched on.
     pub offloads: FeatureSet,
+    /// When it arrived, in nanoseconds of the port's clock; of no meaning unless `Timestamp` is on.
+    pub time: u64,
 }
 
 /// The device's side of one receive queue. Queues start stopped.

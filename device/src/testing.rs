@@ -30,6 +30,7 @@ pub(crate) const NOTE: Annotation = Annotation {
     queue: 3,
     hash: None,
     offloads: FeatureSet::ALL,
+    time: 5_000_000_000,
 };
 
 /// A zcnic driver's transmit chain.

@@ -138,11 +138,12 @@ fn mirror() -> Facts {
         zcnic_status_response: StatusResponse {
             response, flags, event_sequence, rx_running, tx_running,
         };
+        zcnic_clock_response: ClockResponse { response, nanoseconds };
     }
     constants! {
         ABI_VERSION, MAGIC, MAX_REQUEST, FEATURE_WORDS, F_RX_CSUM, F_TX_CSUM, F_TSO4, F_TSO6,
-        F_USO, F_RX_HASH, F_SPLIT, F_RULES, F_RSS_CONTEXTS, F_RSS_SYMMETRIC, F_GRO, RX_FIRST, RX_LAST,
-        RX_SPLIT, RX_CSUM_GOOD, RX_CSUM_BAD, RX_VLAN, RX_AGGREGATED, RX_TIMESTAMP, RX_FIXED_ID,
+        F_USO, F_RX_HASH, F_SPLIT, F_RULES, F_RSS_CONTEXTS, F_RSS_SYMMETRIC, F_GRO,
+        F_TIMESTAMP, RX_FIRST, RX_LAST, RX_SPLIT, RX_CSUM_GOOD, RX_CSUM_BAD, RX_VLAN, RX_AGGREGATED, RX_TIMESTAMP, RX_FIXED_ID,
         RX_FIXED_ID_INNER, TX_CSUM,
         FLOW_TYPES, FIELD_IP_SRC, FIELD_IP_DST, FIELD_L4_SRC, FIELD_L4_DST, FIELD_FLOW_LABEL,
         RSS_KEY_SIZE, RX_MODE_PROMISC, RX_MODE_ALLMULTI, STATUS_LINK_UP, EVENT_LINK, EVENT_RESET,
@@ -172,6 +173,7 @@ fn mirror() -> Facts {
         ZCNIC_CMD_OFFLOADS = Opcode::Offloads,
         ZCNIC_CMD_STATS = Opcode::Stats,
         ZCNIC_CMD_STATUS = Opcode::Status,
+        ZCNIC_CMD_CLOCK = Opcode::Clock,
         ZCNIC_OK = Status::Ok,
         ZCNIC_ACCEPTED = Status::Accepted,
         ZCNIC_STALE = Status::Stale,

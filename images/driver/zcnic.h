@@ -4,7 +4,9 @@
 
 #include <linux/etherdevice.h>
 #include <linux/ethtool.h>
+#include <linux/net_tstamp.h>
 #include <linux/netdevice.h>
+#include <linux/ptp_clock_kernel.h>
 #include <linux/u64_stats_sync.h>
 #include <linux/virtio.h>
 #include <net/netdev_queues.h>
@@ -22,7 +24,7 @@
 			BIT_ULL(ZCNIC_F_USO) | BIT_ULL(ZCNIC_F_RX_HASH) | \
 			BIT_ULL(ZCNIC_F_SPLIT) | BIT_ULL(ZCNIC_F_RULES) | \
 			BIT_ULL(ZCNIC_F_RSS_CONTEXTS) | BIT_ULL(ZCNIC_F_RSS_SYMMETRIC) | \
-			BIT_ULL(ZCNIC_F_GRO))
+			BIT_ULL(ZCNIC_F_GRO) | BIT_ULL(ZCNIC_F_TIMESTAMP))
 
 /* SET_VRING_KICK of vhost-user names rings with a u8. */
 #define ZCNIC_MAX_PAIRS			128
@@ -274,6 +276,11 @@ struct zcnic {
 	bool xdp;			/* receive buffers are for XDP */
 	struct bpf_prog *xdp_prog;
 	u16 xsk_pools;
+	int rx_filter;			/* enum hwtstamp_rx_filters: none or all */
+
+	struct ptp_clock_info ptp_info;
+	struct ptp_clock *ptp;		/* NULL: the kernel has none */
+	atomic64_t clock_offset;	/* of what the interface shows from the device's clock */
 
 	/* what HELLO told; what a backend surely has before the first one */
 	u64 features;
@@ -477,6 +484,20 @@ void zcnic_rules_free(struct zcnic *zn);
 
 /* zcnic_ethtool.c */
 extern const struct ethtool_ops zcnic_ethtool_ops;
+
+/* zcnic_ptp.c */
+void zcnic_ptp_register(struct zcnic *zn);
+void zcnic_ptp_unregister(struct zcnic *zn);
+int zcnic_get_ts_info(struct net_device *dev, struct kernel_ethtool_ts_info *info);
+int zcnic_hwtstamp_get(struct net_device *dev, struct kernel_hwtstamp_config *config);
+int zcnic_hwtstamp_set(struct net_device *dev, struct kernel_hwtstamp_config *config,
+		       struct netlink_ext_ack *extack);
+
+/* What the interface's clock showed when the device's showed @nanoseconds. */
+static inline ktime_t zcnic_time(const struct zcnic *zn, __le64 nanoseconds)
+{
+	return ns_to_ktime(le64_to_cpu(nanoseconds) + atomic64_read(&zn->clock_offset));
+}
 
 /* zcnic_stats.c */
 extern const struct netdev_stat_ops zcnic_stat_ops;

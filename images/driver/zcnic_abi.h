@@ -33,6 +33,7 @@
 #define ZCNIC_F_RSS_CONTEXTS	8	/* RSS contexts other than 0 */
 #define ZCNIC_F_RSS_SYMMETRIC	9	/* symmetric hash input transforms */
 #define ZCNIC_F_GRO		10	/* hardware GRO: received TCP segments are coalesced */
+#define ZCNIC_F_TIMESTAMP	11	/* a clock; when on, received frames tell their time */
 
 #define ZCNIC_FEATURE_WORDS	2
 
@@ -84,7 +85,7 @@ struct zcnic_rx_header {
 	__le16	l3_offset;		/* aggregated: where the (innermost) IP header starts */
 	__le16	l4_offset;		/* aggregated: where the TCP header starts */
 	__le16	reserved0;
-	__le64	timestamp_ns;
+	__le64	timestamp_ns;		/* when the frame arrived, by the device's clock */
 	__u8	reserved2[16];
 };
 
@@ -121,6 +122,7 @@ enum zcnic_opcode {
 	ZCNIC_CMD_OFFLOADS	= 12,
 	ZCNIC_CMD_STATS		= 14,
 	ZCNIC_CMD_STATUS	= 15,
+	ZCNIC_CMD_CLOCK		= 16,
 };
 
 enum zcnic_status {
@@ -367,6 +369,11 @@ struct zcnic_status_response {
 	__le32	event_sequence;		/* of the last event */
 	__le64	rx_running[2];		/* bit n: receive queue n is started */
 	__le64	tx_running[2];
+};
+
+struct zcnic_clock_response {
+	struct zcnic_response response;
+	__le64	nanoseconds;		/* what the device's clock shows */
 };
 
 /* ---- events --------------------------------------------------------------------------------- */

@@ -193,5 +193,5 @@ const struct ethtool_ops zcnic_ethtool_ops = {
 	.get_sset_count		= zcnic_get_sset_count,
 	.get_strings		= zcnic_get_strings,
 	.get_ethtool_stats	= zcnic_get_ethtool_stats,
-	.get_ts_info		= ethtool_op_get_ts_info,
+	.get_ts_info		= zcnic_get_ts_info,
 };

@@ -196,14 +196,17 @@ static int zcnic_probe(struct virtio_device *vdev)
 		dev_info(&vdev->dev, "no session yet: %d\n", err);
 	zcnic_set_hw_features(zn);
 
+	zcnic_ptp_register(zn);
 	netif_carrier_off(zn->dev);
 	err = register_netdev(zn->dev);
 	if (err)
-		goto err_free;
+		goto err_ptp;
 	enable_delayed_work(&zn->service);
 	zcnic_service_soon(zn);
 	return 0;
 
+err_ptp:
+	zcnic_ptp_unregister(zn);
 err_free:
 	zcnic_device_stop(zn);
 	zcnic_free(zn);
@@ -216,6 +219,7 @@ static void zcnic_remove(struct virtio_device *vdev)
 
 	unregister_netdev(zn->dev);
 	disable_delayed_work_sync(&zn->service);
+	zcnic_ptp_unregister(zn);
 	zcnic_device_stop(zn);
 	zcnic_free(zn);
 }

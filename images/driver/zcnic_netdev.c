@@ -162,6 +162,8 @@ int zcnic_send_offloads(struct zcnic *zn, netdev_features_t features)
 		on |= zn->features & BIT_ULL(ZCNIC_F_RX_HASH);
 	if (features & NETIF_F_GRO_HW)
 		on |= zn->features & BIT_ULL(ZCNIC_F_GRO);
+	if (zn->rx_filter != HWTSTAMP_FILTER_NONE)
+		on |= zn->features & BIT_ULL(ZCNIC_F_TIMESTAMP);
 	request.features[0] = cpu_to_le64(on);
 	return zcnic_command(zn, ZCNIC_CMD_OFFLOADS, &request, sizeof(request), NULL, 0);
 }
@@ -263,6 +265,8 @@ static const struct net_device_ops zcnic_netdev_ops = {
 	.ndo_bpf		= zcnic_bpf,
 	.ndo_xdp_xmit		= zcnic_xdp_xmit,
 	.ndo_xsk_wakeup		= zcnic_xsk_wakeup,
+	.ndo_hwtstamp_get	= zcnic_hwtstamp_get,
+	.ndo_hwtstamp_set	= zcnic_hwtstamp_set,
 };
 
 /**

@@ -15,7 +15,7 @@
 
 #define ZCNIC_RX_FLAGS	(ZCNIC_RX_FIRST | ZCNIC_RX_LAST | ZCNIC_RX_SPLIT | \
 			 ZCNIC_RX_CSUM_GOOD | ZCNIC_RX_CSUM_BAD | ZCNIC_RX_AGGREGATED | \
-			 ZCNIC_RX_FIXED_ID | ZCNIC_RX_FIXED_ID_INNER)
+			 ZCNIC_RX_FIXED_ID | ZCNIC_RX_FIXED_ID_INNER | ZCNIC_RX_TIMESTAMP)
 
 /* Buffers are made available in groups, so that not every frame costs a look at the ring's flags. */
 #define ZCNIC_RX_FILL_BATCH	16
@@ -316,6 +316,13 @@ static void zcnic_rx_hash(struct sk_buff *skb, const struct zcnic_rx_header *hea
 	skb_set_hash(skb, le32_to_cpu(header->hash), type);
 }
 
+static void zcnic_rx_timestamp(const struct zcnic *zn, struct sk_buff *skb,
+			       const struct zcnic_rx_header *header)
+{
+	if (header->flags & cpu_to_le16(ZCNIC_RX_TIMESTAMP))
+		skb_hwtstamps(skb)->hwtstamp = zcnic_time(zn, header->timestamp_ns);
+}
+
 /* Is the split point behind the headers? What is in memory that it can't read, the stack can't pull. */
 static bool zcnic_rx_headers_readable(const struct net_device *dev, const struct sk_buff *skb)
 {
@@ -377,6 +384,7 @@ static void zcnic_rx_deliver_xdp(struct zcnic_pair *pair, const struct zcnic_rx_
 		return;
 	if (pair->zn->dev->features & NETIF_F_RXHASH)
 		zcnic_rx_hash(skb, header);
+	zcnic_rx_timestamp(pair->zn, skb, header);
 	napi_gro_receive(&pair->napi, skb);
 }
 
@@ -411,6 +419,7 @@ static void zcnic_rx_deliver_skb(struct zcnic_pair *pair, const struct zcnic_rx_
 		skb->ip_summed = CHECKSUM_UNNECESSARY;
 	if (features & NETIF_F_RXHASH)
 		zcnic_rx_hash(skb, header);
+	zcnic_rx_timestamp(pair->zn, skb, header);
 	skb_record_rx_queue(skb, pair->index);
 	skb->protocol = eth_type_trans(skb, pair->zn->dev);
 	napi_gro_receive(&pair->napi, skb);

@@ -127,6 +127,7 @@ impl Port {
             queue,
             hash: None,
             offloads: active.configuration.offloads,
+            time: self.arrival(&active),
         };
         let mut effects = Effects::default();
         let mut guard = lock(side);

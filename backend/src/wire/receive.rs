@@ -93,6 +93,7 @@ impl Port {
     ) -> Option<Stuck> {
         let active = self.active();
         let offloads = active.configuration.offloads;
+        let time = self.arrival(&active);
         let mut outgoing = std::mem::take(&mut way.outgoing);
         outgoing.clear();
         way.refused.clear();
@@ -115,6 +116,7 @@ impl Port {
                             queue,
                             hash,
                             offloads,
+                            time,
                         },
                         segment,
                         shown,

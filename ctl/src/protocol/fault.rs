@@ -180,6 +180,7 @@ pub enum Opcode {
     Offloads,
     Stats,
     Status,
+    Clock,
 }
 
 /// The errors that commands are answered with, of docs/abi.md.

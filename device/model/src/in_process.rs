@@ -4,7 +4,10 @@
 mod memory;
 mod port;
 
-use std::{cell::RefCell, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
 
 use zcnic_device::{
     receive::{Annotation, ReceiveCounters},
@@ -35,6 +38,17 @@ pub struct InProcess {
     port: usize,
 }
 
+/// The clock of both ports: time goes on when somebody looks at it.
+#[derive(Clone, Debug, Default)]
+struct Clock(Rc<Cell<u64>>);
+
+impl Clock {
+    fn read(&self) -> u64 {
+        self.0.update(|now| now + 1000);
+        self.0.get()
+    }
+}
+
 /// Descriptors per ring.
 pub const RING_SIZE: u16 = 1024;
 
@@ -46,9 +60,10 @@ pub fn cabled(pairs: u16) -> [Driver<InProcess>; 2] {
         let pairs = Pair::allocate(&mut guest, pairs, RING_SIZE);
         (guest, pairs)
     });
+    let clock = Clock::default();
     let ports = [0, 1].map(|port| {
         let (guest, pairs) = &sides[port];
-        DevicePort::new(guest.memory(), pairs, port as u64)
+        DevicePort::new(guest.memory(), pairs, port as u64, clock.clone())
     });
     let world = Rc::new(RefCell::new(World { ports }));
     let mut port = 0..;
@@ -179,6 +194,7 @@ fn deliver(rings: &mut PortRings, mover: &CrossMover<'_>, train: &Train<'_, [Spa
                 queue,
                 hash,
                 offloads: rings.configuration.offloads,
+                time: rings.clock.read(),
             };
             let mut chains = memory::ReceiveChains::new(&mut side.ring, mover.target);
             let mut from = 0;

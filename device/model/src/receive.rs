@@ -22,7 +22,8 @@ const KNOWN_FLAGS: u16 = abi::RX_FIRST
     | abi::RX_CSUM_BAD
     | abi::RX_AGGREGATED
     | abi::RX_FIXED_ID
-    | abi::RX_FIXED_ID_INNER;
+    | abi::RX_FIXED_ID_INNER
+    | abi::RX_TIMESTAMP;
 
 /// What a receive queue's chains look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +177,10 @@ pub struct ReceiveQueue {
     returned: Returned,
     /// What is expected of verdicts on checksums.
     pub(crate) verdicts: Verdicts,
+    /// Whether frames tell when they arrived; `None`: each as it likes.
+    pub(crate) stamped: Option<bool>,
+    /// When the last one did.
+    last: u64,
 }
 
 /// One chain of a frame, as it came back.
@@ -197,6 +202,8 @@ impl ReceiveQueue {
             events: VecDeque::new(),
             returned: Returned::default(),
             verdicts: Verdicts::None,
+            stamped: Some(false),
+            last: 0,
         }
     }
 
@@ -428,9 +435,12 @@ impl ReceiveQueue {
             assert!(aggregate.iter().all(|field| *field > 0), "in {header:?}");
             assert!(header.seg_count.get() > 1, "in {header:?}");
         }
+        let stamped = flags & abi::RX_TIMESTAMP != 0;
+        let expected = self.stamped.unwrap_or(stamped);
+        assert_eq!(stamped, expected, "TIMESTAMP in {header:?}");
         assert_eq!(
-            (header.vlan_tci.get(), header.timestamp_ns.get()),
-            (0, 0),
+            (header.vlan_tci.get(), header.timestamp_ns.get() != 0),
+            (0, stamped),
             "fields without their flag in {header:?}"
         );
         assert_eq!(header.queue.get(), self.number, "queue in {header:?}");
@@ -468,6 +478,7 @@ impl ReceiveQueue {
                 header.frame_length,
                 header.hash,
                 header.hash_type,
+                header.timestamp_ns,
             )
         };
         let mut frame = Vec::new();
@@ -514,6 +525,11 @@ impl ReceiveQueue {
             );
         }
         self.next_frame = Some(header.frame_id.get().wrapping_add(1));
+        if header.flags.get() & abi::RX_TIMESTAMP != 0 {
+            let time = header.timestamp_ns.get();
+            assert!(self.last <= time, "time goes back in {header:?}");
+            self.last = time;
+        }
         let received = Received {
             frame,
             header,

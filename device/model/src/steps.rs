@@ -3,6 +3,7 @@
 use proptest::{collection::vec, prelude::*};
 use zcnic_device::{
     abi::{self, Opcode, RuleAction, RuleType},
+    features::Feature,
     rss::{DEFAULT_FIELDS, DEFAULT_KEY},
 };
 
@@ -17,6 +18,8 @@ use crate::{
 /// Queue pairs of the ports that [`Actor`]s drive, command pair included.
 pub const PAIRS: u16 = 4;
 const QUEUES: u16 = PAIRS - 1;
+/// What is switched at random. GRO would hold frames when all is counted.
+const OFFLOADS: [Feature; 3] = [Feature::RxCsum, Feature::RxHash, Feature::Timestamp];
 
 /// Any flow with ports.
 pub fn any_flow() -> impl Strategy<Value = Flow> {
@@ -141,6 +144,10 @@ pub enum Step {
         flags: u16,
         listed: bool,
     },
+    Offloads {
+        on: Vec<Feature>,
+    },
+    Clock,
     Noise {
         opcode: u16,
         body: Vec<u8>,
@@ -181,6 +188,9 @@ pub fn any_step() -> impl Strategy<Value = Step> {
         1 => (0..8u32).prop_map(|location| Step::DeleteRule { location }),
         1 => (0..5u16, any::<bool>())
             .prop_map(|(flags, listed)| Step::ReceiveMode { flags, listed }),
+        1 => prop::sample::subsequence(OFFLOADS.to_vec(), 0..=OFFLOADS.len())
+            .prop_map(|on| Step::Offloads { on }),
+        1 => Just(Step::Clock),
         1 => (0..20u16, vec(any::<u8>(), 0..200))
             .prop_map(|(opcode, body)| Step::Noise { opcode, body }),
         1 => Just(Step::Hello),
@@ -199,7 +209,7 @@ impl<T: Transport> Actor<T> {
     /// Brings a port up.
     pub fn new(mut driver: Driver<T>) -> Self {
         driver.bring_up(Shape::SPLIT, 8);
-        driver.accept_any_verdict();
+        driver.accept_anything();
         Self {
             driver,
             shapes: [Shape::SPLIT; QUEUES as usize],
@@ -289,10 +299,17 @@ impl<T: Transport> Actor<T> {
                 let listed = if *listed { vec![RECEIVER] } else { vec![] };
                 let _ = driver.receive_mode(*flags, &listed);
             }
+            Step::Offloads { on } => {
+                driver.offloads(on).expect("they were negotiated");
+                driver.accept_anything();
+            }
+            Step::Clock => {
+                driver.clock().expect("it was negotiated");
+            }
             Step::Noise { opcode, body } => self.noise(*opcode, body),
             Step::Hello => {
                 driver.hello();
-                driver.accept_any_verdict();
+                driver.accept_anything();
             }
         }
         self.settle();

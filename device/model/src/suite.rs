@@ -9,6 +9,7 @@ pub mod refusals;
 pub mod segmentation;
 pub mod session;
 pub mod steering;
+pub mod time;
 pub mod transmit;
 
 use crate::{
@@ -128,6 +129,10 @@ macro_rules! suite {
                 idle_queues_stay_idle
                 addresses_are_filtered
                 changes_lose_no_frame
+            }
+            time {
+                frames_tell_when_they_arrived
+                the_clock_needs_its_feature
             }
             plain {
                 the_first_frame_makes_a_port_plain

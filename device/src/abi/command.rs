@@ -398,6 +398,18 @@ pub struct StatusResponse {
     pub tx_running: [U64; 2],
 }
 
+/// The answer to CLOCK.
+#[derive(
+    FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Debug, Clone, Copy, PartialEq, Eq,
+)]
+#[repr(C)]
+pub struct ClockResponse {
+    /// The response header.
+    pub response: Response,
+    /// What the device's clock shows.
+    pub nanoseconds: U64,
+}
+
 layout! {
     Request: reserved;
     Response: reserved;
@@ -419,4 +431,5 @@ layout! {
     PortStats: ;
     StatsResponse: response.reserved;
     StatusResponse: response.reserved;
+    ClockResponse: response.reserved;
 }

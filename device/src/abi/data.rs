@@ -43,7 +43,7 @@ pub struct RxHeader {
     pub l4_offset: U16,
     /// Zero.
     pub reserved0: U16,
-    /// When the frame arrived, in nanoseconds.
+    /// When the frame arrived, in nanoseconds of the device's clock.
     pub timestamp_ns: U64,
     /// Zero.
     pub reserved2: [u8; 16],

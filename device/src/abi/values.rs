@@ -100,6 +100,8 @@ wire_enum! {
         Stats = 14,
         /// Reads link and queue state.
         Status = 15,
+        /// Reads the clock.
+        Clock = 16,
     }
 }
 

@@ -69,6 +69,12 @@ pub(super) fn receive_header(note: &Annotation, aggregate: Option<&Aggregate>) -
         hash: hash.map_or(0, |hash| hash.value).into(),
         hash_type: hash.map_or(HashType::None, |hash| hash.kind).into(),
         queue: note.queue.into(),
+        timestamp_ns: if note.offloads.has(Feature::Timestamp) {
+            note.time
+        } else {
+            0
+        }
+        .into(),
         ..RxHeader::default()
     };
     match aggregate {
@@ -110,7 +116,12 @@ pub(super) fn receive_flags(
         Verdict::Bad => abi::RX_CSUM_BAD,
         Verdict::Unknown => 0,
     };
-    split | verdict | aggregate
+    let timestamp = if note.offloads.has(Feature::Timestamp) {
+        abi::RX_TIMESTAMP
+    } else {
+        0
+    };
+    split | verdict | aggregate | timestamp
 }
 
 /// Whether a frame fits into the chain with these descriptors, which has the right shape; if so, how many of

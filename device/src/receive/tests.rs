@@ -53,9 +53,10 @@ fn a_linear_chain_holds_header_and_frame() {
     assert_eq!(bytes, frame);
     assert_eq!(
         flags(header),
-        abi::RX_FIRST | abi::RX_LAST | abi::RX_CSUM_GOOD
+        abi::RX_FIRST | abi::RX_LAST | abi::RX_CSUM_GOOD | abi::RX_TIMESTAMP
     );
     assert_eq!((header.queue.get(), header.frame_length.get()), (3, 154));
+    assert_eq!(header.timestamp_ns.get(), NOTE.time);
     assert_eq!(ring.posted.len(), 1);
 }
 
@@ -404,4 +405,8 @@ fn offloads_that_are_off_leave_no_trace() {
     let header = read(&ring.used[0]).0;
     assert_eq!(flags(header) & (abi::RX_CSUM_GOOD | abi::RX_CSUM_BAD), 0);
     assert_eq!((header.hash.get(), header.hash_type), (0, 0));
+    assert_eq!(
+        (flags(header) & abi::RX_TIMESTAMP, header.timestamp_ns.get()),
+        (0, 0)
+    );
 }

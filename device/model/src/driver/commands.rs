@@ -66,6 +66,7 @@ impl<T: Transport> Driver<T> {
             pair.receive.set_shape(None);
             pair.receive.forget_frames();
             pair.receive.verdicts = Verdicts::None;
+            pair.receive.stamped = Some(false);
         }
         self.pairs
             .last_mut()
@@ -222,15 +223,17 @@ impl<T: Transport> Driver<T> {
                 true => Verdicts::Right,
                 false => Verdicts::None,
             };
+            pair.receive.stamped = Some(on.contains(&Feature::Timestamp));
         }
         Ok(())
     }
 
     /// From now on any verdict on a checksum is right: for frames that etherparse and the device may read
-    /// differently, because they are not well-formed.
-    pub fn accept_any_verdict(&mut self) {
+    /// differently, because they are not well-formed. So is any set of offloads, which noise may switch.
+    pub fn accept_anything(&mut self) {
         for pair in &mut self.pairs {
             pair.receive.verdicts = Verdicts::Any;
+            pair.receive.stamped = None;
         }
     }
 
@@ -347,6 +350,22 @@ impl<T: Transport> Driver<T> {
             .command(Opcode::Status, request.as_bytes())
             .expect("STATUS is executed");
         abi::StatusResponse::read_from_bytes(&bytes).expect("a whole response")
+    }
+
+    /// CLOCK.
+    ///
+    /// # Errors
+    ///
+    /// The device refuses.
+    ///
+    /// # Panics
+    ///
+    /// The response is not a whole one.
+    pub fn clock(&mut self) -> Result<u64> {
+        let request = abi::Request::new_zeroed();
+        let bytes = self.command(Opcode::Clock, request.as_bytes())?;
+        let response = abi::ClockResponse::read_from_bytes(&bytes).expect("a whole response");
+        Ok(response.nanoseconds.get())
     }
 
     pub(super) fn queue_command(&mut self, opcode: Opcode, queue: u16) -> Result<u32> {

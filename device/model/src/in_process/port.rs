@@ -12,7 +12,10 @@ use zcnic_device::{
 };
 use zerocopy::IntoBytes;
 
-use super::memory::{Chain, complete, device_ring, gather, pop, scatter};
+use super::{
+    Clock,
+    memory::{Chain, complete, device_ring, gather, pop, scatter},
+};
 use crate::driver::Pair;
 
 /// A port of the device.
@@ -32,6 +35,7 @@ pub(super) struct PortRings {
     transmit: Vec<TransmitSide>,
     pub(super) configuration: Configuration,
     pub(super) counters: PortCounters,
+    pub(super) clock: Clock,
     next_session: u64,
 }
 
@@ -49,7 +53,12 @@ struct TransmitSide {
 }
 
 impl DevicePort {
-    pub(super) fn new(memory: Arc<GuestMemoryMmap>, pairs: &[Pair], number: u64) -> Self {
+    pub(super) fn new(
+        memory: Arc<GuestMemoryMmap>,
+        pairs: &[Pair],
+        number: u64,
+        clock: Clock,
+    ) -> Self {
         let control = Port::new();
         let receive = pairs.iter().map(|pair| ReceiveSide {
             ring: device_ring(pair.receive.ring().addresses()),
@@ -66,6 +75,7 @@ impl DevicePort {
             transmit: transmit.collect(),
             configuration: control.configuration(),
             counters: PortCounters::default(),
+            clock,
             next_session: (number + 1) << 32,
         };
         Self {
@@ -244,5 +254,9 @@ impl Rings for PortRings {
 
     fn link_up(&self) -> bool {
         true
+    }
+
+    fn clock(&self) -> u64 {
+        self.clock.read()
     }
 }

@@ -65,6 +65,7 @@ const NOTE: Annotation = Annotation {
         kind: HashType::Tcp4,
     }),
     offloads: FeatureSet::PLAIN,
+    time: 0,
 };
 
 pub(super) fn n32(value: u32) -> NonZeroU32 {
