@@ -5,10 +5,12 @@ mod receive;
 use std::sync::{Arc, atomic::Ordering};
 
 use zcnic_device::{
+    abi::TxTime,
     fault::{Direction, Effects},
     train::Train,
-    transmit::{Snapshot, TransmitFormat, parse, parse_into},
+    transmit::{Snapshot, TransmitFormat, parse, parse_into, wants_time},
 };
+use zerocopy::IntoBytes;
 
 use self::receive::{Outgoing, Refused};
 use crate::{
@@ -17,7 +19,7 @@ use crate::{
     ring::{
         RingError,
         chain::{Chain, ChainError, walk},
-        mover::{GuestMover, Upcoming},
+        mover::{GuestMover, Upcoming, gather},
         raw::Span,
         receive::Vectors,
         recycle,
@@ -63,12 +65,51 @@ impl Source {
     }
 }
 
+/// Where a frame of a batch wants to have written when it was sent.
+#[derive(Clone, Copy)]
+pub(crate) struct Stamp {
+    /// Of its chain.
+    pub(crate) position: usize,
+    /// Which span of the batch.
+    span: usize,
+}
+
+impl Stamp {
+    /// Bytes that are written.
+    pub(crate) const LENGTH: u32 = size_of::<TxTime>() as u32;
+
+    /// That of the chain at `position`, which has a writable part.
+    #[cold]
+    fn of(position: usize, chain: &Chain, spans: &[Span<'_>]) -> Option<Self> {
+        let (readable, writable) = (&spans[chain.readable.clone()], chain.writable.clone());
+        let mut start = [0; 2];
+        let length: usize = readable.iter().map(Span::len).sum();
+        if length >= start.len() {
+            gather(readable, 0, &mut start);
+        }
+        let stamp = Self {
+            position,
+            span: writable.start,
+        };
+        wants_time(start, spans[writable].iter().map(Span::len)).then_some(stamp)
+    }
+
+    pub(crate) fn write(&self, spans: &[Span<'_>], time: u64) {
+        let time = TxTime {
+            timestamp_ns: time.into(),
+            ..TxTime::default()
+        };
+        spans[self.span].write(0, time.as_bytes());
+    }
+}
+
 /// What a worker needs for a batch, kept from one to the next so that nothing is allocated for it.
 #[derive(Default)]
 pub(crate) struct Scratch {
     heads: Vec<u16>,
     spans: Vec<Span<'static>>,
     sources: Vec<Source>,
+    stamps: Vec<Stamp>,
     pub(crate) snapshots: Vec<Snapshot>,
     pub(crate) trains: Vec<Sent<'static, 'static>>,
     pub(crate) way: Way,
@@ -165,6 +206,7 @@ impl Port {
             heads,
             spans: kept_spans,
             sources,
+            stamps,
             snapshots,
             trains: kept_trains,
             way,
@@ -172,6 +214,7 @@ impl Port {
         let mut spans: Vec<Span<'_>> = recycle(std::mem::take(kept_spans));
         heads.clear();
         sources.clear();
+        stamps.clear();
         for ahead in 0..available {
             let head = ring.head(ahead)?;
             ring.map().prefetch_descriptor(head);
@@ -186,9 +229,15 @@ impl Port {
             }
             let chain = walk(ring.map(), head, &mut spans);
             // Control takes one chain at a time, with the ring's lock released.
-            let frame = chain
-                .as_ref()
-                .map_or(true, |chain| chain.writable.is_empty());
+            let frame = match &chain {
+                Ok(chain) if !chain.writable.is_empty() => {
+                    let stamp = Stamp::of(ahead, chain, &spans);
+                    let stamp = stamp.filter(|_| format == Some(TransmitFormat::Zcnic));
+                    stamps.extend(stamp);
+                    stamp.is_some()
+                }
+                _ => true,
+            };
             if is_command_ring || format.is_none() || !frame {
                 if ahead == 0 {
                     *kept_spans = recycle(spans);
@@ -210,6 +259,7 @@ impl Port {
                 ring: &mut ring,
                 sources: sources.as_slice(),
                 spans: &spans,
+                stamps: stamps.as_slice(),
                 format,
                 active: &active,
                 lane: &mut *lane,
@@ -249,6 +299,11 @@ impl Port {
                     counters.errors += 1;
                 }
             }
+            let time = if stamps.is_empty() {
+                0
+            } else {
+                self.hub.clock()
+            };
             let stuck = self.send(&trains, blocked.take(), way);
             if let Some(Stuck {
                 position,
@@ -262,14 +317,18 @@ impl Port {
             // What is stuck is counted when it is done with.
             let sent = || trains.iter().filter(|(position, _)| *position < done);
             sent().for_each(|(_, train)| counters.sent(train));
+            stamps.retain(|stamp| sent().any(|(position, _)| *position == stamp.position));
+            stamps.iter().for_each(|stamp| stamp.write(&spans, time));
             if self.hub.captures.any() {
                 self.captured(&GuestMover::new(), sent().map(|(_, train)| train));
             }
             *kept_trains = recycle(trains);
         }
         *kept_spans = recycle(spans);
-        for &head in &heads[..done] {
-            ring.complete(head, 0);
+        let mut stamps = stamps.iter().peekable();
+        for (position, &head) in heads[..done].iter().enumerate() {
+            let stamp = stamps.next_if(|stamp| stamp.position == position);
+            ring.complete(head, stamp.map_or(0, |_| Stamp::LENGTH));
         }
         if Self::interrupt(ring.publish(), &mut effects) {
             way.interrupts.extend(transport.interrupt());

@@ -46,7 +46,7 @@ pub const F_RSS_CONTEXTS: u32 = 8;
 pub const F_RSS_SYMMETRIC: u32 = 9;
 /// Feature bit: hardware GRO, received TCP segments are coalesced.
 pub const F_GRO: u32 = 10;
-/// Feature bit: a clock; when on, received frames tell their time.
+/// Feature bit: a clock, times of sent frames; when on, of received ones.
 pub const F_TIMESTAMP: u32 = 11;
 
 /// Receive header flag: first chain of a frame.
@@ -72,6 +72,8 @@ pub const RX_FIXED_ID_INNER: u16 = 0x0200;
 
 /// Transmit header flag: insert the checksum at `csum_start` + `csum_offset`.
 pub const TX_CSUM: u16 = 0x0001;
+/// Transmit header flag: write a [`TxTime`] to the chain's last descriptor.
+pub const TX_TIMESTAMP: u16 = 0x0002;
 
 /// Entries of [`RssSet::fields`], with room for two more flow types.
 pub const FLOW_TYPES: usize = 8;

@@ -114,6 +114,17 @@ pub fn has_zcnic_header(bytes: &[u8]) -> bool {
         .is_some_and(|reserved| reserved.iter().all(|byte| *byte == 0))
 }
 
+/// Whether a chain with a device-writable part, of descriptors of these lengths, is a frame that wants to know when it
+/// was sent: `start` is the first bytes of the readable part. Anything else of this kind is a command, or nothing.
+#[must_use]
+pub fn wants_time(start: [u8; 2], writable: impl IntoIterator<Item = usize>) -> bool {
+    let flags = u16::from_le_bytes(start);
+    // A command's magic number has other flags, too.
+    flags & abi::TX_TIMESTAMP != 0
+        && flags & !(abi::TX_TIMESTAMP | abi::TX_CSUM) == 0
+        && writable.into_iter().eq([size_of::<abi::TxTime>()])
+}
+
 /// Reads the transmit header and the frame's first bytes once, into `snapshot`, and makes the train that they
 /// describe, as [`parse_into`].
 ///
@@ -168,7 +179,7 @@ pub fn parse_into<'a, M: Mover>(
         TransmitFormat::Zcnic => {
             let mut header = abi::TxHeader::default();
             mover.snapshot(source, 0, header.as_mut_bytes());
-            zcnic_request(&header)?
+            zcnic_request(&header, features)?
         }
     };
     let head = &mut snapshot.0;
@@ -226,12 +237,17 @@ pub fn parse_into<'a, M: Mover>(
     Ok(())
 }
 
-fn zcnic_request(header: &abi::TxHeader) -> Result<Request, TransmitError> {
+fn zcnic_request(header: &abi::TxHeader, features: FeatureSet) -> Result<Request, TransmitError> {
     let flags = header.flags.get();
     // As two words: the first two bytes are in another one.
     let (first, rest) = header.reserved1.split_at(2);
     let reserved = header.reserved0 != 0 || first != [0; 2] || rest != [0; 16];
-    if flags & !abi::TX_CSUM != 0 || reserved {
+    let known = if features.has(Feature::Timestamp) {
+        abi::TX_CSUM | abi::TX_TIMESTAMP
+    } else {
+        abi::TX_CSUM
+    };
+    if flags & !known != 0 || reserved {
         return Err(TransmitError::Unsupported);
     }
     let gso = match GsoType::try_from(header.gso_type) {

@@ -96,6 +96,7 @@ fn mirror() -> Facts {
             flags, gso_type, reserved0, header_length, csum_start, csum_offset, gso_size,
             l3_offset, reserved1,
         };
+        zcnic_tx_time: TxTime { timestamp_ns, reserved };
         zcnic_event: Event { magic, sequence, session, pending, reserved0, reserved1 };
         zcnic_request: Request { magic, opcode, reserved, sequence, length, session };
         zcnic_response: Response {
@@ -144,7 +145,7 @@ fn mirror() -> Facts {
         ABI_VERSION, MAGIC, MAX_REQUEST, FEATURE_WORDS, F_RX_CSUM, F_TX_CSUM, F_TSO4, F_TSO6,
         F_USO, F_RX_HASH, F_SPLIT, F_RULES, F_RSS_CONTEXTS, F_RSS_SYMMETRIC, F_GRO,
         F_TIMESTAMP, RX_FIRST, RX_LAST, RX_SPLIT, RX_CSUM_GOOD, RX_CSUM_BAD, RX_VLAN, RX_AGGREGATED, RX_TIMESTAMP, RX_FIXED_ID,
-        RX_FIXED_ID_INNER, TX_CSUM,
+        RX_FIXED_ID_INNER, TX_CSUM, TX_TIMESTAMP,
         FLOW_TYPES, FIELD_IP_SRC, FIELD_IP_DST, FIELD_L4_SRC, FIELD_L4_DST, FIELD_FLOW_LABEL,
         RSS_KEY_SIZE, RX_MODE_PROMISC, RX_MODE_ALLMULTI, STATUS_LINK_UP, EVENT_LINK, EVENT_RESET,
     }

@@ -52,8 +52,8 @@
 #define ZCNIC_MAX_HDS_THRESH		1536
 
 #define ZCNIC_MIN_RX_PENDING		16
-/* A frame of MAX_SKB_FRAGS fragments, its linear part, the transmit header, and one more to stop at. */
-#define ZCNIC_TX_DESCS			(MAX_SKB_FRAGS + 2)
+/* A frame of MAX_SKB_FRAGS fragments, its linear part, the transmit header, and the time. */
+#define ZCNIC_TX_DESCS			(MAX_SKB_FRAGS + 3)
 #define ZCNIC_MIN_TX_PENDING		roundup_pow_of_two(ZCNIC_TX_DESCS + 1)
 
 #define ZCNIC_MAX_RSS_CONTEXTS		64
@@ -162,11 +162,19 @@ struct zcnic_rx {
 	struct zcnic_rx_stats stats;
 };
 
+/* Beside a frame whose time of sending is wanted. */
+struct zcnic_tx_stamp {
+	struct zcnic_tx_header header;
+	/* the device writes it, so it has nothing to do with what the device reads */
+	struct zcnic_tx_time time __aligned(ARCH_DMA_MINALIGN);
+};
+
 struct zcnic_tx_slot {
 	struct zcnic_tx_slot *next;	/* in the list of free slots, or of those set aside */
 	u16 sequence;			/* of the transmission */
 	struct sk_buff *skb;
 	struct xdp_frame *frame;	/* instead */
+	struct zcnic_tx_stamp *stamp;	/* if the time is wanted */
 	u32 bytes;			/* on the wire; 0 for XDP, which byte queue limits don't count */
 	u32 packets;
 	u16 descs;
@@ -276,6 +284,7 @@ struct zcnic {
 	bool xdp;			/* receive buffers are for XDP */
 	struct bpf_prog *xdp_prog;
 	u16 xsk_pools;
+	int tx_type;			/* enum hwtstamp_tx_types: off or on */
 	int rx_filter;			/* enum hwtstamp_rx_filters: none or all */
 
 	struct ptp_clock_info ptp_info;

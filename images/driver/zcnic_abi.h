@@ -33,7 +33,7 @@
 #define ZCNIC_F_RSS_CONTEXTS	8	/* RSS contexts other than 0 */
 #define ZCNIC_F_RSS_SYMMETRIC	9	/* symmetric hash input transforms */
 #define ZCNIC_F_GRO		10	/* hardware GRO: received TCP segments are coalesced */
-#define ZCNIC_F_TIMESTAMP	11	/* a clock; when on, received frames tell their time */
+#define ZCNIC_F_TIMESTAMP	11	/* a clock, times of sent frames; when on, of received ones */
 
 #define ZCNIC_FEATURE_WORDS	2
 
@@ -92,6 +92,7 @@ struct zcnic_rx_header {
 /* ---- transmit ------------------------------------------------------------------------------- */
 
 #define ZCNIC_TX_CSUM		0x0001	/* insert the checksum at csum_start + csum_offset */
+#define ZCNIC_TX_TIMESTAMP	0x0002	/* write struct zcnic_tx_time to the chain's last descriptor */
 
 /* At the start of every transmit chain. */
 struct zcnic_tx_header {
@@ -104,6 +105,12 @@ struct zcnic_tx_header {
 	__le16	gso_size;		/* GSO: payload bytes of a segment */
 	__le16	l3_offset;		/* GSO: where the (innermost) IP header starts */
 	__u8	reserved1[18];
+};
+
+/* What a device-writable descriptor behind the frame is for; used.len says whether it was written. */
+struct zcnic_tx_time {
+	__le64	timestamp_ns;		/* when the frame was sent, by the device's clock */
+	__le64	reserved;
 };
 
 /* ---- commands ------------------------------------------------------------------------------- */

@@ -90,8 +90,9 @@ int zcnic_get_ts_info(struct net_device *dev, struct kernel_ethtool_ts_info *inf
 	info->so_timestamping = SOF_TIMESTAMPING_TX_SOFTWARE;
 	if (!(zn->features & BIT_ULL(ZCNIC_F_TIMESTAMP)))
 		return 0;
-	info->so_timestamping |= SOF_TIMESTAMPING_RX_HARDWARE | SOF_TIMESTAMPING_RAW_HARDWARE;
-	info->tx_types = BIT(HWTSTAMP_TX_OFF);
+	info->so_timestamping |= SOF_TIMESTAMPING_TX_HARDWARE | SOF_TIMESTAMPING_RX_HARDWARE |
+				 SOF_TIMESTAMPING_RAW_HARDWARE;
+	info->tx_types = BIT(HWTSTAMP_TX_OFF) | BIT(HWTSTAMP_TX_ON);
 	info->rx_filters = BIT(HWTSTAMP_FILTER_NONE) | BIT(HWTSTAMP_FILTER_ALL);
 	if (zn->ptp)
 		info->phc_index = ptp_clock_index(zn->ptp);
@@ -102,6 +103,7 @@ int zcnic_hwtstamp_get(struct net_device *dev, struct kernel_hwtstamp_config *co
 {
 	struct zcnic *zn = netdev_priv(dev);
 
+	config->tx_type = zn->tx_type;
 	config->rx_filter = zn->rx_filter;
 	return 0;
 }
@@ -115,7 +117,7 @@ int zcnic_hwtstamp_set(struct net_device *dev, struct kernel_hwtstamp_config *co
 
 	if (!(zn->features & BIT_ULL(ZCNIC_F_TIMESTAMP)))
 		return -EOPNOTSUPP;
-	if (config->tx_type != HWTSTAMP_TX_OFF)
+	if (config->tx_type != HWTSTAMP_TX_OFF && config->tx_type != HWTSTAMP_TX_ON)
 		return -ERANGE;
 	/* the device doesn't choose */
 	if (config->rx_filter != HWTSTAMP_FILTER_NONE)
@@ -126,5 +128,6 @@ int zcnic_hwtstamp_set(struct net_device *dev, struct kernel_hwtstamp_config *co
 		zn->rx_filter = was;
 		return err;
 	}
+	WRITE_ONCE(zn->tx_type, config->tx_type);
 	return 0;
 }

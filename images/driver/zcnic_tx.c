@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Transmit: [transmit header][linear part][fragments], all mapped here (premapped), so that fragments
- * may be memory that the CPU can't read.
+ * may be memory that the CPU can't read. A frame whose time is wanted has a place for that behind it, and as
+ * there are no such chains that are mapped here, the ring does that; then fragments must be ordinary memory.
  *
  * Ring, free slots and counters are under the transmit queue's lock, in ndo_start_xmit as in NAPI.
  */
@@ -67,6 +68,7 @@ static void zcnic_tx_slot_put(struct zcnic_tx *tx, struct zcnic_tx_slot *slot)
 {
 	slot->skb = NULL;
 	slot->frame = NULL;
+	slot->stamp = NULL;
 	slot->xsk_descs = 0;
 	slot->next = tx->free;
 	tx->free = slot;
@@ -202,6 +204,14 @@ static void zcnic_tx_sg_header(struct zcnic_tx *tx, const struct zcnic_tx_slot *
 	sg_dma_len(&sg[0]) = sizeof(*tx->headers);
 }
 
+static void zcnic_tx_take(struct zcnic_tx *tx, struct zcnic_tx_slot *slot, u16 descs)
+{
+	tx->free = slot->next;
+	tx->used += descs;
+	slot->sequence = tx->sequence++;
+	slot->descs = descs;
+}
+
 /* Put the first free slot's frame into the ring. */
 static int zcnic_tx_add(struct zcnic_pair *pair, struct zcnic_tx_slot *slot, struct scatterlist *sg,
 			u16 descs)
@@ -214,11 +224,53 @@ static int zcnic_tx_add(struct zcnic_pair *pair, struct zcnic_tx_slot *slot, str
 		zcnic_tx_unmap(pair->zn, slot);
 		return err;
 	}
-	tx->free = slot->next;
-	tx->used += descs;
-	slot->sequence = tx->sequence++;
-	slot->descs = descs;
+	zcnic_tx_take(tx, slot, descs);
 	return 0;
+}
+
+/* Will the frame's socket be told when it was sent? */
+static bool zcnic_tx_wants_time(const struct zcnic *zn, const struct sk_buff *skb)
+{
+	return unlikely(skb_shinfo(skb)->tx_flags & SKBTX_HW_TSTAMP) &&
+	       READ_ONCE(zn->tx_type) == HWTSTAMP_TX_ON &&
+	       zn->features & BIT_ULL(ZCNIC_F_TIMESTAMP) && skb_frags_readable(skb);
+}
+
+/* As zcnic_tx_map() and zcnic_tx_add(), with a place for the time. */
+static int zcnic_tx_add_stamped(struct zcnic_tx *tx, struct zcnic_tx_slot *slot, struct sk_buff *skb,
+				struct scatterlist *sg)
+{
+	struct scatterlist time, *sgs[] = { sg, &time };
+	struct zcnic_tx_stamp *stamp;
+	int count, err;
+
+	stamp = kzalloc_obj(*stamp, GFP_ATOMIC);
+	if (!stamp)
+		return -ENOMEM;
+	stamp->header = tx->headers[slot - tx->slots];
+	stamp->header.flags |= cpu_to_le16(ZCNIC_TX_TIMESTAMP);
+	sg_set_buf(&sg[0], &stamp->header, sizeof(stamp->header));
+	sg_init_one(&time, &stamp->time, sizeof(stamp->time));
+	count = skb_to_sgvec(skb, sg + 1, 0, skb->len);
+	err = count < 0 ? count : virtqueue_add_sgs(tx->vq, sgs, 1, 1, slot, GFP_ATOMIC);
+	if (err) {
+		kfree(stamp);
+		return err;
+	}
+	slot->mapped = 0;
+	slot->stamp = stamp;
+	zcnic_tx_take(tx, slot, count + 2);
+	return 0;
+}
+
+static void zcnic_tx_tell_time(const struct zcnic *zn, struct zcnic_tx_slot *slot, u32 length)
+{
+	struct skb_shared_hwtstamps times = {};
+
+	if (length < sizeof(slot->stamp->time))
+		return;
+	times.hwtstamp = zcnic_time(zn, slot->stamp->time.timestamp_ns);
+	skb_tstamp_tx(slot->skb, &times);
 }
 
 static void zcnic_tx_stop_if_full(struct zcnic_pair *pair)
@@ -348,15 +400,21 @@ netdev_tx_t zcnic_start_xmit(struct sk_buff *skb, struct net_device *dev)
 	zcnic_tx_header_fill(&tx->headers[slot - tx->slots], skb, header_length);
 
 	sg_init_table(sg, skb_shinfo(skb)->nr_frags + 2);
-	zcnic_tx_sg_header(tx, slot, sg);
-	descs = zcnic_tx_map(zn, slot, skb->data, skb_headlen(skb), skb_shinfo(skb)->frags,
-			     skb_shinfo(skb)->nr_frags, sg);
-	if (unlikely(!descs))
-		goto drop;
-
-	skb_tx_timestamp(skb);
-	if (unlikely(zcnic_tx_add(pair, slot, sg, descs)))
-		goto drop;
+	if (zcnic_tx_wants_time(zn, skb)) {
+		skb_shinfo(skb)->tx_flags |= SKBTX_IN_PROGRESS;
+		skb_tx_timestamp(skb);
+		if (zcnic_tx_add_stamped(tx, slot, skb, sg))
+			goto drop;
+	} else {
+		zcnic_tx_sg_header(tx, slot, sg);
+		descs = zcnic_tx_map(zn, slot, skb->data, skb_headlen(skb), skb_shinfo(skb)->frags,
+				     skb_shinfo(skb)->nr_frags, sg);
+		if (unlikely(!descs))
+			goto drop;
+		skb_tx_timestamp(skb);
+		if (unlikely(zcnic_tx_add(pair, slot, sg, descs)))
+			goto drop;
+	}
 	slot->skb = skb;
 	slot->bytes = bytes;
 	slot->packets = packets;
@@ -381,6 +439,7 @@ drop:
 static void zcnic_tx_release(struct zcnic_pair *pair, struct zcnic_tx_slot *slot, int budget)
 {
 	zcnic_tx_unmap(pair->zn, slot);
+	kfree(slot->stamp);
 	if (slot->skb)
 		napi_consume_skb(slot->skb, budget);
 	else
@@ -431,6 +490,8 @@ unsigned int zcnic_tx_reap(struct zcnic_pair *pair, bool in_napi)
 			packets += !!slot->packets;
 			bytes += slot->bytes;
 		}
+		if (unlikely(slot->stamp))
+			zcnic_tx_tell_time(pair->zn, slot, length);
 		zcnic_tx_release(pair, slot, in_napi);
 		chains++;
 	}

@@ -26,7 +26,7 @@ use crate::{
         receive::{ReceiveChains, Vectors},
         split::SplitRing,
     },
-    wire::{Source, Way, parse_train},
+    wire::{Source, Stamp, Way, parse_train},
 };
 
 /// What fault rules said of a transmit chain whose train has to wait, as it is.
@@ -41,6 +41,7 @@ pub(crate) struct FaultyBatch<'b, 'm> {
     pub(crate) ring: &'b mut SplitRing<'m>,
     pub(crate) sources: &'b [Source],
     pub(crate) spans: &'b [Span<'m>],
+    pub(crate) stamps: &'b [Stamp],
     pub(crate) format: TransmitFormat,
     pub(crate) active: &'b Arc<Active>,
     pub(crate) lane: &'b mut Lane,
@@ -216,6 +217,7 @@ impl Port {
             ring,
             sources,
             spans,
+            stamps,
             format,
             active,
             lane,
@@ -224,7 +226,7 @@ impl Port {
             blocked,
             effects,
         } = batch;
-        for source in sources {
+        for (position, source) in sources.iter().enumerate() {
             let now = self.hub.now();
             if lane.is_stalled(Some(armed), now) {
                 // The lane's end, or the rule's, has the ring looked at again.
@@ -244,6 +246,8 @@ impl Port {
                 },
                 None => lane.send(armed, &GuestMover::new(), &train, now, effects),
             };
+            let stamp = stamps.iter().find(|stamp| stamp.position == position);
+            let time = stamp.map_or(0, |_| self.hub.clock());
             let one = [(0, train)];
             match &sent.frames {
                 Some(frames) => self.send_frames(frames),
@@ -260,6 +264,10 @@ impl Port {
                     }
                 }
             }
+            let written = stamp.map_or(0, |stamp| {
+                stamp.write(spans, time);
+                Stamp::LENGTH
+            });
             match sent.completion {
                 Some(fault) => {
                     if fault.is_error() {
@@ -267,11 +275,11 @@ impl Port {
                     } else {
                         counters.sent(&one[0].1);
                     }
-                    lane.complete(ring, 0, fault);
+                    lane.complete(ring, written, fault);
                 }
                 None => {
                     counters.sent(&one[0].1);
-                    ring.complete(head, 0);
+                    ring.complete(head, written);
                 }
             }
             lane.return_due(ring, Some(armed), now);

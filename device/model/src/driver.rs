@@ -397,6 +397,12 @@ impl<T: Transport> Driver<T> {
         }
     }
 
+    /// When the oldest frame was sent that asked for it and is not told of yet; `None`: nobody says.
+    pub fn take_time(&mut self, queue: u16) -> Option<u64> {
+        self.reap(usize::from(queue));
+        self.pairs[usize::from(queue)].transmit.take_time()
+    }
+
     /// Transmit chains that the device has.
     #[must_use]
     pub fn unsent(&self, queue: u16) -> usize {

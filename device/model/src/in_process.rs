@@ -137,12 +137,13 @@ impl World {
             self.ports[port].control(pair, &chain);
         } else {
             self.ports[port].decide_plain(&chain);
+            let time = self.ports[port].rings.clock.read();
             let sent = if chain.valid {
                 self.send(port, &chain.readable)
             } else {
                 None
             };
-            self.ports[port].complete_frame(pair, &chain, sent);
+            self.ports[port].complete_frame(pair, &chain, sent, time);
         }
         true
     }

@@ -79,6 +79,8 @@ pub enum Offload {
     Checksum,
     /// Segments of this size.
     Segmented(u16),
+    /// The time.
+    Timestamp,
     /// A transmit header of noise.
     Noise([u8; 32]),
 }
@@ -88,6 +90,7 @@ fn any_offload() -> impl Strategy<Value = Offload> {
         Just(Offload::None),
         Just(Offload::Checksum),
         (1..2000u16).prop_map(Offload::Segmented),
+        Just(Offload::Timestamp),
         any::<[u8; 32]>().prop_map(Offload::Noise),
     ]
 }
@@ -363,6 +366,7 @@ fn packet(frame: &[u8], offload: &Offload) -> Packet {
     match offload {
         Offload::Checksum if has_l4 => Packet::from(frame).checksum(),
         Offload::Segmented(size) if has_l4 => Packet::from(frame).segmented(*size),
+        Offload::Timestamp => Packet::from(frame).timestamped(),
         Offload::Noise(bytes) => {
             let mut packet = Packet::from(frame);
             packet.header = zerocopy::transmute!(*bytes);

@@ -132,6 +132,8 @@ macro_rules! suite {
             }
             time {
                 frames_tell_when_they_arrived
+                frames_tell_when_they_were_sent
+                only_frames_that_ask_as_they_should_are_told
                 the_clock_needs_its_feature
             }
             plain {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use zcnic_device::abi::{self, GsoType};
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::{
     guest::{Buffer, Guest},
@@ -22,6 +22,8 @@ pub struct Packet {
     pub pieces: Vec<usize>,
     /// Whether the descriptors are in a table of their own.
     pub indirect: bool,
+    /// Bytes of a device-writable descriptor at the end, if there is one.
+    pub room: Option<usize>,
 }
 
 impl From<Vec<u8>> for Packet {
@@ -31,6 +33,7 @@ impl From<Vec<u8>> for Packet {
             header: abi::TxHeader::new_zeroed(),
             pieces: Vec::new(),
             indirect: false,
+            room: None,
         }
     }
 }
@@ -102,6 +105,14 @@ impl Packet {
         self
     }
 
+    /// Asks when it is sent.
+    #[must_use]
+    pub fn timestamped(mut self) -> Self {
+        self.header.flags |= abi::TX_TIMESTAMP;
+        self.room = Some(size_of::<abi::TxTime>());
+        self
+    }
+
     /// The same request for a plain virtio-net device: `struct virtio_net_hdr_mrg_rxbuf`.
     fn virtio_net_header(&self) -> [u8; 12] {
         let header = &self.header;
@@ -134,7 +145,9 @@ impl Packet {
 pub struct Chain {
     /// Readable buffers and what was put into them.
     readable: Vec<(Buffer, Vec<u8>)>,
-    /// The writable buffer of a command.
+    /// It is a command, not a frame.
+    command: bool,
+    /// The writable buffer: for a response, or for the time.
     response: Option<Buffer>,
     /// The indirect table.
     table: Option<Buffer>,
@@ -146,6 +159,8 @@ pub struct TransmitQueue {
     ring: Ring<Chain>,
     /// Responses in the order of their commands; empty: nobody executed it.
     responses: VecDeque<Vec<u8>>,
+    /// Of frames that asked for it; `None`: they were not told.
+    times: VecDeque<Option<u64>>,
     completed: u64,
 }
 
@@ -155,6 +170,7 @@ impl TransmitQueue {
         Self {
             ring: Ring::new(guest, size),
             responses: VecDeque::new(),
+            times: VecDeque::new(),
             completed: 0,
         }
     }
@@ -196,17 +212,18 @@ impl TransmitQueue {
             readable.push(piece);
             rest = behind;
         }
-        let needed = if packet.indirect { 1 } else { readable.len() };
+        let descriptors = readable.len() + usize::from(packet.room.is_some());
+        let needed = if packet.indirect { 1 } else { descriptors };
         if needed > self.ring.room() {
             return false;
         }
-        self.add_chain(guest, &readable, None, packet.indirect);
+        self.add_chain(guest, &readable, packet.room, packet.indirect, false);
         true
     }
 
     /// Adds a command whose request is in `pieces`, with `room` bytes for the response.
     pub fn add_command(&mut self, guest: &mut Guest, pieces: &[&[u8]], room: usize) {
-        self.add_chain(guest, pieces, Some(room), false);
+        self.add_chain(guest, pieces, Some(room), false, true);
     }
 
     /// Shows the device what was added; says whether it wants to be kicked.
@@ -249,11 +266,22 @@ impl TransmitQueue {
                         "used length {length} exceeds the buffer"
                     );
                     guest.assert_untouched(buffer, length);
-                    self.responses.push_back(guest.read(buffer, length));
+                    let written = guest.read(buffer, length);
                     guest.free(buffer);
+                    if chain.command {
+                        self.responses.push_back(written);
+                    } else {
+                        self.times.push_back(time(&written));
+                        self.completed += 1;
+                    }
                 }
             }
         }
+    }
+
+    /// When the oldest frame was sent that asked for it and was not taken yet; `None`: nobody says.
+    pub fn take_time(&mut self) -> Option<u64> {
+        self.times.pop_front().flatten()
     }
 
     /// The oldest response that was not taken yet.
@@ -272,6 +300,7 @@ impl TransmitQueue {
         parts: &[&[u8]],
         room: Option<usize>,
         indirect: bool,
+        command: bool,
     ) {
         let readable: Vec<(Buffer, Vec<u8>)> = parts
             .iter()
@@ -298,11 +327,26 @@ impl TransmitQueue {
             at,
             Chain {
                 readable,
+                command,
                 response,
                 table,
             },
         );
     }
+}
+
+/// What was written behind a frame.
+fn time(written: &[u8]) -> Option<u64> {
+    if written.is_empty() {
+        return None;
+    }
+    let time = abi::TxTime::read_from_bytes(written).expect("the whole time");
+    assert_eq!(
+        abi::reserved_bits(&time),
+        None,
+        "reserved fields of {time:?}"
+    );
+    Some(time.timestamp_ns.get())
 }
 
 pub(crate) fn piece(buffer: &Buffer, length: usize, writable: bool) -> Piece {

@@ -75,6 +75,18 @@ pub struct TxHeader {
     pub reserved1: [u8; 18],
 }
 
+/// What a device-writable descriptor behind a frame is for; used.len says whether it was written.
+#[derive(
+    FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Debug, Clone, Copy, PartialEq, Eq,
+)]
+#[repr(C)]
+pub struct TxTime {
+    /// When the frame was sent, in nanoseconds of the device's clock.
+    pub timestamp_ns: U64,
+    /// Zero.
+    pub reserved: U64,
+}
+
 /// What the device writes to a buffer of the command pair's receive ring.
 #[derive(
     FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Debug, Clone, Copy, PartialEq, Eq,
@@ -98,5 +110,6 @@ pub struct Event {
 layout! {
     RxHeader: reserved0, reserved2;
     TxHeader: reserved0, reserved1;
+    TxTime: reserved;
     Event: reserved0, reserved1;
 }

@@ -136,7 +136,7 @@ fn unknown_flags_types_and_reserved_bytes_are_refused() {
     tail.reserved1[17] = 1;
     for header in [
         abi::TxHeader {
-            flags: 2.into(),
+            flags: 4.into(),
             ..Default::default()
         },
         abi::TxHeader {

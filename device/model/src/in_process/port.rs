@@ -8,7 +8,7 @@ use zcnic_device::{
     abi,
     port::{Configuration, Mode, Port, PortCounters, Rings},
     receive::{Layout, MAX_CHAINS, ReceiveCounters, ReceiveQueue},
-    transmit::{TransmitCounters, has_zcnic_header},
+    transmit::{TransmitCounters, has_zcnic_header, wants_time},
 };
 use zerocopy::IntoBytes;
 
@@ -126,21 +126,34 @@ impl DevicePort {
     pub(super) fn is_control(&self, pair: usize, chain: &Chain) -> bool {
         let command_ring = matches!(self.control.mode(),
             Mode::Zcnic(session) if usize::from(session.command_pair) == pair);
-        command_ring || !chain.writable.is_empty()
+        command_ring || !(chain.writable.is_empty() || self.wants_time(chain))
+    }
+
+    /// Whether a chain is a frame that wants to know when it was sent.
+    pub(super) fn wants_time(&self, chain: &Chain) -> bool {
+        let start = gather(&self.memory, &chain.readable, 2);
+        let zcnic = matches!(self.control.mode(), Mode::Zcnic(_));
+        let lengths = chain.writable.iter().map(|span| span.length);
+        zcnic
+            && start
+                .try_into()
+                .is_ok_and(|start| wants_time(start, lengths))
     }
 
     /// Executes a command and completes its chain.
     pub(super) fn control(&mut self, pair: usize, chain: &Chain) {
-        let mut written = 0;
+        let (mut written, mut executed) = (0, false);
         if chain.valid && !chain.writable.is_empty() {
             let length = chain.readable_length().min(abi::MAX_REQUEST + 1);
             let request = gather(&self.memory, &chain.readable, length);
             if request.starts_with(&abi::MAGIC.to_le_bytes()) {
                 let response = self.control.execute(pair as u16, &request, &mut self.rings);
                 written = scatter(&self.memory, &chain.writable, &response);
+                executed = true;
             }
         }
         let side = &mut self.rings.transmit[pair];
+        side.counters.errors += u64::from(!executed);
         complete(&mut side.ring, &self.memory, chain.head, written as u32);
     }
 
@@ -157,14 +170,29 @@ impl DevicePort {
         }
     }
 
-    /// Counts the wire frames and bytes that a chain was sent as, or that it can't be, and completes it.
-    pub(super) fn complete_frame(&mut self, pair: usize, chain: &Chain, sent: Option<(u64, u64)>) {
+    /// Counts the wire frames and bytes that a chain was sent as, or that it can't be, and completes it; says the
+    /// time to those who asked.
+    pub(super) fn complete_frame(
+        &mut self,
+        pair: usize,
+        chain: &Chain,
+        sent: Option<(u64, u64)>,
+        time: u64,
+    ) {
+        let mut written = 0;
+        if sent.is_some() && !chain.writable.is_empty() {
+            let time = abi::TxTime {
+                timestamp_ns: time.into(),
+                ..Default::default()
+            };
+            written = scatter(&self.memory, &chain.writable, time.as_bytes());
+        }
         let side = &mut self.rings.transmit[pair];
         let (frames, bytes) = sent.unwrap_or_default();
         side.counters.frames += frames;
         side.counters.bytes += bytes;
         side.counters.errors += u64::from(sent.is_none());
-        complete(&mut side.ring, &self.memory, chain.head, 0);
+        complete(&mut side.ring, &self.memory, chain.head, written as u32);
     }
 
     /// Writes what is pending to an event buffer, if there is one.

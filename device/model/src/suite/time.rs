@@ -10,6 +10,7 @@ use crate::{
     driver::{Driver, Failure, Transport},
     frames::{Flow, pattern},
     receive::Shape,
+    transmit::Packet,
 };
 
 /// Every frame, whole or split, and between two readings of the clock.
@@ -35,6 +36,81 @@ pub fn frames_tell_when_they_arrived<T: Transport>(connect: impl Fn(u16) -> [Dri
     receiver.offloads(&[]).expect("offloads");
     sender.send(0, frame(100));
     assert_eq!(receiver.receive(0).header.timestamp_ns.get(), 0);
+}
+
+/// Those that ask, by the clock that the other port has, too, and not later than they arrive.
+pub fn frames_tell_when_they_were_sent<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+    let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 64);
+    let packet = |payload| Packet::from(Flow::tcp4().frame(&pattern(payload)));
+    let packets = [
+        packet(100).timestamped(),
+        packet(200),
+        packet(5000).segmented(1000).timestamped(),
+        packet(300).scattered(&[5, 40, 9]).timestamped(),
+        packet(300).scattered(&[5, 40, 9]).indirect().timestamped(),
+    ];
+    receiver.offloads(&[Feature::Timestamp]).expect("offloads");
+    let before = sender.clock().expect("a reading");
+    for packet in &packets {
+        sender.enqueue(1, packet.clone());
+    }
+    sender.flush(1);
+    let after = receiver.clock().expect("both ports have the same clock");
+    let mut last = before;
+    for packet in packets.iter().filter(|packet| packet.room.is_some()) {
+        let time = sender.take_time(1).expect("it was sent");
+        assert!(
+            (last..=after).contains(&time),
+            "{last}, {time}, {after}: {packet:?}"
+        );
+        last = time;
+    }
+    let arrived = receiver.receive_all();
+    assert_eq!(arrived.len(), 4 + 5);
+    let (_, newest) = arrived.last().expect("the last one");
+    assert!(last <= newest.header.timestamp_ns.get());
+    assert_eq!(sender.stats().1[1].tx_frames.get(), 4 + 5);
+}
+
+/// What can't be sent has no time; a place of another size is none, and without a place nobody is told.
+pub fn only_frames_that_ask_as_they_should_are_told<T: Transport>(
+    connect: impl Fn(u16) -> [Driver<T>; 2],
+) {
+    let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 8);
+    let good = Packet::from(Flow::udp4().frame(&pattern(100))).timestamped();
+    let mut errors = 0;
+    let mut refused = |sender: &mut Driver<T>, change: fn(&mut Packet)| {
+        let mut packet = good.clone();
+        change(&mut packet);
+        sender.send(0, packet);
+        errors += 1;
+        assert_eq!(sender.take_time(0), None);
+        assert_eq!(sender.stats().1[0].tx_errors.get(), errors);
+    };
+    refused(&mut sender, |packet| packet.room = Some(15));
+    refused(&mut sender, |packet| packet.room = Some(32));
+    refused(&mut sender, |packet| packet.header.flags = 0.into());
+    refused(&mut sender, |packet| packet.header.flags |= 0x8000);
+    refused(&mut sender, |packet| packet.header.reserved1[3] = 1);
+    refused(&mut sender, |packet| packet.frame.truncate(10));
+    assert_eq!(receiver.receive_all(), []);
+
+    let mut nowhere = good.clone();
+    nowhere.room = None;
+    sender.send(0, nowhere);
+    assert_eq!(receiver.receive(0).frame, good.frame);
+    assert_eq!(sender.stop_transmit(0), Ok(0));
+    sender.enqueue(0, good.clone());
+    assert_eq!(sender.stop_transmit(0), Ok(1));
+    assert_eq!(sender.take_time(0), None, "it was not sent");
+
+    let mut hello = sender.hello_request();
+    hello.features = FeatureSet::PLAIN.to_words();
+    sender.try_hello(hello).expect("a session");
+    sender.start_transmit(0).expect("start");
+    sender.send(0, good);
+    assert_eq!(sender.take_time(0), None, "it was not negotiated");
+    assert_eq!(receiver.receive_all(), []);
 }
 
 /// TIMESTAMP was not negotiated.
