@@ -48,6 +48,8 @@ pub const F_RSS_SYMMETRIC: u32 = 9;
 pub const F_GRO: u32 = 10;
 /// Feature bit: a clock, times of sent frames; when on, of received ones.
 pub const F_TIMESTAMP: u32 = 11;
+/// Feature bit: received VLAN tags are taken out of frames.
+pub const F_VLAN: u32 = 12;
 
 /// Receive header flag: first chain of a frame.
 pub const RX_FIRST: u16 = 0x0001;

@@ -32,11 +32,13 @@ pub enum Feature {
     Gro = abi::F_GRO,
     /// A clock, and timestamps.
     Timestamp = abi::F_TIMESTAMP,
+    /// VLAN tags are taken out.
+    Vlan = abi::F_VLAN,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::RxCsum,
         Self::TxCsum,
         Self::Tso4,
@@ -49,6 +51,7 @@ impl Feature {
         Self::RssSymmetric,
         Self::Gro,
         Self::Timestamp,
+        Self::Vlan,
     ];
 }
 
@@ -65,12 +68,17 @@ impl FeatureSet {
         1 << Feature::RxCsum as u32
             | 1 << Feature::RxHash as u32
             | 1 << Feature::Gro as u32
-            | 1 << Feature::Timestamp as u32,
+            | 1 << Feature::Timestamp as u32
+            | 1 << Feature::Vlan as u32,
     );
 
     /// What is on for a driver that can't switch anything: its frames come as they crossed the wire.
-    pub const PLAIN: Self =
-        Self(Self::ALL.0 & !(1 << Feature::Gro as u32 | 1 << Feature::Timestamp as u32));
+    pub const PLAIN: Self = Self(
+        Self::ALL.0
+            & !(1 << Feature::Gro as u32
+                | 1 << Feature::Timestamp as u32
+                | 1 << Feature::Vlan as u32),
+    );
 
     /// Whether `feature` is a member.
     #[must_use]

@@ -31,7 +31,10 @@ pub const PROTOCOL_IPV4: u8 = 4;
 /// IP protocol number of IPv6 in IP.
 pub const PROTOCOL_IPV6: u8 = 41;
 
-const VLAN_TAG: usize = 4;
+/// Bytes of a VLAN tag.
+pub(crate) const VLAN_TAG: usize = 4;
+/// Where the outer tag is.
+pub(crate) const VLAN_OFFSET: usize = 12;
 const MAX_VLAN_TAGS: usize = 2;
 
 const IPV4_HEADER: usize = 20;

@@ -21,7 +21,8 @@ pub use self::{coalesce::Settled, layout::Layout};
 use crate::{
     abi::{self, RxHeader},
     checksum::Checksum,
-    features::FeatureSet,
+    features::{Feature, FeatureSet},
+    frame::{SNAPSHOT, VLAN_TAG},
     memory::{Mover, ReceiveRing},
     rss::Hash,
     train::{Aggregate, Changes, Segment, Train},
@@ -107,6 +108,8 @@ pub struct Annotation {
     pub offloads: FeatureSet,
     /// When it arrived, in nanoseconds of the port's clock; of no meaning unless `Timestamp` is on.
     pub time: u64,
+    /// The VLAN tag that was taken out of it.
+    pub vlan: Option<u16>,
 }
 
 /// The device's side of one receive queue. Queues start stopped.
@@ -188,7 +191,31 @@ impl ReceiveQueue {
     }
 
     /// Places the train's segments from number `from` on until all are placed or buffers run out.
+    #[inline]
     pub fn deliver<M, R>(
+        &mut self,
+        mover: &M,
+        ring: &mut R,
+        train: &Train<'_, M::Source>,
+        from: usize,
+        note: &Annotation,
+    ) -> Delivered
+    where
+        M: Mover,
+        R: ReceiveRing<Target = M::Target>,
+    {
+        if let (true, Some(tag)) = (note.offloads.has(Feature::Vlan), train.headers().vlan) {
+            let mut head = [0; SNAPSHOT];
+            if let Some(train) = train.untagged(&mut head) {
+                let vlan = Some(tag);
+                let note = Annotation { vlan, ..*note };
+                return self.deliver_as_is(mover, ring, &train, from, &note);
+            }
+        }
+        self.deliver_as_is(mover, ring, train, from, note)
+    }
+
+    fn deliver_as_is<M, R>(
         &mut self,
         mover: &M,
         ring: &mut R,
@@ -240,7 +267,7 @@ impl ReceiveQueue {
         delivered
     }
 
-    /// Counts a frame of `length` bytes that was placed, and numbers the next.
+    /// Counts a frame of which `length` bytes were placed, and numbers the next.
     fn count_placed(
         &mut self,
         frame: PlacedFrame,
@@ -250,7 +277,8 @@ impl ReceiveQueue {
     ) {
         self.next_frame = self.next_frame.wrapping_add(1);
         self.counters.frames += 1;
-        self.counters.bytes += length as u64;
+        let tag = if note.vlan.is_some() { VLAN_TAG } else { 0 };
+        self.counters.bytes += (length + tag) as u64;
         self.counters.split += u64::from(frame.split);
         self.counters.csum_bad += u64::from(verdict == Verdict::Bad);
         self.counters.hashed += u64::from(note.hash.is_some());

@@ -31,6 +31,7 @@ pub(crate) const NOTE: Annotation = Annotation {
     hash: None,
     offloads: FeatureSet::ALL,
     time: 5_000_000_000,
+    vlan: None,
 };
 
 /// A zcnic driver's transmit chain.

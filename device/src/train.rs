@@ -12,7 +12,7 @@ use std::ops::Range;
 pub use self::head::{Changes, Head};
 use crate::{
     checksum::Checksum,
-    frame::{Headers, IpVersion, L4Protocol, SNAPSHOT},
+    frame::{ETHER_TYPE_VLAN, Headers, IpVersion, L4Protocol, SNAPSHOT, VLAN_OFFSET, VLAN_TAG},
     memory::Mover,
 };
 
@@ -206,6 +206,52 @@ impl<'a, S: ?Sized> Train<'a, S> {
     #[must_use]
     pub fn source(&self) -> &'a S {
         self.source
+    }
+
+    /// The same without the outer tag, its head in `head`. `None`: that is no 802.1Q tag, or the checksum that is owed
+    /// covers it.
+    #[cold]
+    pub(crate) fn untagged<'b>(&self, head: &'b mut [u8; SNAPSHOT]) -> Option<Train<'b, S>>
+    where
+        'a: 'b,
+    {
+        let checksum = match self.checksum {
+            ChecksumState::Final => ChecksumState::Final,
+            ChecksumState::Owed { start, field } => ChecksumState::Owed {
+                start: start
+                    .checked_sub(VLAN_TAG)
+                    .filter(|start| *start >= VLAN_OFFSET)?,
+                field: field - VLAN_TAG,
+            },
+        };
+        let (addresses, tagged) = self.head.split_at_checked(VLAN_OFFSET)?;
+        if !tagged.starts_with(&ETHER_TYPE_VLAN.to_be_bytes()) {
+            return None;
+        }
+        let rest = tagged.get(VLAN_TAG..)?;
+        let head = &mut head[..addresses.len() + rest.len()];
+        head[..VLAN_OFFSET].copy_from_slice(addresses);
+        head[VLAN_OFFSET..].copy_from_slice(rest);
+        let length = self.length - VLAN_TAG;
+        Some(Train {
+            head,
+            headers: Headers::parse(head, length),
+            source: self.source,
+            start: self.start + VLAN_TAG,
+            length,
+            checksum,
+            segmentation: self.segmentation.map(|cut| Segmentation {
+                header_length: cut.header_length - VLAN_TAG,
+                l3_offset: cut.l3_offset - VLAN_TAG,
+                l4_offset: cut.l4_offset - VLAN_TAG,
+                ..cut
+            }),
+            aggregate: self.aggregate.map(|aggregate| Aggregate {
+                l3_offset: aggregate.l3_offset - VLAN_TAG as u16,
+                l4_offset: aggregate.l4_offset - VLAN_TAG as u16,
+                ..aggregate
+            }),
+        })
     }
 
     /// Number of frames that this train means; at least 1.

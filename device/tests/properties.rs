@@ -3,6 +3,7 @@
 use proptest::{collection::vec, prelude::*};
 use zcnic_device::{
     abi,
+    features::Feature,
     rss::{DEFAULT_FIELDS, DEFAULT_KEY},
 };
 use zcnic_model::{
@@ -84,6 +85,52 @@ proptest! {
         prop_assert_eq!(&together.1, &one_by_one.1, "buffers left");
         prop_assert!(together.2 == one_by_one.2, "counters differ");
         prop_assert_eq!((together.3, together.4), (one_by_one.3, one_by_one.4));
+    }
+
+    /// A tag that is taken out is missing, and nothing else is different.
+    #[test]
+    fn only_the_tag_is_taken_out(
+        flow in any_flow(),
+        payload in 0..5000usize,
+        size in prop::option::of(100..3000u16),
+        damage in prop::option::weighted(0.3, 12..100usize),
+        insert in any::<bool>(),
+        shape in any_shape(),
+    ) {
+        let flow = flow.in_vlan(0x321);
+        let mut packet = Packet::from(flow.frame(&pattern(payload)));
+        match size {
+            Some(size) if payload > 0 => packet = packet.segmented(size),
+            _ if insert => packet = packet.checksum(),
+            _ => {}
+        }
+        if let Some(at) = damage.filter(|at| *at < packet.frame.len()) {
+            packet.frame[at] ^= 0x40;
+        }
+        let outcome = |on: &[Feature]| {
+            let [mut sender, mut receiver] = cabled(PAIRS);
+            sender.bring_up(Shape::SPLIT, 0);
+            receiver.bring_up(shape, 100);
+            receiver.offloads(on).expect("offloads");
+            receiver.accept_anything();
+            sender.send(0, packet.clone());
+            let bytes: u64 = receiver.stats().1.iter().map(|queue| queue.rx_bytes.get()).sum();
+            (receiver.receive_all(), bytes)
+        };
+        let (left_in, taken_out) = (outcome(&[Feature::RxCsum]), outcome(&[Feature::RxCsum, Feature::Vlan]));
+        prop_assert_eq!(left_in.1, taken_out.1);
+        prop_assert_eq!(left_in.0.len(), taken_out.0.len());
+        for ((_, left_in), (_, taken_out)) in left_in.0.into_iter().zip(taken_out.0) {
+            let mut frame = taken_out.frame.clone();
+            if let Some(tag) = taken_out.tag() {
+                let [high, low] = tag.to_be_bytes();
+                frame.splice(12..12, [0x81, 0, high, low]);
+            } else {
+                prop_assert!(damage.is_some_and(|at| at < 14), "a tag was left");
+            }
+            prop_assert_eq!(frame, left_in.frame.clone());
+            prop_assert_eq!(left_in.checksum(), taken_out.checksum());
+        }
     }
 
     /// Verdicts are about the frame on the wire, whoever computed its checksum and whatever follows it.

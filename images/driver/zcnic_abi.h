@@ -34,6 +34,7 @@
 #define ZCNIC_F_RSS_SYMMETRIC	9	/* symmetric hash input transforms */
 #define ZCNIC_F_GRO		10	/* hardware GRO: received TCP segments are coalesced */
 #define ZCNIC_F_TIMESTAMP	11	/* a clock, times of sent frames; when on, of received ones */
+#define ZCNIC_F_VLAN		12	/* received VLAN tags are taken out of frames */
 
 #define ZCNIC_FEATURE_WORDS	2
 

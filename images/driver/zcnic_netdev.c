@@ -164,6 +164,8 @@ int zcnic_send_offloads(struct zcnic *zn, netdev_features_t features)
 		on |= zn->features & BIT_ULL(ZCNIC_F_GRO);
 	if (zn->rx_filter != HWTSTAMP_FILTER_NONE)
 		on |= zn->features & BIT_ULL(ZCNIC_F_TIMESTAMP);
+	if (features & NETIF_F_HW_VLAN_CTAG_RX)
+		on |= zn->features & BIT_ULL(ZCNIC_F_VLAN);
 	request.features[0] = cpu_to_le64(on);
 	return zcnic_command(zn, ZCNIC_CMD_OFFLOADS, &request, sizeof(request), NULL, 0);
 }
@@ -186,6 +188,8 @@ static netdev_features_t zcnic_netdev_features(u64 known)
 		features |= NETIF_F_RXHASH;
 	if (known & BIT_ULL(ZCNIC_F_GRO))
 		features |= NETIF_F_GRO_HW;
+	if (known & BIT_ULL(ZCNIC_F_VLAN))
+		features |= NETIF_F_HW_VLAN_CTAG_RX;
 	if (known & BIT_ULL(ZCNIC_F_RULES))
 		features |= NETIF_F_NTUPLE;
 	return features;
@@ -318,8 +322,8 @@ void zcnic_set_hw_features(struct zcnic *zn)
 	struct net_device *dev = zn->dev;
 
 	dev->hw_features = zcnic_netdev_features(zn->features) | NETIF_F_SG | NETIF_F_HIGHDMA;
-	/* aggregates are asked for: whoever looks at single frames would miss them */
-	dev->features = dev->hw_features & ~NETIF_F_GRO_HW;
+	/* what frames lose must be asked for: whoever looks at them as they were on the wire would miss it */
+	dev->features = dev->hw_features & ~(NETIF_F_GRO_HW | NETIF_F_HW_VLAN_CTAG_RX);
 	dev->vlan_features = dev->features & (NETIF_F_SG | NETIF_F_HW_CSUM | NETIF_F_TSO |
 					      NETIF_F_TSO6 | NETIF_F_GSO_UDP_L4 | NETIF_F_HIGHDMA);
 	netif_set_tso_max_segs(dev, ZCNIC_MAX_TX_SEGMENTS);

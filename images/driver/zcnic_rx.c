@@ -5,6 +5,7 @@
  * The receive header is in memory that the device may write at any time, so it is copied once and every
  * field of the copy is checked before it is used. What the device got wrong costs a frame and is counted.
  */
+#include <linux/if_vlan.h>
 #include <linux/tcp.h>
 #include <linux/udp.h>
 #include <linux/virtio.h>
@@ -15,7 +16,8 @@
 
 #define ZCNIC_RX_FLAGS	(ZCNIC_RX_FIRST | ZCNIC_RX_LAST | ZCNIC_RX_SPLIT | \
 			 ZCNIC_RX_CSUM_GOOD | ZCNIC_RX_CSUM_BAD | ZCNIC_RX_AGGREGATED | \
-			 ZCNIC_RX_FIXED_ID | ZCNIC_RX_FIXED_ID_INNER | ZCNIC_RX_TIMESTAMP)
+			 ZCNIC_RX_FIXED_ID | ZCNIC_RX_FIXED_ID_INNER | ZCNIC_RX_TIMESTAMP | \
+			 ZCNIC_RX_VLAN)
 
 /* Buffers are made available in groups, so that not every frame costs a look at the ring's flags. */
 #define ZCNIC_RX_FILL_BATCH	16
@@ -316,11 +318,22 @@ static void zcnic_rx_hash(struct sk_buff *skb, const struct zcnic_rx_header *hea
 	skb_set_hash(skb, le32_to_cpu(header->hash), type);
 }
 
-static void zcnic_rx_timestamp(const struct zcnic *zn, struct sk_buff *skb,
-			       const struct zcnic_rx_header *header)
+/* What the frame's device was asked to say of it, or to take out. */
+static void zcnic_rx_metadata(const struct zcnic *zn, struct sk_buff *skb,
+			      const struct zcnic_rx_header *header)
 {
+	if (zn->dev->features & NETIF_F_RXHASH)
+		zcnic_rx_hash(skb, header);
 	if (header->flags & cpu_to_le16(ZCNIC_RX_TIMESTAMP))
 		skb_hwtstamps(skb)->hwtstamp = zcnic_time(zn, header->timestamp_ns);
+	if (header->flags & cpu_to_le16(ZCNIC_RX_VLAN))
+		__vlan_hwaccel_put_tag(skb, htons(ETH_P_8021Q), le16_to_cpu(header->vlan_tci));
+}
+
+/* Bytes that each wire frame had and the one in memory has not. */
+static u32 zcnic_rx_taken_out(u16 flags)
+{
+	return flags & ZCNIC_RX_VLAN ? VLAN_HLEN : 0;
 }
 
 /* Is the split point behind the headers? What is in memory that it can't read, the stack can't pull. */
@@ -375,16 +388,15 @@ static void zcnic_rx_account(struct zcnic_rx *rx, u16 flags, u32 count, u32 wire
 /* What the device verified was the frame before a program saw it, so the stack verifies it again. */
 static void zcnic_rx_deliver_xdp(struct zcnic_pair *pair, const struct zcnic_rx_header *header)
 {
+	u16 flags = le16_to_cpu(header->flags);
 	struct zcnic_rx *rx = &pair->rx;
 	struct sk_buff *skb;
 
-	zcnic_rx_account(rx, le16_to_cpu(header->flags), 1, rx->frame_length, false);
+	zcnic_rx_account(rx, flags, 1, rx->frame_length + zcnic_rx_taken_out(flags), false);
 	skb = zcnic_xdp_receive(pair, header);
 	if (!skb)
 		return;
-	if (pair->zn->dev->features & NETIF_F_RXHASH)
-		zcnic_rx_hash(skb, header);
-	zcnic_rx_timestamp(pair->zn, skb, header);
+	zcnic_rx_metadata(pair->zn, skb, header);
 	napi_gro_receive(&pair->napi, skb);
 }
 
@@ -392,7 +404,7 @@ static void zcnic_rx_deliver_skb(struct zcnic_pair *pair, const struct zcnic_rx_
 {
 	netdev_features_t features = pair->zn->dev->features;
 	u16 flags = le16_to_cpu(header->flags);
-	u32 count = 1, headers = 0;
+	u32 count = 1, headers = 0, wire;
 	struct sk_buff *skb = pair->rx.skb;
 	bool verified;
 
@@ -406,7 +418,8 @@ static void zcnic_rx_deliver_skb(struct zcnic_pair *pair, const struct zcnic_rx_
 	}
 	verified = flags & ZCNIC_RX_CSUM_GOOD &&
 		   (features & NETIF_F_RXCSUM || !skb_frags_readable(skb));
-	zcnic_rx_account(&pair->rx, flags, count, skb->len + (count - 1) * headers, verified);
+	wire = skb->len + (count - 1) * headers + count * zcnic_rx_taken_out(flags);
+	zcnic_rx_account(&pair->rx, flags, count, wire, verified);
 
 	/* The stack can't compute a checksum over memory that it can't read: it would WARN. */
 	if (!skb_frags_readable(skb) &&
@@ -417,9 +430,7 @@ static void zcnic_rx_deliver_skb(struct zcnic_pair *pair, const struct zcnic_rx_
 	}
 	if (verified && count == 1)
 		skb->ip_summed = CHECKSUM_UNNECESSARY;
-	if (features & NETIF_F_RXHASH)
-		zcnic_rx_hash(skb, header);
-	zcnic_rx_timestamp(pair->zn, skb, header);
+	zcnic_rx_metadata(pair->zn, skb, header);
 	skb_record_rx_queue(skb, pair->index);
 	skb->protocol = eth_type_trans(skb, pair->zn->dev);
 	napi_gro_receive(&pair->napi, skb);

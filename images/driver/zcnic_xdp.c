@@ -208,8 +208,32 @@ static int zcnic_xdp_rx_hash(const struct xdp_md *ctx, u32 *hash, enum xdp_rss_h
 	return 0;
 }
 
+static int zcnic_xdp_rx_timestamp(const struct xdp_md *ctx, u64 *timestamp)
+{
+	const struct zcnic_rx_header *header = ((const struct zcnic_xdp_buff *)ctx)->header;
+	const struct zcnic *zn = netdev_priv(((const struct xdp_buff *)ctx)->rxq->dev);
+
+	if (!(header->flags & cpu_to_le16(ZCNIC_RX_TIMESTAMP)))
+		return -ENODATA;
+	*timestamp = ktime_to_ns(zcnic_time(zn, header->timestamp_ns));
+	return 0;
+}
+
+static int zcnic_xdp_rx_vlan_tag(const struct xdp_md *ctx, __be16 *protocol, u16 *tag)
+{
+	const struct zcnic_rx_header *header = ((const struct zcnic_xdp_buff *)ctx)->header;
+
+	if (!(header->flags & cpu_to_le16(ZCNIC_RX_VLAN)))
+		return -ENODATA;
+	*protocol = htons(ETH_P_8021Q);
+	*tag = le16_to_cpu(header->vlan_tci);
+	return 0;
+}
+
 const struct xdp_metadata_ops zcnic_xdp_metadata_ops = {
-	.xmo_rx_hash = zcnic_xdp_rx_hash,
+	.xmo_rx_timestamp	= zcnic_xdp_rx_timestamp,
+	.xmo_rx_hash		= zcnic_xdp_rx_hash,
+	.xmo_rx_vlan_tag	= zcnic_xdp_rx_vlan_tag,
 };
 
 /* Give receive queues buffers that programs can use, or the others. Programs see frames as they were on the wire. */

@@ -129,6 +129,7 @@ impl Port {
             hash: None,
             offloads: active.configuration.offloads,
             time: self.arrival(&active),
+            vlan: None,
         };
         let mut effects = Effects::default();
         let mut guard = lock(side);

@@ -117,6 +117,7 @@ impl Port {
                             hash,
                             offloads,
                             time,
+                            vlan: None,
                         },
                         segment,
                         shown,

@@ -196,6 +196,7 @@ fn deliver(rings: &mut PortRings, mover: &CrossMover<'_>, train: &Train<'_, [Spa
                 hash,
                 offloads: rings.configuration.offloads,
                 time: rings.clock.read(),
+                vlan: None,
             };
             let mut chains = memory::ReceiveChains::new(&mut side.ring, mover.target);
             let mut from = 0;

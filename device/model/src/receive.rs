@@ -23,7 +23,8 @@ const KNOWN_FLAGS: u16 = abi::RX_FIRST
     | abi::RX_AGGREGATED
     | abi::RX_FIXED_ID
     | abi::RX_FIXED_ID_INNER
-    | abi::RX_TIMESTAMP;
+    | abi::RX_TIMESTAMP
+    | abi::RX_VLAN;
 
 /// What a receive queue's chains look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +127,12 @@ impl Received {
     pub fn split_at(&self) -> Option<usize> {
         (self.header.flags.get() & abi::RX_SPLIT != 0)
             .then_some(self.header.header_length.get() as usize)
+    }
+
+    /// The VLAN tag that was taken out of it.
+    #[must_use]
+    pub fn tag(&self) -> Option<u16> {
+        (self.header.flags.get() & abi::RX_VLAN != 0).then_some(self.header.vlan_tci.get())
     }
 
     /// The verdict on its checksum.
@@ -438,9 +445,13 @@ impl ReceiveQueue {
         let stamped = flags & abi::RX_TIMESTAMP != 0;
         let expected = self.stamped.unwrap_or(stamped);
         assert_eq!(stamped, expected, "TIMESTAMP in {header:?}");
-        assert_eq!(
-            (header.vlan_tci.get(), header.timestamp_ns.get() != 0),
-            (0, stamped),
+        let tagged = flags & abi::RX_VLAN != 0;
+        assert!(
+            header.timestamp_ns.get() != 0 || !stamped,
+            "no time in {header:?}"
+        );
+        assert!(
+            (tagged || header.vlan_tci.get() == 0) && (stamped || header.timestamp_ns.get() == 0),
             "fields without their flag in {header:?}"
         );
         assert_eq!(header.queue.get(), self.number, "queue in {header:?}");
@@ -479,6 +490,7 @@ impl ReceiveQueue {
                 header.hash,
                 header.hash_type,
                 header.timestamp_ns,
+                header.vlan_tci,
             )
         };
         let mut frame = Vec::new();

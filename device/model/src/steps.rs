@@ -19,7 +19,12 @@ use crate::{
 pub const PAIRS: u16 = 4;
 const QUEUES: u16 = PAIRS - 1;
 /// What is switched at random. GRO would hold frames when all is counted.
-const OFFLOADS: [Feature; 3] = [Feature::RxCsum, Feature::RxHash, Feature::Timestamp];
+const OFFLOADS: [Feature; 4] = [
+    Feature::RxCsum,
+    Feature::RxHash,
+    Feature::Timestamp,
+    Feature::Vlan,
+];
 
 /// Any flow with ports.
 pub fn any_flow() -> impl Strategy<Value = Flow> {

@@ -7,6 +7,8 @@ use super::{
 };
 use crate::{
     fault::{metadata::WrongVerdict, placement::WrongSplit},
+    features::Feature,
+    frame::SNAPSHOT,
     memory::{Mover, ReceiveRing},
     train::{Changes, Train},
 };
@@ -48,6 +50,32 @@ impl ReceiveQueue {
         reason = "what one frame is and where it goes"
     )]
     pub(crate) fn place<M, R>(
+        &mut self,
+        mover: &M,
+        ring: &mut R,
+        layout: Layout,
+        train: &Train<'_, M::Source>,
+        index: usize,
+        note: &Annotation,
+        tweak: Option<&Tweak>,
+    ) -> Placed
+    where
+        M: Mover,
+        R: ReceiveRing<Target = M::Target>,
+    {
+        if let (true, Some(tag)) = (note.offloads.has(Feature::Vlan), train.headers().vlan) {
+            let mut head = [0; SNAPSHOT];
+            if let Some(train) = train.untagged(&mut head) {
+                let vlan = Some(tag);
+                let note = Annotation { vlan, ..*note };
+                return self.place_as_is(mover, ring, layout, &train, index, &note, tweak);
+            }
+        }
+        self.place_as_is(mover, ring, layout, train, index, note, tweak)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "as of place")]
+    fn place_as_is<M, R>(
         &mut self,
         mover: &M,
         ring: &mut R,

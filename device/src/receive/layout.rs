@@ -69,6 +69,7 @@ pub(super) fn receive_header(note: &Annotation, aggregate: Option<&Aggregate>) -
         hash: hash.map_or(0, |hash| hash.value).into(),
         hash_type: hash.map_or(HashType::None, |hash| hash.kind).into(),
         queue: note.queue.into(),
+        vlan_tci: note.vlan.unwrap_or(0).into(),
         timestamp_ns: if note.offloads.has(Feature::Timestamp) {
             note.time
         } else {
@@ -121,7 +122,8 @@ pub(super) fn receive_flags(
     } else {
         0
     };
-    split | verdict | aggregate | timestamp
+    let vlan = if note.vlan.is_some() { abi::RX_VLAN } else { 0 };
+    split | verdict | aggregate | timestamp | vlan
 }
 
 /// Whether a frame fits into the chain with these descriptors, which has the right shape; if so, how many of

@@ -12,6 +12,7 @@ use crate::{
     driver::{Driver, Transport},
     frames::{Flow, RECEIVER, SENDER, broadcast, pattern},
     receive::{Received, Shape},
+    transmit::Packet,
     verify,
 };
 
@@ -446,6 +447,83 @@ pub fn verdicts_and_hashes_are_given_only_when_asked_for<T: Transport>(
         receiver.offloads(&on).expect("offloads");
         assert_eq!(send(&mut receiver), expected, "{on:?}");
     }
+}
+
+/// Whole frames, segments, and frames whose checksum is inserted; what is left is the frame without it.
+pub fn tags_are_taken_out_when_asked_for<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+    let [mut sender, mut receiver] = up(connect, Shape::split(256, 1024), 64);
+    let mut bytes = 0;
+    for flow in Flow::all() {
+        for payload in [0, 1, 200, 3000] {
+            let tagged = flow.clone().in_vlan(0x123).frame(&pattern(payload));
+            sender.send(0, &tagged);
+            let received = receiver.receive(0);
+            assert_eq!((received.tag(), received.frame), (None, tagged.clone()));
+
+            let all = [Feature::RxCsum, Feature::Vlan];
+            receiver.offloads(&all).expect("offloads");
+            let untagged = flow.frame(&pattern(payload));
+            for packet in [Packet::from(&tagged), Packet::from(&tagged).checksum()] {
+                sender.send(0, packet);
+                let received = receiver.receive(0);
+                assert_eq!(received.split_at().is_some(), payload > 0);
+                let seen = (received.tag(), received.checksum(), &received.frame);
+                assert_eq!(seen, (Some(0x123), Some(true), &untagged));
+            }
+            receiver.offloads(&[Feature::RxCsum]).expect("offloads");
+            bytes += 3 * tagged.len() as u64;
+            receiver.post(0, Shape::split(256, 1024), 9);
+        }
+    }
+    let all = [Feature::RxCsum, Feature::Vlan];
+    receiver.offloads(&all).expect("offloads");
+    let tagged = Packet::from(Flow::tcp6().in_vlan(7).frame(&pattern(2500)));
+    sender.send(0, tagged.segmented(1000));
+    for (number, size) in [1000, 1000, 500].into_iter().enumerate() {
+        let received = receiver.receive(0);
+        let payload = &pattern(2500)[1000 * number..][..size];
+        assert_eq!(verify::l4_payload(&received.frame), payload);
+        assert_eq!((received.tag(), received.checksum()), (Some(7), Some(true)));
+        assert_eq!(received.frame[12..14], [0x86, 0xdd]);
+        bytes += (14 + 4 + 40 + 20 + size) as u64;
+    }
+    let counted = receiver.stats().1[0].rx_bytes.get();
+    assert_eq!(counted, bytes, "the wire had the tags");
+}
+
+/// No tag, one of a service provider, and one that a checksum covers. Of two the outer one goes.
+pub fn what_is_no_tag_of_a_vlan_stays<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+    let [mut sender, mut receiver] = up(connect, Shape::linear(2048), 16);
+    receiver.offloads(&[Feature::Vlan]).expect("offloads");
+    let plain = Flow::udp4().frame(&pattern(100));
+    let mut service = Flow::udp4().in_vlan(9).frame(&pattern(100));
+    service[12..14].copy_from_slice(&[0x88, 0xa8]);
+    let cut_short = service[..14].to_vec();
+    let mut tagged_nothing = cut_short.clone();
+    tagged_nothing[12..14].copy_from_slice(&[0x81, 0]);
+    for frame in [plain, service.clone(), cut_short, tagged_nothing] {
+        sender.send(0, &frame);
+        let received = receiver.receive(0);
+        assert_eq!((received.tag(), received.frame), (None, frame));
+    }
+
+    let mut covered = Packet::from(Flow::udp4().in_vlan(9).frame(&pattern(100))).checksum();
+    covered.header.csum_offset = (40 - 14).into();
+    covered.header.csum_start = 14.into();
+    sender.send(0, covered.clone());
+    let received = receiver.receive(0);
+    assert_eq!(
+        (received.tag(), &received.frame[..18]),
+        (None, &covered.frame[..18])
+    );
+
+    let mut two = service;
+    two.splice(12..12, [0x81, 0, 0x60, 5]);
+    sender.send(0, &two);
+    let received = receiver.receive(0);
+    assert_eq!(received.tag(), Some(0x6005));
+    two.drain(12..16);
+    assert_eq!(received.frame, two);
 }
 
 /// Within a flow, whatever their size.

@@ -66,6 +66,7 @@ const NOTE: Annotation = Annotation {
     }),
     offloads: FeatureSet::PLAIN,
     time: 0,
+    vlan: None,
 };
 
 pub(super) fn n32(value: u32) -> NonZeroU32 {
