@@ -17,6 +17,8 @@ pub(crate) enum Job {
     Lane(usize, Direction, u16),
     /// Segments that a receive queue holds may be due.
     Release(usize, u16),
+    /// The interrupt of a ring that was put off is due.
+    Interrupt(usize, usize),
     /// The carrier goes, for this many nanoseconds.
     LinkFlap(usize, u64),
     /// The carrier comes back.
@@ -90,6 +92,7 @@ impl Hub {
         while let Some(job) = self.next() {
             let (Job::Lane(port, ..)
             | Job::Release(port, _)
+            | Job::Interrupt(port, _)
             | Job::LinkFlap(port, _)
             | Job::LinkUp(port)
             | Job::DeviceReset(port)
@@ -100,6 +103,7 @@ impl Hub {
             match job {
                 Job::Lane(_, direction, queue) => entry.port.lane_due(direction, queue),
                 Job::Release(_, queue) => entry.port.release_held(queue),
+                Job::Interrupt(_, ring) => entry.port.interrupt_due(ring),
                 Job::LinkFlap(port, nanoseconds) => {
                     entry.port.set_link(false);
                     let back = self.now().saturating_add(nanoseconds);

@@ -7,6 +7,7 @@ use std::sync::{Arc, atomic::Ordering};
 use zcnic_device::{
     abi::TxTime,
     fault::{Direction, Effects},
+    port::Delay,
     train::Train,
     transmit::{Snapshot, TransmitFormat, parse, parse_into, wants_time},
 };
@@ -15,6 +16,7 @@ use zerocopy::IntoBytes;
 use self::receive::{Outgoing, Refused};
 use crate::{
     fault::FaultyBatch,
+    hub::Job,
     port::{Active, Blocked, End, Port, Served, TransmitSide, lock},
     ring::{
         RingError,
@@ -23,7 +25,7 @@ use crate::{
         raw::Span,
         receive::Vectors,
         recycle,
-        transport::Interrupt,
+        transport::{Interrupt, Transport},
     },
 };
 
@@ -330,7 +332,11 @@ impl Port {
             let stamp = stamps.next_if(|stamp| stamp.position == position);
             ring.complete(head, stamp.map_or(0, |_| Stamp::LENGTH));
         }
-        if Self::interrupt(ring.publish(), &mut effects) {
+        let wanted = Self::interrupt(ring.publish(), &mut effects);
+        let delay = active.configuration.moderation.transmit;
+        if wanted && delay.nanoseconds > 0 && ring.put_off(delay.chains) {
+            self.interrupt_later(2 * pair + 1, transport, delay);
+        } else if wanted {
             way.interrupts.extend(transport.interrupt());
         }
         if armed.is_some() {
@@ -339,6 +345,22 @@ impl Port {
             self.carry_out(effects);
         }
         Ok(Step::Served(served))
+    }
+
+    /// Has a ring looked at when an interrupt that was put off is due.
+    fn interrupt_later(&self, ring: usize, transport: &mut Transport, delay: Delay) {
+        if !std::mem::replace(&mut transport.putting_off, true) {
+            let due = self.hub.now().saturating_add(delay.nanoseconds);
+            self.hub.schedule(due, Job::Interrupt(self.index, ring));
+        }
+    }
+
+    /// An interrupt of a ring that was put off is due.
+    pub(crate) fn interrupt_due(&self, ring: usize) {
+        let interrupt = self.set_up(ring, Transport::late_interrupt);
+        if let Some(interrupt) = interrupt {
+            interrupt.raise();
+        }
     }
 
     /// Sends one train of a batch whose others wait for it. Returns how far it got if it has to wait.

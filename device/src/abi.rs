@@ -50,6 +50,8 @@ pub const F_GRO: u32 = 10;
 pub const F_TIMESTAMP: u32 = 11;
 /// Feature bit: received VLAN tags are taken out of frames.
 pub const F_VLAN: u32 = 12;
+/// Feature bit: interrupts can be put off.
+pub const F_COALESCE: u32 = 13;
 
 /// Receive header flag: first chain of a frame.
 pub const RX_FIRST: u16 = 0x0001;

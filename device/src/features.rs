@@ -34,11 +34,13 @@ pub enum Feature {
     Timestamp = abi::F_TIMESTAMP,
     /// VLAN tags are taken out.
     Vlan = abi::F_VLAN,
+    /// Interrupts can be put off.
+    Coalesce = abi::F_COALESCE,
 }
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::RxCsum,
         Self::TxCsum,
         Self::Tso4,
@@ -52,6 +54,7 @@ impl Feature {
         Self::Gro,
         Self::Timestamp,
         Self::Vlan,
+        Self::Coalesce,
     ];
 }
 

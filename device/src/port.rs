@@ -35,6 +35,34 @@ pub struct Session {
     pub features: FeatureSet,
 }
 
+/// How long the interrupts of rings in one direction are put off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delay {
+    /// For so long at most; 0: not at all.
+    pub nanoseconds: u64,
+    /// Until the driver has so many chains to look at; 0: however many.
+    pub chains: u16,
+}
+
+impl Delay {
+    pub(crate) fn new(microseconds: u16, chains: u16) -> Self {
+        let nanoseconds = u64::from(microseconds) * 1000;
+        Self {
+            nanoseconds,
+            chains,
+        }
+    }
+}
+
+/// How long interrupts are put off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moderation {
+    /// Those of receive rings.
+    pub receive: Delay,
+    /// Those of transmit rings.
+    pub transmit: Delay,
+}
+
 /// What the data path reads. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Configuration {
@@ -46,6 +74,8 @@ pub struct Configuration {
     pub transmit_format: Option<TransmitFormat>,
     /// Transmit features in force.
     pub features: FeatureSet,
+    /// How long interrupts are put off.
+    pub moderation: Moderation,
 }
 
 /// What commands need of the rings and of the world.
@@ -103,6 +133,7 @@ pub struct Port {
     pub(crate) mode: Mode,
     pub(crate) steering: Arc<Steering>,
     pub(crate) offloads: FeatureSet,
+    pub(crate) moderation: Moderation,
     pub(crate) rx_running: QueueSet,
     pub(crate) tx_running: QueueSet,
     pub(crate) event_sequence: u32,
@@ -124,6 +155,7 @@ impl Port {
             mode: Mode::Undecided,
             steering: Arc::new(Steering::new(0)),
             offloads: FeatureSet::default(),
+            moderation: Moderation::default(),
             rx_running: QueueSet::default(),
             tx_running: QueueSet::default(),
             event_sequence: 0,
@@ -176,6 +208,7 @@ impl Port {
             offloads,
             transmit_format,
             features,
+            moderation: self.moderation,
         }
     }
 

@@ -128,6 +128,7 @@ fn mirror() -> Facts {
         zcnic_address: Address { octets };
         zcnic_rx_mode: RxMode { request, flags, count, reserved } [addresses: Address];
         zcnic_offloads: Offloads { request, features };
+        zcnic_coalesce: Coalesce { request, rx_usecs, rx_chains, tx_usecs, tx_chains };
         zcnic_stats: Stats { request, first, count, reserved };
         zcnic_queue_stats: QueueStats {
             rx_frames, rx_bytes, rx_split, rx_csum_bad, rx_no_buffer, rx_stopped, rx_too_long,
@@ -144,7 +145,7 @@ fn mirror() -> Facts {
     constants! {
         ABI_VERSION, MAGIC, MAX_REQUEST, FEATURE_WORDS, F_RX_CSUM, F_TX_CSUM, F_TSO4, F_TSO6,
         F_USO, F_RX_HASH, F_SPLIT, F_RULES, F_RSS_CONTEXTS, F_RSS_SYMMETRIC, F_GRO,
-        F_TIMESTAMP, F_VLAN, RX_FIRST, RX_LAST, RX_SPLIT, RX_CSUM_GOOD, RX_CSUM_BAD, RX_VLAN, RX_AGGREGATED, RX_TIMESTAMP, RX_FIXED_ID,
+        F_TIMESTAMP, F_VLAN, F_COALESCE, RX_FIRST, RX_LAST, RX_SPLIT, RX_CSUM_GOOD, RX_CSUM_BAD, RX_VLAN, RX_AGGREGATED, RX_TIMESTAMP, RX_FIXED_ID,
         RX_FIXED_ID_INNER, TX_CSUM, TX_TIMESTAMP,
         FLOW_TYPES, FIELD_IP_SRC, FIELD_IP_DST, FIELD_L4_SRC, FIELD_L4_DST, FIELD_FLOW_LABEL,
         RSS_KEY_SIZE, RX_MODE_PROMISC, RX_MODE_ALLMULTI, STATUS_LINK_UP, EVENT_LINK, EVENT_RESET,
@@ -172,6 +173,7 @@ fn mirror() -> Facts {
         ZCNIC_CMD_RULE_DEL = Opcode::RuleDel,
         ZCNIC_CMD_RX_MODE = Opcode::RxMode,
         ZCNIC_CMD_OFFLOADS = Opcode::Offloads,
+        ZCNIC_CMD_COALESCE = Opcode::Coalesce,
         ZCNIC_CMD_STATS = Opcode::Stats,
         ZCNIC_CMD_STATUS = Opcode::Status,
         ZCNIC_CMD_CLOCK = Opcode::Clock,

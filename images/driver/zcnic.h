@@ -25,7 +25,7 @@
 			BIT_ULL(ZCNIC_F_SPLIT) | BIT_ULL(ZCNIC_F_RULES) | \
 			BIT_ULL(ZCNIC_F_RSS_CONTEXTS) | BIT_ULL(ZCNIC_F_RSS_SYMMETRIC) | \
 			BIT_ULL(ZCNIC_F_GRO) | BIT_ULL(ZCNIC_F_TIMESTAMP) | \
-			BIT_ULL(ZCNIC_F_VLAN))
+			BIT_ULL(ZCNIC_F_VLAN) | BIT_ULL(ZCNIC_F_COALESCE))
 
 /* SET_VRING_KICK of vhost-user names rings with a u8. */
 #define ZCNIC_MAX_PAIRS			128
@@ -260,6 +260,14 @@ struct zcnic_flow_rule {
 	struct zcnic_rule rule;
 };
 
+/* How long interrupts are put off. */
+struct zcnic_coalescing {
+	u16 rx_usecs;
+	u16 rx_frames;
+	u16 tx_usecs;
+	u16 tx_frames;
+};
+
 enum zcnic_work {
 	ZCNIC_WORK_RESET,		/* the device must be reset */
 };
@@ -285,6 +293,7 @@ struct zcnic {
 	bool xdp;			/* receive buffers are for XDP */
 	struct bpf_prog *xdp_prog;
 	u16 xsk_pools;
+	struct zcnic_coalescing coalescing;
 	int tx_type;			/* enum hwtstamp_tx_types: off or on */
 	int rx_filter;			/* enum hwtstamp_rx_filters: none or all */
 
@@ -494,6 +503,7 @@ void zcnic_rules_free(struct zcnic *zn);
 
 /* zcnic_ethtool.c */
 extern const struct ethtool_ops zcnic_ethtool_ops;
+int zcnic_send_coalesce(struct zcnic *zn);
 
 /* zcnic_ptp.c */
 void zcnic_ptp_register(struct zcnic *zn);

@@ -35,6 +35,7 @@
 #define ZCNIC_F_GRO		10	/* hardware GRO: received TCP segments are coalesced */
 #define ZCNIC_F_TIMESTAMP	11	/* a clock, times of sent frames; when on, of received ones */
 #define ZCNIC_F_VLAN		12	/* received VLAN tags are taken out of frames */
+#define ZCNIC_F_COALESCE	13	/* interrupts can be put off */
 
 #define ZCNIC_FEATURE_WORDS	2
 
@@ -128,6 +129,7 @@ enum zcnic_opcode {
 	ZCNIC_CMD_RULE_DEL	= 10,
 	ZCNIC_CMD_RX_MODE	= 11,
 	ZCNIC_CMD_OFFLOADS	= 12,
+	ZCNIC_CMD_COALESCE	= 13,
 	ZCNIC_CMD_STATS		= 14,
 	ZCNIC_CMD_STATUS	= 15,
 	ZCNIC_CMD_CLOCK		= 16,
@@ -329,6 +331,15 @@ struct zcnic_rx_mode {
 struct zcnic_offloads {
 	struct zcnic_request request;
 	__le64	features[ZCNIC_FEATURE_WORDS];	/* of those negotiated, the ones switched on */
+};
+
+/* An interrupt waits for so many microseconds (0: not at all), or until so many chains were used (0: any number). */
+struct zcnic_coalesce {
+	struct zcnic_request request;
+	__le16	rx_usecs;
+	__le16	rx_chains;
+	__le16	tx_usecs;
+	__le16	tx_chains;
 };
 
 struct zcnic_stats {

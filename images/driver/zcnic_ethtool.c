@@ -153,6 +153,70 @@ static int zcnic_set_ringparam(struct net_device *dev, struct ethtool_ringparam 
 	return 0;
 }
 
+/**
+ * zcnic_send_coalesce() - tell the device how long interrupts are put off
+ * @zn: the device
+ *
+ * Return: as zcnic_command().
+ */
+int zcnic_send_coalesce(struct zcnic *zn)
+{
+	struct zcnic_coalesce request = {
+		.rx_usecs = cpu_to_le16(zn->coalescing.rx_usecs),
+		.rx_chains = cpu_to_le16(zn->coalescing.rx_frames),
+		.tx_usecs = cpu_to_le16(zn->coalescing.tx_usecs),
+		.tx_chains = cpu_to_le16(zn->coalescing.tx_frames),
+	};
+
+	/* a backend may know less than the one that was here when it was set */
+	if (!(zn->features & BIT_ULL(ZCNIC_F_COALESCE)))
+		return 0;
+	return zcnic_command(zn, ZCNIC_CMD_COALESCE, &request, sizeof(request), NULL, 0);
+}
+
+static int zcnic_get_coalesce(struct net_device *dev, struct ethtool_coalesce *coalesce,
+			      struct kernel_ethtool_coalesce *kernel_coalesce,
+			      struct netlink_ext_ack *extack)
+{
+	struct zcnic *zn = netdev_priv(dev);
+
+	coalesce->rx_coalesce_usecs = zn->coalescing.rx_usecs;
+	coalesce->rx_max_coalesced_frames = zn->coalescing.rx_frames;
+	coalesce->tx_coalesce_usecs = zn->coalescing.tx_usecs;
+	coalesce->tx_max_coalesced_frames = zn->coalescing.tx_frames;
+	return 0;
+}
+
+/* A frame counts as many times as it takes chains. */
+static int zcnic_set_coalesce(struct net_device *dev, struct ethtool_coalesce *coalesce,
+			      struct kernel_ethtool_coalesce *kernel_coalesce,
+			      struct netlink_ext_ack *extack)
+{
+	struct zcnic *zn = netdev_priv(dev);
+	struct zcnic_coalescing was = zn->coalescing;
+	int err;
+
+	if (!(zn->features & BIT_ULL(ZCNIC_F_COALESCE)))
+		return -EOPNOTSUPP;
+	if (max(coalesce->rx_coalesce_usecs, coalesce->tx_coalesce_usecs) > U16_MAX ||
+	    max(coalesce->rx_max_coalesced_frames, coalesce->tx_max_coalesced_frames) > U16_MAX) {
+		NL_SET_ERR_MSG_FMT_MOD(extack, "at most %u", U16_MAX);
+		return -ERANGE;
+	}
+	zn->coalescing = (struct zcnic_coalescing) {
+		.rx_usecs = coalesce->rx_coalesce_usecs,
+		.rx_frames = coalesce->rx_max_coalesced_frames,
+		.tx_usecs = coalesce->tx_coalesce_usecs,
+		.tx_frames = coalesce->tx_max_coalesced_frames,
+	};
+	err = zcnic_send_coalesce(zn);
+	if (err && !zcnic_away(err)) {
+		zn->coalescing = was;
+		return err;
+	}
+	return 0;
+}
+
 static u32 zcnic_get_rx_ring_count(struct net_device *dev)
 {
 	struct zcnic *zn = netdev_priv(dev);
@@ -168,6 +232,7 @@ const struct ethtool_ops zcnic_ethtool_ops = {
 	.rxfh_indir_space	= ZCNIC_MAX_RSS_TABLE,
 	.rxfh_key_space		= ZCNIC_RSS_KEY_SIZE,
 	.rxfh_max_num_contexts	= ZCNIC_MAX_RSS_CONTEXTS,
+	.supported_coalesce_params = ETHTOOL_COALESCE_USECS | ETHTOOL_COALESCE_MAX_FRAMES,
 	.supported_ring_params	= ETHTOOL_RING_USE_TCP_DATA_SPLIT | ETHTOOL_RING_USE_HDS_THRS,
 	/* netif_set_real_num_queues() and ethtool_op_get_link() still want it */
 	.op_needs_rtnl		= ETHTOOL_OP_NEEDS_RTNL_SCHANNELS | ETHTOOL_OP_NEEDS_RTNL_GLINK,
@@ -178,6 +243,8 @@ const struct ethtool_ops zcnic_ethtool_ops = {
 	.set_channels		= zcnic_set_channels,
 	.get_ringparam		= zcnic_get_ringparam,
 	.set_ringparam		= zcnic_set_ringparam,
+	.get_coalesce		= zcnic_get_coalesce,
+	.set_coalesce		= zcnic_set_coalesce,
 	.get_rx_ring_count	= zcnic_get_rx_ring_count,
 	.get_rxfh_key_size	= zcnic_get_rxfh_key_size,
 	.get_rxfh_indir_size	= zcnic_get_rxfh_indir_size,

@@ -114,8 +114,8 @@ static int zcnic_replay(struct zcnic *zn)
 	int err;
 	u16 i;
 
-	err = zcnic_send_offloads(zn, zn->dev->features) ?: zcnic_send_rx_mode(zn) ?:
-	      zcnic_rss_replay(zn) ?: zcnic_rules_replay(zn);
+	err = zcnic_send_offloads(zn, zn->dev->features) ?: zcnic_send_coalesce(zn) ?:
+	      zcnic_send_rx_mode(zn) ?: zcnic_rss_replay(zn) ?: zcnic_rules_replay(zn);
 	for (i = 0; i < zn->channels && !err; i++)
 		if (zn->pairs[i].open)
 			err = zcnic_pair_start(&zn->pairs[i]);

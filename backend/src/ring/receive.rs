@@ -169,6 +169,11 @@ impl<'m> ReceiveChains<'m> {
         self.attempt(|ring| Ok(ring.publish())).unwrap_or(false)
     }
 
+    /// Puts off an interrupt that the driver wants, unless it has `enough` chains to look at.
+    pub(crate) fn put_off(&mut self, enough: u16) -> bool {
+        self.ring.as_mut().is_some_and(|ring| ring.put_off(enough))
+    }
+
     /// Returns every available chain with length 0 and says how many there were.
     pub(crate) fn drain(&mut self) -> u32 {
         let mut drained = 0;

@@ -163,12 +163,37 @@ impl<'m> SplitRing<'m> {
         if !self.event_idx {
             return self.map.available_flags() & NO_INTERRUPT == 0;
         }
+        self.is_interrupt_due()
+    }
+
+    /// Whether the driver's event index was passed since this was asked last (virtio 1.3, 2.7.7.2).
+    #[inline]
+    fn is_interrupt_due(&mut self) -> bool {
+        let new = self.indices.published;
         let event = self.map.used_event();
         match self.indices.signalled.replace(new) {
-            // virtio 1.3, 2.7.7.2: was `event` passed since the last time?
             Some(old) => new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old),
             None => true,
         }
+    }
+
+    /// Puts off an interrupt that [`publish`](Self::publish) found wanted, unless the driver has `enough` chains (0: no
+    /// number of them is) to look at by now. Then it is still wanted whenever more is published, until somebody
+    /// [takes](Self::take_interrupt) it. Without event index the driver's wish is not known so well, and nothing is put off.
+    pub(crate) fn put_off(&mut self, enough: u16) -> bool {
+        let event = self.map.used_event();
+        let unseen = self.indices.published.wrapping_sub(event);
+        let is_enough = unseen > self.size() || (enough > 0 && unseen >= enough);
+        if !self.event_idx || is_enough {
+            return false;
+        }
+        self.indices.signalled = Some(event);
+        true
+    }
+
+    /// Whether an interrupt that was put off is still wanted; whoever asks raises it.
+    pub(crate) fn take_interrupt(&mut self) -> bool {
+        self.event_idx && self.is_interrupt_due()
     }
 
     /// Asks the driver not to kick: somebody is looking anyway.

@@ -34,6 +34,8 @@ pub(crate) struct Transport {
     call: Option<Arc<OwnedFd>>,
     /// An interrupt was due while there was no call descriptor.
     missed_call: bool,
+    /// The [hub](crate::hub) will look whether an interrupt that was put off is still wanted.
+    pub(crate) putting_off: bool,
     /// Where the ring was when it was last stopped, until it starts again.
     stopped_at: Option<(u16, Setup)>,
 }
@@ -151,6 +153,18 @@ impl Transport {
         let result = self.ring().map(drop);
         self.broken |= result.is_err();
         result
+    }
+
+    /// The interrupt that was put off, if it is still wanted.
+    pub(crate) fn late_interrupt(&mut self) -> Option<Interrupt> {
+        if !std::mem::take(&mut self.putting_off) {
+            return None;
+        }
+        let wanted = self
+            .ring()
+            .ok()?
+            .is_some_and(|mut ring| ring.take_interrupt());
+        if wanted { self.interrupt() } else { None }
     }
 
     /// Stops using the ring; the next available chain is where to go on.

@@ -40,7 +40,7 @@ macro_rules! same {
 
 same!(opcode, said_opcode: SaidOpcode, Opcode {
     Hello, RxqStart, RxqStop, TxqStart, TxqStop, RssSet, RssDel, RuleSet, RuleDel, RxMode, Offloads,
-    Stats, Status, Clock,
+    Coalesce, Stats, Status, Clock,
 });
 same!(status, said_status: CommandStatus, Status {
     Stale, Invalid, Unsupported, NoSpace, NotFound, Busy, Version,

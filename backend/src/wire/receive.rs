@@ -289,10 +289,14 @@ impl Port {
         device.settled(|held| flows.count(held.headers(), held.head(), queue, &held.delivered));
         self.follow_held(queue, device, releasing);
         let wanted = Self::interrupt(chains.publish(), &mut effects);
+        let delay = active.configuration.moderation.receive;
+        let put_off = wanted && delay.nanoseconds > 0 && chains.put_off(delay.chains);
         error = error.or(chains.error());
         let chain_error = chains.chain_error();
         way.receive = chains.into_vectors();
-        if wanted {
+        if put_off {
+            self.interrupt_later(2 * pair, transport, delay);
+        } else if wanted {
             way.interrupts.extend(transport.interrupt());
         }
         if let Some(error) = error {

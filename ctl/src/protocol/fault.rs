@@ -178,6 +178,7 @@ pub enum Opcode {
     RuleDel,
     RxMode,
     Offloads,
+    Coalesce,
     Stats,
     Status,
     Clock,

@@ -155,6 +155,10 @@ pub enum Step {
     Offloads {
         on: Vec<Feature>,
     },
+    Coalesce {
+        usecs: [u16; 2],
+        chains: [u16; 2],
+    },
     Clock,
     Noise {
         opcode: u16,
@@ -198,6 +202,8 @@ pub fn any_step() -> impl Strategy<Value = Step> {
             .prop_map(|(flags, listed)| Step::ReceiveMode { flags, listed }),
         1 => prop::sample::subsequence(OFFLOADS.to_vec(), 0..=OFFLOADS.len())
             .prop_map(|on| Step::Offloads { on }),
+        1 => ([0..2000u16, 0..2000u16], [0..20u16, 0..20u16])
+            .prop_map(|(usecs, chains)| Step::Coalesce { usecs, chains }),
         1 => Just(Step::Clock),
         1 => (0..20u16, vec(any::<u8>(), 0..200))
             .prop_map(|(opcode, body)| Step::Noise { opcode, body }),
@@ -310,6 +316,12 @@ impl<T: Transport> Actor<T> {
             Step::Offloads { on } => {
                 driver.offloads(on).expect("they were negotiated");
                 driver.accept_anything();
+            }
+            Step::Coalesce { usecs, chains } => {
+                let [receive, transmit] = [0, 1].map(|at| (usecs[at], chains[at]));
+                driver
+                    .coalesce(receive, transmit)
+                    .expect("it was negotiated");
             }
             Step::Clock => {
                 driver.clock().expect("it was negotiated");

@@ -298,6 +298,25 @@ pub struct Offloads {
     pub features: [U64; FEATURE_WORDS],
 }
 
+/// COALESCE: an interrupt waits for so many microseconds (0: not at all), or until so many chains were used (0: any
+/// number).
+#[derive(
+    FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Debug, Clone, Copy, PartialEq, Eq,
+)]
+#[repr(C)]
+pub struct Coalesce {
+    /// The request header.
+    pub request: Request,
+    /// Microseconds, of receive rings.
+    pub rx_usecs: U16,
+    /// Chains, of receive rings.
+    pub rx_chains: U16,
+    /// Microseconds, of transmit rings.
+    pub tx_usecs: U16,
+    /// Chains, of transmit rings.
+    pub tx_chains: U16,
+}
+
 /// STATS.
 #[derive(
     FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Debug, Clone, Copy, PartialEq, Eq,
@@ -426,6 +445,7 @@ layout! {
     Address: ;
     RxMode: request.reserved, reserved;
     Offloads: request.reserved;
+    Coalesce: request.reserved;
     Stats: request.reserved, reserved;
     QueueStats: ;
     PortStats: ;

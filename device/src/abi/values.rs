@@ -96,6 +96,8 @@ wire_enum! {
         RxMode = 11,
         /// Switches negotiated features on and off.
         Offloads = 12,
+        /// Says how long interrupts are put off.
+        Coalesce = 13,
         /// Reads counters.
         Stats = 14,
         /// Reads link and queue state.

@@ -352,6 +352,23 @@ impl<T: Transport> Driver<T> {
         abi::StatusResponse::read_from_bytes(&bytes).expect("a whole response")
     }
 
+    /// COALESCE: microseconds and chains, of receive and of transmit rings.
+    ///
+    /// # Errors
+    ///
+    /// The device refuses.
+    pub fn coalesce(&mut self, receive: (u16, u16), transmit: (u16, u16)) -> Result<()> {
+        let request = abi::Coalesce {
+            rx_usecs: receive.0.into(),
+            rx_chains: receive.1.into(),
+            tx_usecs: transmit.0.into(),
+            tx_chains: transmit.1.into(),
+            ..Default::default()
+        };
+        self.command(Opcode::Coalesce, request.as_bytes())
+            .map(|_| ())
+    }
+
     /// CLOCK.
     ///
     /// # Errors
