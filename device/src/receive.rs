@@ -204,17 +204,36 @@ impl ReceiveQueue {
         M: Mover,
         R: ReceiveRing<Target = M::Target>,
     {
-        if let (true, Some(tag)) = (note.offloads.has(Feature::Vlan), train.headers().vlan) {
-            let mut head = [0; SNAPSHOT];
-            if let Some(train) = train.untagged(&mut head) {
-                let vlan = Some(tag);
-                let note = Annotation { vlan, ..*note };
-                return self.deliver_as_is(mover, ring, &train, from, &note);
-            }
+        if note.offloads.has(Feature::Vlan)
+            && let Some(delivered) = self.deliver_untagged(mover, ring, train, from, note)
+        {
+            return delivered;
         }
         self.deliver_as_is(mover, ring, train, from, note)
     }
 
+    /// The same without the VLAN tag, if there is one that can be taken out.
+    #[cold]
+    fn deliver_untagged<M, R>(
+        &mut self,
+        mover: &M,
+        ring: &mut R,
+        train: &Train<'_, M::Source>,
+        from: usize,
+        note: &Annotation,
+    ) -> Option<Delivered>
+    where
+        M: Mover,
+        R: ReceiveRing<Target = M::Target>,
+    {
+        let vlan = Some(train.headers().vlan?);
+        let mut head = [0; SNAPSHOT];
+        let train = train.untagged(&mut head)?;
+        let note = Annotation { vlan, ..*note };
+        Some(self.deliver_as_is(mover, ring, &train, from, &note))
+    }
+
+    #[inline]
     fn deliver_as_is<M, R>(
         &mut self,
         mover: &M,
