@@ -91,16 +91,18 @@ impl Setup {
         let qemu = Qemu::ensure(&cache, args.qemu.as_deref(), acceleration)?;
         let kernel = Kernel::ensure(&cache, choice, zcrx)?;
         let rootfs = rootfs::ensure(&cache)?;
-        let (driver, modules) = if matches!(kernel.headers, Headers::Unknown) {
+        let module = if matches!(kernel.headers, Headers::Unknown) {
             eprintln!(
                 "         a kernel image alone: no zcnic.ko, and virtio_blk, ext4 and overlayfs must be \
                  built in"
             );
-            (Driver::VirtioNet, Vec::new())
+            None
         } else {
-            let entry = driver::ensure(&cache, &kernel)?;
-            (Driver::Zcnic, vec![entry.join(driver::MODULE)])
+            Some(driver::ensure(&cache, &kernel)?)
         };
+        let driver = module.as_ref().map_or(Driver::VirtioNet, |_| Driver::Zcnic);
+        let modules = module.iter().map(|entry| entry.join(driver::MODULE));
+        let modules: Vec<_> = modules.collect();
         let initrd = initrd::ensure(&cache, &kernel, &modules)?;
         let programs = backend::build()?;
         Ok(Self {
