@@ -21,6 +21,7 @@ pub mod net;
 pub mod pattern;
 pub mod ports;
 pub mod progress;
+mod provided;
 pub mod receive;
 pub mod scenarios;
 pub mod send;

@@ -2,6 +2,7 @@
 //! or mode of one system, verifies every byte, and says the figures that its authors care about.
 
 mod devmem;
+mod provided;
 mod unreadable;
 mod zcrx;
 
@@ -30,9 +31,14 @@ struct Case {
 
 /// All of them, by system.
 fn all() -> impl Iterator<Item = &'static Case> {
-    [zcrx::CASES, devmem::CASES, unreadable::CASES]
-        .into_iter()
-        .flatten()
+    [
+        devmem::CASES,
+        provided::CASES,
+        unreadable::CASES,
+        zcrx::CASES,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// Runs the subcommand.

@@ -38,6 +38,12 @@ pub(super) const TESTS: &[Test] = &[
             program::all(guest, &["systems", "unreadable: "], each)
         }),
     },
+    Test {
+        name: "systems: provided buffers of io_uring",
+        run: Program(Zcnic, |guest, each| {
+            program::all(guest, &["systems", "provided buffers: "], each)
+        }),
+    },
 ];
 
 fn driver_removed(guest: &mut Machine) -> Result<()> {
