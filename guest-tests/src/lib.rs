@@ -16,6 +16,7 @@ pub mod kselftest;
 pub mod ktap;
 mod lab;
 pub mod link;
+mod mapped;
 pub mod memory;
 pub mod net;
 pub mod pattern;

@@ -4,7 +4,6 @@
 //! Whoever receives has the first processor to himself, interrupts included, and whoever sends the second one; so the
 //! time that the first one is not idle is what receiving costs, wherever in the kernel it is spent.
 
-mod mapped;
 mod processor;
 mod ways;
 

@@ -10,9 +10,9 @@ use std::{
 use anyhow::{Context, Result, bail};
 use rustix::event::epoll;
 
-use super::mapped::Mapping;
 use crate::{
     lab::{receiver::bind_patiently, traffic::ZERO_COPY},
+    mapped::Mapping,
     pattern::Pattern,
     zcrx::{Kind, Options, Zcrx},
 };

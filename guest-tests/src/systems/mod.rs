@@ -3,8 +3,10 @@
 
 mod devmem;
 mod provided;
+mod tcp_zerocopy;
 mod unreadable;
 mod zcrx;
+mod zerocopy_send;
 
 use std::process::ExitCode;
 
@@ -34,6 +36,7 @@ fn all() -> impl Iterator<Item = &'static Case> {
     [
         devmem::CASES,
         provided::CASES,
+        tcp_zerocopy::CASES,
         unreadable::CASES,
         zcrx::CASES,
     ]

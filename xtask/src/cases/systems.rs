@@ -39,6 +39,12 @@ pub(super) const TESTS: &[Test] = &[
         }),
     },
     Test {
+        name: "systems: sockets that do not copy",
+        run: Program(Zcnic, |guest, each| {
+            program::all(guest, &["systems", "tcp zero copy: "], each)
+        }),
+    },
+    Test {
         name: "systems: provided buffers of io_uring",
         run: Program(Zcnic, |guest, each| {
             program::all(guest, &["systems", "provided buffers: "], each)

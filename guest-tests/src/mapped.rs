@@ -44,19 +44,19 @@ struct Request {
 }
 
 /// A window into a socket's receive queue.
-pub(super) struct Mapping<'s> {
+pub(crate) struct Mapping<'s> {
     socket: &'s TcpStream,
     start: NonNull<u8>,
 }
 
 /// What came, in this order.
-pub(super) struct Piece<'b> {
-    pub(super) mapped: &'b [u8],
-    pub(super) copied: &'b [u8],
+pub(crate) struct Piece<'b> {
+    pub(crate) mapped: &'b [u8],
+    pub(crate) copied: &'b [u8],
 }
 
 impl<'s> Mapping<'s> {
-    pub(super) fn new(socket: &'s TcpStream) -> Result<Self> {
+    pub(crate) fn new(socket: &'s TcpStream) -> Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choosing touches nothing of ours.
         let start = unsafe {
             mmap(
@@ -75,7 +75,7 @@ impl<'s> Mapping<'s> {
 
     /// Waits for more, maps what can be, and copies what is in the way to `buffer`. `None`: the stream has ended.
     /// What was mapped before is not there any more.
-    pub(super) fn next<'b>(&'b mut self, buffer: &'b mut [u8]) -> Result<Option<Piece<'b>>> {
+    pub(crate) fn next<'b>(&'b mut self, buffer: &'b mut [u8]) -> Result<Option<Piece<'b>>> {
         let timeout = Timespec {
             tv_sec: 60,
             tv_nsec: 0,
