@@ -66,6 +66,12 @@
 /* Chunks that a frame of AF_XDP may take, in either direction. */
 #define ZCNIC_XSK_MAX_SEGMENTS		8
 
+/* Flags of ethtool --set-priv-flags */
+enum zcnic_priv_flag {
+	ZCNIC_PRIV_NO_RECYCLE,		/* see zcnic_hold.c */
+	ZCNIC_PRIV_FLAGS
+};
+
 struct zcnic;
 struct zcnic_pair;
 
@@ -159,6 +165,9 @@ struct zcnic_rx {
 	bool xdp_sent;			/* since the last zcnic_xdp_flush() */
 	bool xdp_redirected;
 	u32 xsk_buffers;		/* of AF_XDP pools, in the ring */
+
+	struct page **held;		/* unless NULL: what the stack got last, see zcnic_hold.c */
+	u32 oldest_held;
 
 	struct zcnic_rx_stats stats;
 };
@@ -429,6 +438,12 @@ void zcnic_rx_detach(struct zcnic_pair *pair);
 
 /* zcnic_gro.c */
 bool zcnic_gro_complete(struct sk_buff *skb, const struct zcnic_rx_header *header, u32 *headers);
+
+/* zcnic_hold.c */
+void zcnic_hold(struct zcnic_rx *rx, netmem_ref netmem);
+void zcnic_hold_stop(struct zcnic *zn);
+u32 zcnic_get_priv_flags(struct net_device *dev);
+int zcnic_set_priv_flags(struct net_device *dev, u32 flags);
 
 /* zcnic_xdp.c */
 extern const struct xdp_metadata_ops zcnic_xdp_metadata_ops;

@@ -71,6 +71,7 @@ static void zcnic_free(struct zcnic *zn)
 {
 	u16 i;
 
+	zcnic_hold_stop(zn);
 	for (i = 0; i < zn->pair_count; i++) {
 		zcnic_rx_slots_free(&zn->pairs[i]);
 		zcnic_tx_slots_free(&zn->pairs[i]);

@@ -219,6 +219,8 @@ static struct sk_buff *zcnic_rx_build(struct zcnic_pair *pair, struct zcnic_rx_s
 		skb_reserve(skb, sizeof(struct zcnic_rx_header));
 		skb_put(skb, header_length);
 		skb_mark_for_recycle(skb);
+		if (unlikely(pair->rx.held))
+			zcnic_hold(&pair->rx, slot->header);
 		slot->header = 0;
 	} else {
 		/*
@@ -271,6 +273,8 @@ static void zcnic_rx_add_fragment(struct zcnic_rx *rx, netmem_ref netmem, u32 of
 		skb_add_rx_frag_netmem(rx->skb, skb_shinfo(rx->skb)->nr_frags, netmem, offset,
 				       length, truesize);
 		skb_mark_for_recycle(rx->skb);
+		if (unlikely(rx->held))
+			zcnic_hold(rx, netmem);
 	}
 	rx->received += length;
 }
