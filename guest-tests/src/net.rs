@@ -1,6 +1,7 @@
 //! What scenarios ask of and tell a net device: facts over netlink, settings by `ethtool` and `ip`.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io,
     path::Path,
@@ -271,38 +272,80 @@ pub struct PagePool {
     pub outstanding: Option<u64>,
 }
 
+/// What a page pool has counted (`page-pool-stats-get`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct PagePoolStats {
+    /// Buffers taken from NAPI's cache.
+    pub fast: u64,
+    /// Times that 64 pages were taken from the page allocator, or one large page.
+    pub slow: u64,
+    /// Times that NAPI's cache was filled from the ring.
+    pub refill: u64,
+    /// Pages given back into NAPI's cache.
+    pub cached: u64,
+    /// Pages given back into the ring.
+    pub ring: u64,
+    /// Pages given to the page allocator because the ring was full.
+    pub ring_full: u64,
+    /// Pages given up because somebody else had them, too.
+    pub released: u64,
+}
+
+impl PagePoolStats {
+    /// Handed out by the pool.
+    #[must_use]
+    pub fn handed_out(&self) -> u64 {
+        self.fast + self.slow + self.refill
+    }
+
+    /// Taken back by the pool, to keep or to give away.
+    #[must_use]
+    pub fn taken_back(&self) -> u64 {
+        self.cached + self.ring + self.ring_full + self.released
+    }
+
+    /// What was counted since.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            fast: self.fast - before.fast,
+            slow: self.slow - before.slow,
+            refill: self.refill - before.refill,
+            cached: self.cached - before.cached,
+            ring: self.ring - before.ring,
+            ring_full: self.ring_full - before.ring_full,
+            released: self.released - before.released,
+        }
+    }
+}
+
 /// All page pools of our network namespace, destroyed ones that are not empty included.
 pub fn page_pools() -> Result<Vec<PagePool>, Error> {
     const PAGE_POOL_GET: u8 = 5;
-    const PAGE_POOL_STATS_GET: u8 = 9;
     let kernel = |source| Error::Kernel {
         what: "page pools".into(),
         source,
     };
     let family = Family::open("netdev").map_err(kernel)?;
-    let nothing = Attributes::default();
     let pools = family
-        .request(PAGE_POOL_GET, true, &nothing)
+        .request(PAGE_POOL_GET, true, &Attributes::default())
         .map_err(kernel)?;
     // EOPNOTSUPP without CONFIG_PAGE_POOL_STATS.
-    let stats = family
-        .request(PAGE_POOL_STATS_GET, true, &nothing)
-        .unwrap_or_default();
+    let stats = page_pool_stats().unwrap_or_default();
     Ok(pools
         .iter()
         .filter_map(|pool| page_pool(pool, &stats))
         .collect())
 }
 
-fn page_pool(pool: &Reply, stats: &[Reply]) -> Option<PagePool> {
+fn page_pool(pool: &Reply, stats: &BTreeMap<u64, PagePoolStats>) -> Option<PagePool> {
     let id = pool.uint(1)?;
     let io_uring = pool.nest(8);
     let dmabuf = pool.uint(7);
     let outstanding = stats
-        .iter()
-        .find(|stats| stats.nest(1).and_then(|info| info.uint(1)) == Some(id))
+        .get(&id)
         .filter(|_| io_uring.is_none() && dmabuf.is_none())
-        .map(outstanding);
+        .map(|stats| stats.handed_out().saturating_sub(stats.taken_back()));
     Some(PagePool {
         id,
         ifindex: pool.uint(2),
@@ -315,16 +358,47 @@ fn page_pool(pool: &Reply, stats: &[Reply]) -> Option<PagePool> {
     })
 }
 
-/// Handed out (fast, slow, slow high order, refill) less taken back (cached, ring, ring full,
-/// released because of another reference).
-fn outstanding(stats: &Reply) -> u64 {
-    let sum = |kinds: [u16; 4]| {
-        kinds
-            .map(|kind| stats.uint(kind).unwrap_or(0))
-            .iter()
-            .sum::<u64>()
+/// Statistics of all page pools of our network namespace, by id.
+pub fn page_pool_stats() -> Result<BTreeMap<u64, PagePoolStats>, Error> {
+    const PAGE_POOL_STATS_GET: u8 = 9;
+    let replies = Family::open("netdev")
+        .and_then(|family| family.request(PAGE_POOL_STATS_GET, true, &Attributes::default()))
+        .map_err(|source| Error::Kernel {
+            what: "statistics of page pools".into(),
+            source,
+        })?;
+    let of = |reply: &Reply| {
+        let id = reply.nest(1)?.uint(1)?;
+        let count = |kind| reply.uint(kind).unwrap_or(0);
+        let stats = PagePoolStats {
+            fast: count(8),
+            slow: count(9) + count(10),
+            refill: count(12),
+            cached: count(14),
+            ring: count(16),
+            ring_full: count(17),
+            released: count(18),
+        };
+        Some((id, stats))
     };
-    sum([8, 9, 10, 12]).saturating_sub(sum([14, 16, 17, 18]))
+    Ok(replies.iter().filter_map(of).collect())
+}
+
+/// The NAPI instance of a receive queue (`queue-get`), if it has one.
+pub fn rx_queue_napi(interface: &str, queue: u32) -> Result<Option<u64>, Error> {
+    const QUEUE_GET: u8 = 10;
+    const RX: u32 = 0;
+    let wanted = Attributes::default()
+        .with(1, &queue.to_ne_bytes())
+        .with(2, &ifindex(interface)?.to_ne_bytes())
+        .with(3, &RX.to_ne_bytes());
+    let replies = Family::open("netdev")
+        .and_then(|family| family.request(QUEUE_GET, false, &wanted))
+        .map_err(|source| Error::Kernel {
+            what: format!("receive queue {queue} of {interface}"),
+            source,
+        })?;
+    Ok(replies.first().and_then(|reply| reply.uint(4)))
 }
 
 /// Statistics of one queue (`qstats-get`), the counters that scenarios look at.

@@ -4,7 +4,6 @@
 //! Whoever receives has the first processor to himself, interrupts included, and whoever sends the second one; so the
 //! time that the first one is not idle is what receiving costs, wherever in the kernel it is spent.
 
-mod processor;
 mod ways;
 
 use std::process::ExitCode;
@@ -12,14 +11,12 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
-use self::{
-    processor::{Load, Processor, divide_interrupts},
-    ways::{Received, Way},
-};
+use self::ways::{Received, Way};
 use crate::{
     lab::{
         self,
         connection::{Sender, connect},
+        processor::{Interrupts, Load, Processor},
         traffic::ZERO_COPY,
     },
     net,
@@ -83,7 +80,7 @@ fn prepare() -> Result<()> {
     }
     lab::prepare()?;
     net::run(None, &["sysctl", "-qw", "vm.nr_hugepages=32"])?;
-    divide_interrupts()
+    Interrupts::divide().map(drop)
 }
 
 fn compare(way: Way, args: &Args) -> Result<Figure> {

@@ -4,7 +4,9 @@
 pub(crate) mod cases;
 pub(crate) mod connection;
 pub(crate) mod device;
+pub(crate) mod processor;
 pub(crate) mod receiver;
+pub(crate) mod recycling;
 pub(crate) mod settings;
 pub(crate) mod story;
 pub(crate) mod trace;
@@ -31,7 +33,7 @@ use traffic::{How, PLAIN, SECOND, Stream, ZERO_COPY};
 /// is not answered are noticed after five seconds.
 pub(crate) const RECOVERY: Duration = Duration::from_secs(40);
 /// How long buffers may need to come home.
-const HOME: Duration = Duration::from_secs(15);
+pub(crate) const HOME: Duration = Duration::from_secs(15);
 /// Enough for some thousand frames.
 pub(crate) const MUCH: u64 = 6 << 20;
 const LITTLE: u64 = 1 << 20;

@@ -2,6 +2,7 @@
 //! or mode of one system, verifies every byte, and says the figures that its authors care about.
 
 mod devmem;
+mod page_pool;
 mod provided;
 mod tcp_zerocopy;
 mod unreadable;
@@ -35,6 +36,7 @@ struct Case {
 fn all() -> impl Iterator<Item = &'static Case> {
     [
         devmem::CASES,
+        page_pool::CASES,
         provided::CASES,
         tcp_zerocopy::CASES,
         unreadable::CASES,

@@ -36,8 +36,8 @@ const PORT: u16 = ZERO_COPY.1;
 const BYTES: u64 = 4 << 20;
 const SEED: u64 = 11;
 /// Payload of a segment is a page then: 20 bytes of IPv4, 20 of TCP, 12 of its timestamps.
-const PAGES: &str = "4148";
-const PAGE: u64 = 4096;
+pub(super) const PAGES: &str = "4148";
+pub(super) const PAGE: u64 = 4096;
 
 pub(super) const CASES: &[Case] = &[
     Case {
@@ -86,7 +86,7 @@ pub(super) const CASES: &[Case] = &[
 type Way = for<'s> fn(&'s TcpStream) -> Result<Box<dyn ZeroCopy + 's>>;
 
 /// Receives by `TCP_ZEROCOPY_RECEIVE`, and verifies. Returns how many bytes were mapped.
-fn map(bytes: u64) -> Result<u64> {
+pub(super) fn map(bytes: u64) -> Result<u64> {
     let connection = connect(PORT, 1)?.pop().context("one connection")?;
     let sender = Sender::start(connection.sender, SEED, bytes);
     let pattern = Pattern::new(SEED);

@@ -39,6 +39,12 @@ pub(super) const TESTS: &[Test] = &[
         }),
     },
     Test {
+        name: "systems: page pools of ordinary receive",
+        run: Program(Zcnic, |guest, each| {
+            program::all(guest, &["systems", "page pool: "], each)
+        }),
+    },
+    Test {
         name: "systems: sockets that do not copy",
         run: Program(Zcnic, |guest, each| {
             program::all(guest, &["systems", "tcp zero copy: "], each)
