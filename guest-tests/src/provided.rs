@@ -6,6 +6,7 @@
 )]
 
 use std::{
+    fs::File,
     io,
     net::TcpStream,
     os::fd::AsRawFd,
@@ -21,6 +22,8 @@ use crate::memory::Area;
 
 /// The group's number: an io_uring of ours has one.
 const GROUP: u16 = 0;
+/// The file that is read from.
+const FILE: types::Fixed = types::Fixed(0);
 /// User data of requests that are about the group itself, and complete only if they fail.
 const OWN: u64 = u64::MAX;
 /// `IORING_REGISTER_PBUF_STATUS`.
@@ -153,6 +156,32 @@ impl Group {
             Receive::Bundles => opcode::RecvMultiBundle::new(fd, GROUP).build(),
         };
         self.push(&receive)
+    }
+
+    /// The file that is read from, which is the io_uring's from now on.
+    pub(crate) fn read_from(&self, file: &File) -> Result<()> {
+        let registered = self.uring.submitter().register_files(&[file.as_raw_fd()]);
+        registered.context("IORING_REGISTER_FILES")
+    }
+
+    /// Reads a byte into a buffer of the group.
+    pub(crate) fn read(&mut self) -> Result<()> {
+        let read = opcode::Read::new(FILE, std::ptr::null_mut(), 1)
+            .buf_group(GROUP)
+            .build()
+            .flags(squeue::Flags::BUFFER_SELECT);
+        self.push(&read)
+    }
+
+    /// Reads a byte into the first buffer's memory, which the kernel does not have to choose.
+    pub(crate) fn read_there(&mut self) -> Result<()> {
+        let read = opcode::Read::new(FILE, self.memory.as_ptr().as_ptr(), 1).build();
+        self.push(&read)
+    }
+
+    /// Does nothing.
+    pub(crate) fn nop(&mut self) -> Result<()> {
+        self.push(&opcode::Nop::new().build())
     }
 
     fn push(&mut self, entry: &squeue::Entry) -> Result<()> {

@@ -1,12 +1,13 @@
 //! `zcnic-guest compare`: the same stream received in several ways, by turns, and what a processor does
-//! for it.
+//! for it; and, without a stream, what provided buffers cost.
 //!
 //! Whoever receives has the first processor to himself, interrupts included, and whoever sends the second one; so the
 //! time that the first one is not idle is what receiving costs, wherever in the kernel it is spent.
 
+mod buffers;
 mod ways;
 
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode};
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;
@@ -17,6 +18,7 @@ use crate::{
         self,
         connection::{Sender, connect},
         processor::{Interrupts, Load, Processor},
+        recycling::Before,
         traffic::ZERO_COPY,
     },
     net,
@@ -26,6 +28,8 @@ use crate::{
 
 /// Payload of a segment is a page: 20 bytes of IPv4, 20 of TCP, 12 of its timestamps.
 const MTU: &str = "4148";
+/// What figures of ways to receive are in.
+const RATE: &str = "bytes/CPU s";
 
 /// Compares ways to receive a TCP stream, by bytes per second of processor time
 #[derive(Debug, clap::Args)]
@@ -36,9 +40,15 @@ pub struct Args {
     /// How much each turn receives
     #[arg(long, default_value_t = 64 << 20)]
     bytes: u64,
+    /// How many requests each turn makes where nothing is received
+    #[arg(long, default_value_t = 400_000)]
+    requests: u64,
 }
 
-/// Turns of one way (a), of recv() (b), and of the way again, as `cargo xtask bench` reads it.
+/// What was counted in all turns, by name.
+type Counters = BTreeMap<&'static str, u64>;
+
+/// Turns of one side (a), of another (b), and of the first again, as `cargo xtask bench` reads it.
 #[derive(Serialize)]
 struct Figure {
     name: &'static str,
@@ -49,12 +59,38 @@ struct Figure {
     counters: Counters,
 }
 
-/// Of all turns of one way.
-#[derive(Default, Serialize)]
-struct Counters {
-    bytes: u64,
-    /// Bytes that the kernel copied.
-    copied: u64,
+/// Whose turn it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    A,
+    B,
+}
+
+impl Figure {
+    fn new(name: &'static str, unit: &'static str) -> Self {
+        Self {
+            name,
+            unit,
+            a: Vec::new(),
+            b: Vec::new(),
+            again: Vec::new(),
+            counters: Counters::new(),
+        }
+    }
+
+    /// Has the sides take turns.
+    fn take_turns(
+        &mut self,
+        rounds: usize,
+        mut turn: impl FnMut(Side) -> Result<f64>,
+    ) -> Result<()> {
+        for _ in 0..rounds {
+            self.a.push(turn(Side::A)?);
+            self.b.push(turn(Side::B)?);
+            self.again.push(turn(Side::A)?);
+        }
+        Ok(())
+    }
 }
 
 /// Runs the subcommand.
@@ -64,11 +100,15 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         // Once with every byte verified, which would be most of the time that is measured.
         turn(way, args.bytes, true).with_context(|| format!("{way:?}"))?;
     }
+    let mut figures = buffers::compare(args)?;
+    figures.push(recycling(args)?);
     for way in Way::ALL {
         if way != Way::Recv {
-            let figure = compare(way, args)?;
-            println!("{}", serde_json::to_string(&figure)?);
+            figures.push(compare(way, args)?);
         }
+    }
+    for figure in figures {
+        println!("{}", serde_json::to_string(&figure)?);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -83,28 +123,44 @@ fn prepare() -> Result<()> {
     Interrupts::divide().map(drop)
 }
 
+/// A way beside recv().
 fn compare(way: Way, args: &Args) -> Result<Figure> {
-    let mut figure = Figure {
-        name: way.name(),
-        unit: "bytes/CPU s",
-        a: Vec::new(),
-        b: Vec::new(),
-        again: Vec::new(),
-        counters: Counters::default(),
-    };
-    for _ in 0..args.rounds {
-        for again in [false, true] {
-            let (rate, copied) = turn(way, args.bytes, false)?;
-            figure.counters.bytes += args.bytes;
-            figure.counters.copied += copied;
-            if again {
-                figure.again.push(rate);
-            } else {
-                figure.a.push(rate);
-                figure.b.push(turn(Way::Recv, args.bytes, false)?.0);
-            }
+    let mut figure = Figure::new(way.name(), RATE);
+    let mut copied = 0;
+    figure.take_turns(args.rounds, |side| {
+        if side == Side::B {
+            return Ok(turn(Way::Recv, args.bytes, false)?.0);
         }
-    }
+        let (rate, of_these) = turn(way, args.bytes, false)?;
+        copied += of_these;
+        Ok(rate)
+    })?;
+    let bytes = 2 * args.rounds as u64 * args.bytes;
+    figure.counters = Counters::from([("bytes", bytes), ("copied", copied)]);
+    Ok(figure)
+}
+
+/// recv() of pages that are recycled, beside the same without recycling (images/driver/zcnic_hold.c).
+fn recycling(args: &Args) -> Result<Figure> {
+    let mut figure = Figure::new("guest_recycling", RATE);
+    let mut counters = Counters::new();
+    figure.take_turns(args.rounds, |side| {
+        let (hold, names) = match side {
+            Side::A => ("off", ["pages", "lost"]),
+            Side::B => ("on", ["pages_without", "lost_without"]),
+        };
+        let set = ["ethtool", "--set-priv-flags", "eth0", "no-recycle", hold];
+        net::run(None, &set)?;
+        let before = Before::now(ZERO_COPY.0)?;
+        let (rate, _) = turn(Way::Recv, args.bytes, false)?;
+        let seen = before.since()?.payload;
+        let lost = seen.released + seen.ring_full;
+        for (name, count) in names.into_iter().zip([seen.handed_out(), lost]) {
+            *counters.entry(name).or_default() += count;
+        }
+        Ok(rate)
+    })?;
+    figure.counters = counters;
     Ok(figure)
 }
 

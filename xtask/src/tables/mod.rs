@@ -11,6 +11,7 @@ use crate::{paths, report::Case};
 mod detection;
 mod scenarios;
 mod selftests;
+mod systems;
 
 /// Where the reports are, in the workspace.
 const REPORTS: &str = "docs/reports";
@@ -23,9 +24,10 @@ const END: &str = "<!-- end -->";
 type Section = fn() -> Result<String>;
 
 /// The documents with a section.
-const DOCUMENTS: [(&str, Section); 3] = [
+const DOCUMENTS: [(&str, Section); 4] = [
     ("README.md", selftests::section),
     ("docs/detection.md", detection::section),
+    ("docs/performance.md", systems::section),
     ("docs/scenarios.md", scenarios::section),
 ];
 

@@ -1,0 +1,205 @@
+//! The tables of what receiving costs in a guest, from the report of `cargo xtask bench systems --report FILE`, kept as
+//! systems.json, beside what others have published.
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{kept, table};
+
+#[derive(Debug, Deserialize)]
+struct Report {
+    setup: Value,
+    figures: Vec<Figure>,
+}
+
+/// One side over another, as `bench/figure.rs` writes it.
+#[derive(Debug, Deserialize)]
+struct Figure {
+    name: String,
+    median_a: f64,
+    ratio: f64,
+    spread: [f64; 2],
+    cost_ns: Option<f64>,
+    counters: Value,
+}
+
+/// A row: the figure's name, what it is, and what others saw.
+type Row = (&'static str, &'static str, &'static str);
+
+/// Beside `recv()` in a loop, but for the last one.
+const WAYS: [Row; 5] = [
+    ("guest_epoll", "`recv()` behind `epoll_wait()`", ""),
+    ("guest_tcp_zerocopy_receive", "`TCP_ZEROCOPY_RECEIVE`", ""),
+    (
+        "guest_zcrx",
+        "io_uring zero-copy receive",
+        "1.41 times epoll's bytes, on another core than the interrupts; 1.29 on the same (1)",
+    ),
+    (
+        "guest_zcrx_32k_gro",
+        "the same, pages of 32 KiB, hardware GRO",
+        "up to 30 % less processor than with 4 KiB (2)",
+    ),
+    (
+        "guest_recycling",
+        "`recv()`, over the same without recycling of pages",
+        "1.92 for frames that mvpp2 drops (3), 1.06 for virtio_net (4)",
+    ),
+];
+
+/// Beside requests that name their memory.
+const BUFFERS: [Row; 5] = [
+    (
+        "guest_buffers_classic_32",
+        "classic buffers, replenished 32 at a time",
+        "0.53, +29 ns (5)",
+    ),
+    (
+        "guest_buffers_classic_1",
+        "classic buffers, replenished one at a time",
+        "0.33, +67 ns (5)",
+    ),
+    (
+        "guest_buffers_ring_32",
+        "a ring of buffers, replenished 32 at a time",
+        "0.90, +4 ns (5)",
+    ),
+    (
+        "guest_buffers_ring_1",
+        "a ring of buffers, replenished one at a time",
+        "0.90, +4 ns (5)",
+    ),
+    ("guest_nop", "a NOP, for comparison", ""),
+];
+
+pub(super) fn section() -> Result<String> {
+    let report: Option<Report> = kept("systems")?;
+    report.map_or_else(
+        || Ok("No report is kept.".to_owned()),
+        |report| render(&report),
+    )
+}
+
+fn render(report: &Report) -> Result<String> {
+    let ways = rows(
+        report,
+        &WAYS,
+        [
+            "bytes per second of processor",
+            "over `recv()`",
+            "bytes copied",
+        ],
+        |figure| (format!("{:.0} MB", figure.median_a / 1e6), copied(figure)),
+    );
+    let buffers = rows(
+        report,
+        &BUFFERS,
+        ["requests per second", "over no buffers", "longer each"],
+        |figure| {
+            let cost = figure.cost_ns.unwrap_or_default();
+            let rate = format!("{:.0} thousand", figure.median_a / 1e3);
+            (rate, format!("{cost:+.0} ns"))
+        },
+    );
+    let fact = |name: &str| {
+        report.setup[name]
+            .as_str()
+            .context("a report without facts")
+    };
+    let facts = format!("Linux {}, QEMU {}\n", fact("kernel")?, fact("qemu")?);
+    let parts = [ways, buffers, facts].into_iter();
+    let parts: Vec<_> = parts.filter(|part| !part.is_empty()).collect();
+    Ok(parts.join("\n"))
+}
+
+/// The table of those figures that the report has, if it has any; `columns` are what `values` gives and, between them, the ratio.
+fn rows(
+    report: &Report,
+    wanted: &[Row],
+    [value, ratio, more]: [&str; 3],
+    values: impl Fn(&Figure) -> (String, String),
+) -> String {
+    let heading = [
+        "",
+        value,
+        ratio,
+        "differs from itself by",
+        more,
+        "published",
+    ];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    for (name, what, published) in wanted {
+        let mut figures = report.figures.iter();
+        let Some(figure) = figures.find(|figure| figure.name == *name) else {
+            continue;
+        };
+        let (value, more) = values(figure);
+        let [least, greatest] = figure.spread;
+        rows.push(vec![
+            (*what).to_owned(),
+            value,
+            format!("{:.2}", figure.ratio),
+            format!("{least:.2} to {greatest:.2}"),
+            more,
+            (*published).to_owned(),
+        ]);
+    }
+    if rows.len() > 1 {
+        table(&rows)
+    } else {
+        String::new()
+    }
+}
+
+/// How many of its bytes the kernel copied, if that was counted.
+fn copied(figure: &Figure) -> String {
+    let of = |name: &str| figure.counters[name].as_f64();
+    let share = of("copied").zip(of("bytes"));
+    let percent = share.map(|(copied, bytes)| 100.0 * copied / bytes);
+    match percent {
+        None => String::new(),
+        Some(0.0) => "none".to_owned(),
+        Some(100.0) => "all".to_owned(),
+        Some(percent) => format!("{percent:.2} %"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_row_has_the_figure_and_what_was_published() {
+        let figure = |name, cost: Option<f64>, counters| {
+            json!({
+                "name": name, "median_a": 2.5e6, "ratio": 0.5, "spread": [0.9, 1.1],
+                "cost_ns": cost, "counters": counters,
+            })
+        };
+        let report = json!({
+            "setup": {"kernel": "7.3", "qemu": "11.1"},
+            "figures": [
+                figure("guest_epoll", None, json!({"bytes": 1000, "copied": 5})),
+                figure("guest_buffers_ring_1", Some(12.3), json!({"requests": 1})),
+            ],
+        });
+        let text = render(&serde_json::from_value(report).unwrap()).unwrap();
+        assert_eq!(
+            text,
+            "\
+|  | bytes per second of processor | over `recv()` | differs from itself by | bytes copied | published |
+| --- | --- | --- | --- | --- | --- |
+| `recv()` behind `epoll_wait()` | 2 MB | 0.50 | 0.90 to 1.10 | 0.50 % |  |
+
+|  | requests per second | over no buffers | differs from itself by | longer each | published |
+| --- | --- | --- | --- | --- | --- |
+| a ring of buffers, replenished one at a time | 2500 thousand | 0.50 | 0.90 to 1.10 | +12 ns | 0.90, +4 ns (5) |
+
+Linux 7.3, QEMU 11.1
+"
+        );
+    }
+}
