@@ -89,6 +89,10 @@ fn guest_programs() -> Result<[PathBuf; 2]> {
         .args(["--target", triple, "--target-dir"])
         .arg(&target)
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        // What is measured in a guest is its kernel.
+        .env("CARGO_PROFILE_RELEASE_LTO", "off")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "none")
         .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
     step("build the guest's programs", || run(&mut command))?;
     Ok(PROGRAMS.map(|name| target.join(triple).join("release").join(name)))
