@@ -9,6 +9,8 @@ use crate::lab::traffic::ZERO_COPY;
 
 const QUEUE: u32 = ZERO_COPY.0;
 const PORT: u16 = ZERO_COPY.1;
+/// A buffer, unless it is a larger one.
+const PAGE: u64 = 4096;
 
 pub(super) const CASES: &[Case] = &[
     Case {

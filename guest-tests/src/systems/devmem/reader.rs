@@ -1,10 +1,11 @@
 //! A program that receives a connection's bytes by devmem TCP, verifies each, and gives fragments back when it is told
 //! to.
 
-use std::{net::TcpStream, os::fd::AsFd, time::Duration};
+use std::{collections::BTreeSet, net::TcpStream, os::fd::AsFd, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
+use super::PAGE;
 use crate::{
     devmem::{Binding, Fragment, Piece, dont_need, receive},
     dmabuf::Dmabuf,
@@ -62,6 +63,12 @@ impl<'m> Reader<'m> {
     /// Bytes verified.
     pub(super) fn received(&self) -> u64 {
         self.in_dmabuf + self.linear + self.readable
+    }
+
+    /// Buffers that these are in: what two calls have received of one is two fragments.
+    pub(super) fn buffers(&self) -> u64 {
+        let place = |fragment: &Fragment| (fragment.dmabuf, fragment.offset / PAGE);
+        self.held.iter().map(place).collect::<BTreeSet<_>>().len() as u64
     }
 
     /// Gives back all fragments that are kept; returns how many of them the kernel knew.

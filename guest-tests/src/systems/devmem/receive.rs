@@ -5,7 +5,7 @@ use std::{io::Read, os::fd::AsFd, time::Duration};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
-use super::{PORT, QUEUE, reader::Reader};
+use super::{PAGE, PORT, QUEUE, reader::Reader};
 use crate::{
     devmem::{Binding, dont_need},
     dmabuf::Dmabuf,
@@ -24,7 +24,6 @@ use crate::{
 };
 
 const MIB: u64 = 1 << 20;
-const PAGE: u64 = 4096;
 /// A dmabuf that is large enough for all that is sent and posted.
 const LARGE: usize = 16 << 20;
 
@@ -59,9 +58,11 @@ pub(super) fn tokens(_: &mut Lab, story: &Story) -> Result<()> {
         "Without MSG_SOCK_DEVMEM nobody gets at a dmabuf (tcp_recvmsg_locked, net/ipv4/tcp.c).",
     );
     let held = reader.held.len() as u64;
-    let out = provider_pool()?.inflight;
     story.at_least("tokens that are kept", held, KEPT / PAGE)?;
-    story.at_least("buffers out of the page pool", out, held)?;
+    let buffers = reader.buffers();
+    story.sees("buffers that they stand for", buffers);
+    let out = provider_pool()?.inflight;
+    story.at_least("buffers out of the page pool", out, buffers)?;
     let first = reader.held.first().context("no token")?.token;
     story.is(
         "tokens that the kernel takes back",
@@ -260,13 +261,15 @@ pub(super) fn socket_closed(_: &mut Lab, story: &Story) -> Result<()> {
     sender.finish()?;
     let held = reader.held.len() as u64;
     story.at_least("tokens that are kept", held, BYTES / PAGE)?;
+    let buffers = reader.buffers();
+    story.sees("buffers that they stand for", buffers);
     let pool = provider_pool()?;
 
     story.does("The binding is closed, and then the socket");
     drop(binding);
     let left = provider_pools()?;
     story.is("page pools that are left", left.len(), 1)?;
-    story.at_least("buffers out of it", left[0].inflight, held)?;
+    story.at_least("buffers out of it", left[0].inflight, buffers)?;
     ensure!(left[0].id == pool.id, "it is another one");
     drop(reader);
     await_pools(<[_]>::is_empty)?;

@@ -59,7 +59,7 @@ pub(super) fn slow_path(_: &mut Lab, story: &Story) -> Result<()> {
     story.within(
         "buffers taken from the area's list",
         sources.list,
-        held - CACHE..=held + CACHE,
+        held.saturating_sub(CACHE)..=held + CACHE,
     )?;
     story.is("buffers taken from the refill ring", sources.ring, 0)
 }

@@ -64,9 +64,13 @@ pub(super) fn limited(_: &mut Lab, story: &Story) -> Result<()> {
         let end = receiver.end(flow).context("no end")?;
         let came = receiver.received() - before;
         ensure!(end.result == 0, "request {requests} ended with {end:?}");
-        if came != u64::from(LIMIT) {
+        if receiver.received() == BYTES {
             break;
         }
+        ensure!(
+            came == u64::from(LIMIT),
+            "request {requests} ended after {came} bytes"
+        );
     }
     sender.finish()?;
     receiver.finish(BYTES)?;
