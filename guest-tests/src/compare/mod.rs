@@ -7,9 +7,9 @@
 mod buffers;
 mod ways;
 
-use std::{collections::BTreeMap, process::ExitCode};
+use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 
 use self::ways::{Received, Way};
@@ -37,7 +37,7 @@ pub struct Args {
     /// How often each takes turns with recv()
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// How much each turn receives
+    /// How much a stream has; turns have as many as they need
     #[arg(long, default_value_t = 64 << 20)]
     bytes: u64,
     /// How many requests each turn makes where nothing is received
@@ -98,7 +98,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     prepare()?;
     for way in Way::ALL {
         // Once with every byte verified, which would be most of the time that is measured.
-        turn(way, args.bytes, true).with_context(|| format!("{way:?}"))?;
+        stream(way, args.bytes, true).with_context(|| format!("{way:?}"))?;
     }
     let mut figures = buffers::compare(args)?;
     figures.push(recycling(args)?);
@@ -126,16 +126,16 @@ fn prepare() -> Result<()> {
 /// A way beside recv().
 fn compare(way: Way, args: &Args) -> Result<Figure> {
     let mut figure = Figure::new(way.name(), RATE);
-    let mut copied = 0;
-    figure.take_turns(args.rounds, |side| {
-        if side == Side::B {
-            return Ok(turn(Way::Recv, args.bytes, false)?.0);
+    let (mut bytes, mut copied) = (0, 0);
+    figure.take_turns(args.rounds, |side| match side {
+        Side::A => {
+            let turn = Turn::take(way, args)?;
+            bytes += turn.bytes;
+            copied += turn.copied;
+            Ok(turn.rate())
         }
-        let (rate, of_these) = turn(way, args.bytes, false)?;
-        copied += of_these;
-        Ok(rate)
+        Side::B => Ok(Turn::take(Way::Recv, args)?.rate()),
     })?;
-    let bytes = 2 * args.rounds as u64 * args.bytes;
     figure.counters = Counters::from([("bytes", bytes), ("copied", copied)]);
     Ok(figure)
 }
@@ -152,20 +152,55 @@ fn recycling(args: &Args) -> Result<Figure> {
         let set = ["ethtool", "--set-priv-flags", "eth0", "no-recycle", hold];
         net::run(None, &set)?;
         let before = Before::now(ZERO_COPY.0)?;
-        let (rate, _) = turn(Way::Recv, args.bytes, false)?;
+        let turn = Turn::take(Way::Recv, args)?;
         let seen = before.since()?.payload;
         let lost = seen.released + seen.ring_full;
         for (name, count) in names.into_iter().zip([seen.handed_out(), lost]) {
             *counters.entry(name).or_default() += count;
         }
-        Ok(rate)
+        Ok(turn.rate())
     })?;
     figure.counters = counters;
     Ok(figure)
 }
 
-/// Receives so many bytes. Returns how many a second of processor time is good for, and how many the kernel copied.
-fn turn(way: Way, bytes: u64, verify: bool) -> Result<(f64, u64)> {
+/// A turn, or one stream of it.
+#[derive(Default)]
+struct Turn {
+    bytes: u64,
+    /// Bytes that the kernel copied.
+    copied: u64,
+    /// How long the receivers' processor was busy.
+    busy: Duration,
+}
+
+impl Turn {
+    /// Receives one stream after the other until the time that it took can be told.
+    fn take(way: Way, args: &Args) -> Result<Self> {
+        /// Ten times what the kernel measures idle time in.
+        const LEAST: Duration = Duration::from_millis(100);
+        const MOST: usize = 20;
+        let mut turn = Self::default();
+        for _ in 0..MOST {
+            let one = stream(way, args.bytes, false)?;
+            turn.bytes += one.bytes;
+            turn.copied += one.copied;
+            turn.busy += one.busy;
+            if turn.busy >= LEAST {
+                return Ok(turn);
+            }
+        }
+        bail!("{} bytes came in {:?}", turn.bytes, turn.busy)
+    }
+
+    /// How many bytes a second of processor time is good for.
+    fn rate(&self) -> f64 {
+        self.bytes as f64 / self.busy.as_secs_f64()
+    }
+}
+
+/// Receives so many bytes.
+fn stream(way: Way, bytes: u64, verify: bool) -> Result<Turn> {
     const SEED: u64 = 1;
     net::run(
         None,
@@ -190,12 +225,16 @@ fn turn(way: Way, bytes: u64, verify: bool) -> Result<(f64, u64)> {
     let sender = Sender::start(connection.sender, SEED, bytes);
     Processor::Receivers.take()?;
     receiver.receive(&connection.receiver, &mut received)?;
-    let time = load.busy()?;
+    let busy = load.busy()?;
     sender.finish()?;
     ensure!(
         received.bytes == bytes,
         "{} of {bytes} bytes came",
         received.bytes
     );
-    Ok((bytes as f64 / time.as_secs_f64(), received.copied))
+    Ok(Turn {
+        bytes,
+        copied: received.copied,
+        busy,
+    })
 }
