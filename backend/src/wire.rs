@@ -327,10 +327,15 @@ impl Port {
             *kept_trains = recycle(trains);
         }
         *kept_spans = recycle(spans);
-        let mut stamps = stamps.iter().peekable();
-        for (position, &head) in heads[..done].iter().enumerate() {
-            let stamp = stamps.next_if(|stamp| stamp.position == position);
-            ring.complete(head, stamp.map_or(0, |_| Stamp::LENGTH));
+        if stamps.is_empty() {
+            for &head in &heads[..done] {
+                ring.complete(head, 0);
+            }
+        } else {
+            for (position, &head) in heads[..done].iter().enumerate() {
+                let stamped = stamps.iter().any(|stamp| stamp.position == position);
+                ring.complete(head, if stamped { Stamp::LENGTH } else { 0 });
+            }
         }
         let wanted = Self::interrupt(ring.publish(), &mut effects);
         let delay = active.configuration.moderation.transmit;
