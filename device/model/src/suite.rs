@@ -69,6 +69,7 @@ macro_rules! suite {
                 rules_need_their_feature
                 receive_mode
                 offloads
+                delays_of_interrupts
                 counters
                 a_request_is_as_long_as_its_header_says
                 refused_commands_are_counted

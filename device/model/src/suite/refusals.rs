@@ -404,6 +404,23 @@ pub fn offloads<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     );
 }
 
+/// COALESCE takes any delay, if it was negotiated.
+pub fn delays_of_interrupts<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+    let mut driver = without(&connect, Feature::Coalesce);
+    let refused = Err(unsupported(Feature::Coalesce));
+    assert_eq!(driver.coalesce((1, 1), (1, 1)), refused);
+    let mut driver = greeted(connect);
+    driver
+        .coalesce((u16::MAX, u16::MAX), (u16::MAX, u16::MAX))
+        .expect("all that there are");
+    let mut longer = abi::Coalesce::default().as_bytes().to_vec();
+    longer.push(1);
+    assert_eq!(
+        driver.command(Opcode::Coalesce, &longer),
+        Err(Failure::invalid(longer.len() - 1))
+    );
+}
+
 /// STATS counts from a pair that exists to one that exists.
 pub fn counters<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let mut driver = greeted(connect);
