@@ -4,6 +4,7 @@
 //! `run(&Args) -> anyhow::Result<ExitCode>`; `main.rs` only dispatches.
 
 pub mod agent;
+mod bpf;
 pub mod compare;
 pub mod devmem;
 pub mod dmabuf;

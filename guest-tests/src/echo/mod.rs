@@ -11,14 +11,15 @@ use std::{
 use anyhow::Context;
 
 use crate::{
+    bpf::{Abilities, Attached},
     net,
     progress::{Event, say},
 };
 
 mod bpf;
-mod socket;
+pub(crate) mod socket;
 
-use bpf::{Action, Attached, SocketMap};
+use bpf::{Action, SocketMap, program};
 use socket::{Shape, Socket};
 
 /// How long a queue may be busy.
@@ -73,7 +74,12 @@ enum By {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let interface = net::ifindex(&args.interface)?;
     let attach = |action| {
-        Attached::new(interface, args.port, action, args.fragments).context("attach the program")
+        let abilities = Abilities {
+            fragments: args.fragments,
+            metadata: false,
+        };
+        Attached::new(interface, &program(args.port, action), abilities)
+            .context("attach the program")
     };
     let _attached = match args.by {
         By::Tx => attach(Action::Transmit)?,
@@ -86,6 +92,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
                 several_chunks: args.fragments,
                 chunk: args.chunk,
                 headroom: args.headroom,
+                sends: false,
             };
             let mut socket = bind(interface, args.queue, shape).context("bind the socket")?;
             let map = SocketMap::new(args.queue + 1).context("make the map")?;

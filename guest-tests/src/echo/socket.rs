@@ -1,4 +1,4 @@
-//! An AF_XDP socket that sends back what it receives, in the chunks in which it came.
+//! An AF_XDP socket that sends back what it receives, in the chunks in which it came, or frames of its own.
 #![allow(
     unsafe_code,
     reason = "rings that the kernel shares with us, and system calls with pointers"
@@ -47,13 +47,28 @@ const ODD_START: usize = 1001;
 
 /// How the socket is to be.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Shape {
+pub(crate) struct Shape {
     pub(super) copy: bool,
     pub(super) unaligned: bool,
     pub(super) need_wakeup: bool,
     pub(super) several_chunks: bool,
     pub(super) chunk: u32,
     pub(super) headroom: u32,
+    /// All chunks are for frames of its own.
+    pub(super) sends: bool,
+}
+
+impl Shape {
+    /// That of one that only sends, without copies.
+    pub(crate) const SENDER: Self = Self {
+        copy: false,
+        unaligned: false,
+        need_wakeup: true,
+        several_chunks: false,
+        chunk: 2048,
+        headroom: 0,
+        sends: true,
+    };
 }
 
 /// `struct xdp_ring_offset`.
@@ -162,7 +177,7 @@ impl<T> Drop for Ring<T> {
 }
 
 /// The socket, its memory and its rings.
-pub(super) struct Socket {
+pub(crate) struct Socket {
     receive: Ring<Descriptor>,
     transmit: Ring<Descriptor>,
     fill: Ring<u64>,
@@ -170,6 +185,8 @@ pub(super) struct Socket {
     socket: OwnedFd,
     memory: Area,
     shape: Shape,
+    /// Chunks for frames of its own.
+    free: Vec<u64>,
 }
 
 fn set<T>(socket: &OwnedFd, name: i32, value: &T) -> io::Result<()> {
@@ -206,7 +223,7 @@ fn get<T: Default>(socket: &OwnedFd, name: i32) -> io::Result<T> {
 }
 
 impl Socket {
-    pub(super) fn bind(interface: u32, queue: u32, shape: Shape) -> io::Result<Self> {
+    pub(crate) fn bind(interface: u32, queue: u32, shape: Shape) -> io::Result<Self> {
         #[repr(C)]
         struct Registration {
             address: u64,
@@ -259,10 +276,16 @@ impl Socket {
             socket,
             memory,
             shape,
+            free: Vec::new(),
         };
         for index in 0..ENTRIES as usize {
             let start = if shape.unaligned { ODD_START } else { 0 };
-            this.fill.push((index * stride + start) as u64);
+            let chunk = (index * stride + start) as u64;
+            if shape.sends {
+                this.free.push(chunk);
+            } else {
+                this.fill.push(chunk);
+            }
         }
         let flag = |wanted: bool, flag| if wanted { flag } else { 0 };
         let address = Address {
@@ -288,7 +311,7 @@ impl Socket {
     }
 
     /// Whether the device uses our memory itself.
-    pub(super) fn is_zero_copy(&self) -> io::Result<bool> {
+    pub(crate) fn is_zero_copy(&self) -> io::Result<bool> {
         Ok(get::<u32>(&self.socket, OPTIONS)? & 1 != 0)
     }
 
@@ -320,6 +343,29 @@ impl Socket {
             self.fill.push(self.chunk_of(address));
         }
         if sent { Ok(()) } else { self.wait() }
+    }
+
+    /// Sends a frame that fits a chunk; without a free one it would block.
+    pub(crate) fn send(&mut self, frame: &[u8]) -> io::Result<()> {
+        while let Some(address) = self.completion.pop() {
+            self.free.push(self.chunk_of(address));
+        }
+        assert!(frame.len() <= self.shape.chunk as usize, "it fits a chunk");
+        let address = self.free.pop().ok_or(io::ErrorKind::WouldBlock)?;
+        // SAFETY: the chunk is in the area, and as long as it is free it is ours alone.
+        unsafe {
+            let chunk = self.memory.as_ptr().add(address as usize).as_ptr();
+            chunk.copy_from_nonoverlapping(frame.as_ptr(), frame.len());
+        }
+        self.transmit.push(Descriptor {
+            address,
+            length: frame.len() as u32,
+            options: 0,
+        });
+        if !self.shape.need_wakeup || self.transmit.needs_wakeup() {
+            self.wake()?;
+        }
+        Ok(())
     }
 
     fn chunk_of(&self, address: u64) -> u64 {

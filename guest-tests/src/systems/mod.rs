@@ -2,10 +2,12 @@
 //! or mode of one system, verifies every byte, and says the figures that its authors care about.
 
 mod devmem;
+mod hardware;
 mod page_pool;
 mod provided;
 mod tcp_zerocopy;
 mod unreadable;
+mod xdp;
 mod zcrx;
 mod zerocopy_send;
 
@@ -36,10 +38,12 @@ struct Case {
 fn all() -> impl Iterator<Item = &'static Case> {
     [
         devmem::CASES,
+        hardware::CASES,
         page_pool::CASES,
         provided::CASES,
         tcp_zerocopy::CASES,
         unreadable::CASES,
+        xdp::CASES,
         zcrx::CASES,
     ]
     .into_iter()

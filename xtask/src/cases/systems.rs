@@ -56,6 +56,18 @@ pub(super) const TESTS: &[Test] = &[
             program::all(guest, &["systems", "provided buffers: "], each)
         }),
     },
+    Test {
+        name: "systems: what the card does for the stack, as a whole",
+        run: Program(Zcnic, |guest, each| {
+            program::all(guest, &["systems", "hardware: "], each)
+        }),
+    },
+    Test {
+        name: "systems: what XDP programs do with frames, as a whole",
+        run: Program(Zcnic, |guest, each| {
+            program::all(guest, &["systems", "xdp: "], each)
+        }),
+    },
 ];
 
 fn driver_removed(guest: &mut Machine) -> Result<()> {
