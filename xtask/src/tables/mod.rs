@@ -8,6 +8,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{paths, report::Case};
 
+mod cases;
 mod detection;
 mod scenarios;
 mod selftests;
@@ -24,11 +25,12 @@ const END: &str = "<!-- end -->";
 type Section = fn() -> Result<String>;
 
 /// The documents with a section.
-const DOCUMENTS: [(&str, Section); 4] = [
+const DOCUMENTS: [(&str, Section); 5] = [
     ("README.md", selftests::section),
     ("docs/detection.md", detection::section),
     ("docs/performance.md", systems::section),
     ("docs/scenarios.md", scenarios::section),
+    ("docs/systems.md", cases::section),
 ];
 
 /// Write the tables in README.md and docs from the reports in docs/reports
