@@ -7,6 +7,7 @@
 mod coalesce;
 pub(crate) mod faulty;
 mod layout;
+mod untagged;
 mod verdict;
 
 use self::{
@@ -22,7 +23,7 @@ use crate::{
     abi::{self, RxHeader},
     checksum::Checksum,
     features::{Feature, FeatureSet},
-    frame::{SNAPSHOT, VLAN_TAG},
+    frame::VLAN_TAG,
     memory::{Mover, ReceiveRing},
     rss::Hash,
     train::{Aggregate, Changes, Segment, Train},
@@ -210,27 +211,6 @@ impl ReceiveQueue {
             return delivered;
         }
         self.deliver_as_is(mover, ring, train, from, note)
-    }
-
-    /// The same without the VLAN tag, if there is one that can be taken out.
-    #[cold]
-    fn deliver_untagged<M, R>(
-        &mut self,
-        mover: &M,
-        ring: &mut R,
-        train: &Train<'_, M::Source>,
-        from: usize,
-        note: &Annotation,
-    ) -> Option<Delivered>
-    where
-        M: Mover,
-        R: ReceiveRing<Target = M::Target>,
-    {
-        let vlan = Some(train.headers().vlan?);
-        let mut head = [0; SNAPSHOT];
-        let train = train.untagged(&mut head)?;
-        let note = Annotation { vlan, ..*note };
-        Some(self.deliver_as_is(mover, ring, &train, from, &note))
     }
 
     #[inline]

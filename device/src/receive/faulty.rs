@@ -3,7 +3,7 @@
 
 use super::{
     Annotation, Extent, Layout, PlacedFrame, RX_HEADER, ReceiveQueue, Reservation, Scratch,
-    Verdict, split_point,
+    Verdict, split_point, untagged::untagged,
 };
 use crate::{
     fault::{metadata::WrongVerdict, placement::WrongSplit},
@@ -63,13 +63,11 @@ impl ReceiveQueue {
         M: Mover,
         R: ReceiveRing<Target = M::Target>,
     {
-        if let (true, Some(tag)) = (note.offloads.has(Feature::Vlan), train.headers().vlan) {
-            let mut head = [0; SNAPSHOT];
-            if let Some(train) = train.untagged(&mut head) {
-                let vlan = Some(tag);
-                let note = Annotation { vlan, ..*note };
-                return self.place_as_is(mover, ring, layout, &train, index, &note, tweak);
-            }
+        let mut head = [0; SNAPSHOT];
+        if note.offloads.has(Feature::Vlan)
+            && let Some((train, note)) = untagged(train, &mut head, note)
+        {
+            return self.place_as_is(mover, ring, layout, &train, index, &note, tweak);
         }
         self.place_as_is(mover, ring, layout, train, index, note, tweak)
     }

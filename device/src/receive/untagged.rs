@@ -1,0 +1,39 @@
+//! Frames whose VLAN tag is taken out on the way to a buffer.
+
+use super::{Annotation, Delivered, ReceiveQueue};
+use crate::{
+    frame::SNAPSHOT,
+    memory::{Mover, ReceiveRing},
+    train::Train,
+};
+
+/// A train without its tag, its head in `head`, and what is told of it. `None`: it has no tag that can be taken out.
+pub(super) fn untagged<'b, S: ?Sized>(
+    train: &Train<'b, S>,
+    head: &'b mut [u8; SNAPSHOT],
+    note: &Annotation,
+) -> Option<(Train<'b, S>, Annotation)> {
+    let vlan = Some(train.headers().vlan?);
+    Some((train.untagged(head)?, Annotation { vlan, ..*note }))
+}
+
+impl ReceiveQueue {
+    /// Does what [`deliver`](Self::deliver) does without the tag, if there is one that can be taken out.
+    #[cold]
+    pub(super) fn deliver_untagged<M, R>(
+        &mut self,
+        mover: &M,
+        ring: &mut R,
+        train: &Train<'_, M::Source>,
+        from: usize,
+        note: &Annotation,
+    ) -> Option<Delivered>
+    where
+        M: Mover,
+        R: ReceiveRing<Target = M::Target>,
+    {
+        let mut head = [0; SNAPSHOT];
+        let (train, note) = untagged(train, &mut head, note)?;
+        Some(self.deliver_as_is(mover, ring, &train, from, &note))
+    }
+}
