@@ -60,7 +60,7 @@ impl Feature {
 
 /// A set of features. Aligned as a word is, because every frame has one with it on its way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(packed(8))]
+#[repr(Rust, packed(8))]
 pub struct FeatureSet(u128);
 
 impl FeatureSet {

@@ -6,10 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::{
     backend::Cable,
-    cases::{
-        program::News,
-        scenarios::{names, play},
-    },
+    cases::program::{self, News},
     initrd,
     report::{Case, Outcome, Report, ReportArg},
     sandbox,
@@ -35,12 +32,20 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     // Which there are is known without a guest.
-    let list = run_command(Command::new(initrd::guest_program()?).args(["scenarios", "--list"]))?;
+    let program = initrd::guest_program()?;
+    let list = |how: &[&str]| {
+        run_command(
+            Command::new(&program)
+                .args(["scenarios", "--list"])
+                .args(how),
+        )
+    };
     if args.list {
-        print!("{list}");
+        print!("{}", list(&[])?);
         return Ok(ExitCode::SUCCESS);
     }
-    let known = names(&list);
+    let known = list(&["--json"])?;
+    let known: Vec<_> = known.lines().collect();
     if let Some(name) = args
         .names
         .iter()
@@ -61,7 +66,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     step("bring up two ports, cabled", || {
         guest.bring_up(setup.driver())
     })?;
-    let played = play(&mut guest, &wanted, &mut |news| match news {
+    let words = [&["scenarios", "--json"], &wanted[..]].concat();
+    let played = program::run(&mut guest, &words, &wanted, &mut |news| match news {
         News::Line(text) => println!("{text}"),
         News::Ended(case) => {
             ended(&case);

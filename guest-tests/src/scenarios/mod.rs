@@ -20,7 +20,7 @@ pub struct Args {
     /// Print names and titles of all scenarios
     #[arg(long)]
     list: bool,
-    /// Print JSON objects: a line of a scenario each, and its end
+    /// Print JSON objects: a line of a scenario each, and its end; of a list only names
     #[arg(long)]
     json: bool,
 }
@@ -94,7 +94,12 @@ const PORT: u16 = ZERO_COPY.1;
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    if args.list {
+    if args.list && args.json {
+        SCENARIOS
+            .iter()
+            .for_each(|Scenario { name, .. }| println!("{name}"));
+        return Ok(ExitCode::SUCCESS);
+    } else if args.list {
         let width = SCENARIOS.iter().map(|scenario| scenario.name.len()).max();
         let width = width.unwrap_or_default();
         for Scenario { name, title, .. } in SCENARIOS {

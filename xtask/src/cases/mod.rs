@@ -27,7 +27,7 @@ mod plain;
 pub(crate) mod program;
 mod rebind;
 mod recovery;
-pub(crate) mod scenarios;
+mod scenarios;
 mod selftests;
 mod systems;
 mod traffic;
@@ -46,8 +46,8 @@ enum Run {
     Host(fn(&Setup) -> Result<()>),
     /// A guest of this kind, its ports up.
     Guest(Kind, fn(&mut Guest) -> Result<()>),
-    /// A program in such a guest, which has cases of its own and hands over each.
-    Program(Kind, fn(&mut Guest, &mut dyn FnMut(Case)) -> Result<()>),
+    /// A program in such a guest, which has cases of its own: all that `zcnic-guest` has under these words.
+    Program(Kind, &'static [&'static str]),
     /// A guest of its own, with a bug that is to be found.
     Seeded(&'static detection::Bug),
 }
@@ -154,7 +154,9 @@ impl Bench<'_> {
             Run::Host(run) => run(self.setup).map(nothing),
             Run::Seeded(bug) => detection::run(self.setup, bug),
             Run::Guest(kind, run) => self.share(kind, run).map(nothing),
-            Run::Program(kind, run) => self.share(kind, |guest| run(guest, each)).map(nothing),
+            Run::Program(kind, words) => self
+                .share(kind, |guest| program::all(guest, words, each))
+                .map(nothing),
         }
     }
 

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use super::{
     Kind::Zcnic,
     Run::{Guest, Program},
-    Test, expect, program, rebind,
+    Test, expect, rebind,
     traffic::ENDLESS,
 };
 use crate::{
@@ -18,9 +18,7 @@ use crate::{
 pub(super) const TESTS: &[Test] = &[
     Test {
         name: "systems: zero-copy receive of io_uring, as a whole",
-        run: Program(Zcnic, |guest, each| {
-            program::all(guest, &["systems", "zcrx: "], each)
-        }),
+        run: Program(Zcnic, &["systems", "zcrx: "]),
     },
     Test {
         name: "systems: zcrx: the driver is removed under a program that has buffers",
@@ -28,45 +26,31 @@ pub(super) const TESTS: &[Test] = &[
     },
     Test {
         name: "systems: devmem TCP, as a whole",
-        run: Program(Zcnic, |guest, each| {
-            program::all(guest, &["systems", "devmem: "], each)
-        }),
+        run: Program(Zcnic, &["systems", "devmem: "]),
     },
     Test {
         name: "systems: payload that the CPU can't read, as a whole",
-        run: Program(Zcnic, |guest, each| {
-            program::all(guest, &["systems", "unreadable: "], each)
-        }),
+        run: Program(Zcnic, &["systems", "unreadable: "]),
     },
     Test {
         name: "systems: page pools of ordinary receive",
-        run: Program(Zcnic, |guest, each| {
-            program::all(guest, &["systems", "page pool: "], each)
-        }),
+        run: Program(Zcnic, &["systems", "page pool: "]),
     },
     Test {
         name: "systems: sockets that do not copy",
-        run: Program(Zcnic, |guest, each| {
-            program::all(guest, &["systems", "tcp zero copy: "], each)
-        }),
+        run: Program(Zcnic, &["systems", "tcp zero copy: "]),
     },
     Test {
         name: "systems: provided buffers of io_uring",
-        run: Program(Zcnic, |guest, each| {
-            program::all(guest, &["systems", "provided buffers: "], each)
-        }),
+        run: Program(Zcnic, &["systems", "provided buffers: "]),
     },
     Test {
         name: "systems: what the card does for the stack, as a whole",
-        run: Program(Zcnic, |guest, each| {
-            program::all(guest, &["systems", "hardware: "], each)
-        }),
+        run: Program(Zcnic, &["systems", "hardware: "]),
     },
     Test {
         name: "systems: what XDP programs do with frames, as a whole",
-        run: Program(Zcnic, |guest, each| {
-            program::all(guest, &["systems", "xdp: "], each)
-        }),
+        run: Program(Zcnic, &["systems", "xdp: "]),
     },
 ];
 
