@@ -23,7 +23,6 @@ use crate::{
     abi::{self, RxHeader},
     checksum::Checksum,
     features::{Feature, FeatureSet},
-    frame::VLAN_TAG,
     memory::{Mover, ReceiveRing},
     rss::Hash,
     train::{Aggregate, Changes, Segment, Train},
@@ -107,7 +106,7 @@ pub struct Annotation {
     pub hash: Option<Hash>,
     /// Offloads that are switched on.
     pub offloads: FeatureSet,
-    /// When it arrived, in nanoseconds of the port's clock; of no meaning unless `Timestamp` is on.
+    /// When it arrived, in nanoseconds of the port's clock; 0 unless `Timestamp` is on.
     pub time: u64,
     /// The VLAN tag that was taken out of it.
     pub vlan: Option<u16>,
@@ -266,7 +265,7 @@ impl ReceiveQueue {
         delivered
     }
 
-    /// Counts a frame of which `length` bytes were placed, and numbers the next.
+    /// Counts a frame of `length` bytes that was placed, and numbers the next.
     fn count_placed(
         &mut self,
         frame: PlacedFrame,
@@ -276,8 +275,7 @@ impl ReceiveQueue {
     ) {
         self.next_frame = self.next_frame.wrapping_add(1);
         self.counters.frames += 1;
-        let tag = if note.vlan.is_some() { VLAN_TAG } else { 0 };
-        self.counters.bytes += (length + tag) as u64;
+        self.counters.bytes += length as u64;
         self.counters.split += u64::from(frame.split);
         self.counters.csum_bad += u64::from(verdict == Verdict::Bad);
         self.counters.hashed += u64::from(note.hash.is_some());

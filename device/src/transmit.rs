@@ -242,12 +242,9 @@ fn zcnic_request(header: &abi::TxHeader, features: FeatureSet) -> Result<Request
     // As two words: the first two bytes are in another one.
     let (first, rest) = header.reserved1.split_at(2);
     let reserved = header.reserved0 != 0 || first != [0; 2] || rest != [0; 16];
-    let known = if features.has(Feature::Timestamp) {
-        abi::TX_CSUM | abi::TX_TIMESTAMP
-    } else {
-        abi::TX_CSUM
-    };
-    if flags & !known != 0 || reserved {
+    let others = flags & !abi::TX_CSUM;
+    let stamped = others == abi::TX_TIMESTAMP && features.has(Feature::Timestamp);
+    if (others != 0 && !stamped) || reserved {
         return Err(TransmitError::Unsupported);
     }
     let gso = match GsoType::try_from(header.gso_type) {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use zcnic_device::{
+    features::Feature,
     receive::{Annotation, ReceiveCounters},
     steering::Verdict,
     train::Train,
@@ -195,7 +196,10 @@ fn deliver(rings: &mut PortRings, mover: &CrossMover<'_>, train: &Train<'_, [Spa
                 queue,
                 hash,
                 offloads: rings.configuration.offloads,
-                time: rings.clock.read(),
+                time: match rings.configuration.offloads.has(Feature::Timestamp) {
+                    true => rings.clock.read(),
+                    false => 0,
+                },
                 vlan: None,
             };
             let mut chains = memory::ReceiveChains::new(&mut side.ring, mover.target);

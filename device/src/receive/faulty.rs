@@ -67,7 +67,9 @@ impl ReceiveQueue {
         if note.offloads.has(Feature::Vlan)
             && let Some((train, note)) = untagged(train, &mut head, note)
         {
-            return self.place_as_is(mover, ring, layout, &train, index, &note, tweak);
+            let placed = self.place_as_is(mover, ring, layout, &train, index, &note, tweak);
+            self.count_tags(matches!(placed, Placed::Frame(_)).into());
+            return placed;
         }
         self.place_as_is(mover, ring, layout, train, index, note, tweak)
     }

@@ -70,12 +70,7 @@ pub(super) fn receive_header(note: &Annotation, aggregate: Option<&Aggregate>) -
         hash_type: hash.map_or(HashType::None, |hash| hash.kind).into(),
         queue: note.queue.into(),
         vlan_tci: note.vlan.unwrap_or(0).into(),
-        timestamp_ns: if note.offloads.has(Feature::Timestamp) {
-            note.time
-        } else {
-            0
-        }
-        .into(),
+        timestamp_ns: note.time.into(),
         ..RxHeader::default()
     };
     match aggregate {
@@ -117,11 +112,7 @@ pub(super) fn receive_flags(
         Verdict::Bad => abi::RX_CSUM_BAD,
         Verdict::Unknown => 0,
     };
-    let timestamp = if note.offloads.has(Feature::Timestamp) {
-        abi::RX_TIMESTAMP
-    } else {
-        0
-    };
+    let timestamp = if note.time != 0 { abi::RX_TIMESTAMP } else { 0 };
     let vlan = if note.vlan.is_some() { abi::RX_VLAN } else { 0 };
     split | verdict | aggregate | timestamp | vlan
 }

@@ -398,6 +398,7 @@ fn offloads_that_are_off_leave_no_trace() {
             kind: HashType::Tcp4,
         }),
         offloads: FeatureSet::default(),
+        time: 0,
         ..NOTE
     };
     let chain = chain(abi::TxHeader::default(), &tcp4(&pattern(10)));

@@ -2,7 +2,7 @@
 
 use super::{Annotation, Delivered, ReceiveQueue};
 use crate::{
-    frame::SNAPSHOT,
+    frame::{SNAPSHOT, VLAN_TAG},
     memory::{Mover, ReceiveRing},
     train::Train,
 };
@@ -18,6 +18,11 @@ pub(super) fn untagged<'b, S: ?Sized>(
 }
 
 impl ReceiveQueue {
+    /// Counts the bytes that so many frames had on the wire, and have not where they were placed.
+    pub(super) fn count_tags(&mut self, frames: u32) {
+        self.counters.bytes += u64::from(frames) * VLAN_TAG as u64;
+    }
+
     /// Does what [`deliver`](Self::deliver) does without the tag, if there is one that can be taken out.
     #[cold]
     pub(super) fn deliver_untagged<M, R>(
@@ -34,6 +39,8 @@ impl ReceiveQueue {
     {
         let mut head = [0; SNAPSHOT];
         let (train, note) = untagged(train, &mut head, note)?;
-        Some(self.deliver_as_is(mover, ring, &train, from, &note))
+        let delivered = self.deliver_as_is(mover, ring, &train, from, &note);
+        self.count_tags(delivered.frames);
+        Some(delivered)
     }
 }
