@@ -43,10 +43,13 @@ struct Request {
     reserved: u32,
 }
 
-/// A window into a socket's receive queue.
+/// A window into a socket's receive queue, or several side by side.
 pub(crate) struct Mapping<'s> {
     socket: &'s TcpStream,
     start: NonNull<u8>,
+    length: usize,
+    /// Bytes that stay mapped.
+    kept: usize,
 }
 
 /// What came, in this order.
@@ -56,12 +59,22 @@ pub(crate) struct Piece<'b> {
 }
 
 impl<'s> Mapping<'s> {
+    /// Maps into one window again and again.
     pub(crate) fn new(socket: &'s TcpStream) -> Result<Self> {
+        Self::of(socket, WINDOW)
+    }
+
+    /// Has room for so many bytes, each of which stays where it was mapped.
+    pub(crate) fn keeping(socket: &'s TcpStream, bytes: usize) -> Result<Self> {
+        Self::of(socket, bytes + WINDOW)
+    }
+
+    fn of(socket: &'s TcpStream, length: usize) -> Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choosing touches nothing of ours.
         let start = unsafe {
             mmap(
                 std::ptr::null_mut(),
-                WINDOW,
+                length,
                 ProtFlags::READ,
                 MapFlags::SHARED,
                 socket.as_fd(),
@@ -70,11 +83,16 @@ impl<'s> Mapping<'s> {
         }
         .context("mapping a socket")?;
         let start = NonNull::new(start.cast()).context("mapping a socket at 0")?;
-        Ok(Self { socket, start })
+        Ok(Self {
+            socket,
+            start,
+            length,
+            kept: 0,
+        })
     }
 
     /// Waits for more, maps what can be, and copies what is in the way to `buffer`. `None`: the stream has ended.
-    /// What was mapped before is not there any more.
+    /// What was mapped before is not there any more, unless it is kept.
     pub(crate) fn next<'b>(&'b mut self, buffer: &'b mut [u8]) -> Result<Option<Piece<'b>>> {
         let timeout = Timespec {
             tv_sec: 60,
@@ -109,17 +127,26 @@ impl<'s> Mapping<'s> {
         }
         // SAFETY: the kernel has mapped that many bytes there, for reading; they stay until the next call, which
         // takes the borrow to be over.
-        let mapped = unsafe { std::slice::from_raw_parts(self.start.as_ptr(), length) };
+        let mapped = unsafe { std::slice::from_raw_parts(self.at().as_ptr(), length) };
+        if self.kept + length + WINDOW <= self.length {
+            self.kept += length;
+        }
         Ok(Some(Piece {
             mapped,
             copied: &buffer[..copied],
         }))
     }
 
+    /// Where is mapped next.
+    fn at(&self) -> NonNull<u8> {
+        // SAFETY: a window fits behind what is kept.
+        unsafe { self.start.add(self.kept) }
+    }
+
     /// `None`: the stream has ended.
     fn map(&mut self) -> Result<Option<Request>> {
         let mut request = Request {
-            address: self.start.as_ptr().expose_provenance() as u64,
+            address: self.at().as_ptr().expose_provenance() as u64,
             length: WINDOW as u32,
             ..Request::default()
         };
@@ -148,7 +175,7 @@ impl<'s> Mapping<'s> {
 impl Drop for Mapping<'_> {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours and nothing borrows it any more.
-        if let Err(error) = unsafe { munmap(self.start.as_ptr().cast(), WINDOW) } {
+        if let Err(error) = unsafe { munmap(self.start.as_ptr().cast(), self.length) } {
             eprintln!("zcnic-guest: munmap: {error}");
         }
     }

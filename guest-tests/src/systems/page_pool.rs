@@ -139,18 +139,21 @@ fn recycled(story: &Story, stats: &PagePoolStats) -> Result<()> {
     story.sees("pages back into the cache", stats.cached);
     story.sees("pages back into the ring", stats.ring);
     story.sees("pages back for which the ring had no room", stats.ring_full);
-    // One page is counted as such, and the others of the same call as cached.
-    let fresh = stats.slow * BULK;
-    story.sees("pages from the page allocator", fresh);
     story.is("pages given up", stats.released, 0)?;
-    let of_pool = handed_out.saturating_sub(fresh) * 100 / handed_out.max(1);
-    story.within("percent that came from the pool", of_pool, 97..=100)
+    // More may wait to be read than ever before: once, and 64 pages more are the pool's.
+    story.within("calls of the page allocator", stats.slow, 0..=1)?;
+    let of_pool = (handed_out - stats.slow) * 1000 / handed_out.max(1);
+    story.at_least("per mille on the fast path", of_pool, 990)
 }
 
 fn steady_state(_: &mut Lab, story: &Story) -> Result<()> {
     let seen = after_another(Processor::Receivers)?;
     story.sees("frames", seen.frames);
-    story.at_least("pages for payload", seen.payload.handed_out(), BYTES / 1448)?;
+    story.at_least(
+        "pages for payload",
+        seen.payload.handed_out(),
+        BYTES / 1448 - POSTED,
+    )?;
     recycled(story, &seen.payload)?;
     recycled(story, &seen.headers)
 }
@@ -250,7 +253,11 @@ fn unread(_: &mut Lab, story: &Story) -> Result<()> {
         Ok(())
     })?;
     let held = before.since()?.payload;
-    story.at_least("pages handed out", held.handed_out(), UNREAD / 1448)?;
+    story.at_least(
+        "pages handed out",
+        held.handed_out(),
+        UNREAD / 1448 - POSTED,
+    )?;
     story.within("pages that came back", held.taken_back(), 0..=POSTED)?;
     let fresh = held.slow * BULK;
     story.at_least("pages from the page allocator", fresh, UNREAD / 1448 - KEPT)?;
@@ -276,16 +283,19 @@ fn unread(_: &mut Lab, story: &Story) -> Result<()> {
 }
 
 fn mapped(_: &mut Lab, story: &Story) -> Result<()> {
-    let (pages, seen) = with_mtu(PAGES, || {
-        map(BYTES)?;
+    let (mapped, seen) = with_mtu(PAGES, || {
+        // What the pool had is gone after this.
+        map(BYTES, || Ok(()))?;
         let before = Before::now(QUEUE)?;
-        let mapped = map(BYTES)?;
-        pools::flush_deferred_frees()?;
-        Ok((mapped / PAGE, before.since()?.payload))
+        map(BYTES, || {
+            pools::flush_deferred_frees()?;
+            Ok(before.since()?.payload)
+        })
     })?;
+    let pages = mapped / PAGE;
     story.at_least("pages mapped", pages, BYTES / PAGE * 99 / 100)?;
-    // A packet that is cut by the end of a window has pages in it that are not mapped any more when it is freed.
-    given_up(story, &seen, pages * 90 / 100)
+    // One packet or two may be left, with 17 pages each.
+    given_up(story, &seen, pages * 95 / 100)
 }
 
 /// Sees that so many pages left the pool because somebody else had them, too, and others came for them.
@@ -309,7 +319,7 @@ fn no_recycle(_: &mut Lab, story: &Story) -> Result<()> {
     let seen = with_mtu(PAGES, || after_another(Processor::Receivers));
     set("off")?;
     let seen = seen?.payload;
-    story.at_least("pages handed out", seen.handed_out(), BYTES / PAGE)?;
+    story.at_least("pages handed out", seen.handed_out(), BYTES / PAGE - POSTED)?;
     given_up(story, &seen, seen.handed_out() * 98 / 100)?;
 
     story.does("Without the flag");

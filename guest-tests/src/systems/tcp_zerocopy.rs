@@ -85,13 +85,14 @@ pub(super) const CASES: &[Case] = &[
 /// How to send on a socket.
 type Way = for<'s> fn(&'s TcpStream) -> Result<Box<dyn ZeroCopy + 's>>;
 
-/// Receives by `TCP_ZEROCOPY_RECEIVE`, and verifies. Returns how many bytes were mapped.
-pub(super) fn map(bytes: u64) -> Result<u64> {
+/// Receives by `TCP_ZEROCOPY_RECEIVE`, and verifies. Returns how many bytes were mapped, and what `then` says while all
+/// of them still are.
+pub(super) fn map<T>(bytes: u64, then: impl FnOnce() -> Result<T>) -> Result<(u64, T)> {
     let connection = connect(PORT, 1)?.pop().context("one connection")?;
     let sender = Sender::start(connection.sender, SEED, bytes);
     let pattern = Pattern::new(SEED);
     let (mut received, mut mapped) = (0, 0);
-    let mut mapping = Mapping::new(&connection.receiver)?;
+    let mut mapping = Mapping::keeping(&connection.receiver, bytes as usize)?;
     let mut buffer = vec![0; 64 << 10];
     while let Some(piece) = mapping.next(&mut buffer)? {
         for bytes in [piece.mapped, piece.copied] {
@@ -102,11 +103,11 @@ pub(super) fn map(bytes: u64) -> Result<u64> {
     }
     sender.finish()?;
     ensure!(received == bytes, "{received} bytes came, not {bytes}");
-    Ok(mapped)
+    Ok((mapped, then()?))
 }
 
 fn mapped_with_split(_: &mut Lab, story: &Story) -> Result<()> {
-    let mapped = with_mtu(PAGES, || map(BYTES))?;
+    let mapped = with_mtu(PAGES, || map(BYTES, || Ok(())))?.0;
     story.sees("bytes received and right", BYTES);
     // Where a retransmission cuts segments otherwise, pages are not full.
     story.within(
@@ -119,7 +120,7 @@ fn mapped_with_split(_: &mut Lab, story: &Story) -> Result<()> {
 }
 
 fn mapped_without_split(_: &mut Lab, story: &Story) -> Result<()> {
-    let mapped = without_split(|| with_mtu(PAGES, || map(BYTES)))?;
+    let mapped = without_split(|| with_mtu(PAGES, || map(BYTES, || Ok(()))))?.0;
     story.sees("bytes received and right", BYTES);
     // can_map_frag() (net/ipv4/tcp.c) wants whole pages, and headers are in the way.
     story.is("pages mapped", mapped / PAGE, 0)

@@ -5,7 +5,9 @@
     reason = "a socket's error queue, which the libraries can't read, and submission queue entries"
 )]
 
-use std::{io, mem::MaybeUninit, net::TcpStream, os::fd::AsRawFd, time::Duration};
+use std::{
+    collections::BTreeSet, io, mem::MaybeUninit, net::TcpStream, os::fd::AsRawFd, time::Duration,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use io_uring::{IoUring, cqueue, opcode, types};
@@ -51,6 +53,8 @@ pub(super) trait ZeroCopy {
 pub(super) struct Flagged<'s> {
     socket: &'s TcpStream,
     sent: Sent,
+    /// The numbers of sends that are not completed.
+    pending: BTreeSet<u64>,
 }
 
 impl<'s> Flagged<'s> {
@@ -70,6 +74,7 @@ impl<'s> Flagged<'s> {
         Ok(Self {
             socket,
             sent: Sent::default(),
+            pending: BTreeSet::new(),
         })
     }
 
@@ -109,16 +114,15 @@ impl<'s> Flagged<'s> {
             "a message that is no completion: {level}, {kind}, error {}",
             error.ee_errno
         );
-        // TCP completes in the order in which was sent.
-        let (first, last) = (u64::from(error.ee_info), u64::from(error.ee_data));
-        ensure!(
-            first == self.sent.completed && first <= last && last < self.sent.sends,
-            "sends {first} to {last} are completed, after {:?}",
-            self.sent
-        );
-        self.sent.completed = last + 1;
-        if error.ee_code & CODE_COPIED != 0 {
-            self.sent.copied += last + 1 - first;
+        // Mostly in order, but not if something was sent again.
+        for number in u64::from(error.ee_info)..=u64::from(error.ee_data) {
+            ensure!(
+                self.pending.remove(&number),
+                "send {number} is completed twice or was never made: {:?}",
+                self.sent
+            );
+            self.sent.completed += 1;
+            self.sent.copied += u64::from(error.ee_code & CODE_COPIED);
         }
         Ok(true)
     }
@@ -141,12 +145,13 @@ impl ZeroCopy for Flagged<'_> {
         while !bytes.is_empty() {
             match send(self.socket, bytes, flags | SendFlags::NOSIGNAL) {
                 Ok(length) => {
+                    self.pending.insert(self.sent.sends);
                     self.sent.sends += 1;
                     bytes = &bytes[length..];
                     while self.reap()? {}
                 }
                 // Completions that nobody has read count against net.core.optmem_max.
-                Err(rustix::io::Errno::NOBUFS) if self.sent.completed < self.sent.sends => {
+                Err(rustix::io::Errno::NOBUFS) if !self.pending.is_empty() => {
                     self.wait()?;
                 }
                 Err(error) => return Err(error).context("sending with MSG_ZEROCOPY"),
@@ -156,7 +161,7 @@ impl ZeroCopy for Flagged<'_> {
     }
 
     fn finish(&mut self) -> Result<Sent> {
-        while self.sent.completed < self.sent.sends {
+        while !self.pending.is_empty() {
             self.wait()?;
         }
         Ok(self.sent)
