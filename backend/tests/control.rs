@@ -21,8 +21,9 @@ use zcnic_ctl::{
         Protocol, Stats, Status, command,
     },
 };
+use zcnic_device::features::{Feature, FeatureSet};
 use zcnic_model::{
-    Shape,
+    Driver, Shape,
     frames::{Flow, pattern},
     vhost_user::PATIENCE,
 };
@@ -376,4 +377,27 @@ fn a_client_takes_over_what_others_left_on_a_line() {
     let mut third = Client::over(port()).expect("the third");
     let _: Value = third.query("query-status").expect("an answer");
     assert!(start.elapsed() < Duration::from_secs(10), "it waited");
+}
+
+/// What is offered counts for the next session, also after a reset of the device; the one there is keeps what it has.
+#[test]
+fn a_driver_gets_the_features_that_are_offered() {
+    let world = World::new();
+    let [mut driver, _] = world.drivers(3);
+    let mut raw = Raw::connect(&world);
+    let agreed = |driver: &mut Driver<_>| FeatureSet::from_words(driver.hello().features);
+    assert_eq!(agreed(&mut driver), FeatureSet::ALL);
+    let answer = raw.ask(
+        r#"{"execute":"features-set","arguments":{"port":"0","offered":["split","rx-csum"]}}"#,
+    );
+    assert_eq!(answer, json!({"return": {}}));
+    let query = r#"{"execute":"query-features","arguments":{"port":"0"}}"#;
+    let known = &raw.ask(query)["return"];
+    assert_eq!(known["offered"], json!(["rx-csum", "split"]));
+    assert_eq!(known["negotiated"], known["supported"]);
+    raw.ask(r#"{"execute":"device-reset","arguments":{"port":"0"}}"#);
+    let few = FeatureSet::from_iter([Feature::RxCsum, Feature::Split]);
+    assert_eq!(agreed(&mut driver), few);
+    raw.ask(r#"{"execute":"features-set","arguments":{"port":"0"}}"#);
+    assert_eq!(agreed(&mut driver), FeatureSet::ALL);
 }

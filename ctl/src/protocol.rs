@@ -281,6 +281,8 @@ pub mod command {
         QUERY_STATS = "query-stats";
         /// Takes [`PortName`](super::port::PortName), returns [`Features`](super::port::Features).
         QUERY_FEATURES = "query-features";
+        /// Takes [`FeaturesSet`](super::port::FeaturesSet), returns an empty object.
+        FEATURES_SET = "features-set";
         /// Takes [`PortName`](super::port::PortName), returns [`Queues`](super::port::Queues).
         QUERY_QUEUES = "query-queues";
         /// Takes [`PortName`](super::port::PortName), returns [`Steering`](super::port::Steering).

@@ -271,7 +271,7 @@ impl Port {
             return Err(Refusal::field(offset_of!(abi::Hello, queue_pairs)));
         }
         rings.reset(pair);
-        let features = FeatureSet::ALL.and(FeatureSet::from_words(hello.features));
+        let features = self.offered.and(FeatureSet::from_words(hello.features));
         self.mode = Mode::Zcnic(Session {
             id: rings.session_id(),
             command_pair: pair,

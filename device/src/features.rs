@@ -63,6 +63,13 @@ impl Feature {
 #[repr(Rust, packed(8))]
 pub struct FeatureSet(u128);
 
+impl FromIterator<Feature> for FeatureSet {
+    fn from_iter<I: IntoIterator<Item = Feature>>(features: I) -> Self {
+        let bits = features.into_iter().map(|feature| 1 << feature as u32);
+        Self(bits.fold(0, |all, bit: u128| all | bit))
+    }
+}
+
 impl FeatureSet {
     /// Everything that this device can do.
     pub const ALL: Self = Self((1 << Feature::ALL.len()) - 1);

@@ -132,6 +132,8 @@ pub struct PortCounters {
 pub struct Port {
     pub(crate) mode: Mode,
     pub(crate) steering: Arc<Steering>,
+    /// What the next HELLO can agree on.
+    pub(crate) offered: FeatureSet,
     pub(crate) offloads: FeatureSet,
     pub(crate) moderation: Moderation,
     pub(crate) rx_running: QueueSet,
@@ -154,6 +156,7 @@ impl Port {
         Self {
             mode: Mode::Undecided,
             steering: Arc::new(Steering::new(0)),
+            offered: FeatureSet::ALL,
             offloads: FeatureSet::default(),
             moderation: Moderation::default(),
             rx_running: QueueSet::default(),
@@ -170,6 +173,17 @@ impl Port {
         self.mode
     }
 
+    /// What the device offers: the next HELLO agrees on no other features.
+    #[must_use]
+    pub fn offered(&self) -> FeatureSet {
+        self.offered
+    }
+
+    /// Offers these features from the next HELLO on. That is no driver's business: a reset does not change it.
+    pub fn offer(&mut self, features: FeatureSet) {
+        self.offered = features;
+    }
+
     /// The first ordinary transmit was seen, or the port was told to be plain: `pairs` queue pairs are
     /// enabled and frames are spread over them. Also when their number changes.
     pub fn run_plain(&mut self, pairs: u16, rings: &mut impl Rings) {
@@ -183,6 +197,7 @@ impl Port {
         let (event_sequence, commands, refused) =
             (self.event_sequence, self.commands, self.commands_refused);
         *self = Self {
+            offered: self.offered,
             event_sequence,
             commands,
             commands_refused: refused,

@@ -11,17 +11,20 @@ use zcnic_ctl::protocol::{
     event::Subscribe,
     fault::{FaultAdd, FaultIds, FaultRemove, FaultStatus, FaultWait, Faults},
     ledger::{LedgerMode, LedgerSet},
-    port::{CaptureStart, LinkSet, PortName},
+    port::{CaptureStart, FeaturesSet, LinkSet, PortName},
 };
 use zcnic_device::{
     fault::{RuleId, RuleStatus},
+    features::{Feature, FeatureSet},
     ledger,
 };
 
 use super::{
     Client, Inner,
     convert::{rule, said_rule},
-    none, not_found, nothing, parse, value, wrong,
+    none, not_found, nothing, parse,
+    query::{names, word},
+    value, wrong,
 };
 use crate::{
     backend::Entry,
@@ -41,6 +44,7 @@ impl Inner {
             command::QUERY_STATUS => none(arguments).and_then(|()| value(&self.status())),
             command::QUERY_STATS => none(arguments).and_then(|()| value(&self.stats())),
             command::QUERY_FEATURES => value(&self.features(self.port(arguments)?)),
+            command::FEATURES_SET => self.set_features(&parse(arguments)?),
             command::QUERY_QUEUES => value(&self.queues(self.port(arguments)?)),
             command::QUERY_STEERING => value(&self.steering(self.port(arguments)?)),
             command::FLOW_COUNTER_ADD => value(&self.add_flow(&parse(arguments)?)?),
@@ -249,6 +253,23 @@ impl Inner {
                     desc: format!("Rule {id} hit {hit} of {hits} times in time"),
                 })
             })
+    }
+
+    fn set_features(&self, set: &FeaturesSet) -> Answer {
+        let port = &self.entry(&set.port)?.port;
+        let feature = |name: &String| {
+            let mut all = Feature::ALL.into_iter();
+            all.find(|feature| word(feature) == *name).ok_or_else(|| {
+                let known = names(FeatureSet::ALL).join(", ");
+                wrong(format!("No feature {name:?}; there are {known}"))
+            })
+        };
+        let offered = match &set.offered {
+            Some(offered) => offered.iter().map(feature).collect::<Result<_, _>>()?,
+            None => FeatureSet::ALL,
+        };
+        port.control().device.offer(offered);
+        Ok(nothing())
     }
 
     fn set_ledger(&self, set: &LedgerSet) -> Answer {

@@ -130,6 +130,7 @@ impl Inner {
             virtio: control.features(),
             negotiated: names(negotiated),
             offloads: names(configuration.offloads.and(negotiated)),
+            offered: names(control.device.offered()),
             supported: names(FeatureSet::ALL),
         }
     }
@@ -271,7 +272,7 @@ impl Inner {
     }
 }
 
-fn names(features: FeatureSet) -> Vec<String> {
+pub(super) fn names(features: FeatureSet) -> Vec<String> {
     let all = Feature::ALL.into_iter();
     all.filter(|&feature| features.has(feature))
         .map(|feature| word(&feature))
@@ -279,7 +280,7 @@ fn names(features: FeatureSet) -> Vec<String> {
 }
 
 /// The name of an enum's variant as this protocol writes names.
-fn word(variant: &impl std::fmt::Debug) -> String {
+pub(super) fn word(variant: &impl std::fmt::Debug) -> String {
     let mut word = String::new();
     for letter in format!("{variant:?}").chars() {
         if letter.is_uppercase() && !word.is_empty() {

@@ -33,6 +33,17 @@ pub struct CaptureStart {
     pub length: Option<u32>,
 }
 
+/// Arguments of `features-set`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeaturesSet {
+    /// The port's name.
+    pub port: String,
+    /// What the device is to offer; all that it can do if it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offered: Option<Vec<String>>,
+}
+
 /// What `query-features` returns.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -43,6 +54,8 @@ pub struct Features {
     pub negotiated: Vec<String>,
     /// Of these, the offloads that are switched on.
     pub offloads: Vec<String>,
+    /// What the next HELLO can agree on.
+    pub offered: Vec<String>,
     /// What the device can do.
     pub supported: Vec<String>,
 }

@@ -42,7 +42,11 @@ pub(crate) enum Command {
         watch: Option<f64>,
     },
     /// Features that were negotiated, and offloads
-    Features,
+    Features {
+        /// Offer these and no others from the next session on (see `reset`); `all`: all that the device can do
+        #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+        offer: Option<Vec<String>>,
+    },
     /// Rings and queues
     Queues,
     /// Address filter, RSS contexts and flow rules

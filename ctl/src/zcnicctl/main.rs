@@ -23,7 +23,7 @@ use zcnic_ctl::{
         event::{Event, EventKind, Lost, Subscribe},
         fault::{FaultAdd, FaultRemove, FaultWait, Scenario},
         ledger::{LedgerHistory, LedgerSet},
-        port::{CaptureStart, LinkSet, PortName},
+        port::{CaptureStart, FeaturesSet, LinkSet, PortName},
     },
 };
 
@@ -107,7 +107,13 @@ impl Session {
                     println!();
                 }
             },
-            Command::Features => {
+            Command::Features { offer: Some(names) } => {
+                let port = self.port()?;
+                let offered = (names != ["all"]).then_some(names);
+                let done = self.ask(command::FEATURES_SET, &FeaturesSet { port, offered })?;
+                self.done(&done)
+            }
+            Command::Features { offer: None } => {
                 let features = self.about_port(command::QUERY_FEATURES)?;
                 self.show(&features, members_text)
             }

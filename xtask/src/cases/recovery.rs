@@ -41,6 +41,10 @@ pub(super) const TESTS: &[Test] = &[
         name: "recovery: a provider's ring is closed without a backend, which stays away",
         run: Guest(Zcnic, closed_for_good),
     },
+    Test {
+        name: "recovery: features that the device does not offer any more are off until it does",
+        run: Guest(Zcnic, fewer_features),
+    },
 ];
 
 /// No process of the guest, kernel threads included, stays where no signal reaches it.
@@ -205,4 +209,31 @@ fn closed_for_good(guest: &mut Machine) -> Result<()> {
     let gate = guest.run(&Exec::new(gate))?;
     expect(!gate.stdout.contains("page pool"), || gate.stdout)?;
     works_again(guest, link)
+}
+
+/// Has the device offer these features and begin a new session. Returns whether hardware GRO is on then.
+fn offer(guest: &mut Machine, features: &str) -> Result<bool> {
+    guest.sh(&format!(
+        "zcnicctl --port 0 features --offer {features}; zcnicctl --port 0 reset"
+    ))?;
+    traffic::wait_for_answer(guest)?;
+    let features = guest.sh("ethtool -k eth0")?;
+    let mut features = features.lines().map(str::trim);
+    Ok(features.any(|line| line.starts_with("rx-gro-hw: on")))
+}
+
+fn fewer_features(guest: &mut Machine) -> Result<()> {
+    guest.sh("ethtool -K eth0 rx-gro-hw on; ethtool -C eth0 rx-usecs 20")?;
+    expect(offer(guest, "all")?, || "no GRO at first".to_owned())?;
+    let few = "rx-csum,tx-csum,rx-hash,split,rules,rss-contexts,rss-symmetric";
+    expect(!offer(guest, few)?, || "GRO that is not offered".to_owned())?;
+    let coalesce = Exec::new(["ethtool", "-C", "eth0", "rx-usecs", "30"]);
+    expect(!guest.run(&coalesce)?.status.success(), || {
+        "interrupts are put off that can't be".to_owned()
+    })?;
+    let (flow, counter) = traffic::zero_copy(guest, 16 << 20)?;
+    traffic::nothing_copied(&flow.finish()?)?;
+    traffic::only_split_on_the_queue(&counter)?;
+    expect(offer(guest, "all")?, || "no GRO any more".to_owned())?;
+    guest.check(&coalesce).map(drop)
 }
