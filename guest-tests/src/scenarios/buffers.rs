@@ -157,6 +157,12 @@ pub(crate) fn area_exhausted(lab: &mut Lab, story: &Story) -> Result<()> {
     Ok(())
 }
 
+/// Sees that the kernel has copied so many bytes. A short segment that comes while the socket is busy is moved to the
+/// packet's head (`skb_condense()`), and what is copied from there is not counted.
+pub(crate) fn all_copied(story: &Story, copied: u64, bytes: u64) -> Result<()> {
+    story.within("bytes copied", copied, bytes - bytes / 100..=bytes)
+}
+
 pub(crate) fn copy_fallback(lab: &mut Lab, story: &Story) -> Result<()> {
     const BUFFERS: usize = 2048;
     const LITTLE: u64 = 1 << 20;
@@ -180,7 +186,7 @@ pub(crate) fn copy_fallback(lab: &mut Lab, story: &Story) -> Result<()> {
     story.is("bytes received and right", receiver.received(), LITTLE)?;
     story.notification(receiver.notified.first(), sys::EVENT_COPY)?;
     let stats = receiver.zcrx.stats().context("no statistics")?;
-    story.is("bytes copied", stats.copy_bytes, LITTLE)?;
+    all_copied(story, stats.copy_bytes, LITTLE)?;
     story.at_least("copies", stats.copy_count, LITTLE / PAGE as u64)?;
     story.is("notifications", receiver.notified.len(), 1)?;
     story.why("The data is in pages of other queues, so it is copied into buffers of the area");
@@ -188,10 +194,10 @@ pub(crate) fn copy_fallback(lab: &mut Lab, story: &Story) -> Result<()> {
 
     story.does("It receives 4 MiB more, and returns each buffer at once");
     let pending = receiver.zcrx.pending_returns() as u64;
-    story.is(
+    story.within(
         "buffers in the refill ring before",
         pending,
-        stats.copy_count,
+        stats.copy_count..=stats.copy_count + 8,
     )?;
     receiver.add(second.receiver, 2)?;
     let sender = Sender::start(second.sender, 2, MUCH);
@@ -229,7 +235,7 @@ pub(crate) fn copy_fallback(lab: &mut Lab, story: &Story) -> Result<()> {
         LITTLE + MUCH,
     )?;
     let stats = receiver.zcrx.stats().context("no statistics")?;
-    story.is("bytes copied", stats.copy_bytes, LITTLE + MUCH)?;
+    all_copied(story, stats.copy_bytes, LITTLE + MUCH)?;
     let counts = lab.counted(counter)?;
     let bound = counts.queues.get(&(QUEUE as u16));
     story.is(
