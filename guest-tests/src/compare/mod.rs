@@ -119,7 +119,8 @@ fn prepare() -> Result<()> {
         net::run(side.netns, &["ip", "link", "set", side.name, "mtu", MTU])?;
     }
     lab::prepare()?;
-    net::run(None, &["sysctl", "-qw", "vm.nr_hugepages=32"])?;
+    // For the areas of several turns: the kernel closes rings, and gives their areas back, some time after the program did.
+    net::run(None, &["sysctl", "-qw", "vm.nr_hugepages=96"])?;
     Interrupts::divide().map(drop)
 }
 
