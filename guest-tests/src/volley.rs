@@ -83,11 +83,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         ensure!(length >= NUMBER, "a datagram of {length} bytes");
         let (number, bytes) = buffer[..length].split_at(NUMBER);
         let number = u64::from_le_bytes(number.try_into()?);
-        // Not always the next one: what XDP redirects leaves by the queue of the processor that NAPI is on, and that may
-        // change.
-        let awaited = away.iter().position(|&sent| u64::from(sent) == number);
-        let awaited = awaited.with_context(|| format!("nobody waits for datagram {number}"))?;
-        away.remove(awaited);
+        // One flow in one queue keeps its order.
+        ensure!(
+            away.pop_front().map(u64::from) == Some(number),
+            "datagram {number} came out of turn"
+        );
         ensure!(
             length == size(number as u32),
             "datagram {number} has {length} bytes"
