@@ -27,6 +27,7 @@ mod provided;
 pub mod receive;
 pub mod scenarios;
 pub mod send;
+pub mod socket;
 pub mod steer;
 pub mod systems;
 pub mod volley;

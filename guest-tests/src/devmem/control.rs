@@ -1,11 +1,11 @@
 //! Control messages of devmem TCP (`include/uapi/linux/uio.h`), as bytes.
 
+use crate::socket::{HEADER, Message, word};
+
 /// `SO_DEVMEM_LINEAR` and `SO_DEVMEM_DMABUF`.
 const LINEAR: u32 = 78;
 pub(super) const DMABUF: u32 = 79;
 const SOL_SOCKET: u32 = 1;
-/// `struct cmsghdr`: an usize and two words.
-const HEADER: usize = 16;
 
 /// A piece of the payload in a dmabuf.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,20 +27,6 @@ pub enum Piece {
     Dmabuf(Fragment),
     /// So many bytes, in the program's buffer.
     Linear(u32),
-}
-
-/// A control message: level, type, value.
-pub(super) type Message<'a> = (u32, u32, &'a [u8]);
-
-/// All that are whole.
-pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
-    std::iter::from_fn(move || {
-        let len = usize::try_from(u64::from_ne_bytes(*bytes.first_chunk()?)).ok()?;
-        let value = bytes.get(HEADER..len)?;
-        let message = (word(bytes, 8)?, word(bytes, 12)?, value);
-        bytes = bytes.get(len.next_multiple_of(8)..).unwrap_or_default();
-        Some(message)
-    })
 }
 
 /// The one that says which dmabuf to send from.
@@ -68,13 +54,10 @@ pub(super) fn piece((level, kind, value): Message<'_>) -> Option<Piece> {
     }
 }
 
-pub(super) fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::socket::messages;
 
     fn message(kind: u32, words: [u32; 6]) -> Vec<u8> {
         let mut bytes = Vec::from((HEADER as u64 + 24).to_ne_bytes());

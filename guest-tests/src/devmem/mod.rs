@@ -10,7 +10,7 @@ use std::{
 };
 
 pub use control::{Fragment, Piece};
-pub use socket::{Received, Sent, allow_zerocopy, dont_need, receive, send, sent};
+pub use socket::{Received, dont_need, receive, send};
 
 use crate::{
     dmabuf::Dmabuf,

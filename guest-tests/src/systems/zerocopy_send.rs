@@ -1,12 +1,13 @@
 //! Sending without copies: `MSG_ZEROCOPY` of sockets, `IORING_OP_SEND_ZC` of `io_uring`, and what the kernel says when
 //! it needs the memory no more.
-#![allow(
-    unsafe_code,
-    reason = "a socket's error queue, which the libraries can't read, and submission queue entries"
-)]
+#![allow(unsafe_code, reason = "pushing a submission queue entry")]
 
 use std::{
-    collections::BTreeSet, io, mem::MaybeUninit, net::TcpStream, os::fd::AsRawFd, time::Duration,
+    collections::BTreeSet,
+    io,
+    net::TcpStream,
+    os::fd::{AsFd, AsRawFd},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -16,10 +17,8 @@ use rustix::{
     net::{SendFlags, send},
 };
 
-/// `SO_EE_ORIGIN_ZEROCOPY`.
-const ORIGIN_ZEROCOPY: u8 = 5;
-/// `SO_EE_CODE_ZEROCOPY_COPIED`.
-const CODE_COPIED: u8 = 1;
+use crate::socket::{allow_zerocopy, sent};
+
 /// `IORING_SEND_ZC_REPORT_USAGE`: a notification says whether data was copied.
 const REPORT_USAGE: u16 = 1 << 3;
 /// `IORING_NOTIF_USAGE_ZC_COPIED`, in the result of a notification.
@@ -59,18 +58,7 @@ pub(super) struct Flagged<'s> {
 
 impl<'s> Flagged<'s> {
     pub(super) fn new(socket: &'s TcpStream) -> Result<Self> {
-        let on: libc::c_int = 1;
-        // SAFETY: the kernel reads an integer of ours.
-        let result = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_ZEROCOPY,
-                (&raw const on).cast(),
-                size_of_val(&on) as libc::socklen_t,
-            )
-        };
-        ensure!(result == 0, "SO_ZEROCOPY: {}", io::Error::last_os_error());
+        allow_zerocopy(socket).context("SO_ZEROCOPY")?;
         Ok(Self {
             socket,
             sent: Sent::default(),
@@ -80,49 +68,18 @@ impl<'s> Flagged<'s> {
 
     /// Takes one message of the error queue, if there is one: a range of sends that are completed.
     fn reap(&mut self) -> Result<bool> {
-        // A header and `struct sock_extended_err`, and room for an address behind it.
-        let mut control = [0_u64; 16];
-        // SAFETY: all zero is a header of no message.
-        let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
-        message.msg_control = (&raw mut control).cast();
-        message.msg_controllen = size_of_val(&control);
-        let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
-        // SAFETY: the kernel writes to the control buffer, as long as it is said to be.
-        let result = unsafe { libc::recvmsg(self.socket.as_raw_fd(), &raw mut message, flags) };
-        if result < 0 {
-            return match io::Error::last_os_error() {
-                error if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-                error => Err(error).context("reading the error queue"),
-            };
-        }
-        // SAFETY: the kernel has filled the header in.
-        let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
-        ensure!(!header.is_null(), "a message without a reason");
-        // SAFETY: there is a header; the buffer is large and aligned enough for what is behind it.
-        let (level, kind, error) = unsafe {
-            let data = libc::CMSG_DATA(header).cast::<libc::sock_extended_err>();
-            (
-                (*header).cmsg_level,
-                (*header).cmsg_type,
-                data.read_unaligned(),
-            )
+        let Some(news) = sent(self.socket.as_fd()).context("reading the error queue")? else {
+            return Ok(false);
         };
-        ensure!(
-            (level, kind) == (libc::SOL_IP, libc::IP_RECVERR)
-                && error.ee_errno == 0
-                && error.ee_origin == ORIGIN_ZEROCOPY,
-            "a message that is no completion: {level}, {kind}, error {}",
-            error.ee_errno
-        );
         // Mostly in order, but not if something was sent again.
-        for number in u64::from(error.ee_info)..=u64::from(error.ee_data) {
+        for number in u64::from(news.first)..=u64::from(news.last) {
             ensure!(
                 self.pending.remove(&number),
                 "send {number} is completed twice or was never made: {:?}",
                 self.sent
             );
             self.sent.completed += 1;
-            self.sent.copied += u64::from(error.ee_code & CODE_COPIED);
+            self.sent.copied += u64::from(news.copied);
         }
         Ok(true)
     }

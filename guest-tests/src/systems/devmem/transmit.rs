@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::PORT;
 use crate::{
-    devmem::{Binding, allow_zerocopy, send, sent},
+    devmem::{Binding, send},
     dmabuf::Dmabuf,
     lab::{
         Lab,
@@ -21,6 +21,7 @@ use crate::{
         story::Story,
     },
     pattern::Pattern,
+    socket::{allow_zerocopy, sent},
 };
 
 const BYTES: usize = 4 << 20;

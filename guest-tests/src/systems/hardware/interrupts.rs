@@ -8,10 +8,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Flow, HERE, PATIENCE, Setting, Steered, THERE, sys::set_option};
+use super::{Flow, HERE, PATIENCE, Setting, Steered, THERE};
 use crate::{
     lab::{Lab, eventually, story::Story, traffic::ZERO_COPY},
     net,
+    socket::set_option,
 };
 
 const PORT: u16 = 5101;
@@ -232,9 +233,9 @@ pub(super) fn busy_poll(_: &mut Lab, story: &Story) -> Result<()> {
     let _deferred = Setting::new("/sys/class/net/eth0/napi_defer_hard_irqs", "100")?;
     let _timeout = Setting::new("/sys/class/net/eth0/gro_flush_timeout", "200000000")?;
     let socket = flow.receiver.as_fd();
-    set_option(socket, libc::SO_BUSY_POLL, 1_000_000)?;
-    set_option(socket, libc::SO_PREFER_BUSY_POLL, 1)?;
-    set_option(socket, libc::SO_BUSY_POLL_BUDGET, 16)?;
+    set_option(socket, libc::SO_BUSY_POLL, &[1_000_000])?;
+    set_option(socket, libc::SO_PREFER_BUSY_POLL, &[1])?;
+    set_option(socket, libc::SO_BUSY_POLL_BUDGET, &[16])?;
     // With the first ones the socket learns whom to poll.
     flow.run(4, SIZE, PAUSE)?;
     let with = interrupts_of(&ring, || flow.run(COUNT, SIZE, PAUSE))?;

@@ -1,13 +1,19 @@
-//! What neither the standard library nor rustix has of timestamps, and options of sockets.
+//! What neither the standard library nor rustix has of timestamps.
 #![allow(unsafe_code, reason = "system calls that take pointers")]
 
 use std::{
     io,
-    mem::{offset_of, zeroed},
     os::fd::{AsRawFd, BorrowedFd},
 };
 
+use crate::socket::{self, messages, news};
+
 const SIOCSHWTSTAMP: libc::Ioctl = 0x89b0_u32 as libc::Ioctl;
+/// Level and type of the control message with times.
+const TIMESTAMPING: (u32, u32) = (
+    libc::SOL_SOCKET.cast_unsigned(),
+    libc::SCM_TIMESTAMPING.cast_unsigned(),
+);
 /// `HWTSTAMP_TX_ON`, `HWTSTAMP_FILTER_ALL`.
 const ON: i32 = 1;
 
@@ -57,14 +63,6 @@ fn check(result: i32) -> io::Result<()> {
     }
 }
 
-/// Sets an option of `SOL_SOCKET`.
-pub(super) fn set_option(socket: BorrowedFd<'_>, option: i32, value: u32) -> io::Result<()> {
-    let size = size_of::<u32>() as libc::socklen_t;
-    let value = (&raw const value).cast();
-    // SAFETY: the kernel reads four bytes there.
-    check(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, value, size) })
-}
-
 /// Sets a clock, in nanoseconds.
 pub(super) fn set_clock(clock: BorrowedFd<'_>, nanoseconds: u64) -> io::Result<()> {
     /// `CLOCKFD`: the clock of a file.
@@ -95,52 +93,29 @@ pub(super) fn receive(
     buffer: &mut [u8],
     of_sent: bool,
 ) -> io::Result<Message> {
-    let mut control = [0u64; 64];
-    let mut part = libc::iovec {
-        iov_base: buffer.as_mut_ptr().cast(),
-        iov_len: buffer.len(),
-    };
-    // SAFETY: all zeroes are a value of this type.
-    let mut header: libc::msghdr = unsafe { zeroed() };
-    header.msg_iov = &raw mut part;
-    header.msg_iovlen = 1;
-    header.msg_control = control.as_mut_ptr().cast();
-    header.msg_controllen = size_of_val(&control) as _;
     let flags = if of_sent {
         libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT
     } else {
         0
     };
-    // SAFETY: the kernel writes to the buffers that the header names, no more than they have room for.
-    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags) };
-    if length < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    let (length, control) = socket::receive(socket, buffer, flags)?;
     let mut message = Message {
-        length: length as usize,
+        length,
         time: None,
         sent: None,
     };
-    // SAFETY: the kernel has put well-formed control messages there, each with the data that its type says.
-    unsafe {
-        let mut next = libc::CMSG_FIRSTHDR(&raw const header);
-        while let Some(one) = next.as_ref() {
-            let data = libc::CMSG_DATA(next);
-            match (one.cmsg_level, one.cmsg_type) {
-                (libc::SOL_SOCKET, libc::SCM_TIMESTAMPING) => {
-                    // The third one is the hardware's (Documentation/networking/timestamping.rst).
-                    let time = data.cast::<libc::timespec>().add(2).read_unaligned();
-                    let nanoseconds = time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64;
-                    message.time = Some(nanoseconds).filter(|time| *time != 0);
-                }
-                (libc::SOL_IP, libc::IP_RECVERR) => {
-                    let at = offset_of!(libc::sock_extended_err, ee_data);
-                    message.sent = Some(data.add(at).cast::<u32>().read_unaligned());
-                }
-                _ => {}
-            }
-            next = libc::CMSG_NXTHDR(&raw const header, next);
+    for one in messages(&control) {
+        if let Some(news) = news(one) {
+            message.sent = Some(news.data);
+        } else if (one.0, one.1) == TIMESTAMPING {
+            message.time = hardware_time(one.2).filter(|time| *time != 0);
         }
     }
     Ok(message)
+}
+
+/// The third of three `struct timespec` is the hardware's (Documentation/networking/timestamping.rst).
+fn hardware_time(times: &[u8]) -> Option<u64> {
+    let part = |at: usize| Some(u64::from_ne_bytes(*times.get(at..)?.first_chunk()?));
+    Some(part(32)? * 1_000_000_000 + part(40)?)
 }

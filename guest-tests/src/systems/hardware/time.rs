@@ -12,11 +12,12 @@ use rustix::time::{DynamicClockId, clock_gettime_dynamic};
 
 use super::{
     Flow, HERE, PATIENCE, THERE,
-    sys::{Message, receive, set_clock as set, set_option, set_stamping},
+    sys::{Message, receive, set_clock as set, set_stamping},
 };
 use crate::{
     lab::{Lab, eventually, story::Story},
     ports::{PEER, in_netns},
+    socket::set_option,
 };
 
 const PORT: u16 = 5100;
@@ -79,7 +80,8 @@ impl Drop for Stamping {
 /// Has a socket tell the hardware's times.
 pub(super) fn tell_times(socket: &UdpSocket) -> Result<()> {
     let flags = TX_HARDWARE | RX_HARDWARE | RAW_HARDWARE | OPT_ID | OPT_TSONLY;
-    Ok(set_option(socket.as_fd(), libc::SO_TIMESTAMPING, flags)?)
+    set_option(socket.as_fd(), libc::SO_TIMESTAMPING, &[flags])?;
+    Ok(())
 }
 
 fn incoming() -> Result<Flow> {
