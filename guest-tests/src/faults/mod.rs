@@ -8,30 +8,20 @@ mod judge;
 
 use std::process::ExitCode;
 
-use crate::lab::{Lab, cases::each};
+use crate::lab::cases::Selection;
 
 /// Has the device misbehave, one case after the other, and prints a JSON object for each
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only cases whose name contains this
-    filter: Option<String>,
-    /// Print the names of all cases
-    #[arg(long)]
-    list: bool,
+    #[command(flatten)]
+    selection: Selection,
 }
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let selected = cases::all().filter(|case| {
-        let filter = args.filter.as_deref();
-        filter.is_none_or(|filter| case.name.contains(filter))
-    });
-    if args.list {
-        selected.for_each(|case| println!("{}", case.name));
-        return Ok(ExitCode::SUCCESS);
-    }
-    let mut lab = Lab::new()?;
-    Ok(each(selected, |case| {
-        (case.name, judge::judge(&mut lab, case))
-    }))
+    args.selection.run(
+        cases::all(),
+        |case| case.name,
+        |lab, case| judge::judge(lab, case),
+    )
 }

@@ -5,7 +5,37 @@ use std::{process::ExitCode, time::Instant};
 use anyhow::Result;
 use serde::Serialize;
 
+use super::Lab;
 use crate::progress::say_result;
+
+/// Which cases of many
+#[derive(Debug, clap::Args)]
+pub(crate) struct Selection {
+    /// Only cases whose name contains this
+    filter: Option<String>,
+    /// Print the names of all cases
+    #[arg(long)]
+    list: bool,
+}
+
+impl Selection {
+    /// Has `judge` run those of `all` that are wanted, in one lab, or lists them.
+    pub(crate) fn run<C>(
+        &self,
+        all: impl Iterator<Item = C>,
+        name: impl Fn(&C) -> &'static str,
+        judge: impl Fn(&mut Lab, &C) -> Result<()>,
+    ) -> Result<ExitCode> {
+        let filter = self.filter.as_deref();
+        let selected = all.filter(|case| filter.is_none_or(|filter| name(case).contains(filter)));
+        if self.list {
+            selected.for_each(|case| println!("{}", name(&case)));
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut lab = Lab::new()?;
+        Ok(each(selected, |case| (name(&case), judge(&mut lab, &case))))
+    }
+}
 
 /// The end of a case.
 #[derive(Serialize)]

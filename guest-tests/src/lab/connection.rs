@@ -1,7 +1,7 @@
 //! TCP connections from eth1 in its namespace to eth0, both ends of them ours, and what sends on them.
 
 use std::{
-    io::Write,
+    io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     thread::{self, JoinHandle},
     time::Duration,
@@ -16,7 +16,7 @@ use crate::{
 
 /// Nothing takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Bytes per write.
+/// Bytes per write or read.
 const WRITE: usize = 64 << 10;
 
 /// Both ends of a connection.
@@ -43,6 +43,22 @@ pub(crate) fn connect(port: u16, count: usize) -> Result<Vec<Connection>> {
         };
         (0..count).map(one).collect()
     })
+}
+
+/// Reads until the stream ends, and verifies that it is the pattern of `seed`. Returns how many bytes came.
+pub(crate) fn read_all(mut socket: &TcpStream, seed: u64) -> Result<u64> {
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let pattern = Pattern::new(seed);
+    let mut buffer = vec![0; WRITE];
+    let mut received = 0;
+    loop {
+        let length = socket.read(&mut buffer)?;
+        if length == 0 {
+            return Ok(received);
+        }
+        pattern.verify(received, &buffer[..length])?;
+        received += length as u64;
+    }
 }
 
 /// A thread that sends the pattern of a seed.

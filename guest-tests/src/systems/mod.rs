@@ -15,16 +15,13 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::lab::{Lab, cases::each, story::Story};
+use crate::lab::{Lab, cases::Selection, story::Story};
 
 /// Exercises the receive-side systems of the kernel, one case after the other, and prints a JSON object for each
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only cases whose name contains this
-    filter: Option<String>,
-    /// Print the names of all cases
-    #[arg(long)]
-    list: bool,
+    #[command(flatten)]
+    selection: Selection,
 }
 
 /// Something that a system does.
@@ -52,19 +49,9 @@ fn all() -> impl Iterator<Item = &'static Case> {
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let selected = all().filter(|case| {
-        let filter = args.filter.as_deref();
-        filter.is_none_or(|filter| case.name.contains(filter))
-    });
-    if args.list {
-        selected.for_each(|case| println!("{}", case.name));
-        return Ok(ExitCode::SUCCESS);
-    }
-    let mut lab = Lab::new()?;
     let story = Story::new(true);
-    Ok(each(selected, |case| {
-        (case.name, lab.watched(|lab| (case.run)(lab, &story)))
-    }))
+    let judge = |lab: &mut Lab, case: &&Case| lab.watched(|lab| (case.run)(lab, &story));
+    args.selection.run(all(), |case| case.name, judge)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Queue 3 has two of them if it splits: one for header fragments, which the driver copies and gives back at once, and
 //! one for payload, whose pages go to the stack. Without split there is one, and its pages hold two frames each.
 
-use std::{fs, io::Read, net::TcpStream, thread, time::Duration};
+use std::{fs, thread};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::{io::ioctl_fionread, net::sockopt};
@@ -16,7 +16,7 @@ use crate::{
     gate::pools,
     lab::{
         HOME, Lab,
-        connection::{Sender, connect},
+        connection::{Sender, connect, read_all},
         eventually,
         processor::{Interrupts, Processor},
         recycling::{BULK, Before, Seen},
@@ -25,7 +25,6 @@ use crate::{
         traffic::ZERO_COPY,
     },
     net::{self, PagePoolStats},
-    pattern::Pattern,
 };
 
 const QUEUE: u32 = ZERO_COPY.0;
@@ -81,11 +80,11 @@ fn stream(reader: Processor) -> Result<()> {
     /// So little waits to be read that the pool's ring takes all of it when it is.
     const WAITING: usize = 128 << 10;
     let connection = connect(PORT, 1)?.pop().context("one connection")?;
-    let mut socket = connection.receiver;
+    let socket = connection.receiver;
     sockopt::set_socket_recv_buffer_size(&socket, WAITING)?;
     let read = move || -> Result<u64> {
         reader.take()?;
-        read_all(&mut socket, SEED)
+        read_all(&socket, SEED)
     };
     let reader = thread::spawn(read);
     Processor::Senders.take()?;
@@ -95,22 +94,6 @@ fn stream(reader: Processor) -> Result<()> {
     let received = received.unwrap_or_else(|_| bail!("the reader panicked"))?;
     ensure!(received == BYTES, "{received} bytes came, not {BYTES}");
     Ok(())
-}
-
-/// Reads and verifies everything that comes.
-fn read_all(socket: &mut TcpStream, seed: u64) -> Result<u64> {
-    socket.set_read_timeout(Some(Duration::from_secs(60)))?;
-    let pattern = Pattern::new(seed);
-    let mut buffer = vec![0; 64 << 10];
-    let mut received = 0;
-    loop {
-        let length = socket.read(&mut buffer)?;
-        if length == 0 {
-            return Ok(received);
-        }
-        pattern.verify(received, &buffer[..length])?;
-        received += length as u64;
-    }
 }
 
 /// What a stream does to the pools when another one has been there before.
@@ -243,7 +226,7 @@ fn unread(_: &mut Lab, story: &Story) -> Result<()> {
     /// The pool's ring has room for as many pages as buffers are posted, its cache for 128.
     const KEPT: u64 = 512 + 128;
     let before = Before::now(QUEUE)?;
-    let mut connection = connect(PORT, 1)?.pop().context("one connection")?;
+    let connection = connect(PORT, 1)?.pop().context("one connection")?;
     sockopt::set_socket_recv_buffer_size_force(&connection.receiver, 16 << 20)?;
     let sender = Sender::start(connection.sender, SEED, UNREAD);
     story.does("A program lets 2 MiB wait");
@@ -263,7 +246,7 @@ fn unread(_: &mut Lab, story: &Story) -> Result<()> {
     story.at_least("pages from the page allocator", fresh, UNREAD / 1448 - KEPT)?;
 
     story.does("It reads");
-    let received = read_all(&mut connection.receiver, SEED)?;
+    let received = read_all(&connection.receiver, SEED)?;
     story.is("bytes received and right", received, UNREAD)?;
     sender.finish()?;
     let seen = eventually(HOME, || {

@@ -2,11 +2,10 @@
 //! `IORING_OP_SEND_ZC`, and the one as the other.
 
 use std::{
-    io::{Read, Write},
+    io::Write,
     net::TcpStream,
     num::NonZeroU32,
     thread::{self, ScopedJoinHandle},
-    time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -22,7 +21,7 @@ use super::{
 use crate::{
     lab::{
         Lab,
-        connection::{Sender, connect},
+        connection::{Sender, connect, read_all},
         settings::{with_mtu, without_split},
         story::Story,
         traffic::ZERO_COPY,
@@ -129,22 +128,9 @@ fn mapped_without_split(_: &mut Lab, story: &Story) -> Result<()> {
 /// A thread that verifies the whole stream.
 fn verifier<'t>(
     scope: &'t thread::Scope<'t, '_>,
-    mut socket: TcpStream,
+    socket: TcpStream,
 ) -> ScopedJoinHandle<'t, Result<u64>> {
-    scope.spawn(move || {
-        socket.set_read_timeout(Some(Duration::from_secs(60)))?;
-        let pattern = Pattern::new(SEED);
-        let mut buffer = vec![0; 64 << 10];
-        let mut received = 0;
-        loop {
-            let length = socket.read(&mut buffer)?;
-            if length == 0 {
-                return Ok(received);
-            }
-            pattern.verify(received, &buffer[..length])?;
-            received += length as u64;
-        }
-    })
+    scope.spawn(move || read_all(&socket, SEED))
 }
 
 /// Sends the stream from one buffer, some pages at a time, to somebody who verifies it.
