@@ -79,7 +79,9 @@ pub(crate) fn refill_ring_full(_: &mut Lab, story: &Story) -> Result<()> {
     let stats = receiver.zcrx.stats().context("no statistics")?;
     story.is("bytes copied", stats.copy_bytes, 0)?;
     let taken = receiver.taken_back() - kept;
-    story.at_least("buffers that the kernel has taken by itself", taken, 1024)?;
+    // Those of a window (of about a tenth of the stream) may go by before the program is at its turn again.
+    let least = 4 * u64::from(ENTRIES);
+    story.at_least("buffers that the kernel has taken by itself", taken, least)?;
     story.sees("that it has not", waiting(&receiver));
     story.why("Under traffic the kernel looks into the ring first, and takes 64 buffers at a time");
     story.why(
