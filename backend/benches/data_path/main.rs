@@ -4,8 +4,10 @@
 //! comparison is of two worlds that differ in one thing, or of a world and the same bytes copied by memcpy,
 //! measured in turns: a, b, and a again, which says what a difference is worth.
 
+mod capture;
 mod ring;
 mod scenarios;
+mod spec;
 mod world;
 
 use std::time::Duration;

@@ -8,7 +8,8 @@ use zcnic_model::Shape;
 
 use crate::{
     Method,
-    world::{RING, Spec, Turn, World, rule},
+    spec::Spec,
+    world::{RING, Turn, World, rule},
 };
 
 /// Payload of a frame that fills a page.
@@ -160,6 +161,14 @@ fn comparisons() -> Vec<(String, Spec, Spec)> {
             "faults_armed",
             Spec {
                 fault: true,
+                ..small
+            },
+            small,
+        ),
+        (
+            "capture",
+            Spec {
+                capture: true,
                 ..small
             },
             small,

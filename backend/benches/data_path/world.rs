@@ -26,17 +26,19 @@ use zcnic_device::{
     rss::{DEFAULT_FIELDS, DEFAULT_KEY},
 };
 use zcnic_model::{
-    Driver, Packet, Shape, Transport,
+    Driver, Shape, Transport,
     driver::Pair,
-    frames::{Flow, pattern},
+    frames::pattern,
     guest::Guest,
     vhost_user::{Frontend, addresses},
 };
 use zerocopy::IntoBytes;
 
 use crate::{
+    capture::Capture,
     pin,
     ring::{CyclicRing, Memory, Part, leak, slice},
+    spec::Spec,
 };
 
 /// Guest memory of one port.
@@ -50,93 +52,6 @@ const PAGE: usize = 4096;
 
 /// Payload from here on is in a buffer of its own, as a kernel's is.
 const SEPARATE: usize = 1024;
-
-/// What is sent, and how it is received.
-#[derive(Clone, Copy)]
-pub(crate) struct Spec {
-    /// How the receiver's chains look.
-    pub(crate) shape: Shape,
-    /// Bytes behind the L4 header.
-    pub(crate) payload: usize,
-    /// Trains of segments with that much payload.
-    pub(crate) segment: Option<u16>,
-    /// The receiver has hardware GRO, and gets each train as one frame.
-    pub(crate) gro: bool,
-    /// The device completes the checksum.
-    pub(crate) checksum: bool,
-    /// TCP; otherwise a protocol that the device does not know.
-    pub(crate) tcp: bool,
-    /// Distinct source addresses, which take turns.
-    pub(crate) flows: u16,
-    pub(crate) queues: u16,
-    /// A hash is computed and spreads flows over the queues.
-    pub(crate) rss: bool,
-    /// Exact rules, of which number n is about flow n.
-    pub(crate) rules: u16,
-    pub(crate) ledger: LedgerMode,
-    /// A fault rule is armed that no frame meets.
-    pub(crate) fault: bool,
-    /// Receive chains of a queue, and frames to send, that take turns in the rings.
-    pub(crate) pool: u16,
-}
-
-impl Spec {
-    /// Frames of 60 bytes on one queue, with everything on that a NIC does to each frame.
-    pub(crate) const SMALL: Self = Self {
-        shape: Shape::Linear { size: 2048 },
-        payload: 6,
-        segment: None,
-        gro: false,
-        checksum: false,
-        tcp: true,
-        flows: 1,
-        queues: 1,
-        rss: true,
-        rules: 0,
-        ledger: LedgerMode::Off,
-        fault: false,
-        pool: RING,
-    };
-
-    /// The most payload that a receive chain gets.
-    fn piece(&self) -> usize {
-        match (self.shape, self.segment) {
-            (Shape::Split { page_size, .. }, Some(_)) if self.gro => page_size as usize,
-            (_, Some(size)) => size.into(),
-            (_, None) => self.payload,
-        }
-    }
-
-    /// Receive chains that a transmit chain fills.
-    fn pieces(&self) -> u64 {
-        self.payload.div_ceil(self.piece()) as u64
-    }
-
-    /// Payload of a receive chain, on average.
-    pub(crate) fn bytes(&self) -> f64 {
-        self.payload as f64 / self.pieces() as f64
-    }
-
-    fn frame(&self, flow: u16) -> Packet {
-        let [high, low] = flow.to_be_bytes();
-        let tcp = Flow::tcp4().between4([10, 0, high, low], [10, 1, 0, 1]);
-        let mut frame = tcp.ports(1000, 80).frame(&pattern(self.payload));
-        if self.segment.is_some() {
-            // PSH, which Linux ends each train with: what follows is not waited for.
-            frame[14 + 20 + 13] |= 8;
-        }
-        if !self.tcp {
-            // For experiments (RFC 3692); the header's own checksum is of no interest to the device.
-            frame[23] = 253;
-        }
-        let packet = Packet::from(frame);
-        match self.segment {
-            Some(size) => packet.segmented(size),
-            None if self.checksum => packet.checksum(),
-            None => packet,
-        }
-    }
-}
 
 /// A port's driver and its data rings.
 struct Side {
@@ -168,6 +83,7 @@ pub(crate) struct World {
     cpus: [usize; 2],
     sender: Side,
     receiver: Side,
+    capture: Option<Capture>,
     backend: Option<Backend>,
     _failures: Receiver<String>,
     directory: TempDir,
@@ -203,6 +119,7 @@ impl World {
             cpus,
             receiver: Side::receiver(&config.ports[1], &spec),
             sender: Side::sender(&config.ports[0], &spec),
+            capture: None,
             backend: Some(backend),
             _failures: failures,
             directory,
@@ -236,6 +153,9 @@ impl World {
             self.control()?
                 .execute::<serde_json::Value>(command::FAULT_ADD, Some(&add))?;
         }
+        if spec.capture {
+            self.capture = Some(Capture::start(&self.directory.path().join("control"), "1")?);
+        }
         Ok(())
     }
 
@@ -248,6 +168,10 @@ impl World {
         while elapsed < time {
             for _ in 0..64 {
                 self.turn(window);
+            }
+            if self.capture.is_some() {
+                // Whoever reads it has no other processor.
+                thread::yield_now();
             }
             elapsed = start.elapsed();
             received = self.receiver.returned() - before;
@@ -358,9 +282,11 @@ impl World {
             joined == if self.spec.gro { frames } else { 0 },
             "{joined} of {frames} frames were joined"
         );
+        let captured = self.capture.as_ref().map(Capture::lines);
+        ensure!(captured != Some(0), "no frame was captured");
         Ok(serde_json::json!({
             "frames": frames, "hashed": hashed, "split": sum(|queue| queue.rx_split),
-            "joined": joined,
+            "joined": joined, "captured": captured,
         }))
     }
 
