@@ -1,12 +1,14 @@
 //! `cargo xtask bench`: the data path against its peers, against memcpy, and against itself.
 
 mod data_path;
+mod dpdk;
 mod facts;
 mod figure;
 mod plot;
 mod process;
 mod systems;
 mod testpmd;
+mod turns;
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
@@ -97,7 +99,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let (machine, commit) = (facts::machine(method.priority), paths::commit());
     let mut figures = Vec::new();
     if let Some(root) = &testpmd {
-        figures.extend(testpmd::measure(root, &programs, method)?);
+        figures.extend(dpdk::measure(root, &programs, method)?);
     }
     figures.extend(step("port to port, memcpy and features", || {
         data_path::measure(&builds, method)
@@ -124,7 +126,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         "quick": args.quick,
         "commit": commit,
         "machine": machine,
-        "peers": testpmd.as_ref().map(testpmd::Root::versions),
+        "peers": { "dpdk": testpmd.as_ref().and_then(testpmd::Root::version) },
         "method": {
             "rounds": method.rounds,
             "turn_seconds": method.turn.as_secs_f64(),

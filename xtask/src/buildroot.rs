@@ -110,6 +110,15 @@ impl BuildRoot {
         self.entry.join("tree")
     }
 
+    /// Which version of `package` it has.
+    pub(crate) fn version(&self, package: &str) -> Option<String> {
+        let listed = fs::read_to_string(self.entry.join("versions")).ok()?;
+        let found = listed
+            .lines()
+            .find_map(|line| line.split_once(' ').filter(|(name, _)| *name == package));
+        found.map(|(_, version)| version.to_owned())
+    }
+
     /// `program`, run in the tree with `work` as [`WORK`], writable and the current directory.
     pub(crate) fn command(&self, work: &Path, program: impl AsRef<OsStr>) -> Command {
         self.command_among(&[Bind::write(work, WORK)], program)

@@ -1,0 +1,49 @@
+//! Against DPDK's own vhost: the vhost driver of another testpmd.
+
+use anyhow::Result;
+
+use super::{
+    Method,
+    figure::Figure,
+    testpmd::Root,
+    turns::{Flow, Pair, Setup},
+};
+use crate::{backend::Programs, buildroot::WORK, step::step};
+
+/// Bytes of frames, without the check sequence, which nobody carries.
+const SIZES: [u16; 3] = [64, 256, 1500];
+
+/// What is measured: what is done with frames, of which sizes, on how many queues.
+const COMPARISONS: [(Flow, &[u16], u16); 6] = [
+    (Flow::Loop, &SIZES, 1),
+    (Flow::Sink, &SIZES, 1),
+    (Flow::Source, &SIZES, 1),
+    (Flow::Loop, SIZES.split_at(1).0, 4),
+    (Flow::Sink, SIZES.split_at(1).0, 4),
+    (Flow::Source, SIZES.split_at(1).0, 4),
+];
+
+pub(crate) fn measure(testpmd: &Root, programs: &Programs, method: Method) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    for (flow, sizes, queues) in COMPARISONS {
+        let (flow_name, plural) = (flow.name(), if queues == 1 { "" } else { "s" });
+        let what = format!("testpmd and DPDK's vhost: {flow_name}, {queues} queue{plural}");
+        let compare = || -> Result<Vec<Figure>> {
+            let setup = Setup {
+                testpmd,
+                programs,
+                method,
+                flow,
+                queues,
+                options: Vec::new(),
+                work: Setup::work()?,
+            };
+            let vhost = format!("net_vhost0,iface={WORK}/vhost.sock,queues={queues}");
+            let vhost = setup.testpmd("vhost", &vhost, &[], method.cpus)?;
+            let frontend = setup.frontend("theirs", "vhost.sock")?;
+            setup.compare("dpdk", &mut Pair::new(frontend, Some(vhost), flow)?, sizes)
+        };
+        figures.extend(step(&what, compare)?);
+    }
+    Ok(figures)
+}

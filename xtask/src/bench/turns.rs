@@ -1,0 +1,344 @@
+//! zcnic and another backend, each with a testpmd as its frontend, take turns.
+//!
+//! All processes of a comparison live at the same time; whose turn it is not waits for commands, without a
+//! processor.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Result, bail, ensure};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{
+    Method,
+    figure::Figure,
+    testpmd::{PATIENCE, Port, RING, Root, Testpmd},
+};
+use crate::{backend::Programs, buildroot::WORK, control::Control, process::Running};
+
+/// Bursts of 32 frames that go around in a loop: fewer than a ring has room for, so that none is lost.
+const BURSTS: u32 = 8;
+
+/// Flows where there are several queues: as many as testpmd makes (it counts in six bits of the UDP source port).
+const FLOWS: u16 = 64;
+
+/// How long frames move before they are counted.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// What is done with frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// The backend gives back what it gets, and so does the frontend.
+    Loop,
+    /// The frontend sends, the backend takes.
+    Sink,
+    /// The backend sends, the frontend takes.
+    Source,
+}
+
+impl Flow {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Loop => "loop",
+            Self::Sink => "sink",
+            Self::Source => "source",
+        }
+    }
+
+    /// What testpmd calls it at the frontend and at the backend.
+    fn modes(self) -> [&'static str; 2] {
+        match self {
+            Self::Loop => ["io", "io"],
+            Self::Sink => ["txonly", "rxonly"],
+            Self::Source => ["rxonly", "txonly"],
+        }
+    }
+
+    /// The wire that does it in zcnic, to as many flows as there are if they are for several queues.
+    fn wire(self, size: u16, queues: u16) -> String {
+        match self {
+            Self::Loop => "loopback".to_owned(),
+            Self::Sink => "null".to_owned(),
+            Self::Source if queues == 1 => format!("generate,size={size}"),
+            Self::Source => format!("generate,size={size},flows={FLOWS}"),
+        }
+    }
+
+    /// Which of the frontend's counters counts.
+    fn counter(self) -> &'static str {
+        match self {
+            Self::Loop | Self::Source => "Rx",
+            Self::Sink => "Tx",
+        }
+    }
+}
+
+/// A backend and its frontend.
+pub(super) struct Pair {
+    frontend: Testpmd,
+    /// If it is a testpmd too: others need no commands.
+    backend: Option<Testpmd>,
+    flow: Flow,
+    /// Frames go around.
+    primed: bool,
+}
+
+impl Pair {
+    pub(super) fn new(frontend: Testpmd, backend: Option<Testpmd>, flow: Flow) -> Result<Self> {
+        let mut pair = Self {
+            frontend,
+            backend,
+            flow,
+            primed: false,
+        };
+        let [ours, theirs] = flow.modes();
+        pair.frontend.command(&format!("set fwd {ours}"))?;
+        if let Some(backend) = &mut pair.backend {
+            backend.command(&format!("set fwd {theirs}"))?;
+        }
+        Ok(pair)
+    }
+
+    /// Frames have that many bytes from now on.
+    fn set_size(&mut self, size: u16) -> Result<()> {
+        if std::mem::take(&mut self.primed) {
+            // Those that go around are taken out.
+            self.frontend.command("set fwd rxonly")?;
+            self.start("start")?;
+            thread::sleep(SETTLE);
+            self.stop()?;
+            let [ours, _] = self.flow.modes();
+            self.frontend.command(&format!("set fwd {ours}"))?;
+        }
+        for testpmd in std::iter::once(&mut self.frontend).chain(&mut self.backend) {
+            testpmd.command(&format!("set txpkts {size}"))?;
+        }
+        Ok(())
+    }
+
+    /// The backend first, so that nothing is lost.
+    fn start(&mut self, command: &str) -> Result<()> {
+        if let Some(backend) = &mut self.backend {
+            backend.command("start")?;
+        }
+        self.frontend.command(command).map(drop)
+    }
+
+    /// What goes around stays in the rings.
+    fn stop(&mut self) -> Result<()> {
+        self.frontend.command("stop")?;
+        if let Some(backend) = &mut self.backend {
+            backend.command("stop")?;
+        }
+        Ok(())
+    }
+
+    /// Has frames move for `time`; returns how many did per second.
+    fn turn(&mut self, time: Duration) -> Result<f64> {
+        if self.flow == Flow::Loop && !self.primed {
+            self.primed = true;
+            self.start(&format!("start tx_first {BURSTS}"))?;
+        } else {
+            self.start("start")?;
+        }
+        thread::sleep(SETTLE);
+        let counter = self.flow.counter();
+        self.frontend.rate(counter)?;
+        thread::sleep(time);
+        let rate = self.frontend.rate(counter)?;
+        self.stop()?;
+        // Who is put first may have 95 % of a processor.
+        thread::sleep((SETTLE + time) / 10);
+        Ok(rate)
+    }
+}
+
+/// What comparisons are made with.
+pub(super) struct Setup<'a> {
+    pub(super) testpmd: &'a Root,
+    pub(super) programs: &'a Programs,
+    pub(super) method: Method,
+    pub(super) flow: Flow,
+    pub(super) queues: u16,
+    /// More options of frontends.
+    pub(super) options: Vec<String>,
+    /// Where sockets are.
+    pub(super) work: TempDir,
+}
+
+impl Setup<'_> {
+    /// A directory for sockets.
+    pub(super) fn work() -> Result<TempDir> {
+        Ok(tempfile::Builder::new().prefix("zcnic-bench-").tempdir()?)
+    }
+
+    /// Compares with `theirs`, for frames of each of these sizes; figures are named after `peer`.
+    pub(super) fn compare(
+        &self,
+        peer: &str,
+        theirs: &mut Pair,
+        sizes: &[u16],
+    ) -> Result<Vec<Figure>> {
+        let queues = self.queues;
+        let mut ours: Option<(Zcnic, Pair)> = None;
+        let mut figures = Vec::new();
+        for &size in sizes {
+            // Only what a generator makes depends on how it was started.
+            let kept = ours.take().filter(|_| self.flow != Flow::Source);
+            let (mut zcnic, mut pair) = match kept {
+                Some(ours) => ours,
+                None => {
+                    let wire = self.flow.wire(size, queues);
+                    let zcnic = Zcnic::start(self.programs, self.method, self.work.path(), &wire)?;
+                    let frontend = self.frontend(&format!("ours{size}"), "zcnic.sock")?;
+                    (zcnic, Pair::new(frontend, None, self.flow)?)
+                }
+            };
+            let name = match queues {
+                1 => format!("{peer}_{}_{size}", self.flow.name()),
+                _ => format!("{peer}_{}_{size}_{queues}_queues", self.flow.name()),
+            };
+            pair.set_size(size)?;
+            theirs.set_size(size)?;
+            let mut figure = self.take_turns(name, &mut pair, theirs)?;
+            figure.counters = zcnic.counters(self.flow)?;
+            let count = |name: &str| figure.counters[name].as_u64().unwrap_or_default();
+            if self.flow != Flow::Sink {
+                let (frames, hashed) = (count("frames"), count("hashed"));
+                ensure!(
+                    frames > 0 && frames == hashed,
+                    "{hashed} of {frames} frames were hashed"
+                );
+            }
+            let busy = count("busy_queues");
+            ensure!(
+                busy == u64::from(queues),
+                "{}: frames on {busy} of {queues} queues",
+                figure.name
+            );
+            figures.push(figure);
+            ours = Some((zcnic, pair));
+        }
+        Ok(figures)
+    }
+
+    fn take_turns(&self, name: String, ours: &mut Pair, theirs: &mut Pair) -> Result<Figure> {
+        let mut figure = Figure {
+            name,
+            unit: "frames/s".to_owned(),
+            ..Figure::default()
+        };
+        let time = self.method.turn;
+        ours.turn(time)?;
+        theirs.turn(time)?;
+        for _ in 0..self.method.rounds {
+            figure.a.push(ours.turn(time)?);
+            figure.b.push(theirs.turn(time)?);
+            figure.again.push(ours.turn(time)?);
+        }
+        Ok(figure)
+    }
+
+    /// A frontend, which does the same work whichever backend it has: in-order completion, which only DPDK offers,
+    /// would spare it some.
+    pub(super) fn frontend(&self, name: &str, socket: &str) -> Result<Testpmd> {
+        let [worker, other] = self.method.cpus;
+        let device = format!(
+            "net_virtio_user0,path={WORK}/{socket},server=0,queues={},queue_size={RING},in_order=0",
+            self.queues
+        );
+        self.testpmd(name, &device, &self.options, [other, worker])
+    }
+
+    /// A testpmd that moves frames on the first of `cpus`.
+    pub(super) fn testpmd(
+        &self,
+        name: &str,
+        device: &str,
+        options: &[String],
+        cpus: [usize; 2],
+    ) -> Result<Testpmd> {
+        let port = Port {
+            name,
+            device,
+            queues: self.queues,
+            options,
+            cpus,
+        };
+        Testpmd::start(self.testpmd, self.work.path(), self.method, &port)
+    }
+}
+
+/// zcnic with one plain port.
+struct Zcnic {
+    running: Running,
+    control: Control,
+}
+
+impl Zcnic {
+    fn start(programs: &Programs, method: Method, work: &Path, wire: &str) -> Result<Self> {
+        let [socket, control]: [PathBuf; 2] =
+            ["zcnic.sock", "control.sock"].map(|name| work.join(name));
+        // What one that was killed left.
+        for path in [&socket, &control] {
+            let _ = fs::remove_file(path);
+        }
+        let mut command = std::process::Command::new(&programs.zcnic);
+        command
+            .args(["--port", &format!("path={},mode=plain", socket.display())])
+            .args([
+                "--wire",
+                &format!("0={wire}"),
+                "--cpus",
+                &method.cpus[0].to_string(),
+            ])
+            // As DPDK, which never stops looking.
+            .args(["--poll-us", "1000", "--control"])
+            .arg(&control);
+        let log = fs::File::create(work.join("zcnic.log"))?;
+        let mut running = Running::start("zcnic", method.priority.apply(&command).stderr(log))?;
+        running.wait_for_file(&control, PATIENCE)?;
+        Ok(Self {
+            running,
+            control: Control {
+                zcnicctl: programs.zcnicctl.clone(),
+                socket: control,
+            },
+        })
+    }
+
+    /// What it received and sent, and that nothing was lost.
+    fn counters(&mut self, flow: Flow) -> Result<Value> {
+        if let Some(status) = self.running.try_wait()? {
+            bail!("zcnic ended with {status}");
+        }
+        let stats = self.control.ask(&["stats"])?;
+        let queues = stats["ports"][0]["queues"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        let sum =
+            |name: &str| -> u64 { queues.iter().filter_map(|queue| queue[name].as_u64()).sum() };
+        // Frames that arrive are spread by the hash, those of a sink never arrive.
+        let counter = match flow {
+            Flow::Loop | Flow::Source => "rx-frames",
+            Flow::Sink => "tx-frames",
+        };
+        let busy = queues
+            .iter()
+            .filter(|queue| queue[counter].as_u64() > Some(0));
+        Ok(json!({
+            "busy_queues": busy.count(),
+            "frames": sum("rx-frames"),
+            "hashed": sum("rx-hashed"),
+            "no_buffer": sum("rx-no-buffer"),
+            "csum_bad": sum("rx-csum-bad"),
+            "sent": sum("tx-frames"),
+        }))
+    }
+}
