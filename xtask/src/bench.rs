@@ -4,6 +4,7 @@ mod data_path;
 mod dpdk;
 mod facts;
 mod figure;
+mod passt;
 mod plot;
 mod process;
 mod systems;
@@ -53,6 +54,8 @@ enum What {
 enum Peer {
     /// DPDK's vhost library, driven by dpdk-testpmd
     Dpdk,
+    /// passt, which hands what is sent to the kernel
+    Passt,
     /// Nobody
     None,
 }
@@ -88,7 +91,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let programs = backend::build()?;
     let builds = data_path::build()?;
     let dpdk = args.peer.contains(&Peer::Dpdk);
-    let testpmd = dpdk.then(|| testpmd::Root::ensure(&cache)).transpose()?;
+    let passt = args.peer.contains(&Peer::Passt);
+    let passt = passt.then(|| passt::Root::ensure(&cache)).transpose()?;
+    let testpmd = dpdk || passt.is_some();
+    let testpmd = testpmd.then(|| testpmd::Root::ensure(&cache)).transpose()?;
     let method = Method {
         rounds: if args.quick { 2 } else { 9 },
         turn: Duration::from_millis(if args.quick { 60 } else { 200 }),
@@ -98,8 +104,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
     let (machine, commit) = (facts::machine(method.priority), paths::commit());
     let mut figures = Vec::new();
-    if let Some(root) = &testpmd {
-        figures.extend(dpdk::measure(root, &programs, method)?);
+    if let Some(testpmd) = &testpmd {
+        if dpdk {
+            figures.extend(dpdk::measure(testpmd, &programs, method)?);
+        }
+        if let Some(passt) = &passt {
+            figures.extend(passt::measure(passt, testpmd, &programs, method)?);
+        }
     }
     figures.extend(step("port to port, memcpy and features", || {
         data_path::measure(&builds, method)
@@ -126,7 +137,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         "quick": args.quick,
         "commit": commit,
         "machine": machine,
-        "peers": { "dpdk": testpmd.as_ref().and_then(testpmd::Root::version) },
+        "peers": {
+            "dpdk": testpmd.as_ref().and_then(testpmd::Root::version),
+            "passt": passt.as_ref().and_then(passt::Root::version),
+        },
         "method": {
             "rounds": method.rounds,
             "turn_seconds": method.turn.as_secs_f64(),

@@ -4,7 +4,7 @@
 //! A build root is packages unpacked and nothing more. None of their scripts run, so that making one
 //! takes no privileges and leaves files that belong to the caller; compilers do not miss them.
 //! Commands run in it under bubblewrap: the tree read-only, a working directory, a fresh `/proc`
-//! (objtool of Linux 7.2 and later reads its stack limit there), no network.
+//! (objtool of Linux 7.2 and later reads its stack limit there), and no network if they don't need the host's.
 
 use std::{
     ffi::OsStr,
@@ -126,6 +126,19 @@ impl BuildRoot {
 
     /// `program`, run in the first of `binds`.
     pub(crate) fn command_among(&self, binds: &[Bind<'_>], program: impl AsRef<OsStr>) -> Command {
+        self.sandboxed(binds, None, program.as_ref())
+    }
+
+    /// The same, in the host's network.
+    pub(crate) fn command_in_network(
+        &self,
+        binds: &[Bind<'_>],
+        program: impl AsRef<OsStr>,
+    ) -> Command {
+        self.sandboxed(binds, Some("--share-net"), program.as_ref())
+    }
+
+    fn sandboxed(&self, binds: &[Bind<'_>], option: Option<&str>, program: &OsStr) -> Command {
         let mut command = Command::new("bwrap");
         command
             .arg("--ro-bind")
@@ -137,6 +150,7 @@ impl BuildRoot {
         command
             .args(["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"])
             .args(["--unshare-all", "--die-with-parent", "--new-session"])
+            .args(option)
             .args(
                 binds
                     .first()

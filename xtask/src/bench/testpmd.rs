@@ -181,6 +181,11 @@ impl Testpmd {
         self.statistic(&format!("{direction}-pps"))
     }
 
+    /// Frames that were sent.
+    pub(super) fn sent(&mut self) -> Result<u64> {
+        self.statistic("TX-packets").map(|count| count as u64)
+    }
+
     fn statistic(&mut self, name: &str) -> Result<f64> {
         let text = self.command("show port stats 0")?;
         let value = text

@@ -138,6 +138,11 @@ impl Pair {
         Ok(())
     }
 
+    /// Frames that the frontend sent.
+    pub(super) fn sent(&mut self) -> Result<u64> {
+        self.frontend.sent()
+    }
+
     /// Has frames move for `time`; returns how many did per second.
     fn turn(&mut self, time: Duration) -> Result<f64> {
         if self.flow == Flow::Loop && !self.primed {

@@ -1,0 +1,165 @@
+//! Against passt, which hands what is in each frame to the kernel's sockets: another job than a NIC's, and a yardstick
+//! for the order of magnitude only.
+//!
+//! It has the same frontend as zcnic, and forwards to a socket of ours that nobody reads: what does not fit in its
+//! buffer is dropped by the kernel, and counted.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, UdpSocket},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+use super::{
+    Method,
+    figure::Figure,
+    testpmd::{self, PATIENCE, RING},
+    turns::{Flow, Pair, Setup},
+};
+use crate::{
+    backend::Programs,
+    buildroot::{Bind, BuildRoot, Recipe, WORK},
+    cache::Cache,
+    process::Running,
+    step::{step, tail},
+};
+
+/// Bytes of frames.
+const SIZES: [u16; 2] = [64, 1500];
+
+/// What the frontend calls this machine's loopback interface, and itself: addresses for documentation (RFC 5737).
+const HOST: &str = "198.51.100.1";
+const GUEST: &str = "198.51.100.2";
+
+/// Debian's passt, unpacked.
+#[derive(Debug)]
+pub(crate) struct Root {
+    root: BuildRoot,
+}
+
+impl Root {
+    pub(crate) fn ensure(cache: &Cache) -> Result<Self> {
+        let recipe = Recipe {
+            kind: "passt",
+            packages: &["passt"],
+            ..Recipe::default()
+        };
+        let root = BuildRoot::ensure(cache, &recipe, "unpack Debian's passt")?;
+        Ok(Self { root })
+    }
+
+    /// Which passt that is.
+    pub(crate) fn version(&self) -> Option<String> {
+        self.root.version("passt")
+    }
+}
+
+/// The socket to which passt forwards, and whence it does.
+struct Receiver {
+    socket: UdpSocket,
+    /// passt sends from the port that the guest sends from, so this one is free here.
+    source: u16,
+}
+
+impl Receiver {
+    fn new() -> Result<Self> {
+        let any = (Ipv4Addr::LOCALHOST, 0);
+        let socket = UdpSocket::bind(any)?;
+        socket.set_nonblocking(true)?;
+        let source = UdpSocket::bind(any)?.local_addr()?.port();
+        Ok(Self { socket, source })
+    }
+
+    /// What makes a frontend send to it.
+    fn options(&self) -> Result<Vec<String>> {
+        let port = self.socket.local_addr()?.port();
+        Ok(vec![
+            format!("--tx-ip={GUEST},{HOST}"),
+            format!("--tx-udp={},{port}", self.source),
+        ])
+    }
+
+    /// Datagrams that the kernel got for it: those that wait, and those for which there was no room.
+    fn delivered(&self) -> Result<u64> {
+        let port = self.socket.local_addr()?.port();
+        let address = u32::from_ne_bytes(Ipv4Addr::LOCALHOST.octets());
+        let local = format!("{address:08X}:{port:04X}");
+        let sockets = fs::read_to_string("/proc/net/udp")?;
+        let columns = sockets
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .find(|columns| columns.get(1) == Some(&&*local));
+        let dropped: u64 = columns
+            .and_then(|columns| columns.last()?.parse().ok())
+            .context("the kernel does not say how many datagrams it dropped")?;
+        let waiting = std::iter::from_fn(|| self.socket.recv(&mut []).ok()).count();
+        Ok(dropped + waiting as u64)
+    }
+}
+
+/// passt, listening at `socket`.
+fn start(root: &Root, setup: &Setup<'_>, socket: &str) -> Result<Running> {
+    let work = setup.work.path();
+    // Started as root it becomes somebody else, but not in a user namespace, where root is nobody to be afraid of.
+    let binds = [Bind::write(work, WORK)];
+    let mut passt = root.root.command_in_network(&binds, "passt");
+    passt
+        .args(["--foreground", "--vhost-user"])
+        .args(["--socket", &format!("{WORK}/{socket}")])
+        .args(["--ipv4-only", "--address", GUEST, "--netmask", "24"])
+        .args(["--gateway", HOST, "--map-host-loopback", HOST])
+        .args(["--tcp-ports", "none", "--udp-ports", "none"])
+        .args(["--no-dhcp", "--dns", "none"]);
+    let passt = setup.method.priority.apply(&passt);
+    let log = work.join("passt.log");
+    let file = fs::File::create(&log)?;
+    let mut command = Command::new("taskset");
+    command
+        .args(["--cpu-list", &setup.method.cpus[0].to_string()])
+        .arg(passt.get_program())
+        .args(passt.get_args())
+        .stdout(file.try_clone()?)
+        .stderr(file);
+    let mut running = Running::start("passt", &mut command)?;
+    running
+        .wait_for_file(&work.join(socket), PATIENCE)
+        .with_context(|| tail(&fs::read_to_string(&log).unwrap_or_default(), 10))?;
+    Ok(running)
+}
+
+pub(crate) fn measure(
+    root: &Root,
+    testpmd: &testpmd::Root,
+    programs: &Programs,
+    method: Method,
+) -> Result<Vec<Figure>> {
+    step("testpmd and passt: sink", || {
+        let receiver = Receiver::new()?;
+        let setup = Setup {
+            testpmd,
+            programs,
+            method,
+            flow: Flow::Sink,
+            queues: 1,
+            options: receiver.options()?,
+            work: Setup::work()?,
+        };
+        let mut passt = start(root, &setup, "passt.sock")?;
+        let mut theirs = Pair::new(setup.frontend("theirs", "passt.sock")?, None, Flow::Sink)?;
+        let mut figures = setup.compare("passt", &mut theirs, &SIZES)?;
+        ensure!(passt.try_wait()?.is_none(), "passt ended");
+        // The rest may still be in the ring.
+        let (sent, delivered) = (theirs.sent()?, receiver.delivered()?);
+        ensure!(
+            sent > 0 && delivered + u64::from(RING) >= sent,
+            "passt took {sent} frames and delivered {delivered} datagrams"
+        );
+        for figure in &mut figures {
+            figure.counters["passt_delivered"] = json!(delivered);
+        }
+        Ok(figures)
+    })
+}
