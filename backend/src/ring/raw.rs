@@ -299,16 +299,20 @@ impl Place {
     /// Has `length` bytes at `offset`, as far as there are so many, on their way to the cache.
     #[inline]
     fn prefetch(self, offset: usize, length: usize) {
-        for offset in (offset..self.length.min(offset + length)).step_by(CACHE_LINE) {
-            prefetch(self.start.wrapping_add(offset));
+        let (mut at, end) = (offset, self.length.min(offset + length));
+        while at < end {
+            prefetch(self.start.wrapping_add(at));
+            at += CACHE_LINE;
         }
     }
 
     /// The same, to be written.
     #[inline]
     fn prefetch_write(self, offset: usize, length: usize) {
-        for offset in (offset..self.length.min(offset + length)).step_by(CACHE_LINE) {
-            prefetch_write(self.start.wrapping_add(offset));
+        let (mut at, end) = (offset, self.length.min(offset + length));
+        while at < end {
+            prefetch_write(self.start.wrapping_add(at));
+            at += CACHE_LINE;
         }
     }
 }
@@ -486,17 +490,22 @@ impl Mapping {
         }
     }
 
-    /// The first two descriptors of the chain that starts at `head`, or what may be taken for them: nothing has been
-    /// checked.
+    /// Shows `each` the first descriptor, or the first two, of the chain that starts at `head`, or what may be taken for
+    /// them: nothing has been checked.
     #[inline]
-    pub(crate) fn first_two(&self, head: u16) -> [Option<Descriptor>; 2] {
+    pub(crate) fn for_first(&self, head: u16, parts: usize, mut each: impl FnMut(Descriptor)) {
         let first = self.descriptor(head);
-        if first.flags & Descriptor::INDIRECT != 0 {
-            let table = self.memory.span(first.address, 2 * DESCRIPTOR);
-            return [0, 1].map(|index| table.map(|table| Descriptor::read(&table, index)));
+        if first.flags & Descriptor::INDIRECT == 0 {
+            each(first);
+            if parts > 1 && first.flags & Descriptor::NEXT != 0 {
+                each(self.descriptor(first.next));
+            }
+        } else if let Some(table) = self.memory.span(first.address, 2 * DESCRIPTOR) {
+            each(Descriptor::read(&table, 0));
+            if parts > 1 {
+                each(Descriptor::read(&table, 1));
+            }
         }
-        let more = first.flags & Descriptor::NEXT != 0;
-        [Some(first), more.then(|| self.descriptor(first.next))]
     }
 
     /// The 16-bit word `index` of the used ring.

@@ -102,13 +102,12 @@ impl<'m> SplitRing<'m> {
             self.map.prefetch_table(head);
         }
         if let Some(head) = available(from + distance) {
-            let first_two = self.map.first_two(head).into_iter().flatten();
-            for descriptor in first_two.take(parts) {
+            self.map.for_first(head, parts, |descriptor| {
                 let length = length.min(descriptor.length as usize);
                 if let Some(span) = self.map.memory().span(descriptor.address, length) {
                     span.prefetch_write(length);
                 }
-            }
+            });
         }
     }
 
@@ -117,9 +116,11 @@ impl<'m> SplitRing<'m> {
     pub(crate) fn payload_place(&self, ahead: u16) -> Place {
         let payload = || {
             let next = self.indices.next_available.wrapping_add(ahead);
-            let parts = self.map.first_two(self.map.available_entry(next));
-            let last = parts.into_iter().flatten().last()?;
-            let memory = self.map.memory();
+            let mut last = None;
+            let head = self.map.available_entry(next);
+            self.map
+                .for_first(head, 2, |descriptor| last = Some(descriptor));
+            let (last, memory) = (last?, self.map.memory());
             Some(memory.span(last.address, last.length as usize)?.place(0))
         };
         let known = ahead < self.known;
