@@ -289,10 +289,16 @@ impl Headers {
             IpVersion::V6 => u32::try_from(length).ok()?,
         };
         let mut sum = Checksum::new();
-        sum.add(self.both_addresses(head)?);
-        sum.add_u16(u16::from(l4.protocol.number()));
-        sum.add_u16((length >> 16) as u16);
-        sum.add_u16(length as u16);
+        let addresses = self.both_addresses(head)?;
+        match addresses.as_array::<8>() {
+            // The compiler knows how long they are.
+            Some(addresses) => sum.add(addresses),
+            None => sum.add(addresses),
+        }
+        let [high, low] = [(length >> 16) as u16, length as u16];
+        let words = [u16::from(l4.protocol.number()), high, low];
+        let words = words.map(|word| u64::from(word.to_be()));
+        sum.add_native(words.iter().sum(), size_of::<[u16; 3]>());
         Some(sum)
     }
 
