@@ -112,6 +112,12 @@ pub trait ReceiveRing {
     /// be returned with length 0.
     fn chain(&self, index: usize) -> &[Self::Target];
 
+    /// Payload is about to be copied to reserved chain `index`: a hint, by which what comes next can be sent for.
+    #[inline]
+    fn copying_to(&self, index: usize) {
+        let _ = index;
+    }
+
     /// Returns the first `written.len()` reserved chains with these used lengths and gives the rest back
     /// as available.
     fn commit(&mut self, written: &[u32]);

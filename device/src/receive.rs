@@ -402,6 +402,7 @@ impl ReceiveQueue {
         let (mut covered, mut padding) = (Checksum::default(), Checksum::default());
         let covered_end = segment.l4_end.max(head_length);
         if head_length < segment.length {
+            ring.copying_to(0);
             copy(head_length, covered_end, &mut covered);
             copy(covered_end, segment.length, &mut padding);
         }
@@ -491,6 +492,7 @@ impl ReceiveQueue {
         let head_length = segment.head.sent().len();
         let copy = |range: std::ops::Range<usize>, sum: &mut Checksum| {
             for part in parts(&self.scratch.extents, range) {
+                ring.copying_to(part.chain);
                 mover.copy(
                     train.source(),
                     segment.body + part.frame_offset - head_length,

@@ -298,10 +298,14 @@ impl<'m> ReceiveRing for ReceiveChains<'m> {
 
     #[inline]
     fn chain(&self, index: usize) -> &[Span<'m>] {
+        self.targets(index).unwrap_or_default()
+    }
+
+    #[inline]
+    fn copying_to(&self, index: usize) {
         if let Some(upcoming) = self.upcoming.filter(|upcoming| upcoming.is_worth()) {
             upcoming.target.set(self.payload_place(index + 1));
         }
-        self.targets(index).unwrap_or_default()
     }
 
     #[inline]
