@@ -4,7 +4,7 @@ use std::{cell::Cell, marker::PhantomData};
 
 use zcnic_device::{checksum::Checksum, memory::Mover};
 
-use super::raw::{Place, Span};
+use super::raw::{PlaceCell, Span};
 
 /// Carries bytes from the memory of one guest ('s) to that of another ('t).
 ///
@@ -36,9 +36,9 @@ impl<'t> GuestMover<'_, 't> {
 #[derive(Debug, Default)]
 pub(crate) struct Upcoming {
     /// From where.
-    pub(crate) source: Cell<Place>,
+    pub(crate) source: PlaceCell,
     /// To where.
-    pub(crate) target: Cell<Place>,
+    pub(crate) target: PlaceCell,
     /// The last copy was so long that it is worth to know the next.
     worth: Cell<bool>,
 }
@@ -138,8 +138,7 @@ impl<'s, 't> Mover for GuestMover<'s, 't> {
                     } else {
                         behind
                     };
-                    let next = [source, upcoming.target.get()];
-                    span.copy_ahead(at, target, to, here, next, sum);
+                    span.copy_ahead(at, target, to, here, source, upcoming.target.get(), sum);
                 }
                 _ => span.copy(at, target, to, here, sum),
             }

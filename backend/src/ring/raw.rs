@@ -19,7 +19,7 @@ use std::{
     ptr,
     sync::{
         Arc,
-        atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicPtr, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -217,14 +217,19 @@ impl<'m> Span<'m> {
     }
 
     /// Does what [`copy`](Self::copy) does, and has what comes after the bytes that are copied on its way to the cache
-    /// meanwhile: the rest of them, and of `next` as much to be read and to be written.
+    /// meanwhile: the rest of them, as much of `next_source` to be read, and of `next_target` to be written.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they stay in registers, unlike those of an array"
+    )]
     pub(crate) fn copy_ahead(
         &self,
         offset: usize,
         target: &Span<'_>,
         target_offset: usize,
         length: usize,
-        [next_source, next_target]: [Place; 2],
+        next_source: Place,
+        next_target: Place,
         sum: &mut Checksum,
     ) {
         /// A multiple of a cache line: so much is sent for before as much is copied.
@@ -286,6 +291,30 @@ impl Default for Place {
         Self {
             start: ptr::null(),
             length: 0,
+        }
+    }
+}
+
+/// A [`Place`] that changes. It is stored and loaded word by word, which only atomics promise: loaded as a whole, it would
+/// have to wait until all that was stored before is in the cache, and that is a payload.
+#[derive(Debug, Default)]
+pub(crate) struct PlaceCell {
+    start: AtomicPtr<u8>,
+    length: AtomicUsize,
+}
+
+impl PlaceCell {
+    #[inline]
+    pub(crate) fn set(&self, place: Place) {
+        self.start.store(place.start.cast_mut(), Ordering::Relaxed);
+        self.length.store(place.length, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> Place {
+        Place {
+            start: self.start.load(Ordering::Relaxed),
+            length: self.length.load(Ordering::Relaxed),
         }
     }
 }
