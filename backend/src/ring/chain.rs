@@ -74,6 +74,12 @@ fn walk_all<'m>(
     spans: &mut Vec<Span<'m>>,
 ) -> Result<Chain, ChainError> {
     let start = spans.len();
+    if first.flags == Descriptor::INDIRECT {
+        if let Some(chain) = walk_table(map, first, spans) {
+            return Ok(chain);
+        }
+        spans.truncate(start);
+    }
     let mut walk = Walk {
         map,
         spans,
@@ -95,6 +101,54 @@ fn walk_all<'m>(
             Err(error)
         }
     }
+}
+
+/// Follows an indirect table of a few descriptors that is filled from its beginning, as Linux does. `None`: it is not, or
+/// something is wrong with it.
+#[inline]
+fn walk_table<'m>(map: &'m Mapping, table: Descriptor, spans: &mut Vec<Span<'m>>) -> Option<Chain> {
+    /// Two descriptors for a frame whose payload is apart from its headers, and some more.
+    const FEW: usize = 4;
+    let memory = map.memory();
+    let length = table.length as usize;
+    if !length.is_multiple_of(16) || length > FEW * 16 {
+        return None;
+    }
+    let table = memory.span(table.address, length)?;
+    let start = spans.len();
+    spans.reserve(FEW);
+    let mut middle = None;
+    let mut bytes = 0;
+    for index in 0..(length / 16) as u16 {
+        let Descriptor {
+            address,
+            length,
+            flags,
+            next,
+        } = Descriptor::read(&table, index);
+        if flags & Descriptor::WRITE != 0 {
+            middle.get_or_insert(spans.len());
+        } else if middle.is_some() {
+            return None;
+        }
+        bytes += length as usize;
+        if flags & Descriptor::INDIRECT != 0 || length == 0 || bytes > MAX_BYTES {
+            return None;
+        }
+        spans.push(memory.span(address, length as usize)?);
+        if flags & Descriptor::NEXT == 0 {
+            let end = spans.len();
+            let middle = middle.unwrap_or(end);
+            return Some(Chain {
+                readable: start..middle,
+                writable: middle..end,
+            });
+        }
+        if next != index + 1 {
+            return None;
+        }
+    }
+    None
 }
 
 struct Walk<'w, 'm> {
