@@ -57,7 +57,7 @@ const PARTS: [Part; 8] = [
     },
     Part {
         name: "benchmarks",
-        command: &["xtask", "bench", "--quick", "--peer", "dpdk,passt"],
+        command: &["xtask", "bench", "--quick"],
     },
     Part {
         name: "selftests",
