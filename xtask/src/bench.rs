@@ -17,7 +17,15 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use self::{figure::Figure, process::Priority};
-use crate::{backend, cache::Cache, host, paths, report::ReportArg, sandbox, step::step};
+use crate::{
+    backend,
+    buildroot::{BuildRoot, Recipe},
+    cache::Cache,
+    host, paths,
+    report::ReportArg,
+    sandbox,
+    step::step,
+};
 
 /// Measure the data path against its peers, against memcpy, and with its features on and off
 ///
@@ -92,9 +100,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let builds = data_path::build()?;
     let dpdk = args.peer.contains(&Peer::Dpdk);
     let passt = args.peer.contains(&Peer::Passt);
-    let passt = passt.then(|| passt::Root::ensure(&cache)).transpose()?;
+    let passt = passt
+        .then(|| unpack(&cache, "passt", &[passt::PACKAGE]))
+        .transpose()?;
     let testpmd = dpdk || passt.is_some();
-    let testpmd = testpmd.then(|| testpmd::Root::ensure(&cache)).transpose()?;
+    let testpmd = testpmd
+        .then(|| unpack(&cache, "dpdk", &testpmd::PACKAGES))
+        .transpose()?;
     let method = Method {
         rounds: if args.quick { 2 } else { 9 },
         turn: Duration::from_millis(if args.quick { 60 } else { 200 }),
@@ -138,8 +150,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         "commit": commit,
         "machine": machine,
         "peers": {
-            "dpdk": testpmd.as_ref().and_then(testpmd::Root::version),
-            "passt": passt.as_ref().and_then(passt::Root::version),
+            "dpdk": testpmd.as_ref().and_then(|root| root.version(testpmd::PACKAGES[0])),
+            "passt": passt.as_ref().and_then(|root| root.version(passt::PACKAGE)),
         },
         "method": {
             "rounds": method.rounds,
@@ -155,4 +167,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     args.report.write(&report)?;
     args.report.write_beside("svg", &plot::svg(&figures))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A peer from Debian's archive: `packages` and what they need, cached as `kind`.
+fn unpack(cache: &Cache, kind: &'static str, packages: &[&str]) -> Result<BuildRoot> {
+    let recipe = Recipe {
+        kind,
+        packages,
+        ..Recipe::default()
+    };
+    BuildRoot::ensure(cache, &recipe, &format!("unpack Debian's {kind}"))
 }

@@ -5,10 +5,13 @@ use anyhow::Result;
 use super::{
     Method,
     figure::Figure,
-    testpmd::Root,
     turns::{Flow, Pair, Setup},
 };
-use crate::{backend::Programs, buildroot::WORK, step::step};
+use crate::{
+    backend::Programs,
+    buildroot::{BuildRoot, WORK},
+    step::step,
+};
 
 /// Bytes of frames, without the check sequence, which nobody carries.
 const SIZES: [u16; 3] = [64, 256, 1500];
@@ -23,7 +26,11 @@ const COMPARISONS: [(Flow, &[u16], u16); 6] = [
     (Flow::Source, SIZES.split_at(1).0, 4),
 ];
 
-pub(crate) fn measure(testpmd: &Root, programs: &Programs, method: Method) -> Result<Vec<Figure>> {
+pub(crate) fn measure(
+    testpmd: &BuildRoot,
+    programs: &Programs,
+    method: Method,
+) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for (flow, sizes, queues) in COMPARISONS {
         let (flow_name, plural) = (flow.name(), if queues == 1 { "" } else { "s" });

@@ -16,16 +16,18 @@ use serde_json::json;
 use super::{
     Method,
     figure::Figure,
-    testpmd::{self, PATIENCE, RING},
+    testpmd::{PATIENCE, RING},
     turns::{Flow, Pair, Setup},
 };
 use crate::{
     backend::Programs,
-    buildroot::{Bind, BuildRoot, Recipe, WORK},
-    cache::Cache,
+    buildroot::{Bind, BuildRoot, WORK},
     process::Running,
     step::{step, tail},
 };
+
+/// What it is called in Debian.
+pub(super) const PACKAGE: &str = "passt";
 
 /// Bytes of frames.
 const SIZES: [u16; 2] = [64, 1500];
@@ -33,29 +35,6 @@ const SIZES: [u16; 2] = [64, 1500];
 /// What the frontend calls this machine's loopback interface, and itself: addresses for documentation (RFC 5737).
 const HOST: &str = "198.51.100.1";
 const GUEST: &str = "198.51.100.2";
-
-/// Debian's passt, unpacked.
-#[derive(Debug)]
-pub(crate) struct Root {
-    root: BuildRoot,
-}
-
-impl Root {
-    pub(crate) fn ensure(cache: &Cache) -> Result<Self> {
-        let recipe = Recipe {
-            kind: "passt",
-            packages: &["passt"],
-            ..Recipe::default()
-        };
-        let root = BuildRoot::ensure(cache, &recipe, "unpack Debian's passt")?;
-        Ok(Self { root })
-    }
-
-    /// Which passt that is.
-    pub(crate) fn version(&self) -> Option<String> {
-        self.root.version("passt")
-    }
-}
 
 /// The socket to which passt forwards, and whence it does.
 struct Receiver {
@@ -101,11 +80,11 @@ impl Receiver {
 }
 
 /// passt, listening at `socket`.
-fn start(root: &Root, setup: &Setup<'_>, socket: &str) -> Result<Running> {
+fn start(root: &BuildRoot, setup: &Setup<'_>, socket: &str) -> Result<Running> {
     let work = setup.work.path();
     // Started as root it becomes somebody else, but not in a user namespace, where root is nobody to be afraid of.
     let binds = [Bind::write(work, WORK)];
-    let mut passt = root.root.command_in_network(&binds, "passt");
+    let mut passt = root.command_in_network(&binds, "passt");
     passt
         .args(["--foreground", "--vhost-user"])
         .args(["--socket", &format!("{WORK}/{socket}")])
@@ -131,8 +110,8 @@ fn start(root: &Root, setup: &Setup<'_>, socket: &str) -> Result<Running> {
 }
 
 pub(crate) fn measure(
-    root: &Root,
-    testpmd: &testpmd::Root,
+    root: &BuildRoot,
+    testpmd: &BuildRoot,
     programs: &Programs,
     method: Method,
 ) -> Result<Vec<Figure>> {

@@ -16,12 +16,12 @@ use anyhow::{Context, Result, bail};
 
 use super::Method;
 use crate::{
-    buildroot::{Bind, BuildRoot, Recipe, WORK},
-    cache::Cache,
+    buildroot::{Bind, BuildRoot, WORK},
     step::tail,
 };
 
-const PACKAGES: [&str; 4] = [
+/// What it is made of in Debian; the first one's version is DPDK's.
+pub(super) const PACKAGES: [&str; 4] = [
     "dpdk-dev",
     "librte-mempool-ring25",
     "librte-net-vhost25",
@@ -36,29 +36,6 @@ const PROMPT: &str = "testpmd> ";
 
 /// Descriptors of a ring.
 pub(super) const RING: u32 = 1024;
-
-/// Debian's DPDK, unpacked.
-#[derive(Debug)]
-pub(crate) struct Root {
-    root: BuildRoot,
-}
-
-impl Root {
-    pub(crate) fn ensure(cache: &Cache) -> Result<Self> {
-        let recipe = Recipe {
-            kind: "dpdk",
-            packages: &PACKAGES,
-            ..Recipe::default()
-        };
-        let root = BuildRoot::ensure(cache, &recipe, "unpack Debian's DPDK")?;
-        Ok(Self { root })
-    }
-
-    /// Which DPDK that is.
-    pub(crate) fn version(&self) -> Option<String> {
-        self.root.version("dpdk-dev")
-    }
-}
 
 /// What a testpmd does its work with.
 #[derive(Debug)]
@@ -85,7 +62,12 @@ pub(super) struct Testpmd {
 
 impl Testpmd {
     /// One with a port, whose files are in `work`, which it finds at [`WORK`].
-    pub(super) fn start(root: &Root, work: &Path, method: Method, port: &Port<'_>) -> Result<Self> {
+    pub(super) fn start(
+        root: &BuildRoot,
+        work: &Path,
+        method: Method,
+        port: &Port<'_>,
+    ) -> Result<Self> {
         let Port {
             name,
             device,
@@ -100,7 +82,7 @@ impl Testpmd {
             Bind::write(&var, "/var"),
             Bind::read(Path::new("/sys"), "/sys"),
         ];
-        let mut command = root.root.command_among(&binds, "stdbuf");
+        let mut command = root.command_among(&binds, "stdbuf");
         command
             // Into a pipe it would print when it ends.
             .args(["-oL", "dpdk-testpmd"])

@@ -17,9 +17,14 @@ use tempfile::TempDir;
 use super::{
     Method,
     figure::Figure,
-    testpmd::{PATIENCE, Port, RING, Root, Testpmd},
+    testpmd::{PATIENCE, Port, RING, Testpmd},
 };
-use crate::{backend::Programs, buildroot::WORK, control::Control, process::Running};
+use crate::{
+    backend::Programs,
+    buildroot::{BuildRoot, WORK},
+    control::Control,
+    process::Running,
+};
 
 /// Bursts of 32 frames that go around in a loop: fewer than a ring has room for, so that none is lost.
 const BURSTS: u32 = 8;
@@ -165,7 +170,7 @@ impl Pair {
 
 /// What comparisons are made with.
 pub(super) struct Setup<'a> {
-    pub(super) testpmd: &'a Root,
+    pub(super) testpmd: &'a BuildRoot,
     pub(super) programs: &'a Programs,
     pub(super) method: Method,
     pub(super) flow: Flow,
