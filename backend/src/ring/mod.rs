@@ -10,6 +10,7 @@
 pub(crate) mod chain;
 mod copy;
 pub(crate) mod mover;
+pub(crate) mod place;
 pub(crate) mod raw;
 pub(crate) mod receive;
 pub(crate) mod split;

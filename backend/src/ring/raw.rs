@@ -19,21 +19,21 @@ use std::{
     ptr,
     sync::{
         Arc,
-        atomic::{AtomicPtr, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering},
     },
 };
 
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 use zcnic_device::checksum::Checksum;
 
-use super::{RingError, Setup, copy::copy_and_sum};
+use super::{RingError, Setup, copy::copy_and_sum, place::Place};
 use crate::memory::GuestMemory;
 
 const DESCRIPTOR: usize = 16;
 const USED_ELEMENT: usize = 8;
 
 /// Bytes that two processors hand over at once.
-const CACHE_LINE: usize = 64;
+pub(super) const CACHE_LINE: usize = 64;
 
 /// A memory table with the addresses where its regions are mapped.
 #[derive(Debug)]
@@ -259,10 +259,10 @@ impl<'m> Span<'m> {
     /// What is behind `offset`.
     #[inline]
     pub(crate) fn place(&self, offset: usize) -> Place {
-        Place {
-            start: self.start.wrapping_add(offset),
-            length: self.length.saturating_sub(offset),
-        }
+        Place::new(
+            self.start.wrapping_add(offset),
+            self.length.saturating_sub(offset),
+        )
     }
 
     /// Has the first `length` bytes on their way to the cache.
@@ -275,74 +275,6 @@ impl<'m> Span<'m> {
     #[inline]
     pub(crate) fn prefetch_write(&self, length: usize) {
         self.place(0).prefetch_write(0, length);
-    }
-}
-
-/// Where bytes are that are wanted soon. Whether they stay mapped is not known, and nothing but a hint to the processor
-/// is made of it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
-    start: *const u8,
-    length: usize,
-}
-
-impl Default for Place {
-    fn default() -> Self {
-        Self {
-            start: ptr::null(),
-            length: 0,
-        }
-    }
-}
-
-/// A [`Place`] that changes. It is stored and loaded word by word, which only atomics promise: loaded as a whole, it would
-/// have to wait until all that was stored before is in the cache, and that is a payload.
-#[derive(Debug, Default)]
-pub(crate) struct PlaceCell {
-    start: AtomicPtr<u8>,
-    length: AtomicUsize,
-}
-
-impl PlaceCell {
-    #[inline]
-    pub(crate) fn set(&self, place: Place) {
-        self.start.store(place.start.cast_mut(), Ordering::Relaxed);
-        self.length.store(place.length, Ordering::Relaxed);
-    }
-
-    #[inline]
-    pub(crate) fn get(&self) -> Place {
-        Place {
-            start: self.start.load(Ordering::Relaxed),
-            length: self.length.load(Ordering::Relaxed),
-        }
-    }
-}
-
-impl Place {
-    #[inline]
-    pub(crate) fn is_empty(self) -> bool {
-        self.length == 0
-    }
-
-    /// Has `length` bytes at `offset`, as far as there are so many, on their way to the cache.
-    #[inline]
-    fn prefetch(self, offset: usize, length: usize) {
-        let (mut at, end) = (offset, self.length.min(offset + length));
-        while at < end {
-            prefetch(self.start.wrapping_add(at));
-            at += CACHE_LINE;
-        }
-    }
-
-    /// The same, to be written.
-    #[inline]
-    fn prefetch_write(self, offset: usize, length: usize) {
-        let (mut at, end) = (offset, self.length.min(offset + length));
-        while at < end {
-            prefetch_write(self.start.wrapping_add(at));
-            at += CACHE_LINE;
-        }
     }
 }
 
@@ -582,7 +514,7 @@ impl Mapping {
 
 /// Has the line at `address` on its way to the cache, to be written.
 #[inline]
-fn prefetch_write(address: *const u8) {
+pub(super) fn prefetch_write(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch is a hint and never faults; processors without this one take it for a NOP.
     unsafe {
@@ -597,7 +529,7 @@ fn prefetch_write(address: *const u8) {
 }
 
 #[inline]
-fn prefetch(address: *const u8) {
+pub(super) fn prefetch(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch is a hint and never faults.
     unsafe {

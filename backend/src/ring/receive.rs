@@ -11,7 +11,8 @@ use super::{
     RingError,
     chain::{Chain, ChainError, walk},
     mover::Upcoming,
-    raw::{Place, Span},
+    place::Place,
+    raw::Span,
     recycle,
     split::SplitRing,
 };

@@ -4,10 +4,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use zcnic_device::fault::{RawRing, UsedElement};
 
-use super::{
-    Indices, RingError,
-    raw::{Mapping, Place},
-};
+use super::{Indices, RingError, place::Place, raw::Mapping};
 
 /// `VIRTQ_AVAIL_F_NO_INTERRUPT`.
 const NO_INTERRUPT: u16 = 1;

@@ -22,7 +22,8 @@ use crate::{
     port::{Active, Blocked, FlowControl, Port, ReceiveSide, lock},
     ring::{
         mover::{GuestMover, Upcoming},
-        raw::{Place, Span},
+        place::Place,
+        raw::Span,
         receive::ReceiveChains,
     },
 };

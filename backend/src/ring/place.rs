@@ -1,0 +1,81 @@
+//! Memory that is sent for before it is used.
+
+use std::{
+    ptr,
+    sync::atomic::{AtomicPtr, AtomicUsize, Ordering},
+};
+
+use super::raw::{CACHE_LINE, prefetch, prefetch_write};
+
+/// Where bytes are that are wanted soon. Whether they stay mapped is not known, and nothing but a hint to the processor
+/// is made of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    start: *const u8,
+    length: usize,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self {
+            start: ptr::null(),
+            length: 0,
+        }
+    }
+}
+
+/// A [`Place`] that changes. It is stored and loaded word by word, which only atomics promise: loaded as a whole, it would
+/// have to wait until all that was stored before is in the cache, and that is a payload.
+#[derive(Debug, Default)]
+pub(crate) struct PlaceCell {
+    start: AtomicPtr<u8>,
+    length: AtomicUsize,
+}
+
+impl PlaceCell {
+    #[inline]
+    pub(crate) fn set(&self, place: Place) {
+        self.start.store(place.start.cast_mut(), Ordering::Relaxed);
+        self.length.store(place.length, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> Place {
+        Place {
+            start: self.start.load(Ordering::Relaxed),
+            length: self.length.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Place {
+    #[inline]
+    pub(super) fn new(start: *const u8, length: usize) -> Self {
+        Self { start, length }
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(self) -> bool {
+        self.length == 0
+    }
+
+    /// Has `length` bytes at `offset`, as far as there are so many, on their way to the cache.
+    #[inline]
+    pub(super) fn prefetch(self, offset: usize, length: usize) {
+        let (mut at, end) = (offset, self.length.min(offset + length));
+        while at < end {
+            prefetch(self.start.wrapping_add(at));
+            at += CACHE_LINE;
+        }
+    }
+
+    /// The same, to be written.
+    #[inline]
+    pub(super) fn prefetch_write(self, offset: usize, length: usize) {
+        let (mut at, end) = (offset, self.length.min(offset + length));
+        while at < end {
+            prefetch_write(self.start.wrapping_add(at));
+            at += CACHE_LINE;
+        }
+    }
+}
