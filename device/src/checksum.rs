@@ -85,20 +85,18 @@ impl Checksum {
 #[inline]
 fn sum_native(bytes: &[u8]) -> u64 {
     let (steps, rest) = bytes.as_chunks::<STEP>();
-    // Sums of 32-bit halves in 64-bit lanes: no carries to chase, which is what vector units do well. A lane
-    // overflows after 32 GiB.
-    let mut lanes = [0u64; STEP / 8];
-    for step in steps {
-        let (words, _) = step.as_chunks::<8>();
-        for (lane, word) in lanes.iter_mut().zip(words) {
-            *lane += halves(u64::from_ne_bytes(*word));
-        }
-    }
-    let mut sum: u64 = lanes.iter().sum();
+    let mut sum = if steps.is_empty() {
+        0
+    } else {
+        sum_steps(steps)
+    };
     let (words, rest) = rest.as_chunks::<8>();
     for word in words {
-        sum += halves(u64::from_ne_bytes(*word));
+        let (added, carry) = sum.overflowing_add(u64::from_ne_bytes(*word));
+        // That of a ones' complement sum goes around.
+        sum = added + u64::from(carry);
     }
+    let mut sum = halves(sum);
     let (words, rest) = rest.as_chunks::<4>();
     for word in words {
         sum += u64::from(u32::from_ne_bytes(*word));
@@ -111,6 +109,19 @@ fn sum_native(bytes: &[u8]) -> u64 {
         sum += u64::from(u16::from_ne_bytes([*last, 0]));
     }
     sum
+}
+
+/// Sums of 32-bit halves in 64-bit lanes: no carries to chase, which is what vector units do well. A lane overflows
+/// after 32 GiB.
+fn sum_steps(steps: &[[u8; STEP]]) -> u64 {
+    let mut lanes = [0u64; STEP / 8];
+    for step in steps {
+        let (words, _) = step.as_chunks::<8>();
+        for (lane, word) in lanes.iter_mut().zip(words) {
+            *lane += halves(u64::from_ne_bytes(*word));
+        }
+    }
+    lanes.iter().sum()
 }
 
 /// The sum of the two halves of `word`.

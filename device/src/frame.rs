@@ -3,6 +3,8 @@
 //! Parsing goes as far as the bytes make sense and stops there without an error: a NIC delivers frames that it
 //! does not understand. Tunnels are not entered.
 
+use std::ops::Range;
+
 use crate::checksum::Checksum;
 
 /// The most bytes from the start of a frame that the device reads to decide about it. Headers that reach
@@ -267,13 +269,10 @@ impl Headers {
         Some(both.split_at(both.len() / 2))
     }
 
+    /// The same, one behind the other.
     #[inline]
-    fn both_addresses<'a>(&self, head: &'a [u8]) -> Option<&'a [u8]> {
-        let l3 = self.l3?;
-        match l3.version {
-            IpVersion::V4 => head.get(l3.offset + 12..l3.offset + 20),
-            IpVersion::V6 => head.get(l3.offset + 8..l3.offset + 40),
-        }
+    pub(crate) fn both_addresses<'a>(&self, head: &'a [u8]) -> Option<&'a [u8]> {
+        head.get(self.l3?.addresses())
     }
 
     /// The sum of the pseudo header that the checksum of the L4 header covers, if header and payload have
@@ -281,23 +280,45 @@ impl Headers {
     #[must_use]
     #[inline]
     pub fn pseudo_header(&self, head: &[u8], length: usize) -> Option<Checksum> {
+        let mut sum = self.lengths_and_protocol(length)?;
+        sum.add(self.both_addresses(head)?);
+        Some(sum)
+    }
+
+    /// The same with what there is in `head` of L4 header and payload until `end`.
+    #[must_use]
+    #[inline]
+    pub(crate) fn pseudo_header_and(
+        &self,
+        head: &[u8],
+        length: usize,
+        end: usize,
+    ) -> Option<Checksum> {
+        let (addresses, l4) = (self.l3?.addresses(), self.l4?);
+        let mut sum = self.lengths_and_protocol(length)?;
+        if addresses.end == l4.offset {
+            // Nothing is between the two, unless there are options or extension headers.
+            sum.add(head.get(addresses.start..end)?);
+        } else {
+            sum.add(head.get(addresses)?);
+            sum.add(head.get(l4.offset..end)?);
+        }
+        Some(sum)
+    }
+
+    /// The sum of what a pseudo header has beside addresses. RFC 793 and RFC 768 count the length in 16 bits, RFC 8200
+    /// (section 8.1) in 32.
+    #[inline]
+    fn lengths_and_protocol(&self, length: usize) -> Option<Checksum> {
         let (l3, l4) = (self.l3?, self.l4?);
-        // RFC 793 and RFC 768 count the length in 16 bits, RFC 8200 (section 8.1) in 32. The addresses come
-        // first and are next to each other in the frame too.
         let length = match l3.version {
             IpVersion::V4 => u32::from(u16::try_from(length).ok()?),
             IpVersion::V6 => u32::try_from(length).ok()?,
         };
-        let mut sum = Checksum::new();
-        let addresses = self.both_addresses(head)?;
-        match addresses.as_array::<8>() {
-            // The compiler knows how long they are.
-            Some(addresses) => sum.add(addresses),
-            None => sum.add(addresses),
-        }
         let [high, low] = [(length >> 16) as u16, length as u16];
         let words = [u16::from(l4.protocol.number()), high, low];
         let words = words.map(|word| u64::from(word.to_be()));
+        let mut sum = Checksum::new();
         sum.add_native(words.iter().sum(), size_of::<[u16; 3]>());
         Some(sum)
     }
@@ -314,6 +335,15 @@ impl Headers {
 }
 
 impl L3 {
+    /// Where the addresses are, from the start of the frame.
+    #[inline]
+    fn addresses(&self) -> Range<usize> {
+        match self.version {
+            IpVersion::V4 => self.offset + 12..self.offset + 20,
+            IpVersion::V6 => self.offset + 8..self.offset + 40,
+        }
+    }
+
     /// Parses an IPv4 header; also returns whether an L4 header may follow.
     #[inline]
     fn parse_v4(head: &[u8], offset: usize, frame_len: usize) -> Option<(Self, bool)> {

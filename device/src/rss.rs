@@ -30,27 +30,25 @@ const MAX_PART: usize = 16;
 const MAX_INPUT: usize = 2 * MAX_PART + 2 * 2 + 4;
 const _: () = assert!(MAX_INPUT + size_of::<u32>() <= RSS_KEY_SIZE);
 
-/// The Toeplitz hash with one key, as tables of what each half byte of input contributes.
+/// The Toeplitz hash with one key, as tables of what each byte of input contributes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Toeplitz {
-    nibbles: [[u32; 16]; 2 * MAX_INPUT],
+    bytes: Box<[[u32; 256]; MAX_INPUT]>,
 }
 
 impl Toeplitz {
     /// Prepares `key`.
     #[must_use]
     pub fn new(key: &[u8; RSS_KEY_SIZE]) -> Self {
-        let mut nibbles = [[0; 16]; 2 * MAX_INPUT];
-        for (position, table) in nibbles.iter_mut().enumerate() {
-            for (nibble, entry) in table.iter_mut().enumerate() {
-                for bit in 0..4 {
-                    if nibble & (8 >> bit) != 0 {
-                        *entry ^= key_window(key, position * 4 + bit);
-                    }
-                }
+        let mut bytes = Box::new([[0; 256]; MAX_INPUT]);
+        for (position, table) in bytes.iter_mut().enumerate() {
+            for byte in 1..table.len() {
+                // What is known of the others, and of the lowest bit that is set.
+                let lowest = byte.trailing_zeros() as usize;
+                table[byte] = table[byte & (byte - 1)] ^ key_window(key, position * 8 + 7 - lowest);
             }
         }
-        Self { nibbles }
+        Self { bytes }
     }
 
     /// The hash of `input`, of which at most 40 bytes count: no input of a NIC is longer.
@@ -62,25 +60,9 @@ impl Toeplitz {
     /// What `bytes` contribute to the hash of an input that has them from `position` on.
     #[inline]
     fn hash_at(&self, position: usize, bytes: &[u8]) -> u32 {
-        let (pairs, _) = self.nibbles.as_chunks::<2>();
-        let pairs = pairs.get(position..).unwrap_or_default();
-        let of = |byte: u8, [high, low]: &[[u32; 16]; 2]| {
-            high[usize::from(byte >> 4)] ^ low[usize::from(byte & 0x0f)]
-        };
-        let mut hash = 0;
-        // Four at a time, without a branch.
-        let (quads, rest) = bytes.as_chunks::<4>();
-        let (tables, _) = pairs.as_chunks::<4>();
-        for (bytes, pairs) in quads.iter().zip(tables) {
-            for (byte, pair) in bytes.iter().zip(pairs) {
-                hash ^= of(*byte, pair);
-            }
-        }
-        let pairs = pairs.get(4 * quads.len()..).unwrap_or_default();
-        for (byte, pair) in rest.iter().zip(pairs) {
-            hash ^= of(*byte, pair);
-        }
-        hash
+        let tables = self.bytes.get(position..).unwrap_or_default();
+        let contributions = bytes.iter().zip(tables);
+        contributions.fold(0, |hash, (byte, table)| hash ^ table[usize::from(*byte)])
     }
 }
 
@@ -181,7 +163,7 @@ impl RssContext {
             return None;
         }
         let wants = |field| fields & field != 0;
-        let (source, destination) = headers.addresses(head)?;
+        let addresses = headers.both_addresses(head)?;
         let mut input = Input {
             toeplitz: &self.toeplitz,
             symmetric: self.symmetric,
@@ -189,22 +171,19 @@ impl RssContext {
             hash: 0,
         };
         let l4 = headers.l4.filter(|_| wants(L4));
-        if let (true, Some(l4), Some(&[s0, s1, s2, s3]), Some(&[d0, d1, d2, d3])) = (
-            fields == IP | L4 && self.symmetric == RssSymmetric::Asymmetric,
-            l4,
-            source.as_array(),
-            destination.as_array(),
-        ) {
+        let is_common = fields == IP | L4 && self.symmetric == RssSymmetric::Asymmetric;
+        if let (true, Some(l4), Some(addresses)) = (is_common, l4, addresses.as_array::<8>()) {
             // What nearly everybody wants, in runs whose length the compiler knows.
-            input.add(&[s0, s1, s2, s3, d0, d1, d2, d3]);
+            input.add(addresses);
             let ([s0, s1], [d0, d1]) = (
                 l4.source_port.to_be_bytes(),
                 l4.destination_port.to_be_bytes(),
             );
             input.add(&[s0, s1, d0, d1]);
         } else {
-            let addresses = (wants(FIELD_IP_SRC), wants(FIELD_IP_DST));
-            input.add_pair(source, destination, addresses);
+            let (source, destination) = addresses.split_at(addresses.len() / 2);
+            let wanted = (wants(FIELD_IP_SRC), wants(FIELD_IP_DST));
+            input.add_pair(source, destination, wanted);
             if let Some(l4) = l4 {
                 let source = l4.source_port.to_be_bytes();
                 let destination = l4.destination_port.to_be_bytes();

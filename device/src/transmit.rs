@@ -8,7 +8,7 @@ use zerocopy::IntoBytes;
 use crate::{
     abi::{self, GsoType},
     features::{Feature, FeatureSet},
-    frame::{Headers, IpVersion, L4Protocol, SNAPSHOT},
+    frame::{IpVersion, L4Protocol, SNAPSHOT},
     limits::MAX_FRAME,
     memory::Mover,
     train::{ChecksumState, Segmentation, Train},
@@ -85,9 +85,10 @@ pub enum TransmitError {
 }
 
 /// The transmit header, whichever format it came in.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Request {
-    checksum: Option<(usize, usize)>,
+    /// Where the checksum that is owed starts, and where from there its field is.
+    checksum: Option<(u16, u16)>,
     gso: Option<Gso>,
 }
 
@@ -95,10 +96,10 @@ struct Request {
 struct Gso {
     feature: Feature,
     protocol: L4Protocol,
-    size: usize,
+    size: u16,
     /// Through the L4 header; `None`: as parsed.
-    header_length: Option<usize>,
-    l3_offset: Option<usize>,
+    header_length: Option<u16>,
+    l3_offset: Option<u16>,
 }
 
 /// Whether a chain that starts with `bytes` (at least 32 of them, if it has as many) has a
@@ -187,9 +188,9 @@ pub fn parse_into<'a, M: Mover>(
 
     let headers = &mut train.headers;
     headers.find(&head[..head_length], length);
-    let field_end = request
-        .checksum
-        .map_or(0, |(start, offset)| start + offset + 2);
+    let field_end = request.checksum.map_or(0, |(start, offset)| {
+        usize::from(start) + usize::from(offset) + 2
+    });
     let limit = length.min(SNAPSHOT);
     if head_length < limit && (headers.l4.is_none() || field_end > head_length) {
         mover.snapshot(source, start + head_length, &mut head[head_length..limit]);
@@ -197,46 +198,31 @@ pub fn parse_into<'a, M: Mover>(
         headers.find(&head[..head_length], length);
     }
 
-    let checksum = match request.checksum {
+    train.checksum = match request.checksum {
         None => ChecksumState::Final,
         Some(_) if !features.has(Feature::TxCsum) => return Err(TransmitError::Unsupported),
-        Some((start, offset)) => {
-            let field = start + offset;
-            if field + 2 > head_length {
+        Some((start, _)) => {
+            let field = field_end - 2;
+            if field_end > head_length {
                 return Err(TransmitError::ChecksumOffset(field));
             }
+            let start = start.into();
             ChecksumState::Owed { start, field }
         }
     };
-    let segmentation = match request.gso {
-        None => None,
-        Some(gso) if !features.has(gso.feature) => return Err(TransmitError::Unsupported),
-        Some(gso) => Some(segmentation(
-            gso,
-            headers,
-            &head[..head_length],
-            checksum,
-            length,
-        )?),
-    };
-    match &segmentation {
-        None if length > MAX_FRAME => return Err(TransmitError::TooLong(length)),
-        Some(cut) if cut.header_length + cut.size > MAX_FRAME => {
-            return Err(TransmitError::TooLong(cut.header_length + cut.size));
-        }
-        Some(cut) if length > cut.header_length + MAX_SEGMENTS * cut.size => {
-            return Err(TransmitError::Segmentation);
-        }
-        _ => {}
-    }
     train.head = &head[..head_length];
     train.start = start;
     train.length = length;
-    train.checksum = checksum;
-    train.segmentation = segmentation;
+    train.segmentation = match request.gso {
+        None if length > MAX_FRAME => return Err(TransmitError::TooLong(length)),
+        None => None,
+        Some(gso) if !features.has(gso.feature) => return Err(TransmitError::Unsupported),
+        Some(gso) => Some(segmentation(gso, train)?),
+    };
     Ok(())
 }
 
+#[inline]
 fn zcnic_request(header: &abi::TxHeader, features: FeatureSet) -> Result<Request, TransmitError> {
     let flags = header.flags.get();
     // As two words: the first two bytes are in another one.
@@ -255,18 +241,14 @@ fn zcnic_request(header: &abi::TxHeader, features: FeatureSet) -> Result<Request
         Err(_) => return Err(TransmitError::Unsupported),
     };
     Ok(Request {
-        checksum: (flags & abi::TX_CSUM != 0).then(|| {
-            (
-                usize::from(header.csum_start.get()),
-                usize::from(header.csum_offset.get()),
-            )
-        }),
+        checksum: (flags & abi::TX_CSUM != 0)
+            .then(|| (header.csum_start.get(), header.csum_offset.get())),
         gso: gso.map(|(feature, protocol)| Gso {
             feature,
             protocol,
-            size: usize::from(header.gso_size.get()),
-            header_length: Some(usize::from(header.header_length.get())),
-            l3_offset: Some(usize::from(header.l3_offset.get())),
+            size: header.gso_size.get(),
+            header_length: Some(header.header_length.get()),
+            l3_offset: Some(header.l3_offset.get()),
         }),
     })
 }
@@ -282,10 +264,11 @@ impl VirtioNetHeader {
     /// The segments' CWR is handled whether or not the driver points it out.
     const GSO_ECN: u8 = 0x80;
 
-    fn word(&self, offset: usize) -> usize {
-        usize::from(u16::from_le_bytes([self.0[offset], self.0[offset + 1]]))
+    fn word(&self, offset: usize) -> u16 {
+        u16::from_le_bytes([self.0[offset], self.0[offset + 1]])
     }
 
+    #[inline]
     fn request(&self) -> Result<Request, TransmitError> {
         let gso = match self.0[1] & !Self::GSO_ECN {
             0 => None,
@@ -308,14 +291,9 @@ impl VirtioNetHeader {
     }
 }
 
-/// Accepts a segmentation only if the frame's own headers agree with all of it.
-fn segmentation(
-    gso: Gso,
-    headers: &Headers,
-    head: &[u8],
-    checksum: ChecksumState,
-    length: usize,
-) -> Result<Segmentation, TransmitError> {
+/// Accepts a segmentation only if the frame's own headers agree with all of it, and no segment is too long.
+fn segmentation<S: ?Sized>(gso: Gso, train: &Train<'_, S>) -> Result<Segmentation, TransmitError> {
+    let headers = &train.headers;
     let (Some(l3), Some(l4)) = (headers.l3, headers.l4) else {
         return Err(TransmitError::Segmentation);
     };
@@ -329,17 +307,26 @@ fn segmentation(
         Feature::Tso6 => l3.version == IpVersion::V6,
         _ => true,
     };
+    let is = |said: Option<u16>, found: usize| said.is_none_or(|said| usize::from(said) == found);
     let agreed = version_agrees
         && l4.protocol == gso.protocol
-        && checksum == owed
+        && train.checksum == owed
         && gso.size > 0
-        && gso.header_length.is_none_or(|said| said == header_length)
-        && gso.l3_offset.is_none_or(|said| said == l3.offset)
-        && length > header_length;
+        && is(gso.header_length, header_length)
+        && is(gso.l3_offset, l3.offset)
+        && train.length > header_length;
     if !agreed {
         return Err(TransmitError::Segmentation);
     }
-    Segmentation::new(headers, head, gso.size).ok_or(TransmitError::Segmentation)
+    let size = usize::from(gso.size);
+    let cut = Segmentation::new(headers, train.head, size).ok_or(TransmitError::Segmentation)?;
+    if header_length + size > MAX_FRAME {
+        return Err(TransmitError::TooLong(header_length + size));
+    }
+    if train.length > header_length + MAX_SEGMENTS * size {
+        return Err(TransmitError::Segmentation);
+    }
+    Ok(cut)
 }
 
 #[cfg(test)]

@@ -103,7 +103,11 @@ impl<'s, 't> Mover for GuestMover<'s, 't> {
 
     #[inline]
     fn source_len(&self, source: &Self::Source) -> usize {
-        source.iter().map(Span::len).sum()
+        match source {
+            [one] => one.len(),
+            [head, body] => head.len() + body.len(),
+            many => many.iter().map(Span::len).sum(),
+        }
     }
 
     #[inline]

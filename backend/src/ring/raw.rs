@@ -25,6 +25,7 @@ use std::{
 
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 use zcnic_device::checksum::Checksum;
+use zerocopy::IntoBytes;
 
 use super::{RingError, Setup, copy::copy_and_sum, place::Place};
 use crate::memory::GuestMemory;
@@ -180,17 +181,19 @@ impl<'m> Span<'m> {
     /// Writes `words` at `offset`, one by one from wherever they are; nothing if there is no room for them all.
     #[inline]
     pub(crate) fn write_words<const N: usize>(&self, offset: usize, words: [u64; N]) {
-        /// Has no alignment.
-        #[repr(C, packed)]
-        struct Word(u64);
         let Some(to) = self.at(offset, size_of_val(&words)) else {
             debug_assert!(false, "offset and length are inside the span");
             return;
         };
+        let to = to.cast::<u64>();
+        if !to.is_aligned() {
+            self.write(offset, words.as_bytes());
+            return;
+        }
         for (index, word) in words.into_iter().enumerate() {
-            // SAFETY: `to` has room for that many words, mapped for 'm. Volatile, so that the compiler does not make
-            // of them one store of a vector that it would have to load.
-            unsafe { to.cast::<Word>().add(index).write_volatile(Word(word)) }
+            // SAFETY: `to` is aligned and has room for that many words, mapped for 'm. Volatile, so that the compiler does
+            // not make of them one store of a vector that it would have to load.
+            unsafe { to.add(index).write_volatile(word) }
         }
     }
 

@@ -12,10 +12,7 @@ use super::{
 use crate::{
     features::Feature,
     memory::{FromDevice, Mover, ReceiveRing},
-    receive::{
-        Annotation, Delivered, ReceiveQueue,
-        faulty::{Placed, Tweak},
-    },
+    receive::{Annotation, Delivered, Placed, ReceiveQueue, faulty::Tweak},
     train::{Train, finish, finished},
 };
 

@@ -2,8 +2,10 @@
 //! wrong with do not come this way while there are no rules.
 
 use super::{
-    Annotation, Extent, Layout, PlacedFrame, RX_HEADER, ReceiveQueue, Reservation, Scratch,
-    Verdict, split_point, untagged::untagged,
+    Annotation, Layout, Placed, PlacedFrame, RX_HEADER, ReceiveQueue, Verdict,
+    layout::split_point,
+    place::{Extent, Reservation, Scratch},
+    untagged::untagged,
 };
 use crate::{
     fault::{metadata::WrongVerdict, placement::WrongSplit},
@@ -32,14 +34,6 @@ pub(crate) struct Tweak {
     pub(crate) verdict: Option<WrongVerdict>,
     /// Bytes that the last used length lacks.
     pub(crate) short: u32,
-}
-
-/// What became of one frame.
-pub(crate) enum Placed {
-    Frame(PlacedFrame),
-    NoBuffer,
-    /// It was counted.
-    TooLong,
 }
 
 impl ReceiveQueue {
@@ -142,6 +136,8 @@ impl ReceiveQueue {
         let Scratch {
             extents, written, ..
         } = &mut self.scratch;
+        extents.clear();
+        written.clear();
         written.push((header_length + length) as u32);
         let pieces = [(0, header_length, 0, at), (1, 0, at, length - at)];
         for (descriptor, offset, frame_offset, length) in pieces {

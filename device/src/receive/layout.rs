@@ -117,8 +117,8 @@ pub(super) fn receive_flags(
     split | verdict | aggregate | timestamp | vlan
 }
 
-/// Whether a frame fits into the chain with these descriptors, which has the right shape; if so, how many of
-/// its bytes go to descriptor 0.
+/// Whether the chain with these descriptors has the right shape and room for the whole frame; if so, how many of its
+/// bytes go to descriptor 0.
 #[inline]
 pub(super) fn single<M: Mover>(
     layout: Layout,
@@ -127,11 +127,28 @@ pub(super) fn single<M: Mover>(
     split_at: Option<usize>,
     length: usize,
 ) -> Option<usize> {
-    let room = |index: usize| mover.target_len(&targets[index]);
-    let header_length = layout.header_length();
-    match (targets.len(), split_at) {
-        (1, None) => (header_length + length <= room(0)).then_some(length),
-        (2, Some(at)) => (header_length + at <= room(0) && length - at <= room(1)).then_some(at),
+    match (layout, targets) {
+        (Layout::VirtioNet, [only]) => {
+            (VIRTIO_NET_HEADER + length <= mover.target_len(only)).then_some(length)
+        }
+        (Layout::Linear { size }, [only]) => {
+            let (size, room) = (size as usize, mover.target_len(only));
+            (room == size && RX_HEADER + length <= size).then_some(length)
+        }
+        (
+            Layout::Split {
+                header_size,
+                page_size,
+                ..
+            },
+            [head, page],
+        ) => {
+            let (header_size, page_size) = (header_size as usize, page_size as usize);
+            let at = split_at?;
+            let is_shape =
+                mover.target_len(head) == header_size && mover.target_len(page) == page_size;
+            (is_shape && RX_HEADER + at <= header_size && length - at <= page_size).then_some(at)
+        }
         _ => None,
     }
 }

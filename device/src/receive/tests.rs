@@ -2,7 +2,7 @@ use zerocopy::FromBytes;
 
 use super::*;
 use crate::{
-    abi::{GsoType, HashType},
+    abi::{self, GsoType, HashType},
     features::FeatureSet,
     frame::Headers,
     testing::{NOTE, SPLIT, VecMover, VecRing, chain, parse_chain, pattern, tcp4, udp6},

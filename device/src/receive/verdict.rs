@@ -48,10 +48,10 @@ fn verify(headers: &Headers, segment: &Segment<'_>, covered: &Checksum) -> Verdi
     if l4.protocol == L4Protocol::Udp && head[field..field + 2] == [0, 0] {
         return Verdict::Unknown;
     }
-    let Some(mut sum) = headers.pseudo_header(head, segment.l4_end - l4.offset) else {
+    let end = segment.l4_end.min(head.len());
+    let Some(mut sum) = headers.pseudo_header_and(head, segment.l4_end - l4.offset, end) else {
         return Verdict::Unknown;
     };
-    sum.add(&head[l4.offset..segment.l4_end.min(head.len())]);
     sum.add_checksum(*covered);
     if sum.finish() == 0 {
         Verdict::Good

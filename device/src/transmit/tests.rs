@@ -3,6 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    frame::Headers,
     testing::{VecMover, chain, parse_chain, pattern, tcp4, udp6},
     train::{Changes, finish},
 };

@@ -1,0 +1,455 @@
+//! Placing one frame: reserve chains, copy the payload, put headers with the final checksum, commit.
+
+use super::{
+    Annotation, Layout, RX_HEADER, ReceiveQueue, Verdict,
+    layout::{
+        VIRTIO_NET_HEADER, fits, receive_flags, receive_header, single, split_point,
+        virtio_net_header, words,
+    },
+    verdict::finish_checksum,
+};
+use crate::{
+    abi::{self, RxHeader},
+    checksum::Checksum,
+    memory::{Mover, ReceiveRing},
+    train::{Aggregate, Changes, Segment, Train},
+};
+
+/// What became of one frame.
+pub(crate) enum Placed {
+    Frame(PlacedFrame),
+    NoBuffer,
+    /// It was counted.
+    TooLong,
+}
+
+/// A frame that was placed.
+#[derive(Clone, Copy)]
+pub(crate) struct PlacedFrame {
+    pub(super) split: bool,
+    /// It has a payload.
+    pub(super) payload: bool,
+}
+
+/// Buffers reused from frame to frame, so that placing a frame allocates nothing.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    pub(super) extents: Vec<Extent>,
+    pub(super) written: Vec<u32>,
+    changes: Changes,
+}
+
+/// `length` frame bytes from `frame_offset` on go to `offset` of descriptor `descriptor` of chain `chain`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Extent {
+    pub(super) chain: usize,
+    pub(super) descriptor: usize,
+    pub(super) offset: usize,
+    pub(super) frame_offset: usize,
+    pub(super) length: usize,
+}
+
+pub(super) enum Reservation {
+    /// In one chain: the first bytes, this many, go to descriptor 0 behind the chain's header, the others to
+    /// the start of descriptor 1.
+    Single(usize),
+    /// As the scratch's extents say.
+    Spread,
+    NoBuffer,
+    TooLong,
+}
+
+impl ReceiveQueue {
+    /// Places and counts segment `index` of a train, and returns its chains. Of a frame that is not placed none is taken.
+    ///
+    /// Not a part of the loop over segments: what a single frame needs once would be made ready for a train.
+    #[inline(never)]
+    pub(super) fn deliver_segment<M, R>(
+        &mut self,
+        mover: &M,
+        ring: &mut R,
+        layout: Layout,
+        train: &Train<'_, M::Source>,
+        index: usize,
+        note: &Annotation,
+    ) -> Placed
+    where
+        M: Mover,
+        R: ReceiveRing<Target = M::Target>,
+    {
+        let length = train.segment_length(index);
+        let split_at = split_point(layout, train.headers(), length);
+        let split = split_at.is_some_and(|at| at < length);
+        let verdict = match self.reserve(mover, ring, layout, split_at, length) {
+            Reservation::Single(at) => {
+                self.fill_single(mover, ring, train, index, layout, at, note)
+            }
+            Reservation::Spread => self.fill_spread(mover, ring, train, index, layout, split, note),
+            Reservation::NoBuffer => {
+                ring.commit(&[]);
+                return Placed::NoBuffer;
+            }
+            Reservation::TooLong => {
+                ring.commit(&[]);
+                self.counters.too_long += 1;
+                return Placed::TooLong;
+            }
+        };
+        let payload = length > train.headers().payload_offset();
+        let frame = PlacedFrame { split, payload };
+        self.count_placed(frame, length, verdict, note);
+        Placed::Frame(frame)
+    }
+
+    /// Reserves the chains of one frame: one, if it fits.
+    #[inline]
+    pub(super) fn reserve<M, R>(
+        &mut self,
+        mover: &M,
+        ring: &mut R,
+        layout: Layout,
+        split_at: Option<usize>,
+        length: usize,
+    ) -> Reservation
+    where
+        M: Mover,
+        R: ReceiveRing<Target = M::Target>,
+    {
+        if !ring.reserve() {
+            return Reservation::NoBuffer;
+        }
+        match single(layout, mover, ring.chain(0), split_at, length) {
+            Some(at) => Reservation::Single(at),
+            None => self.reserve_more(mover, ring, layout, split_at, length),
+        }
+    }
+
+    /// Lays the bytes of a frame out over the chain that is reserved and as many more as it takes. Chains of the wrong
+    /// shape are returned: at the head at once, so that they can't block the ring, later ones together with the frame.
+    #[inline(never)]
+    fn reserve_more<M, R>(
+        &mut self,
+        mover: &M,
+        ring: &mut R,
+        layout: Layout,
+        split_at: Option<usize>,
+        length: usize,
+    ) -> Reservation
+    where
+        M: Mover,
+        R: ReceiveRing<Target = M::Target>,
+    {
+        let Scratch {
+            extents, written, ..
+        } = &mut self.scratch;
+        extents.clear();
+        written.clear();
+        let mut reserved = 1;
+        let mut done = 0;
+        while done < length || written.is_empty() {
+            if written.len() == self.max_chains {
+                return Reservation::TooLong;
+            }
+            let chain = written.len();
+            if reserved == chain {
+                if !ring.reserve() {
+                    return Reservation::NoBuffer;
+                }
+                reserved += 1;
+            }
+            let targets = ring.chain(chain);
+            if !fits(layout, mover, targets) {
+                // Those that go back with the frame are counted with it.
+                if chain == 0 {
+                    self.counters.bad_chain += 1;
+                    ring.commit(&[0]);
+                    reserved = 0;
+                } else {
+                    written.push(0);
+                }
+                continue;
+            }
+            if chain == 0
+                && let Some(at) = single(layout, mover, targets, split_at, length)
+            {
+                return Reservation::Single(at);
+            }
+            let before = done;
+            // Room at the start of the chain that a header takes.
+            let header = match layout {
+                Layout::VirtioNet if done == 0 => VIRTIO_NET_HEADER,
+                Layout::VirtioNet => 0,
+                _ => RX_HEADER,
+            };
+            let mut skip = header;
+            for (descriptor, target) in targets.iter().enumerate() {
+                let room = mover.target_len(target);
+                let offset = skip.min(room);
+                skip -= offset;
+                // On a split chain only the headers go to descriptor 0.
+                let until = match split_at {
+                    Some(at) if descriptor == 0 => at,
+                    _ => length,
+                };
+                let here = (room - offset).min(until.saturating_sub(done));
+                if here > 0 {
+                    extents.push(Extent {
+                        chain,
+                        descriptor,
+                        offset,
+                        frame_offset: done,
+                        length: here,
+                    });
+                    done += here;
+                }
+            }
+            written.push((header + done - before) as u32);
+        }
+        let returned = written.iter().filter(|length| **length == 0).count();
+        self.counters.bad_chain += returned as u64;
+        Reservation::Spread
+    }
+
+    /// Places a frame that goes into one chain: its bytes up to `at` into descriptor 0, the others into 1. The payload
+    /// is in one piece, because frames are not split behind their headers.
+    #[expect(clippy::too_many_arguments, reason = "what it takes to place a frame")]
+    #[inline]
+    fn fill_single<M, R>(
+        &mut self,
+        mover: &M,
+        ring: &mut R,
+        train: &Train<'_, M::Source>,
+        index: usize,
+        layout: Layout,
+        at: usize,
+        note: &Annotation,
+    ) -> Verdict
+    where
+        M: Mover,
+        R: ReceiveRing<Target = M::Target>,
+    {
+        let targets = ring.chain(0);
+        let header_length = layout.header_length();
+        let mut segment = train.segment(index, &mut self.scratch.changes);
+        let (length, head_length) = (segment.length, segment.head.sent().len());
+        let split = at < length;
+        debug_assert!(!split || at <= head_length, "headers and payload are split");
+        let (mut covered, mut padding) = (Checksum::default(), Checksum::default());
+        if head_length < length {
+            let (target, offset) = if split {
+                (&targets[1], head_length.saturating_sub(at))
+            } else {
+                (&targets[0], header_length + head_length)
+            };
+            let (source, body) = (train.source(), segment.body);
+            // What is behind the L4 payload is not covered by its checksum.
+            let covers = segment.l4_end.clamp(head_length, length) - head_length;
+            ring.copying_to(0);
+            mover.copy(source, body, target, offset, covers, &mut covered);
+            let behind = length - head_length - covers;
+            if behind > 0 {
+                let (body, offset) = (body + covers, offset + covers);
+                mover.copy(source, body, target, offset, behind, &mut padding);
+            }
+        }
+        let verdict = finish_checksum(train.headers(), &mut segment, &covered, &padding);
+
+        let head = &segment.head;
+        let (first, second) = head.sent().split_at(head_length.min(at));
+        mover.put(&targets[0], header_length, first);
+        if !second.is_empty() {
+            mover.put(&targets[1], 0, second);
+        }
+        for (offset, word) in head.changes() {
+            if offset + 2 <= at {
+                mover.put(&targets[0], header_length + offset, &word);
+            } else {
+                for (offset, byte) in (offset..).zip(word) {
+                    match offset.checked_sub(at) {
+                        None => mover.put(&targets[0], header_length + offset, &[byte]),
+                        Some(offset) => mover.put(&targets[1], offset, &[byte]),
+                    }
+                }
+            }
+        }
+        if layout == Layout::VirtioNet {
+            mover.put(&targets[0], 0, &virtio_net_header(verdict, note, 1));
+        } else {
+            let split = split && matches!(layout, Layout::Split { .. });
+            let flags = receive_flags(split, verdict, note, train.aggregate.as_ref())
+                | abi::RX_FIRST
+                | abi::RX_LAST;
+            let header = RxHeader {
+                flags: flags.into(),
+                frame_id: self.next_frame.into(),
+                header_length: (at as u32).into(),
+                payload_length: ((length - at) as u32).into(),
+                frame_length: (length as u32).into(),
+                ..receive_header(note, train.aggregate.as_ref())
+            };
+            mover.put_words(&targets[0], 0, words(header));
+        }
+        ring.commit(&[(header_length + length) as u32]);
+        verdict
+    }
+
+    /// Places a frame as the extents say, which may be over several chains.
+    #[expect(clippy::too_many_arguments, reason = "what it takes to place a frame")]
+    fn fill_spread<M, R>(
+        &mut self,
+        mover: &M,
+        ring: &mut R,
+        train: &Train<'_, M::Source>,
+        index: usize,
+        layout: Layout,
+        split: bool,
+        note: &Annotation,
+    ) -> Verdict
+    where
+        M: Mover,
+        R: ReceiveRing<Target = M::Target>,
+    {
+        let mut changes = Changes::default();
+        let mut segment = train.segment(index, &mut changes);
+        let verdict = self.fill(mover, ring, train, &mut segment);
+        match layout {
+            Layout::VirtioNet => self.put_virtio_net_header(mover, ring, verdict, note),
+            _ => {
+                let whole = (segment.length, train.aggregate.as_ref());
+                self.put_receive_headers(mover, ring, whole, split, verdict, note);
+            }
+        }
+        ring.commit(&self.scratch.written);
+        verdict
+    }
+
+    /// Copies the payload and puts the head with its final checksum.
+    pub(super) fn fill<M, R>(
+        &self,
+        mover: &M,
+        ring: &R,
+        train: &Train<'_, M::Source>,
+        segment: &mut Segment<'_>,
+    ) -> Verdict
+    where
+        M: Mover,
+        R: ReceiveRing<Target = M::Target>,
+    {
+        let head_length = segment.head.sent().len();
+        let copy = |range: std::ops::Range<usize>, sum: &mut Checksum| {
+            for part in parts(&self.scratch.extents, range) {
+                ring.copying_to(part.chain);
+                mover.copy(
+                    train.source(),
+                    segment.body + part.frame_offset - head_length,
+                    &ring.chain(part.chain)[part.descriptor],
+                    part.offset,
+                    part.length,
+                    sum,
+                );
+            }
+        };
+        // Two runs: what the L4 checksum covers, and the padding behind it.
+        let covered_end = segment.l4_end.max(head_length);
+        let (mut covered, mut padding) = (Checksum::default(), Checksum::default());
+        copy(head_length..covered_end, &mut covered);
+        copy(covered_end..segment.length, &mut padding);
+
+        let verdict = finish_checksum(train.headers(), segment, &covered, &padding);
+        let head = &segment.head;
+        for part in parts(&self.scratch.extents, 0..head_length) {
+            let bytes = &head.sent()[part.frame_offset..part.frame_offset + part.length];
+            mover.put(&ring.chain(part.chain)[part.descriptor], part.offset, bytes);
+        }
+        for (offset, word) in head.changes() {
+            for part in parts(&self.scratch.extents, offset..offset + 2) {
+                let bytes = &word[part.frame_offset - offset..][..part.length];
+                mover.put(&ring.chain(part.chain)[part.descriptor], part.offset, bytes);
+            }
+        }
+        verdict
+    }
+
+    pub(super) fn put_receive_headers<M, R>(
+        &self,
+        mover: &M,
+        ring: &R,
+        (frame_length, aggregate): (usize, Option<&Aggregate>),
+        split: bool,
+        verdict: Verdict,
+        note: &Annotation,
+    ) where
+        M: Mover,
+        R: ReceiveRing<Target = M::Target>,
+    {
+        let common = receive_flags(split, verdict, note, aggregate);
+        let mut chains = self
+            .scratch
+            .extents
+            .chunk_by(|a, b| a.chain == b.chain)
+            .enumerate()
+            .peekable();
+        while let Some((number, extents)) = chains.next() {
+            let in_descriptor = |descriptor| -> u32 {
+                let here = extents.iter().filter(|e| e.descriptor == descriptor);
+                here.map(|e| e.length as u32).sum()
+            };
+            let mut flags = common;
+            if number == 0 {
+                flags |= abi::RX_FIRST;
+            }
+            if chains.peek().is_none() {
+                flags |= abi::RX_LAST;
+            }
+            let header = RxHeader {
+                flags: flags.into(),
+                chain: (number as u16).into(),
+                frame_id: self.next_frame.into(),
+                header_length: in_descriptor(0).into(),
+                payload_length: in_descriptor(1).into(),
+                frame_length: (frame_length as u32).into(),
+                ..receive_header(note, aggregate)
+            };
+            mover.put_words(&ring.chain(extents[0].chain)[0], 0, words(header));
+        }
+    }
+
+    pub(super) fn put_virtio_net_header<M, R>(
+        &self,
+        mover: &M,
+        ring: &R,
+        verdict: Verdict,
+        note: &Annotation,
+    ) where
+        M: Mover,
+        R: ReceiveRing<Target = M::Target>,
+    {
+        let buffers = self
+            .scratch
+            .written
+            .iter()
+            .filter(|length| **length > 0)
+            .count();
+        let header = virtio_net_header(verdict, note, buffers as u16);
+        let mut put = 0;
+        for target in ring.chain(0) {
+            let here = mover.target_len(target).min(VIRTIO_NET_HEADER - put);
+            mover.put(target, 0, &header[put..put + here]);
+            put += here;
+        }
+    }
+}
+
+/// The parts of the extents that hold frame bytes `range`.
+fn parts(extents: &[Extent], range: std::ops::Range<usize>) -> impl Iterator<Item = Extent> + '_ {
+    extents.iter().filter_map(move |extent| {
+        let start = extent.frame_offset.max(range.start);
+        let end = (extent.frame_offset + extent.length).min(range.end);
+        (start < end).then(|| Extent {
+            offset: extent.offset + start - extent.frame_offset,
+            frame_offset: start,
+            length: end - start,
+            ..*extent
+        })
+    })
+}
