@@ -17,12 +17,13 @@ use crate::{
     port::{Control, Port, PortMode, ReceiveSide, Snapshot, TransmitSide, lock},
     ring::{
         RingError,
-        chain::{Chain, walk},
+        chain::walk,
         mover::gather,
         raw::Span,
-        receive::{ReceiveChains, Vectors},
+        receive::ReceiveChains,
         split::SplitRing,
         transport::{Interrupt, Transport},
+        window::Window,
     },
 };
 
@@ -163,12 +164,13 @@ impl Port {
             let head = ring.head(0)?;
             let mut spans = Vec::new();
             let mut written = 0;
-            if let Ok(Chain { writable, .. }) = walk(ring.map(), head, &mut spans) {
-                let room: usize = spans[writable.clone()].iter().map(Span::len).sum();
+            if let Ok(chain) = walk(ring.map(), head, &mut spans) {
+                let writable = chain.writable(&spans);
+                let room: usize = writable.iter().map(Span::len).sum();
                 if room >= size_of::<abi::Event>()
                     && let Some(event) = control.device.event(control.pending_events)
                 {
-                    written = scatter(&spans[writable], event.as_bytes());
+                    written = scatter(writable, event.as_bytes());
                     control.pending_events = 0;
                 }
             }
@@ -189,12 +191,12 @@ impl Next {
             return Ok(Self::Empty);
         }
         let mut spans = Vec::new();
-        let Ok(Chain { readable, writable }) = walk(ring.map(), ring.head(0)?, &mut spans) else {
+        let Ok(chain) = walk(ring.map(), ring.head(0)?, &mut spans) else {
             return Ok(Self::Junk);
         };
-        let readable = &spans[readable];
+        let readable = chain.readable(&spans);
         let length: usize = readable.iter().map(Span::len).sum();
-        if writable.is_empty() {
+        if !chain.has_writable() {
             let mut start = vec![0; length.min(size_of::<abi::TxHeader>())];
             gather(readable, 0, &mut start);
             let is_zcnic = has_zcnic_header(&start);
@@ -224,7 +226,7 @@ pub(crate) fn answer(ring: &SplitRing<'_>, response: &[u8]) -> u32 {
         .head(0)
         .ok()
         .and_then(|head| walk(ring.map(), head, &mut spans).ok());
-    chain.map_or(0, |chain| scatter(&spans[chain.writable], response)) as u32
+    chain.map_or(0, |chain| scatter(chain.writable(&spans), response)) as u32
 }
 
 /// Writes `bytes` to the run that `spans` form, as far as they fit; returns how many.
@@ -292,7 +294,7 @@ impl<'p> PortRings<'p> {
             lane.forget();
         }
         let mut chains =
-            ReceiveChains::new(split, usize::MAX, Vectors::default()).watched_by(witness);
+            ReceiveChains::new(split, usize::MAX, Window::default()).watched_by(witness);
         lane.stop(&mut chains);
         let drained = chains.drain();
         let wanted = chains.publish();

@@ -22,8 +22,9 @@ use crate::{
     port::{MAX_PAIRS, Port, ReceiveSide, TransmitSide, lock},
     ring::{
         RingError,
-        receive::{ReceiveChains, Vectors},
+        receive::ReceiveChains,
         transport::{Interrupt, Transport},
+        window::Window,
     },
     server::said_direction,
 };
@@ -262,7 +263,7 @@ impl Port {
             if ring.is_none() {
                 lane.forget();
             }
-            let mut chains = ReceiveChains::new(ring, usize::MAX, Vectors::default())
+            let mut chains = ReceiveChains::new(ring, usize::MAX, Window::default())
                 .watched_by(books.witness(|| self.hub.now()));
             lane.stop(&mut chains);
             let wanted = chains.publish();

@@ -1,5 +1,6 @@
 //! The data path: from a transmit ring over the cable to the receive rings of its other end.
 
+mod intake;
 mod receive;
 
 use std::sync::{Arc, atomic::Ordering};
@@ -7,6 +8,7 @@ use std::sync::{Arc, atomic::Ordering};
 use zcnic_device::{
     abi::TxTime,
     fault::{Direction, Effects},
+    features::FeatureSet,
     port::Delay,
     train::Train,
     transmit::{Snapshot, TransmitFormat, parse, parse_into, wants_time},
@@ -20,12 +22,12 @@ use crate::{
     port::{Active, Blocked, End, Port, Served, TransmitSide, lock},
     ring::{
         RingError,
-        chain::{Chain, ChainError, walk},
+        chain::{Chain, walk},
         mover::{GuestMover, Upcoming, gather},
-        raw::Span,
-        receive::Vectors,
+        raw::{Mapping, Span},
         recycle,
         transport::{Interrupt, Transport},
+        window::Window,
     },
 };
 
@@ -41,39 +43,12 @@ const CHAINS_AHEAD: usize = 8;
 /// A frame of the batch in hand, by the position of its chain.
 pub(crate) type Sent<'a, 's> = (usize, Train<'a, [Span<'s>]>);
 
-/// Which spans of a batch a chain's are; none if it can't be used. Small numbers, so that it never leaves registers.
-#[derive(Clone, Copy)]
-pub(crate) struct Source {
-    start: u32,
-    end: u32,
-}
-
-impl Source {
-    #[inline]
-    fn new(chain: &Result<Chain, ChainError>) -> Self {
-        match chain {
-            Ok(Chain { readable, .. }) => Self {
-                start: readable.start as u32,
-                end: readable.end as u32,
-            },
-            Err(_) => Self { start: 0, end: 0 },
-        }
-    }
-
-    /// Its spans.
-    #[inline]
-    pub(crate) fn of<'b, 'm>(self, spans: &'b [Span<'m>]) -> &'b [Span<'m>] {
-        &spans[self.start as usize..self.end as usize]
-    }
-}
-
 /// Where a frame of a batch wants to have written when it was sent.
 #[derive(Clone, Copy)]
 pub(crate) struct Stamp {
     /// Of its chain.
     pub(crate) position: usize,
-    /// Which span of the batch.
-    span: usize,
+    chain: Chain,
 }
 
 impl Stamp {
@@ -82,18 +57,14 @@ impl Stamp {
 
     /// That of the chain at `position`, which has a writable part.
     #[cold]
-    fn of(position: usize, chain: &Chain, spans: &[Span<'_>]) -> Option<Self> {
-        let (readable, writable) = (&spans[chain.readable.clone()], chain.writable.clone());
+    fn of(position: usize, chain: Chain, spans: &[Span<'_>]) -> Option<Self> {
+        let (readable, writable) = (chain.readable(spans), chain.writable(spans));
         let mut start = [0; 2];
         let length: usize = readable.iter().map(Span::len).sum();
         if length >= start.len() {
             gather(readable, 0, &mut start);
         }
-        let stamp = Self {
-            position,
-            span: writable.start,
-        };
-        wants_time(start, spans[writable].iter().map(Span::len)).then_some(stamp)
+        wants_time(start, writable.iter().map(Span::len)).then_some(Self { position, chain })
     }
 
     pub(crate) fn write(&self, spans: &[Span<'_>], time: u64) {
@@ -101,7 +72,9 @@ impl Stamp {
             timestamp_ns: time.into(),
             ..TxTime::default()
         };
-        spans[self.span].write(0, time.as_bytes());
+        if let [place] = self.chain.writable(spans) {
+            place.write(0, time.as_bytes());
+        }
     }
 }
 
@@ -110,7 +83,7 @@ impl Stamp {
 pub(crate) struct Scratch {
     heads: Vec<u16>,
     spans: Vec<Span<'static>>,
-    sources: Vec<Source>,
+    chains: Vec<Chain>,
     stamps: Vec<Stamp>,
     pub(crate) snapshots: Vec<Snapshot>,
     pub(crate) trains: Vec<Sent<'static, 'static>>,
@@ -122,7 +95,7 @@ pub(crate) struct Scratch {
 pub(crate) struct Way {
     outgoing: Vec<Outgoing>,
     refused: Vec<Refused>,
-    receive: Vectors,
+    window: Window<'static>,
     interrupts: Vec<Interrupt>,
     /// Frames that were placed in buffers, ever.
     pub(crate) delivered: u64,
@@ -186,7 +159,7 @@ impl Port {
         let Some(mut ring) = transport.ring()? else {
             return Ok(Step::Served(Served::Idle));
         };
-        let mut available = ring.available(BATCH)?.min(BATCH);
+        let available = ring.available(BATCH)?.min(BATCH);
         let active = self.active();
         let format = active.configuration.transmit_format;
         let is_command_ring = active.command_pair == Some(pair);
@@ -207,51 +180,32 @@ impl Port {
         let Scratch {
             heads,
             spans: kept_spans,
-            sources,
+            chains,
             stamps,
             snapshots,
             trains: kept_trains,
             way,
         } = scratch;
         let mut spans: Vec<Span<'_>> = recycle(std::mem::take(kept_spans));
-        heads.clear();
-        sources.clear();
+        chains.clear();
         stamps.clear();
-        for ahead in 0..available {
-            let head = ring.head(ahead)?;
-            ring.map().prefetch_descriptor(head);
-            heads.push(head);
-        }
-        for (ahead, &head) in heads.iter().enumerate() {
-            if !enabled {
-                break;
-            }
-            if let Some(&later) = heads.get(ahead + CHAINS_AHEAD) {
-                ring.map().prefetch_table(later);
-            }
-            let chain = walk(ring.map(), head, &mut spans);
-            // Control takes one chain at a time, with the ring's lock released.
-            let frame = match &chain {
-                Ok(chain) if !chain.writable.is_empty() => {
-                    let stamp = Stamp::of(ahead, chain, &spans);
-                    let stamp = stamp.filter(|_| format == Some(TransmitFormat::Zcnic));
-                    stamps.extend(stamp);
-                    stamp.is_some()
+        ring.heads(available, heads)?;
+        if enabled {
+            let frames = match format {
+                Some(format) if !is_command_ring => {
+                    walk_frames(ring.map(), heads, format, &mut spans, chains, stamps)
                 }
-                _ => true,
+                _ => 0,
             };
-            if is_command_ring || format.is_none() || !frame {
-                if ahead == 0 {
-                    *kept_spans = recycle(spans);
-                    return Ok(Step::Control);
-                }
-                available = ahead as u16;
-                break;
+            if frames == 0 {
+                *kept_spans = recycle(spans);
+                return Ok(Step::Control);
             }
-            sources.push(Source::new(&chain));
+            // Control takes one chain at a time, with the ring's lock released.
+            heads.truncate(frames);
         }
 
-        let mut done = usize::from(available);
+        let mut done = heads.len();
         let mut served = Served::More;
         let mut effects = Effects::default();
         let armed = self.faults.current(Direction::Transmit);
@@ -259,7 +213,7 @@ impl Port {
             let batch = FaultyBatch {
                 armed,
                 ring: &mut ring,
-                sources: sources.as_slice(),
+                chains: chains.as_slice(),
                 spans: &spans,
                 stamps: stamps.as_slice(),
                 format,
@@ -274,33 +228,11 @@ impl Port {
             served = result?;
             done = 0;
         } else if let (true, Some(format)) = (enabled, format) {
-            snapshots.resize_with(snapshots.len().max(sources.len()), Snapshot::default);
+            snapshots.resize_with(snapshots.len().max(chains.len()), Snapshot::default);
             let mut trains: Vec<Sent<'_, '_>> = recycle(std::mem::take(kept_trains));
-            let prefetch = |position: usize| {
-                if let Some(source) = sources.get(position) {
-                    let mut spans = source.of(&spans).iter();
-                    if let Some(headers) = spans.next() {
-                        headers.prefetch(AHEAD);
-                    }
-                    // A long payload is sent for when it is next, while the one before is copied.
-                    let payload = spans.next().filter(|span| span.len() < Upcoming::LONG);
-                    if let Some(payload) = payload {
-                        payload.prefetch(AHEAD);
-                    }
-                }
-            };
-            (0..CHAINS_AHEAD).for_each(prefetch);
-            for (position, (source, snapshot)) in
-                sources.iter().zip(snapshots.iter_mut()).enumerate()
-            {
-                prefetch(position + CHAINS_AHEAD);
-                let (_, train) = trains.push_mut((position, Train::unset(source.of(&spans))));
-                let features = active.configuration.features;
-                if parse_into(&GuestMover::new(), format, features, snapshot, train).is_err() {
-                    trains.pop();
-                    counters.errors += 1;
-                }
-            }
+            let features = active.configuration.features;
+            counters.errors +=
+                parse_frames(chains, &spans, format, features, snapshots, &mut trains);
             let time = if stamps.is_empty() {
                 0
             } else {
@@ -328,9 +260,7 @@ impl Port {
         }
         *kept_spans = recycle(spans);
         if stamps.is_empty() {
-            for &head in &heads[..done] {
-                ring.complete(head, 0);
-            }
+            ring.complete_all(&heads[..done], 0);
         } else {
             for (position, &head) in heads[..done].iter().enumerate() {
                 let stamped = stamps.iter().any(|stamp| stamp.position == position);
@@ -399,6 +329,61 @@ impl Port {
             }
         }
     }
+}
+
+/// Walks the chains that start at `heads` as far as they are frames, and has what is looked at of each on its way to the
+/// cache. Returns how many they are.
+fn walk_frames<'m>(
+    map: &'m Mapping,
+    heads: &[u16],
+    format: TransmitFormat,
+    spans: &mut Vec<Span<'m>>,
+    chains: &mut Vec<Chain>,
+    stamps: &mut Vec<Stamp>,
+) -> usize {
+    for (position, &head) in heads.iter().enumerate() {
+        if let Some(&later) = heads.get(position + CHAINS_AHEAD) {
+            map.prefetch_table(later);
+        }
+        // One that can't be used is a frame of no bytes.
+        let chain = walk(map, head, spans).unwrap_or_default();
+        if chain.has_writable() {
+            match Stamp::of(position, chain, spans) {
+                Some(stamp) if format == TransmitFormat::Zcnic => stamps.push(stamp),
+                _ => return position,
+            }
+        }
+        let mut parts = chain.readable(spans).iter();
+        if let Some(headers) = parts.next() {
+            headers.prefetch(AHEAD);
+        }
+        // A long payload is sent for when it is next, while the one before is copied.
+        if let Some(payload) = parts.next().filter(|span| span.len() < Upcoming::LONG) {
+            payload.prefetch(AHEAD);
+        }
+        chains.push(chain);
+    }
+    heads.len()
+}
+
+/// Makes trains of the frames among `chains`; says how many are none.
+fn parse_frames<'b, 'm>(
+    chains: &[Chain],
+    spans: &'b [Span<'m>],
+    format: TransmitFormat,
+    features: FeatureSet,
+    snapshots: &'b mut [Snapshot],
+    trains: &mut Vec<Sent<'b, 'm>>,
+) -> u64 {
+    let mut errors = 0;
+    for (position, (chain, snapshot)) in chains.iter().zip(snapshots).enumerate() {
+        let (_, train) = trains.push_mut((position, Train::unset(chain.readable(spans))));
+        if parse_into(&GuestMover::new(), format, features, snapshot, train).is_err() {
+            trains.pop();
+            errors += 1;
+        }
+    }
+    errors
 }
 
 /// What is to be done after the ring is unlocked.

@@ -76,6 +76,17 @@ impl Delivered {
         self.dropped += other.dropped;
     }
 
+    /// Adds what became of segment `index`.
+    #[inline]
+    fn take(&mut self, index: usize, placed: Placed) {
+        match placed {
+            Placed::Frame(frame) => self.add(frame),
+            Placed::NoBuffer => self.blocked_at = Some(index),
+            Placed::TooLong => self.dropped += 1,
+        }
+    }
+
+    #[inline]
     pub(crate) fn add(&mut self, placed: PlacedFrame) {
         self.frames += 1;
         self.split += u32::from(placed.split);
@@ -162,6 +173,34 @@ impl ReceiveQueue {
         M: Mover,
         R: ReceiveRing<Target = M::Target>,
     {
+        if let (Some(layout), None, 0, false) = (
+            self.layout,
+            &train.segmentation,
+            from,
+            note.offloads.has(Feature::Vlan),
+        ) {
+            // Most are single frames, which need no loop.
+            let mut delivered = Delivered::default();
+            let placed = self.deliver_segment(mover, ring, layout, train, 0, note);
+            delivered.take(0, placed);
+            return delivered;
+        }
+        self.deliver_train(mover, ring, train, from, note)
+    }
+
+    #[inline(never)]
+    fn deliver_train<M, R>(
+        &mut self,
+        mover: &M,
+        ring: &mut R,
+        train: &Train<'_, M::Source>,
+        from: usize,
+        note: &Annotation,
+    ) -> Delivered
+    where
+        M: Mover,
+        R: ReceiveRing<Target = M::Target>,
+    {
         if note.offloads.has(Feature::Vlan)
             && let Some(delivered) = self.deliver_untagged(mover, ring, train, from, note)
         {
@@ -170,7 +209,6 @@ impl ReceiveQueue {
         self.deliver_as_is(mover, ring, train, from, note)
     }
 
-    #[inline]
     fn deliver_as_is<M, R>(
         &mut self,
         mover: &M,
@@ -191,19 +229,17 @@ impl ReceiveQueue {
             return delivered;
         };
         for index in from..train.segments() {
-            match self.deliver_segment(mover, ring, layout, train, index, note) {
-                Placed::Frame(frame) => delivered.add(frame),
-                Placed::NoBuffer => {
-                    delivered.blocked_at = Some(index);
-                    break;
-                }
-                Placed::TooLong => delivered.dropped += 1,
+            let placed = self.deliver_segment(mover, ring, layout, train, index, note);
+            delivered.take(index, placed);
+            if delivered.blocked_at.is_some() {
+                break;
             }
         }
         delivered
     }
 
     /// Counts a frame of `length` bytes that was placed, and numbers the next.
+    #[inline]
     fn count_placed(
         &mut self,
         frame: PlacedFrame,

@@ -155,7 +155,7 @@ impl RssContext {
 
     /// The hash of a frame; `None` if it is not IP or its flow type has no fields.
     #[must_use]
-    #[inline]
+    #[inline(never)]
     pub fn hash(&self, headers: &Headers, head: &[u8]) -> Option<Hash> {
         let flow = flow_type(headers)?;
         let fields = *self.fields.get(usize::from(u8::from(flow)))?;

@@ -286,7 +286,7 @@ impl<'a, S: ?Sized> Train<'a, S> {
     /// Frame number `index`, from 0; `index` must be below [`segments`](Self::segments). What differs from what was
     /// sent goes to `changes`.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn segment<'h>(&'h self, index: usize, changes: &'h mut Changes) -> Segment<'h> {
         match &self.segmentation {
             Some(cut) => self.cut(cut, index, changes),
@@ -294,7 +294,7 @@ impl<'a, S: ?Sized> Train<'a, S> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn whole<'h>(&'h self, changes: &'h mut Changes) -> Segment<'h> {
         // The body starts behind the headers, so that payload is copied straight to where it is wanted, but
         // never inside the checksum field. Of a frame that is in the snapshot as a whole it is not needed.
@@ -341,7 +341,7 @@ impl<'a, S: ?Sized> Train<'a, S> {
                 .is_some_and(|sum| sum.fold().to_be_bytes() == self.head[field..field + 2])
     }
 
-    #[inline]
+    #[inline(never)]
     fn cut<'h>(
         &'h self,
         cut: &Segmentation,

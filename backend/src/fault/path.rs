@@ -20,13 +20,10 @@ use crate::{
     command::answer,
     port::{Active, Blocked, Control, End, Port, ReceiveSide, Served, TransmitSide, lock},
     ring::{
-        RingError,
-        mover::GuestMover,
-        raw::Span,
-        receive::{ReceiveChains, Vectors},
-        split::SplitRing,
+        RingError, chain::Chain, mover::GuestMover, raw::Span, receive::ReceiveChains,
+        split::SplitRing, window::Window,
     },
-    wire::{Source, Stamp, Way, parse_train},
+    wire::{Stamp, Way, parse_train},
 };
 
 /// What fault rules said of a transmit chain whose train has to wait, as it is.
@@ -39,7 +36,7 @@ pub(crate) struct Shown {
 pub(crate) struct FaultyBatch<'b, 'm> {
     pub(crate) armed: &'b Armed,
     pub(crate) ring: &'b mut SplitRing<'m>,
-    pub(crate) sources: &'b [Source],
+    pub(crate) chains: &'b [Chain],
     pub(crate) spans: &'b [Span<'m>],
     pub(crate) stamps: &'b [Stamp],
     pub(crate) format: TransmitFormat,
@@ -145,7 +142,7 @@ impl Port {
             Ok(ring) => (ring, None),
             Err(error) => (None, Some(error)),
         };
-        let mut chains = ReceiveChains::new(ring, active.max_chains, Vectors::default())
+        let mut chains = ReceiveChains::new(ring, active.max_chains, Window::default())
             .watched_by(books.witness(|| self.hub.now()));
         action(
             &mut FaultyQueue {
@@ -216,7 +213,7 @@ impl Port {
         let FaultyBatch {
             armed,
             ring,
-            sources,
+            chains,
             spans,
             stamps,
             format,
@@ -227,7 +224,7 @@ impl Port {
             blocked,
             effects,
         } = batch;
-        for (position, source) in sources.iter().enumerate() {
+        for (position, chain) in chains.iter().enumerate() {
             let now = self.hub.now();
             if lane.is_stalled(Some(armed), now) {
                 // The lane's end, or the rule's, has the ring looked at again.
@@ -235,7 +232,8 @@ impl Port {
             }
             let head = ring.head(0)?;
             let mut snapshot = Snapshot::default();
-            let Ok(train) = parse_train(source.of(spans), format, active, &mut snapshot) else {
+            let Ok(train) = parse_train(chain.readable(spans), format, active, &mut snapshot)
+            else {
                 counters.errors += 1;
                 ring.complete(head, 0);
                 continue;

@@ -11,10 +11,7 @@ use zcnic_device::{
 use crate::{
     fault::Shown,
     ledger::Books,
-    ring::{
-        receive::{ReceiveChains, Vectors},
-        transport::Transport,
-    },
+    ring::{receive::ReceiveChains, transport::Transport, window::Window},
 };
 
 /// What serving a transmit ring came to.
@@ -76,7 +73,7 @@ impl ReceiveSide {
     /// Tells the ledger of chains that were posted since the last frame. What is wrong with the ring, the next one finds.
     pub(crate) fn look(&mut self, now: u64) {
         if let Ok(Some(ring)) = self.transport.ring() {
-            ReceiveChains::new(Some(ring), 0, Vectors::default())
+            ReceiveChains::new(Some(ring), 0, Window::default())
                 .watched_by(self.books.witness(|| now))
                 .look();
         }

@@ -1,7 +1,5 @@
 //! From a head to the memory that its descriptor chain names.
 
-use std::ops::Range;
-
 use thiserror::Error;
 
 use super::raw::{Descriptor, Mapping, Span};
@@ -32,18 +30,48 @@ pub(crate) enum ChainError {
     Indirect(u32),
 }
 
-/// One chain, as ranges of the spans that [`walk`] appended.
-#[derive(Clone, Debug)]
+/// One chain, as ranges of the spans that [`walk`] appended. Small numbers, so that it never leaves registers.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Chain {
+    start: u32,
+    /// Where the device-writable part starts.
+    middle: u32,
+    end: u32,
+}
+
+impl Chain {
+    #[inline]
+    fn new(start: usize, middle: usize, end: usize) -> Self {
+        let [start, middle, end] = [start, middle, end].map(|at| at as u32);
+        Self { start, middle, end }
+    }
+
     /// Device-readable parts; a descriptor that spans regions of guest memory has several.
-    pub(crate) readable: Range<usize>,
+    #[inline]
+    pub(crate) fn readable<'s, 'm>(self, spans: &'s [Span<'m>]) -> &'s [Span<'m>] {
+        &spans[self.start as usize..self.middle as usize]
+    }
+
     /// Device-writable parts, one per descriptor.
-    pub(crate) writable: Range<usize>,
+    #[inline]
+    pub(crate) fn writable<'s, 'm>(self, spans: &'s [Span<'m>]) -> &'s [Span<'m>] {
+        &spans[self.middle as usize..self.end as usize]
+    }
+
+    #[inline]
+    pub(crate) fn has_readable(self) -> bool {
+        self.start < self.middle
+    }
+
+    #[inline]
+    pub(crate) fn has_writable(self) -> bool {
+        self.middle < self.end
+    }
 }
 
 /// Follows the chain that starts at `head`, which is below the ring's size, and appends its memory to `spans`.
 /// On an error `spans` is as before.
-#[inline]
+#[inline(always)]
 pub(crate) fn walk<'m>(
     map: &'m Mapping,
     head: u16,
@@ -60,14 +88,12 @@ pub(crate) fn walk<'m>(
     {
         spans.push(span);
         let middle = start + usize::from(descriptor.flags & Descriptor::WRITE == 0);
-        return Ok(Chain {
-            readable: start..middle,
-            writable: middle..start + 1,
-        });
+        return Ok(Chain::new(start, middle, start + 1));
     }
     walk_all(map, descriptor, spans)
 }
 
+#[inline(never)]
 fn walk_all<'m>(
     map: &'m Mapping,
     first: Descriptor,
@@ -90,11 +116,7 @@ fn walk_all<'m>(
     match walk.direct(first) {
         Ok(()) => {
             let end = walk.spans.len();
-            let middle = walk.writable.unwrap_or(end);
-            Ok(Chain {
-                readable: start..middle,
-                writable: middle..end,
-            })
+            Ok(Chain::new(start, walk.writable.unwrap_or(end), end))
         }
         Err(error) => {
             spans.truncate(start);
@@ -138,11 +160,7 @@ fn walk_table<'m>(map: &'m Mapping, table: Descriptor, spans: &mut Vec<Span<'m>>
         spans.push(memory.span(address, length as usize)?);
         if flags & Descriptor::NEXT == 0 {
             let end = spans.len();
-            let middle = middle.unwrap_or(end);
-            return Some(Chain {
-                readable: start..middle,
-                writable: middle..end,
-            });
+            return Some(Chain::new(start, middle.unwrap_or(end), end));
         }
         if next != index + 1 {
             return None;

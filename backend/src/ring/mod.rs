@@ -15,6 +15,7 @@ pub(crate) mod raw;
 pub(crate) mod receive;
 pub(crate) mod split;
 pub(crate) mod transport;
+pub(crate) mod window;
 
 #[cfg(test)]
 mod tests;

@@ -454,24 +454,6 @@ impl Mapping {
         }
     }
 
-    /// Shows `each` the first descriptor, or the first two, of the chain that starts at `head`, or what may be taken for
-    /// them: nothing has been checked.
-    #[inline]
-    pub(crate) fn for_first(&self, head: u16, parts: usize, mut each: impl FnMut(Descriptor)) {
-        let first = self.descriptor(head);
-        if first.flags & Descriptor::INDIRECT == 0 {
-            each(first);
-            if parts > 1 && first.flags & Descriptor::NEXT != 0 {
-                each(self.descriptor(first.next));
-            }
-        } else if let Some(table) = self.memory.span(first.address, 2 * DESCRIPTOR) {
-            each(Descriptor::read(&table, 0));
-            if parts > 1 {
-                each(Descriptor::read(&table, 1));
-            }
-        }
-    }
-
     /// The 16-bit word `index` of the used ring.
     #[inline]
     fn used(&self, index: usize) -> &AtomicU16 {

@@ -1,7 +1,5 @@
 //! The device's [`ReceiveRing`] over a split ring.
 
-use std::ops::Range;
-
 use zcnic_device::{
     fault::{RawRing, UsedElement},
     memory::ReceiveRing,
@@ -9,28 +7,13 @@ use zcnic_device::{
 
 use super::{
     RingError,
-    chain::{Chain, ChainError, walk},
+    chain::{ChainError, walk},
     mover::Upcoming,
-    place::Place,
     raw::Span,
-    recycle,
     split::SplitRing,
+    window::Window,
 };
 use crate::ledger::Witness;
-
-/// How many chains ahead memory is sent for: more than a processor can wait for at once is not sent for at all.
-const AHEAD: u16 = 8;
-
-/// Bytes of a buffer that are sent for; most frames of a fast sender are small, and for long ones the processor
-/// sees by itself where it goes.
-const WRITE_AHEAD: usize = 128;
-
-/// Vectors for [`ReceiveChains`], kept from batch to batch so that none is allocated for one.
-#[derive(Debug, Default)]
-pub(crate) struct Vectors {
-    reserved: Vec<(u16, Range<usize>)>,
-    targets: Vec<Span<'static>>,
-}
 
 /// Receive chains of one ring while its lock is held. Everything committed becomes visible to the driver
 /// with [`publish`](Self::publish), so that a batch costs one store of the used index.
@@ -39,8 +22,7 @@ pub(crate) struct ReceiveChains<'m> {
     ring: Option<SplitRing<'m>>,
     /// Chains that may be reserved at once.
     max_chains: usize,
-    reserved: Vec<(u16, Range<usize>)>,
-    targets: Vec<Span<'m>>,
+    window: Window<'m>,
     /// Whom to tell where the next payload goes.
     upcoming: Option<&'m Upcoming>,
     /// Who tells the ledger.
@@ -53,12 +35,16 @@ pub(crate) struct ReceiveChains<'m> {
 
 impl<'m> ReceiveChains<'m> {
     /// A frame may take at most `max_chains` chains.
-    pub(crate) fn new(ring: Option<SplitRing<'m>>, max_chains: usize, vectors: Vectors) -> Self {
+    /// The window's memory is that of another.
+    pub(crate) fn new(
+        ring: Option<SplitRing<'m>>,
+        max_chains: usize,
+        window: Window<'static>,
+    ) -> Self {
         Self {
             ring,
             max_chains,
-            reserved: recycle(vectors.reserved),
-            targets: recycle(vectors.targets),
+            window: Window::recycled(window),
             upcoming: None,
             witness: None,
             error: None,
@@ -125,28 +111,28 @@ impl<'m> ReceiveChains<'m> {
             targets.clear();
             let chain = walk(ring.map(), head, &mut targets).ok();
             let targets = chain
-                .filter(|chain| chain.readable.is_empty())
-                .map(|chain| &targets[chain.writable]);
+                .filter(|chain| !chain.has_readable())
+                .map(|chain| chain.writable(&targets));
             let memory = ring.map().memory();
             witness.posted(next.wrapping_add(ahead), head, memory, targets);
             ahead += 1;
         }
     }
 
-    /// Shows the witness a chain that is about to be used.
+    /// Shows the witness reserved chain `index`, which is about to be used.
     #[cold]
-    fn show(&mut self, ahead: u16, head: u16, writable: &Range<usize>) {
+    fn show(&mut self, index: usize, head: u16) {
         let next = self.ring.as_ref().map_or(0, SplitRing::next_available);
         let seen = self
             .witness
             .as_ref()
             .map_or(0, |witness| witness.seen(next));
         // One that was posted since the witness was told.
-        if seen.wrapping_sub(next) <= ahead {
+        if usize::from(seen.wrapping_sub(next)) <= index {
             self.observe();
         }
         if let (Some(ring), Some(witness)) = (&self.ring, &mut self.witness) {
-            witness.used(head, ring.map().memory(), &self.targets[writable.clone()]);
+            witness.used(head, ring.map().memory(), self.window.targets(index));
         }
     }
 
@@ -156,12 +142,9 @@ impl<'m> ReceiveChains<'m> {
         }
     }
 
-    /// Gives back the vectors.
-    pub(crate) fn into_vectors(self) -> Vectors {
-        Vectors {
-            reserved: recycle(self.reserved),
-            targets: recycle(self.targets),
-        }
+    /// Gives back the memory of the window.
+    pub(crate) fn into_window(self) -> Window<'static> {
+        Window::recycled(self.window)
     }
 
     /// Shows the driver what was committed; returns whether it wants an interrupt.
@@ -178,7 +161,7 @@ impl<'m> ReceiveChains<'m> {
     /// Returns every available chain with length 0 and says how many there were.
     pub(crate) fn drain(&mut self) -> u32 {
         let mut drained = 0;
-        self.commit(&[]);
+        self.window.clear();
         // The driver could go on posting meanwhile, but no more than once around.
         let limit = self.ring.as_ref().map_or(0, SplitRing::size);
         while drained < u32::from(limit) {
@@ -222,19 +205,18 @@ impl<'m> ReceiveChains<'m> {
         self.chain_error
     }
 
-    /// The writable parts of reserved chain `index`.
-    #[inline]
-    fn targets(&self, index: usize) -> Option<&[Span<'m>]> {
-        let (_, range) = self.reserved.get(index)?;
-        self.targets.get(range.clone())
-    }
-
-    /// Where the payload of chain `index` is put, reserved or not.
-    fn payload_place(&self, index: usize) -> Place {
-        match (self.targets(index), &self.ring) {
-            (Some(targets), _) => targets.last().map(|span| span.place(0)).unwrap_or_default(),
-            (None, Some(ring)) => ring.payload_place(index as u16),
-            (None, None) => Place::default(),
+    /// Looks more chains up, if there are any.
+    #[inline(never)]
+    fn look_up(&mut self) {
+        // Pages for long payload are sent for when they are next: to find out where one is takes as long as to write
+        // to it, and nothing else would be done meanwhile.
+        let is_worth = self.upcoming.is_some_and(Upcoming::is_worth);
+        let parts = if is_worth { 1 } else { 2 };
+        if let (None, Some(ring)) = (self.error, &mut self.ring) {
+            match self.window.extend(ring, parts) {
+                Ok(wrong) => self.chain_error = wrong.or(self.chain_error),
+                Err(error) => self.error = Some(error),
+            }
         }
     }
 
@@ -261,66 +243,48 @@ impl<'m> ReceiveRing for ReceiveChains<'m> {
 
     #[inline]
     fn reserve(&mut self) -> bool {
-        if self.reserved.len() >= self.max_chains {
+        let index = self.window.reserved();
+        if index >= self.max_chains {
             return false;
         }
-        let ahead = self.reserved.len() as u16;
-        let Some(Some(head)) = self.attempt(|ring| {
-            if ring.available(ahead + 1)? > ahead {
-                ring.head(ahead).map(Some)
-            } else {
-                Ok(None)
-            }
-        }) else {
+        if self.window.is_short() {
+            self.look_up();
+        }
+        let Some(head) = self.window.reserve() else {
             return false;
-        };
-        let Some(ring) = &self.ring else {
-            return false;
-        };
-        // Pages for long payload are sent for when they are next: to find out where one is takes as long as to write
-        // to it, and nothing else would be done meanwhile.
-        let is_worth = self.upcoming.is_some_and(Upcoming::is_worth);
-        ring.prefetch_for_write(ahead, AHEAD, WRITE_AHEAD, if is_worth { 1 } else { 2 });
-        let writable = match walk(ring.map(), head, &mut self.targets) {
-            Ok(Chain { readable, writable }) if readable.is_empty() => writable,
-            // A receive chain with a readable part is as unusable as a broken one.
-            Ok(chain) => chain.writable.end..chain.writable.end,
-            Err(error) => {
-                self.chain_error = Some(error);
-                self.targets.len()..self.targets.len()
-            }
         };
         if self.witness.as_ref().is_some_and(Witness::looks_inside) {
-            self.show(ahead, head, &writable);
+            self.show(index, head);
         }
-        self.reserved.push((head, writable));
         true
     }
 
     #[inline]
     fn chain(&self, index: usize) -> &[Span<'m>] {
-        self.targets(index).unwrap_or_default()
+        self.window.targets(index)
     }
 
     #[inline]
     fn copying_to(&self, index: usize) {
         if let Some(upcoming) = self.upcoming.filter(|upcoming| upcoming.is_worth()) {
-            upcoming.target.set(self.payload_place(index + 1));
+            upcoming.target.set(self.window.payload_place(index + 1));
         }
     }
 
     #[inline]
     fn commit(&mut self, written: &[u32]) {
         if let Some(ring) = &mut self.ring {
-            for (&(head, _), &length) in self.reserved.iter().zip(written) {
+            for &length in written {
+                let Some(head) = self.window.take() else {
+                    break;
+                };
                 ring.complete(head, length);
                 if let Some(witness) = &mut self.witness {
                     witness.returned(head, length);
                 }
             }
         }
-        self.reserved.clear();
-        self.targets.clear();
+        self.window.release();
     }
 }
 
@@ -331,13 +295,16 @@ impl RawRing for ReceiveChains<'_> {
 
     fn hold(&mut self, written: &[u32], held: &mut Vec<UsedElement>) {
         if let Some(ring) = &mut self.ring {
-            for (&(head, _), &length) in self.reserved.iter().zip(written) {
+            for &length in written {
+                let Some(head) = self.window.take() else {
+                    break;
+                };
                 let id = head.into();
                 held.push(UsedElement { id, length });
                 ring.skip();
             }
         }
-        self.commit(&[]);
+        self.window.release();
     }
 
     fn put_used(&mut self, UsedElement { id, length }: UsedElement) {

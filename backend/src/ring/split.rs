@@ -4,7 +4,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use zcnic_device::fault::{RawRing, UsedElement};
 
-use super::{Indices, RingError, place::Place, raw::Mapping};
+use super::{Indices, RingError, raw::Mapping};
 
 /// `VIRTQ_AVAIL_F_NO_INTERRUPT`.
 const NO_INTERRUPT: u16 = 1;
@@ -65,6 +65,12 @@ impl<'m> SplitRing<'m> {
         Ok(self.known)
     }
 
+    /// Of these, the ones that are known of without looking again.
+    #[inline]
+    pub(crate) fn known(&self) -> u16 {
+        self.known
+    }
+
     /// First descriptor of the chain that is `ahead` of the next one, among those available.
     #[inline]
     pub(crate) fn head(&self, ahead: u16) -> Result<u16, RingError> {
@@ -81,47 +87,16 @@ impl<'m> SplitRing<'m> {
         }
     }
 
-    /// Has the first `length` bytes of the first `parts` of the chain `distance` behind number `from` on their way to the
-    /// cache, to be written, and whatever leads there of the chains as far behind it and behind that, as long as these
-    /// are known to be available. Chains count from the next one. What is wrong with any is found when it is taken.
-    #[inline]
-    pub(crate) fn prefetch_for_write(&self, from: u16, distance: u16, length: usize, parts: usize) {
-        let available = |ahead: u16| {
-            (ahead < self.known).then(|| {
-                let next = self.indices.next_available.wrapping_add(ahead);
-                self.map.available_entry(next)
-            })
-        };
-        if let Some(head) = available(from + 3 * distance) {
+    /// Puts the first descriptors of the next `count` chains, which are available, into `heads`, and has them on their way
+    /// to the cache.
+    pub(crate) fn heads(&self, count: u16, heads: &mut Vec<u16>) -> Result<(), RingError> {
+        heads.clear();
+        for ahead in 0..count {
+            let head = self.head(ahead)?;
             self.map.prefetch_descriptor(head);
+            heads.push(head);
         }
-        if let Some(head) = available(from + 2 * distance) {
-            self.map.prefetch_table(head);
-        }
-        if let Some(head) = available(from + distance) {
-            self.map.for_first(head, parts, |descriptor| {
-                let length = length.min(descriptor.length as usize);
-                if let Some(span) = self.map.memory().span(descriptor.address, length) {
-                    span.prefetch_write(length);
-                }
-            });
-        }
-    }
-
-    /// Where the chain `ahead` of the next one has its payload put, if it is known to be available and looks as if it
-    /// had a place for one.
-    pub(crate) fn payload_place(&self, ahead: u16) -> Place {
-        let payload = || {
-            let next = self.indices.next_available.wrapping_add(ahead);
-            let mut last = None;
-            let head = self.map.available_entry(next);
-            self.map
-                .for_first(head, 2, |descriptor| last = Some(descriptor));
-            let (last, memory) = (last?, self.map.memory());
-            Some(memory.span(last.address, last.length as usize)?.place(0))
-        };
-        let known = ahead < self.known;
-        known.then(payload).flatten().unwrap_or_default()
+        Ok(())
     }
 
     /// Takes the next available chain, whose first descriptor is `head`, and returns it with `length`
@@ -132,6 +107,19 @@ impl<'m> SplitRing<'m> {
         self.map.set_used(next, head.into(), length);
         self.indices.next_used = next.wrapping_add(1);
         self.skip();
+    }
+
+    /// Does so with the next chains, whose first descriptors are `heads`.
+    pub(crate) fn complete_all(&mut self, heads: &[u16], length: u32) {
+        let next = self.indices.next_used;
+        for (ahead, &head) in (0..).zip(heads) {
+            self.map
+                .set_used(next.wrapping_add(ahead), head.into(), length);
+        }
+        let count = heads.len() as u16;
+        self.indices.next_used = next.wrapping_add(count);
+        self.indices.next_available = self.indices.next_available.wrapping_add(count);
+        self.known = self.known.saturating_sub(count);
     }
 
     /// Takes the next available chain without returning it: as such only faults do it.

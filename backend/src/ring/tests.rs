@@ -15,9 +15,10 @@ use super::{
     Indices, RingError, Setup,
     chain::{ChainError, walk},
     raw::{Descriptor, Mapping, Memory, Span},
-    receive::{ReceiveChains, Vectors},
+    receive::ReceiveChains,
     recycle,
     split::SplitRing,
+    window::Window,
 };
 use crate::memory::GuestMemory;
 
@@ -227,13 +228,14 @@ proptest! {
                 let expected: Vec<(u64, usize, bool)> = expected
                     .map(|d| (d.addr().0, d.len() as usize, d.is_write_only()))
                     .collect();
-                prop_assert_eq!(chain.readable.len(), (*readable).min(lengths.len()));
+                let readable = (*readable).min(lengths.len());
+                prop_assert_eq!(chain.readable(&spans).len(), readable);
                 let start = ours.get_slice(GuestAddress(0), 1).expect("inside").ptr_guard().as_ptr() as usize;
                 let found: Vec<(u64, usize, bool)> = places(&spans)
                     .into_iter()
                     .enumerate()
                     .map(|(at, (place, length))| {
-                        ((place - start) as u64, length, chain.writable.contains(&at))
+                        ((place - start) as u64, length, at >= readable)
                     })
                     .collect();
                 prop_assert_eq!(found, expected);
@@ -283,7 +285,8 @@ proptest! {
         let Ok(available) = ring.available(SIZE) else { return Ok(()) };
         prop_assert!(available <= SIZE);
         for ahead in 0..SIZE {
-            ring.prefetch_for_write(0, ahead, 192, 2);
+            mapping.prefetch_descriptor(ahead);
+            mapping.prefetch_table(ahead);
         }
         let mut spans = Vec::new();
         for ahead in 0..available {
@@ -295,7 +298,7 @@ proptest! {
                 }
             }
         }
-        let mut chains = ReceiveChains::new(Some(ring), usize::MAX, Vectors::default());
+        let mut chains = ReceiveChains::new(Some(ring), usize::MAX, Window::default());
         while chains.reserve() {}
         chains.commit(&[1]);
         prop_assert!(chains.drain() <= u32::from(SIZE));
@@ -315,7 +318,7 @@ fn walk_one(make: impl FnOnce(&mut Posting<'_>)) -> Result<(usize, usize), Chain
     let ring = SplitRing::new(&mapping, true, &mut indices);
     let mut spans = Vec::new();
     walk(&mapping, ring.head(0).expect("head"), &mut spans)
-        .map(|chain| (chain.readable.len(), chain.writable.len()))
+        .map(|chain| (chain.readable(&spans).len(), chain.writable(&spans).len()))
 }
 
 #[test]
@@ -444,7 +447,7 @@ fn hostile_indices_break_the_ring() {
             size: SIZE
         })
     );
-    let mut chains = ReceiveChains::new(Some(ring), usize::MAX, Vectors::default());
+    let mut chains = ReceiveChains::new(Some(ring), usize::MAX, Window::default());
     assert!(!chains.reserve());
     assert!(chains.error().is_some());
     drop(chains);
@@ -508,7 +511,7 @@ fn uncommitted_chains_stay_available() {
     let mut indices = at(0);
     let mapping = map(&setup, &memory).expect("ring");
     let ring = SplitRing::new(&mapping, true, &mut indices);
-    let mut chains = ReceiveChains::new(Some(ring), usize::MAX, Vectors::default());
+    let mut chains = ReceiveChains::new(Some(ring), usize::MAX, Window::default());
     let lengths = |chains: &ReceiveChains<'_>| {
         (0..3)
             .flat_map(|index| chains.chain(index).iter().map(Span::len))
@@ -548,7 +551,7 @@ fn one_chain_at_most_without_mergeable_buffers() {
     let mut indices = at(0);
     let mapping = map(&setup, &memory).expect("ring");
     let ring = SplitRing::new(&mapping, true, &mut indices);
-    let mut chains = ReceiveChains::new(Some(ring), 1, Vectors::default());
+    let mut chains = ReceiveChains::new(Some(ring), 1, Window::default());
     assert!(chains.reserve() && !chains.reserve());
     chains.commit(&[100]);
     assert!(chains.reserve());

@@ -1,22 +1,17 @@
 //! The receiving end of a wire: from a batch of trains to the buffers of the queues that they are steered to.
 
-use std::{
-    sync::atomic::Ordering,
-    time::{Duration, Instant},
-};
+use std::sync::atomic::Ordering;
 
 use zcnic_device::{
-    fault::{
-        Direction, Effects,
-        receive::{FaultyQueue, Progress},
-    },
+    fault::{Direction, Effects},
     features::Feature,
-    receive::{Annotation, Delivered, ReceiveQueue},
+    receive::{Annotation, ReceiveQueue},
+    rss::Hash,
     steering::Verdict,
     train::Train,
 };
 
-use super::{Sent, Stuck, Way};
+use super::{Sent, Stuck, Way, intake::Intake};
 use crate::{
     hub::Job,
     port::{Active, Blocked, FlowControl, Port, ReceiveSide, lock},
@@ -28,26 +23,12 @@ use crate::{
     },
 };
 
-/// How long a frame waits for receive buffers on a cable with `pause`: long enough for a guest on a busy
-/// host to post some, short enough that a receiver which died does not hang its sender.
-const PAUSE_LIMIT: Duration = Duration::from_millis(500);
-
-/// Attempts to deliver a frame while the driver keeps posting buffers that do not suffice.
-const ATTEMPTS: usize = 4;
-
 /// A train on its way to a queue.
 pub(super) struct Outgoing {
     /// Which train of the batch it is.
     index: usize,
-    /// Where it goes. Written long before it is read, or the processor would have to wait for all that was
-    /// stored between, to memory that the other side has in its cache.
-    note: Annotation,
-    /// The first segment that was not delivered yet.
-    segment: usize,
-    /// Segments below this were shown to the receiver's fault rules.
-    shown: usize,
-    /// When it is given up, if it waited already.
-    deadline: Option<Instant>,
+    queue: u16,
+    hash: Option<Hash>,
 }
 
 /// A train that no queue gets.
@@ -59,14 +40,15 @@ pub(super) struct Refused {
     by_rule: bool,
 }
 
-impl Refused {
-    fn new(position: usize, train: &Train<'_, [Span<'_>]>, by_rule: bool) -> Self {
-        Self {
-            position,
-            frames: train.segments() as u64,
-            by_rule,
-        }
-    }
+/// What goes for all frames of a batch.
+#[derive(Clone, Copy)]
+struct Arrival<'a> {
+    active: &'a Active,
+    /// When it is.
+    time: u64,
+    /// How far the first one got, if it waited already.
+    resumed: Option<Blocked>,
+    flow_control: FlowControl,
 }
 
 impl Port {
@@ -93,50 +75,22 @@ impl Port {
         way: &mut Way,
     ) -> Option<Stuck> {
         let active = self.active();
-        let offloads = active.configuration.offloads;
-        let time = self.arrival(&active);
         let mut outgoing = std::mem::take(&mut way.outgoing);
-        outgoing.clear();
-        way.refused.clear();
-        for (index, (position, train)) in batch.iter().enumerate() {
-            let (mut segment, mut shown, mut deadline) = (0, 0, None);
-            if let (0, Some(resumed)) = (*position, resumed) {
-                segment = resumed.segment.min(train.segments());
-                shown = resumed.shown;
-                deadline = Some(resumed.deadline);
-            }
-            match active
-                .configuration
-                .steering
-                .steer(train.headers(), train.head())
-            {
-                Verdict::Queue { queue, hash } => {
-                    outgoing.push(Outgoing {
-                        index,
-                        note: Annotation {
-                            queue,
-                            hash,
-                            offloads,
-                            time,
-                            vlan: None,
-                        },
-                        segment,
-                        shown,
-                        deadline,
-                    });
-                }
-                Verdict::Filtered => way.refused.push(Refused::new(*position, train, false)),
-                Verdict::RuleDrop => way.refused.push(Refused::new(*position, train, true)),
-            }
-        }
+        steer(&active, batch, &mut outgoing, &mut way.refused);
         if flow_control == FlowControl::Drop {
             // Each receive ring is locked once; within a queue the order stays as sent. Where frames wait
             // it stays across queues, because those behind a waiting one were not sent at all.
-            outgoing.sort_unstable_by_key(|outgoing| (outgoing.note.queue, outgoing.index));
+            outgoing.sort_unstable_by_key(|outgoing| (outgoing.queue, outgoing.index));
         }
+        let arrival = Arrival {
+            active: &active,
+            time: self.arrival(&active),
+            resumed,
+            flow_control,
+        };
         let stuck = outgoing
-            .chunk_by_mut(|a, b| a.note.queue == b.note.queue)
-            .find_map(|group| self.receive_group(batch, group, &active, flow_control, way));
+            .chunk_by(|a, b| a.queue == b.queue)
+            .find_map(|group| self.receive_group(batch, group, arrival, way));
         way.outgoing = outgoing;
         // Those behind one that has to wait come again.
         let done = stuck.as_ref().map_or(usize::MAX, |stuck| stuck.position);
@@ -155,12 +109,17 @@ impl Port {
     fn receive_group(
         &self,
         batch: &[Sent<'_, '_>],
-        group: &mut [Outgoing],
-        active: &Active,
-        flow_control: FlowControl,
+        group: &[Outgoing],
+        arrival: Arrival<'_>,
         way: &mut Way,
     ) -> Option<Stuck> {
-        let queue = group.first()?.note.queue;
+        let Arrival {
+            active,
+            time,
+            flow_control,
+            ..
+        } = arrival;
+        let queue = group.first()?.queue;
         let pair = usize::from(queue);
         let mut guard = lock(self.receive.get(pair)?);
         let ReceiveSide {
@@ -177,116 +136,58 @@ impl Port {
             Ok(ring) => (ring, None),
             Err(error) => (None, Some(error)),
         };
-        let vectors = std::mem::take(&mut way.receive);
+        let window = std::mem::take(&mut way.window);
         let upcoming = Upcoming::default();
-        let mut chains = ReceiveChains::new(ring, active.max_chains, vectors)
+        let mut chains = ReceiveChains::new(ring, active.max_chains, window)
             .announce(&upcoming)
             .watched_by(books.witness(|| self.hub.now()));
         chains.disable_kicks();
         let flows = self.flows.current();
-        let mover = GuestMover::with(&upcoming);
         let armed = self.faults.current(Direction::Receive);
-        let coalesces = active.configuration.offloads.has(Feature::Gro) || device.holds();
+        let offloads = active.configuration.offloads;
         let mut effects = Effects::default();
+        let mut intake = Intake {
+            port: self,
+            coalesces: offloads.has(Feature::Gro) || device.holds(),
+            queue: &mut *device,
+            lane: &mut *lane,
+            waited_for,
+            stalled,
+            mover: GuestMover::with(&upcoming),
+            chains: &mut chains,
+            flows: &flows,
+            armed: armed.as_deref(),
+            flow_control,
+            effects: &mut effects,
+            delivered: 0,
+        };
+        let mut note = Annotation {
+            queue,
+            hash: None,
+            offloads,
+            time,
+            vlan: None,
+        };
         let mut stuck = None;
-        let mut group = group.iter_mut().peekable();
-        while let Some(outgoing) = group.next() {
+        for (number, outgoing) in group.iter().enumerate() {
             let (position, train) = &batch[outgoing.index];
-            if let (true, Some(next)) = (upcoming.is_worth(), group.peek()) {
+            if upcoming.is_worth()
+                && let Some(next) = group.get(number + 1)
+            {
                 let (_, next) = &batch[next.index];
                 upcoming.source.set(payload_place(next));
             }
-            for attempt in 1.. {
-                let may_wait = |stalled: bool| {
-                    flow_control == FlowControl::Pause
-                        && !stalled
-                        && outgoing
-                            .deadline
-                            .is_none_or(|deadline| deadline > Instant::now())
-                };
-                let now = match &armed {
-                    None if !coalesces => {
-                        let (from, note) = (outgoing.segment, &outgoing.note);
-                        device.deliver(&mover, &mut chains, train, from, note)
-                    }
-                    None => {
-                        let segments = outgoing.segment..train.segments();
-                        let (waits, now) = (may_wait(*stalled), self.hub.now());
-                        let (note, ring) = (&outgoing.note, &mut chains);
-                        device.coalesce(&mover, ring, train, segments, note, waits, now)
-                    }
-                    Some(armed) => {
-                        let waits = may_wait(*stalled);
-                        let mut progress = Progress {
-                            segment: outgoing.segment,
-                            shown: outgoing.shown,
-                        };
-                        let mut faulty = FaultyQueue {
-                            queue: &mut *device,
-                            lane: &mut *lane,
-                            armed: Some(armed),
-                            mover: &mover,
-                            ring: &mut chains,
-                            now: self.hub.now(),
-                            effects: &mut effects,
-                        };
-                        let now = faulty.deliver(train, &mut progress, &outgoing.note, waits);
-                        outgoing.shown = progress.shown;
-                        now
-                    }
-                };
-                way.delivered += u64::from(now.frames);
-                flows.count(train.headers(), train.head(), queue, &now);
-                if now.frames > 0 {
-                    *stalled = false;
-                    outgoing.deadline = None;
-                }
-                let Some(at) = now.blocked_at else {
-                    break;
-                };
-                outgoing.segment = at;
-                let waits = flow_control == FlowControl::Pause && !*stalled;
-                let deadline = outgoing
-                    .deadline
-                    .unwrap_or_else(|| Instant::now() + PAUSE_LIMIT);
-                if !waits || deadline <= Instant::now() {
-                    outgoing.segment = device.drop_blocked(train, at);
-                    let lost = outgoing.segment - at;
-                    let dropped = Delivered {
-                        dropped: lost as u32,
-                        ..Delivered::default()
-                    };
-                    flows.count(train.headers(), train.head(), queue, &dropped);
-                    if waits {
-                        *stalled = true;
-                        self.counters
-                            .pause_timeout
-                            .fetch_add(lost as u64, Ordering::Relaxed);
-                    }
-                    if outgoing.segment < train.segments() {
-                        continue;
-                    }
-                    break;
-                }
-                // Wait for a kick, unless there is no need to any more.
-                *waited_for = true;
-                if !chains.enable_kicks() || attempt == ATTEMPTS {
-                    let blocked = Blocked {
-                        segment: at,
-                        shown: outgoing.shown,
-                        deadline,
-                    };
-                    stuck = Some(Stuck {
-                        position: *position,
-                        blocked,
-                    });
-                    break;
-                }
-            }
-            if stuck.is_some() {
+            note.hash = outgoing.hash;
+            let resumed = arrival.resumed.filter(|_| *position == 0);
+            if let Some(blocked) = intake.take(train, &note, resumed) {
+                stuck = Some(Stuck {
+                    position: *position,
+                    blocked,
+                });
                 break;
             }
         }
+        way.delivered += intake.delivered;
         device.settled(|held| flows.count(held.headers(), held.head(), queue, &held.delivered));
         self.follow_held(queue, device, releasing);
         let wanted = Self::interrupt(chains.publish(), &mut effects);
@@ -294,7 +195,7 @@ impl Port {
         let put_off = wanted && delay.nanoseconds > 0 && chains.put_off(delay.chains);
         error = error.or(chains.error());
         let chain_error = chains.chain_error();
-        way.receive = chains.into_vectors();
+        way.window = chains.into_window();
         if put_off {
             self.interrupt_later(2 * pair, transport, delay);
         } else if wanted {
@@ -348,6 +249,33 @@ impl Port {
         });
         let side = &mut *lock(side);
         self.follow_held(queue, &side.queue, &mut side.releasing);
+    }
+}
+
+/// Decides for each train of a batch which queue it goes to.
+fn steer(
+    active: &Active,
+    batch: &[Sent<'_, '_>],
+    outgoing: &mut Vec<Outgoing>,
+    refused: &mut Vec<Refused>,
+) {
+    let steering = &active.configuration.steering;
+    outgoing.clear();
+    refused.clear();
+    for (index, (position, train)) in batch.iter().enumerate() {
+        let by_rule = match steering.steer(train.headers(), train.head()) {
+            Verdict::Queue { queue, hash } => {
+                outgoing.push(Outgoing { index, queue, hash });
+                continue;
+            }
+            Verdict::Filtered => false,
+            Verdict::RuleDrop => true,
+        };
+        refused.push(Refused {
+            position: *position,
+            frames: train.segments() as u64,
+            by_rule,
+        });
     }
 }
 

@@ -16,6 +16,7 @@ use crate::{
 };
 
 /// What became of one frame.
+#[derive(Clone, Copy)]
 pub(crate) enum Placed {
     Frame(PlacedFrame),
     NoBuffer,
@@ -102,7 +103,7 @@ impl ReceiveQueue {
     }
 
     /// Reserves the chains of one frame: one, if it fits.
-    #[inline]
+    #[inline(always)]
     pub(super) fn reserve<M, R>(
         &mut self,
         mover: &M,

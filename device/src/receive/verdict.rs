@@ -16,7 +16,7 @@ pub(crate) enum Verdict {
 
 /// Completes the checksum of a frame if it is owed, and checks it: `covered` is the sum of the bytes behind
 /// the head that it covers, `padding` that of those behind them.
-#[inline]
+#[inline(always)]
 pub(super) fn finish_checksum(
     headers: &Headers,
     segment: &mut Segment<'_>,
@@ -38,7 +38,7 @@ pub(super) fn finish_checksum(
 
 /// Checks the L4 checksum of a frame that is as it was sent; of its bytes behind the head that it covers `covered`
 /// is the sum.
-#[inline]
+#[inline(always)]
 fn verify(headers: &Headers, segment: &Segment<'_>, covered: &Checksum) -> Verdict {
     let Some(l4) = headers.l4 else {
         return Verdict::Unknown;

@@ -1,0 +1,169 @@
+//! One receive queue while its ring is locked: how a train gets into it, and what becomes of frames that find no buffer.
+
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use zcnic_device::{
+    fault::{
+        Armed, Effects, Lane,
+        receive::{FaultyQueue, Progress},
+    },
+    receive::{Annotation, Delivered, ReceiveQueue},
+    train::Train,
+};
+
+use crate::{
+    flow::Counting,
+    port::{Blocked, FlowControl, Port},
+    ring::{mover::GuestMover, raw::Span, receive::ReceiveChains},
+};
+
+/// How long a frame waits for receive buffers on a cable with `pause`: long enough for a guest on a busy
+/// host to post some, short enough that a receiver which died does not hang its sender.
+const PAUSE_LIMIT: Duration = Duration::from_millis(500);
+
+/// Attempts to deliver a frame while the driver keeps posting buffers that do not suffice.
+const ATTEMPTS: usize = 4;
+
+/// A receive queue, its ring, and what goes for all frames of a batch.
+pub(super) struct Intake<'a, 's, 'm> {
+    pub(super) port: &'a Port,
+    pub(super) queue: &'a mut ReceiveQueue,
+    pub(super) lane: &'a mut Lane,
+    /// Somebody is blocked on the ring.
+    pub(super) waited_for: &'a mut bool,
+    /// A frame waited in vain; the next ones do not wait until one is received.
+    pub(super) stalled: &'a mut bool,
+    pub(super) mover: GuestMover<'s, 'm>,
+    pub(super) chains: &'a mut ReceiveChains<'m>,
+    pub(super) flows: &'a Counting,
+    pub(super) armed: Option<&'a Armed>,
+    /// Segments may be held for others to come.
+    pub(super) coalesces: bool,
+    pub(super) flow_control: FlowControl,
+    pub(super) effects: &'a mut Effects,
+    /// Frames that were placed in buffers.
+    pub(super) delivered: u64,
+}
+
+impl<'s> Intake<'_, 's, '_> {
+    /// Delivers a train; one that waited is `resumed` where it was. Returns how far it got if it has to wait.
+    #[inline]
+    pub(super) fn take(
+        &mut self,
+        train: &Train<'_, [Span<'s>]>,
+        note: &Annotation,
+        resumed: Option<Blocked>,
+    ) -> Option<Blocked> {
+        let mut progress = Progress::default();
+        if self.armed.is_none() && !self.coalesces && resumed.is_none() {
+            let now = self.queue.deliver(&self.mover, self.chains, train, 0, note);
+            self.count(train, note, &now);
+            *self.stalled &= now.frames == 0;
+            progress.segment = now.blocked_at?;
+        }
+        self.insist(train, note, progress, resumed)
+    }
+
+    fn count(&mut self, train: &Train<'_, [Span<'s>]>, note: &Annotation, what: &Delivered) {
+        self.delivered += u64::from(what.frames);
+        let (headers, head) = (train.headers(), train.head());
+        self.flows.count(headers, head, note.queue, what);
+    }
+
+    /// Delivers what is left of a train, until it is delivered, dropped or to wait.
+    #[inline(never)]
+    fn insist(
+        &mut self,
+        train: &Train<'_, [Span<'s>]>,
+        note: &Annotation,
+        mut progress: Progress,
+        resumed: Option<Blocked>,
+    ) -> Option<Blocked> {
+        let mut deadline = None;
+        if let Some(resumed) = resumed {
+            progress.segment = resumed.segment.min(train.segments());
+            progress.shown = resumed.shown;
+            deadline = Some(resumed.deadline);
+        }
+        for attempt in 1.. {
+            let now = self.attempt(train, note, &mut progress, deadline);
+            self.count(train, note, &now);
+            if now.frames > 0 {
+                *self.stalled = false;
+                deadline = None;
+            }
+            let at = now.blocked_at?;
+            progress.segment = at;
+            let waits = self.flow_control == FlowControl::Pause && !*self.stalled;
+            let until = deadline.unwrap_or_else(|| Instant::now() + PAUSE_LIMIT);
+            if !waits || until <= Instant::now() {
+                progress.segment = self.queue.drop_blocked(train, at);
+                let lost = progress.segment - at;
+                let dropped = Delivered {
+                    dropped: lost as u32,
+                    ..Delivered::default()
+                };
+                self.count(train, note, &dropped);
+                if waits {
+                    *self.stalled = true;
+                    let counter = &self.port.counters.pause_timeout;
+                    counter.fetch_add(lost as u64, Ordering::Relaxed);
+                }
+                if progress.segment < train.segments() {
+                    continue;
+                }
+                return None;
+            }
+            // Wait for a kick, unless there is no need to any more.
+            *self.waited_for = true;
+            if !self.chains.enable_kicks() || attempt == ATTEMPTS {
+                return Some(Blocked {
+                    segment: at,
+                    shown: progress.shown,
+                    deadline: until,
+                });
+            }
+        }
+        None
+    }
+
+    /// Tries once, as the port's faults and offloads want it.
+    fn attempt(
+        &mut self,
+        train: &Train<'_, [Span<'s>]>,
+        note: &Annotation,
+        progress: &mut Progress,
+        deadline: Option<Instant>,
+    ) -> Delivered {
+        let (mover, ring) = (&self.mover, &mut *self.chains);
+        if self.armed.is_none() && !self.coalesces {
+            return self
+                .queue
+                .deliver(mover, ring, train, progress.segment, note);
+        }
+        let waits = self.flow_control == FlowControl::Pause
+            && !*self.stalled
+            && deadline.is_none_or(|deadline| deadline > Instant::now());
+        let now = self.port.hub.now();
+        match self.armed {
+            None => {
+                let segments = progress.segment..train.segments();
+                self.queue
+                    .coalesce(mover, ring, train, segments, note, waits, now)
+            }
+            Some(armed) => FaultyQueue {
+                queue: &mut *self.queue,
+                lane: &mut *self.lane,
+                armed: Some(armed),
+                mover,
+                ring,
+                now,
+                effects: &mut *self.effects,
+            }
+            .deliver(train, progress, note, waits),
+        }
+    }
+}
