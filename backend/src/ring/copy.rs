@@ -18,7 +18,7 @@
 pub(super) unsafe fn copy_and_sum(from: *const u8, to: *mut u8, length: usize) -> u64 {
     /// From here on it pays to ask what the processor can do.
     const WIDE: usize = 256;
-    if length >= WIDE && std::arch::is_x86_feature_detected!("avx512f") {
+    if length >= WIDE && std::arch::is_x86_feature_detected!("avx512bw") {
         // SAFETY: the caller's promise; the processor has AVX-512.
         unsafe { copy_and_sum_avx512(from, to, length) }
     } else if length >= WIDE && std::arch::is_x86_feature_detected!("avx2") {
@@ -99,20 +99,65 @@ copy_and_sum_by!(
     _mm256_set1_epi64x
 );
 
+/// Part of [`copy_and_sum`]. What is stored begins and ends with parts of a line of the cache, so that between them no
+/// store touches two; mostly no load does either, because drivers lay out what they send as they lay out what they get.
+///
+/// # Safety
+///
+/// As there, and the processor has the features.
 #[cfg(target_arch = "x86_64")]
-copy_and_sum_by!(
-    copy_and_sum_avx512,
-    "avx512f",
-    std::arch::x86_64::__m512i,
-    zmm_reg,
-    _mm512_loadu_si512,
-    _mm512_storeu_si512,
-    _mm512_setzero_si512,
-    _mm512_add_epi64,
-    _mm512_srli_epi64,
-    _mm512_and_si512,
-    _mm512_set1_epi64
-);
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn copy_and_sum_avx512(from: *const u8, to: *mut u8, length: usize) -> u64 {
+    use std::arch::{asm, x86_64::*};
+    const STEP: usize = 64;
+    let low = _mm512_set1_epi64(0xffff_ffff);
+    let (mut first, mut second) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+    let mut add = |mut word: __m512i| {
+        // SAFETY: it does nothing.
+        unsafe {
+            asm!("/* {0} */", inout(zmm_reg) word, options(nomem, nostack, preserves_flags));
+        }
+        first = _mm512_add_epi64(first, _mm512_and_si512(word, low));
+        second = _mm512_add_epi64(second, _mm512_srli_epi64::<32>(word));
+        word
+    };
+    // Words of the sum must not be torn.
+    let until_line = if to.addr().is_multiple_of(2) {
+        (STEP - to.addr() % STEP) % STEP
+    } else {
+        0
+    };
+    let mut done = until_line.min(length);
+    let some = |count: usize| !(u64::MAX << count);
+    if done > 0 {
+        let mask = some(done);
+        // SAFETY: `done` is less than a step and at most the length, and nothing else is touched.
+        unsafe {
+            let word = add(_mm512_maskz_loadu_epi8(mask, from.cast()));
+            _mm512_mask_storeu_epi8(to.cast(), mask, word);
+        }
+    }
+    while done + STEP <= length {
+        // SAFETY: a step from `done` on is inside, by the loop's condition and the caller's promise.
+        unsafe {
+            let word = add(_mm512_loadu_si512(from.add(done).cast()));
+            _mm512_storeu_si512(to.add(done).cast(), word);
+        }
+        done += STEP;
+    }
+    if done < length {
+        let mask = some(length - done);
+        // SAFETY: what is left is less than a step, and nothing else is touched.
+        unsafe {
+            let word = add(_mm512_maskz_loadu_epi8(mask, from.add(done).cast()));
+            _mm512_mask_storeu_epi8(to.add(done).cast(), mask, word);
+        }
+    }
+    let mut lanes = [0u64; STEP / 8];
+    // SAFETY: the array is as large as the vector.
+    unsafe { _mm512_storeu_si512(lanes.as_mut_ptr().cast(), _mm512_add_epi64(first, second)) };
+    lanes.iter().sum()
+}
 
 /// What is left of [`copy_and_sum`] behind the last vector.
 ///

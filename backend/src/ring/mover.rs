@@ -45,7 +45,7 @@ pub(crate) struct Upcoming {
 
 impl Upcoming {
     /// Copies of so many bytes are worth it: they take as long as memory takes to come.
-    pub(crate) const LONG: usize = 1024;
+    pub(crate) const LONG: usize = 2048;
 
     /// Whether it is worth to say what is next.
     #[inline]
