@@ -158,7 +158,7 @@ impl Headers {
     /// Parses the first bytes, `head`, of a frame of `frame_len` bytes. Of a head longer than [`SNAPSHOT`]
     /// or than the frame only that much is looked at.
     #[must_use]
-    #[inline]
+    #[inline(never)]
     pub fn parse(head: &[u8], frame_len: usize) -> Self {
         let mut headers = Self::default();
         headers.find(head, frame_len);
@@ -166,6 +166,7 @@ impl Headers {
     }
 
     /// As [`parse`](Self::parse), in place of whatever was known before.
+    #[inline(always)]
     pub(crate) fn find(&mut self, head: &[u8], frame_len: usize) {
         let head = &head[..head.len().min(frame_len).min(SNAPSHOT)];
         let headers = self;
@@ -269,10 +270,16 @@ impl Headers {
         Some(both.split_at(both.len() / 2))
     }
 
-    /// The same, one behind the other.
     #[inline]
-    pub(crate) fn both_addresses<'a>(&self, head: &'a [u8]) -> Option<&'a [u8]> {
+    fn both_addresses<'a>(&self, head: &'a [u8]) -> Option<&'a [u8]> {
         head.get(self.l3?.addresses())
+    }
+
+    /// Those of IPv4, one behind the other.
+    #[inline]
+    pub(crate) fn addresses_v4<'a>(&self, head: &'a [u8]) -> Option<&'a [u8; 8]> {
+        let l3 = self.l3.filter(|l3| l3.version == IpVersion::V4)?;
+        array(head, l3.addresses().start)
     }
 
     /// The sum of the pseudo header that the checksum of the L4 header covers, if header and payload have

@@ -88,22 +88,38 @@ pub struct Hash {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RssContext {
     toeplitz: Toeplitz,
-    fields: [u16; FLOW_TYPES],
+    inputs: [Input; FLOW_TYPES],
     symmetric: RssSymmetric,
     /// Queues; the length is a power of two.
     table: Vec<u16>,
 }
 
 impl RssContext {
+    fn new(
+        key: &[u8; RSS_KEY_SIZE],
+        fields: [u16; FLOW_TYPES],
+        symmetric: RssSymmetric,
+        table: Vec<u16>,
+    ) -> Self {
+        let mut flow = 0;
+        let inputs = fields.map(|fields| {
+            let input = Input::new(flow, fields, symmetric);
+            flow += 1;
+            input
+        });
+        Self {
+            toeplitz: Toeplitz::new(key),
+            inputs,
+            symmetric,
+            table,
+        }
+    }
+
     /// The context before anybody set it: no hash, everything to queue 0.
     #[must_use]
     pub fn unset() -> Self {
-        Self {
-            toeplitz: Toeplitz::new(&[0; RSS_KEY_SIZE]),
-            fields: [0; FLOW_TYPES],
-            symmetric: RssSymmetric::Asymmetric,
-            table: vec![0],
-        }
+        let (key, fields) = ([0; RSS_KEY_SIZE], [0; FLOW_TYPES]);
+        Self::new(&key, fields, RssSymmetric::Asymmetric, vec![0])
     }
 
     /// A context with a fixed key that spreads flows over the first `queues` queues (at least one).
@@ -114,12 +130,9 @@ impl RssContext {
             .saturating_mul(4)
             .checked_next_power_of_two()
             .map_or(MAX_RSS_TABLE, |entries| entries.clamp(8, MAX_RSS_TABLE));
-        Self {
-            toeplitz: Toeplitz::new(&DEFAULT_KEY),
-            fields: DEFAULT_FIELDS,
-            symmetric: RssSymmetric::Asymmetric,
-            table: (0..entries).map(|entry| entry % queues).collect(),
-        }
+        let table = (0..entries).map(|entry| entry % queues).collect();
+        let symmetric = RssSymmetric::Asymmetric;
+        Self::new(&DEFAULT_KEY, DEFAULT_FIELDS, symmetric, table)
     }
 
     /// The context that RSS_SET asks for, on a device with `queues` data queues.
@@ -145,59 +158,63 @@ impl RssContext {
         if let Some(index) = table.iter().position(|queue| queue.get() >= queues) {
             return refuse(size_of::<RssSet>() + index * size_of::<U16>());
         }
-        Ok(Self {
-            toeplitz: Toeplitz::new(&set.key),
-            fields: set.fields.map(U16::get),
+        let table = table.iter().map(|queue| queue.get()).collect();
+        Ok(Self::new(
+            &set.key,
+            set.fields.map(U16::get),
             symmetric,
-            table: table.iter().map(|queue| queue.get()).collect(),
-        })
+            table,
+        ))
     }
 
     /// The hash of a frame; `None` if it is not IP or its flow type has no fields.
     #[must_use]
-    #[inline(never)]
+    #[inline]
     pub fn hash(&self, headers: &Headers, head: &[u8]) -> Option<Hash> {
         let flow = flow_type(headers)?;
-        let fields = *self.fields.get(usize::from(u8::from(flow)))?;
+        let input = self.inputs.get(usize::from(u8::from(flow)))?;
+        let value = match (input.is_common, headers.l4) {
+            // What nearly everybody wants, in runs whose length the compiler knows.
+            (true, Some(l4)) if let Some(addresses) = headers.addresses_v4(head) => {
+                let ([s0, s1], [d0, d1]) = (
+                    l4.source_port.to_be_bytes(),
+                    l4.destination_port.to_be_bytes(),
+                );
+                let ports = [s0, s1, d0, d1];
+                self.toeplitz.hash_at(0, addresses) ^ self.toeplitz.hash_at(8, &ports)
+            }
+            _ => self.hash_any(input.fields, headers, head)?,
+        };
+        let kind = input.kind;
+        Some(Hash { value, kind })
+    }
+
+    /// The hash over any `fields`; `None` if there are none.
+    #[inline(never)]
+    fn hash_any(&self, fields: u16, headers: &Headers, head: &[u8]) -> Option<u32> {
         if fields == 0 {
             return None;
         }
         let wants = |field| fields & field != 0;
-        let addresses = headers.both_addresses(head)?;
-        let mut input = Input {
+        let (source, destination) = headers.addresses(head)?;
+        let mut sum = Sum {
             toeplitz: &self.toeplitz,
             symmetric: self.symmetric,
             length: 0,
             hash: 0,
         };
-        let l4 = headers.l4.filter(|_| wants(L4));
-        let is_common = fields == IP | L4 && self.symmetric == RssSymmetric::Asymmetric;
-        if let (true, Some(l4), Some(addresses)) = (is_common, l4, addresses.as_array::<8>()) {
-            // What nearly everybody wants, in runs whose length the compiler knows.
-            input.add(addresses);
-            let ([s0, s1], [d0, d1]) = (
-                l4.source_port.to_be_bytes(),
-                l4.destination_port.to_be_bytes(),
-            );
-            input.add(&[s0, s1, d0, d1]);
-        } else {
-            let (source, destination) = addresses.split_at(addresses.len() / 2);
-            let wanted = (wants(FIELD_IP_SRC), wants(FIELD_IP_DST));
-            input.add_pair(source, destination, wanted);
-            if let Some(l4) = l4 {
-                let source = l4.source_port.to_be_bytes();
-                let destination = l4.destination_port.to_be_bytes();
-                let ports = (wants(FIELD_L4_SRC), wants(FIELD_L4_DST));
-                input.add_pair(&source, &destination, ports);
-            }
+        let wanted = (wants(FIELD_IP_SRC), wants(FIELD_IP_DST));
+        sum.add_pair(source, destination, wanted);
+        if let Some(l4) = headers.l4 {
+            let source = l4.source_port.to_be_bytes();
+            let destination = l4.destination_port.to_be_bytes();
+            let wanted = (wants(FIELD_L4_SRC), wants(FIELD_L4_DST));
+            sum.add_pair(&source, &destination, wanted);
         }
         if wants(FIELD_FLOW_LABEL) {
-            input.add(&headers.l3?.flow_label.to_be_bytes());
+            sum.add(&headers.l3?.flow_label.to_be_bytes());
         }
-        Some(Hash {
-            value: input.hash,
-            kind: hash_type(flow, l4.is_some()),
-        })
+        Some(sum.hash)
     }
 
     /// The queue for a frame with this hash; without one, that of table entry 0.
@@ -211,9 +228,10 @@ impl RssContext {
 
     /// The fields that are hashed, of flow types that have any.
     pub fn fields(&self) -> impl Iterator<Item = (FlowType, u16)> {
-        let fields = self.fields.iter().enumerate();
-        let chosen = fields.filter(|(_, fields)| **fields != 0);
-        chosen.filter_map(|(flow, fields)| Some((FlowType::try_from(flow as u8).ok()?, *fields)))
+        let inputs = self.inputs.iter().enumerate();
+        let chosen = inputs.filter(|(_, input)| input.fields != 0);
+        chosen
+            .filter_map(|(flow, input)| Some((FlowType::try_from(flow as u8).ok()?, input.fields)))
     }
 
     /// The symmetric transform.
@@ -235,8 +253,38 @@ impl RssContext {
     }
 }
 
-/// What goes into the hash: addresses, ports, flow label, in this order.
-struct Input<'c> {
+/// What is hashed of frames of one flow type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Input {
+    fields: u16,
+    /// What the hash is over.
+    kind: HashType,
+    /// Addresses and ports as they stand in the frame.
+    is_common: bool,
+}
+
+impl Input {
+    fn new(flow: u8, fields: u16, symmetric: RssSymmetric) -> Self {
+        let with_ports = fields & L4 != 0;
+        let kind = match FlowType::try_from(flow) {
+            Ok(FlowType::Tcp4) if with_ports => HashType::Tcp4,
+            Ok(FlowType::Udp4) if with_ports => HashType::Udp4,
+            Ok(FlowType::Tcp6) if with_ports => HashType::Tcp6,
+            Ok(FlowType::Udp6) if with_ports => HashType::Udp6,
+            Ok(FlowType::Ipv4 | FlowType::Tcp4 | FlowType::Udp4) => HashType::Ipv4,
+            Ok(FlowType::Ipv6 | FlowType::Tcp6 | FlowType::Udp6) => HashType::Ipv6,
+            Err(_) => HashType::None,
+        };
+        Self {
+            fields,
+            kind,
+            is_common: fields == IP | L4 && symmetric == RssSymmetric::Asymmetric,
+        }
+    }
+}
+
+/// The hash of addresses, ports and flow label, in this order.
+struct Sum<'c> {
     toeplitz: &'c Toeplitz,
     symmetric: RssSymmetric,
     /// Bytes that went in.
@@ -244,7 +292,7 @@ struct Input<'c> {
     hash: u32,
 }
 
-impl Input<'_> {
+impl Sum<'_> {
     #[inline]
     fn add(&mut self, bytes: &[u8]) {
         self.hash ^= self.toeplitz.hash_at(self.length, bytes);
@@ -278,27 +326,17 @@ impl Input<'_> {
 }
 
 /// The flow type of a frame; `None` if it is not IP.
+#[inline]
 fn flow_type(headers: &Headers) -> Option<FlowType> {
-    let protocol = headers.l4.map(|l4| l4.protocol);
-    Some(match (headers.l3?.version, protocol) {
-        (IpVersion::V4, None) => FlowType::Ipv4,
-        (IpVersion::V4, Some(L4Protocol::Tcp)) => FlowType::Tcp4,
-        (IpVersion::V4, Some(L4Protocol::Udp)) => FlowType::Udp4,
-        (IpVersion::V6, None) => FlowType::Ipv6,
-        (IpVersion::V6, Some(L4Protocol::Tcp)) => FlowType::Tcp6,
-        (IpVersion::V6, Some(L4Protocol::Udp)) => FlowType::Udp6,
+    let [other, tcp, udp] = match headers.l3?.version {
+        IpVersion::V4 => [FlowType::Ipv4, FlowType::Tcp4, FlowType::Udp4],
+        IpVersion::V6 => [FlowType::Ipv6, FlowType::Tcp6, FlowType::Udp6],
+    };
+    Some(match headers.l4 {
+        None => other,
+        Some(l4) if l4.protocol == L4Protocol::Tcp => tcp,
+        Some(_) => udp,
     })
-}
-
-fn hash_type(flow: FlowType, has_ports: bool) -> HashType {
-    match (flow, has_ports) {
-        (FlowType::Tcp4, true) => HashType::Tcp4,
-        (FlowType::Udp4, true) => HashType::Udp4,
-        (FlowType::Tcp6, true) => HashType::Tcp6,
-        (FlowType::Udp6, true) => HashType::Udp6,
-        (FlowType::Ipv4 | FlowType::Tcp4 | FlowType::Udp4, _) => HashType::Ipv4,
-        (FlowType::Ipv6 | FlowType::Tcp6 | FlowType::Udp6, _) => HashType::Ipv6,
-    }
 }
 
 /// Whether entry `index` of the fields may be `fields`.

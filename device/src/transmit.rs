@@ -8,7 +8,7 @@ use zerocopy::IntoBytes;
 use crate::{
     abi::{self, GsoType},
     features::{Feature, FeatureSet},
-    frame::{IpVersion, L4Protocol, SNAPSHOT},
+    frame::{Headers, IpVersion, L4Protocol, SNAPSHOT},
     limits::MAX_FRAME,
     memory::Mover,
     train::{ChecksumState, Segmentation, Train},
@@ -195,7 +195,7 @@ pub fn parse_into<'a, M: Mover>(
     if head_length < limit && (headers.l4.is_none() || field_end > head_length) {
         mover.snapshot(source, start + head_length, &mut head[head_length..limit]);
         head_length = limit;
-        headers.find(&head[..head_length], length);
+        *headers = Headers::parse(&head[..head_length], length);
     }
 
     train.checksum = match request.checksum {

@@ -26,7 +26,7 @@ use crate::{
 /// A train on its way to a queue.
 pub(super) struct Outgoing {
     /// Which train of the batch it is.
-    index: usize,
+    index: u32,
     queue: u16,
     hash: Option<Hash>,
 }
@@ -76,8 +76,8 @@ impl Port {
     ) -> Option<Stuck> {
         let active = self.active();
         let mut outgoing = std::mem::take(&mut way.outgoing);
-        steer(&active, batch, &mut outgoing, &mut way.refused);
-        if flow_control == FlowControl::Drop {
+        let is_one_group = steer(&active, batch, &mut outgoing, &mut way.refused);
+        if flow_control == FlowControl::Drop && !is_one_group {
             // Each receive ring is locked once; within a queue the order stays as sent. Where frames wait
             // it stays across queues, because those behind a waiting one were not sent at all.
             outgoing.sort_unstable_by_key(|outgoing| (outgoing.queue, outgoing.index));
@@ -88,9 +88,13 @@ impl Port {
             resumed,
             flow_control,
         };
-        let stuck = outgoing
-            .chunk_by(|a, b| a.queue == b.queue)
-            .find_map(|group| self.receive_group(batch, group, arrival, way));
+        let stuck = if is_one_group {
+            self.receive_group(batch, &outgoing, arrival, way)
+        } else {
+            outgoing
+                .chunk_by(|a, b| a.queue == b.queue)
+                .find_map(|group| self.receive_group(batch, group, arrival, way))
+        };
         way.outgoing = outgoing;
         // Those behind one that has to wait come again.
         let done = stuck.as_ref().map_or(usize::MAX, |stuck| stuck.position);
@@ -170,11 +174,11 @@ impl Port {
         };
         let mut stuck = None;
         for (number, outgoing) in group.iter().enumerate() {
-            let (position, train) = &batch[outgoing.index];
+            let (position, train) = &batch[outgoing.index as usize];
             if upcoming.is_worth()
                 && let Some(next) = group.get(number + 1)
             {
-                let (_, next) = &batch[next.index];
+                let (_, next) = &batch[next.index as usize];
                 upcoming.source.set(payload_place(next));
             }
             note.hash = outgoing.hash;
@@ -252,19 +256,22 @@ impl Port {
     }
 }
 
-/// Decides for each train of a batch which queue it goes to.
+/// Decides for each train of a batch which queue it goes to; says whether all go to the same.
 fn steer(
     active: &Active,
     batch: &[Sent<'_, '_>],
     outgoing: &mut Vec<Outgoing>,
     refused: &mut Vec<Refused>,
-) {
+) -> bool {
+    let mut queues = [u16::MAX, 0];
     let steering = &active.configuration.steering;
     outgoing.clear();
     refused.clear();
     for (index, (position, train)) in batch.iter().enumerate() {
         let by_rule = match steering.steer(train.headers(), train.head()) {
             Verdict::Queue { queue, hash } => {
+                let index = index as u32;
+                queues = [queues[0].min(queue), queues[1].max(queue)];
                 outgoing.push(Outgoing { index, queue, hash });
                 continue;
             }
@@ -277,6 +284,8 @@ fn steer(
             by_rule,
         });
     }
+    let [lowest, highest] = queues;
+    lowest >= highest
 }
 
 /// Where the payload of a train begins, more or less: in a span of its own if there are several.
