@@ -331,8 +331,7 @@ impl Port {
     }
 }
 
-/// Walks the chains that start at `heads` as far as they are frames, and has what is looked at of each on its way to the
-/// cache. Returns how many they are.
+/// Walks the chains that start at `heads` as far as they are frames. Returns how many they are.
 fn walk_frames<'m>(
     map: &'m Mapping,
     heads: &[u16],
@@ -353,14 +352,6 @@ fn walk_frames<'m>(
                 _ => return position,
             }
         }
-        let mut parts = chain.readable(spans).iter();
-        if let Some(headers) = parts.next() {
-            headers.prefetch(AHEAD);
-        }
-        // A long payload is sent for when it is next, while the one before is copied.
-        if let Some(payload) = parts.next().filter(|span| span.len() < Upcoming::LONG) {
-            payload.prefetch(AHEAD);
-        }
         chains.push(chain);
     }
     heads.len()
@@ -375,8 +366,20 @@ fn parse_frames<'b, 'm>(
     snapshots: &'b mut [Snapshot],
     trains: &mut Vec<Sent<'b, 'm>>,
 ) -> u64 {
+    let prefetch = |chain: &Chain| {
+        let mut parts = chain.readable(spans).iter();
+        if let Some(headers) = parts.next() {
+            headers.prefetch(AHEAD);
+        }
+        // A long payload is sent for when it is next, while the one before is copied.
+        if let Some(payload) = parts.next().filter(|span| span.len() < Upcoming::LONG) {
+            payload.prefetch(AHEAD);
+        }
+    };
+    chains.iter().take(CHAINS_AHEAD).for_each(prefetch);
     let mut errors = 0;
     for (position, (chain, snapshot)) in chains.iter().zip(snapshots).enumerate() {
+        chains.get(position + CHAINS_AHEAD).map(prefetch);
         let (_, train) = trains.push_mut((position, Train::unset(chain.readable(spans))));
         if parse_into(&GuestMover::new(), format, features, snapshot, train).is_err() {
             trains.pop();

@@ -193,19 +193,27 @@ impl Headers {
             headers.ether_type = u16::from_be_bytes([type_high, type_low]);
             headers.l2_end += VLAN_TAG;
         }
-        let offset = headers.l2_end;
         // Each by itself: put together they would be moved, right after they were stored in parts.
         match headers.ether_type {
-            ETHER_TYPE_IPV4 => headers.take(head, L3::parse_v4(head, offset, frame_len)),
-            ETHER_TYPE_IPV6 => headers.take(head, L3::parse_v6(head, offset, frame_len)),
+            ETHER_TYPE_IPV4 => headers.find_v4(head, frame_len),
+            ETHER_TYPE_IPV6 => headers.find_v6(head, frame_len),
             _ => {}
         }
     }
 
-    /// Keeps an IP header, and finds what follows it if it says that an L4 header may.
-    #[inline]
-    fn take(&mut self, head: &[u8], parsed: Option<(L3, bool)>) {
-        if let Some((l3, has_l4)) = parsed {
+    #[inline(always)]
+    fn find_v4(&mut self, head: &[u8], frame_len: usize) {
+        if let Some((l3, has_l4)) = L3::parse_v4(head, self.l2_end, frame_len) {
+            self.l3 = Some(l3);
+            if has_l4 {
+                self.l4 = L4::parse(head, &l3);
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn find_v6(&mut self, head: &[u8], frame_len: usize) {
+        if let Some((l3, has_l4)) = L3::parse_v6(head, self.l2_end, frame_len) {
             self.l3 = Some(l3);
             if has_l4 {
                 self.l4 = L4::parse(head, &l3);
@@ -288,7 +296,11 @@ impl Headers {
     #[inline]
     pub fn pseudo_header(&self, head: &[u8], length: usize) -> Option<Checksum> {
         let mut sum = self.lengths_and_protocol(length)?;
-        sum.add(self.both_addresses(head)?);
+        match self.addresses_v4(head) {
+            // The compiler knows how long they are.
+            Some(addresses) => sum.add(addresses),
+            None => sum.add(self.both_addresses(head)?),
+        }
         Some(sum)
     }
 
@@ -352,7 +364,7 @@ impl L3 {
     }
 
     /// Parses an IPv4 header; also returns whether an L4 header may follow.
-    #[inline]
+    #[inline(always)]
     fn parse_v4(head: &[u8], offset: usize, frame_len: usize) -> Option<(Self, bool)> {
         let header: &[u8; IPV4_HEADER] = array(head, offset)?;
         let header_length = usize::from(header[0] & 0x0f) * 4;
@@ -442,7 +454,7 @@ impl L3 {
 }
 
 impl L4 {
-    #[inline]
+    #[inline(always)]
     fn parse(head: &[u8], l3: &L3) -> Option<Self> {
         let offset = l3.payload_offset;
         let available = head.get(offset..head.len().min(l3.payload_end))?;

@@ -213,12 +213,12 @@ pub fn parse_into<'a, M: Mover>(
     train.head = &head[..head_length];
     train.start = start;
     train.length = length;
-    train.segmentation = match request.gso {
+    match request.gso {
         None if length > MAX_FRAME => return Err(TransmitError::TooLong(length)),
-        None => None,
+        None => train.segmentation = None,
         Some(gso) if !features.has(gso.feature) => return Err(TransmitError::Unsupported),
-        Some(gso) => Some(segmentation(gso, train)?),
-    };
+        Some(gso) => segment(gso, train)?,
+    }
     Ok(())
 }
 
@@ -233,23 +233,30 @@ fn zcnic_request(header: &abi::TxHeader, features: FeatureSet) -> Result<Request
     if (others != 0 && !stamped) || reserved {
         return Err(TransmitError::Unsupported);
     }
-    let gso = match GsoType::try_from(header.gso_type) {
-        Ok(GsoType::None) => None,
-        Ok(GsoType::Tcp4) => Some((Feature::Tso4, L4Protocol::Tcp)),
-        Ok(GsoType::Tcp6) => Some((Feature::Tso6, L4Protocol::Tcp)),
-        Ok(GsoType::Udp) => Some((Feature::Uso, L4Protocol::Udp)),
-        Err(_) => return Err(TransmitError::Unsupported),
-    };
     Ok(Request {
         checksum: (flags & abi::TX_CSUM != 0)
             .then(|| (header.csum_start.get(), header.csum_offset.get())),
-        gso: gso.map(|(feature, protocol)| Gso {
-            feature,
-            protocol,
-            size: header.gso_size.get(),
-            header_length: Some(header.header_length.get()),
-            l3_offset: Some(header.l3_offset.get()),
-        }),
+        gso: match header.gso_type {
+            0 => None,
+            _ => Some(zcnic_gso(header)?),
+        },
+    })
+}
+
+#[inline(never)]
+fn zcnic_gso(header: &abi::TxHeader) -> Result<Gso, TransmitError> {
+    let (feature, protocol) = match GsoType::try_from(header.gso_type) {
+        Ok(GsoType::Tcp4) => (Feature::Tso4, L4Protocol::Tcp),
+        Ok(GsoType::Tcp6) => (Feature::Tso6, L4Protocol::Tcp),
+        Ok(GsoType::Udp) => (Feature::Uso, L4Protocol::Udp),
+        Ok(GsoType::None) | Err(_) => return Err(TransmitError::Unsupported),
+    };
+    Ok(Gso {
+        feature,
+        protocol,
+        size: header.gso_size.get(),
+        header_length: Some(header.header_length.get()),
+        l3_offset: Some(header.l3_offset.get()),
     })
 }
 
@@ -291,8 +298,9 @@ impl VirtioNetHeader {
     }
 }
 
-/// Accepts a segmentation only if the frame's own headers agree with all of it, and no segment is too long.
-fn segmentation<S: ?Sized>(gso: Gso, train: &Train<'_, S>) -> Result<Segmentation, TransmitError> {
+/// Has a train cut, but only if the frame's own headers agree with all of it, and no segment is too long.
+#[inline(never)]
+fn segment<S: ?Sized>(gso: Gso, train: &mut Train<'_, S>) -> Result<(), TransmitError> {
     let headers = &train.headers;
     let (Some(l3), Some(l4)) = (headers.l3, headers.l4) else {
         return Err(TransmitError::Segmentation);
@@ -326,7 +334,8 @@ fn segmentation<S: ?Sized>(gso: Gso, train: &Train<'_, S>) -> Result<Segmentatio
     if train.length > header_length + MAX_SEGMENTS * size {
         return Err(TransmitError::Segmentation);
     }
-    Ok(cut)
+    train.segmentation = Some(cut);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -90,6 +90,11 @@ pub(crate) fn walk<'m>(
         let middle = start + usize::from(descriptor.flags & Descriptor::WRITE == 0);
         return Ok(Chain::new(start, middle, start + 1));
     }
+    if descriptor.flags == Descriptor::INDIRECT
+        && let Some(chain) = walk_pair(map, descriptor, spans)
+    {
+        return Ok(chain);
+    }
     walk_all(map, descriptor, spans)
 }
 
@@ -100,12 +105,6 @@ fn walk_all<'m>(
     spans: &mut Vec<Span<'m>>,
 ) -> Result<Chain, ChainError> {
     let start = spans.len();
-    if first.flags == Descriptor::INDIRECT {
-        if let Some(chain) = walk_table(map, first, spans) {
-            return Ok(chain);
-        }
-        spans.truncate(start);
-    }
     let mut walk = Walk {
         map,
         spans,
@@ -125,48 +124,35 @@ fn walk_all<'m>(
     }
 }
 
-/// Follows an indirect table of a few descriptors that is filled from its beginning, as Linux does. `None`: it is not, or
-/// something is wrong with it.
+/// Follows an indirect table of two descriptors, which is what Linux makes of a buffer, or frame, whose payload is apart
+/// from its headers. `None`: it is not such a table, or something is wrong with it.
 #[inline]
-fn walk_table<'m>(map: &'m Mapping, table: Descriptor, spans: &mut Vec<Span<'m>>) -> Option<Chain> {
-    /// Two descriptors for a frame whose payload is apart from its headers, and some more.
-    const FEW: usize = 4;
+fn walk_pair<'m>(map: &'m Mapping, table: Descriptor, spans: &mut Vec<Span<'m>>) -> Option<Chain> {
+    const BOTH: u16 = Descriptor::NEXT | Descriptor::INDIRECT;
     let memory = map.memory();
-    let length = table.length as usize;
-    if !length.is_multiple_of(16) || length > FEW * 16 {
+    if table.length as usize != 2 * Descriptor::SIZE {
         return None;
     }
-    let table = memory.span(table.address, length)?;
-    let start = spans.len();
-    spans.reserve(FEW);
-    let mut middle = None;
-    let mut bytes = 0;
-    for index in 0..(length / 16) as u16 {
-        let Descriptor {
-            address,
-            length,
-            flags,
-            next,
-        } = Descriptor::read(&table, index);
-        if flags & Descriptor::WRITE != 0 {
-            middle.get_or_insert(spans.len());
-        } else if middle.is_some() {
-            return None;
-        }
-        bytes += length as usize;
-        if flags & Descriptor::INDIRECT != 0 || length == 0 || bytes > MAX_BYTES {
-            return None;
-        }
-        spans.push(memory.span(address, length as usize)?);
-        if flags & Descriptor::NEXT == 0 {
-            let end = spans.len();
-            return Some(Chain::new(start, middle.unwrap_or(end), end));
-        }
-        if next != index + 1 {
-            return None;
-        }
+    let table = memory.span(table.address, 2 * Descriptor::SIZE)?;
+    let [first, second] = [0, 1].map(|index| Descriptor::read(&table, index));
+    let follows = first.flags & BOTH == Descriptor::NEXT && first.next == 1;
+    let ends = second.flags & BOTH == 0;
+    let writes = [first, second].map(|part| usize::from(part.flags & Descriptor::WRITE != 0));
+    let lengths = [first, second].map(|part| part.length as usize);
+    let is_pair = follows && ends && writes[0] <= writes[1];
+    if !is_pair || lengths.contains(&0) || lengths[0] + lengths[1] > MAX_BYTES {
+        return None;
     }
-    None
+    let start = spans.len();
+    let pair = [
+        memory.span(first.address, lengths[0])?,
+        memory.span(second.address, lengths[1])?,
+    ];
+    for span in pair {
+        spans.push(span);
+    }
+    let middle = start + 2 - (writes[0] + writes[1]);
+    Some(Chain::new(start, middle, start + 2))
 }
 
 struct Walk<'w, 'm> {

@@ -32,6 +32,50 @@ impl<'t> GuestMover<'_, 't> {
     }
 }
 
+impl<'s, 't> GuestMover<'s, 't> {
+    #[inline]
+    fn copy_piece(
+        &self,
+        span: &Span<'s>,
+        at: usize,
+        target: &Span<'t>,
+        to: usize,
+        length: usize,
+        sum: &mut Checksum,
+    ) {
+        match self.upcoming {
+            Some(upcoming) if length >= Upcoming::LONG => {
+                upcoming.worth.set(true);
+                // The next segment of a train is behind this one.
+                let behind = span.place(at + length);
+                let source = if behind.is_empty() {
+                    upcoming.source.get()
+                } else {
+                    behind
+                };
+                let next = (source, upcoming.target.get());
+                span.copy_ahead(at, target, to, length, next, sum);
+            }
+            _ => span.copy(at, target, to, length, sum),
+        }
+    }
+
+    #[inline(never)]
+    fn copy_pieces(
+        &self,
+        source: &[Span<'s>],
+        source_offset: usize,
+        target: &Span<'t>,
+        target_offset: usize,
+        length: usize,
+        sum: &mut Checksum,
+    ) {
+        parts(source, source_offset, length, |span, at, here, done| {
+            self.copy_piece(span, at, target, target_offset + done, here, sum);
+        });
+    }
+}
+
 /// What is copied next, as far as it is known: whoever knows says it here before the copy that is first.
 #[derive(Debug, Default)]
 pub(crate) struct Upcoming {
@@ -130,23 +174,19 @@ impl<'s, 't> Mover for GuestMover<'s, 't> {
         length: usize,
         sum: &mut Checksum,
     ) {
-        parts(source, source_offset, length, |span, at, here, done| {
-            let to = target_offset + done;
-            match self.upcoming {
-                Some(upcoming) if here >= Upcoming::LONG => {
-                    upcoming.worth.set(true);
-                    // The next segment of a train is behind this one.
-                    let behind = span.place(at + here);
-                    let source = if behind.is_empty() {
-                        upcoming.source.get()
-                    } else {
-                        behind
-                    };
-                    span.copy_ahead(at, target, to, here, source, upcoming.target.get(), sum);
+        // What is copied at once mostly is in one piece: the first, or the one behind the headers.
+        let mut at = source_offset;
+        for span in source.iter().take(2) {
+            if at < span.len() {
+                if length <= span.len() - at {
+                    self.copy_piece(span, at, target, target_offset, length, sum);
+                    return;
                 }
-                _ => span.copy(at, target, to, here, sum),
+                break;
             }
-        });
+            at -= span.len();
+        }
+        self.copy_pieces(source, source_offset, target, target_offset, length, sum);
     }
 
     #[inline]

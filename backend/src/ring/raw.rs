@@ -221,27 +221,29 @@ impl<'m> Span<'m> {
 
     /// Does what [`copy`](Self::copy) does, and has what comes after the bytes that are copied on its way to the cache
     /// meanwhile: the rest of them, as much of `next_source` to be read, and of `next_target` to be written.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "they stay in registers, unlike those of an array"
-    )]
+    #[inline(never)]
     pub(crate) fn copy_ahead(
         &self,
         offset: usize,
         target: &Span<'_>,
         target_offset: usize,
         length: usize,
-        next_source: Place,
-        next_target: Place,
+        (next_source, next_target): (Place, Place),
         sum: &mut Checksum,
     ) {
         /// A multiple of a cache line: so much is sent for before as much is copied.
         const BLOCK: usize = 512;
         /// So far ahead: a page, because that is where the processor does not look ahead by itself.
         const DISTANCE: usize = 4096;
+        let (Some(from), Some(to)) = (self.at(offset, length), target.at(target_offset, length))
+        else {
+            debug_assert!(false, "offset and length are inside the spans");
+            return;
+        };
         let distance = length.min(DISTANCE);
         let (source, destination) = (self.place(offset), target.place(target_offset));
-        let mut done = 0;
+        // Blocks are even, so that their sums can be added.
+        let (mut done, mut stored) = (0, 0);
         while done < length {
             let here = (length - done).min(BLOCK);
             match (done + distance).checked_sub(length) {
@@ -254,9 +256,11 @@ impl<'m> Span<'m> {
                     next_target.prefetch_write(beyond, here);
                 }
             }
-            self.copy(offset + done, target, target_offset + done, here, sum);
+            // SAFETY: both have `length` bytes that are mapped meanwhile, and `here` of them are left.
+            stored += unsafe { copy_and_sum(from.add(done), to.add(done), here) };
             done += here;
         }
+        sum.add_native(stored, length);
     }
 
     /// What is behind `offset`.
@@ -294,6 +298,9 @@ impl Descriptor {
     pub(crate) const NEXT: u16 = 1;
     pub(crate) const WRITE: u16 = 2;
     pub(crate) const INDIRECT: u16 = 4;
+
+    /// Bytes of a descriptor.
+    pub(crate) const SIZE: usize = DESCRIPTOR;
 
     fn new(address: u64, rest: u64) -> Self {
         let rest = u64::from_le(rest);

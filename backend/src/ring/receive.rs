@@ -214,7 +214,8 @@ impl<'m> ReceiveChains<'m> {
         let parts = if is_worth { 1 } else { 2 };
         if let (None, Some(ring)) = (self.error, &mut self.ring) {
             match self.window.extend(ring, parts) {
-                Ok(wrong) => self.chain_error = wrong.or(self.chain_error),
+                Ok(None) => {}
+                Ok(wrong) => self.chain_error = wrong,
                 Err(error) => self.error = Some(error),
             }
         }

@@ -16,7 +16,7 @@ use super::{
 const AHEAD: usize = 8;
 
 /// How many are looked up at once.
-const STEP: u16 = 16;
+const STEP: u16 = 8;
 
 /// Bytes of a buffer that are sent for; most frames of a fast sender are small, and for long ones the processor
 /// sees by itself where it goes.

@@ -52,6 +52,12 @@ proptest! {
             let mut stored = vec![0; length];
             stored_at.read_slice(&mut stored, target_offset).expect("target");
             prop_assert_eq!(&stored[..], &bytes[offset..offset + length]);
+            let mut around = [[0; 64]; 2];
+            let [before, behind] = &mut around;
+            let start = target_offset.min(64);
+            stored_at.read_slice(&mut before[..start], target_offset - start).expect("target");
+            stored_at.read_slice(behind, target_offset + length).expect("target");
+            prop_assert_eq!(around, [[0; 64]; 2], "nothing else is stored");
             stored_at.write_slice(&vec![0; length], target_offset).expect("target");
         }
         let mover = GuestMover::new();
