@@ -126,7 +126,7 @@ fn walk_all<'m>(
 
 /// Follows an indirect table of two descriptors, which is what Linux makes of a buffer, or frame, whose payload is apart
 /// from its headers. `None`: it is not such a table, or something is wrong with it.
-#[inline]
+#[inline(always)]
 fn walk_pair<'m>(map: &'m Mapping, table: Descriptor, spans: &mut Vec<Span<'m>>) -> Option<Chain> {
     const BOTH: u16 = Descriptor::NEXT | Descriptor::INDIRECT;
     let memory = map.memory();

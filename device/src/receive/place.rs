@@ -391,10 +391,13 @@ impl ReceiveQueue {
             .enumerate()
             .peekable();
         while let Some((number, extents)) = chains.next() {
-            let in_descriptor = |descriptor| -> u32 {
-                let here = extents.iter().filter(|e| e.descriptor == descriptor);
-                here.map(|e| e.length as u32).sum()
-            };
+            // Of descriptors 0 and 1.
+            let mut lengths = [0; 2];
+            for extent in extents {
+                if let Some(length) = lengths.get_mut(extent.descriptor) {
+                    *length += extent.length as u32;
+                }
+            }
             let mut flags = common;
             if number == 0 {
                 flags |= abi::RX_FIRST;
@@ -406,8 +409,8 @@ impl ReceiveQueue {
                 flags: flags.into(),
                 chain: (number as u16).into(),
                 frame_id: self.next_frame.into(),
-                header_length: in_descriptor(0).into(),
-                payload_length: in_descriptor(1).into(),
+                header_length: lengths[0].into(),
+                payload_length: lengths[1].into(),
                 frame_length: (frame_length as u32).into(),
                 ..receive_header(note, aggregate)
             };
@@ -441,16 +444,20 @@ impl ReceiveQueue {
     }
 }
 
-/// The parts of the extents that hold frame bytes `range`.
+/// The parts of the extents, which are in the order of the frame, that hold its bytes `range`.
 fn parts(extents: &[Extent], range: std::ops::Range<usize>) -> impl Iterator<Item = Extent> + '_ {
-    extents.iter().filter_map(move |extent| {
-        let start = extent.frame_offset.max(range.start);
-        let end = (extent.frame_offset + extent.length).min(range.end);
-        (start < end).then(|| Extent {
-            offset: extent.offset + start - extent.frame_offset,
-            frame_offset: start,
-            length: end - start,
-            ..*extent
+    let before_end = move |extent: &&Extent| extent.frame_offset < range.end;
+    extents
+        .iter()
+        .take_while(before_end)
+        .filter_map(move |extent| {
+            let start = extent.frame_offset.max(range.start);
+            let end = (extent.frame_offset + extent.length).min(range.end);
+            (start < end).then(|| Extent {
+                offset: extent.offset + start - extent.frame_offset,
+                frame_offset: start,
+                length: end - start,
+                ..*extent
+            })
         })
-    })
 }
