@@ -145,7 +145,7 @@ pub struct RuleTable {
 /// Locations whose rules are copied together when one of them changes.
 const BLOCK: u32 = 64;
 
-/// A [`Flow`] as words, for masking and hashing.
+/// A [`Flow`] as words of which the first byte is the lowest, for masking and hashing.
 type Key = [u64; size_of::<Flow>() / 8];
 
 impl RuleTable {
@@ -204,7 +204,7 @@ impl RuleTable {
         if self.groups.is_empty() {
             return None;
         }
-        let flow = key(&flow_of(headers, head)?);
+        let flow = key_of(headers, head)?;
         let mut found: Option<&Entry> = None;
         for group in &self.groups {
             if found.is_some_and(|found| found.location < group.first()) {
@@ -261,26 +261,49 @@ impl RuleTable {
     }
 }
 
-/// The fields of a frame; those that it lacks are zero. `None` if it has no Ethernet addresses.
-fn flow_of(headers: &Headers, head: &[u8]) -> Option<Flow> {
-    let mut flow = Flow {
-        eth_dst: headers.ether_destination(head)?,
-        eth_src: headers.ether_source(head)?,
-        eth_type: headers.ether_type.into(),
-        vlan_tci: headers.vlan.unwrap_or(0).into(),
-        ..Flow::default()
-    };
+/// The [`key`] of the fields of a frame; those that it lacks are zero. `None` if it has no Ethernet addresses.
+///
+/// Made of whole words, because as words it is read: of a [`Flow`] that was just stored field by field, none could be until
+/// all of it is in the cache.
+#[inline]
+fn key_of(headers: &Headers, head: &[u8]) -> Option<Key> {
+    let (first, rest) = head.split_first_chunk::<8>()?;
+    let rest = rest.first_chunk::<4>()?;
+    let big_endian = |value: u16| u64::from(value.swap_bytes());
+    let (ether_type, tci) = (headers.ether_type, headers.vlan.unwrap_or(0));
+    let mut key = [0; size_of::<Key>() / 8];
+    key[0] = u64::from_le_bytes(*first);
+    key[1] =
+        u64::from(u32::from_le_bytes(*rest)) | big_endian(ether_type) << 32 | big_endian(tci) << 48;
     if let (Some(l3), Some((source, destination))) = (headers.l3, headers.addresses(head)) {
-        flow.ip_proto = l3.protocol;
-        flow.ip_tos = l3.tos;
-        flow.ip_src[..source.len()].copy_from_slice(source);
-        flow.ip_dst[..destination.len()].copy_from_slice(destination);
+        let (source, destination) = (address_words(source), address_words(destination));
+        key[2] = u64::from(l3.protocol) | u64::from(l3.tos) << 8 | source[0] << 32;
+        key[3] = source[1];
+        key[4] = source[2] | destination[0] << 32;
+        key[5] = destination[1];
+        key[6] = destination[2];
     }
     if let Some(l4) = headers.l4 {
-        flow.l4_src = l4.source_port.into();
-        flow.l4_dst = l4.destination_port.into();
+        key[6] |= big_endian(l4.source_port) << 32 | big_endian(l4.destination_port) << 48;
     }
-    Some(flow)
+    Some(key)
+}
+
+/// The first four, the next eight and the last four bytes of an address.
+#[inline]
+fn address_words(address: &[u8]) -> [u64; 3] {
+    let half = |bytes| u64::from(u32::from_le_bytes(bytes));
+    if let Some(&[a, b, c, d, ref middle @ .., m, n, o, p]) = address.as_array::<16>() {
+        [
+            half([a, b, c, d]),
+            u64::from_le_bytes(*middle),
+            half([m, n, o, p]),
+        ]
+    } else if let Some(address) = address.as_array::<4>() {
+        [half(*address), 0, 0]
+    } else {
+        [0; 3]
+    }
 }
 
 /// The bits that a rule of this type may compare. The L4 protocol of a TCP or UDP type is the type itself.
@@ -315,7 +338,8 @@ fn first_outside(flow: &Flow, allowed: &Flow) -> Option<usize> {
 }
 
 fn key(flow: &Flow) -> Key {
-    zerocopy::transmute!(*flow)
+    let bytes: [[u8; 8]; size_of::<Key>() / 8] = zerocopy::transmute!(*flow);
+    bytes.map(u64::from_le_bytes)
 }
 
 #[cfg(test)]

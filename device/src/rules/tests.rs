@@ -16,6 +16,28 @@ fn rule(location: u32, rule_type: RuleType, mask: Flow, value: Flow) -> Rule {
     }
 }
 
+/// The fields of a frame; those that it lacks are zero. `None` if it has no Ethernet addresses.
+fn flow_of(headers: &Headers, head: &[u8]) -> Option<Flow> {
+    let mut flow = Flow {
+        eth_dst: headers.ether_destination(head)?,
+        eth_src: headers.ether_source(head)?,
+        eth_type: headers.ether_type.into(),
+        vlan_tci: headers.vlan.unwrap_or(0).into(),
+        ..Flow::default()
+    };
+    if let (Some(l3), Some((source, destination))) = (headers.l3, headers.addresses(head)) {
+        flow.ip_proto = l3.protocol;
+        flow.ip_tos = l3.tos;
+        flow.ip_src[..source.len()].copy_from_slice(source);
+        flow.ip_dst[..destination.len()].copy_from_slice(destination);
+    }
+    if let Some(l4) = headers.l4 {
+        flow.l4_src = l4.source_port.into();
+        flow.l4_dst = l4.destination_port.into();
+    }
+    Some(flow)
+}
+
 /// Matches what its type says.
 fn any_of(location: u32, rule_type: RuleType) -> Rule {
     rule(location, rule_type, Flow::default(), Flow::default())
@@ -338,7 +360,8 @@ fn rules_about(sources: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<Rule>> {
             let cut = |a: &Flow, b: &Flow| -> Flow {
                 let (a, b) = (key(a), key(b));
                 let both: Key = std::array::from_fn(|word| a[word] & b[word]);
-                zerocopy::transmute!(both)
+                let bytes = both.map(u64::to_le_bytes);
+                zerocopy::transmute!(bytes)
             };
             let mask = cut(&mask, &maskable(rule_type));
             let value = cut(&flow_of(&headers, &frame).unwrap(), &mask);
@@ -346,6 +369,14 @@ fn rules_about(sources: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<Rule>> {
         });
         rules.collect()
     })
+}
+
+proptest! {
+    #[test]
+    fn the_key_of_a_frame_is_that_of_its_fields(frame in frames()) {
+        let headers = Headers::parse(&frame, frame.len());
+        prop_assert_eq!(key_of(&headers, &frame), flow_of(&headers, &frame).as_ref().map(key));
+    }
 }
 
 #[test]
