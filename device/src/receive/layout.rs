@@ -53,11 +53,13 @@ pub(super) fn virtio_net_header(
 ) -> [u8; VIRTIO_NET_HEADER] {
     /// `VIRTIO_NET_HDR_F_DATA_VALID` (virtio 1.3, 5.1.6.4).
     const DATA_VALID: u8 = 2;
+    let is_valid = verdict == Verdict::Good && note.offloads.has(Feature::RxCsum);
+    let flags = if is_valid { DATA_VALID } else { 0 };
+    // As it is read: in two words.
     let mut header = [0; VIRTIO_NET_HEADER];
-    if verdict == Verdict::Good && note.offloads.has(Feature::RxCsum) {
-        header[0] = DATA_VALID;
-    }
-    header[10..12].copy_from_slice(&buffers.to_le_bytes());
+    let (first, last) = header.split_at_mut(8);
+    first.copy_from_slice(&u64::from(flags).to_le_bytes());
+    last.copy_from_slice(&(u32::from(buffers) << 16).to_le_bytes());
     header
 }
 
