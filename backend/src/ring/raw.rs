@@ -6,7 +6,7 @@
 //! [`Span`] lies in one region of a table, or in memory of our own, and borrows what keeps that mapped, so that
 //! it can't outlive the ring's lock. Offsets into a span are checked at each access.
 //!
-//! Guests write to all of this at any time. Nothing here makes a reference to it or reads a byte twice: what
+//! Guests write to all of this at any time. Nothing here makes a reference to it or looks at a byte in it twice: what
 //! was read is in a variable of ours, and only that is looked at.
 
 #![allow(
@@ -164,7 +164,7 @@ impl<'m> Span<'m> {
             return;
         };
         // SAFETY: `from` has that many bytes, mapped for 'm; `into` is ours and does not overlap.
-        unsafe { ptr::copy_nonoverlapping(from, into.as_mut_ptr(), into.len()) }
+        unsafe { copy_headers(from, into.as_mut_ptr(), into.len()) }
     }
 
     /// Writes `bytes` at `offset`; nothing if there is no room for them all.
@@ -175,7 +175,7 @@ impl<'m> Span<'m> {
             return;
         };
         // SAFETY: `to` has room for that many bytes, mapped for 'm; `bytes` is ours and does not overlap.
-        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) }
+        unsafe { copy_headers(bytes.as_ptr(), to, bytes.len()) }
     }
 
     /// Writes `words` at `offset`, one by one from wherever they are; nothing if there is no room for them all.
@@ -283,6 +283,32 @@ impl<'m> Span<'m> {
     pub(crate) fn prefetch_write(&self, length: usize) {
         self.place(0).prefetch_write(0, length);
     }
+}
+
+/// Copies what are headers as a rule, which are looked at at once: of a vector as long as a line, which is what the C
+/// library stores, nothing could be loaded so soon.
+///
+/// # Safety
+///
+/// Both are mapped for `length` bytes and don't overlap.
+#[inline]
+unsafe fn copy_headers(from: *const u8, to: *mut u8, length: usize) {
+    /// A vector that every processor has.
+    const CHUNK: usize = 16;
+    if !(CHUNK..=4 * CACHE_LINE).contains(&length) {
+        // SAFETY: the caller's promise.
+        unsafe { ptr::copy_nonoverlapping(from, to, length) };
+        return;
+    }
+    let mut at = 0;
+    while at + CHUNK < length {
+        // SAFETY: the chunk is inside, by the condition.
+        unsafe { ptr::copy_nonoverlapping(from.add(at), to.add(at), CHUNK) };
+        at += CHUNK;
+    }
+    let last = length - CHUNK;
+    // SAFETY: it is inside; some of its bytes may be stored again.
+    unsafe { ptr::copy_nonoverlapping(from.add(last), to.add(last), CHUNK) };
 }
 
 /// A descriptor as the driver wrote it.
