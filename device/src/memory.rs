@@ -23,6 +23,13 @@ pub trait Mover {
     /// Bytes in `source`.
     fn source_len(&self, source: &Self::Source) -> usize;
 
+    /// How many of the bytes of `source` from `offset` on can be looked at for the price of the first: what is behind them
+    /// is somewhere else, and may be on no way to the cache yet.
+    #[inline]
+    fn piece_len(&self, source: &Self::Source, offset: usize) -> usize {
+        self.source_len(source) - offset
+    }
+
     /// Bytes of room in `target`.
     fn target_len(&self, target: &Self::Target) -> usize;
 

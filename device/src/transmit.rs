@@ -30,7 +30,7 @@ pub enum TransmitFormat {
     Zcnic,
 }
 
-/// What is looked at of a frame at first: enough for Ethernet, IPv6 and the longest TCP header, or for all of
+/// What is looked at of a frame at first, at most: enough for Ethernet, IPv6 and the longest TCP header, or for all of
 /// a small frame. Only if the headers do not end in it the rest of the snapshot is taken as well.
 const FIRST_LOOK: usize = 128;
 
@@ -169,7 +169,8 @@ pub fn parse_into<'a, M: Mover>(
         return Err(TransmitError::TooShort(total));
     }
     let length = total - start;
-    let mut head_length = length.min(FIRST_LOOK);
+    // Headers are in one piece as a rule, apart from the payload.
+    let mut head_length = length.min(FIRST_LOOK).min(mover.piece_len(source, start));
     // The header by itself: its fields are not in two pieces of a longer copy then.
     let request = match format {
         TransmitFormat::VirtioNet => {

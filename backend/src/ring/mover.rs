@@ -155,6 +155,17 @@ impl<'s, 't> Mover for GuestMover<'s, 't> {
     }
 
     #[inline]
+    fn piece_len(&self, source: &Self::Source, mut offset: usize) -> usize {
+        for span in source {
+            if offset < span.len() {
+                return span.len() - offset;
+            }
+            offset -= span.len();
+        }
+        0
+    }
+
+    #[inline]
     fn target_len(&self, target: &Self::Target) -> usize {
         target.len()
     }
