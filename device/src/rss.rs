@@ -42,10 +42,12 @@ impl Toeplitz {
     pub fn new(key: &[u8; RSS_KEY_SIZE]) -> Self {
         let mut bytes = Box::new([[0; 256]; MAX_INPUT]);
         for (position, table) in bytes.iter_mut().enumerate() {
+            // Of each bit, the lowest first.
+            let windows: [u32; 8] =
+                std::array::from_fn(|bit| key_window(key, position * 8 + 7 - bit));
             for byte in 1..table.len() {
-                // What is known of the others, and of the lowest bit that is set.
-                let lowest = byte.trailing_zeros() as usize;
-                table[byte] = table[byte & (byte - 1)] ^ key_window(key, position * 8 + 7 - lowest);
+                // What is known of all its bits but the lowest that is set, and that one.
+                table[byte] = table[byte & (byte - 1)] ^ windows[byte.trailing_zeros() as usize];
             }
         }
         Self { bytes }

@@ -58,6 +58,25 @@ impl Chain {
         &spans[self.middle as usize..self.end as usize]
     }
 
+    /// A chain of no parts behind `spans`.
+    #[inline]
+    pub(crate) fn empty(spans: &[Span<'_>]) -> Self {
+        Self::new(spans.len(), spans.len(), spans.len())
+    }
+
+    /// The first of its spans.
+    #[inline]
+    pub(crate) fn start(self) -> usize {
+        self.start as usize
+    }
+
+    /// The same chain when the first `count` spans, of which none is its own, are gone.
+    pub(crate) fn without(self, count: usize) -> Self {
+        let [start, middle, end] =
+            [self.start, self.middle, self.end].map(|at| at as usize - count);
+        Self::new(start, middle, end)
+    }
+
     #[inline]
     pub(crate) fn has_readable(self) -> bool {
         self.start < self.middle

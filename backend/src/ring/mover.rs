@@ -88,7 +88,8 @@ pub(crate) struct Upcoming {
 }
 
 impl Upcoming {
-    /// Copies of so many bytes are worth it: they take as long as memory takes to come.
+    /// Copies of so many bytes are worth it: they take as long as memory takes to come. Shorter ones, of ordinary frames,
+    /// find theirs in the second-level cache mostly, and take longer if they are told.
     pub(crate) const LONG: usize = 2048;
 
     /// Whether it is worth to say what is next.

@@ -23,6 +23,7 @@ use super::{
 use crate::memory::GuestMemory;
 
 mod bytes;
+mod window;
 
 const SIZE: u16 = 16;
 const RING: GuestAddress = GuestAddress(0x1000);

@@ -18,6 +18,9 @@ const AHEAD: usize = 8;
 /// How many are looked up at once.
 const STEP: u16 = 8;
 
+/// So many returned chains are kept before they are forgotten.
+const KEPT: usize = 256;
+
 /// Bytes of a buffer that are sent for; most frames of a fast sender are small, and for long ones the processor
 /// sees by itself where it goes.
 const WRITE_AHEAD: usize = 128;
@@ -36,7 +39,7 @@ pub(crate) struct Window<'m> {
 #[derive(Clone, Copy, Debug)]
 struct Posted {
     head: u16,
-    /// Empty if it can't be used.
+    /// Of no parts if it can't be used.
     chain: Chain,
 }
 
@@ -82,6 +85,9 @@ impl<'m> Window<'m> {
         ring: &mut SplitRing<'m>,
         parts: usize,
     ) -> Result<Option<ChainError>, RingError> {
+        if self.returned >= KEPT {
+            self.forget_returned();
+        }
         let ahead = self.ahead();
         let known = if self.reserved == self.chains.len() {
             ring.available(ahead + 1)?
@@ -107,10 +113,10 @@ impl<'m> Window<'m> {
             let chain = match walk(map, head, &mut self.spans) {
                 Ok(chain) if !chain.has_readable() => chain,
                 // A receive chain with a readable part is as unusable as a broken one.
-                Ok(_) => Chain::default(),
+                Ok(_) => Chain::empty(&self.spans),
                 Err(error) => {
                     wrong = Some(error);
-                    Chain::default()
+                    Chain::empty(&self.spans)
                 }
             };
             for span in chain.writable(&self.spans).iter().take(parts) {
@@ -119,6 +125,19 @@ impl<'m> Window<'m> {
             self.chains.push(Posted { head, chain });
         }
         Ok(wrong)
+    }
+
+    /// Makes room: a driver that goes on posting does not make the window grow.
+    fn forget_returned(&mut self) {
+        self.chains.drain(..self.returned);
+        self.reserved -= self.returned;
+        self.returned = 0;
+        let first = self.chains.first();
+        let gone = first.map_or(self.spans.len(), |posted| posted.chain.start());
+        self.spans.drain(..gone);
+        for posted in &mut self.chains {
+            posted.chain = posted.chain.without(gone);
+        }
     }
 
     /// Reserves the next chain, if it is known, and says where it starts.
