@@ -3,8 +3,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    checksum::Checksum,
     frame::Headers,
-    testing::{VecMover, chain, parse_chain, pattern, tcp4, udp6},
+    testing::{Buffer, VecMover, chain, parse_chain, pattern, tcp4, udp6},
     train::{Changes, finish},
 };
 
@@ -224,7 +225,76 @@ fn virtio_net_headers_ask_for_the_same_things() {
     assert_eq!(train.segments(), 3);
 }
 
+/// Sources whose bytes from number `0` on are somewhere else.
+struct Pieces(usize);
+
+impl Mover for Pieces {
+    type Source = [u8];
+    type Target = Buffer;
+
+    fn source_len(&self, source: &[u8]) -> usize {
+        source.len()
+    }
+
+    fn piece_len(&self, source: &[u8], offset: usize) -> usize {
+        let end = if offset < self.0 {
+            self.0
+        } else {
+            source.len()
+        };
+        end - offset
+    }
+
+    fn target_len(&self, target: &Buffer) -> usize {
+        VecMover.target_len(target)
+    }
+
+    fn snapshot(&self, source: &[u8], offset: usize, into: &mut [u8]) {
+        VecMover.snapshot(source, offset, into);
+    }
+
+    fn copy(
+        &self,
+        source: &[u8],
+        source_offset: usize,
+        target: &Buffer,
+        target_offset: usize,
+        length: usize,
+        sum: &mut Checksum,
+    ) {
+        VecMover.copy(source, source_offset, target, target_offset, length, sum);
+    }
+
+    fn put(&self, target: &Buffer, offset: usize, bytes: &[u8]) {
+        VecMover.put(target, offset, bytes);
+    }
+}
+
 proptest! {
+    /// Where a frame is cut into pieces makes no difference to what it is.
+    #[test]
+    fn frames_are_the_same_in_pieces(length in 0usize..1500, cut in 0usize..1600, v6: bool, owed: bool) {
+        let payload = pattern(length);
+        let frame = if v6 { udp6(&payload) } else { tcp4(&payload) };
+        let headers = Headers::parse(&frame, frame.len());
+        let l4 = headers.l4.expect("there is one");
+        let mut header = abi::TxHeader::default();
+        if owed {
+            header.flags = abi::TX_CSUM.into();
+            header.csum_start = (l4.offset as u16).into();
+            header.csum_offset = (l4.protocol.checksum_offset() as u16).into();
+        }
+        let chain = chain(header, &frame);
+        let pieces = Pieces(cut.min(chain.len()));
+        let snapshot = &mut Snapshot::default();
+        let train = parse(&pieces, &chain, TransmitFormat::Zcnic, FeatureSet::ALL, snapshot);
+        let train = train.expect("is sent");
+        let whole = parse_chain(&chain).expect("is sent");
+        prop_assert_eq!(train.headers(), whole.headers());
+        prop_assert_eq!(train.checksum, whole.checksum);
+        prop_assert_eq!(wire(&train, 0), wire(&whole, 0));
+    }
+
     /// Cutting and joining gives the stream back, and every segment is a right frame of its own.
     #[test]
     fn tcp_segments_are_right_frames_that_add_up(length in 1usize..4000, size in 1u16..2000) {
