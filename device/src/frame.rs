@@ -195,25 +195,23 @@ impl Headers {
         }
         // Each by itself: put together they would be moved, right after they were stored in parts.
         match headers.ether_type {
-            ETHER_TYPE_IPV4 => headers.find_v4(head, frame_len),
+            ETHER_TYPE_IPV4 => {
+                headers.take(head, L3::parse_v4(head, headers.l2_end, frame_len));
+            }
             ETHER_TYPE_IPV6 => headers.find_v6(head, frame_len),
             _ => {}
         }
     }
 
-    #[inline(always)]
-    fn find_v4(&mut self, head: &[u8], frame_len: usize) {
-        if let Some((l3, has_l4)) = L3::parse_v4(head, self.l2_end, frame_len) {
-            self.l3 = Some(l3);
-            if has_l4 {
-                self.l4 = L4::parse(head, &l3);
-            }
-        }
-    }
-
     #[inline(never)]
     fn find_v6(&mut self, head: &[u8], frame_len: usize) {
-        if let Some((l3, has_l4)) = L3::parse_v6(head, self.l2_end, frame_len) {
+        self.take(head, L3::parse_v6(head, self.l2_end, frame_len));
+    }
+
+    /// Keeps an IP header, and finds what follows it if it says that an L4 header may.
+    #[inline(always)]
+    fn take(&mut self, head: &[u8], parsed: Option<(L3, bool)>) {
+        if let Some((l3, has_l4)) = parsed {
             self.l3 = Some(l3);
             if has_l4 {
                 self.l4 = L4::parse(head, &l3);

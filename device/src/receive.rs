@@ -179,7 +179,7 @@ impl ReceiveQueue {
             from,
             note.offloads.has(Feature::Vlan),
         ) {
-            // Most are single frames, which need no loop.
+            // Most are single frames, which need no loop; and asked first, so that what became of one stays in registers.
             let mut delivered = Delivered::default();
             let placed = self.deliver_segment(mover, ring, layout, train, 0, note);
             delivered.take(0, placed);

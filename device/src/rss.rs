@@ -103,15 +103,10 @@ impl RssContext {
         symmetric: RssSymmetric,
         table: Vec<u16>,
     ) -> Self {
-        let mut flow = 0;
-        let inputs = fields.map(|fields| {
-            let input = Input::new(flow, fields, symmetric);
-            flow += 1;
-            input
-        });
+        let input = |flow: usize| Input::new(flow as u8, fields[flow], symmetric);
         Self {
             toeplitz: Toeplitz::new(key),
-            inputs,
+            inputs: std::array::from_fn(input),
             symmetric,
             table,
         }
