@@ -58,13 +58,19 @@ impl<'s> Intake<'_, 's, '_> {
         resumed: Option<Blocked>,
     ) -> Option<Blocked> {
         let mut progress = Progress::default();
-        if self.armed.is_none() && !self.coalesces && resumed.is_none() {
+        if self.is_plain() && resumed.is_none() {
             let now = self.queue.deliver(&self.mover, self.chains, train, 0, note);
             self.count(train, note, &now);
             *self.stalled &= now.frames == 0;
             progress.segment = now.blocked_at?;
         }
         self.insist(train, note, progress, resumed)
+    }
+
+    /// Segments are placed one after the other, whatever came before.
+    #[inline]
+    fn is_plain(&self) -> bool {
+        self.armed.is_none() && !self.coalesces
     }
 
     fn count(&mut self, train: &Train<'_, [Span<'s>]>, note: &Annotation, what: &Delivered) {
@@ -138,12 +144,13 @@ impl<'s> Intake<'_, 's, '_> {
         progress: &mut Progress,
         deadline: Option<Instant>,
     ) -> Delivered {
-        let (mover, ring) = (&self.mover, &mut *self.chains);
-        if self.armed.is_none() && !self.coalesces {
+        if self.is_plain() {
+            let from = progress.segment;
             return self
                 .queue
-                .deliver(mover, ring, train, progress.segment, note);
+                .deliver(&self.mover, self.chains, train, from, note);
         }
+        let (mover, ring) = (&self.mover, &mut *self.chains);
         let waits = self.flow_control == FlowControl::Pause
             && !*self.stalled
             && deadline.is_none_or(|deadline| deadline > Instant::now());
