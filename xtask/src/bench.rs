@@ -3,9 +3,9 @@
 mod data_path;
 mod dpdk;
 mod facts;
-mod figure;
+pub(crate) mod figure;
 mod passt;
-mod plot;
+pub(crate) mod plot;
 mod process;
 mod systems;
 mod testpmd;
@@ -128,7 +128,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         data_path::measure(&builds, method)
     })?);
     let memory = step("memory of a port", || data_path::memory_per_port(&programs))?;
-    figures.iter().for_each(Figure::print);
+    for figure in &figures {
+        println!("{}", figure.line());
+    }
     println!("memory of a port that nobody uses: {} KiB", memory / 1024);
 
     let wanted = RATIOS

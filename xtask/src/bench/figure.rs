@@ -40,7 +40,7 @@ impl Figure {
     }
 
     /// What one thing of a takes longer than one of b, in nanoseconds, if these are rates.
-    fn cost(&self) -> Option<f64> {
+    pub(crate) fn cost(&self) -> Option<f64> {
         let rates = self.unit.ends_with("/s") && !self.unit.starts_with("byte");
         (rates && !self.b.is_empty()).then(|| 1e9 / self.median() - 1e9 / median(&self.b))
     }
@@ -60,7 +60,7 @@ impl Figure {
     }
 
     /// A line for people.
-    pub(crate) fn print(&self) {
+    pub(crate) fn line(&self) -> String {
         let value = match self.median() {
             value if self.unit == "s" => format!("{:8.2} us", value * 1e6),
             value if self.unit == "bytes/s" => format!("{:8.3} GB/s", value / 1e9),
@@ -78,10 +78,11 @@ impl Figure {
         let cost = self
             .cost()
             .map_or(String::new(), |cost| format!("   {cost:+.1} ns each"));
-        println!("{:28} {value:>20}   {ratio}{cost}", self.name);
+        let line = format!("{:28} {value:>20}   {ratio}{cost}", self.name);
+        line.trim_end().to_owned()
     }
 
-    /// For the report.
+    /// For the report, from which it can be read again.
     pub(crate) fn to_json(&self) -> Value {
         let compared = !self.b.is_empty();
         json!({
@@ -93,7 +94,9 @@ impl Figure {
             "spread": (!self.again.is_empty()).then(|| self.spread()),
             "cost_ns": self.cost(),
             "counters": self.counters,
-            "samples": { "a": self.a, "b": self.b, "again": self.again },
+            "a": self.a,
+            "b": self.b,
+            "again": self.again,
         })
     }
 }
@@ -128,6 +131,12 @@ mod tests {
         assert_eq!(figure.spread(), [0.5, 1.1]);
         assert_eq!(figure.cost(), Some(125.0));
         assert!(figure.check().is_ok());
+        assert_eq!(
+            figure.line(),
+            "x                                 4.000 Mframes/s   ratio 0.500   a/a 0.500 to 1.100   +125.0 ns each"
+        );
+        let read: Figure = serde_json::from_value(figure.to_json()).unwrap();
+        assert_eq!(read.line(), figure.line());
         let failed = Figure {
             again: vec![0.0],
             ..figure

@@ -63,7 +63,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let figures = lines.lines().map(figure).collect::<Result<Vec<Figure>>>()?;
     for figure in &figures {
         figure.check()?;
-        figure.print();
+        println!("{}", figure.line());
         println!("{:28} {}", "", figure.counters);
     }
     args.report.write(&json!({

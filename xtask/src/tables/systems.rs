@@ -6,22 +6,12 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{kept, table};
+use crate::bench::figure::Figure;
 
 #[derive(Debug, Deserialize)]
 struct Report {
     setup: Value,
     figures: Vec<Figure>,
-}
-
-/// One side over another, as `bench/figure.rs` writes it.
-#[derive(Debug, Deserialize)]
-struct Figure {
-    name: String,
-    median_a: f64,
-    ratio: f64,
-    spread: [f64; 2],
-    cost_ns: Option<f64>,
-    counters: Value,
 }
 
 /// A row: the figure's name, what it is, and what others saw.
@@ -90,15 +80,15 @@ fn render(report: &Report) -> Result<String> {
             "over `recv()`",
             "bytes copied",
         ],
-        |figure| (format!("{:.0} MB", figure.median_a / 1e6), copied(figure)),
+        |figure| (format!("{:.0} MB", figure.median() / 1e6), copied(figure)),
     );
     let buffers = rows(
         report,
         &BUFFERS,
         ["requests per second", "over no buffers", "longer each"],
         |figure| {
-            let cost = figure.cost_ns.unwrap_or_default();
-            let rate = format!("{:.0} thousand", figure.median_a / 1e3);
+            let cost = figure.cost().unwrap_or_default();
+            let rate = format!("{:.0} thousand", figure.median() / 1e3);
             (rate, format!("{cost:+.0} ns"))
         },
     );
@@ -135,11 +125,11 @@ fn rows(
             continue;
         };
         let (value, more) = values(figure);
-        let [least, greatest] = figure.spread;
+        let [least, greatest] = figure.spread();
         rows.push(vec![
             (*what).to_owned(),
             value,
-            format!("{:.2}", figure.ratio),
+            format!("{:.2}", figure.ratio()),
             format!("{least:.2} to {greatest:.2}"),
             more,
             (*published).to_owned(),
@@ -173,17 +163,17 @@ mod tests {
 
     #[test]
     fn a_row_has_the_figure_and_what_was_published() {
-        let figure = |name, cost: Option<f64>, counters| {
+        let figure = |name, unit, counters| {
             json!({
-                "name": name, "median_a": 2.5e6, "ratio": 0.5, "spread": [0.9, 1.1],
-                "cost_ns": cost, "counters": counters,
+                "name": name, "unit": unit, "counters": counters,
+                "a": [2e6, 2e6], "b": [4e6, 4e6], "again": [1.8e6, 2.2e6],
             })
         };
         let report = json!({
             "setup": {"kernel": "7.3", "qemu": "11.1"},
             "figures": [
-                figure("guest_epoll", None, json!({"bytes": 1000, "copied": 5})),
-                figure("guest_buffers_ring_1", Some(12.3), json!({"requests": 1})),
+                figure("guest_epoll", "bytes/s", json!({"bytes": 1000, "copied": 5})),
+                figure("guest_buffers_ring_1", "requests/s", json!({"requests": 1})),
             ],
         });
         let text = render(&serde_json::from_value(report).unwrap()).unwrap();
@@ -196,7 +186,7 @@ mod tests {
 
 |  | requests per second | over no buffers | differs from itself by | longer each | published |
 | --- | --- | --- | --- | --- | --- |
-| a ring of buffers, replenished one at a time | 2500 thousand | 0.50 | 0.90 to 1.10 | +12 ns | 0.90, +4 ns (5) |
+| a ring of buffers, replenished one at a time | 2000 thousand | 0.50 | 0.90 to 1.10 | +250 ns | 0.90, +4 ns (5) |
 
 Linux 7.3, QEMU 11.1
 "
