@@ -9,6 +9,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use crate::{paths, report::Case};
 
 mod cases;
+mod data_path;
 mod detection;
 mod scenarios;
 mod selftests;
@@ -24,14 +25,20 @@ const END: &str = "<!-- end -->";
 /// Makes what is between the markers of a document.
 type Section = fn() -> Result<String>;
 
-/// The documents with a section.
-const DOCUMENTS: [(&str, Section); 5] = [
-    ("README.md", selftests::section),
-    ("docs/detection.md", detection::section),
-    ("docs/performance.md", systems::section),
-    ("docs/scenarios.md", scenarios::section),
-    ("docs/systems.md", cases::section),
+/// The documents with sections, in their order.
+const DOCUMENTS: [(&str, &[Section]); 5] = [
+    ("README.md", &[selftests::section]),
+    ("docs/detection.md", &[detection::section]),
+    (
+        "docs/performance.md",
+        &[data_path::section, systems::section],
+    ),
+    ("docs/scenarios.md", &[scenarios::section]),
+    ("docs/systems.md", &[cases::section]),
 ];
+
+/// What is written as a whole.
+const WHOLE: [(&str, Section); 1] = [("docs/performance.svg", data_path::plot)];
 
 /// Write the tables in README.md and docs from the reports in docs/reports
 ///
@@ -40,33 +47,75 @@ const DOCUMENTS: [(&str, Section); 5] = [
 pub(crate) struct Args {}
 
 pub(crate) fn run(_: &Args) -> Result<ExitCode> {
-    for (document, section) in DOCUMENTS {
-        let path = paths::workspace().join(document);
-        let (before, after) = renewed(document, section)?;
+    for Renewed {
+        name,
+        before,
+        after,
+    } in renewed()?
+    {
         if before != after {
-            fs::write(&path, after).with_context(|| format!("cannot write {document}"))?;
+            let path = paths::workspace().join(name);
+            fs::write(&path, after).with_context(|| format!("cannot write {name}"))?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// A document as it is and as it should be.
-fn renewed(document: &str, section: Section) -> Result<(String, String)> {
-    let path = paths::workspace().join(document);
-    let before = fs::read_to_string(path).with_context(|| format!("cannot read {document}"))?;
-    let after = replace(&before, &section()?).with_context(|| document.to_owned())?;
-    Ok((before, after))
+struct Renewed {
+    name: &'static str,
+    before: String,
+    after: String,
 }
 
-/// `text` with `section` between the markers.
-fn replace(text: &str, section: &str) -> Result<String> {
-    let parts = text.split_once(BEGIN);
-    let parts = parts.and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-    let Some((before, after)) = parts else {
-        bail!("there are no lines {BEGIN} and {END}");
+fn renewed() -> Result<Vec<Renewed>> {
+    let read = |name| {
+        let path = paths::workspace().join(name);
+        fs::read_to_string(path).with_context(|| format!("cannot read {name}"))
     };
-    let section = section.trim_end();
-    Ok(format!("{before}{BEGIN}\n\n{section}\n\n{END}{after}"))
+    let mut all = Vec::new();
+    for (name, sections) in DOCUMENTS {
+        let before = read(name)?;
+        let sections = sections.iter().map(|section| section());
+        let sections: Vec<String> = sections.collect::<Result<_>>()?;
+        let after = replace(&before, &sections).with_context(|| name.to_owned())?;
+        all.push(Renewed {
+            name,
+            before,
+            after,
+        });
+    }
+    for (name, whole) in WHOLE {
+        let (before, after) = (read(name)?, whole()?);
+        all.push(Renewed {
+            name,
+            before,
+            after,
+        });
+    }
+    Ok(all)
+}
+
+/// `text` with `sections` between its pairs of markers.
+fn replace(text: &str, sections: &[String]) -> Result<String> {
+    let (mut done, mut rest) = (String::new(), text);
+    for section in sections {
+        let parts = rest.split_once(BEGIN);
+        let parts = parts.and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+        let Some((before, after)) = parts else {
+            bail!(
+                "there are fewer than {} lines {BEGIN}, each before its {END}",
+                sections.len()
+            );
+        };
+        let section = section.trim_end();
+        done.push_str(&format!("{before}{BEGIN}\n\n{section}\n\n{END}"));
+        rest = after;
+    }
+    if rest.contains(BEGIN) {
+        bail!("there are more than {} lines {BEGIN}", sections.len());
+    }
+    Ok(done + rest)
 }
 
 /// The report that is kept under this name, if there is one.
@@ -125,21 +174,29 @@ mod tests {
 
     #[test]
     fn the_documents_say_what_the_reports_say() {
-        for (document, section) in DOCUMENTS {
-            let (before, after) = renewed(document, section).unwrap();
+        for Renewed {
+            name,
+            before,
+            after,
+        } in renewed().unwrap()
+        {
             assert!(
                 before == after,
-                "{document} differs from {REPORTS}: run `cargo xtask tables`"
+                "{name} differs from {REPORTS}: run `cargo xtask tables`"
             );
         }
     }
 
     #[test]
     fn what_is_outside_the_markers_stays() {
-        let text = format!("a\n{BEGIN}\nold\n{END}\nb\n");
-        let new = replace(&text, "new\n").unwrap();
-        assert_eq!(new, format!("a\n{BEGIN}\n\nnew\n\n{END}\nb\n"));
-        assert_eq!(replace(&new, "new\n").unwrap(), new);
-        assert!(replace("a", "b").is_err());
+        let text = format!("a\n{BEGIN}\nold\n{END}\nb\n{BEGIN}\n{END}\nc\n");
+        let sections = ["first\n", "second"].map(str::to_owned);
+        let new = replace(&text, &sections).unwrap();
+        let [first, second] =
+            ["first", "second"].map(|section| format!("{BEGIN}\n\n{section}\n\n{END}"));
+        assert_eq!(new, format!("a\n{first}\nb\n{second}\nc\n"));
+        assert_eq!(replace(&new, &sections).unwrap(), new);
+        assert!(replace(&text, &sections[..1]).is_err());
+        assert!(replace("a", &sections[..1]).is_err());
     }
 }
