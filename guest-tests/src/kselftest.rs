@@ -51,6 +51,9 @@ const NEED_ORDER: [&str; 2] = ["gro.py", "gro_hw.py"];
 /// Programs whose completion queue has room for less than they are sent, and which fail when it overflows. The kernel takes
 /// payload for as long as more comes meanwhile, and up to a receive window of it each time (docs/findings.md).
 const NEED_SMALL_WINDOW: [&str; 2] = ["iou-zcrx.py", "nk_qlease.py"];
+/// Programs that allow the kernel a time for something while all processors are busy with the load that they made: they come
+/// before it.
+const NEED_PRIORITY: [&str; 1] = ["rss_ctx.py"];
 /// Protocols that tests take to be built in.
 const NEED_MODULE: [(&str, &str); 1] = [("gro.py", "pppoe")];
 /// Programs that wait for longer than their directory allows them: `xdp.py` for two seconds after each of some 130
@@ -253,10 +256,15 @@ fn with_small_window<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     result
 }
 
-/// How kselftest starts it: a file that is not executable by its interpreter.
+/// How kselftest starts it: a file that is not executable by its interpreter. Of those that need priority, all are.
 fn command(path: &Path, file: &str) -> Result<Command> {
     let content = fs::read(path).with_context(|| path.display().to_string())?;
     let program = format!("./{file}");
+    if NEED_PRIORITY.contains(&file) {
+        let mut command = Command::new("chrt");
+        command.args(["--rr", "--reset-on-fork", "1", &program]);
+        return Ok(command);
+    }
     if fs::metadata(path)?.mode() & 0o111 != 0 {
         return Ok(Command::new(program));
     }
