@@ -230,8 +230,6 @@ fn prepare(file: &str) -> Result<()> {
         net::run(None, &["modprobe", module])?;
     }
     if NEED_ORDER.contains(&file) {
-        // What does not fit in their receiver's socket is missing in what they count, and this bounds what they ask for.
-        net::run(None, &["sysctl", "-qw", "net.core.rmem_max=16777216"])?;
         let peer = &ports::PORTS[1];
         for command in [
             format!("ethtool -L {} combined 1", peer.name),
