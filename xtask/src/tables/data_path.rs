@@ -1,4 +1,5 @@
-//! The numbers of the data path and their plot, from the report of `cargo xtask bench --report FILE`, kept as bench.json.
+//! The numbers of the data path and their plot, from the report of `cargo xtask bench --report FILE`, kept as bench.json;
+//! and its goals on another processor as well, from one that is kept as bench-zen4.json.
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -22,6 +23,7 @@ struct Machine {
     #[serde(rename = "virtual")]
     is_virtual: bool,
     processor: String,
+    family_model_stepping: [Option<String>; 3],
     processors: usize,
     caches: Vec<String>,
     scheduling: String,
@@ -45,44 +47,65 @@ const GOALS: [(&str, f64); 7] = [
     ("ledger_counting", 0.95),
 ];
 
+/// All numbers are of this report.
+const MAIN: &str = "bench";
+/// Of this one only what the goals are about.
+const OTHER: &str = "bench-zen4";
+
 pub(super) fn section() -> Result<String> {
-    render(&report()?)
+    render(&report(MAIN)?, &report(OTHER)?)
 }
 
 /// The scaling curves.
 pub(super) fn plot() -> Result<String> {
-    Ok(plot::svg(&report()?.figures))
+    Ok(plot::svg(&report(MAIN)?.figures))
 }
 
-fn report() -> Result<Report> {
-    kept("bench")?.context("no report is kept")
+fn report(name: &str) -> Result<Report> {
+    kept(name)?.with_context(|| format!("no report is kept as {name}.json"))
 }
 
-fn render(report: &Report) -> Result<String> {
-    let facts = facts(report);
-    let lines: String = report
+fn render(main: &Report, other: &Report) -> Result<String> {
+    let lines: String = main
         .figures
         .iter()
         .map(|figure| format!("    {}\n", figure.line()))
         .collect();
-    let memory = report.memory_per_port_bytes / 1024;
-    let heading = ["ratio", "goal", "measured", "a differs from itself by"];
-    let mut rows = vec![heading.map(str::to_owned).to_vec()];
-    for (name, goal) in GOALS {
-        let figure = report.figures.iter().find(|figure| figure.name == name);
-        let figure = figure.with_context(|| format!("{name} was not measured"))?;
-        let [least, greatest] = figure.spread();
-        rows.push(vec![
-            format!("`{name}`"),
-            format!("{goal:.2}"),
-            format!("{:.2}", figure.ratio()),
-            format!("{least:.2} to {greatest:.2}"),
-        ]);
+    let memory = main.memory_per_port_bytes / 1024;
+    let mut heading = vec!["ratio".to_owned(), "goal".to_owned()];
+    for report in [main, other] {
+        heading.push(report.machine.name());
+        heading.push("a differs from itself by".to_owned());
     }
-    let table = table(&rows);
+    let mut rows = vec![heading];
+    for (name, goal) in GOALS {
+        let mut row = vec![format!("`{name}`"), format!("{goal:.2}")];
+        for report in [main, other] {
+            let figure = report.figures.iter().find(|figure| figure.name == name);
+            let figure = figure.with_context(|| format!("{name} was not measured"))?;
+            let [least, greatest] = figure.spread();
+            row.push(format!("{:.2}", figure.ratio()));
+            row.push(format!("{least:.2} to {greatest:.2}"));
+        }
+        rows.push(row);
+    }
+    let (first, table, second) = (facts(main), table(&rows), facts(other));
     Ok(format!(
-        "{facts}\n\n{lines}    memory of a port that nobody uses: {memory} KiB\n\n{table}"
+        "{first}\n\n{lines}    memory of a port that nobody uses: {memory} KiB\n\n{table}\nThe other processor: {second}"
     ))
+}
+
+impl Machine {
+    /// What tells its processor from others of that brand.
+    fn name(&self) -> String {
+        let [family, model, _] = &self.family_model_stepping;
+        match (family, model) {
+            (Some(family), Some(model)) => {
+                format!("{}, family {family} model {model}", self.processor)
+            }
+            _ => self.processor.clone(),
+        }
+    }
 }
 
 fn facts(report: &Report) -> String {
@@ -97,7 +120,7 @@ fn facts(report: &Report) -> String {
             "Linux {} on a {kind} machine with {} processors ({}; {})",
             machine.kernel,
             machine.processors,
-            machine.processor,
+            machine.name(),
             machine.caches.join(", "),
         ),
         machine.rustc.clone(),
@@ -125,12 +148,13 @@ mod tests {
     #[test]
     fn the_numbers_are_those_of_the_report() {
         let figure = |name: &str| json!({ "name": name, "unit": "frames/s", "a": [2e6], "b": [4e6], "again": [1e6] });
-        let report = |names: &[(&str, f64)]| {
+        let report = |family: &str, names: &[(&str, f64)]| {
             let figures: Vec<_> = names.iter().map(|(name, _)| figure(name)).collect();
             let report = json!({
                 "commit": "0123456789abcdef-dirty",
                 "machine": {
                     "kernel": "6.1", "virtual": true, "processor": "Z80", "processors": 2,
+                    "family_model_stepping": [family, "4", null],
                     "caches": ["L1 Data 1K"], "scheduling": "SCHED_RR", "rustc": "rustc 1.0",
                 },
                 "peers": { "dpdk": "24.11", "passt": null },
@@ -139,14 +163,26 @@ mod tests {
             });
             serde_json::from_value::<Report>(report).unwrap()
         };
-        let text = render(&report(&GOALS)).unwrap();
-        let facts = "Linux 6.1 on a virtual machine with 2 processors (Z80; L1 Data 1K), rustc 1.0, SCHED_RR, DPDK 24.11, commit 0123456789abcdef-dirty\n";
-        assert!(text.starts_with(facts), "{text}");
+        let [main, other] = ["8", "9"].map(|family| report(family, &GOALS));
+        let text = render(&main, &other).unwrap();
+        let facts = |family| {
+            format!(
+                "Linux 6.1 on a virtual machine with 2 processors (Z80, family {family} model 4; L1 Data 1K), \
+                 rustc 1.0, SCHED_RR, DPDK 24.11, commit 0123456789abcdef-dirty"
+            )
+        };
+        assert!(text.starts_with(&format!("{}\n\n", facts(8))), "{text}");
+        let end = format!("\n\nThe other processor: {}", facts(9));
+        assert!(text.ends_with(&end), "{text}");
         assert!(text.contains("    memory of a port that nobody uses: 4 KiB\n"));
         assert!(
             text.contains("    dpdk_loop_64                      1.500 Mframes/s   ratio 0.375")
         );
-        assert!(text.ends_with("| `ledger_counting` | 0.95 | 0.38 | 0.50 to 0.50 |\n"));
-        assert!(render(&report(&GOALS[1..])).is_err());
+        assert!(text.contains(
+            "| ratio | goal | Z80, family 8 model 4 | a differs from itself by | Z80, family 9 model 4 | a differs from itself by |\n"
+        ));
+        let last = "| `ledger_counting` | 0.95 | 0.38 | 0.50 to 0.50 | 0.38 | 0.50 to 0.50 |\n";
+        assert!(text.contains(last), "{text}");
+        assert!(render(&main, &report("9", &GOALS[1..])).is_err());
     }
 }
