@@ -142,6 +142,23 @@ pub struct RuleTable {
     hasher: RandomState,
 }
 
+/// Where the rule is that a frame matches if it matches any. Nothing was read there: memory that many rules take has to be
+/// sent for first.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate<'t> {
+    group: &'t Group,
+    /// One with such a hash; there may be others. `None`: the frame matches no rule.
+    entry: Option<&'t Entry>,
+}
+
+impl Candidate<'_> {
+    /// Where that is, a line of the cache.
+    #[must_use]
+    pub fn address(&self) -> Option<*const u8> {
+        self.entry.map(|entry| std::ptr::from_ref(entry).cast())
+    }
+}
+
 /// Locations whose rules are copied together when one of them changes.
 const BLOCK: u32 = 64;
 
@@ -192,10 +209,38 @@ impl RuleTable {
         self.at(self.find(headers, head)?.location)
     }
 
-    /// What that rule does.
+    /// The only entry that the frame can match, if its type lets it match those of one group at most.
     #[must_use]
     #[inline]
-    pub fn action(&self, headers: &Headers, head: &[u8]) -> Option<Action> {
+    pub fn candidate(&self, headers: &Headers, head: &[u8]) -> Option<Candidate<'_>> {
+        let mut groups = self.groups.iter().filter(|group| group.concerns(headers));
+        match (groups.next(), groups.next()) {
+            (Some(group), None) => {
+                let flow = key_of(headers, head)?;
+                Some(Candidate {
+                    group,
+                    entry: group.first_of_hash(&flow, &self.hasher),
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// What that rule does. `candidate` is what [`candidate`](Self::candidate) found for the frame, if it was asked.
+    #[must_use]
+    #[inline]
+    pub fn action(
+        &self,
+        headers: &Headers,
+        head: &[u8],
+        candidate: Option<Candidate<'_>>,
+    ) -> Option<Action> {
+        if let Some(candidate) = candidate {
+            let entry = candidate.entry?;
+            if candidate.group.has(entry, &key_of(headers, head)?) {
+                return Some(entry.action());
+            }
+        }
         self.find(headers, head).map(Entry::action)
     }
 
@@ -210,7 +255,8 @@ impl RuleTable {
             if found.is_some_and(|found| found.location < group.first()) {
                 continue;
             }
-            if let Some(entry) = group.find(headers, &flow, &self.hasher)
+            if group.concerns(headers)
+                && let Some(entry) = group.find(&flow, &self.hasher)
                 && found.is_none_or(|found| entry.location < found.location)
             {
                 found = Some(entry);

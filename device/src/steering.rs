@@ -11,7 +11,7 @@ use crate::filter::AddressFilter;
 use crate::frame::Headers;
 use crate::limits::MAX_RSS_CONTEXTS;
 use crate::rss::{Hash, RssContext};
-use crate::rules::{Action, MAX_MASKS, Refusal, Rule, RuleError, RuleTable};
+use crate::rules::{Action, Candidate, MAX_MASKS, Refusal, Rule, RuleError, RuleTable};
 
 /// What is to happen with a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,17 +190,37 @@ impl Steering {
         Ok(Arc::make_mut(&mut self.rules).delete(locations)?)
     }
 
+    /// The rule to send for before the frame is [steered by it](Self::steer_by), if it can match only one. Rules are
+    /// many: the memory of 10,000 is as large as a second-level cache.
+    #[must_use]
+    #[inline]
+    pub fn candidate(&self, headers: &Headers, head: &[u8]) -> Option<Candidate<'_>> {
+        self.rules.candidate(headers, head)
+    }
+
     /// Decides where the frame with these headers goes.
     #[must_use]
     #[inline]
     pub fn steer(&self, headers: &Headers, head: &[u8]) -> Verdict {
+        self.steer_by(None, headers, head)
+    }
+
+    /// The same, given what [`candidate`](Self::candidate) said of the frame.
+    #[must_use]
+    #[inline]
+    pub fn steer_by(
+        &self,
+        candidate: Option<Candidate<'_>>,
+        headers: &Headers,
+        head: &[u8],
+    ) -> Verdict {
         if !headers
             .ether_destination(head)
             .is_some_and(|address| self.filter.accepts(address))
         {
             return Verdict::Filtered;
         }
-        let (queue, hash) = match self.rules.action(headers, head) {
+        let (queue, hash) = match self.rules.action(headers, head, candidate) {
             Some(Action::Drop) => return Verdict::RuleDrop,
             Some(Action::Queue(queue)) => (queue, self.default_context.hash(headers, head)),
             Some(Action::Context { context, offset }) => {

@@ -547,7 +547,7 @@ pub(super) fn prefetch_write(address: *const u8) {
 }
 
 #[inline]
-pub(super) fn prefetch(address: *const u8) {
+pub(crate) fn prefetch(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch is a hint and never faults.
     unsafe {

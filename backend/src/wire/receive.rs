@@ -18,10 +18,13 @@ use crate::{
     ring::{
         mover::{GuestMover, Upcoming},
         place::Place,
-        raw::Span,
+        raw::{Span, prefetch},
         receive::ReceiveChains,
     },
 };
+
+/// Frames whose rules are sent for together, before the first of them is steered.
+const RULES_AHEAD: usize = 16;
 
 /// A train on its way to a queue.
 pub(super) struct Outgoing {
@@ -267,8 +270,18 @@ fn steer(
     let steering = &active.configuration.steering;
     outgoing.clear();
     refused.clear();
+    let mut candidates = [None; RULES_AHEAD];
     for (index, (position, train)) in batch.iter().enumerate() {
-        let by_rule = match steering.steer(train.headers(), train.head()) {
+        if index.is_multiple_of(RULES_AHEAD) {
+            for (candidate, (_, train)) in candidates.iter_mut().zip(&batch[index..]) {
+                *candidate = steering.candidate(train.headers(), train.head());
+                if let Some(address) = candidate.and_then(|candidate| candidate.address()) {
+                    prefetch(address);
+                }
+            }
+        }
+        let candidate = candidates[index % RULES_AHEAD];
+        let by_rule = match steering.steer_by(candidate, train.headers(), train.head()) {
             Verdict::Queue { queue, hash } => {
                 let index = index as u32;
                 queues = [queues[0].min(queue), queues[1].max(queue)];

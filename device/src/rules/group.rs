@@ -115,20 +115,30 @@ impl Group {
         self.first
     }
 
-    /// The entry for a frame with these fields.
+    /// The entry for a frame with these fields, which [concerns](Self::concerns) the group.
     #[inline]
-    pub(super) fn find(
-        &self,
-        headers: &Headers,
-        flow: &Key,
-        hasher: &RandomState,
-    ) -> Option<&Entry> {
-        if !self.concerns(headers) {
-            return None;
-        }
-        let value: Key = std::array::from_fn(|word| flow[word] & self.mask[word]);
+    pub(super) fn find(&self, flow: &Key, hasher: &RandomState) -> Option<&Entry> {
+        let value = self.masked(flow);
         let hash = hasher.hash_one(value);
         self.shards[shard(hash)].find(hash, |entry| equal(&entry.value, &value))
+    }
+
+    /// The entry where [`find`](Self::find) looks first. It is not read.
+    #[inline]
+    pub(super) fn first_of_hash(&self, flow: &Key, hasher: &RandomState) -> Option<&Entry> {
+        let hash = hasher.hash_one(self.masked(flow));
+        self.shards[shard(hash)].iter_hash(hash).next()
+    }
+
+    /// Whether `entry`, which is one of the group's, is for a frame with these fields.
+    #[inline]
+    pub(super) fn has(&self, entry: &Entry, flow: &Key) -> bool {
+        equal(&entry.value, &self.masked(flow))
+    }
+
+    #[inline]
+    fn masked(&self, flow: &Key) -> Key {
+        std::array::from_fn(|word| flow[word] & self.mask[word])
     }
 
     /// Adds a rule.
@@ -197,7 +207,8 @@ impl Group {
     }
 
     /// Whether rules of this group are about such a frame.
-    fn concerns(&self, headers: &Headers) -> bool {
+    #[inline]
+    pub(super) fn concerns(&self, headers: &Headers) -> bool {
         let version = headers.l3.map(|l3| l3.version);
         let protocol = headers.l4.map(|l4| l4.protocol);
         let of_type = match self.rule_type {

@@ -10,7 +10,7 @@ fn rule(location: u32, rule_type: RuleType, mask: Flow, value: Flow) -> Rule {
     Rule {
         location,
         rule_type,
-        action: Action::Queue(0),
+        action: Action::Queue(location as u16),
         value,
         mask,
     }
@@ -401,6 +401,47 @@ fn a_lookup_costs_what_there_are_masks_not_rules() {
 }
 
 #[test]
+fn a_candidate_is_not_taken_for_another_rule_whose_hash_is_alike() {
+    let port = Flow {
+        l4_src: 0xffff.into(),
+        ..Flow::default()
+    };
+    let from = |source: u16| {
+        let mut frame = tcp4(None);
+        frame[34..36].copy_from_slice(&source.to_be_bytes());
+        frame
+    };
+    // Hash tables compare seven bits of a hash first, so some of so many are alike in these.
+    let rules: Vec<Rule> = (0..10_000u16)
+        .map(|source| {
+            let value = Flow {
+                l4_src: source.into(),
+                ..Flow::default()
+            };
+            rule(source.into(), RuleType::Tcp4, port, value)
+        })
+        .collect();
+    let table = table(&rules);
+    for source in 0..20_000u16 {
+        let frame = from(source);
+        let headers = Headers::parse(&frame, frame.len());
+        let candidate = table.candidate(&headers, &frame);
+        assert!(candidate.is_some(), "there is one group");
+        let expected = (source < 10_000).then_some(Action::Queue(source));
+        assert_eq!(table.action(&headers, &frame, candidate), expected);
+    }
+}
+
+#[test]
+fn a_frame_that_two_groups_are_about_has_no_candidate() {
+    let table = table(&[any_of(1, RuleType::Ipv4), any_of(0, RuleType::Tcp4)]);
+    let frame = tcp4(None);
+    let headers = Headers::parse(&frame, frame.len());
+    assert!(table.candidate(&headers, &frame).is_none());
+    assert_eq!(table.action(&headers, &frame, None), Some(Action::Queue(0)));
+}
+
+#[test]
 fn a_table_is_not_changed_with_its_clone() {
     let mut table = table(&[any_of(5, RuleType::Ether), any_of(70, RuleType::Ether)]);
     let before = table.clone();
@@ -440,6 +481,11 @@ proptest! {
             let headers = Headers::parse(frame, frame.len());
             let scanned = expected.values().find(|rule| matches(rule, &headers, frame));
             prop_assert_eq!(table.lookup(&headers, frame), scanned);
+            let candidate = table.candidate(&headers, frame);
+            for candidate in [None, candidate] {
+                let action = table.action(&headers, frame, candidate);
+                prop_assert_eq!(action, scanned.map(|rule| rule.action));
+            }
         }
     }
 
