@@ -33,7 +33,7 @@ impl<'t> GuestMover<'_, 't> {
 }
 
 impl<'s, 't> GuestMover<'s, 't> {
-    #[inline]
+    #[inline(always)]
     fn copy_piece(
         &self,
         span: &Span<'s>,

@@ -384,37 +384,36 @@ impl ReceiveQueue {
         R: ReceiveRing<Target = M::Target>,
     {
         let common = receive_flags(split, verdict, note, aggregate);
-        let mut chains = self
-            .scratch
-            .extents
-            .chunk_by(|a, b| a.chain == b.chain)
-            .enumerate()
-            .peekable();
-        while let Some((number, extents)) = chains.next() {
-            // Of descriptors 0 and 1.
-            let mut lengths = [0; 2];
-            for extent in extents {
-                if let Some(length) = lengths.get_mut(extent.descriptor) {
-                    *length += extent.length as u32;
+        let header = RxHeader {
+            frame_id: self.next_frame.into(),
+            frame_length: (frame_length as u32).into(),
+            ..receive_header(note, aggregate)
+        };
+        let mut flags = common | abi::RX_FIRST;
+        let mut left = self.scratch.extents.as_slice();
+        for number in 0u16.. {
+            // Of descriptors 0 and 1: there are no more.
+            let (chain, lengths, rest) = match left {
+                [head, page, rest @ ..] if head.chain == page.chain => {
+                    (head.chain, [head.length, page.length], rest)
                 }
-            }
-            let mut flags = common;
-            if number == 0 {
-                flags |= abi::RX_FIRST;
-            }
-            if chains.peek().is_none() {
+                [only, rest @ ..] if only.descriptor == 0 => (only.chain, [only.length, 0], rest),
+                [only, rest @ ..] => (only.chain, [0, only.length], rest),
+                [] => break,
+            };
+            if rest.is_empty() {
                 flags |= abi::RX_LAST;
             }
+            let [header_length, payload_length] = lengths.map(|length| (length as u32).into());
             let header = RxHeader {
                 flags: flags.into(),
-                chain: (number as u16).into(),
-                frame_id: self.next_frame.into(),
-                header_length: lengths[0].into(),
-                payload_length: lengths[1].into(),
-                frame_length: (frame_length as u32).into(),
-                ..receive_header(note, aggregate)
+                chain: number.into(),
+                header_length,
+                payload_length,
+                ..header
             };
-            mover.put_words(&ring.chain(extents[0].chain)[0], 0, words(header));
+            mover.put_words(&ring.chain(chain)[0], 0, words(header));
+            (flags, left) = (common, rest);
         }
     }
 
