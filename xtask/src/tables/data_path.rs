@@ -1,5 +1,5 @@
 //! The numbers of the data path and their plot, from the report of `cargo xtask bench --report FILE`, kept as bench.json;
-//! and its goals on another processor as well, from one that is kept as bench-zen4.json.
+//! and its goals on other processors as well, from those that are kept as bench-zen4.json and bench-zen3.json.
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -49,11 +49,12 @@ const GOALS: [(&str, f64); 7] = [
 
 /// All numbers are of this report.
 const MAIN: &str = "bench";
-/// Of this one only what the goals are about.
-const OTHER: &str = "bench-zen4";
+/// Of these only what the goals are about.
+const OTHERS: [&str; 2] = ["bench-zen4", "bench-zen3"];
 
 pub(super) fn section() -> Result<String> {
-    render(&report(MAIN)?, &report(OTHER)?)
+    let others = OTHERS.map(report).into_iter().collect::<Result<Vec<_>>>()?;
+    render(&report(MAIN)?, &others)
 }
 
 /// The scaling curves.
@@ -65,7 +66,8 @@ fn report(name: &str) -> Result<Report> {
     kept(name)?.with_context(|| format!("no report is kept as {name}.json"))
 }
 
-fn render(main: &Report, other: &Report) -> Result<String> {
+fn render(main: &Report, others: &[Report]) -> Result<String> {
+    let reports = || std::iter::once(main).chain(others);
     let lines: String = main
         .figures
         .iter()
@@ -73,14 +75,14 @@ fn render(main: &Report, other: &Report) -> Result<String> {
         .collect();
     let memory = main.memory_per_port_bytes / 1024;
     let mut heading = vec!["ratio".to_owned(), "goal".to_owned()];
-    for report in [main, other] {
+    for report in reports() {
         heading.push(report.machine.name());
         heading.push("a differs from itself by".to_owned());
     }
     let mut rows = vec![heading];
     for (name, goal) in GOALS {
         let mut row = vec![format!("`{name}`"), format!("{goal:.2}")];
-        for report in [main, other] {
+        for report in reports() {
             let figure = report.figures.iter().find(|figure| figure.name == name);
             let figure = figure.with_context(|| format!("{name} was not measured"))?;
             let [least, greatest] = figure.spread();
@@ -89,9 +91,11 @@ fn render(main: &Report, other: &Report) -> Result<String> {
         }
         rows.push(row);
     }
-    let (first, table, second) = (facts(main), table(&rows), facts(other));
+    let (first, table) = (facts(main), table(&rows));
+    let others: Vec<String> = others.iter().map(facts).collect();
+    let others = others.join("; ");
     Ok(format!(
-        "{first}\n\n{lines}    memory of a port that nobody uses: {memory} KiB\n\n{table}\nThe other processor: {second}"
+        "{first}\n\n{lines}    memory of a port that nobody uses: {memory} KiB\n\n{table}\nThe other processors: {others}"
     ))
 }
 
@@ -163,8 +167,8 @@ mod tests {
             });
             serde_json::from_value::<Report>(report).unwrap()
         };
-        let [main, other] = ["8", "9"].map(|family| report(family, &GOALS));
-        let text = render(&main, &other).unwrap();
+        let [main, second, third] = ["8", "9", "10"].map(|family| report(family, &GOALS));
+        let text = render(&main, &[second, third]).unwrap();
         let facts = |family| {
             format!(
                 "Linux 6.1 on a virtual machine with 2 processors (Z80, family {family} model 4; L1 Data 1K), \
@@ -172,17 +176,18 @@ mod tests {
             )
         };
         assert!(text.starts_with(&format!("{}\n\n", facts(8))), "{text}");
-        let end = format!("\n\nThe other processor: {}", facts(9));
+        let end = format!("\n\nThe other processors: {}; {}", facts(9), facts(10));
         assert!(text.ends_with(&end), "{text}");
         assert!(text.contains("    memory of a port that nobody uses: 4 KiB\n"));
         assert!(
             text.contains("    dpdk_loop_64                      1.500 Mframes/s   ratio 0.375")
         );
         assert!(text.contains(
-            "| ratio | goal | Z80, family 8 model 4 | a differs from itself by | Z80, family 9 model 4 | a differs from itself by |\n"
+            "| ratio | goal | Z80, family 8 model 4 | a differs from itself by | Z80, family 9 model 4 | a differs from itself by \
+             | Z80, family 10 model 4 | a differs from itself by |\n"
         ));
-        let last = "| `ledger_counting` | 0.95 | 0.38 | 0.50 to 0.50 | 0.38 | 0.50 to 0.50 |\n";
+        let last = "| `ledger_counting` | 0.95 | 0.38 | 0.50 to 0.50 | 0.38 | 0.50 to 0.50 | 0.38 | 0.50 to 0.50 |\n";
         assert!(text.contains(last), "{text}");
-        assert!(render(&main, &report("9", &GOALS[1..])).is_err());
+        assert!(render(&main, &[report("9", &GOALS[1..])]).is_err());
     }
 }
