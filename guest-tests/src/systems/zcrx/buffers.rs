@@ -65,6 +65,9 @@ pub(super) fn slow_path(_: &mut Lab, story: &Story) -> Result<()> {
 }
 
 pub(super) fn hot_path(_: &mut Lab, story: &Story) -> Result<()> {
+    /// So many that it counts little if more circulate than before, once: those of a larger window, which a program that
+    /// is late lets come.
+    const BYTES: u64 = 16 * MIB;
     // As many as circulate: those that are posted, and a receive window.
     let options = Options {
         area_bytes: 8 * MIB as usize,
@@ -72,11 +75,11 @@ pub(super) fn hot_path(_: &mut Lab, story: &Story) -> Result<()> {
     };
     let mut receiver = Receiver::new(QUEUE, &options)?;
     stream(&mut receiver, 1, 4 * MIB)?;
-    let sources = sources(&mut receiver, 2, 4 * MIB)?;
+    let sources = sources(&mut receiver, 2, BYTES)?;
     story.at_least(
         "buffers taken from the refill ring",
         sources.ring,
-        4 * MIB / PAGE as u64,
+        BYTES / PAGE as u64,
     )?;
     story.within(
         "buffers taken from the area's list",
