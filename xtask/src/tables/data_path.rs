@@ -1,5 +1,5 @@
 //! The numbers of the data path and their plot, from the report of `cargo xtask bench --report FILE`, kept as bench.json;
-//! and its goals on other processors as well, from those that are kept as bench-zen4.json and bench-zen3.json.
+//! and its goals on other processors as well, from those that are kept as bench-zen5.json and so on.
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -50,7 +50,7 @@ const GOALS: [(&str, f64); 7] = [
 /// All numbers are of this report.
 const MAIN: &str = "bench";
 /// Of these only what the goals are about.
-const OTHERS: [&str; 2] = ["bench-zen4", "bench-zen3"];
+const OTHERS: [&str; 3] = ["bench-zen5", "bench-zen4", "bench-zen3"];
 
 pub(super) fn section() -> Result<String> {
     let others = OTHERS.map(report).into_iter().collect::<Result<Vec<_>>>()?;
