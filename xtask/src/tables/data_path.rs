@@ -1,5 +1,5 @@
 //! The numbers of the data path and their plot, from the report of `cargo xtask bench --report FILE`, kept as bench.json;
-//! and its goals on other processors as well, from those that are kept as bench-zen5.json and so on.
+//! and its goals on other processors as well, from the reports in `OTHERS`.
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
