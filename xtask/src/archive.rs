@@ -16,6 +16,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{
     cache::Cache,
+    host::KEYRING,
     step::{download, run},
 };
 
@@ -27,8 +28,6 @@ pub(crate) const RELEASE: &str = "trixie";
 pub(crate) const BACKPORTS: &str = "trixie-backports";
 /// Where packages come from whose version in trixie is too old for the selftests.
 pub(crate) const NEXT: &str = "forky";
-/// Debian's keys as the host has them.
-pub(crate) const HOST_KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Its time is when the lists were read.
 const STAMP: &str = "updated";
@@ -72,7 +71,7 @@ impl Archive {
         if newer.exists() {
             newer
         } else {
-            PathBuf::from(HOST_KEYRING)
+            PathBuf::from(KEYRING)
         }
     }
 

@@ -10,16 +10,13 @@ use std::{
 use anyhow::{Result, bail};
 
 use crate::{
-    control::Control,
+    control::{self, Control},
     machine::Port,
     paths,
     process::Running,
     sandbox::Sandbox,
     step::{run, step},
 };
-
-/// Name of the control socket in the sandbox.
-pub(crate) const CONTROL_SOCKET: &str = "control.sock";
 
 /// From start to listening.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -108,7 +105,7 @@ impl Backend {
     pub(crate) fn control(&self, sandbox: &Sandbox) -> Control {
         Control {
             zcnicctl: self.zcnicctl.clone(),
-            socket: sandbox.path(CONTROL_SOCKET),
+            socket: sandbox.path(control::SOCKET),
         }
     }
 
@@ -128,7 +125,7 @@ impl Backend {
 
 fn spawn(program: &Path, ports: &[Port], cable: Cable, sandbox: &Sandbox) -> Result<Running> {
     let sockets: Vec<_> = ports.iter().map(|port| port.socket(sandbox)).collect();
-    let control = sandbox.path(CONTROL_SOCKET);
+    let control = sandbox.path(control::SOCKET);
     // A killed backend leaves its sockets; what is awaited below must be the new one's.
     for path in sockets.iter().chain([&control]) {
         if path.exists() {

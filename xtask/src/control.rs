@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use crate::step::run;
 
+/// Name of the control socket in the sandbox.
+pub(crate) const SOCKET: &str = "control.sock";
+
 /// A way to ask a backend.
 #[derive(Clone, Debug)]
 pub(crate) struct Control {

@@ -11,11 +11,12 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 
 use crate::{
+    acceleration::Acceleration,
     agent::{Agent, Event, Exec, Finished, Process},
     backend::Backend,
     cache::Cache,
     control::Control,
-    machine::{Acceleration, Machine},
+    machine::Machine,
     process::Running,
     qemu::Qemu,
     qmp::Qmp,

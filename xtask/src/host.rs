@@ -25,6 +25,9 @@ const PROGRAMS: [(&str, &str); 11] = [
     ("zstd", "zstd"),
 ];
 
+/// Debian's keys as the host has them.
+pub(crate) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
 /// What set-up needs besides when it runs without root: subordinate ids for mmdebstrap.
 const UNPRIVILEGED: (&str, &str) = ("newuidmap", "uidmap");
 
@@ -44,7 +47,7 @@ pub(crate) fn require_programs() -> Result<()> {
         .collect();
     missing.sort_unstable();
     missing.dedup();
-    if !Path::new(crate::archive::HOST_KEYRING).exists() {
+    if !Path::new(KEYRING).exists() {
         missing.push("debian-archive-keyring");
     }
     if missing.is_empty() {

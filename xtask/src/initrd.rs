@@ -17,7 +17,7 @@ use cpio::{NewcBuilder, newc::trailer};
 
 use crate::{
     cache::{Cache, Entry, Key},
-    linux::Kernel,
+    linux::kernel::Kernel,
     paths,
     step::{output, run, step},
 };

@@ -14,7 +14,7 @@ use crate::{
     backend::Cable,
     junit, ktap, paths,
     report::{Case, Report, ReportArg},
-    rings::{About, Due, Ring, file_name},
+    rings::{About, Due, Ring, select},
     sandbox,
     selftests::Selftests,
     setup::{GuestArgs, Setup},
@@ -199,23 +199,6 @@ fn words(facts: &Map<String, Value>) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The tests that `names` mean.
-pub(crate) fn select<'a>(all: &'a [String], names: &[String]) -> Result<Vec<&'a str>> {
-    if names.is_empty() {
-        let python = all.iter().filter(|test| test.ends_with(".py"));
-        return Ok(python.map(String::as_str).collect());
-    }
-    let find = |name: &String| {
-        all.iter()
-            .find(|test| *test == name || file_name(test) == name)
-            .map(String::as_str)
-            .with_context(|| {
-                format!("no selftest is called {name}; `cargo xtask kselftest --list` names them")
-            })
-    };
-    names.iter().map(find).collect()
-}
-
 /// What proves that the tests are upstream's.
 fn checksums(selftests: &Selftests, tests: &[&str]) -> Result<BTreeMap<String, String>> {
     let sum = |test: &&str| {
@@ -226,20 +209,4 @@ fn checksums(selftests: &Selftests, tests: &[&str]) -> Result<BTreeMap<String, S
         Ok(((*test).to_owned(), hex))
     };
     tests.iter().map(sum).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tests_are_selected_by_file_name_and_python_ones_by_default() {
-        let all: Vec<_> = ["drivers/net/queues.py", "drivers/net/hw/ethtool.sh"]
-            .map(str::to_owned)
-            .to_vec();
-        assert_eq!(select(&all, &[]).unwrap(), ["drivers/net/queues.py"]);
-        let named = select(&all, &["ethtool.sh".to_owned()]).unwrap();
-        assert_eq!(named, ["drivers/net/hw/ethtool.sh"]);
-        assert!(select(&all, &["queue".to_owned()]).is_err());
-    }
 }

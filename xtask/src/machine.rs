@@ -2,63 +2,15 @@
 
 use std::{
     ffi::OsString,
-    fs,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result};
 
-use crate::{backend::CONTROL_SOCKET, cache::Cache, sandbox::Sandbox};
+use crate::{acceleration::Acceleration, cache::Cache, control, sandbox::Sandbox};
 
 /// The guest's memory, in MiB.
 const MEMORY: u32 = 2048;
-
-/// How the guest's processors are run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Acceleration {
-    /// By the host's hardware; the group that may open /dev/kvm, if not everybody may.
-    Kvm { group: Option<u32> },
-    /// By QEMU's own translation.
-    Tcg,
-}
-
-impl Acceleration {
-    /// KVM only where a stock kernel really boots under it: on a nested KVM without vmx or svm QEMU
-    /// opens /dev/kvm and then dies at the guest's first steps.
-    pub(crate) fn probe() -> Self {
-        let device = Path::new("/dev/kvm");
-        let features = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let hardware = features
-            .lines()
-            .find(|line| line.starts_with("flags"))
-            .is_some_and(|line| line.split(' ').any(|flag| flag == "vmx" || flag == "svm"));
-        let opens = fs::File::options()
-            .read(true)
-            .write(true)
-            .open(device)
-            .is_ok();
-        if !hardware || !opens {
-            return Self::Tcg;
-        }
-        match fs::metadata(device) {
-            Ok(meta) if meta.mode() & 0o006 == 0o006 => Self::Kvm { group: None },
-            Ok(meta) if meta.mode() & 0o060 == 0o060 => Self::Kvm {
-                group: Some(meta.gid()),
-            },
-            // Only root may, and QEMU won't be root.
-            _ => Self::Tcg,
-        }
-    }
-
-    /// For people.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Kvm { .. } => "KVM",
-            Self::Tcg => "TCG (no usable KVM here)",
-        }
-    }
-}
 
 /// A port of zcnic as QEMU sees it.
 #[derive(Clone, Copy, Debug)]
@@ -199,7 +151,7 @@ impl Machine {
         );
         if !self.ports.is_empty() {
             // A backend that is killed and started again is connected to again.
-            let path = sandbox.path(CONTROL_SOCKET);
+            let path = sandbox.path(control::SOCKET);
             let path = path.display();
             add(
                 "-chardev",

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+mod acceleration;
 mod agent;
 mod archive;
 mod backend;
@@ -31,6 +32,7 @@ mod ktap;
 mod linux;
 mod machine;
 mod matrix;
+mod module;
 mod netdev_ci;
 mod paths;
 mod process;

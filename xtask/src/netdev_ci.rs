@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     report::{Case, Outcome},
-    rings::file_name,
-    suite::Suite,
+    suite::{Suite, file_name},
 };
 
 /// Who ran the tests, as the collector lists it.

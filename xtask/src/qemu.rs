@@ -13,10 +13,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
+    acceleration::Acceleration,
     archive::{Archive, BACKPORTS, unpack, versions},
     cache::{Cache, Entry, Key},
     host::{self, find_program},
-    machine::Acceleration,
     step::{download, output},
 };
 

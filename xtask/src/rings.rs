@@ -8,9 +8,9 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use crate::{
-    linux::Kernel,
+    linux::kernel::Kernel,
     report::{Case, Outcome},
-    suite::Suite,
+    suite::{Suite, file_name},
 };
 
 /// A set of selftests.
@@ -210,9 +210,21 @@ impl Ring {
     }
 }
 
-/// The last part of a selftest's path.
-pub(crate) fn file_name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
+/// The tests that `names` mean.
+pub(crate) fn select<'a>(all: &'a [String], names: &[String]) -> Result<Vec<&'a str>> {
+    if names.is_empty() {
+        let python = all.iter().filter(|test| test.ends_with(".py"));
+        return Ok(python.map(String::as_str).collect());
+    }
+    let find = |name: &String| {
+        all.iter()
+            .find(|test| *test == name || file_name(test) == name)
+            .map(String::as_str)
+            .with_context(|| {
+                format!("no selftest is called {name}; `cargo xtask kselftest --list` names them")
+            })
+    };
+    names.iter().map(find).collect()
 }
 
 /// A case that every kernel with memory providers can run.
@@ -536,5 +548,16 @@ mod tests {
             ]
         );
         assert!(missing.iter().all(|case| case.outcome == Outcome::Fail));
+    }
+
+    #[test]
+    fn tests_are_selected_by_file_name_and_python_ones_by_default() {
+        let all: Vec<_> = ["drivers/net/queues.py", "drivers/net/hw/ethtool.sh"]
+            .map(str::to_owned)
+            .to_vec();
+        assert_eq!(select(&all, &[]).unwrap(), ["drivers/net/queues.py"]);
+        let named = select(&all, &["ethtool.sh".to_owned()]).unwrap();
+        assert_eq!(named, ["drivers/net/hw/ethtool.sh"]);
+        assert!(select(&all, &["queue".to_owned()]).is_err());
     }
 }

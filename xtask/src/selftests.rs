@@ -19,7 +19,7 @@ use crate::{
     bootstrap::ext4_image,
     buildroot::{self, BuildRoot, WORK},
     cache::{Cache, Entry, Key},
-    linux::debian::SOURCE,
+    linux::source::SOURCE,
     step::{run, step},
 };
 

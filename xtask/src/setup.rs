@@ -9,13 +9,17 @@ use anyhow::{Result, bail};
 use serde_json::{Map, Value};
 
 use crate::{
+    acceleration::Acceleration,
     backend::{self, Backend, Cable, Programs},
     cache::{Cache, Entry},
-    driver,
     guest::{Driver, Guest},
     host, initrd,
-    linux::{Choice, Headers, Kernel},
-    machine::{Acceleration, Machine, Port},
+    linux::{
+        self, Choice,
+        kernel::{Headers, Kernel},
+    },
+    machine::{Machine, Port},
+    module,
     qemu::Qemu,
     rootfs,
     sandbox::Sandbox,
@@ -89,19 +93,19 @@ impl Setup {
         let cache = Cache::open()?;
         let acceleration = Acceleration::probe();
         let qemu = Qemu::ensure(&cache, args.qemu.as_deref(), acceleration)?;
-        let kernel = Kernel::ensure(&cache, choice, zcrx)?;
+        let kernel = linux::ensure(&cache, choice, zcrx)?;
         let rootfs = rootfs::ensure(&cache)?;
-        let module = if matches!(kernel.headers, Headers::Unknown) {
+        let built = if matches!(kernel.headers, Headers::Unknown) {
             eprintln!(
                 "         a kernel image alone: no zcnic.ko, and virtio_blk, ext4 and overlayfs must be \
                  built in"
             );
             None
         } else {
-            Some(driver::ensure(&cache, &kernel)?)
+            Some(module::ensure(&cache, &kernel)?)
         };
-        let driver = module.as_ref().map_or(Driver::VirtioNet, |_| Driver::Zcnic);
-        let modules = module.iter().map(|entry| entry.join(driver::MODULE));
+        let driver = built.as_ref().map_or(Driver::VirtioNet, |_| Driver::Zcnic);
+        let modules = built.iter().map(|entry| entry.join(module::MODULE));
         let modules: Vec<_> = modules.collect();
         let initrd = initrd::ensure(&cache, &kernel, &modules)?;
         let programs = backend::build()?;

@@ -69,6 +69,11 @@ impl Score {
     }
 }
 
+/// The last part of a selftest's path.
+pub(crate) fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
 /// All cases of all programs.
 pub(crate) fn cases(suites: &[Suite]) -> Vec<Case> {
     let cases = suites.iter().flat_map(|suite| &suite.cases);

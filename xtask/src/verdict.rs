@@ -14,11 +14,11 @@ use crate::{
     backend::Cable,
     cache::Cache,
     host,
-    kselftest::{self, bench::Bench},
+    kselftest::bench::Bench,
     linux::tree::{DoesNotBuild, Profile, Tree},
     netdev_ci,
     report::{Case, Outcome, Report, ReportArg},
-    sandbox,
+    rings, sandbox,
     selftests::Selftests,
     setup::{GuestArgs, Setup},
     step, suite,
@@ -73,7 +73,7 @@ fn judge(args: &Args) -> Result<ExitCode> {
     let cache = Cache::open()?;
     let selftests = Selftests::ensure(&cache)?;
     let all = selftests.all()?;
-    let tests = kselftest::select(&all, &args.names)?;
+    let tests = rings::select(&all, &args.names)?;
     let state = state_of(&args.tree);
     let start = SystemTime::now();
     let run = || netdev_ci::Run {

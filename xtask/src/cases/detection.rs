@@ -9,9 +9,9 @@ use anyhow::{Context, Result, bail};
 use super::{Run::Seeded, Test, expect, recovery::statistic, traffic::ENDLESS};
 use crate::{
     backend::Cable,
-    driver::{self, Sources},
     guest::{Driver, Guest},
     initrd,
+    module::{self, Sources},
     setup::Setup,
     stream::{Flow, Stream},
     violations::Watch,
@@ -231,9 +231,9 @@ pub(super) fn run(setup: &Setup, bug: &Bug) -> Result<String> {
     if let Seed::Driver(name, patch) = bug.seed {
         let mut sources = Sources::read()?;
         sources.patch(name, patch)?;
-        let module = driver::ensure_of(&setup.cache, &setup.kernel, &sources)?;
-        let module = module.join(driver::MODULE);
-        initrd = initrd::ensure(&setup.cache, &setup.kernel, &[module])?;
+        let entry = module::ensure_of(&setup.cache, &setup.kernel, &sources)?;
+        let built = entry.join(module::MODULE);
+        initrd = initrd::ensure(&setup.cache, &setup.kernel, &[built])?;
         machine.initrd = initrd::image(&initrd);
     }
     if bug.load == Load::Bounce {

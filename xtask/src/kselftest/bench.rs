@@ -18,10 +18,9 @@ use crate::{
     backend::Cable,
     guest::Guest,
     report::{Case, Outcome},
-    rings::file_name,
     selftests::Selftests,
     setup::Setup,
-    suite::Suite,
+    suite::{Suite, file_name},
     violations::Watch,
 };
 

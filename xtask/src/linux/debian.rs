@@ -1,25 +1,21 @@
-//! Debian's kernels: images, modules, headers and source from trixie-backports.
+//! Debian's kernels: images, modules and headers from trixie-backports.
 
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context, Result, bail};
 
-use super::{Headers, Kernel, finish, modules_of};
+use super::kernel::{Headers, Kernel, finish, modules_of};
 use crate::{
     archive::{Archive, BACKPORTS, unpack, versions},
     cache::{Cache, Entry, Key},
-    step::{download, run, step},
+    step::{download, step},
 };
 
 /// Bump when this file makes something else of the same packages.
 const RECIPE: &str = "kernel 1";
-
-/// The package with the source that the selftests come from and that test kernels are compiled of.
-pub(crate) const SOURCE: &str = "linux-source-7.3";
 
 /// The Linux series that zcnic.ko supports as Debian packages them, oldest first.
 pub(crate) const SERIES: [&str; 2] = ["7.2", "7.3"];
@@ -70,26 +66,6 @@ pub(super) fn kernel(cache: &Cache, series: Option<&str>) -> Result<Kernel> {
     })?;
     let headers = files_in(&entry.join("headers"))?;
     Kernel::load(entry, Headers::Debian(headers))
-}
-
-/// The whole source, unpacked; the entry's directory is its top.
-pub(crate) fn source(cache: &Cache) -> Result<Entry> {
-    cache.entry("linux-source", &Key::new(SOURCE), |directory| {
-        let scratch = tempfile::tempdir_in(cache.root())?;
-        let archive = Archive::open(cache)?;
-        let debs = download(&format!("download {SOURCE}"), || {
-            archive.fetch(&[SOURCE], scratch.path())
-        })?;
-        step(&format!("unpack {SOURCE}"), || {
-            unpack(&debs, scratch.path())?;
-            run(Command::new("tar")
-                .arg("-C")
-                .arg(directory)
-                .args(["--strip-components=1", "--no-same-owner", "-xf"])
-                .arg(scratch.path().join(format!("usr/src/{SOURCE}.tar.xz"))))
-        })?;
-        Ok(())
-    })
 }
 
 /// The header packages of one kernel, without the kernel.

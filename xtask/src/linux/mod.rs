@@ -1,25 +1,17 @@
 //! The kernels that guests boot: Debian's, one that was compiled here, or the user's own.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 
-use crate::{
-    bootstrap::ext4_image,
-    cache::{Cache, Entry},
-    host::find_program,
-    step::run,
-};
+use self::kernel::Kernel;
+use crate::cache::Cache;
 
 pub(crate) mod debian;
+pub(crate) mod kernel;
 mod own;
+pub(crate) mod source;
 pub(crate) mod tree;
-
-use tree::Tree;
 
 /// Which kernel is wanted.
 #[derive(Clone, Copy, Debug)]
@@ -32,90 +24,16 @@ pub(crate) enum Choice<'a> {
     Own(&'a Path),
 }
 
-/// What a module is compiled against.
-#[derive(Debug)]
-pub(crate) enum Headers {
-    /// Debian packages: linux-headers, its common part, linux-kbuild and linux-base.
-    Debian(Vec<PathBuf>),
-    /// A kernel tree that was built by its owner, with the host's tools.
-    Own(PathBuf),
-    /// A kernel that was compiled here.
-    Tree(Tree),
-    /// None: a kernel image alone.
-    Unknown,
-}
-
-/// A kernel that a guest can boot.
-#[derive(Debug)]
-pub(crate) struct Kernel {
-    /// As `uname -r` will say.
-    pub(crate) release: String,
-    /// The image for `-kernel`.
-    pub(crate) vmlinuz: PathBuf,
-    /// `/lib/modules/RELEASE`: `kernel/…`, `modules.dep`.
-    pub(crate) modules: PathBuf,
-    /// The same as an ext4 image.
-    pub(crate) modules_image: PathBuf,
-    /// For building modules.
-    pub(crate) headers: Headers,
-    /// Its configuration, where known.
-    pub(crate) config: Option<String>,
-    _entry: Entry,
-}
-
-impl Kernel {
-    /// Finds, downloads or packs up the kernel of `choice`; with `zcrx`, fails unless it has
-    /// io_uring zero-copy receive. One whose configuration is not known gets the benefit of the doubt.
-    pub(crate) fn ensure(cache: &Cache, choice: Choice<'_>, zcrx: bool) -> Result<Self> {
-        let kernel = match choice {
-            Choice::Newest => debian::kernel(cache, None)?,
-            Choice::Series(series) => debian::kernel(cache, Some(series))?,
-            Choice::Own(path) => own::kernel(cache, path, zcrx)?,
-        };
-        if zcrx && let Some(config) = &kernel.config {
-            require_zcrx(config, &kernel.release)?;
-        }
-        Ok(kernel)
+/// Finds, downloads or packs up the kernel of `choice`; with `zcrx`, fails unless it has
+/// io_uring zero-copy receive. One whose configuration is not known gets the benefit of the doubt.
+pub(crate) fn ensure(cache: &Cache, choice: Choice<'_>, zcrx: bool) -> Result<Kernel> {
+    let kernel = match choice {
+        Choice::Newest => debian::kernel(cache, None)?,
+        Choice::Series(series) => debian::kernel(cache, Some(series))?,
+        Choice::Own(path) => own::kernel(cache, path, zcrx)?,
+    };
+    if zcrx && let Some(config) = &kernel.config {
+        kernel::require_zcrx(config, &kernel.release)?;
     }
-
-    /// A kernel from an entry that [`finish`] completed.
-    fn load(entry: Entry, headers: Headers) -> Result<Self> {
-        let release = fs::read_to_string(entry.join("release"))?;
-        Ok(Self {
-            vmlinuz: entry.join("vmlinuz"),
-            modules: modules_of(&entry, &release),
-            modules_image: entry.join("modules.img"),
-            config: fs::read_to_string(entry.join("config")).ok(),
-            headers,
-            release,
-            _entry: entry,
-        })
-    }
-}
-
-fn require_zcrx(config: &str, release: &str) -> Result<()> {
-    if config.lines().any(|line| line == "CONFIG_IO_URING_ZCRX=y") {
-        return Ok(());
-    }
-    bail!(
-        "Linux {release} has no io_uring zero-copy receive: it needs CONFIG_IO_URING_ZCRX=y \
-         (Linux 6.15 or newer with CONFIG_PAGE_POOL, CONFIG_INET and CONFIG_NET_RX_BUSY_POLL)"
-    );
-}
-
-fn modules_of(entry: &Path, release: &str) -> PathBuf {
-    entry.join("lib/modules").join(release)
-}
-
-/// Adds the module index, the image and the release to an entry that has all else: `vmlinuz`,
-/// `lib/modules/RELEASE` and, where known, `config`.
-fn finish(directory: &Path, release: &str) -> Result<()> {
-    let depmod = find_program("depmod").context("depmod is missing")?;
-    run(Command::new(depmod).arg("-b").arg(directory).arg(release))?;
-    ext4_image(
-        &modules_of(directory, release),
-        &directory.join("modules.img"),
-        "modules",
-    )?;
-    Ok(fs::write(directory.join("release"), release)?)
+    Ok(kernel)
 }

@@ -4,7 +4,10 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Headers, Kernel, finish, modules_of, require_zcrx, tree::Tree};
+use super::{
+    kernel::{Headers, Kernel, finish, modules_of, require_zcrx},
+    tree::Tree,
+};
 use crate::{
     cache::{Cache, Key},
     step::{run, step},

@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use thiserror::Error;
 
-use super::debian;
+use super::source;
 use crate::{
     buildroot::{Bind, BuildRoot, Recipe, WORK},
     cache::{Cache, Entry, Key},
@@ -144,7 +144,7 @@ impl Tree {
     ///
     /// Also if an option that `profile` wants is not to be had.
     pub(crate) fn debian(cache: &Cache, profile: Profile) -> Result<Self> {
-        let source = debian::source(cache)?;
+        let source = source::unpacked(cache)?;
         let mut tree = Self::compile(cache, &source, profile)?;
         tree._entries.push(source);
         let config = tree.config()?;

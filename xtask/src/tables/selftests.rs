@@ -5,7 +5,10 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use super::{committed, table};
-use crate::{ci, rings::file_name, suite::Score};
+use crate::{
+    ci,
+    suite::{Score, file_name},
+};
 
 /// A kernel that reports may be of: the report's name, the table's heading, and the options that the
 /// kernel must have and must not have. In the table's order.
