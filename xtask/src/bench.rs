@@ -4,6 +4,7 @@ mod data_path;
 mod dpdk;
 mod facts;
 pub(crate) mod figure;
+mod method;
 mod passt;
 pub(crate) mod plot;
 mod process;
@@ -16,7 +17,7 @@ use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use self::{figure::Figure, process::Priority};
+use self::{figure::Figure, method::Method, process::Priority};
 use crate::{
     backend,
     buildroot::{BuildRoot, Recipe},
@@ -66,16 +67,6 @@ enum Peer {
     Passt,
     /// Nobody
     None,
-}
-
-/// How often and how long.
-#[derive(Clone, Copy, Debug)]
-struct Method {
-    rounds: usize,
-    turn: Duration,
-    priority: Priority,
-    /// The processor of whoever serves the rings, and that of the frontend.
-    cpus: [usize; 2],
 }
 
 /// What the report's `ratios` has, in any case and against DPDK.

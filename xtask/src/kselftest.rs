@@ -14,18 +14,18 @@ use crate::{
     backend::Cable,
     junit, ktap, paths,
     report::{Case, Report, ReportArg},
-    rings::{About, Due, Ring, select},
+    rings::{
+        Ring,
+        case::{About, Due},
+        expect::{self, Expectation},
+        runner::Bench,
+        select,
+    },
     sandbox,
     selftests::Selftests,
     setup::{GuestArgs, Setup},
     suite::{self, Suite},
 };
-
-pub(crate) mod bench;
-pub(crate) mod expect;
-
-use bench::Bench;
-use expect::Expectation;
 
 /// What a kernel can have that finds bugs, or makes them: a result means more with it, and a time
 /// means less.

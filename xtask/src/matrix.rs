@@ -7,10 +7,14 @@ use serde_json::{Map, json};
 
 use crate::{
     backend::Cable,
-    kselftest::{bench::Bench, expect},
     linux::debian::SERIES,
     report::{Case, Report, ReportArg},
-    rings::{About, Due, Ring},
+    rings::{
+        Ring,
+        case::{About, Due},
+        expect,
+        runner::Bench,
+    },
     sandbox,
     selftests::Selftests,
     setup::Setup,

@@ -1,17 +1,18 @@
 //! Which of the kernel's selftests belong together, and what each case needs of a kernel: with this a
 //! run knows what it must see. A case that nobody reports has failed as surely as one that says so.
 
+pub(crate) mod case;
+pub(crate) mod expect;
 mod gro;
+mod one;
+pub(crate) mod runner;
 mod xdp;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
-use crate::{
-    linux::kernel::Kernel,
-    report::{Case, Outcome},
-    suite::{Suite, file_name},
-};
+use self::case::{About, Due, Program};
+use crate::suite::{Suite, file_name};
 
 /// A set of selftests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -28,152 +29,12 @@ pub(crate) enum Ring {
     Xdp,
 }
 
-/// One test program.
-#[derive(Debug)]
-pub(crate) struct Program {
-    /// Below the selftests' root.
-    pub(crate) path: &'static str,
-    cases: &'static [Wanted],
-}
-
-/// A case that a program must report.
-#[derive(Debug)]
-struct Wanted {
-    name: &'static str,
-    needs: Needs,
-}
-
-/// What a case finds missing, and then skips.
-#[derive(Debug)]
-enum Needs {
-    Nothing,
-    /// Options of the kernel's configuration.
-    Options(&'static [&'static str]),
-    /// The first release, major and minor number, that has what is tested.
-    Since(u64, u64),
-    /// A feature that our driver does not have; without it a case fails as expected.
-    Offload(&'static str),
-}
-
-/// A kernel, as far as cases depend on it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct About<'a> {
-    /// As `uname -r` says.
-    pub(crate) release: &'a str,
-    /// The text of its `.config`; what is not known is taken to be there.
-    pub(crate) config: Option<&'a str>,
-}
-
-impl<'a> From<&'a Kernel> for About<'a> {
-    fn from(kernel: &'a Kernel) -> Self {
-        Self {
-            release: &kernel.release,
-            config: kernel.config.as_deref(),
-        }
-    }
-}
-
-impl About<'_> {
-    /// Is an option built in?
-    pub(crate) fn has(self, option: &str) -> bool {
-        self.config.is_none_or(|config| {
-            let line = format!("CONFIG_{option}=y");
-            config.lines().any(|other| other == line)
-        })
-    }
-
-    /// Is it this release or a later one?
-    fn is_since(self, major: u64, minor: u64) -> bool {
-        let mut numbers = self.release.split(|c: char| !c.is_ascii_digit());
-        let mut number = || numbers.next().and_then(|text| text.parse().ok());
-        let own: (Option<u64>, Option<u64>) = (number(), number());
-        own >= (Some(major), Some(minor))
-    }
-}
-
-impl Needs {
-    /// What `kernel` lacks; None if nothing.
-    fn lacking(&self, kernel: About) -> Option<String> {
-        match self {
-            Self::Nothing => None,
-            Self::Options(options) => {
-                let missing: Vec<_> = options
-                    .iter()
-                    .filter(|option| !kernel.has(option))
-                    .map(|option| format!("CONFIG_{option}"))
-                    .collect();
-                (!missing.is_empty()).then(|| missing.join(", "))
-            }
-            Self::Since(major, minor) => {
-                (!kernel.is_since(*major, *minor)).then(|| format!("Linux {major}.{minor}"))
-            }
-            Self::Offload(name) => Some(format!("{name} in the driver")),
-        }
-    }
-}
-
-/// A case to be seen in a run on one kernel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Due {
-    /// `file.py:case`, as in a report.
-    pub(crate) name: String,
-    /// What the kernel, or the driver, lacks for it; then it may end as `otherwise` says.
-    pub(crate) lacking: Option<String>,
-    /// How it ends if something lacks.
-    pub(crate) otherwise: Outcome,
-}
-
-impl Due {
-    /// That it may skip, and why.
-    pub(crate) fn excuse(&self) -> Option<String> {
-        let lacking = self.lacking.as_deref()?;
-        Some(format!(
-            "may be {}: {} (for want of {lacking})",
-            self.otherwise.word(),
-            self.name
-        ))
-    }
-
-    /// Is it all right that it ended so?
-    pub(crate) fn allows(&self, outcome: Outcome) -> bool {
-        outcome == Outcome::Pass || (outcome == self.otherwise && self.lacking.is_some())
-    }
-}
-
-impl Program {
-    /// Its file name, which its cases' names begin with.
-    pub(crate) fn file(&self) -> &'static str {
-        file_name(self.path)
-    }
-
-    /// The cases to be seen of it on `kernel`.
-    pub(crate) fn due(&self, kernel: About) -> Vec<Due> {
-        let due = |wanted: &Wanted| Due {
-            name: format!("{}:{}", self.file(), wanted.name),
-            lacking: wanted.needs.lacking(kernel),
-            otherwise: match wanted.needs {
-                Needs::Offload(_) => Outcome::Xfail,
-                _ => Outcome::Skip,
-            },
-        };
-        self.cases.iter().map(due).collect()
-    }
-
-    /// The cases to be seen that are not in `cases`, as failures.
-    pub(crate) fn missing(&self, kernel: About, cases: &[Case]) -> Vec<Case> {
-        let due = self.due(kernel).into_iter();
-        due.filter(|due| !cases.iter().any(|case| case.name == due.name))
-            .map(|due| Case::failed(&due.name, "did not run".to_owned()))
-            .collect()
-    }
-}
-
 impl Ring {
     /// Its programs, in the order in which they run.
     pub(crate) fn programs(self) -> &'static [Program] {
         match self {
-            Self::One => &ONE,
-            Self::Gro => &GRO,
+            Self::One => &one::ONE,
+            Self::Gro => &gro::GRO,
             Self::Xdp => &xdp::XDP,
         }
     }
@@ -227,218 +88,12 @@ pub(crate) fn select<'a>(all: &'a [String], names: &[String]) -> Result<Vec<&'a 
     names.iter().map(find).collect()
 }
 
-/// A case that every kernel with memory providers can run.
-const fn case(name: &'static str) -> Wanted {
-    Wanted {
-        name,
-        needs: Needs::Nothing,
-    }
-}
-
-/// A case of a feature that our driver does not have.
-const fn offload(name: &'static str, feature: &'static str) -> Wanted {
-    Wanted {
-        name,
-        needs: Needs::Offload(feature),
-    }
-}
-
-/// Large buffers of devmem: a page size given with the binding, which came with 7.3.
-const fn large_niov(name: &'static str) -> Wanted {
-    Wanted {
-        name,
-        needs: Needs::Since(7, 3),
-    }
-}
-
-/// Allocations that fail on demand.
-const fn failing_allocations(name: &'static str) -> Wanted {
-    Wanted {
-        name,
-        needs: Needs::Options(&[
-            "FAULT_INJECTION",
-            "FAULT_INJECTION_DEBUG_FS",
-            "FUNCTION_ERROR_INJECTION",
-            "FAIL_FUNCTION",
-        ]),
-    }
-}
-
-const GRO: [Program; 2] = [
-    Program {
-        path: "drivers/net/hw/gro_hw.py",
-        cases: &[
-            case("test_gro_stats_single"),
-            case("test_gro_stats_full"),
-            case("test_gro_order.4"),
-            case("test_gro_order.32"),
-            case("test_gro_order.512"),
-        ],
-    },
-    Program {
-        path: "drivers/net/gro.py",
-        cases: gro::CASES,
-    },
-];
-
-const ONE: [Program; 13] = [
-    Program {
-        path: "drivers/net/hw/iou-zcrx.py",
-        cases: &[
-            case("test_zcrx.single"),
-            case("test_zcrx.rss"),
-            case("test_zcrx_oneshot.single"),
-            case("test_zcrx_oneshot.rss"),
-            case("test_zcrx_large_chunks"),
-        ],
-    },
-    Program {
-        path: "drivers/net/hw/devmem.py",
-        cases: &[
-            case("check_rx"),
-            case("check_tx"),
-            case("check_tx_chunks"),
-            case("check_rx_hds"),
-            large_niov("check_rx_large_niov"),
-        ],
-    },
-    Program {
-        path: "drivers/net/hds.py",
-        cases: &[
-            case("get_hds"),
-            case("get_hds_thresh"),
-            case("set_hds_disable"),
-            case("set_hds_enable"),
-            case("set_hds_thresh_random"),
-            case("set_hds_thresh_zero"),
-            case("set_hds_thresh_max"),
-            case("set_hds_thresh_gt"),
-            case("set_xdp"),
-            case("enabled_set_xdp"),
-            case("ioctl"),
-            case("ioctl_set_xdp"),
-            case("ioctl_enabled_set_xdp"),
-        ],
-    },
-    Program {
-        path: "drivers/net/queues.py",
-        cases: &[
-            case("get_queues"),
-            case("addremove_queues"),
-            case("check_down"),
-            case("check_xsk"),
-        ],
-    },
-    Program {
-        path: "drivers/net/ring_reconfig.py",
-        cases: &[
-            case("channels"),
-            case("ringparam"),
-            case("reconfig_tx_stall"),
-        ],
-    },
-    Program {
-        path: "drivers/net/hw/ntuple.py",
-        cases: &[
-            case("queue.tcp4.src_ip"),
-            case("queue.tcp4.dst_ip"),
-            case("queue.tcp4.src_port"),
-            case("queue.tcp4.dst_port"),
-            case("queue.tcp4.src_ip.dst_ip"),
-            case("queue.tcp4.src_ip.dst_ip.src_port.dst_port"),
-            case("queue.udp4.src_ip"),
-            case("queue.udp4.dst_ip"),
-            case("queue.udp4.src_port"),
-            case("queue.udp4.dst_port"),
-            case("queue.udp4.src_ip.dst_ip"),
-            case("queue.udp4.src_ip.dst_ip.src_port.dst_port"),
-            case("queue.tcp6.src_ip"),
-            case("queue.tcp6.dst_ip"),
-            case("queue.tcp6.src_port"),
-            case("queue.tcp6.dst_port"),
-            case("queue.tcp6.src_ip.dst_ip"),
-            case("queue.tcp6.src_ip.dst_ip.src_port.dst_port"),
-            case("queue.udp6.src_ip"),
-            case("queue.udp6.dst_ip"),
-            case("queue.udp6.src_port"),
-            case("queue.udp6.dst_port"),
-            case("queue.udp6.src_ip.dst_ip"),
-            case("queue.udp6.src_ip.dst_ip.src_port.dst_port"),
-        ],
-    },
-    Program {
-        path: "drivers/net/hw/rss_ctx.py",
-        cases: &[
-            case("test_rss_key_indir"),
-            case("test_rss_queue_reconfigure"),
-            case("test_rss_resize"),
-            case("test_hitless_key_update"),
-            case("test_rss_context"),
-            case("test_rss_context4"),
-            case("test_rss_context32"),
-            case("test_rss_context_dump"),
-            case("test_rss_context_queue_reconfigure"),
-            case("test_rss_context_overlap"),
-            case("test_rss_context_overlap2"),
-            case("test_rss_context_out_of_order"),
-            case("test_rss_context4_create_with_cfg"),
-            case("test_flow_add_context_missing"),
-            case("test_delete_rss_context_busy"),
-            case("test_rss_ntuple_addition"),
-            case("test_rss_default_context_rule"),
-            case("test_rss_context_flow_hash"),
-            case("test_rss_context_persist_create_and_ifdown"),
-            case("test_rss_context_persist_ifdown_and_create"),
-        ],
-    },
-    Program {
-        path: "drivers/net/hw/pp_alloc_fail.py",
-        cases: &[failing_allocations("test_pp_alloc")],
-    },
-    Program {
-        path: "drivers/net/napi_id.py",
-        cases: &[case("test_napi_id")],
-    },
-    Program {
-        path: "drivers/net/hw/nk_netns.py",
-        cases: &[case("test_ping")],
-    },
-    Program {
-        path: "drivers/net/hw/nk_qlease.py",
-        cases: &[
-            case("test_iou_zcrx"),
-            case("test_iou_zcrx_large_buf"),
-            case("test_attrs"),
-            case("test_attach_xdp_with_mp"),
-            case("test_destroy"),
-        ],
-    },
-    Program {
-        path: "drivers/net/hw/nk_devmem.py",
-        cases: &[
-            case("check_nk_rx"),
-            case("check_nk_tx"),
-            case("check_nk_tx_chunks"),
-            case("check_nk_rx_hds"),
-            large_niov("check_nk_rx_large_niov"),
-        ],
-    },
-    Program {
-        path: "drivers/net/hw/userns_devmem.py",
-        cases: &[
-            case("check_userns_rx"),
-            case("check_userns_tx"),
-            case("check_userns_tx_chunks"),
-            case("check_userns_rx_hds"),
-        ],
-    },
-];
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
-    use super::*;
+    use super::{one::ONE, *};
+    use crate::report::{Case, Outcome};
 
     const STOCK: About = About {
         release: "7.3.4+deb13-amd64",

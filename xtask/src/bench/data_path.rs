@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use super::{Method, figure::Figure};
+use super::{figure::Figure, method::Method};
 use crate::{
     backend::Programs,
     paths,

@@ -3,8 +3,8 @@
 use anyhow::Result;
 
 use super::{
-    Method,
     figure::Figure,
+    method::Method,
     turns::{Flow, Pair, Setup},
 };
 use crate::{

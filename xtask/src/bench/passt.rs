@@ -14,8 +14,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::{
-    Method,
     figure::Figure,
+    method::Method,
     testpmd::{PATIENCE, RING},
     turns::{Flow, Pair, Setup},
 };

@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::Method;
+use super::method::Method;
 use crate::{
     buildroot::{Bind, BuildRoot, WORK},
     step::tail,

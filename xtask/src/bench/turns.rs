@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{
-    Method,
     figure::Figure,
+    method::Method,
     testpmd::{PATIENCE, Port, RING, Testpmd},
 };
 use crate::{

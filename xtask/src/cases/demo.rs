@@ -5,7 +5,7 @@ use std::{fs, process::Command};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{
+use super::test::{
     Kind::Zcnic,
     Run::{Guest, Host},
     Test, expect,

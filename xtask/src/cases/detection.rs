@@ -6,7 +6,12 @@ use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Run::Seeded, Test, expect, recovery::statistic, traffic::ENDLESS};
+use super::{
+    bug::{Bug, Finder, Load, Seed},
+    ethtool::statistic,
+    test::{Run::Seeded, Test, expect},
+    traffic::ENDLESS,
+};
 use crate::{
     backend::Cable,
     guest::{Driver, Guest},
@@ -28,58 +33,6 @@ const OVERDUE: Duration = Duration::from_secs(5);
 
 /// How often, in frames, a buffer's used length is wrong.
 const EVERY: &str = "--every=50";
-
-/// What is wrong, what the guest does meanwhile, and who must find it.
-#[derive(Debug)]
-pub(super) struct Bug {
-    seed: Seed,
-    load: Load,
-    /// None: nobody finds anything. Otherwise what is found contains this.
-    finder: Option<(Finder, &'static str)>,
-}
-
-/// Where a bug is.
-#[derive(Clone, Copy, Debug)]
-enum Seed {
-    /// Nowhere.
-    None,
-    /// In the driver: a patch of its name, and its text.
-    Driver(&'static str, &'static str),
-    /// In the receiving program, by an option.
-    Program(&'static str),
-}
-
-/// What the guest does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Load {
-    /// Zero-copy receive; then the queue gets its own memory back.
-    ZeroCopy,
-    /// Zero-copy receive until nothing moves any more.
-    Stall,
-    /// More data than the receiver has buffers for, all of which it keeps.
-    Exhaustion,
-    /// Plain reads, where every mapping for the device is a copy.
-    Bounce,
-    /// Plain reads of frames of which some have a used length that is too short.
-    ShortBuffers,
-}
-
-/// Who finds something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Finder {
-    /// The ledger of the device.
-    Ledger,
-    /// The device, which refused commands.
-    Commands,
-    /// The guest's page pools: buffers are missing.
-    PagePools,
-    /// The guest's log.
-    Log,
-    /// Who armed a fault and sees no trace of it.
-    Faults,
-    /// A program in the guest: bytes are wrong or missing, or something is refused.
-    Program,
-}
 
 /// Something that was found.
 #[derive(Debug)]
@@ -209,19 +162,6 @@ pub(super) const TESTS: &[Test] = &[
         Some((Finder::Faults, "the driver counted 0"))
     ),
 ];
-
-impl Finder {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Ledger => "ledger",
-            Self::Commands => "device",
-            Self::PagePools => "page pools",
-            Self::Log => "guest's log",
-            Self::Faults => "fault rule",
-            Self::Program => "program",
-        }
-    }
-}
 
 /// Boots a guest with the bug and judges what is found; returns that.
 pub(super) fn run(setup: &Setup, bug: &Bug) -> Result<String> {

@@ -2,7 +2,10 @@
 
 use anyhow::Result;
 
-use super::{Kind::Zcnic, Run::Guest, Test, expect, traffic};
+use super::{
+    test::{Kind::Zcnic, Run::Guest, Test, expect},
+    traffic,
+};
 use crate::{agent::Exec, guest::Guest as Machine};
 
 pub(super) const TESTS: &[Test] = &[

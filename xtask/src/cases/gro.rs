@@ -6,10 +6,8 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::{
-    Kind::Zcnic,
-    Run::Guest,
-    Test, expect,
-    recovery::statistic,
+    ethtool::{statistic, statistics},
+    test::{Kind::Zcnic, Run::Guest, Test, expect},
     traffic::{self, LinkWatch},
 };
 use crate::{
@@ -77,14 +75,6 @@ fn large_pages(guest: &mut Machine) -> Result<()> {
     expect(now == ahead, || {
         format!("driver and device count different frames or bytes: {ahead:?} before, {now:?} now")
     })
-}
-
-fn statistics<const N: usize>(guest: &mut Machine, names: [&str; N]) -> Result<[u64; N]> {
-    let mut values = [0; N];
-    for (value, name) in values.iter_mut().zip(names) {
-        *value = statistic(guest, name)?;
-    }
-    Ok(values)
 }
 
 /// Wire frames and bytes that the device counted more than the driver, once both have come to rest.

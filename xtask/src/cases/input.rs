@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{
+use super::test::{
     Kind::Zcnic,
     Run::{Guest, Host},
     Test, expect,

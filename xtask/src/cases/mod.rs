@@ -9,16 +9,18 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+use self::test::{Kind, Run, Test};
 use crate::{
     backend::Cable,
-    guest::{Driver, Guest},
-    machine::{Machine, Port},
+    guest::Guest,
     report::{Case, Outcome, Report},
     setup::{GuestArgs, Setup},
 };
 
+mod bug;
 mod demo;
 mod detection;
+mod ethtool;
 mod faults;
 mod gate;
 mod gro;
@@ -30,59 +32,9 @@ mod recovery;
 mod scenarios;
 mod selftests;
 mod systems;
+mod test;
 mod traffic;
 mod xdp;
-
-/// A test.
-struct Test {
-    name: &'static str,
-    run: Run,
-}
-
-/// What a test needs and does.
-#[derive(Clone, Copy)]
-enum Run {
-    /// Programs on the host.
-    Host(fn(&Setup) -> Result<()>),
-    /// A guest of this kind, its ports up.
-    Guest(Kind, fn(&mut Guest) -> Result<()>),
-    /// A program in such a guest, which has cases of its own: all that `zcnic-guest` has under these words.
-    Program(Kind, &'static [&'static str]),
-    /// A guest of its own, with a bug that is to be found.
-    Seeded(&'static detection::Bug),
-}
-
-/// Guests differ in their ports and in who drives them.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// The usual ports and our driver.
-    Zcnic,
-    /// Four queue pairs each and the stock driver.
-    VirtioNet,
-    /// Ports with so few queue pairs that our driver can't drive them; no driver is loaded.
-    TooFewQueues,
-}
-
-impl Kind {
-    fn driver(self) -> Option<Driver> {
-        match self {
-            Self::Zcnic => Some(Driver::Zcnic),
-            Self::VirtioNet => Some(Driver::VirtioNet),
-            Self::TooFewQueues => None,
-        }
-    }
-
-    fn machine(self, setup: &Setup) -> Machine {
-        let mut machine = setup.machine();
-        let pairs = match self {
-            Self::Zcnic => return machine,
-            Self::VirtioNet => 4,
-            Self::TooFewQueues => 1,
-        };
-        machine.ports = [0, 1].map(|index| Port { index, pairs }).to_vec();
-        machine
-    }
-}
 
 /// All tests, those that can share a guest next to each other.
 fn all() -> impl Iterator<Item = &'static Test> {
@@ -205,9 +157,4 @@ fn one(guest: &mut Guest, kind: Kind, run: impl FnOnce(&mut Guest) -> Result<()>
         bail!("the guest's kernel is not happy: {}", problems.join("; "));
     }
     Ok(())
-}
-
-/// Fails with `message` unless `holds`.
-fn expect(holds: bool, message: impl FnOnce() -> String) -> Result<()> {
-    if holds { Ok(()) } else { bail!(message()) }
 }

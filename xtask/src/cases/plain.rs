@@ -5,7 +5,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{Kind::VirtioNet, Run::Guest, Test, expect, traffic};
+use super::{
+    test::{Kind::VirtioNet, Run::Guest, Test, expect},
+    traffic,
+};
 use crate::{agent::Exec, guest::Guest as Machine};
 
 pub(super) const TESTS: &[Test] = &[

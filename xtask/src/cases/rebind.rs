@@ -3,9 +3,13 @@
 use anyhow::{Context, Result};
 
 use super::{
-    Kind::{TooFewQueues, Zcnic},
-    Run::Guest,
-    Test, expect, plain, traffic,
+    plain,
+    test::{
+        Kind::{TooFewQueues, Zcnic},
+        Run::Guest,
+        Test, expect,
+    },
+    traffic,
 };
 use crate::{
     agent::Exec,

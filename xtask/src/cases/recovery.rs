@@ -9,9 +9,8 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::{
-    Kind::Zcnic,
-    Run::Guest,
-    Test, expect,
+    ethtool::statistic,
+    test::{Kind::Zcnic, Run::Guest, Test, expect},
     traffic::{self, LinkWatch},
 };
 use crate::{agent::Exec, guest::Guest as Machine};
@@ -57,17 +56,6 @@ fn nothing_hangs(guest: &mut Machine) -> Result<()> {
                   done; echo \"$hung\"";
     let hung = guest.sh(script)?;
     expect(hung.trim().is_empty(), || format!("processes hang: {hung}"))
-}
-
-/// A counter of `ethtool -S eth0`.
-pub(super) fn statistic(guest: &mut Machine, name: &str) -> Result<u64> {
-    let all = guest.check(&Exec::new(["ethtool", "-S", "eth0"]))?;
-    let line = all
-        .lines()
-        .find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(": "));
-    line.with_context(|| format!("ethtool -S has no {name}"))?
-        .parse()
-        .with_context(|| format!("ethtool -S: {name}"))
 }
 
 fn backend_killed(guest: &mut Machine) -> Result<()> {

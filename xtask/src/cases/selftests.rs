@@ -3,7 +3,7 @@
 
 use anyhow::{Result, bail};
 
-use super::{Kind::Zcnic, Run::Guest, Test, expect};
+use super::test::{Kind::Zcnic, Run::Guest, Test, expect};
 use crate::{agent::Exec, guest::Guest as Machine};
 
 pub(super) const TESTS: &[Test] = &[

@@ -4,9 +4,12 @@
 use anyhow::{Context, Result};
 
 use super::{
-    Kind::Zcnic,
-    Run::{Guest, Program},
-    Test, expect, rebind,
+    rebind,
+    test::{
+        Kind::Zcnic,
+        Run::{Guest, Program},
+        Test, expect,
+    },
     traffic::ENDLESS,
 };
 use crate::{

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::expect;
+use super::test::expect;
 use crate::{
     agent::{Exec, Process},
     guest::Guest,

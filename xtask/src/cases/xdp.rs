@@ -5,10 +5,8 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::{
-    Kind::Zcnic,
-    Run::Guest,
-    Test, expect,
-    recovery::statistic,
+    ethtool::statistic,
+    test::{Kind::Zcnic, Run::Guest, Test, expect},
     traffic::{self, LinkWatch},
 };
 use crate::{

@@ -1,6 +1,6 @@
 //! The cases of `gro.py`: the same for software GRO, hardware GRO and LRO, which our driver does not have.
 
-use super::{Wanted, case, offload};
+use super::case::{Program, Wanted, case, offload};
 
 /// Every case, of the names that all three have.
 macro_rules! cases {
@@ -36,7 +36,7 @@ macro_rules! cases {
 
 const LRO: &str = "large-receive-offload";
 
-pub(super) const CASES: &[Wanted] = cases! {
+const CASES: &[Wanted] = cases! {
     "ipv4_data_same" "ipv4_data_lrg_sml" "ipv4_data_sml_lrg" "ipv4_data_lrg_1byte" "ipv4_data_burst"
     "ipv4_ack" "ipv4_flags_psh" "ipv4_flags_syn" "ipv4_flags_rst" "ipv4_flags_urg" "ipv4_flags_cwr"
     "ipv4_tcp_csum" "ipv4_tcp_seq" "ipv4_tcp_ts" "ipv4_tcp_opt" "ipv4_ip_ecn" "ipv4_ip_tos"
@@ -58,3 +58,20 @@ pub(super) const CASES: &[Wanted] = cases! {
     "ip6ip6_flags_urg" "ip6ip6_flags_cwr" "ip6ip6_tcp_csum" "ip6ip6_tcp_seq" "ip6ip6_tcp_ts"
     "ip6ip6_tcp_opt" "ip6ip6_ip_ecn" "ip6ip6_ip_tos" "ip6ip6_large_max" "ip6ip6_large_rem"
 };
+
+pub(super) const GRO: [Program; 2] = [
+    Program {
+        path: "drivers/net/hw/gro_hw.py",
+        cases: &[
+            case("test_gro_stats_single"),
+            case("test_gro_stats_full"),
+            case("test_gro_order.4"),
+            case("test_gro_order.32"),
+            case("test_gro_order.512"),
+        ],
+    },
+    Program {
+        path: "drivers/net/gro.py",
+        cases: CASES,
+    },
+];

@@ -1,6 +1,6 @@
 //! The programs about native XDP and AF_XDP.
 
-use super::{Program, case};
+use super::case::{Program, case};
 
 /// Every case of `xdp.py`, of the names that exist for both versions of IP.
 macro_rules! both {

@@ -3,7 +3,7 @@
 
 use anyhow::{Result, bail};
 
-use super::{Tests, section_of, table};
+use super::kept::{Tests, section_of, table};
 use crate::report::Outcome;
 
 /// What the cases' names begin with.

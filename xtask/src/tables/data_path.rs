@@ -4,7 +4,7 @@
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use super::{kept, table};
+use super::kept::{kept, table};
 use crate::bench::{figure::Figure, plot};
 
 /// What is read of a report.

@@ -1,22 +1,19 @@
 //! `cargo xtask tables`: the tables in the documents that say what was seen, from reports of full runs,
 //! which are kept in the workspace.
 
-use std::{fs, io, path::PathBuf, process::ExitCode};
+use std::{fs, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::{paths, report::Case};
+use crate::paths;
 
 mod cases;
 mod data_path;
 mod detection;
+mod kept;
 mod scenarios;
 mod selftests;
 mod systems;
-
-/// Where the reports are, in the workspace.
-const REPORTS: &str = "docs/reports";
 
 /// The lines around what is written.
 const BEGIN: &str = "<!-- begin: cargo xtask tables -->";
@@ -118,59 +115,9 @@ fn replace(text: &str, sections: &[String]) -> Result<String> {
     Ok(done + rest)
 }
 
-/// The report that is kept under this name, if there is one.
-fn kept<T: DeserializeOwned>(name: &str) -> Result<Option<T>> {
-    let path: PathBuf = paths::workspace()
-        .join(REPORTS)
-        .join(format!("{name}.json"));
-    let text = match fs::read_to_string(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other.with_context(|| path.display().to_string())?,
-    };
-    let report = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
-    Ok(Some(report))
-}
-
-/// A report of tests that ran in guests.
-#[derive(Debug, Deserialize)]
-struct Tests {
-    kernel: String,
-    qemu: String,
-    cases: Vec<Case>,
-}
-
-/// What `render` makes of the report of tests that is kept under this name.
-fn section_of(name: &str, render: impl FnOnce(&Tests) -> Result<String>) -> Result<String> {
-    let tests: Option<Tests> = kept(name)?;
-    tests.map_or_else(
-        || Ok("No report is kept.".to_owned()),
-        |tests| render(&tests),
-    )
-}
-
-/// Fails unless a report is of a commit.
-fn committed(commit: Option<&str>) -> Result<()> {
-    match commit {
-        Some(commit) if !commit.ends_with("-dirty") => Ok(()),
-        _ => bail!("the report is of something that is no commit"),
-    }
-}
-
-/// The rows of a table, the first one its heading.
-fn table(rows: &[Vec<String>]) -> String {
-    let mut text = String::new();
-    for (index, row) in rows.iter().enumerate() {
-        text.push_str(&format!("| {} |\n", row.join(" | ")));
-        if index == 0 {
-            text.push_str(&format!("| {} |\n", vec!["---"; row.len()].join(" | ")));
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{kept::REPORTS, *};
 
     #[test]
     fn the_documents_say_what_the_reports_say() {

@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use super::{committed, table};
+use super::kept::{committed, table};
 use crate::{
     ci,
     suite::{Score, file_name},
@@ -57,7 +57,7 @@ struct Kept {
 pub(super) fn section() -> Result<String> {
     let mut kept = Vec::new();
     for column in &COLUMNS {
-        let Some(report) = super::kept::<Kept>(column.report)? else {
+        let Some(report) = super::kept::kept::<Kept>(column.report)? else {
             continue;
         };
         check(column, &report).with_context(|| format!("the report {}", column.report))?;

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{kept, table};
+use super::kept::{kept, table};
 use crate::bench::figure::Figure;
 
 #[derive(Debug, Deserialize)]

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use crate::{
     report::{Case, Outcome},
-    rings::Due,
+    rings::case::Due,
 };
 
 /// How a case may end besides passing.

@@ -1,0 +1,28 @@
+//! Counters of eth0, as `ethtool -S` prints them.
+
+use anyhow::{Context, Result};
+
+use crate::{agent::Exec, guest::Guest as Machine};
+
+/// A counter of `ethtool -S eth0`.
+pub(super) fn statistic(guest: &mut Machine, name: &str) -> Result<u64> {
+    let all = guest.check(&Exec::new(["ethtool", "-S", "eth0"]))?;
+    let line = all
+        .lines()
+        .find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(": "));
+    line.with_context(|| format!("ethtool -S has no {name}"))?
+        .parse()
+        .with_context(|| format!("ethtool -S: {name}"))
+}
+
+/// Several of them.
+pub(super) fn statistics<const N: usize>(
+    guest: &mut Machine,
+    names: [&str; N],
+) -> Result<[u64; N]> {
+    let mut values = [0; N];
+    for (value, name) in values.iter_mut().zip(names) {
+        *value = statistic(guest, name)?;
+    }
+    Ok(values)
+}

@@ -1,0 +1,66 @@
+//! What a test is: a name in prose, the guest that it needs, and what it does there.
+
+use anyhow::{Result, bail};
+
+use super::bug::Bug;
+use crate::{
+    guest::{Driver, Guest},
+    machine::{Machine, Port},
+    setup::Setup,
+};
+
+/// A test.
+pub(super) struct Test {
+    pub(super) name: &'static str,
+    pub(super) run: Run,
+}
+
+/// What a test needs and does.
+#[derive(Clone, Copy)]
+pub(super) enum Run {
+    /// Programs on the host.
+    Host(fn(&Setup) -> Result<()>),
+    /// A guest of this kind, its ports up.
+    Guest(Kind, fn(&mut Guest) -> Result<()>),
+    /// A program in such a guest, which has cases of its own: all that `zcnic-guest` has under these words.
+    Program(Kind, &'static [&'static str]),
+    /// A guest of its own, with a bug that is to be found.
+    Seeded(&'static Bug),
+}
+
+/// Guests differ in their ports and in who drives them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The usual ports and our driver.
+    Zcnic,
+    /// Four queue pairs each and the stock driver.
+    VirtioNet,
+    /// Ports with so few queue pairs that our driver can't drive them; no driver is loaded.
+    TooFewQueues,
+}
+
+impl Kind {
+    pub(super) fn driver(self) -> Option<Driver> {
+        match self {
+            Self::Zcnic => Some(Driver::Zcnic),
+            Self::VirtioNet => Some(Driver::VirtioNet),
+            Self::TooFewQueues => None,
+        }
+    }
+
+    pub(super) fn machine(self, setup: &Setup) -> Machine {
+        let mut machine = setup.machine();
+        let pairs = match self {
+            Self::Zcnic => return machine,
+            Self::VirtioNet => 4,
+            Self::TooFewQueues => 1,
+        };
+        machine.ports = [0, 1].map(|index| Port { index, pairs }).to_vec();
+        machine
+    }
+}
+
+/// Fails with `message` unless `holds`.
+pub(super) fn expect(holds: bool, message: impl FnOnce() -> String) -> Result<()> {
+    if holds { Ok(()) } else { bail!(message()) }
+}

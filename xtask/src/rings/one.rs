@@ -1,0 +1,157 @@
+//! The programs about memory providers and what they are configured by, on the port itself and on
+//! queues that are leased to a netkit device.
+
+use super::case::{Program, case, failing_allocations, large_niov};
+
+pub(super) const ONE: [Program; 13] = [
+    Program {
+        path: "drivers/net/hw/iou-zcrx.py",
+        cases: &[
+            case("test_zcrx.single"),
+            case("test_zcrx.rss"),
+            case("test_zcrx_oneshot.single"),
+            case("test_zcrx_oneshot.rss"),
+            case("test_zcrx_large_chunks"),
+        ],
+    },
+    Program {
+        path: "drivers/net/hw/devmem.py",
+        cases: &[
+            case("check_rx"),
+            case("check_tx"),
+            case("check_tx_chunks"),
+            case("check_rx_hds"),
+            large_niov("check_rx_large_niov"),
+        ],
+    },
+    Program {
+        path: "drivers/net/hds.py",
+        cases: &[
+            case("get_hds"),
+            case("get_hds_thresh"),
+            case("set_hds_disable"),
+            case("set_hds_enable"),
+            case("set_hds_thresh_random"),
+            case("set_hds_thresh_zero"),
+            case("set_hds_thresh_max"),
+            case("set_hds_thresh_gt"),
+            case("set_xdp"),
+            case("enabled_set_xdp"),
+            case("ioctl"),
+            case("ioctl_set_xdp"),
+            case("ioctl_enabled_set_xdp"),
+        ],
+    },
+    Program {
+        path: "drivers/net/queues.py",
+        cases: &[
+            case("get_queues"),
+            case("addremove_queues"),
+            case("check_down"),
+            case("check_xsk"),
+        ],
+    },
+    Program {
+        path: "drivers/net/ring_reconfig.py",
+        cases: &[
+            case("channels"),
+            case("ringparam"),
+            case("reconfig_tx_stall"),
+        ],
+    },
+    Program {
+        path: "drivers/net/hw/ntuple.py",
+        cases: &[
+            case("queue.tcp4.src_ip"),
+            case("queue.tcp4.dst_ip"),
+            case("queue.tcp4.src_port"),
+            case("queue.tcp4.dst_port"),
+            case("queue.tcp4.src_ip.dst_ip"),
+            case("queue.tcp4.src_ip.dst_ip.src_port.dst_port"),
+            case("queue.udp4.src_ip"),
+            case("queue.udp4.dst_ip"),
+            case("queue.udp4.src_port"),
+            case("queue.udp4.dst_port"),
+            case("queue.udp4.src_ip.dst_ip"),
+            case("queue.udp4.src_ip.dst_ip.src_port.dst_port"),
+            case("queue.tcp6.src_ip"),
+            case("queue.tcp6.dst_ip"),
+            case("queue.tcp6.src_port"),
+            case("queue.tcp6.dst_port"),
+            case("queue.tcp6.src_ip.dst_ip"),
+            case("queue.tcp6.src_ip.dst_ip.src_port.dst_port"),
+            case("queue.udp6.src_ip"),
+            case("queue.udp6.dst_ip"),
+            case("queue.udp6.src_port"),
+            case("queue.udp6.dst_port"),
+            case("queue.udp6.src_ip.dst_ip"),
+            case("queue.udp6.src_ip.dst_ip.src_port.dst_port"),
+        ],
+    },
+    Program {
+        path: "drivers/net/hw/rss_ctx.py",
+        cases: &[
+            case("test_rss_key_indir"),
+            case("test_rss_queue_reconfigure"),
+            case("test_rss_resize"),
+            case("test_hitless_key_update"),
+            case("test_rss_context"),
+            case("test_rss_context4"),
+            case("test_rss_context32"),
+            case("test_rss_context_dump"),
+            case("test_rss_context_queue_reconfigure"),
+            case("test_rss_context_overlap"),
+            case("test_rss_context_overlap2"),
+            case("test_rss_context_out_of_order"),
+            case("test_rss_context4_create_with_cfg"),
+            case("test_flow_add_context_missing"),
+            case("test_delete_rss_context_busy"),
+            case("test_rss_ntuple_addition"),
+            case("test_rss_default_context_rule"),
+            case("test_rss_context_flow_hash"),
+            case("test_rss_context_persist_create_and_ifdown"),
+            case("test_rss_context_persist_ifdown_and_create"),
+        ],
+    },
+    Program {
+        path: "drivers/net/hw/pp_alloc_fail.py",
+        cases: &[failing_allocations("test_pp_alloc")],
+    },
+    Program {
+        path: "drivers/net/napi_id.py",
+        cases: &[case("test_napi_id")],
+    },
+    Program {
+        path: "drivers/net/hw/nk_netns.py",
+        cases: &[case("test_ping")],
+    },
+    Program {
+        path: "drivers/net/hw/nk_qlease.py",
+        cases: &[
+            case("test_iou_zcrx"),
+            case("test_iou_zcrx_large_buf"),
+            case("test_attrs"),
+            case("test_attach_xdp_with_mp"),
+            case("test_destroy"),
+        ],
+    },
+    Program {
+        path: "drivers/net/hw/nk_devmem.py",
+        cases: &[
+            case("check_nk_rx"),
+            case("check_nk_tx"),
+            case("check_nk_tx_chunks"),
+            case("check_nk_rx_hds"),
+            large_niov("check_nk_rx_large_niov"),
+        ],
+    },
+    Program {
+        path: "drivers/net/hw/userns_devmem.py",
+        cases: &[
+            case("check_userns_rx"),
+            case("check_userns_tx"),
+            case("check_userns_tx_chunks"),
+            case("check_userns_rx_hds"),
+        ],
+    },
+];
