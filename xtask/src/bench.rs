@@ -16,17 +16,19 @@ use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-
-use self::{figure::Figure, method::Method, process::Priority};
-use crate::{
-    backend,
-    buildroot::{BuildRoot, Recipe},
-    cache::Cache,
-    host, paths,
-    report::ReportArg,
+use zcnic_results::report::ReportArg;
+use zcnic_testbed::{
+    backend, paths,
+    provision::{
+        buildroot::{BuildRoot, Recipe},
+        cache::Cache,
+        host,
+    },
     sandbox,
     step::step,
 };
+
+use self::{figure::Figure, method::Method, process::Priority};
 
 /// Measure the data path against its peers, against memcpy, and with its features on and off
 ///

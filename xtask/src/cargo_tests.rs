@@ -8,11 +8,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-
-use crate::{
-    paths,
-    report::{Case, Outcome, Report},
-};
+use zcnic_results::report::{Case, Outcome, Report};
+use zcnic_testbed::paths;
 
 /// Runs the tests whose name contains `filter`, and those of test files whose name does: a test's name begins
 /// with its file's.

@@ -4,12 +4,8 @@ use std::{process::ExitCode, time::Instant};
 
 use anyhow::{Context, Result};
 use serde_json::json;
-
-use crate::{
-    paths,
-    report::{Case, Outcome, Report, ReportArg},
-    sandbox,
-};
+use zcnic_results::report::{Case, Outcome, Report, ReportArg};
+use zcnic_testbed::{paths, sandbox};
 
 /// Format, lints, the driver on all kernels, the demo, benchmarks as a smoke test, the kernel's selftests, and every
 /// test

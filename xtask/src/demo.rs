@@ -4,10 +4,9 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
-
-use crate::{
+use zcnic_results::report::ReportArg;
+use zcnic_testbed::{
     backend::Cable,
-    report::ReportArg,
     sandbox,
     setup::{GuestArgs, Setup},
     step::{downloaded, since_call, step},

@@ -3,12 +3,11 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-
-use crate::{
+use zcnic_testbed::provision::{
     cache::Cache,
+    driver::{self, MODULE},
     host,
     linux::debian::SERIES,
-    module::{self, MODULE},
 };
 
 /// Compile the driver, treating warnings as errors
@@ -26,7 +25,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         if args.headers.as_ref().is_some_and(|only| only != series) {
             continue;
         }
-        let entry = module::ensure_for_series(&cache, series)?;
+        let entry = driver::ensure_for_series(&cache, series)?;
         println!("{}", entry.join(MODULE).display());
     }
     Ok(ExitCode::SUCCESS)

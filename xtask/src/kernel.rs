@@ -3,8 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-
-use crate::{
+use zcnic_testbed::provision::{
     cache::Cache,
     host,
     linux::tree::{Profile, Tree},

@@ -9,22 +9,25 @@ use std::{collections::BTreeMap, fs, process::ExitCode, time::Instant};
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-
-use crate::{
-    backend::Cable,
-    junit, ktap, paths,
+use zcnic_results::{
+    junit, ktap,
     report::{Case, Report, ReportArg},
-    rings::{
-        Ring,
-        case::{About, Due},
-        expect::{self, Expectation},
-        runner::Bench,
-        select,
-    },
-    sandbox,
-    selftests::Selftests,
-    setup::{GuestArgs, Setup},
     suite::{self, Suite},
+};
+use zcnic_testbed::{
+    backend::Cable,
+    paths,
+    provision::selftests::Selftests,
+    sandbox,
+    setup::{GuestArgs, Setup},
+};
+
+use crate::rings::{
+    Ring,
+    case::{About, Due},
+    expect::{self, Expectation},
+    runner::Bench,
+    select,
 };
 
 /// What a kernel can have that finds bugs, or makes them: a result means more with it, and a time

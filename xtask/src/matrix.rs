@@ -4,21 +4,22 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use serde_json::{Map, json};
-
-use crate::{
-    backend::Cable,
-    linux::debian::SERIES,
+use zcnic_results::{
     report::{Case, Report, ReportArg},
-    rings::{
-        Ring,
-        case::{About, Due},
-        expect,
-        runner::Bench,
-    },
-    sandbox,
-    selftests::Selftests,
-    setup::Setup,
     suite::{self, Suite},
+};
+use zcnic_testbed::{
+    backend::Cable,
+    provision::{linux::debian::SERIES, selftests::Selftests},
+    sandbox,
+    setup::Setup,
+};
+
+use crate::rings::{
+    Ring,
+    case::{About, Due},
+    expect,
+    runner::Bench,
 };
 
 /// Run ring 1 of the selftests on Debian's kernels of each supported series, into one table

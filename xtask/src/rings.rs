@@ -10,9 +10,9 @@ mod xdp;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
+use zcnic_results::suite::{Suite, file_name};
 
 use self::case::{About, Due, Program};
-use crate::suite::{Suite, file_name};
 
 /// A set of selftests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -93,7 +93,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::{one::ONE, *};
-    use crate::report::{Case, Outcome};
+    use zcnic_results::report::{Case, Outcome};
 
     const STOCK: About = About {
         release: "7.3.4+deb13-amd64",

@@ -3,16 +3,16 @@
 use std::process::{Command, ExitCode};
 
 use anyhow::{Result, bail};
-
-use crate::{
+use zcnic_results::report::{Case, Outcome, Report, ReportArg};
+use zcnic_testbed::{
     backend::Cable,
-    cases::program::{self, News},
-    initrd,
-    report::{Case, Outcome, Report, ReportArg},
+    provision::initrd,
     sandbox,
     setup::{GuestArgs, Setup},
     step::{run as run_command, step},
 };
+
+use crate::cases::program::{self, News};
 
 /// Show what the kernel does when, for instance, buffers run out: what is done, what is seen, and why
 ///

@@ -3,13 +3,10 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use zcnic_results::report::{Outcome, Report, ReportArg};
+use zcnic_testbed::{sandbox, setup::GuestArgs};
 
-use crate::{
-    cargo_tests, cases,
-    report::{Outcome, Report, ReportArg},
-    sandbox,
-    setup::GuestArgs,
-};
+use crate::{cargo_tests, cases};
 
 /// Run every test: unit, in-process driver and device, vhost-user frontend, guest
 #[derive(clap::Args, Debug)]

@@ -9,20 +9,25 @@ use std::{
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
-
-use crate::{
-    backend::Cable,
-    cache::Cache,
-    host,
-    linux::tree::{DoesNotBuild, Profile, Tree},
+use zcnic_results::{
     netdev_ci,
     report::{Case, Outcome, Report, ReportArg},
-    rings::{self, runner::Bench},
-    sandbox,
-    selftests::Selftests,
-    setup::{GuestArgs, Setup},
-    step, suite,
+    suite,
 };
+use zcnic_testbed::{
+    backend::Cable,
+    provision::{
+        cache::Cache,
+        host,
+        linux::tree::{DoesNotBuild, Profile, Tree},
+        selftests::Selftests,
+    },
+    sandbox,
+    setup::{GuestArgs, Setup},
+    step,
+};
+
+use crate::rings::{self, runner::Bench};
 
 /// What `git bisect run` takes for "can't be tested".
 const SKIP: u8 = 125;

@@ -9,12 +9,11 @@ use std::{
 use anyhow::Result;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use serde_json::json;
-
-use crate::{
+use zcnic_results::report::ReportArg;
+use zcnic_testbed::{
     agent::{Event, Exec, Status},
     backend::Cable,
     guest::Guest,
-    report::ReportArg,
     sandbox,
     setup::{GuestArgs, PORTS, Setup},
     step::{since_call, step},

@@ -8,15 +8,15 @@ use std::{
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
-
-use super::{figure::Figure, method::Method};
-use crate::{
+use zcnic_testbed::{
     backend::Programs,
     paths,
     process::Running,
     sandbox::Sandbox,
     step::{run, step},
 };
+
+use super::{figure::Figure, method::Method};
 
 /// The benchmark, and the same without a fault engine.
 #[derive(Debug)]

@@ -1,16 +1,16 @@
 //! Against DPDK's own vhost: the vhost driver of another testpmd.
 
 use anyhow::Result;
+use zcnic_testbed::{
+    backend::Programs,
+    provision::buildroot::{BuildRoot, WORK},
+    step::step,
+};
 
 use super::{
     figure::Figure,
     method::Method,
     turns::{Flow, Pair, Setup},
-};
-use crate::{
-    backend::Programs,
-    buildroot::{BuildRoot, WORK},
-    step::step,
 };
 
 /// Bytes of frames, without the check sequence, which nobody carries.

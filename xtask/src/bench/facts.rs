@@ -64,6 +64,7 @@ pub(crate) fn machine(priority: Priority) -> Value {
 }
 
 fn rustc() -> Option<String> {
-    let version = crate::step::run(std::process::Command::new("rustc").arg("--version")).ok()?;
+    let version =
+        zcnic_testbed::step::run(std::process::Command::new("rustc").arg("--version")).ok()?;
     Some(version.trim().to_owned())
 }

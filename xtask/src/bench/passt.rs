@@ -12,18 +12,18 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
+use zcnic_testbed::{
+    backend::Programs,
+    process::Running,
+    provision::buildroot::{Bind, BuildRoot, WORK},
+    step::{step, tail},
+};
 
 use super::{
     figure::Figure,
     method::Method,
     testpmd::{PATIENCE, RING},
     turns::{Flow, Pair, Setup},
-};
-use crate::{
-    backend::Programs,
-    buildroot::{Bind, BuildRoot, WORK},
-    process::Running,
-    step::{step, tail},
 };
 
 /// What it is called in Debian.

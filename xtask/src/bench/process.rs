@@ -3,8 +3,7 @@
 use std::{fs, process::Command};
 
 use anyhow::{Result, bail};
-
-use crate::step::{output, run};
+use zcnic_testbed::step::{output, run};
 
 /// Who goes first when others want the processors too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

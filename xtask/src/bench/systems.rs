@@ -4,17 +4,16 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-
-use super::{facts, figure::Figure, process::Priority};
-use crate::{
+use zcnic_results::report::ReportArg;
+use zcnic_testbed::{
     agent::Exec,
     backend::Cable,
-    paths,
-    report::ReportArg,
-    sandbox,
+    paths, sandbox,
     setup::{GuestArgs, Setup},
     step::step,
 };
+
+use super::{facts, figure::Figure, process::Priority};
 
 /// All turns, on a host that is busy otherwise.
 const PATIENCE: Duration = Duration::from_secs(1200);

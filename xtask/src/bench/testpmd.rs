@@ -13,12 +13,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-
-use super::method::Method;
-use crate::{
-    buildroot::{Bind, BuildRoot, WORK},
+use zcnic_testbed::{
+    provision::buildroot::{Bind, BuildRoot, WORK},
     step::tail,
 };
+
+use super::method::Method;
 
 /// What it is made of in Debian; the first one's version is DPDK's.
 pub(super) const PACKAGES: [&str; 4] = [

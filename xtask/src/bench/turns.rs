@@ -13,17 +13,17 @@ use std::{
 use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use zcnic_testbed::{
+    backend::Programs,
+    control::Control,
+    process::Running,
+    provision::buildroot::{BuildRoot, WORK},
+};
 
 use super::{
     figure::Figure,
     method::Method,
     testpmd::{PATIENCE, Port, RING, Testpmd},
-};
-use crate::{
-    backend::Programs,
-    buildroot::{BuildRoot, WORK},
-    control::Control,
-    process::Running,
 };
 
 /// Bursts of 32 frames that go around in a loop: fewer than a ring has room for, so that none is lost.

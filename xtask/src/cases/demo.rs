@@ -4,13 +4,15 @@ use std::{fs, process::Command};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
+use zcnic_testbed::{
+    guest::Guest as Machine, provision::host, setup::Setup, step::output, stream::Stream,
+};
 
 use super::test::{
     Kind::Zcnic,
     Run::{Guest, Host},
     Test, expect,
 };
-use crate::{guest::Guest as Machine, host, setup::Setup, step::output, stream::Stream};
 
 pub(super) const TESTS: &[Test] = &[
     Test {

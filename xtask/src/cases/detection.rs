@@ -5,21 +5,23 @@
 use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, bail};
+use zcnic_testbed::{
+    backend::Cable,
+    guest::{Driver, Guest},
+    provision::{
+        driver::{self, Sources},
+        initrd,
+    },
+    setup::Setup,
+    stream::{Flow, Stream},
+    violations::Watch,
+};
 
 use super::{
     bug::{Bug, Finder, Load, Seed},
     ethtool::statistic,
     test::{Run::Seeded, Test, expect},
     traffic::ENDLESS,
-};
-use crate::{
-    backend::Cable,
-    guest::{Driver, Guest},
-    initrd,
-    module::{self, Sources},
-    setup::Setup,
-    stream::{Flow, Stream},
-    violations::Watch,
 };
 
 /// Bytes of a stream that is long enough for every buffer to be used several times.
@@ -171,8 +173,8 @@ pub(super) fn run(setup: &Setup, bug: &Bug) -> Result<String> {
     if let Seed::Driver(name, patch) = bug.seed {
         let mut sources = Sources::read()?;
         sources.patch(name, patch)?;
-        let entry = module::ensure_of(&setup.cache, &setup.kernel, &sources)?;
-        let built = entry.join(module::MODULE);
+        let entry = driver::ensure_of(&setup.cache, &setup.kernel, &sources)?;
+        let built = entry.join(driver::MODULE);
         initrd = initrd::ensure(&setup.cache, &setup.kernel, &[built])?;
         machine.initrd = initrd::image(&initrd);
     }

@@ -1,8 +1,7 @@
 //! Counters of eth0, as `ethtool -S` prints them.
 
 use anyhow::{Context, Result};
-
-use crate::{agent::Exec, guest::Guest as Machine};
+use zcnic_testbed::{agent::Exec, guest::Guest as Machine};
 
 /// A counter of `ethtool -S eth0`.
 pub(super) fn statistic(guest: &mut Machine, name: &str) -> Result<u64> {

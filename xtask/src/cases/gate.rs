@@ -1,12 +1,12 @@
 //! That the gate after every test notices what it is there for.
 
 use anyhow::Result;
+use zcnic_testbed::{agent::Exec, guest::Guest as Machine};
 
 use super::{
     test::{Kind::Zcnic, Run::Guest, Test, expect},
     traffic,
 };
-use crate::{agent::Exec, guest::Guest as Machine};
 
 pub(super) const TESTS: &[Test] = &[
     Test {

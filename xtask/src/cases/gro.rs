@@ -4,16 +4,16 @@ use std::{collections::BTreeMap, thread, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use zcnic_testbed::{
+    agent::Exec,
+    guest::Guest as Machine,
+    stream::{Flow, Stream},
+};
 
 use super::{
     ethtool::{statistic, statistics},
     test::{Kind::Zcnic, Run::Guest, Test, expect},
     traffic::{self, LinkWatch},
-};
-use crate::{
-    agent::Exec,
-    guest::Guest as Machine,
-    stream::{Flow, Stream},
 };
 
 pub(super) const TESTS: &[Test] = &[

@@ -12,13 +12,15 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use zcnic_testbed::{
+    agent::Exec, guest::Guest as Machine, process::Running, setup::Setup, step::output,
+};
 
 use super::test::{
     Kind::Zcnic,
     Run::{Guest, Host},
     Test, expect,
 };
-use crate::{agent::Exec, guest::Guest as Machine, process::Running, setup::Setup, step::output};
 
 pub(super) const TESTS: &[Test] = &[
     Test {
@@ -56,7 +58,7 @@ fn refused(command: &mut Command, lines: usize, words: &[&str]) -> Result<()> {
     let mark = mark();
     let ended = output(command.env(MARK, &mark))?;
     let said = String::from_utf8_lossy(&ended.stderr);
-    let what = || crate::step::describe(command);
+    let what = || zcnic_testbed::step::describe(command);
     expect(!ended.status.success(), || format!("`{}` succeeds", what()))?;
     // Progress of the set-up is no part of the error.
     let error: Vec<_> = said
@@ -97,7 +99,7 @@ fn nothing_left(mark: &str) -> Result<()> {
     }
 }
 
-/// A line of [`crate::step::step`]: seconds, or what the set-up remarks.
+/// A line of [`zcnic_testbed::step::step`]: seconds, or what the set-up remarks.
 fn is_progress(line: &str) -> bool {
     let seconds = line.trim_start().split("s  ").next().unwrap_or_default();
     seconds.parse::<f64>().is_ok() || line.starts_with("         ")

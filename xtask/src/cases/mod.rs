@@ -8,14 +8,14 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-
-use self::test::{Kind, Run, Test};
-use crate::{
+use zcnic_results::report::{Case, Outcome, Report};
+use zcnic_testbed::{
     backend::Cable,
     guest::Guest,
-    report::{Case, Outcome, Report},
     setup::{GuestArgs, Setup},
 };
+
+use self::test::{Kind, Run, Test};
 
 mod bug;
 mod demo;

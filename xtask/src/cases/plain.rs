@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
+use zcnic_testbed::{agent::Exec, guest::Guest as Machine};
 
 use super::{
     test::{Kind::VirtioNet, Run::Guest, Test, expect},
     traffic,
 };
-use crate::{agent::Exec, guest::Guest as Machine};
 
 pub(super) const TESTS: &[Test] = &[
     Test {

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use serde::Deserialize;
-
-use crate::{
+use zcnic_results::report::{Case, Outcome};
+use zcnic_testbed::{
     agent::{Event, Exec},
     guest::Guest,
-    report::{Case, Outcome},
 };
 
 /// All cases, on a host that is busy otherwise.

@@ -1,6 +1,10 @@
 //! Drivers that come and go.
 
 use anyhow::{Context, Result};
+use zcnic_testbed::{
+    agent::Exec,
+    guest::{Driver, Guest as Machine},
+};
 
 use super::{
     plain,
@@ -10,10 +14,6 @@ use super::{
         Test, expect,
     },
     traffic,
-};
-use crate::{
-    agent::Exec,
-    guest::{Driver, Guest as Machine},
 };
 
 pub(super) const TESTS: &[Test] = &[

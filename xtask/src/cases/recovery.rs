@@ -7,13 +7,13 @@ use std::{
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
+use zcnic_testbed::{agent::Exec, guest::Guest as Machine};
 
 use super::{
     ethtool::statistic,
     test::{Kind::Zcnic, Run::Guest, Test, expect},
     traffic::{self, LinkWatch},
 };
-use crate::{agent::Exec, guest::Guest as Machine};
 
 pub(super) const TESTS: &[Test] = &[
     Test {

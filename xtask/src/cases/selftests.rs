@@ -2,9 +2,9 @@
 //! does not say what it was.
 
 use anyhow::{Result, bail};
+use zcnic_testbed::{agent::Exec, guest::Guest as Machine};
 
 use super::test::{Kind::Zcnic, Run::Guest, Test, expect};
-use crate::{agent::Exec, guest::Guest as Machine};
 
 pub(super) const TESTS: &[Test] = &[
     Test {

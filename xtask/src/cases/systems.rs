@@ -2,6 +2,11 @@
 //! share a driver: each leaves everything as it was.
 
 use anyhow::{Context, Result};
+use zcnic_testbed::{
+    agent::Exec,
+    guest::{Driver, Guest as Machine},
+    stream::{Flow, Stream},
+};
 
 use super::{
     rebind,
@@ -11,11 +16,6 @@ use super::{
         Test, expect,
     },
     traffic::ENDLESS,
-};
-use crate::{
-    agent::Exec,
-    guest::{Driver, Guest as Machine},
-    stream::{Flow, Stream},
 };
 
 pub(super) const TESTS: &[Test] = &[

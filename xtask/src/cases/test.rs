@@ -1,13 +1,13 @@
 //! What a test is: a name in prose, the guest that it needs, and what it does there.
 
 use anyhow::{Result, bail};
-
-use super::bug::Bug;
-use crate::{
+use zcnic_testbed::{
     guest::{Driver, Guest},
     machine::{Machine, Port},
     setup::Setup,
 };
+
+use super::bug::Bug;
 
 /// A test.
 pub(super) struct Test {

@@ -7,13 +7,13 @@ use std::{
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-
-use super::test::expect;
-use crate::{
+use zcnic_testbed::{
     agent::{Exec, Process},
     guest::Guest,
     stream::{Counter, Flow, Stream},
 };
+
+use super::test::expect;
 
 /// Longer than any outage that a test makes.
 const PATIENCE: Duration = Duration::from_secs(240);

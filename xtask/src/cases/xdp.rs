@@ -3,16 +3,16 @@
 
 use anyhow::{Context, Result};
 use serde_json::Value;
+use zcnic_testbed::{
+    agent::{Exec, Process},
+    guest::Guest as Machine,
+    stream::Stream,
+};
 
 use super::{
     ethtool::statistic,
     test::{Kind::Zcnic, Run::Guest, Test, expect},
     traffic::{self, LinkWatch},
-};
-use crate::{
-    agent::{Exec, Process},
-    guest::Guest as Machine,
-    stream::Stream,
 };
 
 pub(super) const TESTS: &[Test] = &[

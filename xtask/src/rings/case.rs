@@ -1,10 +1,10 @@
 //! Test programs, the cases that each must report, and what a case needs of a kernel.
 
-use crate::{
-    linux::kernel::Kernel,
+use zcnic_results::{
     report::{Case, Outcome},
     suite::file_name,
 };
+use zcnic_testbed::provision::linux::kernel::Kernel;
 
 /// One test program.
 #[derive(Debug)]

@@ -2,10 +2,9 @@
 
 use std::str::FromStr;
 
-use crate::{
-    report::{Case, Outcome},
-    rings::case::Due,
-};
+use zcnic_results::report::{Case, Outcome};
+
+use crate::rings::case::Due;
 
 /// How a case may end besides passing.
 #[derive(Clone, Debug, PartialEq, Eq)]

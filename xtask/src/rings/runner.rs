@@ -12,15 +12,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
-
-use crate::{
+use zcnic_results::{
+    report::{Case, Outcome},
+    suite::{Suite, file_name},
+};
+use zcnic_testbed::{
     agent::{Event, Exec},
     backend::Cable,
     guest::Guest,
-    report::{Case, Outcome},
-    selftests::Selftests,
+    provision::selftests::Selftests,
     setup::Setup,
-    suite::{Suite, file_name},
     violations::Watch,
 };
 

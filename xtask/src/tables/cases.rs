@@ -2,9 +2,9 @@
 //! test-systems.json.
 
 use anyhow::{Result, bail};
+use zcnic_results::report::Outcome;
 
 use super::kept::{Tests, section_of, table};
-use crate::report::Outcome;
 
 /// What the cases' names begin with.
 const PREFIX: &str = "systems: ";
@@ -44,7 +44,7 @@ fn render(kept: &Tests) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Case;
+    use zcnic_results::report::Case;
 
     #[test]
     fn a_system_is_a_table_of_cases_and_what_they_saw() {

@@ -2,9 +2,9 @@
 //! --report FILE`, kept as detection.json.
 
 use anyhow::Result;
+use zcnic_results::report::Outcome;
 
 use super::kept::{Tests, section_of, table};
-use crate::report::Outcome;
 
 /// What the tests' names begin with.
 const PREFIX: &str = "detection: ";
@@ -52,7 +52,7 @@ fn quoted(words: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Case;
+    use zcnic_results::report::Case;
 
     #[test]
     fn a_row_says_who_found_a_bug_and_how() {

@@ -4,8 +4,8 @@ use std::{fs, io, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, de::DeserializeOwned};
-
-use crate::{paths, report::Case};
+use zcnic_results::report::Case;
+use zcnic_testbed::paths;
 
 /// Where the reports are, in the workspace.
 pub(super) const REPORTS: &str = "docs/reports";

@@ -4,8 +4,7 @@
 use std::{fs, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
-
-use crate::paths;
+use zcnic_testbed::paths;
 
 mod cases;
 mod data_path;

@@ -1,9 +1,9 @@
 //! What the scenarios say, from the report of `cargo xtask scenario --report FILE`, kept as scenarios.json.
 
 use anyhow::{Result, bail};
+use zcnic_results::report::Outcome;
 
 use super::kept::{Tests, section_of};
-use crate::report::Outcome;
 
 /// What the cases' names begin with.
 const PREFIX: &str = "scenarios: ";
@@ -32,7 +32,7 @@ fn render(kept: &Tests) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Case;
+    use zcnic_results::report::Case;
 
     #[test]
     fn a_scenario_is_a_section_with_its_words() {

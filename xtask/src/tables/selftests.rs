@@ -3,12 +3,11 @@
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+use zcnic_results::suite::{Score, file_name};
 
 use super::kept::{committed, table};
-use crate::{
-    ci,
-    suite::{Score, file_name},
-};
+
+use crate::ci;
 
 /// A kernel that reports may be of: the report's name, the table's heading, and the options that the
 /// kernel must have and must not have. In the table's order.

@@ -1,0 +1,86 @@
+//! Results as JUnit's XML, which CI systems show: a suite per program.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
+
+use crate::{
+    report::{Case, Outcome},
+    suite::Suite,
+};
+
+/// The text; `about` is what goes for the whole run, name and value.
+pub fn write(suites: &[Suite], about: &[(String, String)], seconds: f64) -> Result<String> {
+    let mut report = Report::new("kselftest");
+    report.set_time(time(seconds));
+    for suite in suites {
+        let mut test_suite = TestSuite::new(&suite.name);
+        test_suite.set_time(time(suite.seconds));
+        for (name, value) in about {
+            test_suite.add_property(Property::new(name, value));
+        }
+        test_suite.add_test_cases(suite.cases.iter().map(|case| test_case(suite, case)));
+        report.add_test_suite(test_suite);
+    }
+    report.to_string().context("cannot write JUnit's XML")
+}
+
+/// What a guest reports need not be a duration.
+fn time(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or_default()
+}
+
+fn test_case(suite: &Suite, case: &Case) -> TestCase {
+    let mut status = match case.outcome {
+        Outcome::Pass => TestCaseStatus::success(),
+        Outcome::Fail => TestCaseStatus::non_success(NonSuccessKind::Failure),
+        // JUnit knows no third way of not having passed.
+        Outcome::Skip | Outcome::Xfail => TestCaseStatus::skipped(),
+    };
+    match case.outcome {
+        Outcome::Pass => {}
+        Outcome::Fail => {
+            status.set_message(case.detail.lines().next_back().unwrap_or_default());
+            status.set_description(&case.detail);
+        }
+        Outcome::Skip => {
+            status.set_message(&case.detail);
+        }
+        Outcome::Xfail => {
+            status.set_message(format!("failed as expected: {}", case.detail));
+        }
+    }
+    let mut test_case = TestCase::new(&case.name, status);
+    test_case
+        .set_classname(&suite.name)
+        .set_time(time(case.seconds));
+    test_case
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::suite::tests::suite;
+
+    #[test]
+    fn the_xml_can_be_read_back() {
+        let about = [("kernel".to_owned(), "7.3.4".to_owned())];
+        let text = write(&[suite()], &about, 9.0).unwrap();
+        let report = Report::deserialize_from_str(&text).unwrap();
+        assert_eq!(
+            (report.tests, report.failures, report.errors),
+            (5, 2, 0),
+            "{text}"
+        );
+        let suite = &report.test_suites[0];
+        assert_eq!(suite.skipped, 2, "{text}");
+        assert_eq!(suite.properties[0].value.as_str(), "7.3.4");
+        let TestCaseStatus::NonSuccess { description, .. } = &suite.test_cases[1].status else {
+            panic!("{text}");
+        };
+        // The escape sequence is gone: XML can't have it.
+        let description = description.as_ref().unwrap().as_str();
+        assert_eq!(description, "# Check failed 1 != 2\nSubtest: none <&");
+    }
+}

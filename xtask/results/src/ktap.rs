@@ -1,0 +1,136 @@
+//! Results as KTAP, version 1 (`Documentation/dev-tools/ktap.rst`): a test per program, its cases as
+//! subtests, and how long each took as a diagnostic before its result.
+
+use crate::{
+    report::{Case, Outcome},
+    suite::Suite,
+};
+
+/// The text; `about` is what goes for the whole run, a diagnostic line each.
+pub fn write(suites: &[Suite], about: &[String]) -> String {
+    let mut text = format!("KTAP version 1\n1..{}\n", suites.len());
+    for line in about {
+        text.push_str(&format!("# {}\n", plain(line)));
+    }
+    for (suite, number) in suites.iter().zip(1..) {
+        let count = suite.cases.len();
+        text.push_str(&format!("  KTAP version 1\n  1..{count}\n"));
+        for (case, number) in suite.cases.iter().zip(1..) {
+            text.push_str(&result(suite, case, number));
+        }
+        text.push_str(&format!("# took {:.1} s\n", suite.seconds));
+        // A failure below fails what is above it.
+        let (ok, directive) = if suite.count(Outcome::Fail) > 0 {
+            ("not ok", "")
+        } else if count > 0 && suite.count(Outcome::Skip) == count {
+            ("ok", " # SKIP all of it")
+        } else {
+            ("ok", "")
+        };
+        text.push_str(&format!(
+            "{ok} {number} {}{directive}\n",
+            description(&suite.name)
+        ));
+    }
+    text
+}
+
+fn result(suite: &Suite, case: &Case, number: usize) -> String {
+    let file = suite.name.rsplit('/').next().unwrap_or(&suite.name);
+    let name = case.name.strip_prefix(file).unwrap_or(&case.name);
+    let name = match name.strip_prefix(':').unwrap_or(name) {
+        // What concerns the program as a whole.
+        "" => file,
+        name => name,
+    };
+    let mut text = format!("  # took {:.1} s\n", case.seconds);
+    let mut detail = case.detail.lines().map(plain);
+    let (ok, directive) = match case.outcome {
+        Outcome::Pass => ("ok", String::new()),
+        Outcome::Fail => {
+            // The bar keeps a line from being taken for something else.
+            detail.for_each(|line| text.push_str(&format!("  # | {line}\n")));
+            ("not ok", String::new())
+        }
+        Outcome::Skip | Outcome::Xfail => {
+            let reason = detail.next().unwrap_or_default();
+            detail.for_each(|line| text.push_str(&format!("  # | {line}\n")));
+            ("ok", format!(" # {} {reason}", case.outcome.word()))
+        }
+    };
+    let name = description(name);
+    text.push_str(&format!("  {ok} {number} {name}{}\n", directive.trim_end()));
+    text
+}
+
+/// "Any string of characters other than # or a newline".
+fn description(name: &str) -> String {
+    plain(name).replace('#', "_")
+}
+
+/// Without control characters, of which some would end the line for some readers.
+fn plain(line: &str) -> String {
+    line.replace(char::is_control, " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::suite::tests::suite;
+
+    #[test]
+    fn programs_are_tests_and_cases_their_subtests() {
+        let mut good = suite();
+        good.cases.truncate(1);
+        let mut skipped = suite();
+        skipped.cases = vec![skipped.cases[2].clone()];
+        let text = write(&[suite(), good, skipped], &["kernel: 7.3.4".to_owned()]);
+        assert_eq!(
+            text,
+            "\
+KTAP version 1
+1..3
+# kernel: 7.3.4
+  KTAP version 1
+  1..5
+  # took 1.5 s
+  ok 1 good.tcp4
+  # took 1.5 s
+  # | # Check failed 1 != 2
+  # | Subtest: none <& [31m
+  not ok 2 bad
+  # took 1.5 s
+  # | feature
+  ok 3 absent # SKIP no # such
+  # took 1.5 s
+  ok 4 known # XFAIL capacity
+  # took 1.5 s
+  # | exit status: 2
+  not ok 5 a.py
+# took 7.2 s
+not ok 1 drivers/net/a.py
+  KTAP version 1
+  1..1
+  # took 1.5 s
+  ok 1 good.tcp4
+# took 7.2 s
+ok 2 drivers/net/a.py
+  KTAP version 1
+  1..1
+  # took 1.5 s
+  # | feature
+  ok 1 absent # SKIP no # such
+# took 7.2 s
+ok 3 drivers/net/a.py # SKIP all of it
+"
+        );
+    }
+
+    #[test]
+    fn a_name_can_not_end_its_line_or_begin_a_directive() {
+        let mut odd = suite();
+        odd.cases.truncate(1);
+        odd.cases[0].name = "a.py:x # SKIP\nok 2 y".to_owned();
+        assert!(write(&[odd], &[]).contains("  ok 1 x _ SKIP ok 2 y\n"));
+    }
+}

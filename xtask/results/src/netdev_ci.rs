@@ -1,0 +1,162 @@
+//! Results in the format of the netdev CI (github.com/linux-netdev/nipa, contest/remote): what its
+//! collector reads from an executor's result file.
+
+use std::time::SystemTime;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::{Value, json};
+
+use crate::{
+    report::{Case, Outcome},
+    suite::{Suite, file_name},
+};
+
+/// Who ran the tests, as the collector lists it.
+const EXECUTOR: &str = "zcnic";
+
+/// What was tested, and when.
+#[derive(Debug)]
+pub struct Run<'a> {
+    /// Of the tree; a branch, to the collector.
+    pub state: &'a str,
+    pub start: SystemTime,
+    pub end: SystemTime,
+}
+
+/// The result file of a run.
+pub fn results(run: &Run<'_>, suites: &[Suite]) -> Value {
+    file(run, &suites.iter().map(program).collect::<Vec<_>>())
+}
+
+/// The result file when there was no kernel to test.
+pub fn build_failure(run: &Run<'_>) -> Value {
+    let group = group("drivers/net/hw");
+    file(
+        run,
+        &[json!({"test": "build", "group": group, "result": "fail"})],
+    )
+}
+
+fn file(run: &Run<'_>, results: &[Value]) -> Value {
+    let time = |time: SystemTime| {
+        DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Micros, false)
+    };
+    json!({
+        "executor": EXECUTOR,
+        "branch": run.state,
+        "start": time(run.start),
+        "end": time(run.end),
+        "results": results,
+    })
+}
+
+fn program(suite: &Suite) -> Value {
+    let file = file_name(&suite.name);
+    let directory = suite.name.strip_suffix(file).unwrap_or_default();
+    let case = |case: &Case| {
+        let own = case
+            .name
+            .split_once(':')
+            .map_or(&*case.name, |(_, own)| own);
+        json!({
+            "test": namify(own),
+            "result": word(case.outcome),
+            "time": case.seconds.round(),
+        })
+    };
+    json!({
+        "test": namify(file),
+        "group": group(directory),
+        "result": overall(suite),
+        "time": suite.seconds,
+        "results": suite.cases.iter().map(case).collect::<Vec<_>>(),
+    })
+}
+
+/// One failure fails a program; it is skipped if nothing in it passed.
+fn overall(suite: &Suite) -> &'static str {
+    if suite.count(Outcome::Fail) > 0 {
+        "fail"
+    } else if suite.count(Outcome::Pass) == 0 {
+        "skip"
+    } else {
+        "pass"
+    }
+}
+
+/// An expected failure is a pass there, as in the kernel's harness.
+fn word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Pass | Outcome::Xfail => "pass",
+        Outcome::Fail => "fail",
+        Outcome::Skip => "skip",
+    }
+}
+
+fn group(directory: &str) -> String {
+    format!("selftests-{}", namify(directory))
+}
+
+/// Letters and digits, with a dash between.
+fn namify(text: &str) -> String {
+    let words: Vec<_> = text
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .collect();
+    words.join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::suite::tests::suite;
+
+    fn run() -> Run<'static> {
+        Run {
+            state: "v7.3.4",
+            start: SystemTime::UNIX_EPOCH,
+            end: SystemTime::UNIX_EPOCH + Duration::from_millis(90_500),
+        }
+    }
+
+    #[test]
+    fn a_program_has_its_cases_below_it() {
+        let file = results(&run(), &[suite()]);
+        assert_eq!(file["executor"], "zcnic");
+        assert_eq!(file["start"], "1970-01-01T00:00:00.000000+00:00");
+        assert_eq!(file["end"], "1970-01-01T00:01:30.500000+00:00");
+        let program = &file["results"][0];
+        assert_eq!(program["test"], "a-py");
+        assert_eq!(program["group"], "selftests-drivers-net");
+        assert_eq!(program["result"], "fail");
+        assert_eq!(program["results"][0]["test"], "good-tcp4");
+        let words: Vec<_> = program["results"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|c| &c["result"])
+            .collect();
+        assert_eq!(words, ["pass", "fail", "skip", "pass", "fail"]);
+    }
+
+    #[test]
+    fn a_program_passes_only_by_passing() {
+        let mut suite = suite();
+        suite.cases.retain(|case| case.outcome == Outcome::Skip);
+        assert_eq!(
+            results(&run(), &[suite.clone()])["results"][0]["result"],
+            "skip"
+        );
+        suite.cases[0].outcome = Outcome::Pass;
+        assert_eq!(results(&run(), &[suite])["results"][0]["result"], "pass");
+    }
+
+    #[test]
+    fn a_tree_that_does_not_build_has_failed_its_build() {
+        let file = build_failure(&run());
+        assert_eq!(file["results"][0]["test"], "build");
+        assert_eq!(file["results"][0]["result"], "fail");
+    }
+}

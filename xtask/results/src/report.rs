@@ -1,0 +1,204 @@
+//! The `--report FILE` JSON of test commands and their closing line.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+/// The option that every command takes.
+#[derive(clap::Args, Debug)]
+pub struct ReportArg {
+    /// Write what happened to FILE, as one JSON object
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+}
+
+impl ReportArg {
+    /// Writes `report` to the file if one was asked for.
+    pub fn write(&self, report: &Value) -> Result<()> {
+        self.report
+            .as_deref()
+            .map_or(Ok(()), |path| write(path, &format!("{report:#}\n")))
+    }
+
+    /// Writes `text` beside that file, with another extension.
+    pub fn write_beside(&self, extension: &str, text: &str) -> Result<()> {
+        self.report
+            .as_deref()
+            .map_or(Ok(()), |path| write(&path.with_extension(extension), text))
+    }
+
+    /// Fails if the file has one of the extensions of what is written beside it.
+    pub fn leaves_room_for(&self, extensions: &[&str]) -> Result<()> {
+        let path = self.report.as_deref().unwrap_or(Path::new(""));
+        if let Some(extension) = path.extension().and_then(OsStr::to_str)
+            && extensions.contains(&extension)
+        {
+            bail!(
+                "--report {}: FILE.{extension} is written beside the report; call the report FILE.json",
+                path.display()
+            );
+        }
+        Ok(())
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write the report {}", path.display()))
+}
+
+/// How a test case ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    Pass,
+    Fail,
+    Skip,
+    Xfail,
+}
+
+impl Outcome {
+    /// As the kernel's selftests write it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pass => "PASS",
+            Self::Fail => "FAIL",
+            Self::Skip => "SKIP",
+            Self::Xfail => "XFAIL",
+        }
+    }
+}
+
+/// One test case.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Case {
+    /// `file.py:case` or the path of the test.
+    pub name: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// How long it took; 0 where the harness doesn't say.
+    pub seconds: f64,
+    /// Why it failed or was skipped; empty otherwise.
+    pub detail: String,
+}
+
+/// The cases of a run, and further keys for the report (kernel, commit …).
+#[derive(Debug, Default)]
+pub struct Report {
+    pub cases: Vec<Case>,
+    pub extra: Map<String, Value>,
+}
+
+impl Case {
+    /// One that failed outside the harness that would have timed it.
+    pub fn failed(name: &str, detail: String) -> Self {
+        Self {
+            name: name.to_owned(),
+            outcome: Outcome::Fail,
+            seconds: 0.0,
+            detail,
+        }
+    }
+
+    /// A line for people, and below it why it is no pass.
+    pub fn print(&self) {
+        let verdict = self.outcome.word();
+        println!("{verdict:5} {:6.1}s  {}", self.seconds, self.name);
+        if self.outcome != Outcome::Pass {
+            self.detail
+                .lines()
+                .for_each(|line| println!("               {line}"));
+        }
+    }
+}
+
+impl Report {
+    /// How many cases ended so.
+    pub fn count(&self, outcome: Outcome) -> usize {
+        self.cases
+            .iter()
+            .filter(|case| case.outcome == outcome)
+            .count()
+    }
+
+    /// The closing line of every test command. An expected failure is neither passed nor failed, so
+    /// it is named only where there is one.
+    pub fn summary(&self) -> String {
+        let xfail = match self.count(Outcome::Xfail) {
+            0 => String::new(),
+            count => format!("{count} failed as expected\n"),
+        };
+        format!(
+            "{xfail}{} passed, {} failed, {} skipped",
+            self.count(Outcome::Pass),
+            self.count(Outcome::Fail),
+            self.count(Outcome::Skip),
+        )
+    }
+
+    /// The object for `--report`.
+    pub fn to_json(&self) -> Value {
+        let mut object = self.extra.clone();
+        for (name, outcome) in [
+            ("pass", Outcome::Pass),
+            ("fail", Outcome::Fail),
+            ("skip", Outcome::Skip),
+            ("xfail", Outcome::Xfail),
+        ] {
+            object.insert(name.to_owned(), json!(self.count(outcome)));
+        }
+        object.insert("cases".to_owned(), json!(self.cases));
+        Value::Object(object)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn case(outcome: Outcome) -> Case {
+        Case {
+            name: "a test".to_owned(),
+            outcome,
+            seconds: 0.5,
+            detail: String::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_beside_the_report_does_not_replace_it() {
+        let arg = |path: &str| ReportArg {
+            report: Some(path.into()),
+        };
+        assert!(arg("r.json").leaves_room_for(&["xml"]).is_ok());
+        assert!(arg("r.xml").leaves_room_for(&["xml"]).is_err());
+        assert!(ReportArg { report: None }.leaves_room_for(&["xml"]).is_ok());
+    }
+
+    #[test]
+    fn the_report_counts_each_outcome_apart() {
+        use Outcome::{Fail, Pass, Skip, Xfail};
+        let cases = [Pass, Pass, Fail, Skip, Xfail, Xfail].map(case).to_vec();
+        let mut report = Report {
+            cases,
+            ..Report::default()
+        };
+        report.extra.insert("kernel".to_owned(), json!("7.3.4"));
+        assert_eq!(
+            report.summary(),
+            "2 failed as expected\n2 passed, 1 failed, 1 skipped"
+        );
+        let json = report.to_json();
+        assert_eq!(json["pass"], 2);
+        assert_eq!(json["fail"], 1);
+        assert_eq!(json["skip"], 1);
+        assert_eq!(json["xfail"], 2);
+        assert_eq!(json["kernel"], "7.3.4");
+        assert_eq!(json["cases"][4]["outcome"], "xfail");
+    }
+}

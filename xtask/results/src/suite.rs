@@ -1,0 +1,155 @@
+//! The cases of one test program, and what a run of several programs amounts to.
+
+use serde::{Deserialize, Serialize};
+
+use crate::report::{Case, Outcome};
+
+/// A test program that was run.
+#[derive(Clone, Debug)]
+pub struct Suite {
+    /// Its path below the selftests' root, or what else was run.
+    pub name: String,
+    /// From the driver's loading to its unloading.
+    pub seconds: f64,
+    pub cases: Vec<Case>,
+}
+
+/// How many cases of a program ended how, as reports keep it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+pub struct Score {
+    /// As the suite's.
+    pub name: String,
+    pub pass: usize,
+    pub fail: usize,
+    pub skip: usize,
+    pub xfail: usize,
+    pub seconds: f64,
+}
+
+impl Suite {
+    /// How many of its cases ended so.
+    pub fn count(&self, outcome: Outcome) -> usize {
+        let ended_so = self.cases.iter().filter(|case| case.outcome == outcome);
+        ended_so.count()
+    }
+
+    /// All counts.
+    pub fn score(&self) -> Score {
+        Score {
+            name: self.name.clone(),
+            pass: self.count(Outcome::Pass),
+            fail: self.count(Outcome::Fail),
+            skip: self.count(Outcome::Skip),
+            xfail: self.count(Outcome::Xfail),
+            seconds: self.seconds,
+        }
+    }
+}
+
+impl Score {
+    /// Of all outcomes.
+    pub fn total(&self) -> usize {
+        self.pass + self.fail + self.skip + self.xfail
+    }
+
+    /// The counts of several programs in one.
+    pub fn sum(name: &str, scores: &[Self]) -> Self {
+        let sum = Self {
+            name: name.to_owned(),
+            ..Self::default()
+        };
+        scores.iter().fold(sum, |sum, score| Self {
+            name: sum.name,
+            pass: sum.pass + score.pass,
+            fail: sum.fail + score.fail,
+            skip: sum.skip + score.skip,
+            xfail: sum.xfail + score.xfail,
+            seconds: sum.seconds + score.seconds,
+        })
+    }
+}
+
+/// The last part of a selftest's path.
+pub fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// All cases of all programs.
+pub fn cases(suites: &[Suite]) -> Vec<Case> {
+    let cases = suites.iter().flat_map(|suite| &suite.cases);
+    cases.cloned().collect()
+}
+
+/// A table for people: a line per program, and one for all.
+pub fn table(suites: &[Suite]) -> String {
+    let mut scores: Vec<_> = suites.iter().map(Suite::score).collect();
+    scores.push(Score::sum("all", &scores));
+    let width = scores.iter().map(|score| score.name.len()).max();
+    let width = width.unwrap_or_default();
+    let mut text = format!(
+        "{:width$}  passed  failed  skipped  xfailed  total  seconds\n",
+        "program"
+    );
+    for score in &scores {
+        let Score {
+            name,
+            pass,
+            fail,
+            skip,
+            xfail,
+            seconds,
+        } = score;
+        let total = score.total();
+        text.push_str(&format!(
+            "{name:width$}  {pass:6}  {fail:6}  {skip:7}  {xfail:7}  {total:5}  {seconds:7.1}\n"
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// A suite with a case of each kind, for those who write suites.
+    pub fn suite() -> Suite {
+        let case = |name: &str, outcome, detail: &str| Case {
+            outcome,
+            seconds: 1.5,
+            ..Case::failed(name, detail.to_owned())
+        };
+        Suite {
+            name: "drivers/net/a.py".to_owned(),
+            seconds: 7.25,
+            cases: vec![
+                case("a.py:good.tcp4", Outcome::Pass, ""),
+                case(
+                    "a.py:bad",
+                    Outcome::Fail,
+                    "# Check failed 1 != 2\nSubtest: none <&\u{1b}[31m",
+                ),
+                case("a.py:absent", Outcome::Skip, "no # such\nfeature"),
+                case("a.py:known", Outcome::Xfail, "capacity"),
+                case("a.py", Outcome::Fail, "exit status: 2"),
+            ],
+        }
+    }
+
+    #[test]
+    fn the_table_counts_each_program_and_all() {
+        let mut other = suite();
+        other.name = "b".to_owned();
+        other.cases.truncate(1);
+        let text = table(&[suite(), other]);
+        let words: Vec<Vec<_>> = text
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        assert_eq!(
+            words[1],
+            ["drivers/net/a.py", "1", "2", "1", "1", "5", "7.2"]
+        );
+        assert_eq!(words[2], ["b", "1", "0", "0", "0", "1", "7.2"]);
+        assert_eq!(words[3], ["all", "2", "2", "1", "1", "6", "14.5"]);
+    }
+}

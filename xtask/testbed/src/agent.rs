@@ -1,0 +1,374 @@
+//! The host's side of the guest's agent: commands in the guest, several at once.
+//! guest-tests/src/agent.rs describes the protocol.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    io::{BufRead, BufReader, Write},
+    os::unix::net::UnixStream,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde_json::{Map, Value, json};
+
+/// Limit for a command that doesn't set its own.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+/// How much later than the agent we give up: then the guest hangs, not the command.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// A command to run in the guest.
+#[derive(Clone, Debug)]
+pub struct Exec {
+    request: Map<String, Value>,
+    timeout: Option<Duration>,
+}
+
+impl Exec {
+    pub fn new<S: AsRef<str>>(argv: impl IntoIterator<Item = S>) -> Self {
+        let argv: Vec<_> = argv
+            .into_iter()
+            .map(|word| word.as_ref().to_owned())
+            .collect();
+        let request = Map::from_iter([("exec".to_owned(), json!(argv))]);
+        Self {
+            request,
+            timeout: Some(DEFAULT_TIMEOUT),
+        }
+    }
+
+    /// A command line for the guest's bash, which stops at the first command that fails.
+    pub fn shell(script: &str) -> Self {
+        Self::new(["bash", "-euo", "pipefail", "-c", script])
+    }
+
+    pub fn stdin(self, text: &str) -> Self {
+        self.with("stdin", json!(text))
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        let env = self.request.entry("env").or_insert_with(|| json!({}));
+        env[name] = json!(value);
+        self
+    }
+
+    /// On a terminal of this size; there is no standard error then.
+    pub fn terminal(self, rows: u16, columns: u16) -> Self {
+        self.with("tty", json!([rows, columns]))
+    }
+
+    /// How long it may run; None: as long as it likes.
+    pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.timeout = timeout.into();
+        self
+    }
+
+    fn with(mut self, key: &str, value: Value) -> Self {
+        self.request.insert(key.to_owned(), value);
+        self
+    }
+}
+
+impl fmt::Display for Exec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.request["exec"].fmt(f)
+    }
+}
+
+/// How a command in the guest ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Exit(i32),
+    Signal(i32),
+}
+
+impl Status {
+    pub fn success(self) -> bool {
+        self == Self::Exit(0)
+    }
+
+    /// As a shell would report it.
+    pub fn code(self) -> u8 {
+        let code = match self {
+            Self::Exit(code) => code,
+            Self::Signal(signal) => 128 + signal,
+        };
+        u8::try_from(code).unwrap_or(u8::MAX)
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exit(code) => write!(f, "exit status {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+        }
+    }
+}
+
+/// A command that has ended.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    pub stdout: String,
+    pub stderr: String,
+    pub status: Status,
+}
+
+/// A piece of a running command's output, or its end.
+#[derive(Clone, Debug)]
+pub enum Event {
+    Stdout(String),
+    Stderr(String),
+    Ended(Status),
+}
+
+type Waiting = Arc<Mutex<Option<HashMap<u64, Sender<Value>>>>>;
+
+/// The connection.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    writer: Arc<Mutex<UnixStream>>,
+    /// Who waits for which id; None once the guest is gone.
+    waiting: Waiting,
+    next: Arc<AtomicU64>,
+}
+
+impl Agent {
+    /// Takes the connection that QEMU opened and waits until the agent is there. Returns it and the
+    /// guest's kernel release.
+    pub fn connect(stream: UnixStream, patience: Duration) -> Result<(Self, String)> {
+        stream.set_read_timeout(Some(patience))?;
+        let mut reader = BufReader::new(stream.try_clone()?);
+        let mut line = String::new();
+        let length = reader.read_line(&mut line).with_context(|| {
+            format!(
+                "the guest's agent did not come up within {} s",
+                patience.as_secs()
+            )
+        })?;
+        if length == 0 {
+            bail!("the guest ended before its agent came up");
+        }
+        let ready: Value = serde_json::from_str(&line).context("the agent's first line")?;
+        let kernel = ready["kernel"]
+            .as_str()
+            .context("the agent names no kernel")?
+            .to_owned();
+        stream.set_read_timeout(None)?;
+        let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
+        let routes = Arc::clone(&waiting);
+        thread::spawn(move || route(reader, &routes));
+        Ok((
+            Self {
+                writer: Arc::new(Mutex::new(stream)),
+                waiting,
+                next: Arc::new(AtomicU64::new(1)),
+            },
+            kernel,
+        ))
+    }
+
+    /// Starts a command.
+    pub fn spawn(&self, exec: &Exec) -> Result<Process> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, events) = channel();
+        lock(&self.waiting)
+            .as_mut()
+            .ok_or_else(gone)?
+            .insert(id, sender);
+        let mut request = exec.request.clone();
+        request.insert("id".to_owned(), json!(id));
+        if let Some(timeout) = exec.timeout {
+            request.insert("timeout".to_owned(), json!(timeout.as_secs_f64()));
+        }
+        self.send(&Value::Object(request))?;
+        let deadline = exec.timeout.map(|timeout| Instant::now() + timeout + GRACE);
+        let name = exec.to_string();
+        Ok(Process {
+            agent: self.clone(),
+            id,
+            events,
+            deadline,
+            name,
+            unread: String::new(),
+            ended: false,
+        })
+    }
+
+    /// Powers the guest off. There is no answer to that but the end.
+    pub fn power_off(&self) -> Result<()> {
+        self.send(&json!({"id": 0, "poweroff": true}))
+    }
+
+    fn send(&self, request: &Value) -> Result<()> {
+        send(&self.writer, request)
+    }
+}
+
+fn send(writer: &Mutex<UnixStream>, request: &Value) -> Result<()> {
+    let line = format!("{request}\n");
+    lock(writer).write_all(line.as_bytes()).map_err(|_| gone())
+}
+
+/// The keyboard of a command on a terminal; may be used from any thread.
+#[derive(Debug)]
+pub struct Keyboard {
+    writer: Arc<Mutex<UnixStream>>,
+    id: u64,
+}
+
+impl Keyboard {
+    /// Types `text`.
+    pub fn input(&self, text: &str) -> Result<()> {
+        send(&self.writer, &json!({"id": self.id, "input": text}))
+    }
+}
+
+/// Reads replies until the guest is gone, and hands each to who waits for it.
+fn route(reader: BufReader<UnixStream>, waiting: &Waiting) {
+    for line in reader.lines() {
+        let Ok(line) = line else { break };
+        let Ok(reply) = serde_json::from_str::<Value>(&line) else {
+            continue;
+        };
+        let id = reply["id"].as_u64();
+        if let Some(waiting) = lock(waiting).as_mut()
+            && let Some(sender) = id.and_then(|id| waiting.get(&id))
+        {
+            // Whoever started it may no longer listen.
+            let _ = sender.send(reply);
+        }
+    }
+    *lock(waiting) = None;
+}
+
+/// A command running in the guest; killed if dropped before its end.
+#[derive(Debug)]
+pub struct Process {
+    agent: Agent,
+    id: u64,
+    events: Receiver<Value>,
+    deadline: Option<Instant>,
+    name: String,
+    /// Standard output that was read but not asked for yet.
+    unread: String,
+    ended: bool,
+}
+
+impl Process {
+    /// The next piece of output, or the end.
+    pub fn next(&mut self) -> Result<Event> {
+        let reply = match self.deadline {
+            None => self.events.recv().map_err(|_| gone()),
+            Some(at) => self
+                .events
+                .recv_timeout(at.saturating_duration_since(Instant::now()))
+                .map_err(|error| match error {
+                    RecvTimeoutError::Timeout => anyhow!("the guest's agent no longer answers"),
+                    RecvTimeoutError::Disconnected => gone(),
+                }),
+        };
+        let reply = reply.with_context(|| self.name.clone())?;
+        if let Some(text) = reply["stdout"].as_str() {
+            return Ok(Event::Stdout(text.to_owned()));
+        }
+        if let Some(text) = reply["stderr"].as_str() {
+            return Ok(Event::Stderr(text.to_owned()));
+        }
+        self.ended = true;
+        let number = |key: &str| {
+            reply[key]
+                .as_i64()
+                .and_then(|number| i32::try_from(number).ok())
+        };
+        if let Some(code) = number("exit") {
+            return Ok(Event::Ended(Status::Exit(code)));
+        }
+        if let Some(signal) = number("signal") {
+            return Ok(Event::Ended(Status::Signal(signal)));
+        }
+        let reason = reply["error"]
+            .as_str()
+            .map_or_else(|| reply.to_string(), str::to_owned);
+        bail!("in the guest: {}: {reason}", self.name);
+    }
+
+    /// Waits for the end, collecting the output from here on.
+    pub fn wait(mut self) -> Result<Finished> {
+        let (mut stdout, mut stderr) = (std::mem::take(&mut self.unread), String::new());
+        loop {
+            match self.next()? {
+                Event::Stdout(text) => stdout.push_str(&text),
+                Event::Stderr(text) => stderr.push_str(&text),
+                Event::Ended(status) => {
+                    return Ok(Finished {
+                        stdout,
+                        stderr,
+                        status,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Waits until its standard output has a line for which `wanted` holds, and returns that line.
+    /// What else it prints until then is in the error if it ends first.
+    pub fn wait_for_line(&mut self, wanted: impl Fn(&str) -> bool) -> Result<String> {
+        let mut seen = String::new();
+        loop {
+            while let Some(end) = self.unread.find('\n') {
+                let line: String = self.unread.drain(..=end).collect();
+                if wanted(line.trim_end()) {
+                    return Ok(line.trim_end().to_owned());
+                }
+                seen.push_str(&line);
+            }
+            match self.next()? {
+                Event::Stdout(text) => self.unread.push_str(&text),
+                Event::Stderr(text) => seen.push_str(&text),
+                Event::Ended(status) => {
+                    bail!("in the guest: {} ended early, {status}:\n{seen}", self.name)
+                }
+            }
+        }
+    }
+
+    /// For typing on its terminal.
+    pub fn keyboard(&self) -> Keyboard {
+        Keyboard {
+            writer: Arc::clone(&self.agent.writer),
+            id: self.id,
+        }
+    }
+
+    /// Sends `signal` to it and its children.
+    pub fn kill(&self, signal: i32) -> Result<()> {
+        self.agent.send(&json!({"id": self.id, "kill": signal}))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = self.kill(9);
+        }
+        if let Some(waiting) = lock(&self.agent.waiting).as_mut() {
+            waiting.remove(&self.id);
+        }
+    }
+}
+
+fn gone() -> anyhow::Error {
+    anyhow!("the guest is gone")
+}
+
+/// Nothing here leaves shared state half changed, so a panic elsewhere doesn't spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,306 @@
+//! A running guest: QEMU, the connection to its agent, and everything that belongs to them. Dropping
+//! it ends all of that.
+
+use std::{
+    fmt,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::Deserialize;
+
+use crate::{
+    acceleration::Acceleration,
+    agent::{Agent, Event, Exec, Finished, Process},
+    backend::Backend,
+    control::Control,
+    machine::Machine,
+    process::Running,
+    provision::{cache::Cache, qemu::Qemu},
+    qmp::Qmp,
+    sandbox::Sandbox,
+    step::tail,
+};
+
+/// From QEMU's start to the agent's first line; a loaded two-core host under TCG takes about ten
+/// seconds.
+const BOOT_PATIENCE: Duration = Duration::from_secs(120);
+/// From power-off to QEMU's end.
+const POWER_OFF_PATIENCE: Duration = Duration::from_secs(60);
+/// QEMU itself, before the guest's first instruction.
+const QEMU_PATIENCE: Duration = Duration::from_secs(30);
+/// How much of the console goes with an error.
+const CONSOLE_LINES: usize = 25;
+/// How much of the backend's log.
+const BACKEND_LINES: usize = 8;
+/// How much of QEMU's own words does.
+const QEMU_LINES: usize = 4;
+
+/// Who drives the ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// Ours.
+    Zcnic,
+    /// The kernel's own.
+    VirtioNet,
+}
+
+/// What `zcnic-guest gate` prints, as far as it matters here.
+#[derive(Deserialize)]
+struct Verdict {
+    problems: Vec<String>,
+    log: Log,
+}
+
+#[derive(Deserialize)]
+struct Log {
+    next_seq: u64,
+}
+
+/// A running guest.
+pub struct Guest {
+    // Dropped in this order: the connections, QEMU, the backend, then the directory of their sockets.
+    agent: Agent,
+    qmp: Qmp,
+    qemu: Running,
+    backend: Option<Backend>,
+    sandbox: Sandbox,
+    /// The first record of the kernel's log that the gate has not seen.
+    log: u64,
+    /// What `uname -r` says in it.
+    pub kernel: String,
+    /// From QEMU's start to the agent's first line.
+    pub boot: Duration,
+}
+
+impl Guest {
+    /// Boots `machine` in `sandbox`, where `backend` (if it has ports) was started, and waits for its
+    /// agent.
+    pub fn boot(
+        qemu: &Qemu,
+        machine: &Machine,
+        backend: Option<Backend>,
+        mut sandbox: Sandbox,
+        cache: &Cache,
+    ) -> Result<Self> {
+        let start = Instant::now();
+        if let Acceleration::Kvm { group: Some(group) } = machine.acceleration {
+            sandbox.keep_group(group);
+        }
+        let qmp = sandbox.listen("qmp.sock")?;
+        let agent = sandbox.listen("agent.sock")?;
+        let program = qemu.command(cache.root());
+        let mut command = sandbox.command("qemu", cache.root(), Path::new(&program[0]))?;
+        command
+            .args(&program[1..])
+            .args(machine.arguments(&sandbox, cache)?);
+        let mut running = Running::start("QEMU", &mut command)?;
+        let connect = |running: &mut Running| -> Result<_> {
+            let qmp = Qmp::new(running.accept(&qmp, QEMU_PATIENCE)?)?;
+            let agent = running.accept(&agent, QEMU_PATIENCE)?;
+            let (agent, kernel) = Agent::connect(agent, BOOT_PATIENCE)?;
+            Ok((qmp, agent, kernel))
+        };
+        let (qmp, agent, kernel) =
+            connect(&mut running).map_err(|error| explain(&error, &mut running, &sandbox))?;
+        Ok(Self {
+            agent,
+            qmp,
+            qemu: running,
+            backend,
+            sandbox,
+            log: 0,
+            kernel,
+            boot: start.elapsed(),
+        })
+    }
+
+    /// Runs a command to its end, whatever its exit status.
+    pub fn run(&mut self, exec: &Exec) -> Result<Finished> {
+        let result = self.agent.spawn(exec).and_then(Process::wait);
+        result.map_err(|error| explain(&error, &mut self.qemu, &self.sandbox))
+    }
+
+    /// Runs a command that must succeed and returns its standard output.
+    pub fn check(&mut self, exec: &Exec) -> Result<String> {
+        let finished = self.run(exec)?;
+        if finished.status.success() {
+            return Ok(finished.stdout);
+        }
+        bail!(
+            "in the guest: {exec} failed, {}\n{}{}",
+            finished.status,
+            finished.stdout,
+            finished.stderr
+        );
+    }
+
+    /// Runs words that must succeed, as [`Self::check`] does.
+    pub fn sh(&mut self, script: &str) -> Result<String> {
+        self.check(&Exec::shell(script))
+    }
+
+    /// Runs a command, handing each piece of its output to `each` as it comes.
+    pub fn stream(&mut self, exec: &Exec, mut each: impl FnMut(Event) -> Result<()>) -> Result<()> {
+        let mut process = self.agent.spawn(exec)?;
+        loop {
+            let event = process
+                .next()
+                .map_err(|error| explain(&error, &mut self.qemu, &self.sandbox))?;
+            let ended = matches!(event, Event::Ended(_));
+            each(event)?;
+            if ended {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Starts a command that runs beside others.
+    pub fn spawn(&self, exec: &Exec) -> Result<Process> {
+        self.agent.spawn(exec)
+    }
+
+    /// Gives the ports `driver`, and sets them up as eth0 and, in the network namespace `peer`, eth1.
+    pub fn bring_up(&mut self, driver: Driver) -> Result<()> {
+        self.load(driver)?;
+        self.check(&Exec::new(["zcnic-guest", "ports", "up"]))
+            .map(drop)
+    }
+
+    /// Loads a driver; the ports that no other has become its own.
+    pub fn load(&mut self, driver: Driver) -> Result<()> {
+        let load = match driver {
+            Driver::Zcnic => Exec::new(["insmod", "/run/zcnic/zcnic.ko"]),
+            Driver::VirtioNet => Exec::new(["modprobe", "virtio_net"]),
+        };
+        self.check(&load).map(drop)
+    }
+
+    /// Takes a driver away, and with it all that a test changed about the ports.
+    pub fn unload(&mut self, driver: Driver) -> Result<()> {
+        self.check(&Exec::new(["zcnic-guest", "ports", "down"]))?;
+        let module = match driver {
+            Driver::Zcnic => "zcnic",
+            Driver::VirtioNet => "virtio_net",
+        };
+        self.check(&Exec::new(["rmmod", module]))?;
+        // Only a kernel with DMA_API_DEBUG tells.
+        self.sh("! grep -s '^virtio-pci ' /sys/kernel/debug/dma-api/dump")
+            .context("memory is mapped for a device whose driver is gone")
+            .map(drop)
+    }
+
+    /// QEMU's monitor.
+    pub fn qmp(&mut self) -> &mut Qmp {
+        &mut self.qmp
+    }
+
+    /// Kills the backend, as a crash would.
+    pub fn kill_backend(&mut self) -> Result<()> {
+        self.backend
+            .as_mut()
+            .context("this guest has no backend")?
+            .kill()
+    }
+
+    /// Starts the backend again, after a kill or in place of the running one.
+    pub fn restart_backend(&mut self) -> Result<()> {
+        let backend = self.backend.as_mut().context("this guest has no backend")?;
+        backend.restart(&self.sandbox)
+    }
+
+    /// The backend's log.
+    pub fn backend_log(&self) -> String {
+        self.sandbox.log("zcnic")
+    }
+
+    /// A way to ask the backend.
+    pub fn control(&self) -> Result<Control> {
+        let backend = self.backend.as_ref().context("this guest has no backend")?;
+        Ok(backend.control(&self.sandbox))
+    }
+
+    /// The users that QEMU and the backend run as.
+    pub fn users(&self) -> Result<Vec<u32>> {
+        let backend = self.backend.as_ref().map(Backend::user);
+        std::iter::once(self.qemu.user()).chain(backend).collect()
+    }
+
+    /// Everything the kernel printed.
+    pub fn console(&self) -> String {
+        self.sandbox.log("console")
+    }
+
+    /// What the kernel holds against what happened since the last call: bad lines in its log, and
+    /// page pools that leak.
+    pub fn gate(&mut self) -> Result<Vec<String>> {
+        let since = self.log.to_string();
+        let finished = self.run(&Exec::new(["zcnic-guest", "gate", "--since", &since]))?;
+        let verdict: Verdict = serde_json::from_str(&finished.stdout)
+            .map_err(|_| anyhow!("the guest's log gate failed: {}", finished.stderr))?;
+        self.log = verdict.log.next_seq;
+        Ok(verdict.problems)
+    }
+
+    /// Ends a test: takes the ports down, fails if the kernel has complained or buffers are missing,
+    /// and powers the guest off.
+    pub fn finish(mut self) -> Result<()> {
+        self.check(&Exec::new(["zcnic-guest", "ports", "down"]))?;
+        let problems = self.gate()?;
+        if !problems.is_empty() {
+            bail!("the guest's kernel is not happy: {}", problems.join("; "));
+        }
+        self.power_off().map(drop)
+    }
+
+    /// Powers the guest off in an orderly way and returns its console's text.
+    pub fn power_off(mut self) -> Result<String> {
+        if let Some(backend) = &mut self.backend {
+            backend.check(&self.sandbox)?;
+        }
+        self.agent.power_off()?;
+        let status = self.qemu.wait(POWER_OFF_PATIENCE)?;
+        if !status.success() {
+            bail!("QEMU ended with {status}\n{}", self.sandbox.log("qemu"));
+        }
+        Ok(self.console())
+    }
+}
+
+impl fmt::Debug for Guest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "guest with Linux {}", self.kernel)
+    }
+}
+
+/// Adds to an error what QEMU and the guest's console have to say about it.
+fn explain(error: &anyhow::Error, qemu: &mut Running, sandbox: &Sandbox) -> anyhow::Error {
+    let console = sandbox.log("console");
+    let words = sandbox.log("qemu");
+    let mut text = String::new();
+    if console.contains("Kernel panic") {
+        text.push_str("the guest's kernel panicked\n");
+    }
+    if let Ok(Some(status)) = qemu.try_wait() {
+        text.push_str(&format!("QEMU ended with {status}\n"));
+    }
+    // It repeats itself while it tries to connect again and again.
+    for line in words.lines().take(QEMU_LINES) {
+        text.push_str(&format!("{line}\n"));
+    }
+    let backend = sandbox.log("zcnic");
+    if !backend.is_empty() {
+        text.push_str(&format!(
+            "zcnic's last words:\n{}\n",
+            tail(&backend, BACKEND_LINES)
+        ));
+    }
+    if !console.is_empty() {
+        text.push_str(&format!(
+            "the console's end:\n{}",
+            tail(&console, CONSOLE_LINES)
+        ));
+    }
+    anyhow!("{error:#}\n{}", text.trim_end())
+}

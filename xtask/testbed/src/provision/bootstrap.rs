@@ -1,0 +1,154 @@
+//! Debian file system trees by mmdebstrap: without root where user namespaces work, as root when we
+//! are root.
+//!
+//! Either way the tree belongs to whoever runs xtask (so it can be removed again) and has no device
+//! nodes. Where ownership matters, in an image or a chroot, [`as_root`] makes the caller look like
+//! root.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    provision::{
+        archive::{Archive, MIRROR, RELEASE, unpack, versions},
+        host,
+    },
+    step::run,
+};
+
+/// A tree to be made.
+#[derive(Debug, Default)]
+pub struct Recipe {
+    /// Package names; `name/suite` is unpacked from that suite without its dependencies.
+    pub packages: Vec<String>,
+    /// Paths to leave out, as dpkg's path-exclude patterns.
+    pub exclude: Vec<String>,
+}
+
+impl Recipe {
+    /// Makes the tree at `directory`/tree and a record of all package versions beside it, at
+    /// `directory`/versions.
+    pub fn make(&self, archive: &Archive, directory: &Path) -> Result<PathBuf> {
+        let (newer, plain): (Vec<_>, Vec<_>) = self
+            .packages
+            .iter()
+            .map(String::as_str)
+            .partition(|name| name.contains('/'));
+        let scratch = directory.join("scratch");
+        fs::create_dir(&scratch)?;
+        let tar = scratch.join("tree.tar");
+        self.mmdebstrap(archive, &plain, &tar)?;
+
+        let tree = directory.join("tree");
+        fs::create_dir(&tree)?;
+        run(Command::new("tar")
+            .args([
+                "--extract",
+                "--no-same-owner",
+                "--preserve-permissions",
+                "--exclude=./dev/*",
+            ])
+            .arg("-C")
+            .arg(&tree)
+            .arg("-f")
+            .arg(&tar))?;
+        let mut record = installed(&tree)?;
+        if !newer.is_empty() {
+            let debs = archive.fetch(&newer, &scratch)?;
+            unpack(&debs, &tree)?;
+            record.push_str(&versions(&debs)?);
+        }
+        fs::write(directory.join("versions"), record)?;
+        fs::remove_dir_all(scratch)?;
+        Ok(tree)
+    }
+
+    fn mmdebstrap(&self, archive: &Archive, packages: &[&str], tar: &Path) -> Result<()> {
+        let mode = if host::is_root() { "root" } else { "unshare" };
+        let mut command = Command::new("mmdebstrap");
+        command
+            .arg(format!("--mode={mode}"))
+            .args(["--variant=minbase", "--architectures=amd64", "--format=tar"])
+            .args([
+                r#"--aptopt=APT::Sandbox::User "root""#,
+                "--aptopt=Acquire::Languages none",
+            ])
+            .args(["--aptopt=Acquire::Retries 3"])
+            .args(
+                self.exclude
+                    .iter()
+                    .map(|pattern| format!("--dpkgopt=path-exclude={pattern}")),
+            );
+        if !packages.is_empty() {
+            command.arg(format!("--include={}", packages.join(",")));
+        }
+        let keyring = archive.keyring();
+        let source = format!(
+            "deb [signed-by={}] {MIRROR} {RELEASE} main",
+            keyring.display()
+        );
+        run(command.arg(RELEASE).arg(tar).arg(source)).map(drop)
+    }
+}
+
+/// `name version` lines of what dpkg knows in `tree`.
+fn installed(tree: &Path) -> Result<String> {
+    let status = tree.join("var/lib/dpkg/status");
+    let text =
+        fs::read_to_string(&status).with_context(|| format!("cannot read {}", status.display()))?;
+    let mut name = "";
+    let mut record = String::new();
+    for line in text.lines() {
+        if let Some(value) = line.strip_prefix("Package: ") {
+            name = value;
+        } else if let Some(version) = line.strip_prefix("Version: ") {
+            record.push_str(&format!("{name} {version}\n"));
+        }
+    }
+    Ok(record)
+}
+
+/// `program`, run so that files of ours look like root's.
+pub fn as_root(program: impl AsRef<OsStr>) -> Command {
+    if host::is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("unshare");
+    command.arg("--map-root-user").arg("--").arg(program);
+    command
+}
+
+/// Makes a read-only ext4 image of `tree`, with no more space in it than needed.
+pub fn ext4_image(tree: &Path, image: &Path, label: &str) -> Result<()> {
+    let used = run(Command::new("du")
+        .args(["--summarize", "--block-size=1M"])
+        .arg(tree))?;
+    let megabytes: u64 = used
+        .split_whitespace()
+        .next()
+        .and_then(|number| number.parse().ok())
+        .with_context(|| format!("du printed {used:?}"))?;
+    run(as_root("mke2fs")
+        .args([
+            "-q",
+            "-t",
+            "ext4",
+            "-O",
+            "^has_journal",
+            "-m",
+            "0",
+            "-L",
+            label,
+            "-d",
+        ])
+        .arg(tree)
+        .arg(image)
+        .arg(format!("{}M", megabytes + megabytes / 8 + 16)))
+    .map(drop)
+}

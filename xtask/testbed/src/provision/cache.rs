@@ -1,0 +1,336 @@
+//! Keyed cache entries under `$XDG_CACHE_HOME/zcnic` (default `~/.cache/zcnic`).
+//!
+//! An entry is a directory `KIND/HASH`, where the hash covers everything that the content depends
+//! on. It is built in a temporary directory beside it and renamed when complete, so an entry that
+//! exists is whole. A lock per kind keeps two xtasks from building the same thing; a shared lock per
+//! entry, held as long as its [`Entry`] lives, keeps one xtask from pruning what another one uses.
+//!
+//! Directories are world-searchable: QEMU and the backend run as another user when xtask is root.
+
+use std::{
+    env, fmt, fs,
+    fs::{File, Permissions, TryLockError},
+    ops::Deref,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use anyhow::{Context, Result, anyhow};
+use sha2::{Digest, Sha256};
+
+/// How many entries of a kind are kept besides the one just built: going back and forth between two
+/// kernels or two branches should not build everything anew each time.
+const KEPT_UNUSED: usize = 1;
+/// The same for workshops: some kernels' debug builds, and somebody's tree.
+const WORKSHOPS_KEPT: usize = 3;
+
+/// What an entry's content depends on, hashed in the order given.
+#[derive(Clone)]
+pub struct Key(Sha256);
+
+impl Key {
+    /// A key for entries built by recipe `name`; change the name's version suffix when the builder's
+    /// code changes what it makes of the same inputs.
+    pub fn new(recipe: &str) -> Self {
+        Self(Sha256::new()).text(recipe)
+    }
+
+    /// Adds a string.
+    pub fn text(mut self, text: impl AsRef<str>) -> Self {
+        self.bytes(text.as_ref().as_bytes());
+        self
+    }
+
+    /// Adds a file's content (not its name).
+    pub fn file(mut self, path: &Path) -> Result<Self> {
+        let content = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        self.bytes(&content);
+        Ok(self)
+    }
+
+    /// Adds every file below `directory`: relative names and contents, in sorted order.
+    pub fn tree(mut self, directory: &Path) -> Result<Self> {
+        let mut pending = vec![directory.to_owned()];
+        let mut files = Vec::new();
+        while let Some(next) = pending.pop() {
+            let listing =
+                fs::read_dir(&next).with_context(|| format!("cannot list {}", next.display()))?;
+            for item in listing {
+                let item = item?;
+                if item.file_type()?.is_dir() {
+                    pending.push(item.path());
+                } else {
+                    files.push(item.path());
+                }
+            }
+        }
+        files.sort();
+        for file in files {
+            let name = file.strip_prefix(directory).unwrap_or(&file);
+            self = self.text(name.to_string_lossy()).file(&file)?;
+        }
+        Ok(self)
+    }
+
+    /// Length first, so that no two sequences of inputs look alike.
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0.update((bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+    }
+}
+
+/// The first 16 hex digits, which name the entry's directory.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digest = self.0.clone().finalize();
+        digest
+            .iter()
+            .take(8)
+            .try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// A complete entry; as long as this lives nobody removes it.
+#[derive(Debug)]
+pub struct Entry {
+    path: PathBuf,
+    _in_use: File,
+}
+
+impl Deref for Entry {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// The cache directory.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+impl Cache {
+    /// Finds or creates the cache directory of the calling user.
+    pub fn open() -> Result<Self> {
+        let base = match env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
+            Some(value) => PathBuf::from(value),
+            None => env::home_dir()
+                .ok_or_else(|| anyhow!("neither XDG_CACHE_HOME nor HOME is set"))?
+                .join(".cache"),
+        };
+        Self::at(&base.join("zcnic"))
+    }
+
+    fn at(root: &Path) -> Result<Self> {
+        fs::create_dir_all(root)
+            .with_context(|| format!("cannot create the cache directory {}", root.display()))?;
+        let root = root.canonicalize()?;
+        fs::set_permissions(&root, Permissions::from_mode(0o755))?;
+        Ok(Self { root })
+    }
+
+    /// Where everything lies.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Returns the directory of `kind` for `key`, letting `update` work on it first: unlike an entry
+    /// it may exist half done, and stays when `update` fails, for the next one to go on with.
+    pub fn workshop(
+        &self,
+        kind: &str,
+        key: &Key,
+        update: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Entry> {
+        let home = self.root.join(kind);
+        let path = home.join(key.to_string());
+        fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        let in_use = open_lock(&lock_of(&path))?;
+        in_use
+            .lock()
+            .with_context(|| format!("cannot lock {}", path.display()))?;
+        in_use.set_modified(SystemTime::now())?;
+        update(&path)?;
+        in_use.lock_shared()?;
+        prune(&home, &path, WORKSHOPS_KEPT)?;
+        Ok(Entry {
+            path,
+            _in_use: in_use,
+        })
+    }
+
+    /// Returns the entry of `kind` for `key`, calling `build` with an empty directory to fill if
+    /// there is none yet. Waits while another xtask works on the same kind. A failed `build` leaves
+    /// nothing behind.
+    pub fn entry(
+        &self,
+        kind: &str,
+        key: &Key,
+        build: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Entry> {
+        let home = self.root.join(kind);
+        fs::create_dir_all(&home).with_context(|| format!("cannot create {}", home.display()))?;
+        let building = open_lock(&home.join("lock"))?;
+        building
+            .lock()
+            .with_context(|| format!("cannot lock {}", home.display()))?;
+
+        let path = home.join(key.to_string());
+        if !path.is_dir() {
+            remove_leftovers(&home)?;
+            let unfinished = home.join(format!("{UNFINISHED}{key}"));
+            fs::create_dir(&unfinished)?;
+            fs::set_permissions(&unfinished, Permissions::from_mode(0o755))?;
+            build(&unfinished).inspect_err(|_| {
+                // The build's own error matters more; what is left goes at the next build.
+                let _ = fs::remove_dir_all(&unfinished);
+            })?;
+            fs::rename(&unfinished, &path)?;
+            prune(&home, &path, KEPT_UNUSED)?;
+        }
+        let in_use = open_lock(&lock_of(&path))?;
+        in_use.lock_shared()?;
+        // The lock file's time is when the entry was last used.
+        in_use.set_modified(SystemTime::now())?;
+        Ok(Entry {
+            path,
+            _in_use: in_use,
+        })
+    }
+}
+
+const UNFINISHED: &str = ".unfinished-";
+
+fn open_lock(path: &Path) -> Result<File> {
+    File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+        .with_context(|| format!("cannot open the lock file {}", path.display()))
+}
+
+fn lock_of(entry: &Path) -> PathBuf {
+    entry.with_extension("lock")
+}
+
+/// Removes what an interrupted build left. Called with the kind's lock held.
+fn remove_leftovers(home: &Path) -> Result<()> {
+    for item in fs::read_dir(home)? {
+        let item = item?;
+        if item.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            fs::remove_dir_all(item.path())
+                .with_context(|| format!("cannot remove {}", item.path().display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the entries beside `current` that nobody uses, except the `kept` most recently used.
+fn prune(home: &Path, current: &Path, kept: usize) -> Result<()> {
+    let mut unused = Vec::new();
+    for item in fs::read_dir(home)? {
+        let path = item?.path();
+        if path == current || !path.is_dir() {
+            continue;
+        }
+        let lock = open_lock(&lock_of(&path))?;
+        match lock.try_lock() {
+            Ok(()) => unused.push((lock.metadata()?.modified()?, path, lock)),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+    }
+    unused.sort_by_key(|(used, ..)| std::cmp::Reverse(*used));
+    for (_, path, _lock) in unused.into_iter().skip(kept) {
+        fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        fs::remove_file(lock_of(&path))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    /// A cache in a directory of its own, removed at the end.
+    struct Scratch(Cache);
+
+    impl Scratch {
+        fn new() -> Self {
+            static NEXT: AtomicU32 = AtomicU32::new(0);
+            let name = format!(
+                "zcnic-cache-test-{}-{}",
+                std::process::id(),
+                NEXT.fetch_add(1, Ordering::Relaxed)
+            );
+            Self(Cache::at(&env::temp_dir().join(name)).unwrap())
+        }
+
+        /// Makes or finds the entry of kind "k" for `input`; says whether it was made.
+        fn entry(&self, input: &str) -> (Entry, bool) {
+            let mut built = false;
+            let entry = self
+                .0
+                .entry("k", &Key::new("test").text(input), |dir| {
+                    built = true;
+                    Ok(fs::write(dir.join("content"), input)?)
+                })
+                .unwrap();
+            (entry, built)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(self.0.root());
+        }
+    }
+
+    #[test]
+    fn an_entry_is_built_once() {
+        let scratch = Scratch::new();
+        assert!(scratch.entry("a").1);
+        let (entry, built) = scratch.entry("a");
+        assert!(!built);
+        assert_eq!(fs::read_to_string(entry.join("content")).unwrap(), "a");
+        assert!(scratch.entry("b").1);
+    }
+
+    #[test]
+    fn a_failed_build_leaves_nothing() {
+        let scratch = Scratch::new();
+        let key = Key::new("test");
+        let error = scratch.0.entry("k", &key, |dir| {
+            fs::write(dir.join("half"), "")?;
+            Err(anyhow!("no"))
+        });
+        assert_eq!(error.unwrap_err().to_string(), "no");
+        let entry = scratch.0.entry("k", &key, |_| Ok(())).unwrap();
+        assert!(!entry.join("half").exists());
+    }
+
+    #[test]
+    fn pruning_spares_what_is_in_use() {
+        let scratch = Scratch::new();
+        let (held, _) = scratch.entry("held");
+        for input in ["x", "y", "z"] {
+            scratch.entry(input);
+        }
+        assert!(held.exists());
+        assert!(!scratch.entry("z").1, "the newest stays");
+        assert!(!scratch.entry("y").1, "and one before it");
+        assert!(scratch.entry("x").1, "older ones go");
+    }
+
+    #[test]
+    fn inputs_are_delimited() {
+        let one = Key::new("r").text("ab").text("c").to_string();
+        let two = Key::new("r").text("a").text("bc").to_string();
+        assert_ne!(one, two);
+    }
+}

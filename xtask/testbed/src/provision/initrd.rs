@@ -1,0 +1,209 @@
+//! The initrd: a few megabytes, made anew whenever our own programs change, so that the images don't
+//! have to be.
+//!
+//! `/init` is `zcnic-guest`. `/modules` holds what the disks need, decompressed, in the order of
+//! loading. `/carry` holds what init brings to `/run/zcnic` of the running guest.
+
+use std::{
+    fs,
+    fs::File,
+    io::{Cursor, Write},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+use cpio::{NewcBuilder, newc::trailer};
+
+use crate::{
+    paths,
+    provision::{
+        cache::{Cache, Entry, Key},
+        linux::kernel::Kernel,
+    },
+    step::{output, run, step},
+};
+
+/// Needed before there is a module tree to load from; whatever else a module needs follows from
+/// modules.dep.
+const MODULES: [&str; 3] = ["virtio_blk", "ext4", "overlay"];
+
+/// Makes the initrd for `kernel` with `drivers` (`.ko` files) carried along.
+pub fn ensure(cache: &Cache, kernel: &Kernel, drivers: &[PathBuf]) -> Result<Entry> {
+    let programs = guest_programs()?;
+    let mut key = Key::new("initrd 2").text(&kernel.release);
+    for program in &programs {
+        key = key.file(program)?;
+    }
+    key = key.file(&kernel.modules.join("modules.dep"))?;
+    for driver in drivers {
+        key = key.file(driver)?;
+    }
+    cache.entry("initrd", &key, |directory| {
+        let mut archive = Archive(File::create(image(directory))?);
+        archive.directory("modules")?;
+        for (place, module) in load_order(&kernel.modules)?.iter().enumerate() {
+            let content = decompressed(&kernel.modules.join(module))?;
+            let name = Path::new(module)
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy();
+            let name = name.split(".ko").next().unwrap_or_default();
+            archive.file(&format!("modules/{place:02}-{name}.ko"), 0o644, &content)?;
+        }
+        archive.directory("carry")?;
+        for (name, program) in PROGRAMS.iter().zip(&programs) {
+            archive.file(&format!("carry/{name}"), 0o755, &fs::read(program)?)?;
+        }
+        for driver in drivers {
+            let name = driver.file_name().unwrap_or_default().to_string_lossy();
+            archive.file(&format!("carry/{name}"), 0o644, &fs::read(driver)?)?;
+        }
+        archive.file("init", 0o755, &fs::read(&programs[0])?)?;
+        archive.finish()
+    })
+}
+
+/// The image of an entry.
+pub fn image(entry: &Path) -> PathBuf {
+    entry.join("initrd.img")
+}
+
+/// What the guest gets of ours, the first one as its init.
+const PROGRAMS: [&str; 2] = ["zcnic-guest", "zcnicctl"];
+
+/// The guest's program, which the host can run as well.
+pub fn guest_program() -> Result<PathBuf> {
+    let [program, _] = guest_programs()?;
+    Ok(program)
+}
+
+/// Builds [`PROGRAMS`]: static, because the host's C library may be newer or older than the guest's.
+fn guest_programs() -> Result<[PathBuf; 2]> {
+    let target = paths::target().join("guest");
+    // Naming the target keeps the flags away from build scripts and macros.
+    let triple = "x86_64-unknown-linux-gnu";
+    let mut command = paths::cargo();
+    command
+        .args(["build", "--quiet", "--release"])
+        .args(["-p", "zcnic-guest-tests", "-p", "zcnic-ctl"])
+        .args(PROGRAMS.map(|name| format!("--bin={name}")))
+        .args(["--target", triple, "--target-dir"])
+        .arg(&target)
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        // What is measured in a guest is its kernel.
+        .env("CARGO_PROFILE_RELEASE_LTO", "off")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "none")
+        .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
+    step("build the guest's programs", || run(&mut command))?;
+    Ok(PROGRAMS.map(|name| target.join(triple).join("release").join(name)))
+}
+
+/// Paths below `modules` of everything that [`MODULES`] need, dependencies first. What is built into
+/// the kernel isn't listed there and isn't needed here.
+fn load_order(modules: &Path) -> Result<Vec<String>> {
+    let index = modules.join("modules.dep");
+    let index =
+        fs::read_to_string(&index).with_context(|| format!("cannot read {}", index.display()))?;
+    Ok(order(&index, &MODULES))
+}
+
+/// The order of loading by modules.dep, whose lines are `module: dependency …`, direct ones and
+/// theirs, each after those that need it.
+fn order(index: &str, wanted: &[&str]) -> Vec<String> {
+    let mut order: Vec<String> = Vec::new();
+    for name in wanted {
+        let file = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
+        let Some((module, dependencies)) = index
+            .lines()
+            .filter_map(|line| line.split_once(':'))
+            .find(|(module, _)| {
+                file(module)
+                    .split(".ko")
+                    .next()
+                    .unwrap_or_default()
+                    .replace('-', "_")
+                    == *name
+            })
+        else {
+            continue;
+        };
+        for path in dependencies.split_whitespace().rev().chain([module]) {
+            if !order.iter().any(|known| known == path) {
+                order.push(path.to_owned());
+            }
+        }
+    }
+    order
+}
+
+fn decompressed(module: &Path) -> Result<Vec<u8>> {
+    let extension = module.extension().unwrap_or_default().to_string_lossy();
+    let tool = match &*extension {
+        "ko" => return Ok(fs::read(module)?),
+        "xz" => "xz",
+        "zst" => "zstd",
+        "gz" => "gzip",
+        other => bail!("{}: no way to decompress .{other}", module.display()),
+    };
+    let result = output(Command::new(tool).arg("-dc").arg(module))?;
+    if !result.status.success() {
+        bail!("{tool} cannot decompress {}", module.display());
+    }
+    Ok(result.stdout)
+}
+
+/// A cpio archive being written, in the kernel's format ("newc").
+struct Archive(File);
+
+impl Archive {
+    fn directory(&mut self, name: &str) -> Result<()> {
+        self.entry(NewcBuilder::new(name).mode(0o040_755).nlink(2), &[])
+    }
+
+    fn file(&mut self, name: &str, permissions: u32, content: &[u8]) -> Result<()> {
+        self.entry(
+            NewcBuilder::new(name)
+                .mode(0o100_000 | permissions)
+                .nlink(1),
+            content,
+        )
+    }
+
+    fn entry(&mut self, header: NewcBuilder, content: &[u8]) -> Result<()> {
+        let length = u32::try_from(content.len()).context("too large for an initrd")?;
+        let mut buffer = Cursor::new(Vec::new());
+        let mut writer = header.write(&mut buffer, length);
+        writer.write_all(content)?;
+        writer.finish()?;
+        Ok(self.0.write_all(buffer.get_ref())?)
+    }
+
+    fn finish(mut self) -> Result<()> {
+        trailer(&mut self.0)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_load_after_what_they_need() {
+        let index = "kernel/fs/ext4/ext4.ko.xz: kernel/fs/mbcache.ko.xz kernel/lib/crc16.ko.xz\n\
+                     kernel/fs/mbcache.ko.xz: kernel/lib/crc16.ko.xz\n\
+                     kernel/lib/crc16.ko.xz:\n\
+                     kernel/drivers/block/virtio-blk.ko.xz:\n";
+        assert_eq!(
+            order(index, &["ext4", "virtio_blk", "builtin", "mbcache"]),
+            [
+                "kernel/lib/crc16.ko.xz",
+                "kernel/fs/mbcache.ko.xz",
+                "kernel/fs/ext4/ext4.ko.xz",
+                "kernel/drivers/block/virtio-blk.ko.xz",
+            ]
+        );
+    }
+}

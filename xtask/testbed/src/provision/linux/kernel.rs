@@ -1,0 +1,89 @@
+//! A kernel that a guest can boot, as a cache entry holds it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::tree::Tree;
+use crate::{
+    provision::{bootstrap::ext4_image, cache::Entry, host::find_program},
+    step::run,
+};
+
+/// What a module is compiled against.
+#[derive(Debug)]
+pub enum Headers {
+    /// Debian packages: linux-headers, its common part, linux-kbuild and linux-base.
+    Debian(Vec<PathBuf>),
+    /// A kernel tree that was built by its owner, with the host's tools.
+    Own(PathBuf),
+    /// A kernel that was compiled here.
+    Tree(Tree),
+    /// None: a kernel image alone.
+    Unknown,
+}
+
+/// A kernel that a guest can boot.
+#[derive(Debug)]
+pub struct Kernel {
+    /// As `uname -r` will say.
+    pub release: String,
+    /// The image for `-kernel`.
+    pub vmlinuz: PathBuf,
+    /// `/lib/modules/RELEASE`: `kernel/…`, `modules.dep`.
+    pub modules: PathBuf,
+    /// The same as an ext4 image.
+    pub modules_image: PathBuf,
+    /// For building modules.
+    pub headers: Headers,
+    /// Its configuration, where known.
+    pub config: Option<String>,
+    _entry: Entry,
+}
+
+impl Kernel {
+    /// A kernel from an entry that [`finish`] completed.
+    pub(super) fn load(entry: Entry, headers: Headers) -> Result<Self> {
+        let release = fs::read_to_string(entry.join("release"))?;
+        Ok(Self {
+            vmlinuz: entry.join("vmlinuz"),
+            modules: modules_of(&entry, &release),
+            modules_image: entry.join("modules.img"),
+            config: fs::read_to_string(entry.join("config")).ok(),
+            headers,
+            release,
+            _entry: entry,
+        })
+    }
+}
+
+pub(super) fn require_zcrx(config: &str, release: &str) -> Result<()> {
+    if config.lines().any(|line| line == "CONFIG_IO_URING_ZCRX=y") {
+        return Ok(());
+    }
+    bail!(
+        "Linux {release} has no io_uring zero-copy receive: it needs CONFIG_IO_URING_ZCRX=y \
+         (Linux 6.15 or newer with CONFIG_PAGE_POOL, CONFIG_INET and CONFIG_NET_RX_BUSY_POLL)"
+    );
+}
+
+pub(super) fn modules_of(entry: &Path, release: &str) -> PathBuf {
+    entry.join("lib/modules").join(release)
+}
+
+/// Adds the module index, the image and the release to an entry that has all else: `vmlinuz`,
+/// `lib/modules/RELEASE` and, where known, `config`.
+pub(super) fn finish(directory: &Path, release: &str) -> Result<()> {
+    let depmod = find_program("depmod").context("depmod is missing")?;
+    run(Command::new(depmod).arg("-b").arg(directory).arg(release))?;
+    ext4_image(
+        &modules_of(directory, release),
+        &directory.join("modules.img"),
+        "modules",
+    )?;
+    Ok(fs::write(directory.join("release"), release)?)
+}

@@ -1,0 +1,39 @@
+//! The kernels that guests boot: Debian's, one that was compiled here, or the user's own.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use self::kernel::Kernel;
+use crate::provision::cache::Cache;
+
+pub mod debian;
+pub mod kernel;
+mod own;
+pub mod source;
+pub mod tree;
+
+/// Which kernel is wanted.
+#[derive(Clone, Copy, Debug)]
+pub enum Choice<'a> {
+    /// The newest bootable one of trixie-backports.
+    Newest,
+    /// The newest of a series there, such as 7.2.
+    Series(&'a str),
+    /// A bzImage, or a tree in which one was built.
+    Own(&'a Path),
+}
+
+/// Finds, downloads or packs up the kernel of `choice`; with `zcrx`, fails unless it has
+/// io_uring zero-copy receive. One whose configuration is not known gets the benefit of the doubt.
+pub fn ensure(cache: &Cache, choice: Choice<'_>, zcrx: bool) -> Result<Kernel> {
+    let kernel = match choice {
+        Choice::Newest => debian::kernel(cache, None)?,
+        Choice::Series(series) => debian::kernel(cache, Some(series))?,
+        Choice::Own(path) => own::kernel(cache, path, zcrx)?,
+    };
+    if zcrx && let Some(config) = &kernel.config {
+        kernel::require_zcrx(config, &kernel.release)?;
+    }
+    Ok(kernel)
+}

@@ -1,0 +1,361 @@
+//! Compiling kernel source, Debian's or somebody's, with a configuration from `images/kernel`.
+//!
+//! The source is only read: everything goes into a directory of the cache, which stays, so that a
+//! second compilation is make's business. Compiler and tools are a build root's, whatever the host
+//! has, and the paths that make sees are always the same.
+
+use std::{
+    fs,
+    num::NonZero,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+};
+
+use anyhow::{Context, Result, bail};
+use thiserror::Error;
+
+use super::source;
+use crate::{
+    paths,
+    provision::{
+        buildroot::{Bind, BuildRoot, Recipe, WORK},
+        cache::{Cache, Entry, Key},
+    },
+    step::{output, step, tail},
+};
+
+/// Where a command in the build root finds the source.
+const SOURCE: &str = "/mnt/source";
+/// And what was made of it.
+const OUTPUT: &str = "/mnt/output";
+
+/// What a kernel is compiled with.
+const PACKAGES: [&str; 9] = [
+    "bc",
+    "bison",
+    "flex",
+    "gcc",
+    "gzip",
+    "libc6-dev",
+    "libelf-dev",
+    "perl-base",
+    "python3-minimal",
+];
+
+/// In an output directory: the path of its source, which also says that it is one of ours.
+const MARK: &str = "zcnic-source";
+/// The configuration that was asked for when `.config` was made of it.
+const WANTED: &str = "zcnic-config";
+
+/// How much of make's complaints is shown.
+const COMPLAINT_LINES: usize = 40;
+
+/// What a kernel is made to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Profile {
+    /// Nothing in particular: quick to compile and to run
+    Plain,
+    /// Locks, contexts, DMA mappings, use after free (KFENCE); fails functions on demand
+    Debug,
+    /// Every access to memory (KASAN); fails functions on demand
+    Kasan,
+}
+
+impl Profile {
+    /// Its parts below `images/kernel`; later ones win.
+    fn fragments(self) -> &'static [&'static str] {
+        match self {
+            Self::Plain => &["guest.config"],
+            Self::Debug => &["guest.config", "debug.config"],
+            Self::Kasan => &["guest.config", "debug.config", "kasan.config"],
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Debug => "debug",
+            Self::Kasan => "kasan",
+        }
+    }
+
+    fn config(self) -> Result<String> {
+        let home = paths::workspace().join("images/kernel");
+        let read = |name: &&str| {
+            let path = home.join(name);
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        self.fragments().iter().map(read).collect()
+    }
+}
+
+/// Why there is no kernel, if that is the source's fault.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct DoesNotBuild(pub String);
+
+/// A source and what was compiled of it.
+#[derive(Debug)]
+pub struct Tree {
+    source: PathBuf,
+    output: PathBuf,
+    root: BuildRoot,
+    /// Kept from being removed.
+    _entries: Vec<Entry>,
+}
+
+impl Tree {
+    /// Compiles `source` for `profile`, or as much of it as changed since the last time.
+    ///
+    /// # Errors
+    ///
+    /// [`DoesNotBuild`] among the causes if source or configuration is to blame.
+    pub fn compile(cache: &Cache, source: &Path, profile: Profile) -> Result<Self> {
+        let source = source
+            .canonicalize()
+            .with_context(|| format!("the kernel tree {}", source.display()))?;
+        require_clean(&source)?;
+        let root = root(cache)?;
+        let key = Key::new("tree 1")
+            .text(source.to_string_lossy())
+            .text(profile.name());
+        let workshop = cache.workshop("trees", &key, |output| {
+            fs::write(output.join(MARK), source.to_string_lossy().as_bytes())?;
+            let tree = Self {
+                source: source.clone(),
+                output: output.to_owned(),
+                root: root.clone(),
+                _entries: Vec::new(),
+            };
+            let release = tree.configure(profile)?;
+            let what = format!("compile Linux {release} ({})", profile.name());
+            step(&what, || tree.make(&["bzImage", "modules"]).map(drop))
+        })?;
+        Ok(Self {
+            output: workshop.to_path_buf(),
+            source,
+            root,
+            _entries: vec![workshop],
+        })
+    }
+
+    /// The source that Debian packages, compiled for `profile`.
+    ///
+    /// # Errors
+    ///
+    /// Also if an option that `profile` wants is not to be had.
+    pub fn debian(cache: &Cache, profile: Profile) -> Result<Self> {
+        let source = source::unpacked(cache)?;
+        let mut tree = Self::compile(cache, &source, profile)?;
+        tree._entries.push(source);
+        let config = tree.config()?;
+        let missing = missing(&profile.config()?, &config);
+        if !missing.is_empty() {
+            bail!(
+                "the {} kernel does not have what images/kernel asks for: {}",
+                profile.name(),
+                missing.join(", ")
+            );
+        }
+        Ok(tree)
+    }
+
+    /// The tree whose output directory is `path`, if it is one of ours.
+    pub fn open(cache: &Cache, path: &Path) -> Result<Option<Self>> {
+        let Ok(source) = fs::read_to_string(path.join(MARK)) else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            source: source.into(),
+            output: path.to_owned(),
+            root: root(cache)?,
+            _entries: Vec::new(),
+        }))
+    }
+
+    /// The output directory.
+    pub fn output(&self) -> &Path {
+        &self.output
+    }
+
+    /// The configuration that the kernel was compiled with.
+    pub fn config(&self) -> Result<String> {
+        let path = self.output.join(".config");
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    }
+
+    /// A make that compiles the module in `directory`; it needs a target.
+    pub fn module(&self, directory: &Path) -> Command {
+        let binds = [
+            Bind::write(directory, WORK),
+            Bind::read(&self.source, SOURCE),
+            Bind::read(&self.output, OUTPUT),
+        ];
+        let mut make = self.root.command_among(&binds, "make");
+        make.args(["-C", OUTPUT]).arg(format!("M={WORK}"));
+        make
+    }
+
+    /// A make that puts modules below `directory`; it needs the target.
+    pub fn install_modules(&self, directory: &Path) -> Command {
+        let binds = [
+            Bind::write(directory, WORK),
+            Bind::read(&self.source, SOURCE),
+            Bind::write(&self.output, OUTPUT),
+        ];
+        let mut make = self.root.command_among(&binds, "make");
+        make.args(["-C", OUTPUT])
+            .arg(format!("INSTALL_MOD_PATH={WORK}"));
+        make
+    }
+
+    /// Makes `.config` and returns the release that the kernel will have.
+    fn configure(&self, profile: Profile) -> Result<String> {
+        let wanted = profile.config()?;
+        let record = self.output.join(WANTED);
+        if fs::read_to_string(&record).ok().as_ref() != Some(&wanted) {
+            fs::write(self.output.join(".config"), &wanted)?;
+            fs::write(record, &wanted)?;
+        }
+        self.make(&["olddefconfig"])?;
+        let release = self.make(&["-s", "kernelrelease"])?;
+        Ok(release.lines().last().unwrap_or_default().to_owned())
+    }
+
+    /// Runs make in the output directory and returns what it printed.
+    fn make(&self, targets: &[&str]) -> Result<String> {
+        let binds = [
+            Bind::write(&self.output, OUTPUT),
+            Bind::read(&self.source, SOURCE),
+        ];
+        let jobs = thread::available_parallelism().map_or(1, NonZero::get);
+        let mut make = self.root.command_among(&binds, "make");
+        make.args(["-C", SOURCE])
+            .arg(format!("O={OUTPUT}"))
+            .arg(format!("-j{jobs}"))
+            // Nothing in the image that changes though the source does not.
+            .args(["KBUILD_BUILD_USER=zcnic", "KBUILD_BUILD_HOST=zcnic"])
+            .args(["KBUILD_BUILD_VERSION=1", "LOCALVERSION="])
+            .args(targets);
+        let result = output(&mut make)?;
+        if result.status.success() {
+            return Ok(String::from_utf8_lossy(&result.stdout).into_owned());
+        }
+        let complaint = format!(
+            "{} does not build: make {} failed ({})\n{}",
+            self.source.display(),
+            targets.join(" "),
+            result.status,
+            tail(&String::from_utf8_lossy(&result.stderr), COMPLAINT_LINES)
+        );
+        Err(DoesNotBuild(complaint).into())
+    }
+}
+
+fn root(cache: &Cache) -> Result<BuildRoot> {
+    let recipe = Recipe {
+        kind: "kernel-root",
+        packages: &PACKAGES,
+        ..Recipe::default()
+    };
+    BuildRoot::ensure(cache, &recipe, "make the build root for kernels")
+}
+
+/// Fails unless `source` is a kernel's source in which nothing was built: kbuild refuses an output
+/// directory otherwise, and cleaning up is for its owner to do.
+fn require_clean(source: &Path) -> Result<()> {
+    if !source.join("Kbuild").is_file() || !source.join("scripts/kconfig").is_dir() {
+        bail!("{} is not a kernel's source tree", source.display());
+    }
+    for trace in [".config", "include/config", "arch/x86/include/generated"] {
+        if source.join(trace).exists() {
+            bail!(
+                "{} was built in (there is {trace}): kernels are compiled outside of their source \
+                 here, and that needs a clean one. `make mrproper` cleans it (and removes .config); \
+                 `git worktree add` makes a second one",
+                source.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The options that `wanted` sets, the last time it names them, and `config` has not so.
+fn missing(wanted: &str, config: &str) -> Vec<String> {
+    let name = |line: &str| {
+        let option = line.strip_prefix("# ").unwrap_or(line);
+        let end = option.find(['=', ' ']).unwrap_or(option.len());
+        option
+            .get(..end)
+            .filter(|name| name.starts_with("CONFIG_"))
+            .map(str::to_owned)
+    };
+    let mut last = std::collections::BTreeMap::new();
+    for line in wanted.lines() {
+        if let Some(option) = name(line) {
+            last.insert(option, line);
+        }
+    }
+    last.into_iter()
+        .filter(|(option, line)| {
+            let off = line.starts_with('#');
+            let has = |prefix: &str| config.lines().any(|own| own.starts_with(prefix));
+            if off {
+                has(&format!("{option}="))
+            } else {
+                !config.lines().any(|own| own == *line)
+            }
+        })
+        .map(|(_, line)| line.to_owned())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_that_was_dropped_is_named() {
+        let config = "CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_N=\"x\"\n";
+        assert_eq!(
+            missing("# Says what\nCONFIG_A=y\n# CONFIG_B is not set\n", config),
+            [""; 0]
+        );
+        assert_eq!(missing("# CONFIG_C is not set\n", config), [""; 0]);
+        assert_eq!(missing("CONFIG_A=m\n", config), ["CONFIG_A=m"]);
+        assert_eq!(
+            missing("# CONFIG_A is not set\n", config),
+            ["# CONFIG_A is not set"]
+        );
+        assert_eq!(missing("CONFIG_D=y\n", config), ["CONFIG_D=y"]);
+        // A later fragment has the last word.
+        assert_eq!(
+            missing("CONFIG_D=y\n# CONFIG_D is not set\n", config),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn every_profile_is_a_configuration() {
+        for profile in [Profile::Plain, Profile::Debug, Profile::Kasan] {
+            let config = profile.config().unwrap();
+            let foreign = config.lines().find(|line| {
+                !(line.is_empty() || line.starts_with("CONFIG_") || line.starts_with('#'))
+            });
+            assert_eq!(foreign, None);
+        }
+    }
+
+    #[test]
+    fn only_a_clean_source_tree_is_compiled() {
+        let tree = tempfile::tempdir().unwrap();
+        let complaint = |path: &Path| require_clean(path).unwrap_err().to_string();
+        assert!(complaint(tree.path()).ends_with("is not a kernel's source tree"));
+        fs::create_dir_all(tree.path().join("scripts/kconfig")).unwrap();
+        fs::write(tree.path().join("Kbuild"), "").unwrap();
+        require_clean(tree.path()).unwrap();
+        fs::write(tree.path().join(".config"), "").unwrap();
+        assert!(complaint(tree.path()).contains("there is .config"));
+    }
+}

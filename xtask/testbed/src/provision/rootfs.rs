@@ -1,0 +1,67 @@
+//! The guest's root file system: an ext4 image by the recipe in `images/rootfs`, mounted read-only by
+//! every guest.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::Result;
+
+use crate::{
+    paths,
+    provision::{
+        archive::Archive,
+        bootstrap::{Recipe, ext4_image},
+        cache::{Cache, Entry, Key},
+    },
+    step::{run, step},
+};
+
+/// Bump when this file makes something else of the same recipe.
+const RECIPE: &str = "rootfs 1";
+
+/// Returns the entry whose `root.img` is the image, making it first if need be.
+pub fn ensure(cache: &Cache) -> Result<Entry> {
+    let home = paths::workspace().join("images/rootfs");
+    let key = Key::new(RECIPE).tree(&home)?;
+    cache.entry("rootfs", &key, |directory| {
+        let archive = Archive::open(cache)?;
+        let recipe = Recipe {
+            packages: lines(&home.join("packages"))?,
+            exclude: lines(&home.join("exclude"))?,
+        };
+        let tree = step("make the guest's root file system", || {
+            recipe.make(&archive, directory)
+        })?;
+        run(Command::new("cp")
+            .arg("-rT")
+            .arg(home.join("files"))
+            .arg(&tree))?;
+        for mount_point in ["lib/modules", "opt/selftests"] {
+            fs::create_dir_all(tree.join(mount_point))?;
+        }
+        step("make its image", || {
+            ext4_image(&tree, &image(directory), "root")
+        })?;
+        Ok(fs::remove_dir_all(tree)?)
+    })
+}
+
+/// The image of an entry.
+pub fn image(entry: &Path) -> PathBuf {
+    entry.join("root.img")
+}
+
+/// The lines of a recipe file, without comments and empty ones.
+fn lines(path: &Path) -> Result<Vec<String>> {
+    let text = fs::read_to_string(path)?;
+    let lines = text
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or_default().trim());
+    Ok(lines
+        .filter(|line| !line.is_empty())
+        .map(str::to_owned)
+        .collect())
+}

@@ -1,0 +1,197 @@
+//! How QEMU and the backend are run: as an unprivileged user, in a directory of their own, and never
+//! longer than xtask itself.
+//!
+//! When xtask is root, both become `nobody`. What they read lies in the cache, perhaps below a
+//! directory that only root may enter (`/root`); so they are started *in* the cache directory and
+//! given relative paths: a path lookup begins at the working directory and never passes through its
+//! parents. That needs neither a copy nor a mount namespace.
+
+use std::{
+    fs,
+    fs::{File, Permissions},
+    os::unix::{fs::PermissionsExt, fs::chown, net::UnixListener},
+    path::{Path, PathBuf},
+    process::{self, Command, Stdio},
+    sync::{Mutex, PoisonError},
+};
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use crate::provision::host;
+
+/// A user id and its group.
+#[derive(Clone, Copy, Debug)]
+struct User {
+    uid: u32,
+    gid: u32,
+}
+
+/// Directories to remove when a signal ends xtask.
+static DIRECTORIES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Makes SIGINT, SIGTERM and SIGHUP end xtask without leaving anything. Processes need no care: the
+/// kernel kills them with their parent.
+pub fn clean_up_on_signals() -> Result<()> {
+    ctrlc::set_handler(|| {
+        for directory in DIRECTORIES
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+        {
+            let _ = fs::remove_dir_all(directory);
+        }
+        process::exit(130);
+    })
+    .context("cannot handle signals")
+}
+
+/// How the directories' names begin, and the file in each that is locked while it is in use.
+const PREFIX: &str = "zcnic-";
+const LOCK: &str = "lock";
+
+/// A directory for sockets, logs and programs of one guest, and the user that it belongs to.
+#[derive(Debug)]
+pub struct Sandbox {
+    directory: TempDir,
+    _in_use: File,
+    /// None: we are unprivileged already.
+    user: Option<User>,
+    /// A group that the processes keep, to open a device.
+    extra_group: Option<u32>,
+}
+
+impl Sandbox {
+    pub fn new() -> Result<Self> {
+        sweep();
+        let directory = tempfile::Builder::new().prefix(PREFIX).tempdir()?;
+        // Never there without being locked.
+        let unlocked = directory.path().join("unlocked");
+        let in_use = File::create(&unlocked)?;
+        in_use.lock()?;
+        fs::rename(unlocked, directory.path().join(LOCK))?;
+        let user = if host::is_root() {
+            Some(nobody()?)
+        } else {
+            None
+        };
+        if let Some(User { uid, gid }) = user {
+            chown(directory.path(), Some(uid), Some(gid))?;
+        }
+        let mut directories = DIRECTORIES.lock().unwrap_or_else(PoisonError::into_inner);
+        directories.push(directory.path().to_owned());
+        Ok(Self {
+            directory,
+            _in_use: in_use,
+            user,
+            extra_group: None,
+        })
+    }
+
+    /// Lets the processes keep `group`.
+    pub fn keep_group(&mut self, group: u32) {
+        self.extra_group = Some(group);
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The path of `name` in the directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A command that runs `program` as the unprivileged user in `directory`, with its output in the
+    /// file `NAME.log`.
+    pub fn command(&self, name: &str, directory: &Path, program: &Path) -> Result<Command> {
+        let log = File::create(self.path(&format!("{name}.log")))?;
+        let mut command =
+            Command::new(host::find_program("setpriv").context("setpriv is missing")?);
+        command.args(["--no-new-privs", "--pdeathsig", "KILL"]);
+        if let Some(User { uid, gid }) = self.user {
+            command
+                .arg(format!("--reuid={uid}"))
+                .arg(format!("--regid={gid}"));
+            match self.extra_group {
+                Some(group) => command.arg(format!("--groups={group}")),
+                None => command.arg("--clear-groups"),
+            };
+        }
+        command
+            .arg("--")
+            .arg(program)
+            .current_dir(directory)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        Ok(command)
+    }
+
+    /// A listening socket that the processes may connect to.
+    pub fn listen(&self, name: &str) -> Result<UnixListener> {
+        let path = self.path(name);
+        let listener = UnixListener::bind(&path)
+            .with_context(|| format!("cannot listen on {}", path.display()))?;
+        fs::set_permissions(&path, Permissions::from_mode(0o666))?;
+        Ok(listener)
+    }
+
+    /// Copies a program in, so that the user can run it wherever the original lies.
+    pub fn install(&self, program: &Path) -> Result<PathBuf> {
+        let name = program.file_name().unwrap_or_default();
+        let copy = self.directory.path().join(name);
+        if !copy.exists() {
+            fs::copy(program, &copy)
+                .with_context(|| format!("cannot copy {}", program.display()))?;
+            fs::set_permissions(&copy, Permissions::from_mode(0o755))?;
+        }
+        Ok(copy)
+    }
+
+    /// What a process has written.
+    pub fn log(&self, name: &str) -> String {
+        let bytes = fs::read(self.path(&format!("{name}.log"))).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        let mut directories = DIRECTORIES.lock().unwrap_or_else(PoisonError::into_inner);
+        directories.retain(|directory| directory != self.directory.path());
+    }
+}
+
+/// Removes directories whose xtask was killed before it could.
+fn sweep() {
+    let Ok(items) = fs::read_dir(std::env::temp_dir()) else {
+        return;
+    };
+    for item in items.flatten() {
+        let path = item.path();
+        // Somebody else's may look the same: ours have a lock file that we may open.
+        if item.file_name().to_string_lossy().starts_with(PREFIX)
+            && let Ok(lock) = File::options().write(true).open(path.join(LOCK))
+            && lock.try_lock().is_ok()
+        {
+            let _ = fs::remove_dir_all(path);
+        }
+    }
+}
+
+fn nobody() -> Result<User> {
+    let users = fs::read_to_string("/etc/passwd").context("cannot read /etc/passwd")?;
+    // "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin"
+    for line in users.lines() {
+        let fields: Vec<_> = line.split(':').collect();
+        if let ["nobody", _, uid, gid, ..] = fields[..] {
+            return Ok(User {
+                uid: uid.parse()?,
+                gid: gid.parse()?,
+            });
+        }
+    }
+    bail!("/etc/passwd has no user `nobody` to run QEMU as");
+}

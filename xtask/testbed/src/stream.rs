@@ -1,0 +1,346 @@
+//! The scenario that zcnic exists for: a TCP stream from eth1 to eth0, received by io_uring zero-copy
+//! receive on a queue that only a flow rule reaches, with headers and payload apart.
+//!
+//! The device itself counts the flow's frames, so that neither the driver nor the receiver judges
+//! its own work.
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    agent::{Exec, Process},
+    control::Control,
+    guest::Guest,
+};
+
+/// What to stream, and what to leave out of the preparations, to see that the result tells.
+#[derive(Clone, Copy, Debug)]
+pub struct Stream {
+    /// Number of bytes.
+    pub bytes: u64,
+    /// Receive queue.
+    pub queue: u32,
+    /// Combined channels of eth0.
+    pub channels: u32,
+    /// TCP port of the receiver.
+    pub port: u16,
+    /// Steer the flow to the queue.
+    pub rule: bool,
+    /// Split headers from payload. Without, no memory provider can be bound to a queue, and the
+    /// kernel is asked to copy into the ring instead.
+    pub split: bool,
+}
+
+impl Default for Stream {
+    fn default() -> Self {
+        Self {
+            bytes: 256 << 20,
+            queue: 3,
+            channels: 4,
+            port: 4433,
+            rule: true,
+            split: true,
+        }
+    }
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Streamed {
+    pub queue: u32,
+    pub bytes_verified: u64,
+    /// By the kernel's own zero-copy receive statistics; None where it has none.
+    pub bytes_copied: Option<u64>,
+    /// Frames of the flow whose headers and payload the device put apart.
+    pub frames_split: u64,
+    /// Those with a payload that it did not.
+    pub frames_unsplit: u64,
+    /// Those on any other queue.
+    pub frames_elsewhere: u64,
+    /// eth0's page pools while the receive queue was still bound.
+    pub page_pool: Value,
+    /// The receiver's own time.
+    pub seconds: f64,
+}
+
+impl Streamed {
+    /// The page pool of eth0 whose memory is io_uring's.
+    pub fn io_uring_pool(&self) -> Option<&Value> {
+        let pools = self.page_pool.as_array()?;
+        pools
+            .iter()
+            .find(|pool| !pool["io_uring_rx_buf_len"].is_null())
+    }
+
+    /// Everything about it that is not as it should be.
+    pub fn faults(&self, wanted: &Stream) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut expect = |holds: bool, fault: String| {
+            if !holds {
+                faults.push(fault);
+            }
+        };
+        let Self {
+            bytes_verified,
+            frames_split,
+            frames_unsplit,
+            frames_elsewhere,
+            ..
+        } = self;
+        expect(
+            *bytes_verified == wanted.bytes,
+            format!("{bytes_verified} bytes verified of {}", wanted.bytes),
+        );
+        match self.bytes_copied {
+            Some(copied) => expect(copied == 0, format!("the kernel copied {copied} bytes")),
+            None => expect(
+                false,
+                "the kernel does not say how much it copied".to_owned(),
+            ),
+        }
+        expect(*frames_split > 0, "no frame was split".to_owned());
+        expect(
+            *frames_unsplit == 0,
+            format!("{frames_unsplit} frames were not split"),
+        );
+        expect(
+            *frames_elsewhere == 0,
+            format!("{frames_elsewhere} frames on other queues"),
+        );
+        let provider = self.io_uring_pool().is_some();
+        expect(
+            provider,
+            "no page pool of eth0 takes its memory from io_uring".to_owned(),
+        );
+        faults
+    }
+}
+
+impl Stream {
+    /// Runs it on a guest whose ports are up.
+    pub fn run(&self, guest: &mut Guest) -> Result<Streamed> {
+        self.prepare(guest)?;
+        let counter = self.count(guest)?;
+        let result = self.start(guest)?.finish()?;
+        let counts = counter.read(self.queue)?;
+        Ok(Streamed {
+            queue: self.queue,
+            bytes_verified: result["bytes_verified"].as_u64().unwrap_or(0),
+            bytes_copied: result["bytes_copied"].as_u64(),
+            frames_split: counts.split,
+            frames_unsplit: counts.unsplit,
+            frames_elsewhere: counts.elsewhere,
+            page_pool: result["page_pool"].clone(),
+            seconds: result["seconds"].as_f64().unwrap_or(0.0),
+        })
+    }
+
+    /// Lets the device count the flow's frames from now on.
+    pub fn count(&self, guest: &Guest) -> Result<Counter> {
+        let control = guest.control()?;
+        let port = format!("--destination-port={}", self.port);
+        let counter = control.ask(&["flow", "add", "--port=0", "--protocol=tcp", &port])?;
+        let id = counter["id"]
+            .as_u64()
+            .context("flow add: no id")?
+            .to_string();
+        Ok(Counter { control, id })
+    }
+
+    /// Starts receiver and sender.
+    pub fn start(&self, guest: &Guest) -> Result<Flow> {
+        let queue = format!("--queue={}", self.queue);
+        let how: &[&str] = if self.split {
+            &["--interface=eth0", &queue]
+        } else {
+            &["--no-device"]
+        };
+        Flow::start(guest, self.port, self.bytes, how)
+    }
+
+    /// Splits, steers and sets the channels.
+    pub fn prepare(&self, guest: &mut Guest) -> Result<()> {
+        let steered = guest.check(&Exec::new([
+            "zcnic-guest".to_owned(),
+            "steer".to_owned(),
+            "--interface=eth0".to_owned(),
+            format!("--queue={}", self.queue),
+            format!("--port={}", self.port),
+            format!("--channels={}", self.channels),
+        ]))?;
+        if !self.rule {
+            let steered: Value = serde_json::from_str(&steered)?;
+            for rule in steered["rules"].as_array().context("steer: no rules")? {
+                guest.check(&Exec::new([
+                    "ethtool",
+                    "-N",
+                    "eth0",
+                    "delete",
+                    &rule.to_string(),
+                ]))?;
+            }
+        }
+        if !self.split {
+            guest.check(&Exec::new([
+                "ethtool",
+                "-G",
+                "eth0",
+                "tcp-data-split",
+                "off",
+            ]))?;
+        }
+        Ok(())
+    }
+}
+
+/// A stream on its way, verified as it arrives.
+#[derive(Debug)]
+pub struct Flow {
+    receiver: Process,
+    sender: Process,
+    /// As the receiver said last.
+    bytes: u64,
+}
+
+impl Flow {
+    /// Sends `bytes` from eth1 to `port` of eth0, received as the options `how` of
+    /// `zcnic-guest receive` say. Both ends give up by themselves when nothing moves any more.
+    pub fn start(guest: &Guest, port: u16, bytes: u64, how: &[&str]) -> Result<Self> {
+        let bytes = format!("--bytes={bytes}");
+        let receive_port = format!("--port={port}");
+        let receive = ["zcnic-guest", "receive", &receive_port, &bytes];
+        let receive = Exec::new(receive.iter().chain(how)).timeout(None);
+        let mut receiver = guest.spawn(&receive)?;
+        receiver.wait_for_line(is("listening"))?;
+        let to = format!("--to=192.0.2.1:{port}");
+        let send = ["zcnic-guest", "send", "--netns=peer", &to, &bytes];
+        let mut sender = guest.spawn(&Exec::new(send).timeout(None))?;
+        sender.wait_for_line(is("connected"))?;
+        Ok(Self {
+            receiver,
+            sender,
+            bytes: 0,
+        })
+    }
+
+    /// Waits until more bytes have been received than when the receiver last said so.
+    pub fn wait_for_progress(&mut self) -> Result<()> {
+        loop {
+            let line = self
+                .receiver
+                .wait_for_line(|line| is("progress")(line) || is("result")(line))?;
+            let event: Value = serde_json::from_str(&line)?;
+            let bytes = event["bytes"].as_u64();
+            let bytes = bytes.with_context(|| format!("the stream ended too early: {line}"))?;
+            if bytes > self.bytes {
+                self.bytes = bytes;
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits until the receiver says that nothing moves.
+    pub fn wait_for_stall(&mut self) -> Result<()> {
+        self.receiver.wait_for_line(is("stalled")).map(drop)
+    }
+
+    /// Waits until a receiver that reads nothing (`--hold`) has something to read.
+    pub fn wait_for_data(&mut self) -> Result<()> {
+        self.receiver.wait_for_line(is("held")).map(drop)
+    }
+
+    /// Kills both ends and waits until they are gone.
+    pub fn abort(self) -> Result<()> {
+        for process in [self.sender, self.receiver] {
+            process.kill(9)?;
+            process.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Ends a stream before its time: what was sent arrives and is verified, no more is sent. Returns
+    /// what the receiver reports.
+    pub fn stop(self) -> Result<Value> {
+        self.sender.kill(15)?;
+        self.sender.wait()?;
+        let received = self.receiver.wait()?;
+        let last = received.stdout.lines().last().unwrap_or_default();
+        let result: Value =
+            serde_json::from_str(last).with_context(|| format!("the receiver printed {last:?}"))?;
+        // That is what it has to say of a stream that is complete as far as it goes.
+        let early = result["error"]
+            .as_str()
+            .is_some_and(|error| error.starts_with("the stream ended after "));
+        if !early {
+            bail!("receiver: {}, {last}{}", received.status, received.stderr);
+        }
+        Ok(result)
+    }
+
+    /// Waits for the end and returns what the receiver reports.
+    pub fn finish(self) -> Result<Value> {
+        let received = self.receiver.wait()?;
+        if !received.status.success() {
+            // It may take minutes to find out that nobody listens.
+            self.sender.kill(9)?;
+        }
+        let sent = self.sender.wait()?;
+        let last = received.stdout.lines().last().unwrap_or_default();
+        if !received.status.success() || !sent.status.success() {
+            bail!(
+                "receiver: {}, {last}{}\nsender: {}, {}{}",
+                received.status,
+                received.stderr,
+                sent.status,
+                sent.stdout.lines().last().unwrap_or_default(),
+                sent.stderr
+            );
+        }
+        serde_json::from_str(last).with_context(|| format!("the receiver printed {last:?}"))
+    }
+}
+
+/// Whether a line of `zcnic-guest` is this event.
+fn is(event: &str) -> impl Fn(&str) -> bool {
+    let text = format!("\"event\":\"{event}\"");
+    move |line: &str| line.contains(&text)
+}
+
+/// A counter of a flow's frames in the device.
+#[derive(Debug)]
+pub struct Counter {
+    control: Control,
+    id: String,
+}
+
+/// What it counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Frames with headers and payload apart.
+    pub split: u64,
+    /// Frames with payload that were not split.
+    pub unsplit: u64,
+    /// Frames, whatever they hold, on other queues than the one asked about.
+    pub elsewhere: u64,
+}
+
+impl Counter {
+    /// The counts so far, seen from `queue`.
+    pub fn read(&self, queue: u32) -> Result<Counts> {
+        let answer = self.control.ask(&["flow", "query", &self.id])?;
+        let mut counts = Counts::default();
+        for (name, count) in answer["queues"]
+            .as_object()
+            .context("flow query: no queues")?
+        {
+            let number = |key: &str| count[key].as_u64().unwrap_or(0);
+            counts.split += number("split");
+            counts.unsplit += number("unsplit");
+            if *name != queue.to_string() {
+                counts.elsewhere += number("delivered") + number("dropped");
+            }
+        }
+        Ok(counts)
+    }
+}

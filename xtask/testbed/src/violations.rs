@@ -1,0 +1,87 @@
+//! What the device's ledger holds against the driver of its first port.
+
+use std::{fmt, fs};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use tempfile::NamedTempFile;
+
+use crate::{control::Control, process::Running};
+
+/// A violation, as the control protocol has it.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    queue: u64,
+    kind: String,
+    desc: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { queue, kind, desc } = self;
+        write!(f, "{kind}, receive queue {queue}: {desc}")
+    }
+}
+
+/// Follows them.
+pub struct Watch {
+    output: NamedTempFile,
+    _zcnicctl: Running,
+    /// How many were told of.
+    told: usize,
+}
+
+impl Watch {
+    /// Begins a ledger of everything, with these options besides.
+    pub fn start(control: &Control, options: &[&str]) -> Result<Self> {
+        let set = ["--port=0", "ledger", "set", "full", "--sanitize"];
+        control.ask(&[&set[..], options].concat())?;
+        let output = NamedTempFile::new()?;
+        let mut command = control.command(&["events", "violation"]);
+        command.stdout(output.reopen()?);
+        Ok(Self {
+            output,
+            _zcnicctl: Running::start("zcnicctl", &mut command)?,
+            told: 0,
+        })
+    }
+
+    /// Those since the last call.
+    pub fn news(&mut self) -> Result<Vec<Violation>> {
+        let text = fs::read_to_string(self.output.path())?;
+        // The last line may still be on its way.
+        let lines = text
+            .split_inclusive('\n')
+            .filter(|line| line.ends_with('\n'));
+        let news: Vec<_> = lines.skip(self.told).map(parse).collect::<Result<_>>()?;
+        self.told += news.len();
+        Ok(news)
+    }
+}
+
+fn parse(line: &str) -> Result<Violation> {
+    let event: Value =
+        serde_json::from_str(line).with_context(|| format!("zcnicctl printed {line:?}"))?;
+    let data = &event["data"];
+    let word = |name: &str| data[name].as_str().map(str::to_owned);
+    let parsed = (data["queue"].as_u64(), word("kind"), word("desc"));
+    let (Some(queue), Some(kind), Some(desc)) = parsed else {
+        anyhow::bail!("no violation: {line}");
+    };
+    Ok(Violation { queue, kind, desc })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn violations_are_read_as_the_protocol_has_them() {
+        let line = r#"{"event":"violation","data":{"port":"0","queue":3,"kind":"written","desc":"byte 0 of …"}}"#;
+        assert_eq!(
+            parse(line).unwrap().to_string(),
+            "written, receive queue 3: byte 0 of …"
+        );
+        assert!(parse(r#"{"event":"violation","data":{"queue":3}}"#).is_err());
+    }
+}
