@@ -11,8 +11,8 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use zcnic_results::{
     junit, ktap,
+    program::{self, ProgramRun},
     report::{Case, Report, ReportArg},
-    suite::{self, Suite},
 };
 use zcnic_testbed::{
     backend::Cable,
@@ -107,10 +107,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
     let mut bench = Bench::new(&setup, &selftests, args.wire);
     bench.ledger = args.ledger;
-    let mut suites = bench.run(&tests);
+    let mut runs = bench.run(&tests);
     let seconds = start.elapsed().as_secs_f64();
     if let Some(ring) = args.ring {
-        ring.complete(kernel, &mut suites)?;
+        ring.complete(kernel, &mut runs)?;
     }
 
     let about = words(&facts);
@@ -122,20 +122,20 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     facts.insert("boots".to_owned(), json!(bench.boots));
     facts.insert(
         "programs".to_owned(),
-        json!(suites.iter().map(Suite::score).collect::<Vec<_>>()),
+        json!(runs.iter().map(ProgramRun::score).collect::<Vec<_>>()),
     );
     let report = Report {
-        cases: suite::cases(&suites),
+        cases: program::cases(&runs),
         extra: facts,
     };
     args.report.write(&report.to_json())?;
     args.report
-        .write_beside("ktap", &ktap::write(&suites, &lines))?;
+        .write_beside("ktap", &ktap::write(&runs, &lines))?;
     args.report
-        .write_beside("xml", &junit::write(&suites, &about, seconds)?)?;
+        .write_beside("xml", &junit::write(&runs, &about, seconds)?)?;
 
     report.cases.iter().for_each(Case::print);
-    println!("\n{}", suite::table(&suites));
+    println!("\n{}", program::table(&runs));
     lines.iter().for_each(|line| println!("{line}"));
     println!("{seconds:.0} s in all, in {} guest(s)", bench.boots);
     due.iter()

@@ -5,8 +5,8 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use serde_json::{Map, json};
 use zcnic_results::{
+    program::{self, ProgramRun},
     report::{Case, Report, ReportArg},
-    suite::{self, Suite},
 };
 use zcnic_testbed::{
     backend::Cable,
@@ -38,7 +38,7 @@ pub(crate) struct Args {
 /// What happened on one kernel.
 struct Column {
     release: String,
-    suites: Vec<Suite>,
+    runs: Vec<ProgramRun>,
     /// Cases that ended as they may not, and those that may skip.
     remarks: Vec<String>,
     good: bool,
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     let cases = |column: &Column| {
         let release = column.release.clone();
-        suite::cases(&column.suites)
+        program::cases(&column.runs)
             .into_iter()
             .map(move |case| Case {
                 name: format!("{release} {}", case.name),
@@ -62,7 +62,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let kernels: Vec<_> = columns
         .iter()
         .map(|column| {
-            let programs: Vec<_> = column.suites.iter().map(Suite::score).collect();
+            let programs: Vec<_> = column.runs.iter().map(ProgramRun::score).collect();
             json!({"kernel": column.release, "programs": programs})
         })
         .collect();
@@ -93,10 +93,10 @@ fn column(series: &str, args: &Args) -> Result<Column> {
     let setup = Setup::for_series(series, args.qemu.clone())?;
     let selftests = Selftests::ensure(&setup.cache)?;
     let kernel = About::from(&setup.kernel);
-    let mut suites = Bench::new(&setup, &selftests, Cable::Pause).run(&Ring::One.paths());
-    Ring::One.complete(kernel, &mut suites)?;
+    let mut runs = Bench::new(&setup, &selftests, Cable::Pause).run(&Ring::One.paths());
+    Ring::One.complete(kernel, &mut runs)?;
     let due = Ring::One.due(kernel);
-    let surprises = expect::surprises(&[], &due, &suite::cases(&suites));
+    let surprises = expect::surprises(&[], &due, &program::cases(&runs));
     Ok(Column {
         release: setup.kernel.release.clone(),
         good: surprises.is_empty(),
@@ -104,7 +104,7 @@ fn column(series: &str, args: &Args) -> Result<Column> {
             .into_iter()
             .chain(due.iter().filter_map(Due::excuse))
             .collect(),
-        suites,
+        runs,
     })
 }
 
@@ -120,11 +120,8 @@ fn table(columns: &[Column]) -> String {
     for program in programs {
         text.push_str(&format!("\n{:width$}", program.path));
         for column in columns {
-            let suite = column
-                .suites
-                .iter()
-                .find(|suite| suite.name == program.path);
-            let score = suite.map(Suite::score).unwrap_or_default();
+            let run = column.runs.iter().find(|run| run.name == program.path);
+            let score = run.map(ProgramRun::score).unwrap_or_default();
             let cell = format!("{} of {}", score.pass, score.total());
             text.push_str(&format!("  {cell:>18}"));
         }

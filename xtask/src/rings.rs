@@ -10,7 +10,7 @@ mod xdp;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use zcnic_results::suite::{Suite, file_name};
+use zcnic_results::program::{ProgramRun, file_name};
 
 use self::case::{About, Due, Program};
 
@@ -50,13 +50,13 @@ impl Ring {
         programs.flat_map(|program| program.due(kernel)).collect()
     }
 
-    /// Adds to the suites of a run the cases that were to be seen and were not, as failures.
-    pub(crate) fn complete(self, kernel: About, suites: &mut [Suite]) -> Result<()> {
+    /// Adds to a run of all programs the cases that were to be seen and were not, as failures.
+    pub(crate) fn complete(self, kernel: About, runs: &mut [ProgramRun]) -> Result<()> {
         for program in self.programs() {
-            let suite = suites.iter_mut().find(|suite| suite.name == program.path);
-            let suite = suite.context("a program of the ring was not run")?;
-            let missing = program.missing(kernel, &suite.cases);
-            suite.cases.extend(missing);
+            let run = runs.iter_mut().find(|run| run.name == program.path);
+            let run = run.context("a program of the ring was not run")?;
+            let missing = program.missing(kernel, &run.cases);
+            run.cases.extend(missing);
         }
         Ok(())
     }

@@ -10,9 +10,8 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use zcnic_results::{
-    netdev_ci,
+    netdev_ci, program,
     report::{Case, Outcome, Report, ReportArg},
-    suite,
 };
 use zcnic_testbed::{
     backend::Cable,
@@ -81,7 +80,7 @@ fn judge(args: &Args) -> Result<ExitCode> {
     let tests = rings::select(&all, &args.names)?;
     let state = state_of(&args.tree);
     let start = SystemTime::now();
-    let run = || netdev_ci::Run {
+    let branch = || netdev_ci::BranchRun {
         state: &state,
         start,
         end: SystemTime::now(),
@@ -89,16 +88,16 @@ fn judge(args: &Args) -> Result<ExitCode> {
 
     let setup = match compile(&cache, args) {
         Err(error) if error.is::<DoesNotBuild>() => {
-            args.write_netdev_ci(&netdev_ci::build_failure(&run()))?;
+            args.write_netdev_ci(&netdev_ci::build_failure(&branch()))?;
             return Err(error);
         }
         other => other?,
     };
-    let suites = Bench::new(&setup, &selftests, Cable::Pause).run(&tests);
-    args.write_netdev_ci(&netdev_ci::results(&run(), &suites))?;
+    let runs = Bench::new(&setup, &selftests, Cable::Pause).run(&tests);
+    args.write_netdev_ci(&netdev_ci::results(&branch(), &runs))?;
 
     let report = Report {
-        cases: suite::cases(&suites),
+        cases: program::cases(&runs),
         extra: Map::from_iter([
             ("tree".to_owned(), json!(args.tree)),
             ("state".to_owned(), json!(state)),

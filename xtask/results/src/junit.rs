@@ -6,21 +6,21 @@ use anyhow::{Context, Result};
 use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestSuite};
 
 use crate::{
+    program::ProgramRun,
     report::{Case, Outcome},
-    suite::Suite,
 };
 
 /// The text; `about` is what goes for the whole run, name and value.
-pub fn write(suites: &[Suite], about: &[(String, String)], seconds: f64) -> Result<String> {
+pub fn write(runs: &[ProgramRun], about: &[(String, String)], seconds: f64) -> Result<String> {
     let mut report = Report::new("kselftest");
     report.set_time(time(seconds));
-    for suite in suites {
-        let mut test_suite = TestSuite::new(&suite.name);
-        test_suite.set_time(time(suite.seconds));
+    for run in runs {
+        let mut test_suite = TestSuite::new(&run.name);
+        test_suite.set_time(time(run.seconds));
         for (name, value) in about {
             test_suite.add_property(Property::new(name, value));
         }
-        test_suite.add_test_cases(suite.cases.iter().map(|case| test_case(suite, case)));
+        test_suite.add_test_cases(run.cases.iter().map(|case| test_case(run, case)));
         report.add_test_suite(test_suite);
     }
     report.to_string().context("cannot write JUnit's XML")
@@ -31,7 +31,7 @@ fn time(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or_default()
 }
 
-fn test_case(suite: &Suite, case: &Case) -> TestCase {
+fn test_case(run: &ProgramRun, case: &Case) -> TestCase {
     let mut status = match case.outcome {
         Outcome::Pass => TestCaseStatus::success(),
         Outcome::Fail => TestCaseStatus::non_success(NonSuccessKind::Failure),
@@ -53,7 +53,7 @@ fn test_case(suite: &Suite, case: &Case) -> TestCase {
     }
     let mut test_case = TestCase::new(&case.name, status);
     test_case
-        .set_classname(&suite.name)
+        .set_classname(&run.name)
         .set_time(time(case.seconds));
     test_case
 }
@@ -61,22 +61,22 @@ fn test_case(suite: &Suite, case: &Case) -> TestCase {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::suite::tests::suite;
+    use crate::program::tests::program_run;
 
     #[test]
     fn the_xml_can_be_read_back() {
         let about = [("kernel".to_owned(), "7.3.4".to_owned())];
-        let text = write(&[suite()], &about, 9.0).unwrap();
+        let text = write(&[program_run()], &about, 9.0).unwrap();
         let report = Report::deserialize_from_str(&text).unwrap();
         assert_eq!(
             (report.tests, report.failures, report.errors),
             (5, 2, 0),
             "{text}"
         );
-        let suite = &report.test_suites[0];
-        assert_eq!(suite.skipped, 2, "{text}");
-        assert_eq!(suite.properties[0].value.as_str(), "7.3.4");
-        let TestCaseStatus::NonSuccess { description, .. } = &suite.test_cases[1].status else {
+        let run = &report.test_suites[0];
+        assert_eq!(run.skipped, 2, "{text}");
+        assert_eq!(run.properties[0].value.as_str(), "7.3.4");
+        let TestCaseStatus::NonSuccess { description, .. } = &run.test_cases[1].status else {
             panic!("{text}");
         };
         // The escape sequence is gone: XML can't have it.

@@ -2,41 +2,41 @@
 //! subtests, and how long each took as a diagnostic before its result.
 
 use crate::{
+    program::ProgramRun,
     report::{Case, Outcome},
-    suite::Suite,
 };
 
 /// The text; `about` is what goes for the whole run, a diagnostic line each.
-pub fn write(suites: &[Suite], about: &[String]) -> String {
-    let mut text = format!("KTAP version 1\n1..{}\n", suites.len());
+pub fn write(runs: &[ProgramRun], about: &[String]) -> String {
+    let mut text = format!("KTAP version 1\n1..{}\n", runs.len());
     for line in about {
         text.push_str(&format!("# {}\n", plain(line)));
     }
-    for (suite, number) in suites.iter().zip(1..) {
-        let count = suite.cases.len();
+    for (run, number) in runs.iter().zip(1..) {
+        let count = run.cases.len();
         text.push_str(&format!("  KTAP version 1\n  1..{count}\n"));
-        for (case, number) in suite.cases.iter().zip(1..) {
-            text.push_str(&result(suite, case, number));
+        for (case, number) in run.cases.iter().zip(1..) {
+            text.push_str(&result(run, case, number));
         }
-        text.push_str(&format!("# took {:.1} s\n", suite.seconds));
+        text.push_str(&format!("# took {:.1} s\n", run.seconds));
         // A failure below fails what is above it.
-        let (ok, directive) = if suite.count(Outcome::Fail) > 0 {
+        let (ok, directive) = if run.count(Outcome::Fail) > 0 {
             ("not ok", "")
-        } else if count > 0 && suite.count(Outcome::Skip) == count {
+        } else if count > 0 && run.count(Outcome::Skip) == count {
             ("ok", " # SKIP all of it")
         } else {
             ("ok", "")
         };
         text.push_str(&format!(
             "{ok} {number} {}{directive}\n",
-            description(&suite.name)
+            description(&run.name)
         ));
     }
     text
 }
 
-fn result(suite: &Suite, case: &Case, number: usize) -> String {
-    let file = suite.name.rsplit('/').next().unwrap_or(&suite.name);
+fn result(run: &ProgramRun, case: &Case, number: usize) -> String {
+    let file = run.name.rsplit('/').next().unwrap_or(&run.name);
     let name = case.name.strip_prefix(file).unwrap_or(&case.name);
     let name = match name.strip_prefix(':').unwrap_or(name) {
         // What concerns the program as a whole.
@@ -76,15 +76,18 @@ fn plain(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::suite::tests::suite;
+    use crate::program::tests::program_run;
 
     #[test]
     fn programs_are_tests_and_cases_their_subtests() {
-        let mut good = suite();
+        let mut good = program_run();
         good.cases.truncate(1);
-        let mut skipped = suite();
+        let mut skipped = program_run();
         skipped.cases = vec![skipped.cases[2].clone()];
-        let text = write(&[suite(), good, skipped], &["kernel: 7.3.4".to_owned()]);
+        let text = write(
+            &[program_run(), good, skipped],
+            &["kernel: 7.3.4".to_owned()],
+        );
         assert_eq!(
             text,
             "\
@@ -128,7 +131,7 @@ ok 3 drivers/net/a.py # SKIP all of it
 
     #[test]
     fn a_name_can_not_end_its_line_or_begin_a_directive() {
-        let mut odd = suite();
+        let mut odd = program_run();
         odd.cases.truncate(1);
         odd.cases[0].name = "a.py:x # SKIP\nok 2 y".to_owned();
         assert!(write(&[odd], &[]).contains("  ok 1 x _ SKIP ok 2 y\n"));

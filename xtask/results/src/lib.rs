@@ -5,5 +5,5 @@
 pub mod junit;
 pub mod ktap;
 pub mod netdev_ci;
+pub mod program;
 pub mod report;
-pub mod suite;

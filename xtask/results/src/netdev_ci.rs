@@ -7,8 +7,8 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
 use crate::{
+    program::{ProgramRun, file_name},
     report::{Case, Outcome},
-    suite::{Suite, file_name},
 };
 
 /// Who ran the tests, as the collector lists it.
@@ -16,7 +16,7 @@ const EXECUTOR: &str = "zcnic";
 
 /// What was tested, and when.
 #[derive(Debug)]
-pub struct Run<'a> {
+pub struct BranchRun<'a> {
     /// Of the tree; a branch, to the collector.
     pub state: &'a str,
     pub start: SystemTime,
@@ -24,35 +24,35 @@ pub struct Run<'a> {
 }
 
 /// The result file of a run.
-pub fn results(run: &Run<'_>, suites: &[Suite]) -> Value {
-    file(run, &suites.iter().map(program).collect::<Vec<_>>())
+pub fn results(branch: &BranchRun<'_>, runs: &[ProgramRun]) -> Value {
+    file(branch, &runs.iter().map(program).collect::<Vec<_>>())
 }
 
 /// The result file when there was no kernel to test.
-pub fn build_failure(run: &Run<'_>) -> Value {
+pub fn build_failure(branch: &BranchRun<'_>) -> Value {
     let group = group("drivers/net/hw");
     file(
-        run,
+        branch,
         &[json!({"test": "build", "group": group, "result": "fail"})],
     )
 }
 
-fn file(run: &Run<'_>, results: &[Value]) -> Value {
+fn file(branch: &BranchRun<'_>, results: &[Value]) -> Value {
     let time = |time: SystemTime| {
         DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Micros, false)
     };
     json!({
         "executor": EXECUTOR,
-        "branch": run.state,
-        "start": time(run.start),
-        "end": time(run.end),
+        "branch": branch.state,
+        "start": time(branch.start),
+        "end": time(branch.end),
         "results": results,
     })
 }
 
-fn program(suite: &Suite) -> Value {
-    let file = file_name(&suite.name);
-    let directory = suite.name.strip_suffix(file).unwrap_or_default();
+fn program(run: &ProgramRun) -> Value {
+    let file = file_name(&run.name);
+    let directory = run.name.strip_suffix(file).unwrap_or_default();
     let case = |case: &Case| {
         let own = case
             .name
@@ -67,17 +67,17 @@ fn program(suite: &Suite) -> Value {
     json!({
         "test": namify(file),
         "group": group(directory),
-        "result": overall(suite),
-        "time": suite.seconds,
-        "results": suite.cases.iter().map(case).collect::<Vec<_>>(),
+        "result": overall(run),
+        "time": run.seconds,
+        "results": run.cases.iter().map(case).collect::<Vec<_>>(),
     })
 }
 
 /// One failure fails a program; it is skipped if nothing in it passed.
-fn overall(suite: &Suite) -> &'static str {
-    if suite.count(Outcome::Fail) > 0 {
+fn overall(run: &ProgramRun) -> &'static str {
+    if run.count(Outcome::Fail) > 0 {
         "fail"
-    } else if suite.count(Outcome::Pass) == 0 {
+    } else if run.count(Outcome::Pass) == 0 {
         "skip"
     } else {
         "pass"
@@ -111,10 +111,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::suite::tests::suite;
+    use crate::program::tests::program_run;
 
-    fn run() -> Run<'static> {
-        Run {
+    fn branch() -> BranchRun<'static> {
+        BranchRun {
             state: "v7.3.4",
             start: SystemTime::UNIX_EPOCH,
             end: SystemTime::UNIX_EPOCH + Duration::from_millis(90_500),
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_program_has_its_cases_below_it() {
-        let file = results(&run(), &[suite()]);
+        let file = results(&branch(), &[program_run()]);
         assert_eq!(file["executor"], "zcnic");
         assert_eq!(file["start"], "1970-01-01T00:00:00.000000+00:00");
         assert_eq!(file["end"], "1970-01-01T00:01:30.500000+00:00");
@@ -143,19 +143,19 @@ mod tests {
 
     #[test]
     fn a_program_passes_only_by_passing() {
-        let mut suite = suite();
-        suite.cases.retain(|case| case.outcome == Outcome::Skip);
+        let mut run = program_run();
+        run.cases.retain(|case| case.outcome == Outcome::Skip);
         assert_eq!(
-            results(&run(), &[suite.clone()])["results"][0]["result"],
+            results(&branch(), &[run.clone()])["results"][0]["result"],
             "skip"
         );
-        suite.cases[0].outcome = Outcome::Pass;
-        assert_eq!(results(&run(), &[suite])["results"][0]["result"], "pass");
+        run.cases[0].outcome = Outcome::Pass;
+        assert_eq!(results(&branch(), &[run])["results"][0]["result"], "pass");
     }
 
     #[test]
     fn a_tree_that_does_not_build_has_failed_its_build() {
-        let file = build_failure(&run());
+        let file = build_failure(&branch());
         assert_eq!(file["results"][0]["test"], "build");
         assert_eq!(file["results"][0]["result"], "fail");
     }

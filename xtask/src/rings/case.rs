@@ -1,8 +1,8 @@
 //! Test programs, the cases that each must report, and what a case needs of a kernel.
 
 use zcnic_results::{
+    program::file_name,
     report::{Case, Outcome},
-    suite::file_name,
 };
 use zcnic_testbed::provision::linux::kernel::Kernel;
 

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use zcnic_results::{
+    program::{ProgramRun, file_name},
     report::{Case, Outcome},
-    suite::{Suite, file_name},
 };
 use zcnic_testbed::{
     agent::{Event, Exec},
@@ -79,40 +79,40 @@ impl<'a> Bench<'a> {
     }
 
     /// Runs test programs one after the other; guests that are not needed any more are powered off.
-    pub(crate) fn run(&mut self, tests: &[&str]) -> Vec<Suite> {
-        let mut suites = Vec::new();
+    pub(crate) fn run(&mut self, tests: &[&str]) -> Vec<ProgramRun> {
+        let mut runs = Vec::new();
         for test in tests {
-            suites.push(self.test(test));
+            runs.push(self.test(test));
             if self.one_each {
-                suites.extend(self.finish());
+                runs.extend(self.finish());
             }
         }
-        suites.extend(self.finish());
-        suites
+        runs.extend(self.finish());
+        runs
     }
 
     /// Runs one test program; whatever goes wrong besides becomes a failed case.
-    fn test(&mut self, test: &str) -> Suite {
-        let mut suite = Suite {
+    fn test(&mut self, test: &str) -> ProgramRun {
+        let mut run = ProgramRun {
             name: test.to_owned(),
             seconds: 0.0,
             cases: Vec::new(),
         };
         let result = self.guest().and_then(|mut guest| {
             let start = Instant::now();
-            let result = self.try_test(&mut guest, test, &mut suite.cases);
-            suite.seconds = start.elapsed().as_secs_f64();
+            let result = self.try_test(&mut guest, test, &mut run.cases);
+            run.seconds = start.elapsed().as_secs_f64();
             result.map(|()| guest)
         });
         match result {
-            Ok(guest) if suite.count(Outcome::Fail) == 0 => self.guest = Some(guest),
+            Ok(guest) if run.count(Outcome::Fail) == 0 => self.guest = Some(guest),
             // The guest is gone with it.
             Ok(_) => {}
-            Err(error) => suite
+            Err(error) => run
                 .cases
                 .push(Case::failed(&guest_case(test), format!("{error:#}"))),
         }
-        suite
+        run
     }
 
     fn try_test(&mut self, guest: &mut Guest, test: &str, cases: &mut Vec<Case>) -> Result<()> {
@@ -155,10 +155,10 @@ impl<'a> Bench<'a> {
     }
 
     /// Powers the guest off; that can fail too.
-    fn finish(&mut self) -> Option<Suite> {
+    fn finish(&mut self) -> Option<ProgramRun> {
         let start = Instant::now();
         let error = self.guest.take()?.power_off().err()?;
-        Some(Suite {
+        Some(ProgramRun {
             name: "power-off".to_owned(),
             seconds: start.elapsed().as_secs_f64(),
             cases: vec![Case::failed("power-off", format!("{error:#}"))],

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
-use zcnic_results::suite::{Score, file_name};
+use zcnic_results::program::{Score, file_name};
 
 use super::kept::{committed, table};
 

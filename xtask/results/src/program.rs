@@ -6,7 +6,7 @@ use crate::report::{Case, Outcome};
 
 /// A test program that was run.
 #[derive(Clone, Debug)]
-pub struct Suite {
+pub struct ProgramRun {
     /// Its path below the selftests' root, or what else was run.
     pub name: String,
     /// From the driver's loading to its unloading.
@@ -17,7 +17,7 @@ pub struct Suite {
 /// How many cases of a program ended how, as reports keep it.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub struct Score {
-    /// As the suite's.
+    /// As the run's.
     pub name: String,
     pub pass: usize,
     pub fail: usize,
@@ -26,7 +26,7 @@ pub struct Score {
     pub seconds: f64,
 }
 
-impl Suite {
+impl ProgramRun {
     /// How many of its cases ended so.
     pub fn count(&self, outcome: Outcome) -> usize {
         let ended_so = self.cases.iter().filter(|case| case.outcome == outcome);
@@ -75,14 +75,14 @@ pub fn file_name(path: &str) -> &str {
 }
 
 /// All cases of all programs.
-pub fn cases(suites: &[Suite]) -> Vec<Case> {
-    let cases = suites.iter().flat_map(|suite| &suite.cases);
+pub fn cases(runs: &[ProgramRun]) -> Vec<Case> {
+    let cases = runs.iter().flat_map(|run| &run.cases);
     cases.cloned().collect()
 }
 
 /// A table for people: a line per program, and one for all.
-pub fn table(suites: &[Suite]) -> String {
-    let mut scores: Vec<_> = suites.iter().map(Suite::score).collect();
+pub fn table(runs: &[ProgramRun]) -> String {
+    let mut scores: Vec<_> = runs.iter().map(ProgramRun::score).collect();
     scores.push(Score::sum("all", &scores));
     let width = scores.iter().map(|score| score.name.len()).max();
     let width = width.unwrap_or_default();
@@ -111,14 +111,14 @@ pub fn table(suites: &[Suite]) -> String {
 pub mod tests {
     use super::*;
 
-    /// A suite with a case of each kind, for those who write suites.
-    pub fn suite() -> Suite {
+    /// A run with a case of each outcome, for the tests of the formats.
+    pub fn program_run() -> ProgramRun {
         let case = |name: &str, outcome, detail: &str| Case {
             outcome,
             seconds: 1.5,
             ..Case::failed(name, detail.to_owned())
         };
-        Suite {
+        ProgramRun {
             name: "drivers/net/a.py".to_owned(),
             seconds: 7.25,
             cases: vec![
@@ -137,10 +137,10 @@ pub mod tests {
 
     #[test]
     fn the_table_counts_each_program_and_all() {
-        let mut other = suite();
+        let mut other = program_run();
         other.name = "b".to_owned();
         other.cases.truncate(1);
-        let text = table(&[suite(), other]);
+        let text = table(&[program_run(), other]);
         let words: Vec<Vec<_>> = text
             .lines()
             .map(|line| line.split_whitespace().collect())
