@@ -22,8 +22,8 @@ use zcnic_testbed::{
     setup::{GuestArgs, Setup},
 };
 
-use crate::rings::{
-    Ring,
+use crate::suites::{
+    Suite,
     case::{About, Due},
     expect::{self, Expectation},
     runner::Bench,
@@ -60,8 +60,8 @@ pub(crate) struct Args {
     report: ReportArg,
     /// Run a set of programs of which every case is known: one that does not run has failed, and
     /// one may skip only if the kernel lacks what it tests
-    #[arg(long, value_name = "RING", conflicts_with_all = ["expect", "names"])]
-    ring: Option<Ring>,
+    #[arg(long, alias = "ring", value_name = "SUITE", conflicts_with_all = ["expect", "names"])]
+    suite: Option<Suite>,
     /// Expect a case to end so and not to pass, such as `hds.py:get_hds=skip`; a `*` at the name's
     /// end stands for any rest. An expectation that nothing meets is an error
     #[arg(long, value_name = "CASE=skip|xfail|fail")]
@@ -73,7 +73,7 @@ pub(crate) struct Args {
     /// violation fails the program
     #[arg(long)]
     ledger: bool,
-    /// Only list the tests there are, or the cases of the ring
+    /// Only list the tests there are, or the cases of the suite
     #[arg(long)]
     list: bool,
     /// Test programs, such as `iou-zcrx.py`; all that are written in Python if none is named
@@ -86,18 +86,18 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let setup = Setup::new(&args.guest)?;
     let selftests = Selftests::ensure(&setup.cache)?;
     let kernel = About::from(&setup.kernel);
-    let due = args.ring.map_or_else(Vec::new, |ring| ring.due(kernel));
+    let due = args.suite.map_or_else(Vec::new, |suite| suite.due(kernel));
     let all = selftests.all()?;
     if args.list {
-        if args.ring.is_some() {
+        if args.suite.is_some() {
             due.iter().for_each(|due| println!("{}", due.name));
         } else {
             all.iter().for_each(|test| println!("{test}"));
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let tests = match args.ring {
-        Some(ring) => ring.paths(),
+    let tests = match args.suite {
+        Some(suite) => suite.paths(),
         None => select(&all, &args.names)?,
     };
     let mut facts = facts(args, &setup, &selftests)?;
@@ -109,8 +109,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     bench.ledger = args.ledger;
     let mut runs = bench.run(&tests);
     let seconds = start.elapsed().as_secs_f64();
-    if let Some(ring) = args.ring {
-        ring.complete(kernel, &mut runs)?;
+    if let Some(suite) = args.suite {
+        suite.complete(kernel, &mut runs)?;
     }
 
     let about = words(&facts);
@@ -165,7 +165,7 @@ fn facts(args: &Args, setup: &Setup, selftests: &Selftests) -> Result<Map<String
     Ok(Map::from_iter(
         [
             ("commit", json!(paths::commit())),
-            ("ring", json!(args.ring.map(Ring::name))),
+            ("suite", json!(args.suite.map(Suite::name))),
             ("kernel", json!(setup.kernel.release)),
             ("debug", json!(debug)),
             ("wire", json!(wire)),

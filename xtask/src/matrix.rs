@@ -15,14 +15,14 @@ use zcnic_testbed::{
     setup::Setup,
 };
 
-use crate::rings::{
-    Ring,
+use crate::suites::{
+    Suite,
     case::{About, Due},
     expect,
     runner::Bench,
 };
 
-/// Run ring 1 of the selftests on Debian's kernels of each supported series, into one table
+/// Run the selftests of memory providers on Debian's kernels of each supported series, into one table
 ///
 /// Exits with 0 only if every case passed on every kernel, but for those that test what a kernel
 /// does not have yet.
@@ -93,9 +93,10 @@ fn column(series: &str, args: &Args) -> Result<Column> {
     let setup = Setup::for_series(series, args.qemu.clone())?;
     let selftests = Selftests::ensure(&setup.cache)?;
     let kernel = About::from(&setup.kernel);
-    let mut runs = Bench::new(&setup, &selftests, Cable::Pause).run(&Ring::One.paths());
-    Ring::One.complete(kernel, &mut runs)?;
-    let due = Ring::One.due(kernel);
+    let mut runs =
+        Bench::new(&setup, &selftests, Cable::Pause).run(&Suite::MemoryProviders.paths());
+    Suite::MemoryProviders.complete(kernel, &mut runs)?;
+    let due = Suite::MemoryProviders.due(kernel);
     let surprises = expect::surprises(&[], &due, &program::cases(&runs));
     Ok(Column {
         release: setup.kernel.release.clone(),
@@ -110,7 +111,7 @@ fn column(series: &str, args: &Args) -> Result<Column> {
 
 /// A line per program, a column per kernel: how many cases passed, of how many.
 fn table(columns: &[Column]) -> String {
-    let programs = Ring::One.programs();
+    let programs = Suite::MemoryProviders.programs();
     let width = programs.iter().map(|program| program.path.len()).max();
     let width = width.unwrap_or_default();
     let mut text = format!("{:width$}", "program");

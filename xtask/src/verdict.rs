@@ -26,7 +26,7 @@ use zcnic_testbed::{
     step,
 };
 
-use crate::rings::{self, runner::Bench};
+use crate::suites::{self, runner::Bench};
 
 /// What `git bisect run` takes for "can't be tested".
 const SKIP: u8 = 125;
@@ -77,7 +77,7 @@ fn judge(args: &Args) -> Result<ExitCode> {
     let cache = Cache::open()?;
     let selftests = Selftests::ensure(&cache)?;
     let all = selftests.all()?;
-    let tests = rings::select(&all, &args.names)?;
+    let tests = suites::select(&all, &args.names)?;
     let state = state_of(&args.tree);
     let start = SystemTime::now();
     let branch = || netdev_ci::BranchRun {

@@ -3,7 +3,7 @@
 
 use super::case::{Program, case, failing_allocations, large_niov};
 
-pub(super) const ONE: [Program; 13] = [
+pub(super) const PROGRAMS: [Program; 13] = [
     Program {
         path: "drivers/net/hw/iou-zcrx.py",
         cases: &[

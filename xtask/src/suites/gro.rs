@@ -59,7 +59,7 @@ const CASES: &[Wanted] = cases! {
     "ip6ip6_tcp_opt" "ip6ip6_ip_ecn" "ip6ip6_ip_tos" "ip6ip6_large_max" "ip6ip6_large_rem"
 };
 
-pub(super) const GRO: [Program; 2] = [
+pub(super) const PROGRAMS: [Program; 2] = [
     Program {
         path: "drivers/net/hw/gro_hw.py",
         cases: &[

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use zcnic_results::report::{Case, Outcome};
 
-use crate::rings::case::Due;
+use crate::suites::case::Due;
 
 /// How a case may end besides passing.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 pub(crate) mod case;
 pub(crate) mod expect;
 mod gro;
-mod one;
+mod memory_providers;
 pub(crate) mod runner;
 mod xdp;
 
@@ -16,11 +16,11 @@ use self::case::{About, Due, Program};
 
 /// A set of selftests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Ring {
+pub(crate) enum Suite {
     /// Memory providers and what they are configured by, on the port itself and on queues that are
     /// leased to a netkit device
-    #[value(name = "1")]
-    One,
+    #[value(name = "memory-providers", alias = "1")]
+    MemoryProviders,
     /// Coalescing of received segments, by the device and by the kernel
     #[value(name = "gro")]
     Gro,
@@ -29,13 +29,13 @@ pub(crate) enum Ring {
     Xdp,
 }
 
-impl Ring {
+impl Suite {
     /// Its programs, in the order in which they run.
     pub(crate) fn programs(self) -> &'static [Program] {
         match self {
-            Self::One => &one::ONE,
-            Self::Gro => &gro::GRO,
-            Self::Xdp => &xdp::XDP,
+            Self::MemoryProviders => &memory_providers::PROGRAMS,
+            Self::Gro => &gro::PROGRAMS,
+            Self::Xdp => &xdp::PROGRAMS,
         }
     }
 
@@ -54,7 +54,7 @@ impl Ring {
     pub(crate) fn complete(self, kernel: About, runs: &mut [ProgramRun]) -> Result<()> {
         for program in self.programs() {
             let run = runs.iter_mut().find(|run| run.name == program.path);
-            let run = run.context("a program of the ring was not run")?;
+            let run = run.context("a program of the suite was not run")?;
             let missing = program.missing(kernel, &run.cases);
             run.cases.extend(missing);
         }
@@ -64,7 +64,7 @@ impl Ring {
     /// As it is written on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::One => "1",
+            Self::MemoryProviders => "memory-providers",
             Self::Gro => "gro",
             Self::Xdp => "xdp",
         }
@@ -92,7 +92,7 @@ pub(crate) fn select<'a>(all: &'a [String], names: &[String]) -> Result<Vec<&'a 
 mod tests {
     use std::collections::HashSet;
 
-    use super::{one::ONE, *};
+    use super::{memory_providers::PROGRAMS, *};
     use zcnic_results::report::{Case, Outcome};
 
     const STOCK: About = About {
@@ -101,22 +101,25 @@ mod tests {
     };
 
     fn may_skip(kernel: About) -> Vec<String> {
-        let due = ONE.iter().flat_map(|program| program.due(kernel));
+        let due = PROGRAMS.iter().flat_map(|program| program.due(kernel));
         due.filter(|due| due.lacking.is_some())
             .map(|due| due.name)
             .collect()
     }
 
     #[test]
-    fn ring_1_has_91_cases_of_different_names() {
-        let due: Vec<_> = ONE.iter().flat_map(|program| program.due(STOCK)).collect();
+    fn memory_providers_have_91_cases_of_different_names() {
+        let due: Vec<_> = PROGRAMS
+            .iter()
+            .flat_map(|program| program.due(STOCK))
+            .collect();
         let names: HashSet<_> = due.iter().map(|due| &due.name).collect();
         assert_eq!((due.len(), names.len()), (91, 91));
     }
 
     #[test]
     fn gro_has_no_excuse_but_for_what_the_driver_does_not_offer() {
-        let due = Ring::Gro.due(STOCK);
+        let due = Suite::Gro.due(STOCK);
         let names: HashSet<_> = due.iter().map(|due| &due.name).collect();
         assert_eq!((due.len(), names.len()), (323, 323));
         for due in due {
@@ -129,7 +132,7 @@ mod tests {
 
     #[test]
     fn xdp_has_no_excuse() {
-        let due = Ring::Xdp.due(STOCK);
+        let due = Suite::Xdp.due(STOCK);
         let names: HashSet<_> = due.iter().map(|due| &due.name).collect();
         assert_eq!((due.len(), names.len()), (31, 31));
         assert!(due.iter().all(|due| due.lacking.is_none()));
@@ -188,7 +191,7 @@ mod tests {
             outcome: Outcome::Pass,
             ..Case::failed("queues.py:get_queues", String::new())
         }];
-        let queues = ONE
+        let queues = PROGRAMS
             .iter()
             .find(|program| program.file() == "queues.py")
             .unwrap();

@@ -15,7 +15,7 @@ macro_rules! both {
     };
 }
 
-pub(super) const XDP: [Program; 3] = [
+pub(super) const PROGRAMS: [Program; 3] = [
     Program {
         path: "drivers/net/hw/xdp_metadata.py",
         cases: &[case("test_xdp_rss_hash.tcp"), case("test_xdp_rss_hash.udp")],
