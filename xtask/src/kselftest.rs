@@ -139,8 +139,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     lines.iter().for_each(|line| println!("{line}"));
     println!("{seconds:.0} s in all, in {} guest(s)", bench.boots);
     due.iter()
-        .filter_map(Due::excuse)
-        .for_each(|excuse| println!("{excuse}"));
+        .filter_map(Due::skip_reason)
+        .for_each(|skip_reason| println!("{skip_reason}"));
     let surprises = expect::surprises(&args.expect, &due, &report.cases);
     surprises.iter().for_each(|problem| println!("{problem}"));
     println!("{}", report.summary());

@@ -103,7 +103,7 @@ fn column(series: &str, args: &Args) -> Result<Column> {
         good: surprises.is_empty(),
         remarks: surprises
             .into_iter()
-            .chain(due.iter().filter_map(Due::excuse))
+            .chain(due.iter().filter_map(Due::skip_reason))
             .collect(),
         runs,
     })

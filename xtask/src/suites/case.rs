@@ -103,7 +103,7 @@ pub(crate) struct Due {
 
 impl Due {
     /// That it may skip, and why.
-    pub(crate) fn excuse(&self) -> Option<String> {
+    pub(crate) fn skip_reason(&self) -> Option<String> {
         let lacking = self.lacking.as_deref()?;
         Some(format!(
             "may be {}: {} (for want of {lacking})",

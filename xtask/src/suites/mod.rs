@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn gro_has_no_excuse_but_for_what_the_driver_does_not_offer() {
+    fn gro_has_no_skip_reason_but_for_what_the_driver_does_not_offer() {
         let due = Suite::Gro.due(STOCK);
         let names: HashSet<_> = due.iter().map(|due| &due.name).collect();
         assert_eq!((due.len(), names.len()), (323, 323));
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn xdp_has_no_excuse() {
+    fn xdp_has_no_skip_reason() {
         let due = Suite::Xdp.due(STOCK);
         let names: HashSet<_> = due.iter().map(|due| &due.name).collect();
         assert_eq!((due.len(), names.len()), (31, 31));
