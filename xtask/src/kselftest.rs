@@ -141,10 +141,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     due.iter()
         .filter_map(Due::skip_reason)
         .for_each(|skip_reason| println!("{skip_reason}"));
-    let surprises = expect::surprises(&args.expect, &due, &report.cases);
-    surprises.iter().for_each(|problem| println!("{problem}"));
+    let unexpected = expect::unexpected(&args.expect, &due, &report.cases);
+    unexpected.iter().for_each(|problem| println!("{problem}"));
     println!("{}", report.summary());
-    Ok(if surprises.is_empty() {
+    Ok(if unexpected.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

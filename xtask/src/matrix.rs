@@ -97,11 +97,11 @@ fn column(series: &str, args: &Args) -> Result<Column> {
         Bench::new(&setup, &selftests, Cable::Pause).run(&Suite::MemoryProviders.paths());
     Suite::MemoryProviders.complete(kernel, &mut runs)?;
     let due = Suite::MemoryProviders.due(kernel);
-    let surprises = expect::surprises(&[], &due, &program::cases(&runs));
+    let unexpected = expect::unexpected(&[], &due, &program::cases(&runs));
     Ok(Column {
         release: setup.kernel.release.clone(),
-        good: surprises.is_empty(),
-        remarks: surprises
+        good: unexpected.is_empty(),
+        remarks: unexpected
             .into_iter()
             .chain(due.iter().filter_map(Due::skip_reason))
             .collect(),

@@ -43,14 +43,14 @@ impl Expectation {
 }
 
 /// What is wrong with `cases`, given what was `expected` of them and how those that are `due` may end.
-pub(crate) fn surprises(expected: &[Expectation], due: &[Due], cases: &[Case]) -> Vec<String> {
+pub(crate) fn unexpected(expected: &[Expectation], due: &[Due], cases: &[Case]) -> Vec<String> {
     let forgiven = |case: &Case| {
         expected.iter().any(|expectation| expectation.meets(case))
             || due
                 .iter()
                 .any(|due| due.name == case.name && due.allows(case.outcome))
     };
-    let surprises = cases
+    let unexpected = cases
         .iter()
         .filter(|case| case.outcome != Outcome::Pass && !forgiven(case))
         .map(|case| format!("not expected: {} {}", case.outcome.word(), case.name));
@@ -60,7 +60,7 @@ pub(crate) fn surprises(expected: &[Expectation], due: &[Due], cases: &[Case]) -
         .map(|Expectation { name, outcome }| {
             format!("expected, but not so: {} {name}", outcome.word())
         });
-    surprises.chain(unmet).collect()
+    unexpected.chain(unmet).collect()
 }
 
 #[cfg(test)]
@@ -86,9 +86,9 @@ mod tests {
         let expect = |texts: &[&str]| -> Vec<Expectation> {
             texts.iter().map(|text| text.parse().unwrap()).collect()
         };
-        assert_eq!(surprises(&[], &[], &cases).len(), 3);
+        assert_eq!(unexpected(&[], &[], &cases).len(), 3);
         assert_eq!(
-            surprises(
+            unexpected(
                 &expect(&["a.py:two=skip", "gro.py:lro_*=xfail"]),
                 &[],
                 &cases
@@ -97,11 +97,11 @@ mod tests {
         );
         // The wrong outcome, another name, a pass.
         for wrong in ["a.py:two=xfail", "a.py:tw=skip", "a.py:one=fail"] {
-            let problems = surprises(&expect(&[wrong, "gro.py:*=xfail"]), &[], &cases);
+            let problems = unexpected(&expect(&[wrong, "gro.py:*=xfail"]), &[], &cases);
             assert_eq!(problems.len(), 2, "{problems:?}");
         }
         assert_eq!(
-            surprises(&expect(&["b=fail"]), &[], &[case("b", Fail)]),
+            unexpected(&expect(&["b=fail"]), &[], &[case("b", Fail)]),
             [""; 0]
         );
     }
@@ -114,14 +114,14 @@ mod tests {
             otherwise: Outcome::Skip,
         }];
         for outcome in [Outcome::Pass, Outcome::Skip] {
-            assert_eq!(surprises(&[], &due, &[case("a.py:one", outcome)]), [""; 0]);
+            assert_eq!(unexpected(&[], &due, &[case("a.py:one", outcome)]), [""; 0]);
         }
         assert_eq!(
-            surprises(&[], &due, &[case("a.py:one", Outcome::Fail)]).len(),
+            unexpected(&[], &due, &[case("a.py:one", Outcome::Fail)]).len(),
             1
         );
         assert_eq!(
-            surprises(&[], &due, &[case("a.py:two", Outcome::Skip)]).len(),
+            unexpected(&[], &due, &[case("a.py:two", Outcome::Skip)]).len(),
             1
         );
     }
