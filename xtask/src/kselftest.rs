@@ -24,7 +24,7 @@ use zcnic_testbed::{
 
 use crate::suites::{
     Suite,
-    case::{About, Due},
+    case::{About, RequiredCase},
     expect::{self, Expectation},
     runner::Bench,
     select,
@@ -86,11 +86,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let setup = Setup::new(&args.guest)?;
     let selftests = Selftests::ensure(&setup.cache)?;
     let kernel = About::from(&setup.kernel);
-    let due = args.suite.map_or_else(Vec::new, |suite| suite.due(kernel));
+    let required = args
+        .suite
+        .map_or_else(Vec::new, |suite| suite.required(kernel));
     let all = selftests.all()?;
     if args.list {
         if args.suite.is_some() {
-            due.iter().for_each(|due| println!("{}", due.name));
+            required
+                .iter()
+                .for_each(|required| println!("{}", required.name));
         } else {
             all.iter().for_each(|test| println!("{test}"));
         }
@@ -102,7 +106,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     };
     let mut facts = facts(args, &setup, &selftests)?;
     facts.insert("sha256".to_owned(), json!(checksums(&selftests, &tests)?));
-    facts.insert("lacking".to_owned(), lacking(&due));
+    facts.insert("lacking".to_owned(), lacking(&required));
 
     let start = Instant::now();
     let mut bench = Bench::new(&setup, &selftests, args.wire);
@@ -138,10 +142,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     println!("\n{}", program::table(&runs));
     lines.iter().for_each(|line| println!("{line}"));
     println!("{seconds:.0} s in all, in {} guest(s)", bench.boots);
-    due.iter()
-        .filter_map(Due::skip_reason)
+    required
+        .iter()
+        .filter_map(RequiredCase::skip_reason)
         .for_each(|skip_reason| println!("{skip_reason}"));
-    let unexpected = expect::unexpected(&args.expect, &due, &report.cases);
+    let unexpected = expect::unexpected(&args.expect, &required, &report.cases);
     unexpected.iter().for_each(|problem| println!("{problem}"));
     println!("{}", report.summary());
     Ok(if unexpected.is_empty() {
@@ -179,10 +184,10 @@ fn facts(args: &Args, setup: &Setup, selftests: &Selftests) -> Result<Map<String
 }
 
 /// Names of cases, and what the kernel lacks for each.
-fn lacking(due: &[Due]) -> Value {
-    let lacking = due
+fn lacking(required: &[RequiredCase]) -> Value {
+    let lacking = required
         .iter()
-        .filter_map(|due| Some((due.name.as_str(), due.lacking.as_deref()?)));
+        .filter_map(|required| Some((required.name.as_str(), required.lacking.as_deref()?)));
     json!(BTreeMap::from_iter(lacking))
 }
 

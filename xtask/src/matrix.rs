@@ -17,7 +17,7 @@ use zcnic_testbed::{
 
 use crate::suites::{
     Suite,
-    case::{About, Due},
+    case::{About, RequiredCase},
     expect,
     runner::Bench,
 };
@@ -96,14 +96,14 @@ fn column(series: &str, args: &Args) -> Result<Column> {
     let mut runs =
         Bench::new(&setup, &selftests, Cable::Pause).run(&Suite::MemoryProviders.paths());
     Suite::MemoryProviders.complete(kernel, &mut runs)?;
-    let due = Suite::MemoryProviders.due(kernel);
-    let unexpected = expect::unexpected(&[], &due, &program::cases(&runs));
+    let required = Suite::MemoryProviders.required(kernel);
+    let unexpected = expect::unexpected(&[], &required, &program::cases(&runs));
     Ok(Column {
         release: setup.kernel.release.clone(),
         good: unexpected.is_empty(),
         remarks: unexpected
             .into_iter()
-            .chain(due.iter().filter_map(Due::skip_reason))
+            .chain(required.iter().filter_map(RequiredCase::skip_reason))
             .collect(),
         runs,
     })

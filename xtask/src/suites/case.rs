@@ -92,7 +92,7 @@ impl Needs {
 
 /// A case to be seen in a run on one kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Due {
+pub(crate) struct RequiredCase {
     /// `file.py:case`, as in a report.
     pub(crate) name: String,
     /// What the kernel, or the driver, lacks for it; then it may end as `otherwise` says.
@@ -101,7 +101,7 @@ pub(crate) struct Due {
     pub(crate) otherwise: Outcome,
 }
 
-impl Due {
+impl RequiredCase {
     /// That it may skip, and why.
     pub(crate) fn skip_reason(&self) -> Option<String> {
         let lacking = self.lacking.as_deref()?;
@@ -125,8 +125,8 @@ impl Program {
     }
 
     /// The cases to be seen of it on `kernel`.
-    pub(crate) fn due(&self, kernel: About) -> Vec<Due> {
-        let due = |wanted: &Wanted| Due {
+    pub(crate) fn required(&self, kernel: About) -> Vec<RequiredCase> {
+        let required = |wanted: &Wanted| RequiredCase {
             name: format!("{}:{}", self.file(), wanted.name),
             lacking: wanted.needs.lacking(kernel),
             otherwise: match wanted.needs {
@@ -134,14 +134,15 @@ impl Program {
                 _ => Outcome::Skip,
             },
         };
-        self.cases.iter().map(due).collect()
+        self.cases.iter().map(required).collect()
     }
 
     /// The cases to be seen that are not in `cases`, as failures.
     pub(crate) fn missing(&self, kernel: About, cases: &[Case]) -> Vec<Case> {
-        let due = self.due(kernel).into_iter();
-        due.filter(|due| !cases.iter().any(|case| case.name == due.name))
-            .map(|due| Case::failed(&due.name, "did not run".to_owned()))
+        let required = self.required(kernel).into_iter();
+        required
+            .filter(|required| !cases.iter().any(|case| case.name == required.name))
+            .map(|required| Case::failed(&required.name, "did not run".to_owned()))
             .collect()
     }
 }

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use zcnic_results::report::{Case, Outcome};
 
-use crate::suites::case::Due;
+use crate::suites::case::RequiredCase;
 
 /// How a case may end besides passing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,13 +42,17 @@ impl Expectation {
     }
 }
 
-/// What is wrong with `cases`, given what was `expected` of them and how those that are `due` may end.
-pub(crate) fn unexpected(expected: &[Expectation], due: &[Due], cases: &[Case]) -> Vec<String> {
+/// What is wrong with `cases`, given what was `expected` of them and how those that are `required` may end.
+pub(crate) fn unexpected(
+    expected: &[Expectation],
+    required: &[RequiredCase],
+    cases: &[Case],
+) -> Vec<String> {
     let forgiven = |case: &Case| {
         expected.iter().any(|expectation| expectation.meets(case))
-            || due
+            || required
                 .iter()
-                .any(|due| due.name == case.name && due.allows(case.outcome))
+                .any(|required| required.name == case.name && required.allows(case.outcome))
     };
     let unexpected = cases
         .iter()
@@ -108,20 +112,23 @@ mod tests {
 
     #[test]
     fn what_the_kernel_lacks_may_be_skipped_but_need_not() {
-        let due = [Due {
+        let required = [RequiredCase {
             name: "a.py:one".to_owned(),
             lacking: Some("Linux 7.3".to_owned()),
             otherwise: Outcome::Skip,
         }];
         for outcome in [Outcome::Pass, Outcome::Skip] {
-            assert_eq!(unexpected(&[], &due, &[case("a.py:one", outcome)]), [""; 0]);
+            assert_eq!(
+                unexpected(&[], &required, &[case("a.py:one", outcome)]),
+                [""; 0]
+            );
         }
         assert_eq!(
-            unexpected(&[], &due, &[case("a.py:one", Outcome::Fail)]).len(),
+            unexpected(&[], &required, &[case("a.py:one", Outcome::Fail)]).len(),
             1
         );
         assert_eq!(
-            unexpected(&[], &due, &[case("a.py:two", Outcome::Skip)]).len(),
+            unexpected(&[], &required, &[case("a.py:two", Outcome::Skip)]).len(),
             1
         );
     }

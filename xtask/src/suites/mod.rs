@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use zcnic_results::program::{ProgramRun, file_name};
 
-use self::case::{About, Due, Program};
+use self::case::{About, Program, RequiredCase};
 
 /// A set of selftests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -45,9 +45,11 @@ impl Suite {
     }
 
     /// The cases to be seen on `kernel`.
-    pub(crate) fn due(self, kernel: About) -> Vec<Due> {
+    pub(crate) fn required(self, kernel: About) -> Vec<RequiredCase> {
         let programs = self.programs().iter();
-        programs.flat_map(|program| program.due(kernel)).collect()
+        programs
+            .flat_map(|program| program.required(kernel))
+            .collect()
     }
 
     /// Adds to a run of all programs the cases that were to be seen and were not, as failures.
@@ -101,41 +103,42 @@ mod tests {
     };
 
     fn may_skip(kernel: About) -> Vec<String> {
-        let due = PROGRAMS.iter().flat_map(|program| program.due(kernel));
-        due.filter(|due| due.lacking.is_some())
-            .map(|due| due.name)
+        let required = PROGRAMS.iter().flat_map(|program| program.required(kernel));
+        required
+            .filter(|required| required.lacking.is_some())
+            .map(|required| required.name)
             .collect()
     }
 
     #[test]
     fn memory_providers_have_91_cases_of_different_names() {
-        let due: Vec<_> = PROGRAMS
+        let required: Vec<_> = PROGRAMS
             .iter()
-            .flat_map(|program| program.due(STOCK))
+            .flat_map(|program| program.required(STOCK))
             .collect();
-        let names: HashSet<_> = due.iter().map(|due| &due.name).collect();
-        assert_eq!((due.len(), names.len()), (91, 91));
+        let names: HashSet<_> = required.iter().map(|required| &required.name).collect();
+        assert_eq!((required.len(), names.len()), (91, 91));
     }
 
     #[test]
     fn gro_has_no_skip_reason_but_for_what_the_driver_does_not_offer() {
-        let due = Suite::Gro.due(STOCK);
-        let names: HashSet<_> = due.iter().map(|due| &due.name).collect();
-        assert_eq!((due.len(), names.len()), (323, 323));
-        for due in due {
-            let lro = due.name.contains("lro");
-            assert_eq!(due.lacking.is_some(), lro, "{}", due.name);
-            assert_eq!(due.allows(Outcome::Xfail), lro, "{}", due.name);
-            assert!(!due.allows(Outcome::Skip) && !due.allows(Outcome::Fail));
+        let required = Suite::Gro.required(STOCK);
+        let names: HashSet<_> = required.iter().map(|required| &required.name).collect();
+        assert_eq!((required.len(), names.len()), (323, 323));
+        for required in required {
+            let lro = required.name.contains("lro");
+            assert_eq!(required.lacking.is_some(), lro, "{}", required.name);
+            assert_eq!(required.allows(Outcome::Xfail), lro, "{}", required.name);
+            assert!(!required.allows(Outcome::Skip) && !required.allows(Outcome::Fail));
         }
     }
 
     #[test]
     fn xdp_has_no_skip_reason() {
-        let due = Suite::Xdp.due(STOCK);
-        let names: HashSet<_> = due.iter().map(|due| &due.name).collect();
-        assert_eq!((due.len(), names.len()), (31, 31));
-        assert!(due.iter().all(|due| due.lacking.is_none()));
+        let required = Suite::Xdp.required(STOCK);
+        let names: HashSet<_> = required.iter().map(|required| &required.name).collect();
+        assert_eq!((required.len(), names.len()), (31, 31));
+        assert!(required.iter().all(|required| required.lacking.is_none()));
     }
 
     #[test]
@@ -171,17 +174,17 @@ mod tests {
 
     #[test]
     fn a_skip_is_allowed_only_where_something_lacks() {
-        let due = |lacking: Option<&str>| Due {
+        let required = |lacking: Option<&str>| RequiredCase {
             name: "a.py:b".to_owned(),
             lacking: lacking.map(str::to_owned),
             otherwise: Outcome::Skip,
         };
-        assert!(due(None).allows(Outcome::Pass));
-        assert!(!due(None).allows(Outcome::Skip));
-        assert!(due(Some("Linux 7.3")).allows(Outcome::Skip));
-        assert!(due(Some("Linux 7.3")).allows(Outcome::Pass));
+        assert!(required(None).allows(Outcome::Pass));
+        assert!(!required(None).allows(Outcome::Skip));
+        assert!(required(Some("Linux 7.3")).allows(Outcome::Skip));
+        assert!(required(Some("Linux 7.3")).allows(Outcome::Pass));
         for bad in [Outcome::Fail, Outcome::Xfail] {
-            assert!(!due(Some("Linux 7.3")).allows(bad));
+            assert!(!required(Some("Linux 7.3")).allows(bad));
         }
     }
 
