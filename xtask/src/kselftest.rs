@@ -24,7 +24,7 @@ use zcnic_testbed::{
 
 use crate::suites::{
     Suite,
-    case::{About, RequiredCase},
+    case::{KernelFacts, RequiredCase},
     expect::{self, Expectation},
     runner::Bench,
     select,
@@ -85,7 +85,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     args.report.leaves_room_for(&["ktap", "xml"])?;
     let setup = Setup::new(&args.guest)?;
     let selftests = Selftests::ensure(&setup.cache)?;
-    let kernel = About::from(&setup.kernel);
+    let kernel = KernelFacts::from(&setup.kernel);
     let required = args
         .suite
         .map_or_else(Vec::new, |suite| suite.required(kernel));
@@ -159,7 +159,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 /// What the results depend on.
 fn facts(args: &Args, setup: &Setup, selftests: &Selftests) -> Result<Map<String, Value>> {
     let debug = setup.kernel.config.is_some().then(|| {
-        let kernel = About::from(&setup.kernel);
+        let kernel = KernelFacts::from(&setup.kernel);
         let set = DEBUG_OPTIONS.iter().filter(|option| kernel.has(option));
         set.collect::<Vec<_>>()
     });

@@ -17,7 +17,7 @@ use zcnic_testbed::{
 
 use crate::suites::{
     Suite,
-    case::{About, RequiredCase},
+    case::{KernelFacts, RequiredCase},
     expect,
     runner::Bench,
 };
@@ -92,7 +92,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 fn column(series: &str, args: &Args) -> Result<Column> {
     let setup = Setup::for_series(series, args.qemu.clone())?;
     let selftests = Selftests::ensure(&setup.cache)?;
-    let kernel = About::from(&setup.kernel);
+    let kernel = KernelFacts::from(&setup.kernel);
     let mut runs =
         Bench::new(&setup, &selftests, Cable::Pause).run(&Suite::MemoryProviders.paths());
     Suite::MemoryProviders.complete(kernel, &mut runs)?;

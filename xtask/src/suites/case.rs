@@ -35,14 +35,14 @@ pub(super) enum Needs {
 
 /// A kernel, as far as cases depend on it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct About<'a> {
+pub(crate) struct KernelFacts<'a> {
     /// As `uname -r` says.
     pub(crate) release: &'a str,
     /// The text of its `.config`; what is not known is taken to be there.
     pub(crate) config: Option<&'a str>,
 }
 
-impl<'a> From<&'a Kernel> for About<'a> {
+impl<'a> From<&'a Kernel> for KernelFacts<'a> {
     fn from(kernel: &'a Kernel) -> Self {
         Self {
             release: &kernel.release,
@@ -51,7 +51,7 @@ impl<'a> From<&'a Kernel> for About<'a> {
     }
 }
 
-impl About<'_> {
+impl KernelFacts<'_> {
     /// Is an option built in?
     pub(crate) fn has(self, option: &str) -> bool {
         self.config.is_none_or(|config| {
@@ -71,7 +71,7 @@ impl About<'_> {
 
 impl Needs {
     /// What `kernel` lacks; None if nothing.
-    fn lacking(&self, kernel: About) -> Option<String> {
+    fn lacking(&self, kernel: KernelFacts) -> Option<String> {
         match self {
             Self::Nothing => None,
             Self::Options(options) => {
@@ -125,7 +125,7 @@ impl Program {
     }
 
     /// The cases to be seen of it on `kernel`.
-    pub(crate) fn required(&self, kernel: About) -> Vec<RequiredCase> {
+    pub(crate) fn required(&self, kernel: KernelFacts) -> Vec<RequiredCase> {
         let required = |wanted: &Wanted| RequiredCase {
             name: format!("{}:{}", self.file(), wanted.name),
             lacking: wanted.needs.lacking(kernel),
@@ -138,7 +138,7 @@ impl Program {
     }
 
     /// The cases to be seen that are not in `cases`, as failures.
-    pub(crate) fn missing(&self, kernel: About, cases: &[Case]) -> Vec<Case> {
+    pub(crate) fn missing(&self, kernel: KernelFacts, cases: &[Case]) -> Vec<Case> {
         let required = self.required(kernel).into_iter();
         required
             .filter(|required| !cases.iter().any(|case| case.name == required.name))

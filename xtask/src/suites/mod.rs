@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use zcnic_results::program::{ProgramRun, file_name};
 
-use self::case::{About, Program, RequiredCase};
+use self::case::{KernelFacts, Program, RequiredCase};
 
 /// A set of selftests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -45,7 +45,7 @@ impl Suite {
     }
 
     /// The cases to be seen on `kernel`.
-    pub(crate) fn required(self, kernel: About) -> Vec<RequiredCase> {
+    pub(crate) fn required(self, kernel: KernelFacts) -> Vec<RequiredCase> {
         let programs = self.programs().iter();
         programs
             .flat_map(|program| program.required(kernel))
@@ -53,7 +53,7 @@ impl Suite {
     }
 
     /// Adds to a run of all programs the cases that were to be seen and were not, as failures.
-    pub(crate) fn complete(self, kernel: About, runs: &mut [ProgramRun]) -> Result<()> {
+    pub(crate) fn complete(self, kernel: KernelFacts, runs: &mut [ProgramRun]) -> Result<()> {
         for program in self.programs() {
             let run = runs.iter_mut().find(|run| run.name == program.path);
             let run = run.context("a program of the suite was not run")?;
@@ -97,12 +97,12 @@ mod tests {
     use super::{memory_providers::PROGRAMS, *};
     use zcnic_results::report::{Case, Outcome};
 
-    const STOCK: About = About {
+    const STOCK: KernelFacts = KernelFacts {
         release: "7.3.4+deb13-amd64",
         config: Some("CONFIG_NET_DEVMEM=y\n# CONFIG_FAULT_INJECTION is not set\n"),
     };
 
-    fn may_skip(kernel: About) -> Vec<String> {
+    fn may_skip(kernel: KernelFacts) -> Vec<String> {
         let required = PROGRAMS.iter().flat_map(|program| program.required(kernel));
         required
             .filter(|required| required.lacking.is_some())
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn what_may_skip_depends_on_the_kernel() {
         assert_eq!(may_skip(STOCK), ["pp_alloc_fail.py:test_pp_alloc"]);
-        let older = About {
+        let older = KernelFacts {
             release: "7.2.12+deb13-amd64",
             ..STOCK
         };
@@ -156,7 +156,7 @@ mod tests {
                 "nk_devmem.py:check_nk_rx_large_niov",
             ]
         );
-        let debug = About {
+        let debug = KernelFacts {
             release: "7.10.0-rc1",
             config: Some(
                 "CONFIG_FAULT_INJECTION=y\nCONFIG_FAULT_INJECTION_DEBUG_FS=y\n\
@@ -165,7 +165,7 @@ mod tests {
         };
         assert_eq!(may_skip(debug), [""; 0]);
         // Whose configuration nobody knows must do it all.
-        let unknown = About {
+        let unknown = KernelFacts {
             config: None,
             ..STOCK
         };
