@@ -26,7 +26,7 @@ use crate::suites::{
     Suite,
     case::{KernelFacts, RequiredCase},
     expect::{self, Expectation},
-    runner::Bench,
+    runner::Runner,
     select,
 };
 
@@ -109,9 +109,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     facts.insert("lacking".to_owned(), lacking(&required));
 
     let start = Instant::now();
-    let mut bench = Bench::new(&setup, &selftests, args.wire);
-    bench.ledger = args.ledger;
-    let mut runs = bench.run(&tests);
+    let mut runner = Runner::new(&setup, &selftests, args.wire);
+    runner.ledger = args.ledger;
+    let mut runs = runner.run(&tests);
     let seconds = start.elapsed().as_secs_f64();
     if let Some(suite) = args.suite {
         suite.complete(kernel, &mut runs)?;
@@ -123,7 +123,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         .map(|(name, value)| format!("{name}: {value}"))
         .collect();
     facts.insert("seconds".to_owned(), json!(seconds));
-    facts.insert("boots".to_owned(), json!(bench.boots));
+    facts.insert("boots".to_owned(), json!(runner.boots));
     facts.insert(
         "programs".to_owned(),
         json!(runs.iter().map(ProgramRun::score).collect::<Vec<_>>()),
@@ -141,7 +141,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     report.cases.iter().for_each(Case::print);
     println!("\n{}", program::table(&runs));
     lines.iter().for_each(|line| println!("{line}"));
-    println!("{seconds:.0} s in all, in {} guest(s)", bench.boots);
+    println!("{seconds:.0} s in all, in {} guest(s)", runner.boots);
     required
         .iter()
         .filter_map(RequiredCase::skip_reason)

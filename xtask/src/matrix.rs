@@ -19,7 +19,7 @@ use crate::suites::{
     Suite,
     case::{KernelFacts, RequiredCase},
     expect,
-    runner::Bench,
+    runner::Runner,
 };
 
 /// Run the selftests of memory providers on Debian's kernels of each supported series, into one table
@@ -94,7 +94,7 @@ fn column(series: &str, args: &Args) -> Result<Column> {
     let selftests = Selftests::ensure(&setup.cache)?;
     let kernel = KernelFacts::from(&setup.kernel);
     let mut runs =
-        Bench::new(&setup, &selftests, Cable::Pause).run(&Suite::MemoryProviders.paths());
+        Runner::new(&setup, &selftests, Cable::Pause).run(&Suite::MemoryProviders.paths());
     Suite::MemoryProviders.complete(kernel, &mut runs)?;
     let required = Suite::MemoryProviders.required(kernel);
     let unexpected = expect::unexpected(&[], &required, &program::cases(&runs));

@@ -26,7 +26,7 @@ use zcnic_testbed::{
     step,
 };
 
-use crate::suites::{self, runner::Bench};
+use crate::suites::{self, runner::Runner};
 
 /// What `git bisect run` takes for "can't be tested".
 const SKIP: u8 = 125;
@@ -93,7 +93,7 @@ fn judge(args: &Args) -> Result<ExitCode> {
         }
         other => other?,
     };
-    let runs = Bench::new(&setup, &selftests, Cable::Pause).run(&tests);
+    let runs = Runner::new(&setup, &selftests, Cable::Pause).run(&tests);
     args.write_netdev_ci(&netdev_ci::results(&branch(), &runs))?;
 
     let report = Report {

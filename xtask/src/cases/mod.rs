@@ -67,7 +67,7 @@ pub(crate) fn run(args: &GuestArgs, filter: Option<&str>, report: &mut Report) -
     }
     let setup = Setup::for_zero_copy(args)?;
     report.extra.extend(setup.facts());
-    let mut bench = Bench {
+    let mut shared = SharedGuest {
         setup: &setup,
         guest: None,
     };
@@ -77,7 +77,7 @@ pub(crate) fn run(args: &GuestArgs, filter: Option<&str>, report: &mut Report) -
             case.print();
             report.cases.push(case);
         };
-        let result = bench.run(test, &mut add);
+        let result = shared.run(test, &mut add);
         add(Case {
             name: test.name.to_owned(),
             outcome: if result.is_ok() {
@@ -89,16 +89,16 @@ pub(crate) fn run(args: &GuestArgs, filter: Option<&str>, report: &mut Report) -
             detail: result.unwrap_or_else(|error| format!("{error:#}")),
         });
     }
-    bench.retire()
+    shared.retire()
 }
 
 /// The guest that tests share.
-struct Bench<'a> {
+struct SharedGuest<'a> {
     setup: &'a Setup,
     guest: Option<(Kind, Guest)>,
 }
 
-impl Bench<'_> {
+impl SharedGuest<'_> {
     /// Returns what there is to say of a test that passed.
     fn run(&mut self, test: &Test, each: &mut dyn FnMut(Case)) -> Result<String> {
         let nothing = |()| String::new();

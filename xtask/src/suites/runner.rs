@@ -49,7 +49,7 @@ struct TestResult {
 }
 
 /// Runs programs, in guests that it boots as it needs them.
-pub(crate) struct Bench<'a> {
+pub(crate) struct Runner<'a> {
     setup: &'a Setup,
     selftests: &'a Selftests,
     cable: Cable,
@@ -63,7 +63,7 @@ pub(crate) struct Bench<'a> {
     pub(crate) boots: usize,
 }
 
-impl<'a> Bench<'a> {
+impl<'a> Runner<'a> {
     pub(crate) fn new(setup: &'a Setup, selftests: &'a Selftests, cable: Cable) -> Self {
         let debug = |config: &str| config.lines().any(|line| line == "CONFIG_DMA_API_DEBUG=y");
         Self {
