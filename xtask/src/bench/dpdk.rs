@@ -10,20 +10,20 @@ use zcnic_testbed::{
 use super::{
     figure::Figure,
     method::Method,
-    turns::{Flow, Pair, Setup},
+    turns::{Forwarding, Pair, Setup},
 };
 
 /// Bytes of frames, without the check sequence, which nobody carries.
 const SIZES: [u16; 3] = [64, 256, 1500];
 
 /// What is measured: what is done with frames, of which sizes, on how many queues.
-const COMPARISONS: [(Flow, &[u16], u16); 6] = [
-    (Flow::Loop, &SIZES, 1),
-    (Flow::Sink, &SIZES, 1),
-    (Flow::Source, &SIZES, 1),
-    (Flow::Loop, SIZES.split_at(1).0, 4),
-    (Flow::Sink, SIZES.split_at(1).0, 4),
-    (Flow::Source, SIZES.split_at(1).0, 4),
+const COMPARISONS: [(Forwarding, &[u16], u16); 6] = [
+    (Forwarding::Loop, &SIZES, 1),
+    (Forwarding::Sink, &SIZES, 1),
+    (Forwarding::Source, &SIZES, 1),
+    (Forwarding::Loop, SIZES.split_at(1).0, 4),
+    (Forwarding::Sink, SIZES.split_at(1).0, 4),
+    (Forwarding::Source, SIZES.split_at(1).0, 4),
 ];
 
 pub(crate) fn measure(
@@ -32,15 +32,15 @@ pub(crate) fn measure(
     method: Method,
 ) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
-    for (flow, sizes, queues) in COMPARISONS {
-        let (flow_name, plural) = (flow.name(), if queues == 1 { "" } else { "s" });
-        let what = format!("testpmd and DPDK's vhost: {flow_name}, {queues} queue{plural}");
+    for (forwarding, sizes, queues) in COMPARISONS {
+        let (name, plural) = (forwarding.name(), if queues == 1 { "" } else { "s" });
+        let what = format!("testpmd and DPDK's vhost: {name}, {queues} queue{plural}");
         let compare = || -> Result<Vec<Figure>> {
             let setup = Setup {
                 testpmd,
                 programs,
                 method,
-                flow,
+                forwarding,
                 queues,
                 options: Vec::new(),
                 work: Setup::work()?,
@@ -48,7 +48,11 @@ pub(crate) fn measure(
             let vhost = format!("net_vhost0,iface={WORK}/vhost.sock,queues={queues}");
             let vhost = setup.testpmd("vhost", &vhost, &[], method.cpus)?;
             let frontend = setup.frontend("theirs", "vhost.sock")?;
-            setup.compare("dpdk", &mut Pair::new(frontend, Some(vhost), flow)?, sizes)
+            setup.compare(
+                "dpdk",
+                &mut Pair::new(frontend, Some(vhost), forwarding)?,
+                sizes,
+            )
         };
         figures.extend(step(&what, compare)?);
     }

@@ -23,7 +23,7 @@ use super::{
     figure::Figure,
     method::Method,
     testpmd::{PATIENCE, RING},
-    turns::{Flow, Pair, Setup},
+    turns::{Forwarding, Pair, Setup},
 };
 
 /// What it is called in Debian.
@@ -121,13 +121,17 @@ pub(crate) fn measure(
             testpmd,
             programs,
             method,
-            flow: Flow::Sink,
+            forwarding: Forwarding::Sink,
             queues: 1,
             options: receiver.options()?,
             work: Setup::work()?,
         };
         let mut passt = start(root, &setup, "passt.sock")?;
-        let mut theirs = Pair::new(setup.frontend("theirs", "passt.sock")?, None, Flow::Sink)?;
+        let mut theirs = Pair::new(
+            setup.frontend("theirs", "passt.sock")?,
+            None,
+            Forwarding::Sink,
+        )?;
         let mut figures = setup.compare("passt", &mut theirs, &SIZES)?;
         ensure!(passt.try_wait()?.is_none(), "passt ended");
         // The rest may still be in the ring.

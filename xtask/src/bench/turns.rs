@@ -37,7 +37,7 @@ const SETTLE: Duration = Duration::from_millis(50);
 
 /// What is done with frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Flow {
+pub(super) enum Forwarding {
     /// The backend gives back what it gets, and so does the frontend.
     Loop,
     /// The frontend sends, the backend takes.
@@ -46,7 +46,7 @@ pub(super) enum Flow {
     Source,
 }
 
-impl Flow {
+impl Forwarding {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Loop => "loop",
@@ -88,20 +88,24 @@ pub(super) struct Pair {
     frontend: Testpmd,
     /// If it is a testpmd too: others need no commands.
     backend: Option<Testpmd>,
-    flow: Flow,
+    forwarding: Forwarding,
     /// Frames go around.
     primed: bool,
 }
 
 impl Pair {
-    pub(super) fn new(frontend: Testpmd, backend: Option<Testpmd>, flow: Flow) -> Result<Self> {
+    pub(super) fn new(
+        frontend: Testpmd,
+        backend: Option<Testpmd>,
+        forwarding: Forwarding,
+    ) -> Result<Self> {
         let mut pair = Self {
             frontend,
             backend,
-            flow,
+            forwarding,
             primed: false,
         };
-        let [ours, theirs] = flow.modes();
+        let [ours, theirs] = forwarding.modes();
         pair.frontend.command(&format!("set fwd {ours}"))?;
         if let Some(backend) = &mut pair.backend {
             backend.command(&format!("set fwd {theirs}"))?;
@@ -117,7 +121,7 @@ impl Pair {
             self.start("start")?;
             thread::sleep(SETTLE);
             self.stop()?;
-            let [ours, _] = self.flow.modes();
+            let [ours, _] = self.forwarding.modes();
             self.frontend.command(&format!("set fwd {ours}"))?;
         }
         for testpmd in std::iter::once(&mut self.frontend).chain(&mut self.backend) {
@@ -150,14 +154,14 @@ impl Pair {
 
     /// Has frames move for `time`; returns how many did per second.
     fn turn(&mut self, time: Duration) -> Result<f64> {
-        if self.flow == Flow::Loop && !self.primed {
+        if self.forwarding == Forwarding::Loop && !self.primed {
             self.primed = true;
             self.start(&format!("start tx_first {BURSTS}"))?;
         } else {
             self.start("start")?;
         }
         thread::sleep(SETTLE);
-        let counter = self.flow.counter();
+        let counter = self.forwarding.counter();
         self.frontend.rate(counter)?;
         thread::sleep(time);
         let rate = self.frontend.rate(counter)?;
@@ -173,7 +177,7 @@ pub(super) struct Setup<'a> {
     pub(super) testpmd: &'a BuildRoot,
     pub(super) programs: &'a Programs,
     pub(super) method: Method,
-    pub(super) flow: Flow,
+    pub(super) forwarding: Forwarding,
     pub(super) queues: u16,
     /// More options of frontends.
     pub(super) options: Vec<String>,
@@ -199,26 +203,28 @@ impl Setup<'_> {
         let mut figures = Vec::new();
         for &size in sizes {
             // Only what a generator makes depends on how it was started.
-            let kept = ours.take().filter(|_| self.flow != Flow::Source);
+            let kept = ours
+                .take()
+                .filter(|_| self.forwarding != Forwarding::Source);
             let (mut zcnic, mut pair) = match kept {
                 Some(ours) => ours,
                 None => {
-                    let wire = self.flow.wire(size, queues);
+                    let wire = self.forwarding.wire(size, queues);
                     let zcnic = Zcnic::start(self.programs, self.method, self.work.path(), &wire)?;
                     let frontend = self.frontend(&format!("ours{size}"), "zcnic.sock")?;
-                    (zcnic, Pair::new(frontend, None, self.flow)?)
+                    (zcnic, Pair::new(frontend, None, self.forwarding)?)
                 }
             };
             let name = match queues {
-                1 => format!("{peer}_{}_{size}", self.flow.name()),
-                _ => format!("{peer}_{}_{size}_{queues}_queues", self.flow.name()),
+                1 => format!("{peer}_{}_{size}", self.forwarding.name()),
+                _ => format!("{peer}_{}_{size}_{queues}_queues", self.forwarding.name()),
             };
             pair.set_size(size)?;
             theirs.set_size(size)?;
             let mut figure = self.take_turns(name, &mut pair, theirs)?;
-            figure.counters = zcnic.counters(self.flow)?;
+            figure.counters = zcnic.counters(self.forwarding)?;
             let count = |name: &str| figure.counters[name].as_u64().unwrap_or_default();
-            if self.flow != Flow::Sink {
+            if self.forwarding != Forwarding::Sink {
                 let (frames, hashed) = (count("frames"), count("hashed"));
                 ensure!(
                     frames > 0 && frames == hashed,
@@ -323,7 +329,7 @@ impl Zcnic {
     }
 
     /// What it received and sent, and that nothing was lost.
-    fn counters(&mut self, flow: Flow) -> Result<Value> {
+    fn counters(&mut self, forwarding: Forwarding) -> Result<Value> {
         if let Some(status) = self.running.try_wait()? {
             bail!("zcnic ended with {status}");
         }
@@ -335,9 +341,9 @@ impl Zcnic {
         let sum =
             |name: &str| -> u64 { queues.iter().filter_map(|queue| queue[name].as_u64()).sum() };
         // Frames that arrive are spread by the hash, those of a sink never arrive.
-        let counter = match flow {
-            Flow::Loop | Flow::Source => "rx-frames",
-            Flow::Sink => "tx-frames",
+        let counter = match forwarding {
+            Forwarding::Loop | Forwarding::Source => "rx-frames",
+            Forwarding::Sink => "tx-frames",
         };
         let busy = queues
             .iter()
