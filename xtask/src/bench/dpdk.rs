@@ -10,7 +10,7 @@ use zcnic_testbed::{
 use super::{
     figure::Figure,
     method::Method,
-    turns::{Forwarding, Pair, Setup},
+    turns::{Comparison, Forwarding, Pair},
 };
 
 /// Bytes of frames, without the check sequence, which nobody carries.
@@ -36,19 +36,19 @@ pub(crate) fn measure(
         let (name, plural) = (forwarding.name(), if queues == 1 { "" } else { "s" });
         let what = format!("testpmd and DPDK's vhost: {name}, {queues} queue{plural}");
         let compare = || -> Result<Vec<Figure>> {
-            let setup = Setup {
+            let comparison = Comparison {
                 testpmd,
                 programs,
                 method,
                 forwarding,
                 queues,
                 options: Vec::new(),
-                work: Setup::work()?,
+                work: Comparison::work()?,
             };
             let vhost = format!("net_vhost0,iface={WORK}/vhost.sock,queues={queues}");
-            let vhost = setup.testpmd("vhost", &vhost, &[], method.cpus)?;
-            let frontend = setup.frontend("theirs", "vhost.sock")?;
-            setup.compare(
+            let vhost = comparison.testpmd("vhost", &vhost, &[], method.cpus)?;
+            let frontend = comparison.frontend("theirs", "vhost.sock")?;
+            comparison.compare(
                 "dpdk",
                 &mut Pair::new(frontend, Some(vhost), forwarding)?,
                 sizes,

@@ -23,7 +23,7 @@ use super::{
     figure::Figure,
     method::Method,
     testpmd::{PATIENCE, RING},
-    turns::{Forwarding, Pair, Setup},
+    turns::{Comparison, Forwarding, Pair},
 };
 
 /// What it is called in Debian.
@@ -80,8 +80,8 @@ impl Receiver {
 }
 
 /// passt, listening at `socket`.
-fn start(root: &BuildRoot, setup: &Setup<'_>, socket: &str) -> Result<Running> {
-    let work = setup.work.path();
+fn start(root: &BuildRoot, comparison: &Comparison<'_>, socket: &str) -> Result<Running> {
+    let work = comparison.work.path();
     // Started as root it becomes somebody else, but not in a user namespace, where root is nobody to be afraid of.
     let binds = [Bind::write(work, WORK)];
     let mut passt = root.command_in_network(&binds, "passt");
@@ -92,12 +92,12 @@ fn start(root: &BuildRoot, setup: &Setup<'_>, socket: &str) -> Result<Running> {
         .args(["--gateway", HOST, "--map-host-loopback", HOST])
         .args(["--tcp-ports", "none", "--udp-ports", "none"])
         .args(["--no-dhcp", "--dns", "none"]);
-    let passt = setup.method.priority.apply(&passt);
+    let passt = comparison.method.priority.apply(&passt);
     let log = work.join("passt.log");
     let file = fs::File::create(&log)?;
     let mut command = Command::new("taskset");
     command
-        .args(["--cpu-list", &setup.method.cpus[0].to_string()])
+        .args(["--cpu-list", &comparison.method.cpus[0].to_string()])
         .arg(passt.get_program())
         .args(passt.get_args())
         .stdout(file.try_clone()?)
@@ -117,22 +117,22 @@ pub(crate) fn measure(
 ) -> Result<Vec<Figure>> {
     step("testpmd and passt: sink", || {
         let receiver = Receiver::new()?;
-        let setup = Setup {
+        let comparison = Comparison {
             testpmd,
             programs,
             method,
             forwarding: Forwarding::Sink,
             queues: 1,
             options: receiver.options()?,
-            work: Setup::work()?,
+            work: Comparison::work()?,
         };
-        let mut passt = start(root, &setup, "passt.sock")?;
+        let mut passt = start(root, &comparison, "passt.sock")?;
         let mut theirs = Pair::new(
-            setup.frontend("theirs", "passt.sock")?,
+            comparison.frontend("theirs", "passt.sock")?,
             None,
             Forwarding::Sink,
         )?;
-        let mut figures = setup.compare("passt", &mut theirs, &SIZES)?;
+        let mut figures = comparison.compare("passt", &mut theirs, &SIZES)?;
         ensure!(passt.try_wait()?.is_none(), "passt ended");
         // The rest may still be in the ring.
         let (sent, delivered) = (theirs.sent()?, receiver.delivered()?);

@@ -173,7 +173,7 @@ impl Pair {
 }
 
 /// What comparisons are made with.
-pub(super) struct Setup<'a> {
+pub(super) struct Comparison<'a> {
     pub(super) testpmd: &'a BuildRoot,
     pub(super) programs: &'a Programs,
     pub(super) method: Method,
@@ -185,7 +185,7 @@ pub(super) struct Setup<'a> {
     pub(super) work: TempDir,
 }
 
-impl Setup<'_> {
+impl Comparison<'_> {
     /// A directory for sockets.
     pub(super) fn work() -> Result<TempDir> {
         Ok(tempfile::Builder::new().prefix("zcnic-bench-").tempdir()?)
