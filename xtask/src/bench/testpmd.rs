@@ -39,7 +39,7 @@ pub(super) const RING: u32 = 1024;
 
 /// What a testpmd does its work with.
 #[derive(Debug)]
-pub(super) struct Port<'a> {
+pub(super) struct Vdev<'a> {
     /// Of its files.
     pub(super) name: &'a str,
     /// Driver and options, as `--vdev` takes them.
@@ -66,15 +66,15 @@ impl Testpmd {
         root: &BuildRoot,
         work: &Path,
         method: Method,
-        port: &Port<'_>,
+        vdev: &Vdev<'_>,
     ) -> Result<Self> {
-        let Port {
+        let Vdev {
             name,
             device,
             queues,
             options,
             cpus: [cpu, other],
-        } = port;
+        } = vdev;
         let var = work.join(format!("{name}.var"));
         fs::create_dir_all(var.join("run"))?;
         let binds = [

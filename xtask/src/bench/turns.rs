@@ -23,7 +23,7 @@ use zcnic_testbed::{
 use super::{
     figure::Figure,
     method::Method,
-    testpmd::{PATIENCE, Port, RING, Testpmd},
+    testpmd::{PATIENCE, RING, Testpmd, Vdev},
 };
 
 /// Bursts of 32 frames that go around in a loop: fewer than a ring has room for, so that none is lost.
@@ -279,14 +279,14 @@ impl Comparison<'_> {
         options: &[String],
         cpus: [usize; 2],
     ) -> Result<Testpmd> {
-        let port = Port {
+        let vdev = Vdev {
             name,
             device,
             queues: self.queues,
             options,
             cpus,
         };
-        Testpmd::start(self.testpmd, self.work.path(), self.method, &port)
+        Testpmd::start(self.testpmd, self.work.path(), self.method, &vdev)
     }
 }
 
