@@ -51,12 +51,12 @@ pub(crate) struct Args {
     #[command(flatten)]
     report: ReportArg,
     #[command(subcommand)]
-    what: Option<What>,
+    command: Option<BenchCommand>,
 }
 
 /// Something else than the data path.
 #[derive(clap::Subcommand, Debug)]
-enum What {
+enum BenchCommand {
     Systems(systems::Args),
 }
 
@@ -82,7 +82,7 @@ const RATIOS: [&str; 5] = [
 const DPDK_RATIOS: [&str; 2] = ["dpdk_loop_64", "dpdk_loop_1500"];
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    if let Some(What::Systems(systems)) = &args.what {
+    if let Some(BenchCommand::Systems(systems)) = &args.command {
         return systems::run(systems);
     }
     args.report.leaves_room_for(&["svg"])?;
