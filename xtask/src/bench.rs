@@ -4,13 +4,13 @@ mod data_path;
 mod dpdk;
 mod facts;
 pub(crate) mod figure;
+mod interleaved;
 mod method;
 mod passt;
 pub(crate) mod plot;
 mod process;
 mod systems;
 mod testpmd;
-mod turns;
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
@@ -102,7 +102,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         .transpose()?;
     let method = Method {
         rounds: if args.quick { 2 } else { 9 },
-        turn: Duration::from_millis(if args.quick { 60 } else { 200 }),
+        sample: Duration::from_millis(if args.quick { 60 } else { 200 }),
         priority: Priority::probe(),
         cpus: facts::processors()?,
     };
@@ -150,7 +150,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         },
         "method": {
             "rounds": method.rounds,
-            "turn_seconds": method.turn.as_secs_f64(),
+            "turn_seconds": method.sample.as_secs_f64(),
             "order": "a, b, a again; ratio: median of all a over median of b; \
                       spread: least and greatest of (a again / a) of a round",
         },

@@ -67,7 +67,7 @@ fn figures(program: &Path, method: Method, names: &[&str]) -> Result<Vec<Figure>
     let mut command = Command::new(program);
     command
         .arg(format!("--rounds={}", method.rounds))
-        .arg(format!("--turn={}", method.turn.as_millis()))
+        .arg(format!("--turn={}", method.sample.as_millis()))
         .args(["--cpus", &worker, &frontend, "--"])
         .args(names);
     let lines = run(method.priority.apply(&command).env_remove("RUST_BACKTRACE"))?;

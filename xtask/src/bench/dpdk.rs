@@ -9,8 +9,8 @@ use zcnic_testbed::{
 
 use super::{
     figure::Figure,
+    interleaved::{Comparison, Forwarding, Pair},
     method::Method,
-    turns::{Comparison, Forwarding, Pair},
 };
 
 /// Bytes of frames, without the check sequence, which nobody carries.

@@ -8,7 +8,7 @@ use super::process::Priority;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Method {
     pub(super) rounds: usize,
-    pub(super) turn: Duration,
+    pub(super) sample: Duration,
     pub(super) priority: Priority,
     /// The processor of whoever serves the rings, and that of the frontend.
     pub(super) cpus: [usize; 2],

@@ -21,9 +21,9 @@ use zcnic_testbed::{
 
 use super::{
     figure::Figure,
+    interleaved::{Comparison, Forwarding, Pair},
     method::Method,
     testpmd::{PATIENCE, RING},
-    turns::{Comparison, Forwarding, Pair},
 };
 
 /// What it is called in Debian.

@@ -153,7 +153,7 @@ impl Pair {
     }
 
     /// Has frames move for `time`; returns how many did per second.
-    fn turn(&mut self, time: Duration) -> Result<f64> {
+    fn sample(&mut self, time: Duration) -> Result<f64> {
         if self.forwarding == Forwarding::Loop && !self.primed {
             self.primed = true;
             self.start(&format!("start tx_first {BURSTS}"))?;
@@ -221,7 +221,7 @@ impl Comparison<'_> {
             };
             pair.set_size(size)?;
             theirs.set_size(size)?;
-            let mut figure = self.take_turns(name, &mut pair, theirs)?;
+            let mut figure = self.interleave(name, &mut pair, theirs)?;
             figure.counters = zcnic.counters(self.forwarding)?;
             let count = |name: &str| figure.counters[name].as_u64().unwrap_or_default();
             if self.forwarding != Forwarding::Sink {
@@ -243,19 +243,19 @@ impl Comparison<'_> {
         Ok(figures)
     }
 
-    fn take_turns(&self, name: String, ours: &mut Pair, theirs: &mut Pair) -> Result<Figure> {
+    fn interleave(&self, name: String, ours: &mut Pair, theirs: &mut Pair) -> Result<Figure> {
         let mut figure = Figure {
             name,
             unit: "frames/s".to_owned(),
             ..Figure::default()
         };
-        let time = self.method.turn;
-        ours.turn(time)?;
-        theirs.turn(time)?;
+        let time = self.method.sample;
+        ours.sample(time)?;
+        theirs.sample(time)?;
         for _ in 0..self.method.rounds {
-            figure.a.push(ours.turn(time)?);
-            figure.b.push(theirs.turn(time)?);
-            figure.again.push(ours.turn(time)?);
+            figure.a.push(ours.sample(time)?);
+            figure.b.push(theirs.sample(time)?);
+            figure.again.push(ours.sample(time)?);
         }
         Ok(figure)
     }
