@@ -9,7 +9,7 @@ mod method;
 mod passt;
 pub(crate) mod plot;
 mod process;
-mod systems;
+mod receive;
 mod testpmd;
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
@@ -57,7 +57,8 @@ pub(crate) struct Args {
 /// Something else than the data path.
 #[derive(clap::Subcommand, Debug)]
 enum BenchCommand {
-    Systems(systems::Args),
+    #[command(alias = "systems")]
+    Receive(receive::Args),
 }
 
 /// Another backend.
@@ -82,8 +83,8 @@ const RATIOS: [&str; 5] = [
 const DPDK_RATIOS: [&str; 2] = ["dpdk_loop_64", "dpdk_loop_1500"];
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    if let Some(BenchCommand::Systems(systems)) = &args.command {
-        return systems::run(systems);
+    if let Some(BenchCommand::Receive(receive)) = &args.command {
+        return receive::run(receive);
     }
     args.report.leaves_room_for(&["svg"])?;
     sandbox::clean_up_on_signals()?;
