@@ -104,7 +104,9 @@ fn print(result: &Streamed, kernel: &str, times: &Value) {
     if let Some(pool) = result.io_uring_pool() {
         println!(
             "  page pool {}: memory of io_uring's, {} buffers of {} bytes in use",
-            pool["id"], pool["inflight"], pool["io_uring_rx_buf_len"]
+            pool.id,
+            pool.inflight,
+            pool.io_uring_rx_buf_len.unwrap_or_default()
         );
     }
     println!(

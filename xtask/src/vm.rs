@@ -11,7 +11,7 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetat
 use serde_json::json;
 use zcnic_results::report::ReportArg;
 use zcnic_testbed::{
-    agent::{Event, Exec, Status},
+    agent::{Exec, Output, Status},
     backend::Cable,
     guest::Guest,
     sandbox,
@@ -69,12 +69,12 @@ fn pass_on(guest: &mut Guest, exec: &Exec) -> Result<Status> {
     let mut end = Status::Exit(0);
     guest.stream(exec, |event| {
         match event {
-            Event::Stdout(text) => {
+            Output::Stdout(text) => {
                 print!("{text}");
                 stdout().flush()?;
             }
-            Event::Stderr(text) => eprint!("{text}"),
-            Event::Ended(status) => end = status,
+            Output::Stderr(text) => eprint!("{text}"),
+            Output::Ended(status) => end = status,
         }
         Ok(())
     })?;
@@ -108,11 +108,11 @@ fn interactive(guest: &Guest) -> Result<Status> {
     });
     loop {
         match shell.next()? {
-            Event::Stdout(text) | Event::Stderr(text) => {
+            Output::Stdout(text) | Output::Stderr(text) => {
                 stdout().write_all(text.as_bytes())?;
                 stdout().flush()?;
             }
-            Event::Ended(status) => return Ok(status),
+            Output::Ended(status) => return Ok(status),
         }
     }
 }

@@ -53,8 +53,8 @@ fn large_pages(guest: &mut Machine) -> Result<()> {
     let counter = stream.count(guest)?;
     let how = ["--interface=eth0", "--queue=3", "--buf-len=32768"];
     let result = Flow::start(guest, stream.port, stream.bytes, &how)?.finish()?;
-    expect(result["bytes_verified"] == stream.bytes, || {
-        format!("not everything came: {result}")
+    expect(result.bytes_verified == stream.bytes, || {
+        format!("not everything came: {result:?}")
     })?;
     traffic::nothing_copied(&result)?;
     let counts = counter.read(stream.queue)?;

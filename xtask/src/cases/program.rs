@@ -3,29 +3,15 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use serde::Deserialize;
+use zcnic_guest_protocol::event::{CaseEnd, Event};
 use zcnic_results::report::{Case, Outcome};
 use zcnic_testbed::{
-    agent::{Event, Exec},
+    agent::{Exec, Output},
     guest::Guest,
 };
 
 /// All cases, on a host that is busy otherwise.
 const PATIENCE: Duration = Duration::from_secs(1800);
-
-/// A line of such a program.
-#[derive(Deserialize)]
-#[serde(tag = "event", rename_all = "lowercase")]
-enum Told {
-    /// For people, of the case that runs.
-    Line { text: String },
-    /// The end of a case.
-    Result {
-        case: String,
-        error: Option<String>,
-        seconds: f64,
-    },
-}
 
 /// What such a program tells while it runs.
 pub(crate) enum News {
@@ -64,39 +50,40 @@ pub(crate) fn run(
     let exec = Exec::new([&["zcnic-guest"], words].concat()).timeout(PATIENCE);
     guest.stream(&exec, |event| {
         match event {
-            Event::Stdout(text) => unread.push_str(&text),
-            Event::Stderr(text) => errors.push_str(&text),
-            Event::Ended(_) => {}
+            Output::Stdout(text) => unread.push_str(&text),
+            Output::Stderr(text) => errors.push_str(&text),
+            Output::Ended(_) => {}
         }
         while let Some(end) = unread.find('\n') {
             let line: String = unread.drain(..=end).collect();
-            match serde_json::from_str(&line)? {
-                Told::Line { text } => {
+            let end = match serde_json::from_str(&line)? {
+                Event::Line { text } => {
                     lines.push_str(&text);
                     lines.push('\n');
                     each(News::Line(text));
+                    continue;
                 }
-                Told::Result {
-                    case,
-                    error,
-                    seconds,
-                } => {
-                    missing.retain(|name| *name != case);
-                    failed += usize::from(error.is_some());
-                    let outcome = match error {
-                        None => Outcome::Pass,
-                        Some(_) => Outcome::Fail,
-                    };
-                    let told = std::mem::take(&mut lines);
-                    each(News::Ended(Case {
-                        name: format!("{program}: {case}"),
-                        outcome,
-                        seconds,
-                        detail: error
-                            .map_or_else(|| told.clone(), |error| format!("{told}{error}")),
-                    }));
-                }
-            }
+                Event::Result(end) => end,
+                other => bail!("a case of {program} printed {other:?}"),
+            };
+            let CaseEnd {
+                case,
+                error,
+                seconds,
+            } = end;
+            missing.retain(|name| *name != case);
+            failed += usize::from(error.is_some());
+            let outcome = match error {
+                None => Outcome::Pass,
+                Some(_) => Outcome::Fail,
+            };
+            let detail = std::mem::take(&mut lines) + &error.unwrap_or_default();
+            each(News::Ended(Case {
+                name: format!("{program}: {case}"),
+                outcome,
+                seconds,
+                detail,
+            }));
         }
         Ok(())
     })?;

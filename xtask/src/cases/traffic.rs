@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use zcnic_guest_protocol::event::ReceiveResult;
 use zcnic_testbed::{
     agent::{Exec, Process},
     guest::Guest,
@@ -53,9 +53,9 @@ pub(super) fn endless_zero_copy(guest: &mut Guest) -> Result<(Flow, Counter)> {
 }
 
 /// Fails if the kernel copied anything of a zero-copy stream, by the receiver's last words.
-pub(super) fn nothing_copied(result: &Value) -> Result<()> {
-    expect(result["bytes_copied"] == 0, || {
-        format!("the kernel copied: {result}")
+pub(super) fn nothing_copied(result: &ReceiveResult) -> Result<()> {
+    expect(result.bytes_copied == Some(0), || {
+        format!("the kernel copied: {result:?}")
     })
 }
 

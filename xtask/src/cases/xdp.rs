@@ -2,7 +2,7 @@
 //! stack sees them, and who sent them verifies every byte.
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use zcnic_guest_protocol::event::{Event, NoResult, UdpPingResult};
 use zcnic_testbed::{
     agent::{Exec, Process},
     guest::Guest as Machine,
@@ -65,7 +65,7 @@ pub(super) const TESTS: &[Test] = &[
 const PORT: u16 = 7777;
 /// Queue of sockets.
 const QUEUE: u32 = 1;
-const DATAGRAMS: u64 = 400;
+const DATAGRAMS: u32 = 400;
 /// Payload that fits an MTU of 1500.
 const SMALL: u32 = 1472;
 /// Payload that takes several buffers, whatever their size.
@@ -86,13 +86,12 @@ impl Echo {
 
     fn start(guest: &Machine, how: &[&str]) -> Result<Self> {
         let mut process = guest.spawn(&Self::exec(how))?;
-        let line = process
-            .wait_for_line(|line| line.contains("\"event\":\"echoing\""))
+        let event = process
+            .wait_for_event::<NoResult>(|event| matches!(event, Event::Echoing { .. }))
             .with_context(|| format!("echo {}", how.join(" ")))?;
-        let event: Value = serde_json::from_str(&line)?;
         Ok(Self {
             process,
-            zero_copy: event["zero_copy"] == true,
+            zero_copy: event == Event::Echoing { zero_copy: true },
         })
     }
 
@@ -123,10 +122,12 @@ fn volley(guest: &mut Machine, size: u32) -> Result<()> {
     let (count, size) = (format!("--count={DATAGRAMS}"), format!("--size={size}"));
     let volley = ["zcnic-guest", "volley", "--netns=peer", &to, &count, &size];
     let said = guest.check(&Exec::new(volley))?;
-    let result: Value = serde_json::from_str(said.lines().last().unwrap_or_default())?;
-    expect(result["datagrams"] == DATAGRAMS, || {
-        format!("not all came back: {result}")
-    })
+    let result = serde_json::from_str(said.lines().last().unwrap_or_default())?;
+    let fine = matches!(
+        result,
+        Event::Result(UdpPingResult { datagrams, .. }) if datagrams == DATAGRAMS
+    );
+    expect(fine, || format!("not all came back: {result:?}"))
 }
 
 fn steer(guest: &mut Machine, queue: u32) -> Result<()> {
@@ -163,7 +164,7 @@ fn transmitted(guest: &mut Machine) -> Result<()> {
         echo.stop()?;
     }
     let sent = count(guest, "xdp_tx")?;
-    expect(sent == 3 * DATAGRAMS, || {
+    expect(sent == 3 * u64::from(DATAGRAMS), || {
         format!("{sent} frames sent back of {}", 3 * DATAGRAMS)
     })
 }
@@ -177,7 +178,7 @@ fn redirected(guest: &mut Machine) -> Result<()> {
     volley(guest, LARGE)?;
     echo.stop()?;
     let redirected = count(guest, "xdp_redirect")?;
-    expect(redirected == DATAGRAMS, || {
+    expect(redirected == u64::from(DATAGRAMS), || {
         format!("{redirected} frames redirected of {DATAGRAMS}")
     })
 }
@@ -285,8 +286,8 @@ fn to_io_uring_and_back(guest: &mut Machine) -> Result<()> {
         volley(guest, SMALL)?;
         echo.stop()?;
         let result = stream.start(guest)?.finish()?;
-        expect(result["bytes_verified"] == stream.bytes, || {
-            format!("not everything came: {result}")
+        expect(result.bytes_verified == stream.bytes, || {
+            format!("not everything came: {result:?}")
         })?;
         traffic::nothing_copied(&result)?;
     }

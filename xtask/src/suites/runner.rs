@@ -11,13 +11,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use serde::Deserialize;
+use zcnic_guest_protocol::selftest::{self, CaseResult, SelftestResults};
 use zcnic_results::{
     program::{ProgramRun, file_name},
     report::{Case, Outcome},
 };
 use zcnic_testbed::{
-    agent::{Event, Exec},
+    agent::{Exec, Output},
     backend::Cable,
     guest::Guest,
     provision::selftests::Selftests,
@@ -36,17 +36,6 @@ const TESTED_PAIRS: u16 = 67;
 /// As many as the tests of memory providers would otherwise ask for in the midst of a run, when memory
 /// may be too fragmented to give them.
 const HUGE_PAGES: &str = "hugepages=64";
-
-/// The object that `zcnic-guest kselftest` prints.
-#[derive(Deserialize)]
-struct Results {
-    tests: Vec<TestResult>,
-}
-
-#[derive(Deserialize)]
-struct TestResult {
-    cases: Vec<Case>,
-}
 
 /// Runs programs, in guests that it boots as it needs them.
 pub(crate) struct Runner<'a> {
@@ -173,9 +162,9 @@ fn results(guest: &mut Guest, test: &str) -> Result<Vec<Case>> {
     let mut end = None;
     guest.stream(&exec, |event| {
         match event {
-            Event::Stdout(text) => object.push_str(&text),
-            Event::Stderr(text) => eprint!("{text}"),
-            Event::Ended(status) => end = Some(status),
+            Output::Stdout(text) => object.push_str(&text),
+            Output::Stderr(text) => eprint!("{text}"),
+            Output::Ended(status) => end = Some(status),
         }
         Ok(())
     })?;
@@ -184,13 +173,25 @@ fn results(guest: &mut Guest, test: &str) -> Result<Vec<Case>> {
     {
         bail!("the guest's runner failed: {status}");
     }
-    let results: Results = serde_json::from_str(&object)
+    let results: SelftestResults = serde_json::from_str(&object)
         .with_context(|| format!("the guest's runner printed {object:?}"))?;
-    Ok(results
-        .tests
-        .into_iter()
-        .flat_map(|test| test.cases)
-        .collect())
+    let cases = results.tests.into_iter().flat_map(|test| test.cases);
+    Ok(cases.map(case).collect())
+}
+
+/// A case of the guest's runner, as reports have it.
+fn case(result: CaseResult) -> Case {
+    Case {
+        name: result.name,
+        outcome: match result.outcome {
+            selftest::Outcome::Pass => Outcome::Pass,
+            selftest::Outcome::Fail => Outcome::Fail,
+            selftest::Outcome::Skip => Outcome::Skip,
+            selftest::Outcome::Xfail => Outcome::Xfail,
+        },
+        seconds: result.seconds,
+        detail: result.detail,
+    }
 }
 
 /// What a test does to the guest is a case of its own.

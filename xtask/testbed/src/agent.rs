@@ -1,5 +1,5 @@
 //! The host's side of the guest's agent: commands in the guest, several at once.
-//! guest-tests/src/agent.rs describes the protocol.
+//! [`zcnic_guest_protocol::agent`] has the messages.
 
 use std::{
     collections::HashMap,
@@ -16,7 +16,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use serde_json::{Map, Value, json};
+use serde::de::DeserializeOwned;
+use zcnic_guest_protocol::{
+    agent::{self as protocol, Action, Reply, Request},
+    event::Event,
+};
 
 /// Limit for a command that doesn't set its own.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -26,19 +30,19 @@ const GRACE: Duration = Duration::from_secs(30);
 /// A command to run in the guest.
 #[derive(Clone, Debug)]
 pub struct Exec {
-    request: Map<String, Value>,
+    program: protocol::Exec,
     timeout: Option<Duration>,
 }
 
 impl Exec {
+    /// The program and its arguments, with a time limit of one minute.
     pub fn new<S: AsRef<str>>(argv: impl IntoIterator<Item = S>) -> Self {
-        let argv: Vec<_> = argv
-            .into_iter()
-            .map(|word| word.as_ref().to_owned())
-            .collect();
-        let request = Map::from_iter([("exec".to_owned(), json!(argv))]);
+        let argv = argv.into_iter().map(|word| word.as_ref().to_owned());
         Self {
-            request,
+            program: protocol::Exec {
+                argv: argv.collect(),
+                ..protocol::Exec::default()
+            },
             timeout: Some(DEFAULT_TIMEOUT),
         }
     }
@@ -48,36 +52,39 @@ impl Exec {
         Self::new(["bash", "-euo", "pipefail", "-c", script])
     }
 
-    pub fn stdin(self, text: &str) -> Self {
-        self.with("stdin", json!(text))
-    }
-
-    pub fn env(mut self, name: &str, value: &str) -> Self {
-        let env = self.request.entry("env").or_insert_with(|| json!({}));
-        env[name] = json!(value);
+    /// Gives it `text` as standard input, which is empty otherwise.
+    #[must_use]
+    pub fn stdin(mut self, text: &str) -> Self {
+        self.program.stdin = Some(text.to_owned());
         self
     }
 
-    /// On a terminal of this size; there is no standard error then.
-    pub fn terminal(self, rows: u16, columns: u16) -> Self {
-        self.with("tty", json!([rows, columns]))
+    /// Adds a variable to its environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        let env = &mut self.program.env;
+        env.insert(name.to_owned(), value.to_owned());
+        self
     }
 
-    /// How long it may run; None: as long as it likes.
+    /// Runs it on a terminal of this size; its standard error then comes as standard output.
+    #[must_use]
+    pub fn terminal(mut self, rows: u16, columns: u16) -> Self {
+        self.program.tty = Some([rows, columns]);
+        self
+    }
+
+    /// Sets the time after which the agent kills it; None: it has no limit.
+    #[must_use]
     pub fn timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.timeout = timeout.into();
-        self
-    }
-
-    fn with(mut self, key: &str, value: Value) -> Self {
-        self.request.insert(key.to_owned(), value);
         self
     }
 }
 
 impl fmt::Display for Exec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.request["exec"].fmt(f)
+        write!(f, "{:?}", self.program.argv)
     }
 }
 
@@ -122,13 +129,16 @@ pub struct Finished {
 
 /// A piece of a running command's output, or its end.
 #[derive(Clone, Debug)]
-pub enum Event {
+pub enum Output {
+    /// Text on standard output.
     Stdout(String),
+    /// Text on standard error.
     Stderr(String),
+    /// The end; nothing comes after it.
     Ended(Status),
 }
 
-type Waiting = Arc<Mutex<Option<HashMap<u64, Sender<Value>>>>>;
+type Waiting = Arc<Mutex<Option<HashMap<u64, Sender<Reply>>>>>;
 
 /// The connection.
 #[derive(Clone, Debug)]
@@ -155,11 +165,11 @@ impl Agent {
         if length == 0 {
             bail!("the guest ended before its agent came up");
         }
-        let ready: Value = serde_json::from_str(&line).context("the agent's first line")?;
-        let kernel = ready["kernel"]
-            .as_str()
-            .context("the agent names no kernel")?
-            .to_owned();
+        let Reply::Ready { kernel, .. } =
+            serde_json::from_str(&line).context("the agent's first line")?
+        else {
+            bail!("the agent's first line is {line}");
+        };
         stream.set_read_timeout(None)?;
         let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
         let routes = Arc::clone(&waiting);
@@ -182,12 +192,9 @@ impl Agent {
             .as_mut()
             .ok_or_else(gone)?
             .insert(id, sender);
-        let mut request = exec.request.clone();
-        request.insert("id".to_owned(), json!(id));
-        if let Some(timeout) = exec.timeout {
-            request.insert("timeout".to_owned(), json!(timeout.as_secs_f64()));
-        }
-        self.send(&Value::Object(request))?;
+        let mut program = exec.program.clone();
+        program.timeout = exec.timeout.map(|timeout| timeout.as_secs_f64());
+        self.send(id, Action::Exec(program))?;
         let deadline = exec.timeout.map(|timeout| Instant::now() + timeout + GRACE);
         let name = exec.to_string();
         Ok(Process {
@@ -203,15 +210,16 @@ impl Agent {
 
     /// Powers the guest off. There is no answer to that but the end.
     pub fn power_off(&self) -> Result<()> {
-        self.send(&json!({"id": 0, "poweroff": true}))
+        self.send(0, Action::PowerOff)
     }
 
-    fn send(&self, request: &Value) -> Result<()> {
-        send(&self.writer, request)
+    fn send(&self, id: u64, action: Action) -> Result<()> {
+        send(&self.writer, id, action)
     }
 }
 
-fn send(writer: &Mutex<UnixStream>, request: &Value) -> Result<()> {
+fn send(writer: &Mutex<UnixStream>, id: u64, action: Action) -> Result<()> {
+    let request = serde_json::to_string(&Request { id, action })?;
     let line = format!("{request}\n");
     lock(writer).write_all(line.as_bytes()).map_err(|_| gone())
 }
@@ -226,7 +234,7 @@ pub struct Keyboard {
 impl Keyboard {
     /// Types `text`.
     pub fn input(&self, text: &str) -> Result<()> {
-        send(&self.writer, &json!({"id": self.id, "input": text}))
+        send(&self.writer, self.id, Action::Input(text.to_owned()))
     }
 }
 
@@ -234,12 +242,11 @@ impl Keyboard {
 fn route(reader: BufReader<UnixStream>, waiting: &Waiting) {
     for line in reader.lines() {
         let Ok(line) = line else { break };
-        let Ok(reply) = serde_json::from_str::<Value>(&line) else {
+        let Ok(reply) = serde_json::from_str::<Reply>(&line) else {
             continue;
         };
-        let id = reply["id"].as_u64();
         if let Some(waiting) = lock(waiting).as_mut()
-            && let Some(sender) = id.and_then(|id| waiting.get(&id))
+            && let Some(sender) = reply.id().and_then(|id| waiting.get(&id))
         {
             // Whoever started it may no longer listen.
             let _ = sender.send(reply);
@@ -253,7 +260,7 @@ fn route(reader: BufReader<UnixStream>, waiting: &Waiting) {
 pub struct Process {
     agent: Agent,
     id: u64,
-    events: Receiver<Value>,
+    events: Receiver<Reply>,
     deadline: Option<Instant>,
     name: String,
     /// Standard output that was read but not asked for yet.
@@ -263,7 +270,7 @@ pub struct Process {
 
 impl Process {
     /// The next piece of output, or the end.
-    pub fn next(&mut self) -> Result<Event> {
+    pub fn next(&mut self) -> Result<Output> {
         let reply = match self.deadline {
             None => self.events.recv().map_err(|_| gone()),
             Some(at) => self
@@ -275,28 +282,19 @@ impl Process {
                 }),
         };
         let reply = reply.with_context(|| self.name.clone())?;
-        if let Some(text) = reply["stdout"].as_str() {
-            return Ok(Event::Stdout(text.to_owned()));
-        }
-        if let Some(text) = reply["stderr"].as_str() {
-            return Ok(Event::Stderr(text.to_owned()));
-        }
-        self.ended = true;
-        let number = |key: &str| {
-            reply[key]
-                .as_i64()
-                .and_then(|number| i32::try_from(number).ok())
+        let status = match reply {
+            Reply::Stdout { stdout, .. } => return Ok(Output::Stdout(stdout)),
+            Reply::Stderr { stderr, .. } => return Ok(Output::Stderr(stderr)),
+            Reply::Exit { exit, .. } => Ok(Status::Exit(exit)),
+            Reply::Signal { signal, .. } => Ok(Status::Signal(signal)),
+            Reply::Error { error, .. } => Err(error),
+            Reply::Ready { .. } => Err("the agent started again".to_owned()),
         };
-        if let Some(code) = number("exit") {
-            return Ok(Event::Ended(Status::Exit(code)));
+        self.ended = true;
+        match status {
+            Ok(status) => Ok(Output::Ended(status)),
+            Err(reason) => bail!("in the guest: {}: {reason}", self.name),
         }
-        if let Some(signal) = number("signal") {
-            return Ok(Event::Ended(Status::Signal(signal)));
-        }
-        let reason = reply["error"]
-            .as_str()
-            .map_or_else(|| reply.to_string(), str::to_owned);
-        bail!("in the guest: {}: {reason}", self.name);
     }
 
     /// Waits for the end, collecting the output from here on.
@@ -304,9 +302,9 @@ impl Process {
         let (mut stdout, mut stderr) = (std::mem::take(&mut self.unread), String::new());
         loop {
             match self.next()? {
-                Event::Stdout(text) => stdout.push_str(&text),
-                Event::Stderr(text) => stderr.push_str(&text),
-                Event::Ended(status) => {
+                Output::Stdout(text) => stdout.push_str(&text),
+                Output::Stderr(text) => stderr.push_str(&text),
+                Output::Ended(status) => {
                     return Ok(Finished {
                         stdout,
                         stderr,
@@ -319,7 +317,7 @@ impl Process {
 
     /// Waits until its standard output has a line for which `wanted` holds, and returns that line.
     /// What else it prints until then is in the error if it ends first.
-    pub fn wait_for_line(&mut self, wanted: impl Fn(&str) -> bool) -> Result<String> {
+    pub fn wait_for_line(&mut self, mut wanted: impl FnMut(&str) -> bool) -> Result<String> {
         let mut seen = String::new();
         loop {
             while let Some(end) = self.unread.find('\n') {
@@ -330,13 +328,27 @@ impl Process {
                 seen.push_str(&line);
             }
             match self.next()? {
-                Event::Stdout(text) => self.unread.push_str(&text),
-                Event::Stderr(text) => seen.push_str(&text),
-                Event::Ended(status) => {
+                Output::Stdout(text) => self.unread.push_str(&text),
+                Output::Stderr(text) => seen.push_str(&text),
+                Output::Ended(status) => {
                     bail!("in the guest: {} ended early, {status}:\n{seen}", self.name)
                 }
             }
         }
+    }
+
+    /// Waits until it prints an event for which `wanted` holds, and returns that event. `R` is the
+    /// program's result; lines that are no such event are skipped.
+    pub fn wait_for_event<R: DeserializeOwned>(
+        &mut self,
+        wanted: impl Fn(&Event<R>) -> bool,
+    ) -> Result<Event<R>> {
+        let mut found = None;
+        self.wait_for_line(|line| {
+            found = serde_json::from_str(line).ok().filter(&wanted);
+            found.is_some()
+        })?;
+        found.with_context(|| format!("{} printed no event", self.name))
     }
 
     /// For typing on its terminal.
@@ -349,7 +361,7 @@ impl Process {
 
     /// Sends `signal` to it and its children.
     pub fn kill(&self, signal: i32) -> Result<()> {
-        self.agent.send(&json!({"id": self.id, "kill": signal}))
+        self.agent.send(self.id, Action::Kill(signal))
     }
 }
 

@@ -8,11 +8,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use serde::Deserialize;
+use zcnic_guest_protocol::check::CheckResult;
 
 use crate::{
     acceleration::Acceleration,
-    agent::{Agent, Event, Exec, Finished, Process},
+    agent::{Agent, Exec, Finished, Output, Process},
     backend::Backend,
     control::Control,
     machine::Machine,
@@ -44,18 +44,6 @@ pub enum Driver {
     Zcnic,
     /// The kernel's own.
     VirtioNet,
-}
-
-/// What `zcnic-guest gate` prints, as far as it matters here.
-#[derive(Deserialize)]
-struct Verdict {
-    problems: Vec<String>,
-    log: Log,
-}
-
-#[derive(Deserialize)]
-struct Log {
-    next_seq: u64,
 }
 
 /// A running guest.
@@ -142,13 +130,17 @@ impl Guest {
     }
 
     /// Runs a command, handing each piece of its output to `each` as it comes.
-    pub fn stream(&mut self, exec: &Exec, mut each: impl FnMut(Event) -> Result<()>) -> Result<()> {
+    pub fn stream(
+        &mut self,
+        exec: &Exec,
+        mut each: impl FnMut(Output) -> Result<()>,
+    ) -> Result<()> {
         let mut process = self.agent.spawn(exec)?;
         loop {
             let event = process
                 .next()
                 .map_err(|error| explain(&error, &mut self.qemu, &self.sandbox))?;
-            let ended = matches!(event, Event::Ended(_));
+            let ended = matches!(event, Output::Ended(_));
             each(event)?;
             if ended {
                 return Ok(());
@@ -237,10 +229,10 @@ impl Guest {
     pub fn gate(&mut self) -> Result<Vec<String>> {
         let since = self.log.to_string();
         let finished = self.run(&Exec::new(["zcnic-guest", "gate", "--since", &since]))?;
-        let verdict: Verdict = serde_json::from_str(&finished.stdout)
+        let found: CheckResult = serde_json::from_str(&finished.stdout)
             .map_err(|_| anyhow!("the guest's log gate failed: {}", finished.stderr))?;
-        self.log = verdict.log.next_seq;
-        Ok(verdict.problems)
+        self.log = found.log.next_seq;
+        Ok(found.problems)
     }
 
     /// Ends a test: takes the ports down, fails if the kernel has complained or buffers are missing,

@@ -5,8 +5,11 @@
 //! its own work.
 
 use anyhow::{Context, Result, bail};
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use zcnic_guest_protocol::{
+    event::{Event, ReceiveResult, SendResult},
+    interface::{FlowSteering, PagePool},
+};
 
 use crate::{
     agent::{Exec, Process},
@@ -46,7 +49,7 @@ impl Default for Stream {
 }
 
 /// What came of it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Streamed {
     pub queue: u32,
     pub bytes_verified: u64,
@@ -59,18 +62,16 @@ pub struct Streamed {
     /// Those on any other queue.
     pub frames_elsewhere: u64,
     /// eth0's page pools while the receive queue was still bound.
-    pub page_pool: Value,
+    pub page_pool: Vec<PagePool>,
     /// The receiver's own time.
     pub seconds: f64,
 }
 
 impl Streamed {
     /// The page pool of eth0 whose memory is io_uring's.
-    pub fn io_uring_pool(&self) -> Option<&Value> {
-        let pools = self.page_pool.as_array()?;
-        pools
-            .iter()
-            .find(|pool| !pool["io_uring_rx_buf_len"].is_null())
+    pub fn io_uring_pool(&self) -> Option<&PagePool> {
+        let mut pools = self.page_pool.iter();
+        pools.find(|pool| pool.io_uring_rx_buf_len.is_some())
     }
 
     /// Everything about it that is not as it should be.
@@ -126,13 +127,13 @@ impl Stream {
         let counts = counter.read(self.queue)?;
         Ok(Streamed {
             queue: self.queue,
-            bytes_verified: result["bytes_verified"].as_u64().unwrap_or(0),
-            bytes_copied: result["bytes_copied"].as_u64(),
+            bytes_verified: result.bytes_verified,
+            bytes_copied: result.bytes_copied,
             frames_split: counts.split,
             frames_unsplit: counts.unsplit,
             frames_elsewhere: counts.elsewhere,
-            page_pool: result["page_pool"].clone(),
-            seconds: result["seconds"].as_f64().unwrap_or(0.0),
+            page_pool: result.page_pool,
+            seconds: result.seconds,
         })
     }
 
@@ -170,8 +171,8 @@ impl Stream {
             format!("--channels={}", self.channels),
         ]))?;
         if !self.rule {
-            let steered: Value = serde_json::from_str(&steered)?;
-            for rule in steered["rules"].as_array().context("steer: no rules")? {
+            let steered: FlowSteering = serde_json::from_str(&steered)?;
+            for rule in steered.rules {
                 guest.check(&Exec::new([
                     "ethtool",
                     "-N",
@@ -212,11 +213,12 @@ impl Flow {
         let receive = ["zcnic-guest", "receive", &receive_port, &bytes];
         let receive = Exec::new(receive.iter().chain(how)).timeout(None);
         let mut receiver = guest.spawn(&receive)?;
-        receiver.wait_for_line(is("listening"))?;
+        receiver
+            .wait_for_event::<ReceiveResult>(|event| matches!(event, Event::Listening { .. }))?;
         let to = format!("--to=192.0.2.1:{port}");
         let send = ["zcnic-guest", "send", "--netns=peer", &to, &bytes];
         let mut sender = guest.spawn(&Exec::new(send).timeout(None))?;
-        sender.wait_for_line(is("connected"))?;
+        sender.wait_for_event::<SendResult>(|event| matches!(event, Event::Connected { .. }))?;
         Ok(Self {
             receiver,
             sender,
@@ -227,27 +229,35 @@ impl Flow {
     /// Waits until more bytes have been received than when the receiver last said so.
     pub fn wait_for_progress(&mut self) -> Result<()> {
         loop {
-            let line = self
-                .receiver
-                .wait_for_line(|line| is("progress")(line) || is("result")(line))?;
-            let event: Value = serde_json::from_str(&line)?;
-            let bytes = event["bytes"].as_u64();
-            let bytes = bytes.with_context(|| format!("the stream ended too early: {line}"))?;
-            if bytes > self.bytes {
-                self.bytes = bytes;
-                return Ok(());
+            let event = self.receiver.wait_for_event(|event| {
+                matches!(event, Event::Progress { .. } | Event::Result(_))
+            })?;
+            match event {
+                Event::Progress { bytes } if bytes > self.bytes => {
+                    self.bytes = bytes;
+                    return Ok(());
+                }
+                Event::Result(result) => {
+                    let result: ReceiveResult = result;
+                    bail!("the stream ended too early: {result:?}");
+                }
+                _ => {}
             }
         }
     }
 
     /// Waits until the receiver says that nothing moves.
     pub fn wait_for_stall(&mut self) -> Result<()> {
-        self.receiver.wait_for_line(is("stalled")).map(drop)
+        self.wait_for(|event| matches!(event, Event::Stalled { .. }))
     }
 
     /// Waits until a receiver that reads nothing (`--hold`) has something to read.
     pub fn wait_for_data(&mut self) -> Result<()> {
-        self.receiver.wait_for_line(is("held")).map(drop)
+        self.wait_for(|event| matches!(event, Event::Held))
+    }
+
+    fn wait_for(&mut self, wanted: impl Fn(&Event<ReceiveResult>) -> bool) -> Result<()> {
+        self.receiver.wait_for_event(wanted).map(drop)
     }
 
     /// Kills both ends and waits until they are gone.
@@ -261,50 +271,52 @@ impl Flow {
 
     /// Ends a stream before its time: what was sent arrives and is verified, no more is sent. Returns
     /// what the receiver reports.
-    pub fn stop(self) -> Result<Value> {
+    pub fn stop(self) -> Result<ReceiveResult> {
         self.sender.kill(15)?;
         self.sender.wait()?;
         let received = self.receiver.wait()?;
-        let last = received.stdout.lines().last().unwrap_or_default();
-        let result: Value =
-            serde_json::from_str(last).with_context(|| format!("the receiver printed {last:?}"))?;
+        let result = last_result(&received.stdout)?;
         // That is what it has to say of a stream that is complete as far as it goes.
-        let early = result["error"]
-            .as_str()
-            .is_some_and(|error| error.starts_with("the stream ended after "));
-        if !early {
-            bail!("receiver: {}, {last}{}", received.status, received.stderr);
+        if !result.ended_early() {
+            bail!(
+                "receiver: {}, {result:?}{}",
+                received.status,
+                received.stderr
+            );
         }
         Ok(result)
     }
 
     /// Waits for the end and returns what the receiver reports.
-    pub fn finish(self) -> Result<Value> {
+    pub fn finish(self) -> Result<ReceiveResult> {
         let received = self.receiver.wait()?;
         if !received.status.success() {
             // It may take minutes to find out that nobody listens.
             self.sender.kill(9)?;
         }
         let sent = self.sender.wait()?;
-        let last = received.stdout.lines().last().unwrap_or_default();
         if !received.status.success() || !sent.status.success() {
             bail!(
-                "receiver: {}, {last}{}\nsender: {}, {}{}",
+                "receiver: {}, {}{}\nsender: {}, {}{}",
                 received.status,
+                received.stdout.lines().last().unwrap_or_default(),
                 received.stderr,
                 sent.status,
                 sent.stdout.lines().last().unwrap_or_default(),
                 sent.stderr
             );
         }
-        serde_json::from_str(last).with_context(|| format!("the receiver printed {last:?}"))
+        last_result(&received.stdout)
     }
 }
 
-/// Whether a line of `zcnic-guest` is this event.
-fn is(event: &str) -> impl Fn(&str) -> bool {
-    let text = format!("\"event\":\"{event}\"");
-    move |line: &str| line.contains(&text)
+/// The result that ends the receiver's output.
+fn last_result(stdout: &str) -> Result<ReceiveResult> {
+    let last = stdout.lines().last().unwrap_or_default();
+    match serde_json::from_str(last) {
+        Ok(Event::Result(result)) => Ok(result),
+        _ => bail!("the receiver printed {last:?}"),
+    }
 }
 
 /// A counter of a flow's frames in the device.
