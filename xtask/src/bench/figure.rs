@@ -1,8 +1,14 @@
 //! One thing that was measured: samples of two sides that took turns.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use zcnic_guest_protocol::figure as guest;
+
+/// Counts by name; None for what was not counted.
+pub(crate) type Counters = BTreeMap<String, Option<u64>>;
 
 /// Samples of a, of b, and of a again. A figure without b has nothing to be compared with.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -16,10 +22,35 @@ pub(crate) struct Figure {
     pub(crate) again: Vec<f64>,
     /// What the device counted meanwhile.
     #[serde(default)]
-    pub(crate) counters: Value,
+    pub(crate) counters: Option<Counters>,
+}
+
+/// As `zcnic-guest compare` prints it.
+impl From<guest::Figure> for Figure {
+    fn from(figure: guest::Figure) -> Self {
+        Self {
+            name: figure.name,
+            unit: figure.unit,
+            a: figure.a,
+            b: figure.b,
+            again: figure.again,
+            counters: Some(
+                figure
+                    .counters
+                    .into_iter()
+                    .map(|(name, count)| (name, Some(count)))
+                    .collect(),
+            ),
+        }
+    }
 }
 
 impl Figure {
+    /// One of the counters, if it was counted.
+    pub(crate) fn counter(&self, name: &str) -> Option<u64> {
+        self.counters.as_ref()?.get(name).copied().flatten()
+    }
+
     /// Median of all samples of a.
     pub(crate) fn median(&self) -> f64 {
         median(&[&self.a[..], &self.again].concat())

@@ -4,6 +4,7 @@
 //! processor.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     thread,
@@ -11,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Result, bail, ensure};
-use serde_json::{Value, json};
+use serde::Deserialize;
 use tempfile::TempDir;
 use zcnic_testbed::{
     backend::Programs,
@@ -21,7 +22,7 @@ use zcnic_testbed::{
 };
 
 use super::{
-    figure::Figure,
+    figure::{Counters, Figure},
     method::Method,
     testpmd::{PATIENCE, RING, Testpmd, Vdev},
 };
@@ -222,8 +223,8 @@ impl Comparison<'_> {
             pair.set_size(size)?;
             theirs.set_size(size)?;
             let mut figure = self.interleave(name, &mut pair, theirs)?;
-            figure.counters = zcnic.counters(self.forwarding)?;
-            let count = |name: &str| figure.counters[name].as_u64().unwrap_or_default();
+            figure.counters = Some(zcnic.counters(self.forwarding)?);
+            let count = |name: &str| figure.counter(name).unwrap_or_default();
             if self.forwarding != Forwarding::Sink {
                 let (frames, hashed) = (count("frames"), count("hashed"));
                 ensure!(
@@ -329,32 +330,44 @@ impl Zcnic {
     }
 
     /// What it received and sent, and that nothing was lost.
-    fn counters(&mut self, forwarding: Forwarding) -> Result<Value> {
+    fn counters(&mut self, forwarding: Forwarding) -> Result<Counters> {
         if let Some(status) = self.running.try_wait()? {
             bail!("zcnic ended with {status}");
         }
-        let stats = self.control.ask(&["stats"])?;
-        let queues = stats["ports"][0]["queues"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        let sum =
-            |name: &str| -> u64 { queues.iter().filter_map(|queue| queue[name].as_u64()).sum() };
+        let stats: Stats = self.control.ask(&["stats"])?;
+        let ports = stats.ports.into_iter();
+        let queues: Vec<_> = ports.take(1).flat_map(|port| port.queues).collect();
+        let count = |queue: &BTreeMap<String, u64>, name: &str| {
+            queue.get(name).copied().unwrap_or_default()
+        };
+        let sum = |name: &str| -> u64 { queues.iter().map(|queue| count(queue, name)).sum() };
         // Frames that arrive are spread by the hash, those of a sink never arrive.
         let counter = match forwarding {
             Forwarding::Loop | Forwarding::Source => "rx-frames",
             Forwarding::Sink => "tx-frames",
         };
-        let busy = queues
-            .iter()
-            .filter(|queue| queue[counter].as_u64() > Some(0));
-        Ok(json!({
-            "busy_queues": busy.count(),
-            "frames": sum("rx-frames"),
-            "hashed": sum("rx-hashed"),
-            "no_buffer": sum("rx-no-buffer"),
-            "csum_bad": sum("rx-csum-bad"),
-            "sent": sum("tx-frames"),
-        }))
+        let busy = queues.iter().filter(|queue| count(queue, counter) > 0);
+        let counted = [
+            ("busy_queues", busy.count() as u64),
+            ("frames", sum("rx-frames")),
+            ("hashed", sum("rx-hashed")),
+            ("no_buffer", sum("rx-no-buffer")),
+            ("csum_bad", sum("rx-csum-bad")),
+            ("sent", sum("tx-frames")),
+        ];
+        Ok(counted
+            .map(|(name, count)| (name.to_owned(), Some(count)))
+            .into())
     }
+}
+
+/// What is read of the answer to `zcnicctl stats`.
+#[derive(Deserialize)]
+struct Stats {
+    ports: Vec<PortStats>,
+}
+
+#[derive(Deserialize)]
+struct PortStats {
+    queues: Vec<BTreeMap<String, u64>>,
 }

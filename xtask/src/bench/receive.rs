@@ -4,6 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
+use zcnic_guest_protocol::figure as guest;
 use zcnic_results::report::ReportArg;
 use zcnic_testbed::{
     agent::Exec,
@@ -58,12 +59,15 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     ]);
     let lines = step("take turns", || guest.check(&compare.timeout(PATIENCE)))?;
     step("look for warnings and leaks, power off", || guest.finish())?;
-    let figure = |line: &str| serde_json::from_str(line).with_context(|| line.to_owned());
+    let figure = |line: &str| -> Result<Figure> {
+        let figure: guest::Figure = serde_json::from_str(line).with_context(|| line.to_owned())?;
+        Ok(figure.into())
+    };
     let figures = lines.lines().map(figure).collect::<Result<Vec<Figure>>>()?;
     for figure in &figures {
         figure.check()?;
         println!("{}", figure.line());
-        println!("{:28} {}", "", figure.counters);
+        println!("{:28} {}", "", json!(figure.counters));
     }
     args.report.write(&json!({
         "quick": args.quick,

@@ -5,6 +5,7 @@
 use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, bail};
+use serde::Deserialize;
 use zcnic_testbed::{
     backend::Cable,
     guest::{Driver, Guest},
@@ -232,7 +233,7 @@ fn find(guest: &mut Guest, bug: &Bug) -> Result<Vec<Finding>> {
         });
     }
     // What is overdue is looked for when somebody asks.
-    control.ask(&["--port=0", "ledger"])?;
+    control.run(&["--port=0", "ledger"])?;
     let mut problems = guest.gate()?;
     match guest.unload(Driver::Zcnic) {
         Ok(()) => problems.extend(guest.gate()?),
@@ -275,7 +276,7 @@ fn load(guest: &mut Guest, load: Load, option: Option<&str>) -> Result<()> {
             flow.wait_for_stall()?;
             // There is no event for time that passes.
             thread::sleep(2 * OVERDUE);
-            guest.control()?.ask(&["--port=0", "ledger"])?;
+            guest.control()?.run(&["--port=0", "ledger"])?;
             flow.abort()
         }
         Load::Exhaustion => {
@@ -301,14 +302,25 @@ fn load(guest: &mut Guest, load: Load, option: Option<&str>) -> Result<()> {
                 "short-buffer",
                 "--bytes=10",
             ];
-            control.ask(&[&words[..], &[&*queue, EVERY]].concat())?;
+            control.run(&[&words[..], &[&*queue, EVERY]].concat())?;
             start(guest, BYTES, &["--plain"])?.finish()?;
-            let rules = control.ask(&["--port=0", "fault", "list"])?;
-            let hits = rules["faults"][0]["hits"].as_u64().unwrap_or_default();
+            let rules: Rules = control.ask(&["--port=0", "fault", "list"])?;
+            let hits = rules.faults.first().map_or(0, |rule| rule.hits);
             let noticed = statistic(guest, &format!("q{}_rx_bad_header", stream.queue))?;
             expect(hits > 0 && noticed == hits, || {
                 format!("{hits} used lengths were wrong, and the driver counted {noticed}")
             })
         }
     }
+}
+
+/// What is read of the answer to `zcnicctl fault list`.
+#[derive(Deserialize)]
+struct Rules {
+    faults: Vec<Rule>,
+}
+
+#[derive(Deserialize)]
+struct Rule {
+    hits: u64,
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use zcnic_testbed::{agent::Exec, guest::Guest as Machine};
 
@@ -101,17 +102,28 @@ fn connected(guest: &Machine) -> Result<()> {
     let control = guest.control()?;
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
-        let status = control.ask(&["status"])?;
-        let ports = status["ports"].as_array().map_or(&[][..], Vec::as_slice);
-        if ports.len() == 2 && ports.iter().all(|port| port["connected"] == true) {
+        let status: Status = control.ask(&["status"])?;
+        let ports = &status.ports;
+        if ports.len() == 2 && ports.iter().all(|port| port.connected) {
             return Ok(());
         }
         expect(Instant::now() < deadline, || {
-            format!("QEMU does not connect to the new backend: {status}")
+            format!("QEMU does not connect to the new backend: {status:?}")
         })?;
         // The control socket has no event for it.
         thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// What is read of the answer to `zcnicctl status`.
+#[derive(Debug, Deserialize)]
+struct Status {
+    ports: Vec<PortStatus>,
+}
+
+#[derive(Debug, Deserialize)]
+struct PortStatus {
+    connected: bool,
 }
 
 fn stopped(guest: &mut Machine) -> Result<()> {

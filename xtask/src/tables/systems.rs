@@ -144,7 +144,7 @@ fn rows(
 
 /// How many of its bytes the kernel copied, if that was counted.
 fn copied(figure: &Figure) -> String {
-    let of = |name: &str| figure.counters[name].as_f64();
+    let of = |name: &str| figure.counter(name).map(|count| count as f64);
     let share = of("copied").zip(of("bytes"));
     let percent = share.map(|(copied, bytes)| 100.0 * copied / bytes);
     match percent {

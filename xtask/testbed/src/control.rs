@@ -3,9 +3,9 @@
 use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use serde::de::DeserializeOwned;
 
-use crate::step::run;
+use crate::step;
 
 /// Name of the control socket in the sandbox.
 pub const SOCKET: &str = "control.sock";
@@ -26,9 +26,14 @@ impl Control {
         command
     }
 
-    /// Runs a `zcnicctl` command and returns what it printed.
-    pub fn ask(&self, words: &[&str]) -> Result<Value> {
-        let text = run(&mut self.command(words))?;
+    /// Runs a `zcnicctl` command that must succeed.
+    pub fn run(&self, words: &[&str]) -> Result<()> {
+        step::run(&mut self.command(words)).map(drop)
+    }
+
+    /// Runs a `zcnicctl` command and returns what the caller reads of its answer.
+    pub fn ask<T: DeserializeOwned>(&self, words: &[&str]) -> Result<T> {
+        let text = step::run(&mut self.command(words))?;
         serde_json::from_str(&text).with_context(|| format!("zcnicctl printed {text:?}"))
     }
 }

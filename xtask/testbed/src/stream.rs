@@ -4,7 +4,9 @@
 //! The device itself counts the flow's frames, so that neither the driver nor the receiver judges
 //! its own work.
 
-use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 use zcnic_guest_protocol::{
     event::{Event, ReceiveResult, SendResult},
@@ -141,11 +143,9 @@ impl Stream {
     pub fn count(&self, guest: &Guest) -> Result<Counter> {
         let control = guest.control()?;
         let port = format!("--destination-port={}", self.port);
-        let counter = control.ask(&["flow", "add", "--port=0", "--protocol=tcp", &port])?;
-        let id = counter["id"]
-            .as_u64()
-            .context("flow add: no id")?
-            .to_string();
+        let added: FlowAdded =
+            control.ask(&["flow", "add", "--port=0", "--protocol=tcp", &port])?;
+        let id = added.id.to_string();
         Ok(Counter { control, id })
     }
 
@@ -340,19 +340,36 @@ pub struct Counts {
 impl Counter {
     /// The counts so far, seen from `queue`.
     pub fn read(&self, queue: u32) -> Result<Counts> {
-        let answer = self.control.ask(&["flow", "query", &self.id])?;
+        let flow: FlowCounts = self.control.ask(&["flow", "query", &self.id])?;
         let mut counts = Counts::default();
-        for (name, count) in answer["queues"]
-            .as_object()
-            .context("flow query: no queues")?
-        {
-            let number = |key: &str| count[key].as_u64().unwrap_or(0);
-            counts.split += number("split");
-            counts.unsplit += number("unsplit");
-            if *name != queue.to_string() {
-                counts.elsewhere += number("delivered") + number("dropped");
+        for (number, count) in flow.queues {
+            counts.split += count.split;
+            counts.unsplit += count.unsplit;
+            if number != queue {
+                counts.elsewhere += count.delivered + count.dropped;
             }
         }
         Ok(counts)
     }
+}
+
+/// What is read of the answer to `zcnicctl flow add`.
+#[derive(Deserialize)]
+struct FlowAdded {
+    id: u64,
+}
+
+/// What is read of the answer to `zcnicctl flow query`.
+#[derive(Deserialize)]
+struct FlowCounts {
+    /// By the queue's number.
+    queues: BTreeMap<u32, QueueCounts>,
+}
+
+#[derive(Deserialize)]
+struct QueueCounts {
+    delivered: u64,
+    dropped: u64,
+    split: u64,
+    unsplit: u64,
 }

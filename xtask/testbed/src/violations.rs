@@ -3,13 +3,13 @@
 use std::{fmt, fs};
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use serde::Deserialize;
 use tempfile::NamedTempFile;
 
 use crate::{control::Control, process::Running};
 
 /// A violation, as the control protocol has it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Violation {
     queue: u64,
     kind: String,
@@ -35,7 +35,7 @@ impl Watch {
     /// Begins a ledger of everything, with these options besides.
     pub fn start(control: &Control, options: &[&str]) -> Result<Self> {
         let set = ["--port=0", "ledger", "set", "full", "--sanitize"];
-        control.ask(&[&set[..], options].concat())?;
+        control.run(&[&set[..], options].concat())?;
         let output = NamedTempFile::new()?;
         let mut command = control.command(&["events", "violation"]);
         command.stdout(output.reopen()?);
@@ -59,16 +59,16 @@ impl Watch {
     }
 }
 
+/// An event, as `zcnicctl events` prints it.
+#[derive(Deserialize)]
+struct Event {
+    data: Violation,
+}
+
 fn parse(line: &str) -> Result<Violation> {
-    let event: Value =
-        serde_json::from_str(line).with_context(|| format!("zcnicctl printed {line:?}"))?;
-    let data = &event["data"];
-    let word = |name: &str| data[name].as_str().map(str::to_owned);
-    let parsed = (data["queue"].as_u64(), word("kind"), word("desc"));
-    let (Some(queue), Some(kind), Some(desc)) = parsed else {
-        anyhow::bail!("no violation: {line}");
-    };
-    Ok(Violation { queue, kind, desc })
+    let event: Event =
+        serde_json::from_str(line).with_context(|| format!("no violation: {line:?}"))?;
+    Ok(event.data)
 }
 
 #[cfg(test)]
