@@ -22,6 +22,7 @@ mod demo;
 mod detection;
 mod ethtool;
 mod faults;
+mod features;
 mod gate;
 mod gro;
 mod input;
@@ -31,7 +32,6 @@ mod rebind;
 mod recovery;
 mod scenarios;
 mod selftests;
-mod systems;
 mod test;
 mod traffic;
 mod xdp;
@@ -49,7 +49,7 @@ fn all() -> impl Iterator<Item = &'static Test> {
         recovery::TESTS,
         faults::TESTS,
         scenarios::TESTS,
-        systems::TESTS,
+        features::TESTS,
         demo::TESTS,
         detection::TESTS,
     ]
@@ -59,8 +59,13 @@ fn all() -> impl Iterator<Item = &'static Test> {
 
 /// Runs all tests whose name contains `filter` and adds their cases to `report`.
 pub(crate) fn run(args: &GuestArgs, filter: Option<&str>, report: &mut Report) -> Result<()> {
+    // The name that these tests had before.
+    let filter = filter.map(|filter| filter.replace("systems", "features"));
     let selected: Vec<_> = all()
-        .filter(|test| filter.is_none_or(|filter| test.name.contains(filter)))
+        .filter(|test| {
+            let filter = filter.as_deref();
+            filter.is_none_or(|filter| test.name.contains(filter))
+        })
         .collect();
     if selected.is_empty() {
         return Ok(());

@@ -17,47 +17,47 @@ use super::{
 
 pub(super) const TESTS: &[Test] = &[
     Test {
-        name: "systems: xdp: datagrams of any size come back by XDP_TX, in one buffer or several, split or not",
+        name: "features: xdp: datagrams of any size come back by XDP_TX, in one buffer or several, split or not",
         run: Guest(Zcnic, transmitted),
     },
     Test {
-        name: "systems: xdp: what is redirected to a port leaves it",
+        name: "features: xdp: what is redirected to a port leaves it",
         run: Guest(Zcnic, redirected),
     },
     Test {
-        name: "systems: xdp: a program and a memory provider exclude each other",
+        name: "features: xdp: a program and a memory provider exclude each other",
         run: Guest(Zcnic, program_or_provider),
     },
     Test {
-        name: "systems: xdp: no aggregates while there is a program",
+        name: "features: xdp: no aggregates while there is a program",
         run: Guest(Zcnic, no_aggregates),
     },
     Test {
-        name: "systems: xdp: programs come and go under traffic",
+        name: "features: xdp: programs come and go under traffic",
         run: Guest(Zcnic, under_traffic),
     },
     Test {
-        name: "systems: af_xdp: with and without copies, aligned or not, with wake-ups or always awake",
+        name: "features: af_xdp: with and without copies, aligned or not, with wake-ups or always awake",
         run: Guest(Zcnic, sockets),
     },
     Test {
-        name: "systems: af_xdp: frames in several chunks",
+        name: "features: af_xdp: frames in several chunks",
         run: Guest(Zcnic, several_chunks),
     },
     Test {
-        name: "systems: af_xdp: a queue goes from a socket to io_uring and back",
+        name: "features: af_xdp: a queue goes from a socket to io_uring and back",
         run: Guest(Zcnic, to_io_uring_and_back),
     },
     Test {
-        name: "systems: af_xdp: a socket and a memory provider exclude each other",
+        name: "features: af_xdp: a socket and a memory provider exclude each other",
         run: Guest(Zcnic, socket_or_provider),
     },
     Test {
-        name: "systems: af_xdp: a socket outlives the backend",
+        name: "features: af_xdp: a socket outlives the backend",
         run: Guest(Zcnic, outage),
     },
     Test {
-        name: "systems: af_xdp: a socket that is closed without a backend leaves nothing in the rings",
+        name: "features: af_xdp: a socket that is closed without a backend leaves nothing in the rings",
         run: Guest(Zcnic, closed_in_an_outage),
     },
 ];

@@ -7,10 +7,10 @@ use zcnic_results::report::Outcome;
 use super::kept::{Tests, section_of, table};
 
 /// What the cases' names begin with.
-const PREFIX: &str = "systems: ";
+const PREFIX: &str = "features: ";
 
 pub(super) fn section() -> Result<String> {
-    section_of("test-systems", render)
+    section_of("test-features", render)
 }
 
 fn render(kept: &Tests) -> Result<String> {
@@ -57,12 +57,12 @@ mod tests {
             qemu: "11.1".to_owned(),
             cases: vec![
                 case(
-                    "systems: a: it is so",
+                    "features: a: it is so",
                     outcome,
                     "    seen: 1\n    also: 2\n",
                 ),
-                case("systems: a, as a whole", Outcome::Pass, ""),
-                case("systems: b: a thing", Outcome::Pass, ""),
+                case("features: a, as a whole", Outcome::Pass, ""),
+                case("features: b: a thing", Outcome::Pass, ""),
             ],
         };
         assert_eq!(

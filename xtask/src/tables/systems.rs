@@ -64,7 +64,7 @@ const BUFFERS: [Row; 5] = [
 ];
 
 pub(super) fn section() -> Result<String> {
-    let report: Option<Report> = kept("systems")?;
+    let report: Option<Report> = kept("receive")?;
     report.map_or_else(
         || Ok("No report is kept.".to_owned()),
         |report| render(&report),

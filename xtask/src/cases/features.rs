@@ -20,39 +20,39 @@ use super::{
 
 pub(super) const TESTS: &[Test] = &[
     Test {
-        name: "systems: zero-copy receive of io_uring, as a whole",
+        name: "features: zero-copy receive of io_uring, as a whole",
         run: Program(Zcnic, &["systems", "zcrx: "]),
     },
     Test {
-        name: "systems: zcrx: the driver is removed under a program that has buffers",
+        name: "features: zcrx: the driver is removed under a program that has buffers",
         run: Guest(Zcnic, driver_removed),
     },
     Test {
-        name: "systems: devmem TCP, as a whole",
+        name: "features: devmem TCP, as a whole",
         run: Program(Zcnic, &["systems", "devmem: "]),
     },
     Test {
-        name: "systems: payload that the CPU can't read, as a whole",
+        name: "features: payload that the CPU can't read, as a whole",
         run: Program(Zcnic, &["systems", "unreadable: "]),
     },
     Test {
-        name: "systems: page pools of ordinary receive",
+        name: "features: page pools of ordinary receive",
         run: Program(Zcnic, &["systems", "page pool: "]),
     },
     Test {
-        name: "systems: sockets that do not copy",
+        name: "features: sockets that do not copy",
         run: Program(Zcnic, &["systems", "tcp zero copy: "]),
     },
     Test {
-        name: "systems: provided buffers of io_uring",
+        name: "features: provided buffers of io_uring",
         run: Program(Zcnic, &["systems", "provided buffers: "]),
     },
     Test {
-        name: "systems: what the card does for the stack, as a whole",
+        name: "features: what the card does for the stack, as a whole",
         run: Program(Zcnic, &["systems", "hardware: "]),
     },
     Test {
-        name: "systems: what XDP programs do with frames, as a whole",
+        name: "features: what XDP programs do with frames, as a whole",
         run: Program(Zcnic, &["systems", "xdp: "]),
     },
 ];
