@@ -12,7 +12,7 @@ use zcnic_testbed::{
     step::{run as run_command, step},
 };
 
-use crate::cases::program::{self, News};
+use crate::cases::program::{self, CaseProgress};
 
 /// Show what the kernel does when, for instance, buffers run out: what is done, what is seen, and why
 ///
@@ -67,13 +67,18 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         guest.bring_up(setup.driver())
     })?;
     let words = [&["scenarios", "--json"], &wanted[..]].concat();
-    let played = program::run(&mut guest, &words, &wanted, &mut |news| match news {
-        News::Line(text) => println!("{text}"),
-        News::Ended(case) => {
-            ended(&case);
-            report.cases.push(case);
-        }
-    });
+    let played = program::run(
+        &mut guest,
+        &words,
+        &wanted,
+        &mut |progress| match progress {
+            CaseProgress::Line(text) => println!("{text}"),
+            CaseProgress::Ended(case) => {
+                ended(&case);
+                report.cases.push(case);
+            }
+        },
+    );
     let end = step("look for warnings and leaks, power off", || guest.finish());
     args.report.write(&report.to_json())?;
     println!("{}", report.summary());

@@ -247,10 +247,15 @@ fn find(guest: &mut Guest, bug: &Bug) -> Result<Vec<Finding>> {
         },
         what,
     }));
-    findings.extend(watch.news()?.into_iter().map(|violation| Finding {
-        finder: Finder::Ledger,
-        what: violation.to_string(),
-    }));
+    findings.extend(
+        watch
+            .new_violations()?
+            .into_iter()
+            .map(|violation| Finding {
+                finder: Finder::Ledger,
+                what: violation.to_string(),
+            }),
+    );
     Ok(findings)
 }
 

@@ -14,7 +14,7 @@ use zcnic_testbed::{
 const PATIENCE: Duration = Duration::from_secs(1800);
 
 /// What such a program tells while it runs.
-pub(crate) enum News {
+pub(crate) enum CaseProgress {
     /// A line for people.
     Line(String),
     /// A case has ended: the lines before are its detail if it passed.
@@ -28,8 +28,8 @@ pub(super) fn all(guest: &mut Guest, words: &[&str], each: &mut dyn FnMut(Case))
     if wanted.is_empty() {
         bail!("there are no cases of {words:?}");
     }
-    run(guest, words, &wanted, &mut |news| {
-        if let News::Ended(case) = news {
+    run(guest, words, &wanted, &mut |progress| {
+        if let CaseProgress::Ended(case) = progress {
             each(case);
         }
     })
@@ -41,7 +41,7 @@ pub(crate) fn run(
     guest: &mut Guest,
     words: &[&str],
     wanted: &[&str],
-    each: &mut dyn FnMut(News),
+    each: &mut dyn FnMut(CaseProgress),
 ) -> Result<()> {
     let program = words.first().copied().unwrap_or_default();
     let mut missing = wanted.to_vec();
@@ -60,7 +60,7 @@ pub(crate) fn run(
                 Event::Line { text } => {
                     lines.push_str(&text);
                     lines.push('\n');
-                    each(News::Line(text));
+                    each(CaseProgress::Line(text));
                     continue;
                 }
                 Event::Result(end) => end,
@@ -78,7 +78,7 @@ pub(crate) fn run(
                 Some(_) => Outcome::Fail,
             };
             let detail = std::mem::take(&mut lines) + &error.unwrap_or_default();
-            each(News::Ended(Case {
+            each(CaseProgress::Ended(Case {
                 name: format!("{program}: {case}"),
                 outcome,
                 seconds,

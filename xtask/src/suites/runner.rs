@@ -114,7 +114,7 @@ impl<'a> Runner<'a> {
             .context("unload the driver after the test")?;
         problems.extend(guest.gate()?);
         if let Some(watch) = &mut self.watch {
-            problems.extend(watch.news()?.iter().map(ToString::to_string));
+            problems.extend(watch.new_violations()?.iter().map(ToString::to_string));
         }
         if !problems.is_empty() {
             cases.push(Case::failed(&guest_case(test), problems.join("\n")));

@@ -47,15 +47,15 @@ impl Watch {
     }
 
     /// Those since the last call.
-    pub fn news(&mut self) -> Result<Vec<Violation>> {
+    pub fn new_violations(&mut self) -> Result<Vec<Violation>> {
         let text = fs::read_to_string(self.output.path())?;
         // The last line may still be on its way.
         let lines = text
             .split_inclusive('\n')
             .filter(|line| line.ends_with('\n'));
-        let news: Vec<_> = lines.skip(self.told).map(parse).collect::<Result<_>>()?;
-        self.told += news.len();
-        Ok(news)
+        let new: Vec<_> = lines.skip(self.told).map(parse).collect::<Result<_>>()?;
+        self.told += new.len();
+        Ok(new)
     }
 }
 
