@@ -36,7 +36,7 @@ pub(crate) struct Args {
 }
 
 /// What happened on one kernel.
-struct Column {
+struct KernelRun {
     release: String,
     runs: Vec<ProgramRun>,
     /// Cases that ended as they may not, and those that may skip.
@@ -48,9 +48,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     sandbox::clean_up_on_signals()?;
     let mut columns = Vec::new();
     for series in SERIES {
-        columns.push(column(series, args)?);
+        columns.push(run_on(series, args)?);
     }
-    let cases = |column: &Column| {
+    let cases = |column: &KernelRun| {
         let release = column.release.clone();
         program::cases(&column.runs)
             .into_iter()
@@ -73,7 +73,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     args.report.write(&report.to_json())?;
     report.cases.iter().for_each(Case::print);
     println!("\n{}", table(&columns));
-    for Column {
+    for KernelRun {
         release, remarks, ..
     } in &columns
     {
@@ -89,7 +89,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     })
 }
 
-fn column(series: &str, args: &Args) -> Result<Column> {
+fn run_on(series: &str, args: &Args) -> Result<KernelRun> {
     let setup = Setup::for_series(series, args.qemu.clone())?;
     let selftests = Selftests::ensure(&setup.cache)?;
     let kernel = KernelFacts::from(&setup.kernel);
@@ -98,7 +98,7 @@ fn column(series: &str, args: &Args) -> Result<Column> {
     Suite::MemoryProviders.complete(kernel, &mut runs)?;
     let required = Suite::MemoryProviders.required(kernel);
     let unexpected = expect::unexpected(&[], &required, &program::cases(&runs));
-    Ok(Column {
+    Ok(KernelRun {
         release: setup.kernel.release.clone(),
         good: unexpected.is_empty(),
         remarks: unexpected
@@ -110,7 +110,7 @@ fn column(series: &str, args: &Args) -> Result<Column> {
 }
 
 /// A line per program, a column per kernel: how many cases passed, of how many.
-fn table(columns: &[Column]) -> String {
+fn table(columns: &[KernelRun]) -> String {
     let programs = Suite::MemoryProviders.programs();
     let width = programs.iter().map(|program| program.path.len()).max();
     let width = width.unwrap_or_default();

@@ -9,7 +9,7 @@ use crate::bench::{figure::Figure, plot};
 
 /// What is read of a report.
 #[derive(Debug, Deserialize)]
-struct Report {
+struct DataPathReport {
     commit: Option<String>,
     machine: Machine,
     peers: Peers,
@@ -62,11 +62,11 @@ pub(super) fn plot() -> Result<String> {
     Ok(plot::svg(&report(MAIN)?.figures))
 }
 
-fn report(name: &str) -> Result<Report> {
+fn report(name: &str) -> Result<DataPathReport> {
     kept(name)?.with_context(|| format!("no report is kept as {name}.json"))
 }
 
-fn render(main: &Report, others: &[Report]) -> Result<String> {
+fn render(main: &DataPathReport, others: &[DataPathReport]) -> Result<String> {
     let reports = || std::iter::once(main).chain(others);
     let lines: String = main
         .figures
@@ -112,7 +112,7 @@ impl Machine {
     }
 }
 
-fn facts(report: &Report) -> String {
+fn facts(report: &DataPathReport) -> String {
     let machine = &report.machine;
     let kind = if machine.is_virtual {
         "virtual"
@@ -165,7 +165,7 @@ mod tests {
                 "memory_per_port_bytes": 4096,
                 "figures": figures,
             });
-            serde_json::from_value::<Report>(report).unwrap()
+            serde_json::from_value::<DataPathReport>(report).unwrap()
         };
         let [main, second, third] = ["8", "9", "10"].map(|family| report(family, &GOALS));
         let text = render(&main, &[second, third]).unwrap();

@@ -9,7 +9,7 @@ use super::kept::{kept, table};
 use crate::bench::figure::Figure;
 
 #[derive(Debug, Deserialize)]
-struct Report {
+struct ReceiveReport {
     setup: Value,
     figures: Vec<Figure>,
 }
@@ -64,14 +64,14 @@ const BUFFERS: [Row; 5] = [
 ];
 
 pub(super) fn section() -> Result<String> {
-    let report: Option<Report> = kept("receive")?;
+    let report: Option<ReceiveReport> = kept("receive")?;
     report.map_or_else(
         || Ok("No report is kept.".to_owned()),
         |report| render(&report),
     )
 }
 
-fn render(report: &Report) -> Result<String> {
+fn render(report: &ReceiveReport) -> Result<String> {
     let ways = rows(
         report,
         &WAYS,
@@ -105,7 +105,7 @@ fn render(report: &Report) -> Result<String> {
 
 /// The table of those figures that the report has, if it has any; `columns` are what `values` gives and, between them, the ratio.
 fn rows(
-    report: &Report,
+    report: &ReceiveReport,
     wanted: &[Row],
     [value, ratio, more]: [&str; 3],
     values: impl Fn(&Figure) -> (String, String),

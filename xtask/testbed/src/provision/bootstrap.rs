@@ -24,14 +24,14 @@ use crate::{
 
 /// A tree to be made.
 #[derive(Debug, Default)]
-pub struct Recipe {
+pub struct TreeRecipe {
     /// Package names; `name/suite` is unpacked from that suite without its dependencies.
     pub packages: Vec<String>,
     /// Paths to leave out, as dpkg's path-exclude patterns.
     pub exclude: Vec<String>,
 }
 
-impl Recipe {
+impl TreeRecipe {
     /// Makes the tree at `directory`/tree and a record of all package versions beside it, at
     /// `directory`/versions.
     pub fn make(&self, archive: &Archive, directory: &Path) -> Result<PathBuf> {

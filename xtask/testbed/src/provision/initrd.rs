@@ -40,7 +40,7 @@ pub fn ensure(cache: &Cache, kernel: &Kernel, drivers: &[PathBuf]) -> Result<Ent
         key = key.file(driver)?;
     }
     cache.entry("initrd", &key, |directory| {
-        let mut archive = Archive(File::create(image(directory))?);
+        let mut archive = CpioArchive(File::create(image(directory))?);
         archive.directory("modules")?;
         for (place, module) in load_order(&kernel.modules)?.iter().enumerate() {
             let content = decompressed(&kernel.modules.join(module))?;
@@ -155,9 +155,9 @@ fn decompressed(module: &Path) -> Result<Vec<u8>> {
 }
 
 /// A cpio archive being written, in the kernel's format ("newc").
-struct Archive(File);
+struct CpioArchive(File);
 
-impl Archive {
+impl CpioArchive {
     fn directory(&mut self, name: &str) -> Result<()> {
         self.entry(NewcBuilder::new(name).mode(0o040_755).nlink(2), &[])
     }

@@ -13,7 +13,7 @@ use crate::{
     paths,
     provision::{
         archive::Archive,
-        bootstrap::{Recipe, ext4_image},
+        bootstrap::{TreeRecipe, ext4_image},
         cache::{Cache, Entry, Key},
     },
     step::{run, step},
@@ -28,7 +28,7 @@ pub fn ensure(cache: &Cache) -> Result<Entry> {
     let key = Key::new(RECIPE).tree(&home)?;
     cache.entry("rootfs", &key, |directory| {
         let archive = Archive::open(cache)?;
-        let recipe = Recipe {
+        let recipe = TreeRecipe {
             packages: lines(&home.join("packages"))?,
             exclude: lines(&home.join("exclude"))?,
         };
