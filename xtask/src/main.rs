@@ -9,7 +9,6 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod bench;
-mod cargo_tests;
 mod cases;
 mod ci;
 mod demo;

@@ -6,7 +6,7 @@ use anyhow::Result;
 use zcnic_results::report::{Outcome, Report, ReportArg};
 use zcnic_testbed::{sandbox, setup::GuestArgs};
 
-use crate::{cargo_tests, cases};
+use crate::cases::{self, cargo_tests};
 
 /// Run every test: unit, in-process driver and device, vhost-user frontend, guest
 #[derive(clap::Args, Debug)]

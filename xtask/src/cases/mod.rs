@@ -18,6 +18,7 @@ use zcnic_testbed::{
 use self::test::{Kind, Run, Test};
 
 mod bug;
+pub(crate) mod cargo_tests;
 mod demo;
 mod detection;
 mod ethtool;
