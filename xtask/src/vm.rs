@@ -107,7 +107,7 @@ fn interactive(guest: &Guest) -> Result<Status> {
         }
     });
     loop {
-        match shell.next()? {
+        match shell.next_output()? {
             Output::Stdout(text) | Output::Stderr(text) => {
                 stdout().write_all(text.as_bytes())?;
                 stdout().flush()?;

@@ -1,4 +1,4 @@
-//! Results as JUnit's XML, which CI systems show: a suite per program.
+//! Results as JUnit's XML, which CI systems show: one testsuite per program.
 
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use crate::{
     report::{Case, Outcome},
 };
 
-/// The text; `about` is what goes for the whole run, name and value.
+/// Returns the XML. `about` has facts about the whole run as names and values, `seconds` its
+/// duration.
 pub fn write(runs: &[ProgramRun], about: &[(String, String)], seconds: f64) -> Result<String> {
     let mut report = Report::new("kselftest");
     report.set_time(time(seconds));
@@ -26,7 +27,7 @@ pub fn write(runs: &[ProgramRun], about: &[(String, String)], seconds: f64) -> R
     report.to_string().context("cannot write JUnit's XML")
 }
 
-/// What a guest reports need not be a duration.
+/// A number from a guest may be no valid duration.
 fn time(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or_default()
 }
@@ -35,7 +36,7 @@ fn test_case(run: &ProgramRun, case: &Case) -> TestCase {
     let mut status = match case.outcome {
         Outcome::Pass => TestCaseStatus::success(),
         Outcome::Fail => TestCaseStatus::non_success(NonSuccessKind::Failure),
-        // JUnit knows no third way of not having passed.
+        // JUnit has no outcome for an expected failure.
         Outcome::Skip | Outcome::Xfail => TestCaseStatus::skipped(),
     };
     match case.outcome {
@@ -79,7 +80,7 @@ mod tests {
         let TestCaseStatus::NonSuccess { description, .. } = &run.test_cases[1].status else {
             panic!("{text}");
         };
-        // The escape sequence is gone: XML can't have it.
+        // XML can't contain the escape sequence.
         let description = description.as_ref().unwrap().as_str();
         assert_eq!(description, "# Check failed 1 != 2\nSubtest: none <&");
     }

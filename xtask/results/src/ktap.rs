@@ -1,12 +1,12 @@
-//! Results as KTAP, version 1 (`Documentation/dev-tools/ktap.rst`): a test per program, its cases as
-//! subtests, and how long each took as a diagnostic before its result.
+//! Results as KTAP, version 1 (`Documentation/dev-tools/ktap.rst`): one test per program with its
+//! cases as subtests. A diagnostic before each result has the time that it took.
 
 use crate::{
     program::ProgramRun,
     report::{Case, Outcome},
 };
 
-/// The text; `about` is what goes for the whole run, a diagnostic line each.
+/// Returns the text. `about` has facts about the whole run, a diagnostic line each.
 pub fn write(runs: &[ProgramRun], about: &[String]) -> String {
     let mut text = format!("KTAP version 1\n1..{}\n", runs.len());
     for line in about {
@@ -19,7 +19,7 @@ pub fn write(runs: &[ProgramRun], about: &[String]) -> String {
             text.push_str(&result(run, case, number));
         }
         text.push_str(&format!("# took {:.1} s\n", run.seconds));
-        // A failure below fails what is above it.
+        // A failed subtest fails its test.
         let (ok, directive) = if run.count(Outcome::Fail) > 0 {
             ("not ok", "")
         } else if count > 0 && run.count(Outcome::Skip) == count {
@@ -39,7 +39,7 @@ fn result(run: &ProgramRun, case: &Case, number: usize) -> String {
     let file = run.name.rsplit('/').next().unwrap_or(&run.name);
     let name = case.name.strip_prefix(file).unwrap_or(&case.name);
     let name = match name.strip_prefix(':').unwrap_or(name) {
-        // What concerns the program as a whole.
+        // A case of the program as a whole.
         "" => file,
         name => name,
     };
@@ -48,7 +48,7 @@ fn result(run: &ProgramRun, case: &Case, number: usize) -> String {
     let (ok, directive) = match case.outcome {
         Outcome::Pass => ("ok", String::new()),
         Outcome::Fail => {
-            // The bar keeps a line from being taken for something else.
+            // The bar keeps a parser from taking the line for a result or directive.
             detail.for_each(|line| text.push_str(&format!("  # | {line}\n")));
             ("not ok", String::new())
         }
@@ -68,7 +68,7 @@ fn description(name: &str) -> String {
     plain(name).replace('#', "_")
 }
 
-/// Without control characters, of which some would end the line for some readers.
+/// Replaces control characters: some parsers end a line at them.
 fn plain(line: &str) -> String {
     line.replace(char::is_control, " ")
 }

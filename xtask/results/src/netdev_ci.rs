@@ -1,5 +1,5 @@
-//! Results in the format of the netdev CI (github.com/linux-netdev/nipa, contest/remote): what its
-//! collector reads from an executor's result file.
+//! Results in the format of the netdev CI (github.com/linux-netdev/nipa, contest/remote): the
+//! result file that its collector reads from an executor.
 
 use std::time::SystemTime;
 
@@ -11,24 +11,26 @@ use crate::{
     report::{Case, Outcome},
 };
 
-/// Who ran the tests, as the collector lists it.
+/// The executor's name, as the collector lists it.
 const EXECUTOR: &str = "zcnic";
 
-/// What was tested, and when.
+/// A tested tree and the time of the test.
 #[derive(Debug)]
 pub struct BranchRun<'a> {
-    /// Of the tree; a branch, to the collector.
+    /// The tree's commit or path; the collector calls it a branch.
     pub state: &'a str,
+    /// When the first test began.
     pub start: SystemTime,
+    /// When the last test ended.
     pub end: SystemTime,
 }
 
-/// The result file of a run.
+/// Returns the result file of a run.
 pub fn results(branch: &BranchRun<'_>, runs: &[ProgramRun]) -> Value {
     file(branch, &runs.iter().map(program).collect::<Vec<_>>())
 }
 
-/// The result file when there was no kernel to test.
+/// Returns the result file of a tree that does not compile: one failed test named `build`.
 pub fn build_failure(branch: &BranchRun<'_>) -> Value {
     let group = group("drivers/net/hw");
     file(
@@ -73,7 +75,7 @@ fn program(run: &ProgramRun) -> Value {
     })
 }
 
-/// One failure fails a program; it is skipped if nothing in it passed.
+/// One failure fails a program; without a pass it is skipped.
 fn overall(run: &ProgramRun) -> &'static str {
     if run.count(Outcome::Fail) > 0 {
         "fail"
@@ -84,7 +86,7 @@ fn overall(run: &ProgramRun) -> &'static str {
     }
 }
 
-/// An expected failure is a pass there, as in the kernel's harness.
+/// The netdev CI counts an expected failure as a pass, as the kernel's harness does.
 fn word(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Pass | Outcome::Xfail => "pass",
@@ -97,7 +99,7 @@ fn group(directory: &str) -> String {
     format!("selftests-{}", namify(directory))
 }
 
-/// Letters and digits, with a dash between.
+/// Keeps letters and digits, and puts dashes between words.
 fn namify(text: &str) -> String {
     let words: Vec<_> = text
         .split(|c: char| !c.is_ascii_alphanumeric())

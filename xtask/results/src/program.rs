@@ -1,39 +1,45 @@
-//! The cases of one test program, and what a run of several programs amounts to.
+//! The run of one test program, and the table of several runs.
 
 use serde::{Deserialize, Serialize};
 
 use crate::report::{Case, Outcome};
 
-/// A test program that was run.
+/// The run of a test program.
 #[derive(Clone, Debug)]
 pub struct ProgramRun {
-    /// Its path below the selftests' root, or what else was run.
+    /// The program's path below the selftests' root, or another name of a step.
     pub name: String,
-    /// From the driver's loading to its unloading.
+    /// From loading the driver to unloading it.
     pub seconds: f64,
+    /// Its cases, in the order in which they ended.
     pub cases: Vec<Case>,
 }
 
-/// How many cases of a program ended how, as reports keep it.
+/// The number of a program's cases by outcome, as reports keep it.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub struct Score {
-    /// As the run's.
+    /// The name of the run.
     pub name: String,
+    /// Cases that passed.
     pub pass: usize,
+    /// Cases that failed.
     pub fail: usize,
+    /// Cases that were skipped.
     pub skip: usize,
+    /// Cases that failed as expected.
     pub xfail: usize,
+    /// Seconds of all.
     pub seconds: f64,
 }
 
 impl ProgramRun {
-    /// How many of its cases ended so.
+    /// Returns the number of its cases with this outcome.
     pub fn count(&self, outcome: Outcome) -> usize {
         let ended_so = self.cases.iter().filter(|case| case.outcome == outcome);
         ended_so.count()
     }
 
-    /// All counts.
+    /// Returns the numbers of all outcomes.
     pub fn score(&self) -> Score {
         Score {
             name: self.name.clone(),
@@ -47,12 +53,12 @@ impl ProgramRun {
 }
 
 impl Score {
-    /// Of all outcomes.
+    /// Returns the number of all cases.
     pub fn total(&self) -> usize {
         self.pass + self.fail + self.skip + self.xfail
     }
 
-    /// The counts of several programs in one.
+    /// Returns the sum of several scores under a new name.
     pub fn sum(name: &str, scores: &[Self]) -> Self {
         let sum = Self {
             name: name.to_owned(),
@@ -69,18 +75,18 @@ impl Score {
     }
 }
 
-/// The last part of a selftest's path.
+/// Returns the last part of a selftest's path.
 pub fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// All cases of all programs.
+/// Returns all cases of all programs.
 pub fn cases(runs: &[ProgramRun]) -> Vec<Case> {
     let cases = runs.iter().flat_map(|run| &run.cases);
     cases.cloned().collect()
 }
 
-/// A table for people: a line per program, and one for all.
+/// Returns a table for people: a line per program, and one for their sum.
 pub fn table(runs: &[ProgramRun]) -> String {
     let mut scores: Vec<_> = runs.iter().map(ProgramRun::score).collect();
     scores.push(Score::sum("all", &scores));
@@ -108,11 +114,11 @@ pub fn table(runs: &[ProgramRun]) -> String {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A run with a case of each outcome, for the tests of the formats.
-    pub fn program_run() -> ProgramRun {
+    pub(crate) fn program_run() -> ProgramRun {
         let case = |name: &str, outcome, detail: &str| Case {
             outcome,
             seconds: 1.5,

@@ -1,4 +1,4 @@
-//! The `--report FILE` JSON of test commands and their closing line.
+//! The `--report FILE` JSON of commands, and the closing line of test commands.
 
 use std::{
     ffi::OsStr,
@@ -10,30 +10,30 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-/// The option that every command takes.
+/// The option `--report FILE`, for clap's `flatten`.
 #[derive(clap::Args, Debug)]
 pub struct ReportArg {
-    /// Write what happened to FILE, as one JSON object
+    /// Write the results to FILE, as one JSON object
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
 }
 
 impl ReportArg {
-    /// Writes `report` to the file if one was asked for.
+    /// Writes `report` to the file, if the option was given.
     pub fn write(&self, report: &Value) -> Result<()> {
         self.report
             .as_deref()
             .map_or(Ok(()), |path| write(path, &format!("{report:#}\n")))
     }
 
-    /// Writes `text` beside that file, with another extension.
+    /// Writes `text` beside that file, with another extension, if the option was given.
     pub fn write_beside(&self, extension: &str, text: &str) -> Result<()> {
         self.report
             .as_deref()
             .map_or(Ok(()), |path| write(&path.with_extension(extension), text))
     }
 
-    /// Fails if the file has one of the extensions of what is written beside it.
+    /// Fails if the file has one of the extensions of the files that are written beside it.
     pub fn leaves_room_for(&self, extensions: &[&str]) -> Result<()> {
         let path = self.report.as_deref().unwrap_or(Path::new(""));
         if let Some(extension) = path.extension().and_then(OsStr::to_str)
@@ -56,14 +56,18 @@ fn write(path: &Path, text: &str) -> Result<()> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
+    /// As it should.
     Pass,
+    /// Otherwise than it should.
     Fail,
+    /// It did not run.
     Skip,
+    /// With a failure that was expected.
     Xfail,
 }
 
 impl Outcome {
-    /// As the kernel's selftests write it.
+    /// The word that the kernel's selftests print for it.
     pub fn word(self) -> &'static str {
         match self {
             Self::Pass => "PASS",
@@ -77,25 +81,28 @@ impl Outcome {
 /// One test case.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Case {
-    /// `file.py:case` or the path of the test.
+    /// `file.py:case`, or the name of the test.
     pub name: String,
     /// How it ended.
     pub outcome: Outcome,
-    /// How long it took; 0 where the harness doesn't say.
+    /// Seconds that it took; 0 where the harness does not report them.
     pub seconds: f64,
-    /// Why it failed or was skipped; empty otherwise.
+    /// Why it failed or was skipped, or further output of a pass.
     pub detail: String,
 }
 
-/// The cases of a run, and further keys for the report (kernel, commit …).
+/// The cases of a run, and further keys for its report (kernel, commit …).
 #[derive(Debug, Default)]
 pub struct Report {
+    /// All cases.
     pub cases: Vec<Case>,
+    /// Further keys of the JSON object, with their values.
     pub extra: Map<String, Value>,
 }
 
 impl Case {
-    /// One that failed outside the harness that would have timed it.
+    /// Returns a failed case without a time, for a failure outside the harness that takes the
+    /// times.
     pub fn failed(name: &str, detail: String) -> Self {
         Self {
             name: name.to_owned(),
@@ -105,7 +112,7 @@ impl Case {
         }
     }
 
-    /// A line for people, and below it why it is no pass.
+    /// Prints a line with outcome, seconds and name, and below it the detail unless it passed.
     pub fn print(&self) {
         let verdict = self.outcome.word();
         println!("{verdict:5} {:6.1}s  {}", self.seconds, self.name);
@@ -118,7 +125,7 @@ impl Case {
 }
 
 impl Report {
-    /// How many cases ended so.
+    /// Returns the number of cases with this outcome.
     pub fn count(&self, outcome: Outcome) -> usize {
         self.cases
             .iter()
@@ -126,8 +133,8 @@ impl Report {
             .count()
     }
 
-    /// The closing line of every test command. An expected failure is neither passed nor failed, so
-    /// it is named only where there is one.
+    /// Returns the closing line of every test command. An expected failure counts as neither passed
+    /// nor failed, and has a line of its own if there is one.
     pub fn summary(&self) -> String {
         let xfail = match self.count(Outcome::Xfail) {
             0 => String::new(),
@@ -141,7 +148,7 @@ impl Report {
         )
     }
 
-    /// The object for `--report`.
+    /// Returns the object for `--report`.
     pub fn to_json(&self) -> Value {
         let mut object = self.extra.clone();
         for (name, outcome) in [

@@ -2,18 +2,21 @@
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
-/// How the guest's processors are run.
+/// How QEMU runs the guest's processors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acceleration {
-    /// By the host's hardware; the group that may open /dev/kvm, if not everybody may.
-    Kvm { group: Option<u32> },
-    /// By QEMU's own translation.
+    /// By the host's KVM.
+    Kvm {
+        /// The group that may open `/dev/kvm`; None if everybody may.
+        group: Option<u32>,
+    },
+    /// By QEMU's translator.
     Tcg,
 }
 
 impl Acceleration {
-    /// KVM only where a stock kernel really boots under it: on a nested KVM without vmx or svm QEMU
-    /// opens /dev/kvm and then dies at the guest's first steps.
+    /// Chooses KVM only where the processor reports vmx or svm and `/dev/kvm` opens. On a nested
+    /// KVM without them QEMU opens `/dev/kvm` and then dies at the guest's first instructions.
     pub fn probe() -> Self {
         let device = Path::new("/dev/kvm");
         let features = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -34,12 +37,12 @@ impl Acceleration {
             Ok(meta) if meta.mode() & 0o060 == 0o060 => Self::Kvm {
                 group: Some(meta.gid()),
             },
-            // Only root may, and QEMU won't be root.
+            // Only root may open it, and QEMU does not run as root.
             _ => Self::Tcg,
         }
     }
 
-    /// For people.
+    /// A name for reports and progress lines.
     pub fn name(self) -> &'static str {
         match self {
             Self::Kvm { .. } => "KVM",

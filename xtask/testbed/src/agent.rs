@@ -1,4 +1,4 @@
-//! The host's side of the guest's agent: commands in the guest, several at once.
+//! The host's end of the guest's agent, which runs commands in the guest, several at once.
 //! [`zcnic_guest_protocol::agent`] has the messages.
 
 use std::{
@@ -22,9 +22,10 @@ use zcnic_guest_protocol::{
     event::Event,
 };
 
-/// Limit for a command that doesn't set its own.
+/// Time limit of a command that sets none.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
-/// How much later than the agent we give up: then the guest hangs, not the command.
+/// How much longer than the agent's limit the host waits; after that the guest hangs, not the
+/// command.
 const GRACE: Duration = Duration::from_secs(30);
 
 /// A command to run in the guest.
@@ -91,16 +92,19 @@ impl fmt::Display for Exec {
 /// How a command in the guest ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
+    /// It exited with this status.
     Exit(i32),
+    /// This signal ended it.
     Signal(i32),
 }
 
 impl Status {
+    /// Whether it exited with status 0.
     pub fn success(self) -> bool {
         self == Self::Exit(0)
     }
 
-    /// As a shell would report it.
+    /// The exit status that a shell reports: 128 plus the number of a signal.
     pub fn code(self) -> u8 {
         let code = match self {
             Self::Exit(code) => code,
@@ -122,8 +126,11 @@ impl fmt::Display for Status {
 /// A command that has ended.
 #[derive(Clone, Debug)]
 pub struct Finished {
+    /// All of its standard output.
     pub stdout: String,
+    /// All of its standard error.
     pub stderr: String,
+    /// How it ended.
     pub status: Status,
 }
 
@@ -140,18 +147,22 @@ pub enum Output {
 
 type Waiting = Arc<Mutex<Option<HashMap<u64, Sender<Reply>>>>>;
 
-/// The connection.
+/// A connection to the agent; clones share it.
 #[derive(Clone, Debug)]
 pub struct Agent {
     writer: Arc<Mutex<UnixStream>>,
-    /// Who waits for which id; None once the guest is gone.
+    /// The channel of each running command by its id; None once the guest is gone.
     waiting: Waiting,
     next: Arc<AtomicU64>,
 }
 
 impl Agent {
-    /// Takes the connection that QEMU opened and waits until the agent is there. Returns it and the
-    /// guest's kernel release.
+    /// Waits for the agent's first message on the connection that QEMU opened, for at most
+    /// `patience`. Returns the agent and the guest's kernel release.
+    ///
+    /// # Errors
+    ///
+    /// If the guest ends, stays silent, or does not begin with [`Reply::Ready`].
     pub fn connect(stream: UnixStream, patience: Duration) -> Result<(Self, String)> {
         stream.set_read_timeout(Some(patience))?;
         let mut reader = BufReader::new(stream.try_clone()?);
@@ -184,7 +195,8 @@ impl Agent {
         ))
     }
 
-    /// Starts a command.
+    /// Starts a command. It runs until its end, its time limit, or until the returned [`Process`]
+    /// is dropped.
     pub fn spawn(&self, exec: &Exec) -> Result<Process> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, events) = channel();
@@ -208,7 +220,7 @@ impl Agent {
         })
     }
 
-    /// Powers the guest off. There is no answer to that but the end.
+    /// Powers the guest off. The agent does not reply to that; QEMU ends.
     pub fn power_off(&self) -> Result<()> {
         self.send(0, Action::PowerOff)
     }
@@ -224,7 +236,7 @@ fn send(writer: &Mutex<UnixStream>, id: u64, action: Action) -> Result<()> {
     lock(writer).write_all(line.as_bytes()).map_err(|_| gone())
 }
 
-/// The keyboard of a command on a terminal; may be used from any thread.
+/// The keyboard of a command on a terminal. Any thread may use it.
 #[derive(Debug)]
 pub struct Keyboard {
     writer: Arc<Mutex<UnixStream>>,
@@ -238,7 +250,7 @@ impl Keyboard {
     }
 }
 
-/// Reads replies until the guest is gone, and hands each to who waits for it.
+/// Reads replies until the guest is gone, and passes each to the command that it is about.
 fn route(reader: BufReader<UnixStream>, waiting: &Waiting) {
     for line in reader.lines() {
         let Ok(line) = line else { break };
@@ -248,14 +260,14 @@ fn route(reader: BufReader<UnixStream>, waiting: &Waiting) {
         if let Some(waiting) = lock(waiting).as_mut()
             && let Some(sender) = reply.id().and_then(|id| waiting.get(&id))
         {
-            // Whoever started it may no longer listen.
+            // The process may have been dropped.
             let _ = sender.send(reply);
         }
     }
     *lock(waiting) = None;
 }
 
-/// A command running in the guest; killed if dropped before its end.
+/// A command that runs in the guest. Dropping it before its end kills it.
 #[derive(Debug)]
 pub struct Process {
     agent: Agent,
@@ -263,14 +275,18 @@ pub struct Process {
     events: Receiver<Reply>,
     deadline: Option<Instant>,
     name: String,
-    /// Standard output that was read but not asked for yet.
+    /// Standard output behind the last line that a caller waited for.
     unread: String,
     ended: bool,
 }
 
 impl Process {
-    /// The next piece of output, or the end.
-    pub fn next(&mut self) -> Result<Output> {
+    /// Waits for the next piece of output, or the end.
+    ///
+    /// # Errors
+    ///
+    /// If the agent could not run the command, stopped answering, or the guest is gone.
+    pub fn next_output(&mut self) -> Result<Output> {
         let reply = match self.deadline {
             None => self.events.recv().map_err(|_| gone()),
             Some(at) => self
@@ -297,11 +313,11 @@ impl Process {
         }
     }
 
-    /// Waits for the end, collecting the output from here on.
+    /// Waits for the end and collects the output that no caller has taken yet.
     pub fn wait(mut self) -> Result<Finished> {
         let (mut stdout, mut stderr) = (std::mem::take(&mut self.unread), String::new());
         loop {
-            match self.next()? {
+            match self.next_output()? {
                 Output::Stdout(text) => stdout.push_str(&text),
                 Output::Stderr(text) => stderr.push_str(&text),
                 Output::Ended(status) => {
@@ -315,8 +331,11 @@ impl Process {
         }
     }
 
-    /// Waits until its standard output has a line for which `wanted` holds, and returns that line.
-    /// What else it prints until then is in the error if it ends first.
+    /// Waits for a line of standard output for which `wanted` holds, and returns it.
+    ///
+    /// # Errors
+    ///
+    /// If the command ends first; the error has what it printed meanwhile.
     pub fn wait_for_line(&mut self, mut wanted: impl FnMut(&str) -> bool) -> Result<String> {
         let mut seen = String::new();
         loop {
@@ -327,7 +346,7 @@ impl Process {
                 }
                 seen.push_str(&line);
             }
-            match self.next()? {
+            match self.next_output()? {
                 Output::Stdout(text) => self.unread.push_str(&text),
                 Output::Stderr(text) => seen.push_str(&text),
                 Output::Ended(status) => {
@@ -337,7 +356,7 @@ impl Process {
         }
     }
 
-    /// Waits until it prints an event for which `wanted` holds, and returns that event. `R` is the
+    /// Waits for an event for which `wanted` holds, and returns it. `R` is the type of the
     /// program's result; lines that are no such event are skipped.
     pub fn wait_for_event<R: DeserializeOwned>(
         &mut self,
@@ -351,7 +370,7 @@ impl Process {
         found.with_context(|| format!("{} printed no event", self.name))
     }
 
-    /// For typing on its terminal.
+    /// Returns the keyboard of its terminal.
     pub fn keyboard(&self) -> Keyboard {
         Keyboard {
             writer: Arc::clone(&self.agent.writer),
@@ -359,7 +378,7 @@ impl Process {
         }
     }
 
-    /// Sends `signal` to it and its children.
+    /// Sends `signal` to its process group.
     pub fn kill(&self, signal: i32) -> Result<()> {
         self.agent.send(self.id, Action::Kill(signal))
     }
@@ -380,7 +399,8 @@ fn gone() -> anyhow::Error {
     anyhow!("the guest is gone")
 }
 
-/// Nothing here leaves shared state half changed, so a panic elsewhere doesn't spoil it.
+/// No holder of these locks leaves the state half changed, so a panic in another thread does not
+/// spoil it.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

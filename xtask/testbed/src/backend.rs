@@ -1,5 +1,5 @@
-//! The backend of a guest: one `zcnic` process, its ports cabled, run like QEMU as an unprivileged
-//! user.
+//! The backend of a guest: one `zcnic` process with its ports cabled, run as an unprivileged user
+//! like QEMU.
 
 use std::{
     fs,
@@ -18,17 +18,19 @@ use crate::{
     step::{run, step},
 };
 
-/// From start to listening.
+/// From its start until it listens.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The programs of the host's side.
+/// The programs that run on the host.
 #[derive(Clone, Debug)]
 pub struct Programs {
+    /// The backend.
     pub zcnic: PathBuf,
+    /// The client of its control socket.
     pub zcnicctl: PathBuf,
 }
 
-/// Builds them.
+/// Builds them with the release profile.
 pub fn build() -> Result<Programs> {
     let mut command = paths::cargo();
     command
@@ -50,13 +52,13 @@ pub fn build() -> Result<Programs> {
     })
 }
 
-/// How the two ports are connected.
+/// What the cable between the two ports does without a receive buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Cable {
-    /// A frame that finds no buffer is dropped, as on a wire.
+    /// Drops the frame, as a wire does
     #[default]
     Drop,
-    /// Its sender waits, for a bounded time.
+    /// Lets the sender wait, for a bounded time
     Pause,
 }
 
@@ -71,7 +73,7 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Starts it in `sandbox` and waits until all its sockets are there.
+    /// Starts it in `sandbox` and waits until it listens on all its sockets.
     pub fn start(
         programs: &Programs,
         ports: &[Port],
@@ -89,19 +91,19 @@ impl Backend {
         })
     }
 
-    /// Kills it without a chance to clean up, as a crash would.
+    /// Kills it with SIGKILL, as a crash would end it.
     pub fn kill(&mut self) -> Result<()> {
         self.running.kill()
     }
 
-    /// Starts it again, with the same options.
+    /// Starts it again with the same options, after a kill or in place of the running one.
     pub fn restart(&mut self, sandbox: &Sandbox) -> Result<()> {
         self.running.kill()?;
         self.running = spawn(&self.program, &self.ports, self.cable, sandbox)?;
         Ok(())
     }
 
-    /// A way to ask it.
+    /// Returns a client of its control socket.
     pub fn control(&self, sandbox: &Sandbox) -> Control {
         Control {
             zcnicctl: self.zcnicctl.clone(),
@@ -109,12 +111,12 @@ impl Backend {
         }
     }
 
-    /// The user that it runs as.
+    /// Returns the id of the user that it runs as.
     pub fn user(&self) -> Result<u32> {
         self.running.user()
     }
 
-    /// Fails if it is no longer there.
+    /// Fails if it has ended; the error has its log.
     pub fn check(&mut self, sandbox: &Sandbox) -> Result<()> {
         match self.running.try_wait()? {
             None => Ok(()),
@@ -126,7 +128,7 @@ impl Backend {
 fn spawn(program: &Path, ports: &[Port], cable: Cable, sandbox: &Sandbox) -> Result<Running> {
     let sockets: Vec<_> = ports.iter().map(|port| port.socket(sandbox)).collect();
     let control = sandbox.path(control::SOCKET);
-    // A killed backend leaves its sockets; what is awaited below must be the new one's.
+    // A killed backend leaves its sockets, and the wait below must see the new one's.
     for path in sockets.iter().chain([&control]) {
         if path.exists() {
             fs::remove_file(path)?;

@@ -1,5 +1,5 @@
-//! A running guest: QEMU, the connection to its agent, and everything that belongs to them. Dropping
-//! it ends all of that.
+//! A running guest: QEMU, the connections to its agent and monitor, and the backend of its ports.
+//! Dropping it ends all of them.
 
 use std::{
     fmt,
@@ -23,26 +23,26 @@ use crate::{
     step::tail,
 };
 
-/// From QEMU's start to the agent's first line; a loaded two-core host under TCG takes about ten
+/// From QEMU's start to the agent's first message; a loaded two-core host under TCG takes about ten
 /// seconds.
 const BOOT_PATIENCE: Duration = Duration::from_secs(120);
 /// From power-off to QEMU's end.
 const POWER_OFF_PATIENCE: Duration = Duration::from_secs(60);
-/// QEMU itself, before the guest's first instruction.
+/// From QEMU's start until it connects to our sockets, before the guest's first instruction.
 const QEMU_PATIENCE: Duration = Duration::from_secs(30);
-/// How much of the console goes with an error.
+/// Lines of the console in an error.
 const CONSOLE_LINES: usize = 25;
-/// How much of the backend's log.
+/// Lines of the backend's log in an error.
 const BACKEND_LINES: usize = 8;
-/// How much of QEMU's own words does.
+/// Lines of QEMU's own messages in an error.
 const QEMU_LINES: usize = 4;
 
-/// Who drives the ports.
+/// The driver of the ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Driver {
-    /// Ours.
+    /// zcnic.ko.
     Zcnic,
-    /// The kernel's own.
+    /// The kernel's virtio_net.
     VirtioNet,
 }
 
@@ -54,17 +54,22 @@ pub struct Guest {
     qemu: Running,
     backend: Option<Backend>,
     sandbox: Sandbox,
-    /// The first record of the kernel's log that the gate has not seen.
+    /// Sequence number of the first record of the kernel's log that the gate has not seen.
     log: u64,
-    /// What `uname -r` says in it.
+    /// The kernel's release, as `uname -r` prints it.
     pub kernel: String,
-    /// From QEMU's start to the agent's first line.
+    /// From QEMU's start to the agent's first message.
     pub boot: Duration,
 }
 
 impl Guest {
-    /// Boots `machine` in `sandbox`, where `backend` (if it has ports) was started, and waits for its
-    /// agent.
+    /// Boots `machine` in `sandbox` and waits for its agent. `backend`, if the machine has ports,
+    /// was started in the same sandbox.
+    ///
+    /// # Errors
+    ///
+    /// If QEMU or the guest ends, or the agent does not come up within two minutes; with the ends
+    /// of their logs.
     pub fn boot(
         qemu: &Qemu,
         machine: &Machine,
@@ -104,13 +109,14 @@ impl Guest {
         })
     }
 
-    /// Runs a command to its end, whatever its exit status.
+    /// Runs a command to its end. A failing exit status is no error.
     pub fn run(&mut self, exec: &Exec) -> Result<Finished> {
         let result = self.agent.spawn(exec).and_then(Process::wait);
         result.map_err(|error| explain(&error, &mut self.qemu, &self.sandbox))
     }
 
-    /// Runs a command that must succeed and returns its standard output.
+    /// Runs a command and returns its standard output. A failing exit status is an error with all
+    /// output.
     pub fn check(&mut self, exec: &Exec) -> Result<String> {
         let finished = self.run(exec)?;
         if finished.status.success() {
@@ -124,12 +130,12 @@ impl Guest {
         );
     }
 
-    /// Runs words that must succeed, as [`Self::check`] does.
+    /// Runs a bash script as [`Self::check`] does.
     pub fn sh(&mut self, script: &str) -> Result<String> {
         self.check(&Exec::shell(script))
     }
 
-    /// Runs a command, handing each piece of its output to `each` as it comes.
+    /// Runs a command and passes each piece of its output to `each` as it comes.
     pub fn stream(
         &mut self,
         exec: &Exec,
@@ -138,7 +144,7 @@ impl Guest {
         let mut process = self.agent.spawn(exec)?;
         loop {
             let event = process
-                .next()
+                .next_output()
                 .map_err(|error| explain(&error, &mut self.qemu, &self.sandbox))?;
             let ended = matches!(event, Output::Ended(_));
             each(event)?;
@@ -148,19 +154,20 @@ impl Guest {
         }
     }
 
-    /// Starts a command that runs beside others.
+    /// Starts a command that runs beside others; see [`Agent::spawn`].
     pub fn spawn(&self, exec: &Exec) -> Result<Process> {
         self.agent.spawn(exec)
     }
 
-    /// Gives the ports `driver`, and sets them up as eth0 and, in the network namespace `peer`, eth1.
+    /// Loads `driver` and configures the ports: eth0 in the initial network namespace and eth1 in
+    /// `peer`, both with addresses.
     pub fn bring_up(&mut self, driver: Driver) -> Result<()> {
         self.load(driver)?;
         self.check(&Exec::new(["zcnic-guest", "ports", "up"]))
             .map(drop)
     }
 
-    /// Loads a driver; the ports that no other has become its own.
+    /// Loads a driver, which takes the ports that have none.
     pub fn load(&mut self, driver: Driver) -> Result<()> {
         let load = match driver {
             Driver::Zcnic => Exec::new(["insmod", "/run/zcnic/zcnic.ko"]),
@@ -169,7 +176,12 @@ impl Guest {
         self.check(&load).map(drop)
     }
 
-    /// Takes a driver away, and with it all that a test changed about the ports.
+    /// Unloads a driver, and with it all that a test changed about the ports.
+    ///
+    /// # Errors
+    ///
+    /// If the driver can't be unloaded, or leaves DMA mappings behind (seen on kernels with
+    /// DMA_API_DEBUG).
     pub fn unload(&mut self, driver: Driver) -> Result<()> {
         self.check(&Exec::new(["zcnic-guest", "ports", "down"]))?;
         let module = match driver {
@@ -177,18 +189,18 @@ impl Guest {
             Driver::VirtioNet => "virtio_net",
         };
         self.check(&Exec::new(["rmmod", module]))?;
-        // Only a kernel with DMA_API_DEBUG tells.
+        // Only a kernel with DMA_API_DEBUG has this file.
         self.sh("! grep -s '^virtio-pci ' /sys/kernel/debug/dma-api/dump")
             .context("memory is mapped for a device whose driver is gone")
             .map(drop)
     }
 
-    /// QEMU's monitor.
+    /// Returns QEMU's monitor.
     pub fn qmp(&mut self) -> &mut Qmp {
         &mut self.qmp
     }
 
-    /// Kills the backend, as a crash would.
+    /// Kills the backend with SIGKILL, as a crash would end it.
     pub fn kill_backend(&mut self) -> Result<()> {
         self.backend
             .as_mut()
@@ -202,51 +214,62 @@ impl Guest {
         backend.restart(&self.sandbox)
     }
 
-    /// The backend's log.
+    /// Returns the backend's log.
     pub fn backend_log(&self) -> String {
         self.sandbox.log("zcnic")
     }
 
-    /// A way to ask the backend.
+    /// Returns a client of the backend's control socket.
+    ///
+    /// # Errors
+    ///
+    /// If the machine has no ports, and hence no backend.
     pub fn control(&self) -> Result<Control> {
         let backend = self.backend.as_ref().context("this guest has no backend")?;
         Ok(backend.control(&self.sandbox))
     }
 
-    /// The users that QEMU and the backend run as.
+    /// Returns the ids of the users that QEMU and the backend run as.
     pub fn users(&self) -> Result<Vec<u32>> {
         let backend = self.backend.as_ref().map(Backend::user);
         std::iter::once(self.qemu.user()).chain(backend).collect()
     }
 
-    /// Everything the kernel printed.
+    /// Returns everything that the kernel printed on the console.
     pub fn console(&self) -> String {
         self.sandbox.log("console")
     }
 
-    /// What the kernel holds against what happened since the last call: bad lines in its log, and
-    /// page pools that leak.
+    /// The gate: checks the kernel after what happened since the last call, and returns the
+    /// problems: bad lines in its log, and page pools that leak.
     pub fn gate(&mut self) -> Result<Vec<String>> {
         let since = self.log.to_string();
         let finished = self.run(&Exec::new(["zcnic-guest", "gate", "--since", &since]))?;
         let found: CheckResult = serde_json::from_str(&finished.stdout)
-            .map_err(|_| anyhow!("the guest's log gate failed: {}", finished.stderr))?;
+            .map_err(|_| anyhow!("the guest's gate failed: {}", finished.stderr))?;
         self.log = found.log.next_seq;
         Ok(found.problems)
     }
 
-    /// Ends a test: takes the ports down, fails if the kernel has complained or buffers are missing,
-    /// and powers the guest off.
+    /// Ends a test: takes the ports down, passes the gate, and powers the guest off.
+    ///
+    /// # Errors
+    ///
+    /// If the gate finds problems, or the guest does not power off in order.
     pub fn finish(mut self) -> Result<()> {
         self.check(&Exec::new(["zcnic-guest", "ports", "down"]))?;
         let problems = self.gate()?;
         if !problems.is_empty() {
-            bail!("the guest's kernel is not happy: {}", problems.join("; "));
+            bail!("the gate found problems: {}", problems.join("; "));
         }
         self.power_off().map(drop)
     }
 
-    /// Powers the guest off in an orderly way and returns its console's text.
+    /// Powers the guest off in order and returns the console's text.
+    ///
+    /// # Errors
+    ///
+    /// If the backend has ended, or QEMU does not end within a minute with status 0.
     pub fn power_off(mut self) -> Result<String> {
         if let Some(backend) = &mut self.backend {
             backend.check(&self.sandbox)?;
@@ -266,7 +289,7 @@ impl fmt::Debug for Guest {
     }
 }
 
-/// Adds to an error what QEMU and the guest's console have to say about it.
+/// Adds to an error the ends of QEMU's log, the backend's and the guest's console.
 fn explain(error: &anyhow::Error, qemu: &mut Running, sandbox: &Sandbox) -> anyhow::Error {
     let console = sandbox.log("console");
     let words = sandbox.log("qemu");
@@ -277,14 +300,14 @@ fn explain(error: &anyhow::Error, qemu: &mut Running, sandbox: &Sandbox) -> anyh
     if let Ok(Some(status)) = qemu.try_wait() {
         text.push_str(&format!("QEMU ended with {status}\n"));
     }
-    // It repeats itself while it tries to connect again and again.
+    // QEMU repeats a message while it tries to connect again and again.
     for line in words.lines().take(QEMU_LINES) {
         text.push_str(&format!("{line}\n"));
     }
     let backend = sandbox.log("zcnic");
     if !backend.is_empty() {
         text.push_str(&format!(
-            "zcnic's last words:\n{}\n",
+            "the end of zcnic's log:\n{}\n",
             tail(&backend, BACKEND_LINES)
         ));
     }

@@ -12,22 +12,22 @@ use crate::{acceleration::Acceleration, control, provision::cache::Cache, sandbo
 /// The guest's memory, in MiB.
 const MEMORY: u32 = 2048;
 
-/// A port of zcnic as QEMU sees it.
+/// A zcnic port as QEMU sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Port {
-    /// Distinguishes sockets and ids, and is the MAC's last byte minus one.
+    /// Distinguishes sockets and ids; one less than the MAC's last byte.
     pub index: u8,
-    /// Queue pairs, the command pair included.
+    /// Number of queue pairs, the command pair included.
     pub pairs: u16,
 }
 
 impl Port {
-    /// Where the backend listens for it.
+    /// Returns the socket on which the backend serves it.
     pub fn socket(self, sandbox: &Sandbox) -> PathBuf {
         sandbox.path(&format!("port{}.sock", self.index))
     }
 
-    /// Our prefix is what zcnic.ko recognises.
+    /// Returns its MAC address, whose prefix makes zcnic.ko take the device.
     pub fn mac(self) -> String {
         format!("5a:43:4e:00:00:{:02x}", self.index + 1)
     }
@@ -35,7 +35,7 @@ impl Port {
     fn arguments(self, sandbox: &Sandbox) -> Vec<String> {
         let Self { index, pairs } = self;
         let (socket, mac) = (self.socket(sandbox), self.mac());
-        // A vector per ring, one for the configuration; the control queue has none.
+        // One vector per ring and one for configuration changes; the control queue has none.
         let vectors = 2 * pairs + 2;
         vec![
             "-chardev".to_owned(),
@@ -54,22 +54,31 @@ impl Port {
     }
 }
 
-/// What a guest consists of.
+/// A guest before it boots.
 #[derive(Debug)]
 pub struct Machine {
+    /// How QEMU runs its processors.
     pub acceleration: Acceleration,
+    /// Number of processors.
     pub processors: u32,
+    /// The kernel's image, in the cache.
     pub vmlinuz: PathBuf,
+    /// The initrd, in the cache.
     pub initrd: PathBuf,
-    /// Serial number and image of each disk, in the cache.
+    /// Serial number and image of each read-only disk, in the cache.
     pub disks: Vec<(String, PathBuf)>,
+    /// Its zcnic ports.
     pub ports: Vec<Port>,
-    /// More for the kernel's command line.
+    /// Words added to the kernel's command line.
     pub kernel_arguments: Vec<String>,
 }
 
 impl Machine {
-    /// QEMU's arguments; its working directory must be the cache's root.
+    /// Returns QEMU's arguments. QEMU's working directory must be the cache's root.
+    ///
+    /// # Errors
+    ///
+    /// If a file is not in the cache.
     pub fn arguments(&self, sandbox: &Sandbox, cache: &Cache) -> Result<Vec<OsString>> {
         let inside = |path: &Path| -> Result<String> {
             let relative = path.strip_prefix(cache.root()).with_context(|| {
@@ -86,14 +95,15 @@ impl Machine {
         };
         let mut command_line = vec![
             "console=ttyS0".to_owned(),
-            // A guest that panics ends at once, and QEMU with it (-no-reboot).
+            // A guest that panics reboots at once, and QEMU ends with it (-no-reboot).
             "panic=-1".to_owned(),
-            // All processors of a guest have one clock. And of Linux 7.3 a boot in some seventy hangs
-            // here: the watchdog waits, interrupts off, for a processor that stop_machine() holds
-            // until the first leaves, and measures its own patience in jiffies, which stand still.
+            // All processors of a guest have one clock. Besides, one boot of Linux 7.3 in some
+            // seventy hangs with the watchdog: it waits, interrupts off, for a processor that
+            // stop_machine() holds until the first one leaves, and its time limit counts jiffies,
+            // which do not advance meanwhile.
             "tsc=nowatchdog".to_owned(),
-            // A kernel with DMA_API_DEBUG looks at our ports only: udmabuf maps its own buffers in
-            // segments longer than its device admits to.
+            // DMA_API_DEBUG checks our ports only: udmabuf maps its own buffers in segments longer
+            // than its device allows.
             "dma_debug_driver=virtio-pci".to_owned(),
         ];
         command_line.extend(self.kernel_arguments.iter().cloned());
@@ -150,7 +160,7 @@ impl Machine {
             "virtserialport,bus=serial.0,nr=1,chardev=agent,name=org.zcnic.agent".to_owned(),
         );
         if !self.ports.is_empty() {
-            // A backend that is killed and started again is connected to again.
+            // QEMU reconnects to a backend that was killed and started again.
             let path = sandbox.path(control::SOCKET);
             let path = path.display();
             add(

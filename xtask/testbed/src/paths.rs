@@ -1,4 +1,4 @@
-//! Where the workspace lies, and the cargo that builds it.
+//! The workspace, and the cargo that builds it.
 
 use std::{
     env,
@@ -8,19 +8,19 @@ use std::{
 
 use crate::step::run;
 
-/// The root of the workspace that this was built from.
+/// Returns the root of the workspace that this crate was built from.
 pub fn workspace() -> &'static Path {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
     own.ancestors().nth(2).unwrap_or(own)
 }
 
-/// Cargo's target directory for builds of the workspace.
+/// Returns cargo's target directory for builds of the workspace.
 pub fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| workspace().join("target"), |set| workspace().join(set))
 }
 
-/// The commit of the workspace; None outside a checkout.
+/// Returns the commit of the workspace, with `-dirty` if it has changes; None outside a checkout.
 pub fn commit() -> Option<String> {
     let described = run(Command::new("git").arg("-C").arg(workspace()).args([
         "describe",
@@ -32,7 +32,7 @@ pub fn commit() -> Option<String> {
     Some(described.ok()?.trim().to_owned())
 }
 
-/// The cargo that runs us, in the workspace.
+/// Returns a command for the cargo that runs us, in the workspace.
 pub fn cargo() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(workspace());

@@ -1,4 +1,4 @@
-//! Processes of ours on the host, which end with us.
+//! Processes on the host that end with us.
 
 use std::{
     mem::MaybeUninit,
@@ -18,16 +18,17 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open},
 };
 
-/// A process; killed when dropped.
+/// A running process. Dropping it kills it.
 #[derive(Debug)]
 pub struct Running {
     name: &'static str,
     child: Child,
-    /// Readable once it has ended.
+    /// A pidfd, readable once the process has ended.
     ended: OwnedFd,
 }
 
 impl Running {
+    /// Starts `command`; errors call it `name`.
     pub fn start(name: &'static str, command: &mut Command) -> Result<Self> {
         let child = command
             .spawn()
@@ -37,7 +38,11 @@ impl Running {
         Ok(Self { name, child, ended })
     }
 
-    /// Accepts the connection that the process makes, unless it ends first.
+    /// Accepts the connection that the process opens.
+    ///
+    /// # Errors
+    ///
+    /// If it ends first, or does not connect within `patience`.
     pub fn accept(&mut self, listener: &UnixListener, patience: Duration) -> Result<UnixStream> {
         if !self.wait_or(listener.as_fd(), patience)? {
             bail!(
@@ -49,7 +54,11 @@ impl Running {
         Ok(listener.accept()?.0)
     }
 
-    /// Waits until the process has made the file `path`, unless it ends first.
+    /// Waits until the process has made the file `path`.
+    ///
+    /// # Errors
+    ///
+    /// If it ends first, or the file is not there within `patience`.
     pub fn wait_for_file(&mut self, path: &Path, patience: Duration) -> Result<()> {
         let directory = path.parent().context("a file in no directory")?;
         let watch = inotify::init(inotify::CreateFlags::CLOEXEC)?;
@@ -67,7 +76,8 @@ impl Running {
         Ok(())
     }
 
-    /// Waits until `other` is readable; false if neither that nor the end came in time.
+    /// Waits until `other` is readable; returns false after `patience`, and fails if the process
+    /// ends.
     fn wait_or(&mut self, other: std::os::fd::BorrowedFd<'_>, patience: Duration) -> Result<bool> {
         let mut fds = [
             PollFd::from_borrowed_fd(other, PollFlags::IN),
@@ -83,7 +93,7 @@ impl Running {
         Ok(true)
     }
 
-    /// Waits for the process to end by itself.
+    /// Waits for the process to end by itself, for at most `patience`.
     pub fn wait(&mut self, patience: Duration) -> Result<ExitStatus> {
         let mut fds = [PollFd::new(&self.ended, PollFlags::IN)];
         if poll(&mut fds, Some(&Timespec::try_from(patience)?)).context("poll")? == 0 {
@@ -92,18 +102,18 @@ impl Running {
         Ok(self.child.wait()?)
     }
 
-    /// How it ended, if it has.
+    /// Returns its exit status if it has ended.
     pub fn try_wait(&mut self) -> Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
     }
 
-    /// The user that it runs as.
+    /// Returns the id of the user that it runs as.
     pub fn user(&self) -> Result<u32> {
         use std::os::unix::fs::MetadataExt;
         Ok(std::fs::metadata(format!("/proc/{}", self.child.id()))?.uid())
     }
 
-    /// Bytes of memory that it has, in pages of its own or shared.
+    /// Returns its resident memory in bytes, shared pages included.
     pub fn resident(&self) -> Result<u64> {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(path)?;
@@ -113,7 +123,7 @@ impl Running {
         Ok(1024 * kib.context("the kernel does not say how much memory it has")?)
     }
 
-    /// Sends it SIGINT, as Ctrl-C would.
+    /// Sends it SIGINT, as Ctrl-C does.
     pub fn interrupt(&self) -> Result<()> {
         let pid = Pid::from_raw(self.child.id().cast_signed()).context("no process id")?;
         Ok(kill_process(pid, Signal::INT)?)

@@ -1,4 +1,4 @@
-//! QEMU's monitor protocol, as much of it as tests need.
+//! QEMU's monitor protocol (QMP), as far as tests need it.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -9,17 +9,21 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-/// QEMU answers at once or is stuck.
+/// QEMU answers at once, or hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A connection in command mode.
+/// A connection to the monitor, in command mode.
 #[derive(Debug)]
 pub struct Qmp {
     reader: BufReader<UnixStream>,
 }
 
 impl Qmp {
-    /// Takes the connection that QEMU opened.
+    /// Negotiates on the connection that QEMU opened.
+    ///
+    /// # Errors
+    ///
+    /// If the other end does not greet as QMP.
     pub fn new(stream: UnixStream) -> Result<Self> {
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut qmp = Self {
@@ -33,7 +37,11 @@ impl Qmp {
         Ok(qmp)
     }
 
-    /// Executes `command` and returns what it returns.
+    /// Executes `command` and returns its value; events that come before the reply are dropped.
+    ///
+    /// # Errors
+    ///
+    /// If QEMU refuses the command, or does not reply within 30 seconds.
     pub fn execute(&mut self, command: &str, arguments: &Value) -> Result<Value> {
         let request = json!({"execute": command, "arguments": arguments});
         writeln!(self.reader.get_mut(), "{request}").context("QMP")?;

@@ -1,9 +1,9 @@
-//! How QEMU and the backend are run: as an unprivileged user, in a directory of their own, and never
-//! longer than xtask itself.
+//! The directory and the user that QEMU and the backend run with: an unprivileged user, and never
+//! longer than this process.
 //!
-//! When xtask is root, both become `nobody`. What they read lies in the cache, perhaps below a
-//! directory that only root may enter (`/root`); so they are started *in* the cache directory and
-//! given relative paths: a path lookup begins at the working directory and never passes through its
+//! When we are root, both become `nobody`. What they read lies in the cache, perhaps below a
+//! directory that only root may enter (`/root`). So they are started in the cache directory with
+//! relative paths: such a path lookup begins at the working directory and never passes through its
 //! parents. That needs neither a copy nor a mount namespace.
 
 use std::{
@@ -27,11 +27,11 @@ struct User {
     gid: u32,
 }
 
-/// Directories to remove when a signal ends xtask.
+/// Directories to remove when a signal ends this process.
 static DIRECTORIES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// Makes SIGINT, SIGTERM and SIGHUP end xtask without leaving anything. Processes need no care: the
-/// kernel kills them with their parent.
+/// Makes SIGINT, SIGTERM and SIGHUP end this process without leaving directories behind. The kernel
+/// kills its children with it.
 pub fn clean_up_on_signals() -> Result<()> {
     ctrlc::set_handler(|| {
         for directory in DIRECTORIES
@@ -46,26 +46,28 @@ pub fn clean_up_on_signals() -> Result<()> {
     .context("cannot handle signals")
 }
 
-/// How the directories' names begin, and the file in each that is locked while it is in use.
+/// The prefix of the directories' names, and the file in each that is locked while it is in use.
 const PREFIX: &str = "zcnic-";
 const LOCK: &str = "lock";
 
-/// A directory for sockets, logs and programs of one guest, and the user that it belongs to.
+/// A directory for the sockets, logs and programs of one guest, and the user that it belongs to.
+/// Dropping it removes the directory.
 #[derive(Debug)]
 pub struct Sandbox {
     directory: TempDir,
     _in_use: File,
-    /// None: we are unprivileged already.
+    /// None if we are unprivileged already.
     user: Option<User>,
-    /// A group that the processes keep, to open a device.
+    /// A group that the processes keep, so that they can open a device.
     extra_group: Option<u32>,
 }
 
 impl Sandbox {
+    /// Creates the directory, and removes those that killed processes have left.
     pub fn new() -> Result<Self> {
         sweep();
         let directory = tempfile::Builder::new().prefix(PREFIX).tempdir()?;
-        // Never there without being locked.
+        // The lock file appears locked.
         let unlocked = directory.path().join("unlocked");
         let in_use = File::create(&unlocked)?;
         in_use.lock()?;
@@ -88,23 +90,23 @@ impl Sandbox {
         })
     }
 
-    /// Lets the processes keep `group`.
+    /// Lets the processes keep the supplementary group `group`.
     pub fn keep_group(&mut self, group: u32) {
         self.extra_group = Some(group);
     }
 
-    /// The directory.
+    /// Returns the directory.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// The path of `name` in the directory.
+    /// Returns the path of `name` in the directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    /// A command that runs `program` as the unprivileged user in `directory`, with its output in the
-    /// file `NAME.log`.
+    /// Returns a command that runs `program` as the unprivileged user in `directory`, with its
+    /// output in the sandbox's file `NAME.log`.
     pub fn command(&self, name: &str, directory: &Path, program: &Path) -> Result<Command> {
         let log = File::create(self.path(&format!("{name}.log")))?;
         let mut command =
@@ -129,7 +131,7 @@ impl Sandbox {
         Ok(command)
     }
 
-    /// A listening socket that the processes may connect to.
+    /// Returns a listening socket that the processes may connect to.
     pub fn listen(&self, name: &str) -> Result<UnixListener> {
         let path = self.path(name);
         let listener = UnixListener::bind(&path)
@@ -138,7 +140,8 @@ impl Sandbox {
         Ok(listener)
     }
 
-    /// Copies a program in, so that the user can run it wherever the original lies.
+    /// Copies a program into the directory, so that the user can run it wherever the original lies.
+    /// Returns the copy.
     pub fn install(&self, program: &Path) -> Result<PathBuf> {
         let name = program.file_name().unwrap_or_default();
         let copy = self.directory.path().join(name);
@@ -150,7 +153,7 @@ impl Sandbox {
         Ok(copy)
     }
 
-    /// What a process has written.
+    /// Returns the output of the process `name`; it is empty if there is none.
     pub fn log(&self, name: &str) -> String {
         let bytes = fs::read(self.path(&format!("{name}.log"))).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
@@ -164,14 +167,14 @@ impl Drop for Sandbox {
     }
 }
 
-/// Removes directories whose xtask was killed before it could.
+/// Removes directories whose process was killed before it could remove them.
 fn sweep() {
     let Ok(items) = fs::read_dir(std::env::temp_dir()) else {
         return;
     };
     for item in items.flatten() {
         let path = item.path();
-        // Somebody else's may look the same: ours have a lock file that we may open.
+        // Other users' directories may have such names: ours have a lock file that we may open.
         if item.file_name().to_string_lossy().starts_with(PREFIX)
             && let Ok(lock) = File::options().write(true).open(path.join(LOCK))
             && lock.try_lock().is_ok()

@@ -1,4 +1,4 @@
-//! Everything that a guest needs, made ready.
+//! Makes everything that a guest needs, and boots it.
 
 use std::{
     ffi::OsString,
@@ -27,10 +27,10 @@ use crate::{
     step::step,
 };
 
-/// The options of every command that boots a guest.
+/// The options of every command that boots a guest: `--kernel` and `--qemu`.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct GuestArgs {
-    /// Boot this kernel (a bzImage, or a tree in which one was built) instead of Debian's
+    /// Boot this kernel (a bzImage, or the tree it was built in) instead of Debian's
     #[arg(long, value_name = "PATH")]
     pub kernel: Option<PathBuf>,
     /// Run this QEMU (10.0 or newer, with vhost-user)
@@ -44,8 +44,8 @@ impl GuestArgs {
     }
 }
 
-/// The usual two: eth0 has queues to steer to, eth1 is there to talk to it. Interrupt vectors are
-/// finite, so not both get many.
+/// The ports of [`Setup::machine`]: eth0 has queues to steer to, eth1 is its peer. Interrupt
+/// vectors are finite, so only one of them has many.
 pub const PORTS: [Port; 2] = [
     Port {
         index: 0,
@@ -54,13 +54,18 @@ pub const PORTS: [Port; 2] = [
     Port { index: 1, pairs: 5 },
 ];
 
-/// What guests are made of; all of them may share it.
+/// Everything that guests are made of. Several guests can share it.
 #[derive(Debug)]
 pub struct Setup {
+    /// The cache that holds it.
     pub cache: Cache,
+    /// The emulator.
     pub qemu: Qemu,
+    /// The guest's kernel.
     pub kernel: Kernel,
+    /// How QEMU runs the guest's processors here.
     pub acceleration: Acceleration,
+    /// The backend and its client.
     pub programs: Programs,
     args: GuestArgs,
     rootfs: Entry,
@@ -69,18 +74,27 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Brings everything about, downloading and building what isn't there.
+    /// Downloads and builds what the cache does not have.
+    ///
+    /// # Errors
+    ///
+    /// If a program of the host is missing and can't be installed, if a download or a build fails,
+    /// or if the user's kernel or QEMU is unsuitable.
     pub fn new(args: &GuestArgs) -> Result<Self> {
         Self::make(args, args.choice(), false)
     }
 
-    /// The same with Debian's newest kernel of a series, such as 7.2.
+    /// As [`Self::new`], with Debian's newest kernel of a series, such as 7.2.
     pub fn for_series(series: &str, qemu: Option<PathBuf>) -> Result<Self> {
         let args = GuestArgs { kernel: None, qemu };
         Self::make(&args, Choice::Series(series), false)
     }
 
-    /// The same for io_uring zero-copy receive: refuses a kernel without it.
+    /// As [`Self::new`], for io_uring zero-copy receive.
+    ///
+    /// # Errors
+    ///
+    /// Also if the kernel lacks it, or zcnic.ko can't be compiled for the kernel.
     pub fn for_zero_copy(args: &GuestArgs) -> Result<Self> {
         let setup = Self::make(args, args.choice(), true)?;
         if setup.driver != Driver::Zcnic {
@@ -123,7 +137,7 @@ impl Setup {
         })
     }
 
-    /// The options that this was made by.
+    /// Returns the command-line options that this setup was made with.
     pub fn arguments(&self) -> Vec<OsString> {
         let GuestArgs { kernel, qemu } = &self.args;
         [("--kernel", kernel), ("--qemu", qemu)]
@@ -133,7 +147,7 @@ impl Setup {
             .collect()
     }
 
-    /// What a report should say of it.
+    /// Returns the kernel, QEMU and acceleration, for reports.
     pub fn facts(&self) -> Map<String, Value> {
         let facts = [
             ("kernel", &*self.kernel.release),
@@ -144,12 +158,12 @@ impl Setup {
         Map::from_iter(facts)
     }
 
-    /// The best driver that there is for the kernel.
+    /// Returns zcnic.ko's kind if it could be compiled for the kernel, and virtio_net otherwise.
     pub fn driver(&self) -> Driver {
         self.driver
     }
 
-    /// The usual machine.
+    /// Returns a machine with four processors, the root and module disks, and [`PORTS`].
     pub fn machine(&self) -> Machine {
         let disk = |serial: &str, image: &Path| (serial.to_owned(), image.to_owned());
         Machine {
@@ -166,7 +180,11 @@ impl Setup {
         }
     }
 
-    /// Starts a backend and boots `machine` on it, as a step of its own.
+    /// Starts a backend and boots `machine` on it, with a progress line.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Guest::boot`].
     pub fn boot(&self, machine: &Machine, cable: Cable) -> Result<Guest> {
         let (kernel, qemu) = (&self.kernel.release, &self.qemu.version);
         let what = format!(
@@ -176,7 +194,7 @@ impl Setup {
         step(&what, || self.boot_quietly(machine, cable))
     }
 
-    /// As [`Self::boot`], without a word.
+    /// As [`Self::boot`], without a progress line.
     pub fn boot_quietly(&self, machine: &Machine, cable: Cable) -> Result<Guest> {
         let sandbox = Sandbox::new()?;
         let backend = match &machine.ports[..] {

@@ -1,5 +1,4 @@
-//! Progress: a line on standard error per step that takes time, and commands whose output only
-//! matters when they fail.
+//! Progress lines on standard error, and commands whose output matters only when they fail.
 
 use std::{
     ffi::OsStr,
@@ -15,11 +14,11 @@ use anyhow::{Context, Result, bail};
 /// Time spent in [`download`].
 static DOWNLOADED: Mutex<Duration> = Mutex::new(Duration::ZERO);
 
-/// How much of a failed command's output is shown.
+/// Lines of a failed command's output in its error.
 const TAIL_LINES: usize = 30;
 
-/// Runs `work`, announcing it as `what` and then the seconds it took. On a terminal the line is
-/// updated in place; elsewhere there is one line per step, at its end.
+/// Runs `work`, and prints a line with `what` and the seconds that it took. On a terminal the line
+/// appears at the start and is updated in place; elsewhere it is printed at the end.
 pub fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let terminal = stderr().is_terminal();
     if terminal {
@@ -35,7 +34,7 @@ pub fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     result
 }
 
-/// A step whose time depends on the network.
+/// As [`step()`], for work whose time depends on the network; [`downloaded`] adds that up.
 pub fn download<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let start = Instant::now();
     let result = step(what, work);
@@ -43,17 +42,17 @@ pub fn download<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     result
 }
 
-/// How long all downloads took so far.
+/// Returns the time that all downloads took so far.
 pub fn downloaded() -> Duration {
     *DOWNLOADED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How long ago we were called. `cargo run` becomes the program that it runs, so its own time is in
-/// the age of this process.
+/// Returns the age of this process. `cargo run` becomes the program that it runs, so cargo's own
+/// time is part of it.
 pub fn since_call() -> Result<Duration> {
     let stat = fs::read_to_string("/proc/self/stat")?;
     let uptime = fs::read_to_string("/proc/uptime")?;
-    // The second field, a name in parentheses, may contain anything; starttime is the 22nd.
+    // The second field, a name in parentheses, may contain anything; starttime is the 22nd field.
     let ticks = stat
         .rsplit(')')
         .next()
@@ -70,8 +69,11 @@ pub fn since_call() -> Result<Duration> {
     ))
 }
 
-/// Runs `command` to its end and returns what it printed on standard output. If it fails, the error
-/// names it and carries the end of its output.
+/// Runs `command` to its end and returns its standard output.
+///
+/// # Errors
+///
+/// If it can't be started or fails; the error names it and has the end of its output.
 pub fn run(command: &mut Command) -> Result<String> {
     let output = output(command)?;
     if !output.status.success() {
@@ -87,7 +89,7 @@ pub fn run(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Runs `command` to its end with standard input closed, whatever its exit status.
+/// Runs `command` to its end, with standard input closed. A failing exit status is no error.
 pub fn output(command: &mut Command) -> Result<Output> {
     command
         .stdin(Stdio::null())
@@ -95,7 +97,7 @@ pub fn output(command: &mut Command) -> Result<Output> {
         .with_context(|| format!("cannot run `{}`", command.get_program().to_string_lossy()))
 }
 
-/// The command as one would type it, for messages.
+/// Returns the command as a user types it, for messages.
 pub fn describe(command: &Command) -> String {
     let words: Vec<_> = std::iter::once(command.get_program())
         .chain(command.get_args())
@@ -104,7 +106,7 @@ pub fn describe(command: &Command) -> String {
     words.join(" ")
 }
 
-/// The last `lines` lines of `text`.
+/// Returns the last `lines` lines of `text`.
 pub fn tail(text: &str, lines: usize) -> String {
     let all: Vec<_> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")

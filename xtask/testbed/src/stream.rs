@@ -1,8 +1,8 @@
-//! The scenario that zcnic exists for: a TCP stream from eth1 to eth0, received by io_uring zero-copy
-//! receive on a queue that only a flow rule reaches, with headers and payload apart.
+//! The scenario that zcnic exists for: a TCP stream from eth1 to eth0, received by io_uring
+//! zero-copy receive on a queue that only a flow rule reaches, with header/data split.
 //!
-//! The device itself counts the flow's frames, so that neither the driver nor the receiver judges
-//! its own work.
+//! No component vouches for itself: the device counts the flow's frames per queue, the kernel
+//! counts the bytes that it copied, and the receiver verifies the data.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ use crate::{
     guest::Guest,
 };
 
-/// What to stream, and what to leave out of the preparations, to see that the result tells.
+/// What to stream. Tests leave out a part of the preparation to see that the result shows it.
 #[derive(Clone, Copy, Debug)]
 pub struct Stream {
     /// Number of bytes.
@@ -30,10 +30,10 @@ pub struct Stream {
     pub channels: u32,
     /// TCP port of the receiver.
     pub port: u16,
-    /// Steer the flow to the queue.
+    /// Steer the flow to the queue by a rule.
     pub rule: bool,
-    /// Split headers from payload. Without, no memory provider can be bound to a queue, and the
-    /// kernel is asked to copy into the ring instead.
+    /// Split headers from payload. Without the split no memory provider can be bound to a queue,
+    /// and the receiver makes the kernel copy into its area instead.
     pub split: bool,
 }
 
@@ -50,33 +50,35 @@ impl Default for Stream {
     }
 }
 
-/// What came of it.
+/// The result of a stream.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Streamed {
+    /// Receive queue.
     pub queue: u32,
+    /// Bytes that came and match the pattern.
     pub bytes_verified: u64,
-    /// By the kernel's own zero-copy receive statistics; None where it has none.
+    /// Bytes that the kernel copied, by its zero-copy receive statistics; None where it has none.
     pub bytes_copied: Option<u64>,
-    /// Frames of the flow whose headers and payload the device put apart.
+    /// Frames of the flow whose headers and payload the device put into separate buffers.
     pub frames_split: u64,
-    /// Those with a payload that it did not.
+    /// Frames with a payload that it did not split.
     pub frames_unsplit: u64,
-    /// Those on any other queue.
+    /// Frames of the flow on any other queue.
     pub frames_elsewhere: u64,
-    /// eth0's page pools while the receive queue was still bound.
+    /// eth0's page pools, read while the receive queue was still bound.
     pub page_pool: Vec<PagePool>,
-    /// The receiver's own time.
+    /// Seconds that the receiver took.
     pub seconds: f64,
 }
 
 impl Streamed {
-    /// The page pool of eth0 whose memory is io_uring's.
+    /// Returns the page pool that takes its memory from io_uring.
     pub fn io_uring_pool(&self) -> Option<&PagePool> {
         let mut pools = self.page_pool.iter();
         pools.find(|pool| pool.io_uring_rx_buf_len.is_some())
     }
 
-    /// Everything about it that is not as it should be.
+    /// Returns everything that differs from what `wanted` asks for; nothing if all is well.
     pub fn faults(&self, wanted: &Stream) -> Vec<String> {
         let mut faults = Vec::new();
         let mut expect = |holds: bool, fault: String| {
@@ -99,7 +101,7 @@ impl Streamed {
             Some(copied) => expect(copied == 0, format!("the kernel copied {copied} bytes")),
             None => expect(
                 false,
-                "the kernel does not say how much it copied".to_owned(),
+                "the kernel does not report how much it copied".to_owned(),
             ),
         }
         expect(*frames_split > 0, "no frame was split".to_owned());
@@ -121,7 +123,7 @@ impl Streamed {
 }
 
 impl Stream {
-    /// Runs it on a guest whose ports are up.
+    /// Prepares eth0, and sends and receives all bytes. The guest's ports must be up.
     pub fn run(&self, guest: &mut Guest) -> Result<Streamed> {
         self.prepare(guest)?;
         let counter = self.count(guest)?;
@@ -139,7 +141,7 @@ impl Stream {
         })
     }
 
-    /// Lets the device count the flow's frames from now on.
+    /// Makes the device count the flow's frames from now on.
     pub fn count(&self, guest: &Guest) -> Result<Counter> {
         let control = guest.control()?;
         let port = format!("--destination-port={}", self.port);
@@ -149,7 +151,7 @@ impl Stream {
         Ok(Counter { control, id })
     }
 
-    /// Starts receiver and sender.
+    /// Starts the receiver and the sender.
     pub fn start(&self, guest: &Guest) -> Result<Flow> {
         let queue = format!("--queue={}", self.queue);
         let how: &[&str] = if self.split {
@@ -160,7 +162,7 @@ impl Stream {
         Flow::start(guest, self.port, self.bytes, how)
     }
 
-    /// Splits, steers and sets the channels.
+    /// Configures eth0: channels, header/data split, flow rule.
     pub fn prepare(&self, guest: &mut Guest) -> Result<()> {
         let steered = guest.check(&Exec::new([
             "zcnic-guest".to_owned(),
@@ -195,18 +197,18 @@ impl Stream {
     }
 }
 
-/// A stream on its way, verified as it arrives.
+/// A stream in progress. The receiver verifies the data as it arrives.
 #[derive(Debug)]
 pub struct Flow {
     receiver: Process,
     sender: Process,
-    /// As the receiver said last.
+    /// Received bytes in the receiver's last report.
     bytes: u64,
 }
 
 impl Flow {
-    /// Sends `bytes` from eth1 to `port` of eth0, received as the options `how` of
-    /// `zcnic-guest receive` say. Both ends give up by themselves when nothing moves any more.
+    /// Sends `bytes` from eth1 to `port` of eth0; `how` has options of `zcnic-guest receive`. Both
+    /// ends fail by themselves after a stall.
     pub fn start(guest: &Guest, port: u16, bytes: u64, how: &[&str]) -> Result<Self> {
         let bytes = format!("--bytes={bytes}");
         let receive_port = format!("--port={port}");
@@ -226,7 +228,7 @@ impl Flow {
         })
     }
 
-    /// Waits until more bytes have been received than when the receiver last said so.
+    /// Waits until the receiver reports more bytes than at the last call.
     pub fn wait_for_progress(&mut self) -> Result<()> {
         loop {
             let event = self.receiver.wait_for_event(|event| {
@@ -246,12 +248,12 @@ impl Flow {
         }
     }
 
-    /// Waits until the receiver says that nothing moves.
+    /// Waits until the receiver reports a stall.
     pub fn wait_for_stall(&mut self) -> Result<()> {
         self.wait_for(|event| matches!(event, Event::Stalled { .. }))
     }
 
-    /// Waits until a receiver that reads nothing (`--hold`) has something to read.
+    /// Waits until data has arrived at a receiver that reads none (`--hold`).
     pub fn wait_for_data(&mut self) -> Result<()> {
         self.wait_for(|event| matches!(event, Event::Held))
     }
@@ -260,7 +262,7 @@ impl Flow {
         self.receiver.wait_for_event(wanted).map(drop)
     }
 
-    /// Kills both ends and waits until they are gone.
+    /// Kills both ends and waits for their ends.
     pub fn abort(self) -> Result<()> {
         for process in [self.sender, self.receiver] {
             process.kill(9)?;
@@ -269,14 +271,14 @@ impl Flow {
         Ok(())
     }
 
-    /// Ends a stream before its time: what was sent arrives and is verified, no more is sent. Returns
-    /// what the receiver reports.
+    /// Stops the sender. Data that was sent still arrives and is verified. Returns the receiver's
+    /// result.
     pub fn stop(self) -> Result<ReceiveResult> {
         self.sender.kill(15)?;
         self.sender.wait()?;
         let received = self.receiver.wait()?;
         let result = last_result(&received.stdout)?;
-        // That is what it has to say of a stream that is complete as far as it goes.
+        // The receiver reports this error for a stream that is right as far as it goes.
         if !result.ended_early() {
             bail!(
                 "receiver: {}, {result:?}{}",
@@ -287,11 +289,11 @@ impl Flow {
         Ok(result)
     }
 
-    /// Waits for the end and returns what the receiver reports.
+    /// Waits for the end of the stream and returns the receiver's result.
     pub fn finish(self) -> Result<ReceiveResult> {
         let received = self.receiver.wait()?;
         if !received.status.success() {
-            // It may take minutes to find out that nobody listens.
+            // The sender may take minutes to notice that its peer is gone.
             self.sender.kill(9)?;
         }
         let sent = self.sender.wait()?;
@@ -310,7 +312,7 @@ impl Flow {
     }
 }
 
-/// The result that ends the receiver's output.
+/// Reads the result in the last line of the receiver's output.
 fn last_result(stdout: &str) -> Result<ReceiveResult> {
     let last = stdout.lines().last().unwrap_or_default();
     match serde_json::from_str(last) {
@@ -326,19 +328,20 @@ pub struct Counter {
     id: String,
 }
 
-/// What it counted.
+/// Frames that a [`Counter`] counted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
-    /// Frames with headers and payload apart.
+    /// Frames with headers and payload in separate buffers.
     pub split: u64,
-    /// Frames with payload that were not split.
+    /// Frames with a payload that were not split.
     pub unsplit: u64,
-    /// Frames, whatever they hold, on other queues than the one asked about.
+    /// Frames with or without payload on other queues than the one asked about, dropped ones
+    /// included.
     pub elsewhere: u64,
 }
 
 impl Counter {
-    /// The counts so far, seen from `queue`.
+    /// Returns the counts so far, seen from `queue`.
     pub fn read(&self, queue: u32) -> Result<Counts> {
         let flow: FlowCounts = self.control.ask(&["flow", "query", &self.id])?;
         let mut counts = Counts::default();
@@ -353,13 +356,13 @@ impl Counter {
     }
 }
 
-/// What is read of the answer to `zcnicctl flow add`.
+/// The part of `zcnicctl flow add`'s answer that is read.
 #[derive(Deserialize)]
 struct FlowAdded {
     id: u64,
 }
 
-/// What is read of the answer to `zcnicctl flow query`.
+/// The part of `zcnicctl flow query`'s answer that is read.
 #[derive(Deserialize)]
 struct FlowCounts {
     /// By the queue's number.

@@ -1,4 +1,4 @@
-//! What the device's ledger holds against the driver of its first port.
+//! Follows the violations that the device's ledger finds in the driver of the first port.
 
 use std::{fmt, fs};
 
@@ -8,7 +8,7 @@ use tempfile::NamedTempFile;
 
 use crate::{control::Control, process::Running};
 
-/// A violation, as the control protocol has it.
+/// A violation, as `zcnicctl events` prints it.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Violation {
     queue: u64,
@@ -23,16 +23,17 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Follows them.
+/// A ledger under observation.
 pub struct Watch {
     output: NamedTempFile,
     _zcnicctl: Running,
-    /// How many were told of.
-    told: usize,
+    /// Number of violations that were returned so far.
+    returned: usize,
 }
 
 impl Watch {
-    /// Begins a ledger of everything, with these options besides.
+    /// Starts a full ledger with poisoned buffers, with these options of `zcnicctl ledger set`
+    /// besides.
     pub fn start(control: &Control, options: &[&str]) -> Result<Self> {
         let set = ["--port=0", "ledger", "set", "full", "--sanitize"];
         control.run(&[&set[..], options].concat())?;
@@ -42,19 +43,22 @@ impl Watch {
         Ok(Self {
             output,
             _zcnicctl: Running::start("zcnicctl", &mut command)?,
-            told: 0,
+            returned: 0,
         })
     }
 
-    /// Those since the last call.
+    /// Returns the violations since the last call.
     pub fn new_violations(&mut self) -> Result<Vec<Violation>> {
         let text = fs::read_to_string(self.output.path())?;
-        // The last line may still be on its way.
+        // The last line may still be incomplete.
         let lines = text
             .split_inclusive('\n')
             .filter(|line| line.ends_with('\n'));
-        let new: Vec<_> = lines.skip(self.told).map(parse).collect::<Result<_>>()?;
-        self.told += new.len();
+        let new: Vec<_> = lines
+            .skip(self.returned)
+            .map(parse)
+            .collect::<Result<_>>()?;
+        self.returned += new.len();
         Ok(new)
     }
 }

@@ -1,9 +1,9 @@
-//! The Debian archive, read through an apt of our own: own sources, lists and status below the cache,
-//! so that the host's configuration is neither used for resolving nor changed. Signatures are
-//! checked; proxies and the like in the host's apt.conf still apply.
+//! The Debian archive, read through an apt with sources, lists and status of its own below the
+//! cache. The host's configuration is neither used for resolving nor changed. Signatures are
+//! checked; proxies in the host's apt.conf still apply.
 //!
-//! The lists are fetched only when something has to be resolved, and then at most once a day: what
-//! is in the cache stays as it is until it is removed, and a second run needs no network.
+//! The lists are fetched only when something has to be resolved, and then at most once a day. A
+//! second run needs no network, because cache entries stay until they are pruned.
 
 use std::{
     fs,
@@ -19,30 +19,30 @@ use crate::{
     step::{download, run},
 };
 
-/// Where Debian lies.
+/// The mirror.
 pub const MIRROR: &str = "http://deb.debian.org/debian";
-/// The release that guest, build root and (on older hosts) QEMU come from.
+/// The release of the guest, the build roots and (on older hosts) QEMU.
 pub const RELEASE: &str = "trixie";
-/// Where kernels come from.
+/// The suite of the kernels.
 pub const BACKPORTS: &str = "trixie-backports";
-/// Where packages come from whose version in trixie is too old for the selftests.
+/// The suite of packages whose version in trixie is too old for the selftests.
 pub const NEXT: &str = "forky";
 
-/// Its time is when the lists were read.
+/// A file whose modification time is when the lists were read.
 const STAMP: &str = "updated";
 const LISTS_GOOD_FOR: Duration = Duration::from_hours(24);
-/// Lists as young as this are not to blame when a package is not where they say.
+/// A package that is missing although the lists are younger than this is missing in the archive.
 const LISTS_FRESH_FOR: Duration = Duration::from_mins(10);
 
-/// apt with its own sources, lists and (empty) status.
+/// An apt with its own sources, lists and (empty) status.
 #[derive(Debug)]
 pub struct Archive {
     home: PathBuf,
 }
 
 impl Archive {
-    /// The archive as the cache knows it, with lists no older than a day (or whatever there is when
-    /// the network is away).
+    /// Opens the archive with lists that are at most a day old, or older ones if the network is
+    /// away.
     pub fn open(cache: &Cache) -> Result<Self> {
         let archive = Self {
             home: cache.root().join("apt"),
@@ -53,7 +53,7 @@ impl Archive {
                 .with_context(|| format!("cannot create {}", directory.display()))?;
         }
         fs::write(archive.home.join("state/status"), "")?;
-        // Never a newer suite unless a package is asked for as `name/suite`.
+        // Packages come from a newer suite only if named as `name/suite`.
         fs::write(
             archive.home.join("preferences"),
             format!("Package: *\nPin: release n={RELEASE}\nPin-Priority: 990\n"),
@@ -64,7 +64,7 @@ impl Archive {
         Ok(archive)
     }
 
-    /// The keyring that verifies every suite used here.
+    /// Returns the keyring that verifies all suites used here.
     pub fn keyring(&self) -> PathBuf {
         let newer = self.home.join("debian-archive-keyring.gpg");
         if newer.exists() {
@@ -88,13 +88,14 @@ impl Archive {
         }
     }
 
-    /// How old the lists are, if there are any.
+    /// Returns the age of the lists, if there are any.
     fn age(&self) -> Option<Duration> {
         let read = fs::metadata(self.home.join(STAMP)).ok()?.modified().ok()?;
         SystemTime::now().duration_since(read).ok()
     }
 
-    /// Downloads by `attempt`; if that fails the archive may have moved on since the lists were read.
+    /// Calls `attempt` to download; if it fails, reads the lists again and retries, since the
+    /// archive may have changed.
     fn with_fresh_lists<T>(&self, attempt: impl Fn() -> Result<T>) -> Result<T> {
         let first = attempt();
         if first.is_ok() || self.age().is_some_and(|age| age < LISTS_FRESH_FOR) {
@@ -104,8 +105,8 @@ impl Archive {
         attempt()
     }
 
-    /// Fetches all lists. A host older than a suite may lack the key that signs it: then the keyring
-    /// package of the release, which the host's keys do verify, supplies it.
+    /// Fetches all lists. A host older than a suite may lack the key that signs it. Then the key
+    /// comes from the keyring package of the release, which the host's keys verify.
     fn update(&self) -> Result<()> {
         let all = [RELEASE, BACKPORTS, NEXT];
         self.write_sources(&all)?;
@@ -145,7 +146,7 @@ impl Archive {
         run(self.apt("apt-get").args(["--error-on=any", "update"])).map(drop)
     }
 
-    /// An apt program that sees only our files.
+    /// Returns an apt program that reads only our files.
     fn apt(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.env("LC_ALL", "C");
@@ -168,7 +169,7 @@ impl Archive {
         for option in [
             "APT::Architecture=amd64",
             "APT::Architectures=amd64",
-            // The cache may lie where apt's own user can't write.
+            // apt's own user may not be able to write to the cache.
             "APT::Sandbox::User=root",
             "Acquire::Languages=none",
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
@@ -180,13 +181,13 @@ impl Archive {
         command
     }
 
-    /// Names of all packages that begin with `prefix`.
+    /// Returns the names of all packages that begin with `prefix`.
     pub fn names(&self, prefix: &str) -> Result<Vec<String>> {
         let names = run(self.apt("apt-cache").args(["pkgnames", prefix]))?;
         Ok(names.lines().map(str::to_owned).collect())
     }
 
-    /// The version of `package` in `suite`, if it is there.
+    /// Returns the version of `package` in `suite`, if the suite has it.
     pub fn version(&self, package: &str, suite: &str) -> Result<Option<String>> {
         // "ethtool | 1:7.2-1 | http://deb.debian.org/debian forky/main amd64 Packages"
         let table = run(self.apt("apt-cache").args(["madison", package]))?;
@@ -201,7 +202,8 @@ impl Archive {
         }))
     }
 
-    /// Downloads exactly `packages` (`name`, `name/suite` or `name=version`) into `directory`.
+    /// Downloads `packages` (`name`, `name/suite` or `name=version`) without dependencies into
+    /// `directory`, and returns the files in that order.
     pub fn fetch(&self, packages: &[&str], directory: &Path) -> Result<Vec<PathBuf>> {
         self.with_fresh_lists(|| self.fetch_once(packages, directory))
     }
@@ -225,8 +227,9 @@ impl Archive {
             .collect()
     }
 
-    /// Downloads `packages` and everything they depend on into `directory`, as if nothing were
-    /// installed; all that `suite` has comes from there, the rest from the release.
+    /// Downloads `packages` and all their dependencies into `directory`, as if nothing were
+    /// installed, and returns the files. Packages come from `suite` where it has them, and from the
+    /// release otherwise.
     pub fn fetch_closure(
         &self,
         packages: &[&str],
@@ -252,7 +255,7 @@ impl Archive {
     }
 }
 
-/// Unpacks `debs` over `directory`, without running anything of theirs.
+/// Unpacks `debs` over `directory`. None of their scripts run.
 pub fn unpack(debs: &[PathBuf], directory: &Path) -> Result<()> {
     for deb in debs {
         run(Command::new("dpkg-deb").arg("-x").arg(deb).arg(directory))?;
@@ -260,7 +263,7 @@ pub fn unpack(debs: &[PathBuf], directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// `name version` lines of `debs`: what was used, for the record.
+/// Returns `name version` lines of `debs`, for the record in a cache entry.
 pub fn versions(debs: &[PathBuf]) -> Result<String> {
     let mut lines = Vec::new();
     for deb in debs {
@@ -286,7 +289,7 @@ fn debs_in(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(debs)
 }
 
-/// The package's name: file names are `name_version_architecture.deb`.
+/// Returns the package's name: file names are `name_version_architecture.deb`.
 fn deb_name(deb: &Path) -> &str {
     let file = deb
         .file_name()

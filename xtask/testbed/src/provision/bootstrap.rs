@@ -1,9 +1,7 @@
-//! Debian file system trees by mmdebstrap: without root where user namespaces work, as root when we
-//! are root.
+//! Debian file system trees by mmdebstrap, with or without root (then by user namespaces).
 //!
-//! Either way the tree belongs to whoever runs xtask (so it can be removed again) and has no device
-//! nodes. Where ownership matters, in an image or a chroot, [`as_root`] makes the caller look like
-//! root.
+//! Either way the tree belongs to the calling user, who can remove it, and has no device nodes.
+//! Where ownership matters, in an image or a chroot, [`as_root`] makes the caller look like root.
 
 use std::{
     ffi::OsStr,
@@ -22,18 +20,18 @@ use crate::{
     step::run,
 };
 
-/// A tree to be made.
+/// The content of a tree.
 #[derive(Debug, Default)]
 pub struct TreeRecipe {
-    /// Package names; `name/suite` is unpacked from that suite without its dependencies.
+    /// Package names; `name/suite` is unpacked from that suite, without dependencies.
     pub packages: Vec<String>,
     /// Paths to leave out, as dpkg's path-exclude patterns.
     pub exclude: Vec<String>,
 }
 
 impl TreeRecipe {
-    /// Makes the tree at `directory`/tree and a record of all package versions beside it, at
-    /// `directory`/versions.
+    /// Makes the tree at `directory/tree`, which it returns, and a record of all package versions
+    /// at `directory/versions`.
     pub fn make(&self, archive: &Archive, directory: &Path) -> Result<PathBuf> {
         let (newer, plain): (Vec<_>, Vec<_>) = self
             .packages
@@ -97,7 +95,7 @@ impl TreeRecipe {
     }
 }
 
-/// `name version` lines of what dpkg knows in `tree`.
+/// Returns `name version` lines of the packages that are installed in `tree`.
 fn installed(tree: &Path) -> Result<String> {
     let status = tree.join("var/lib/dpkg/status");
     let text =
@@ -114,7 +112,7 @@ fn installed(tree: &Path) -> Result<String> {
     Ok(record)
 }
 
-/// `program`, run so that files of ours look like root's.
+/// Returns a command that runs `program` so that the caller's files look like root's.
 pub fn as_root(program: impl AsRef<OsStr>) -> Command {
     if host::is_root() {
         return Command::new(program);
@@ -124,7 +122,7 @@ pub fn as_root(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Makes a read-only ext4 image of `tree`, with no more space in it than needed.
+/// Makes an ext4 image of `tree` at `image`, with little more space than needed.
 pub fn ext4_image(tree: &Path, image: &Path, label: &str) -> Result<()> {
     let used = run(Command::new("du")
         .args(["--summarize", "--block-size=1M"])

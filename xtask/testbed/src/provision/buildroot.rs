@@ -1,10 +1,10 @@
-//! Debian trixie trees to compile in: the driver and the selftests never meet the host's compiler,
+//! Debian trixie trees to compile in: the driver and the selftests never use the host's compiler,
 //! headers or C library.
 //!
-//! A build root is packages unpacked and nothing more. None of their scripts run, so that making one
-//! takes no privileges and leaves files that belong to the caller; compilers do not miss them.
-//! Commands run in it under bubblewrap: the tree read-only, a working directory, a fresh `/proc`
-//! (objtool of Linux 7.2 and later reads its stack limit there), and no network if they don't need the host's.
+//! A build root is unpacked packages. None of their scripts run, so making one takes no privileges
+//! and leaves files that belong to the caller; compilers do not need the scripts. Commands run in
+//! it under bubblewrap: the tree read-only, a working directory, a fresh `/proc` (objtool of Linux
+//! 7.2 and later reads its stack limit there), and no network unless they ask for the host's.
 
 use std::{
     ffi::OsStr,
@@ -28,7 +28,7 @@ use crate::{
 /// Bump when this file makes something else of the same packages.
 const RECIPE: &str = "buildroot 1";
 
-/// What every makefile takes for granted.
+/// Packages that every makefile takes for granted.
 const BASE: [&str; 11] = [
     "base-files",
     "bash",
@@ -43,10 +43,10 @@ const BASE: [&str; 11] = [
     "sed",
 ];
 
-/// Where a command finds its working directory.
+/// The path at which a command finds its working directory.
 pub const WORK: &str = "/mnt/work";
 
-/// A directory of the host's that a command sees.
+/// A directory of the host that a command sees.
 #[derive(Clone, Copy, Debug)]
 pub struct Bind<'a> {
     from: &'a Path,
@@ -55,41 +55,41 @@ pub struct Bind<'a> {
 }
 
 impl<'a> Bind<'a> {
-    /// For reading, at `to`, which is below /mnt.
+    /// Makes `from` visible at `to`, which is below `/mnt`, for reading.
     pub fn read(from: &'a Path, to: &'static str) -> Self {
         let option = "--ro-bind";
         Self { from, to, option }
     }
 
-    /// For writing too.
+    /// As [`Self::read`], for writing too.
     pub fn write(from: &'a Path, to: &'static str) -> Self {
         let option = "--bind";
         Self { from, to, option }
     }
 }
 
-/// A tree with a compiler.
+/// A tree with a compiler; clones share it.
 #[derive(Clone, Debug)]
 pub struct BuildRoot {
     entry: Arc<Entry>,
 }
 
-/// What is in a build root besides the base.
+/// The content of a build root besides the base packages.
 #[derive(Debug, Default)]
 pub struct Recipe<'a> {
-    /// Cached as this kind.
+    /// The kind of the cache entry.
     pub kind: &'static str,
-    /// Names, whose dependencies come along.
+    /// Names of packages; their dependencies are added.
     pub packages: &'a [&'a str],
-    /// Packages already here; their dependencies (a kernel's headers name the compiler that the
-    /// kernel was built with) come along too.
+    /// Package files that are already here. Their dependencies are added; a kernel's headers name
+    /// the compiler that the kernel was built with.
     pub local: &'a [PathBuf],
-    /// `name/suite`, unpacked over the rest without dependencies.
+    /// Packages as `name/suite`, unpacked over the rest without dependencies.
     pub newer: &'a [&'a str],
 }
 
 impl BuildRoot {
-    /// Finds or makes the tree; `what` says in the progress line what it is for.
+    /// Finds or makes the tree; `what` is its progress line.
     pub fn ensure(cache: &Cache, recipe: &Recipe<'_>, what: &str) -> Result<Self> {
         let mut key = Key::new(RECIPE);
         for name in recipe.packages.iter().chain(recipe.newer) {
@@ -107,12 +107,12 @@ impl BuildRoot {
         })
     }
 
-    /// The tree itself.
+    /// Returns the tree's directory.
     pub fn tree(&self) -> PathBuf {
         self.entry.join("tree")
     }
 
-    /// Which version of `package` it has.
+    /// Returns the version of `package` in the tree.
     pub fn version(&self, package: &str) -> Option<String> {
         let listed = fs::read_to_string(self.entry.join("versions")).ok()?;
         let found = listed
@@ -121,17 +121,19 @@ impl BuildRoot {
         found.map(|(_, version)| version.to_owned())
     }
 
-    /// `program`, run in the tree with `work` as [`WORK`], writable and the current directory.
+    /// Returns a command that runs `program` in the tree, with `work` as [`WORK`], writable and the
+    /// current directory.
     pub fn command(&self, work: &Path, program: impl AsRef<OsStr>) -> Command {
         self.command_among(&[Bind::write(work, WORK)], program)
     }
 
-    /// `program`, run in the first of `binds`.
+    /// Returns a command that runs `program` in the tree with these directories, the first of which
+    /// is the current one.
     pub fn command_among(&self, binds: &[Bind<'_>], program: impl AsRef<OsStr>) -> Command {
         self.sandboxed(binds, None, program.as_ref())
     }
 
-    /// The same, in the host's network.
+    /// As [`Self::command_among`], in the host's network.
     pub fn command_in_network(&self, binds: &[Bind<'_>], program: impl AsRef<OsStr>) -> Command {
         self.sandboxed(binds, Some("--share-net"), program.as_ref())
     }
@@ -174,7 +176,7 @@ fn make(archive: &Archive, recipe: &Recipe<'_>, directory: &Path) -> Result<()> 
         .collect::<Result<_>>()?;
     let wanted = [&BASE, recipe.packages, &local].concat();
     let mut debs = archive.fetch_closure(&wanted, RELEASE, &scratch)?;
-    // Local ones that the archive no longer has are not among the downloads.
+    // Local packages that the archive no longer has are not among the downloads.
     for deb in recipe.local {
         if !debs
             .iter()
@@ -186,12 +188,12 @@ fn make(archive: &Archive, recipe: &Recipe<'_>, directory: &Path) -> Result<()> 
     if !recipe.newer.is_empty() {
         let newer = directory.join("newer");
         fs::create_dir(&newer)?;
-        // Last, so that they win.
+        // Unpacked last, so that their files replace others.
         debs.extend(archive.fetch(recipe.newer, &newer)?);
     }
     let tree = directory.join("tree");
     unpack(&debs, &tree)?;
-    // What base-files and mawk do when they are configured.
+    // The effect of the scripts of base-files and mawk.
     fs::create_dir_all(tree.join("mnt"))?;
     symlink("mawk", tree.join("usr/bin/awk"))?;
 

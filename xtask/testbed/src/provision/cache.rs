@@ -1,11 +1,13 @@
 //! Keyed cache entries under `$XDG_CACHE_HOME/zcnic` (default `~/.cache/zcnic`).
 //!
 //! An entry is a directory `KIND/HASH`, where the hash covers everything that the content depends
-//! on. It is built in a temporary directory beside it and renamed when complete, so an entry that
-//! exists is whole. A lock per kind keeps two xtasks from building the same thing; a shared lock per
-//! entry, held as long as its [`Entry`] lives, keeps one xtask from pruning what another one uses.
+//! on. It is built in a temporary directory beside it and renamed when complete, so an existing
+//! entry is complete. A lock per kind keeps two processes from building the same entry; a shared
+//! lock per entry, held as long as its [`Entry`] lives, keeps one process from pruning an entry
+//! that another one uses.
 //!
-//! Directories are world-searchable: QEMU and the backend run as another user when xtask is root.
+//! Directories are world-searchable, because QEMU and the backend run as another user when we are
+//! root.
 
 use std::{
     env, fmt, fs,
@@ -19,19 +21,19 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use sha2::{Digest, Sha256};
 
-/// How many entries of a kind are kept besides the one just built: going back and forth between two
-/// kernels or two branches should not build everything anew each time.
+/// Unused entries of a kind that are kept besides the newest, so that alternating between two
+/// kernels or two branches does not rebuild everything each time.
 const KEPT_UNUSED: usize = 1;
-/// The same for workshops: some kernels' debug builds, and somebody's tree.
+/// The same for workshops: debug builds of several kernels, and a tree of the user.
 const WORKSHOPS_KEPT: usize = 3;
 
-/// What an entry's content depends on, hashed in the order given.
+/// A hash over everything that an entry's content depends on, in the order of the calls.
 #[derive(Clone)]
 pub struct Key(Sha256);
 
 impl Key {
-    /// A key for entries built by recipe `name`; change the name's version suffix when the builder's
-    /// code changes what it makes of the same inputs.
+    /// Starts a key for entries built by `recipe`. Its name has a version: change it when the
+    /// builder's code makes something else of the same inputs.
     pub fn new(recipe: &str) -> Self {
         Self(Sha256::new()).text(recipe)
     }
@@ -42,7 +44,7 @@ impl Key {
         self
     }
 
-    /// Adds a file's content (not its name).
+    /// Adds a file's content, but not its name.
     pub fn file(mut self, path: &Path) -> Result<Self> {
         let content = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         self.bytes(&content);
@@ -73,14 +75,14 @@ impl Key {
         Ok(self)
     }
 
-    /// Length first, so that no two sequences of inputs look alike.
+    /// The length goes first, so that no two sequences of inputs hash alike.
     fn bytes(&mut self, bytes: &[u8]) {
         self.0.update((bytes.len() as u64).to_le_bytes());
         self.0.update(bytes);
     }
 }
 
-/// The first 16 hex digits, which name the entry's directory.
+/// The first 16 hex digits, the name of the entry's directory.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digest = self.0.clone().finalize();
@@ -91,7 +93,7 @@ impl fmt::Display for Key {
     }
 }
 
-/// A complete entry; as long as this lives nobody removes it.
+/// A complete entry. No process removes it as long as this value lives.
 #[derive(Debug)]
 pub struct Entry {
     path: PathBuf,
@@ -113,7 +115,8 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Finds or creates the cache directory of the calling user.
+    /// Finds or creates the cache directory of the calling user: `$XDG_CACHE_HOME/zcnic` or
+    /// `~/.cache/zcnic`.
     pub fn open() -> Result<Self> {
         let base = match env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
             Some(value) => PathBuf::from(value),
@@ -132,13 +135,14 @@ impl Cache {
         Ok(Self { root })
     }
 
-    /// Where everything lies.
+    /// Returns the cache's directory.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Returns the directory of `kind` for `key`, letting `update` work on it first: unlike an entry
-    /// it may exist half done, and stays when `update` fails, for the next one to go on with.
+    /// Returns the directory of `kind` for `key` after `update` has worked on it. Unlike an entry,
+    /// it may exist half done, and stays when `update` fails, so that the next call goes on with
+    /// it.
     pub fn workshop(
         &self,
         kind: &str,
@@ -162,9 +166,9 @@ impl Cache {
         })
     }
 
-    /// Returns the entry of `kind` for `key`, calling `build` with an empty directory to fill if
-    /// there is none yet. Waits while another xtask works on the same kind. A failed `build` leaves
-    /// nothing behind.
+    /// Returns the entry of `kind` for `key`. If there is none, calls `build` with an empty
+    /// directory to fill. Waits while another process builds an entry of the same kind. A failed
+    /// `build` leaves nothing behind.
     pub fn entry(
         &self,
         kind: &str,
@@ -185,7 +189,7 @@ impl Cache {
             fs::create_dir(&unfinished)?;
             fs::set_permissions(&unfinished, Permissions::from_mode(0o755))?;
             build(&unfinished).inspect_err(|_| {
-                // The build's own error matters more; what is left goes at the next build.
+                // The build's own error matters more; the next build removes a leftover.
                 let _ = fs::remove_dir_all(&unfinished);
             })?;
             fs::rename(&unfinished, &path)?;
@@ -193,7 +197,7 @@ impl Cache {
         }
         let in_use = open_lock(&lock_of(&path))?;
         in_use.lock_shared()?;
-        // The lock file's time is when the entry was last used.
+        // The lock file's modification time is when the entry was last used.
         in_use.set_modified(SystemTime::now())?;
         Ok(Entry {
             path,
@@ -216,7 +220,7 @@ fn lock_of(entry: &Path) -> PathBuf {
     entry.with_extension("lock")
 }
 
-/// Removes what an interrupted build left. Called with the kind's lock held.
+/// Removes the leftovers of interrupted builds. The caller holds the kind's lock.
 fn remove_leftovers(home: &Path) -> Result<()> {
     for item in fs::read_dir(home)? {
         let item = item?;
@@ -228,7 +232,7 @@ fn remove_leftovers(home: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes the entries beside `current` that nobody uses, except the `kept` most recently used.
+/// Removes the unused entries beside `current`, except the `kept` most recently used.
 fn prune(home: &Path, current: &Path, kept: usize) -> Result<()> {
     let mut unused = Vec::new();
     for item in fs::read_dir(home)? {
@@ -271,7 +275,7 @@ mod tests {
             Self(Cache::at(&env::temp_dir().join(name)).unwrap())
         }
 
-        /// Makes or finds the entry of kind "k" for `input`; says whether it was made.
+        /// Makes or finds the entry of kind "k" for `input`; returns whether it was made.
         fn entry(&self, input: &str) -> (Entry, bool) {
             let mut built = false;
             let entry = self

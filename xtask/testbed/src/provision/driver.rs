@@ -1,5 +1,4 @@
-//! Compiles `images/driver` into zcnic.ko, for the kernels that guests boot and for any series of
-//! Debian's.
+//! Compiles `images/driver` into zcnic.ko, for a guest's kernel or for a series of Debian's.
 
 use std::{
     collections::BTreeMap,
@@ -30,15 +29,20 @@ use crate::{
 /// Bump when this file makes something else of the same sources.
 const RECIPE: &str = "driver 2";
 
-/// The file in an entry.
+/// The module's file in an entry.
 pub const MODULE: &str = "zcnic.ko";
 
-/// Returns the entry with [`MODULE`] for `kernel`, compiling it if need be.
+/// Returns the entry with [`MODULE`] for `kernel`, and compiles it if there is none.
+///
+/// # Errors
+///
+/// [`DoesNotBuild`] if the sources do not compile, and others, such as warnings or a kernel without
+/// headers.
 pub fn ensure(cache: &Cache, kernel: &Kernel) -> Result<Entry> {
     ensure_of(cache, kernel, &Sources::read()?)
 }
 
-/// The same of sources that may be changed.
+/// As [`ensure`], of changed sources.
 pub fn ensure_of(cache: &Cache, kernel: &Kernel, sources: &Sources) -> Result<Entry> {
     match &kernel.headers {
         Headers::Debian(debs) => Build {
@@ -49,7 +53,8 @@ pub fn ensure_of(cache: &Cache, kernel: &Kernel, sources: &Sources) -> Result<En
         Headers::Tree(tree) => for_tree(cache, tree.output(), sources, |directory| {
             tree.module(directory)
         }),
-        // It was built with the host's tools, and so are the programs in it that the build runs.
+        // The tree was built with the host's tools, and so were the programs in it that the build
+        // runs.
         Headers::Own(tree) => for_tree(cache, tree, sources, |directory| {
             let mut make = Command::new("make");
             make.arg("-C")
@@ -65,7 +70,8 @@ pub fn ensure_of(cache: &Cache, kernel: &Kernel, sources: &Sources) -> Result<En
     }
 }
 
-/// Compiles it against the newest headers of a `series` that Debian has, and returns the entry.
+/// Returns the entry with [`MODULE`] for the newest headers of a `series` of Debian's, and compiles
+/// it if there is none.
 pub fn ensure_for_series(cache: &Cache, series: &str) -> Result<Entry> {
     let headers = debian::headers(cache, series)?;
     let build = Build {
@@ -75,17 +81,17 @@ pub fn ensure_for_series(cache: &Cache, series: &str) -> Result<Entry> {
     build.ensure(cache, &Sources::read()?)
 }
 
-/// What the module is made of.
+/// The sources of the module.
 #[derive(Clone, Debug)]
 pub struct Sources {
-    /// Contents by name.
+    /// Contents by file name.
     files: BTreeMap<String, String>,
-    /// The name of what was done to them.
+    /// The name of the patch that was applied; empty without one.
     variant: &'static str,
 }
 
 impl Sources {
-    /// Those of this workspace.
+    /// Reads the sources of this workspace.
     pub fn read() -> Result<Self> {
         let home = paths::workspace().join("images/driver");
         let mut files = BTreeMap::new();
@@ -104,7 +110,11 @@ impl Sources {
         Ok(Self { files, variant: "" })
     }
 
-    /// Applies a unified diff of one file to them.
+    /// Applies a unified diff of one file.
+    ///
+    /// # Errors
+    ///
+    /// If it does not apply.
     pub fn patch(&mut self, variant: &'static str, patch: &str) -> Result<()> {
         let patch = Patch::from_str(patch).with_context(|| format!("the patch {variant}"))?;
         let path = patch.original().unwrap_or_default();
@@ -119,7 +129,8 @@ impl Sources {
         Ok(())
     }
 
-    /// Makes `directory` have them; what it has already keeps its time.
+    /// Writes them to `directory`. Files that are there already keep their time, so that make does
+    /// not compile them again.
     fn write(&self, directory: &Path) -> Result<()> {
         for (name, content) in &self.files {
             let path = directory.join(name);
@@ -174,9 +185,9 @@ impl Build<'_> {
     }
 }
 
-/// Against a built tree, by the command that `make` gives for a directory. make decides what there
-/// is to do: any header of the tree may have changed since the last time. The compiler of a tree as
-/// old or new as this may warn of what ours doesn't, so a warning is only shown.
+/// Compiles against a built tree, by the command that `make` returns for a directory. make decides
+/// what to do, because any header of the tree may have changed since the last time. Another
+/// compiler than Debian's may warn of other things, so warnings are only shown.
 fn for_tree(
     cache: &Cache,
     tree: &Path,
@@ -195,8 +206,8 @@ fn for_tree(
     })
 }
 
-/// Runs `make` for the module in `directory`, and returns what compiler, objtool and modpost had to
-/// say about it.
+/// Runs `make` for the module in `directory`, and returns the messages of compiler, objtool and
+/// modpost.
 fn make_module(mut make: Command, directory: &Path) -> Result<String> {
     let jobs = thread::available_parallelism().map_or(1, NonZero::get);
     make.arg(format!("-j{jobs}"))

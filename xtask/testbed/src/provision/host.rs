@@ -1,4 +1,5 @@
-//! Programs that the host must have: installed through apt where we may, otherwise named.
+//! Programs that the host must have: installed by apt where we may, and named in an error
+//! otherwise.
 
 use std::{
     env,
@@ -10,7 +11,7 @@ use anyhow::{Result, bail};
 
 use crate::step::{output, run, step};
 
-/// Programs that set-up and boot call, and the Debian packages that have them.
+/// Programs that provisioning and booting call, and their Debian packages.
 const PROGRAMS: [(&str, &str); 11] = [
     ("apt-get", "apt"),
     ("bwrap", "bubblewrap"),
@@ -25,18 +26,22 @@ const PROGRAMS: [(&str, &str); 11] = [
     ("zstd", "zstd"),
 ];
 
-/// Debian's keys as the host has them.
+/// Debian's keys, as the host has them.
 pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// What set-up needs besides when it runs without root: subordinate ids for mmdebstrap.
+/// The program that provisioning needs besides without root: subordinate ids for mmdebstrap.
 const UNPRIVILEGED: (&str, &str) = ("newuidmap", "uidmap");
 
-/// Whether we run as root.
+/// Returns whether we run as root.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Makes sure that every program that set-up and boot call is there.
+/// Installs missing programs that provisioning and booting call.
+///
+/// # Errors
+///
+/// If some are missing and we may not install packages; the error names the packages.
 pub fn require_programs() -> Result<()> {
     let unprivileged = (!is_root()).then_some(UNPRIVILEGED);
     let mut missing: Vec<_> = PROGRAMS
@@ -57,7 +62,7 @@ pub fn require_programs() -> Result<()> {
     }
 }
 
-/// Installs `packages`, or fails with one message that names them.
+/// Installs `packages` by apt-get, or fails with one message that names them.
 pub fn install(packages: &[&str]) -> Result<()> {
     let names = packages.join(" ");
     let Some(apt_get) = privileged_apt_get() else {
@@ -72,7 +77,7 @@ pub fn install(packages: &[&str]) -> Result<()> {
             run(command.env("DEBIAN_FRONTEND", "noninteractive"))
         };
         if install().is_err() {
-            // An image that never ran `apt-get update`, or whose lists are older than the archive.
+            // The host never ran `apt-get update`, or its lists are older than the archive.
             run(apt_get().arg("update"))?;
             install()?;
         }
@@ -80,7 +85,7 @@ pub fn install(packages: &[&str]) -> Result<()> {
     })
 }
 
-/// How to call apt-get with the right to install, if we have it without being asked a password.
+/// Returns how to call apt-get as root, if we may without a password.
 fn privileged_apt_get() -> Option<fn() -> Command> {
     find_program("apt-get")?;
     if is_root() {
@@ -98,7 +103,7 @@ fn privileged_apt_get() -> Option<fn() -> Command> {
     })
 }
 
-/// The version of `package` that apt would install here, as apt prints it.
+/// Returns the version of `package` that apt would install on the host.
 pub fn candidate(package: &str) -> Option<String> {
     let policy = run(Command::new("apt-cache").args(["policy", package])).ok()?;
     let version = policy
@@ -107,12 +112,12 @@ pub fn candidate(package: &str) -> Option<String> {
     (version != "(none)").then(|| version.to_owned())
 }
 
-/// Whether [`install`] would try rather than give up.
+/// Returns whether [`install`] may run apt-get.
 pub fn may_install() -> bool {
     privileged_apt_get().is_some()
 }
 
-/// Finds `name` on the path, or where only root's path looks.
+/// Finds the program `name` in `PATH`, `/usr/sbin` or `/sbin`.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)

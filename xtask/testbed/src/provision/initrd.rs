@@ -1,8 +1,8 @@
-//! The initrd: a few megabytes, made anew whenever our own programs change, so that the images don't
-//! have to be.
+//! The initrd: a few megabytes, rebuilt whenever our own programs change, so that the images need
+//! not be.
 //!
-//! `/init` is `zcnic-guest`. `/modules` holds what the disks need, decompressed, in the order of
-//! loading. `/carry` holds what init brings to `/run/zcnic` of the running guest.
+//! `/init` is `zcnic-guest`. `/modules` holds the modules for the disks, decompressed, in the order
+//! of loading. `/carry` holds the files that init copies to `/run/zcnic` of the running guest.
 
 use std::{
     fs,
@@ -24,11 +24,11 @@ use crate::{
     step::{output, run, step},
 };
 
-/// Needed before there is a module tree to load from; whatever else a module needs follows from
-/// modules.dep.
+/// Modules that are needed before the module tree is mounted; modules.dep adds their dependencies.
 const MODULES: [&str; 3] = ["virtio_blk", "ext4", "overlay"];
 
-/// Makes the initrd for `kernel` with `drivers` (`.ko` files) carried along.
+/// Returns the entry with the initrd for `kernel`, which carries `drivers` (`.ko` files) along.
+/// Builds the guest's programs first.
 pub fn ensure(cache: &Cache, kernel: &Kernel, drivers: &[PathBuf]) -> Result<Entry> {
     let programs = guest_programs()?;
     let mut key = Key::new("initrd 2").text(&kernel.release);
@@ -64,21 +64,22 @@ pub fn ensure(cache: &Cache, kernel: &Kernel, drivers: &[PathBuf]) -> Result<Ent
     })
 }
 
-/// The image of an entry.
+/// Returns the path of the image in an entry.
 pub fn image(entry: &Path) -> PathBuf {
     entry.join("initrd.img")
 }
 
-/// What the guest gets of ours, the first one as its init.
+/// Our programs in the guest; the first one is its init.
 const PROGRAMS: [&str; 2] = ["zcnic-guest", "zcnicctl"];
 
-/// The guest's program, which the host can run as well.
+/// Builds `zcnic-guest` and returns its path; the host can run it too.
 pub fn guest_program() -> Result<PathBuf> {
     let [program, _] = guest_programs()?;
     Ok(program)
 }
 
-/// Builds [`PROGRAMS`]: static, because the host's C library may be newer or older than the guest's.
+/// Builds [`PROGRAMS`], linked statically because the host's C library may be newer or older than
+/// the guest's.
 fn guest_programs() -> Result<[PathBuf; 2]> {
     let target = paths::target().join("guest");
     // Naming the target keeps the flags away from build scripts and macros.
@@ -91,7 +92,7 @@ fn guest_programs() -> Result<[PathBuf; 2]> {
         .args(["--target", triple, "--target-dir"])
         .arg(&target)
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
-        // What is measured in a guest is its kernel.
+        // Benchmarks in a guest measure its kernel, so these programs need no slow optimization.
         .env("CARGO_PROFILE_RELEASE_LTO", "off")
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
         .env("CARGO_PROFILE_RELEASE_DEBUG", "none")
@@ -100,8 +101,8 @@ fn guest_programs() -> Result<[PathBuf; 2]> {
     Ok(PROGRAMS.map(|name| target.join(triple).join("release").join(name)))
 }
 
-/// Paths below `modules` of everything that [`MODULES`] need, dependencies first. What is built into
-/// the kernel isn't listed there and isn't needed here.
+/// Returns the paths below `modules` of all that [`MODULES`] need, dependencies first. Modules that
+/// are built into the kernel are not listed there and not needed here.
 fn load_order(modules: &Path) -> Result<Vec<String>> {
     let index = modules.join("modules.dep");
     let index =
@@ -109,8 +110,8 @@ fn load_order(modules: &Path) -> Result<Vec<String>> {
     Ok(order(&index, &MODULES))
 }
 
-/// The order of loading by modules.dep, whose lines are `module: dependency …`, direct ones and
-/// theirs, each after those that need it.
+/// Returns the order of loading by modules.dep. Its lines are `module: dependency …`, direct and
+/// indirect dependencies, each after the modules that need it.
 fn order(index: &str, wanted: &[&str]) -> Vec<String> {
     let mut order: Vec<String> = Vec::new();
     for name in wanted {
@@ -154,7 +155,7 @@ fn decompressed(module: &Path) -> Result<Vec<u8>> {
     Ok(result.stdout)
 }
 
-/// A cpio archive being written, in the kernel's format ("newc").
+/// A cpio archive that is written, in the kernel's format ("newc").
 struct CpioArchive(File);
 
 impl CpioArchive {

@@ -1,4 +1,6 @@
-//! What a guest is made of, downloaded or built and kept in the cache.
+//! The parts of a guest, downloaded or built and kept in the cache.
+//!
+//! Each part has a function that returns its cache entry and makes it first if there is none.
 
 pub mod archive;
 pub mod bootstrap;

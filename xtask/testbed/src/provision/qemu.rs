@@ -1,7 +1,8 @@
-//! Finding a QEMU that can carry zcnic: 10.0 or newer, with vhost-user.
+//! Finds a QEMU that can carry zcnic: 10.0 or newer, with vhost-user.
 //!
-//! The user's choice, else the host's, else the host's archive's, else trixie-backports', unpacked into
-//! the cache and run by its own dynamic linker: a host that is too old for it needs nothing else.
+//! In this order: the user's choice, the host's, the host's archive's, and that of
+//! trixie-backports, unpacked into the cache and run by its own dynamic linker, so that an old host
+//! needs nothing else.
 
 use std::{
     ffi::OsString,
@@ -22,26 +23,30 @@ use crate::{
     step::{download, output},
 };
 
-/// Older ones crash with MSI-X under TCG (7.2) or are untried (8.x, 9.x).
+/// Older ones crash with MSI-X under TCG (7.2) or are untested (8.x, 9.x).
 const OLDEST: (u32, u32) = (10, 0);
-/// Under TCG one boot in twenty of 10.0 ends in an assertion of QEMU's, `iotlb_to_section`, when a
-/// processor meets a change of the memory map. Only the user's own choice may be so old there.
+/// Under TCG one boot in twenty of QEMU 10.0 ends in its assertion `iotlb_to_section`, when a
+/// processor meets a change of the memory map. There only the user's own choice may be older.
 const STEADY_UNDER_TCG: (u32, u32) = (11, 1);
 const PROGRAM: &str = "qemu-system-x86_64";
 const PACKAGE: &str = "qemu-system-x86";
 
-/// A QEMU that was found good.
+/// A QEMU that can carry zcnic.
 #[derive(Debug)]
 pub struct Qemu {
     /// The program and the arguments that must come first.
     command: Vec<OsString>,
-    /// As `--version` prints it.
+    /// The version, as `--version` prints it.
     pub version: String,
     _entry: Option<Entry>,
 }
 
 impl Qemu {
-    /// Finds or unpacks one. `chosen` is the user's; if it won't do, nothing else is tried.
+    /// Finds or unpacks one. `chosen` is the user's choice.
+    ///
+    /// # Errors
+    ///
+    /// If `chosen` is unsuitable; no other is tried then.
     pub fn ensure(
         cache: &Cache,
         chosen: Option<&Path>,
@@ -83,10 +88,10 @@ impl Qemu {
         Self::check(by_own_linker(&entry.join("tree")), Some(entry))
     }
 
-    /// The command that runs it from `directory`: what lies below is named relative to it.
+    /// Returns the command that runs it in `directory`. Paths below `directory` are relative.
     pub fn command(&self, directory: &Path) -> Vec<OsString> {
         let relative = |word: &OsString| match Path::new(word).strip_prefix(directory) {
-            // With a directory in it, or it would be looked for on the path.
+            // A name without a directory would be looked up in PATH.
             Ok(inside) => Path::new(".").join(inside).into(),
             Err(_) => word.clone(),
         };
@@ -124,7 +129,8 @@ impl Qemu {
     }
 }
 
-/// QEMU from a tree with everything that it depends on, on a host whose C library may be older.
+/// Returns the command that runs QEMU from a tree with all its dependencies, on a host whose C
+/// library may be older.
 fn by_own_linker(tree: &Path) -> Vec<OsString> {
     let libraries = tree.join("usr/lib/x86_64-linux-gnu");
     vec![
@@ -139,7 +145,7 @@ fn by_own_linker(tree: &Path) -> Vec<OsString> {
     ]
 }
 
-/// Major and minor number of `10.0.2 (Debian …)` or, with an epoch, `1:10.0.2+ds-2`.
+/// Returns major and minor number of `10.0.2 (Debian …)` or, with an epoch, `1:10.0.2+ds-2`.
 fn parse_version(text: &str) -> Option<(u32, u32)> {
     let text = text
         .split_once(':')

@@ -1,5 +1,5 @@
-//! The guest's root file system: an ext4 image by the recipe in `images/rootfs`, mounted read-only by
-//! every guest.
+//! The guest's root file system: an ext4 image by the recipe in `images/rootfs`, which every guest
+//! mounts read-only.
 
 use std::{
     fs,
@@ -22,7 +22,7 @@ use crate::{
 /// Bump when this file makes something else of the same recipe.
 const RECIPE: &str = "rootfs 1";
 
-/// Returns the entry whose `root.img` is the image, making it first if need be.
+/// Returns the entry with the image, and makes it if there is none.
 pub fn ensure(cache: &Cache) -> Result<Entry> {
     let home = paths::workspace().join("images/rootfs");
     let key = Key::new(RECIPE).tree(&home)?;
@@ -49,12 +49,12 @@ pub fn ensure(cache: &Cache) -> Result<Entry> {
     })
 }
 
-/// The image of an entry.
+/// Returns the path of the image in an entry.
 pub fn image(entry: &Path) -> PathBuf {
     entry.join("root.img")
 }
 
-/// The lines of a recipe file, without comments and empty ones.
+/// Returns the lines of a recipe file, without comments and empty ones.
 fn lines(path: &Path) -> Result<Vec<String>> {
     let text = fs::read_to_string(path)?;
     let lines = text

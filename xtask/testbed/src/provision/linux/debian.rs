@@ -1,4 +1,4 @@
-//! Debian's kernels: images, modules and headers from trixie-backports.
+//! Debian's kernels from trixie-backports: images, modules and headers.
 
 use std::{
     fs,
@@ -19,10 +19,10 @@ use crate::{
 /// Bump when this file makes something else of the same packages.
 const RECIPE: &str = "kernel 1";
 
-/// The Linux series that zcnic.ko supports as Debian packages them, oldest first.
+/// The Linux series of Debian's that zcnic.ko supports, oldest first.
 pub const SERIES: [&str; 2] = ["7.2", "7.3"];
 
-/// Parts of Debian's module tree that no guest of ours has hardware for: three quarters of it.
+/// Parts of Debian's module tree for hardware that guests do not have: three quarters of it.
 const UNNEEDED_MODULES: [&str; 24] = [
     "sound",
     "drivers/accel",
@@ -50,7 +50,7 @@ const UNNEEDED_MODULES: [&str; 24] = [
     "drivers/usb",
 ];
 
-/// The newest kernel, or the newest of a `series`.
+/// Returns the newest kernel, or the newest of a `series`.
 pub(super) fn kernel(cache: &Cache, series: Option<&str>) -> Result<Kernel> {
     let mut key = Key::new(RECIPE);
     if let Some(series) = series {
@@ -75,12 +75,12 @@ pub(super) fn kernel(cache: &Cache, series: Option<&str>) -> Result<Kernel> {
 pub struct DebianHeaders {
     /// The kernel's release.
     pub release: String,
-    /// As in [`Headers::Debian`].
+    /// The package files, as in [`Headers::Debian`].
     pub debs: Vec<PathBuf>,
     _entry: Entry,
 }
 
-/// The newest headers of a `series` such as 7.2.
+/// Returns the newest headers of a `series` such as 7.2.
 pub fn headers(cache: &Cache, series: &str) -> Result<DebianHeaders> {
     let entry = cache.entry("headers", &Key::new(RECIPE).text(series), |directory| {
         let archive = Archive::open(cache)?;
@@ -113,7 +113,7 @@ fn files_in(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The kernel releases (of a `series`) that trixie-backports has modules for, newest first.
+/// Returns the kernel releases (of a `series`) that trixie-backports has modules for, newest first.
 fn releases(archive: &Archive, series: Option<&str>) -> Result<Vec<String>> {
     let beginning = series.map_or(String::new(), |series| format!("{series}."));
     let mut releases: Vec<_> = archive
@@ -126,7 +126,7 @@ fn releases(archive: &Archive, series: Option<&str>) -> Result<Vec<String>> {
     Ok(releases)
 }
 
-/// The newest kernel of trixie-backports (of a `series`) that is complete, and the package with its
+/// Returns the newest complete kernel of trixie-backports (of a `series`), and the package with its
 /// image. A signed image is preferred, but it appears days later, and a guest without Secure Boot
 /// takes either.
 fn newest(archive: &Archive, series: Option<&str>) -> Result<(String, String)> {
@@ -151,7 +151,7 @@ fn newest(archive: &Archive, series: Option<&str>) -> Result<(String, String)> {
     );
 }
 
-/// The numbers of a version, for comparing.
+/// Returns the numbers of a version, for comparing.
 fn numbers(version: &str) -> Vec<u64> {
     version
         .split(|c: char| !c.is_ascii_digit())
@@ -169,8 +169,8 @@ fn header_packages(release: &str) -> [String; 4] {
     ]
 }
 
-/// Fills `directory` with `vmlinuz`, `config`, `lib/modules`, and the header packages, which are
-/// fetched now because the archive may have moved on when a driver is built.
+/// Fills `directory` with `vmlinuz`, `config`, `lib/modules` and the header packages. These are
+/// fetched now because the archive may have changed when a driver is built.
 fn fetch(archive: &Archive, release: &str, binary: &str, directory: &Path) -> Result<()> {
     let headers = directory.join("headers");
     let scratch = directory.join("scratch");

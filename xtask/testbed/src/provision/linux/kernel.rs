@@ -14,23 +14,23 @@ use crate::{
     step::run,
 };
 
-/// What a module is compiled against.
+/// The headers that a module is compiled against.
 #[derive(Debug)]
 pub enum Headers {
-    /// Debian packages: linux-headers, its common part, linux-kbuild and linux-base.
+    /// Files of Debian packages: linux-headers, its common part, linux-kbuild and linux-base.
     Debian(Vec<PathBuf>),
-    /// A kernel tree that was built by its owner, with the host's tools.
+    /// A kernel tree that its owner built, with the host's tools.
     Own(PathBuf),
     /// A kernel that was compiled here.
     Tree(Tree),
-    /// None: a kernel image alone.
+    /// None, because only a kernel image was given.
     Unknown,
 }
 
 /// A kernel that a guest can boot.
 #[derive(Debug)]
 pub struct Kernel {
-    /// As `uname -r` will say.
+    /// The release, as `uname -r` prints it.
     pub release: String,
     /// The image for `-kernel`.
     pub vmlinuz: PathBuf,
@@ -38,15 +38,15 @@ pub struct Kernel {
     pub modules: PathBuf,
     /// The same as an ext4 image.
     pub modules_image: PathBuf,
-    /// For building modules.
+    /// The headers for modules.
     pub headers: Headers,
-    /// Its configuration, where known.
+    /// Its `.config`, if known.
     pub config: Option<String>,
     _entry: Entry,
 }
 
 impl Kernel {
-    /// A kernel from an entry that [`finish`] completed.
+    /// Returns the kernel of an entry that [`finish`] completed.
     pub(super) fn load(entry: Entry, headers: Headers) -> Result<Self> {
         let release = fs::read_to_string(entry.join("release"))?;
         Ok(Self {
@@ -75,8 +75,8 @@ pub(super) fn modules_of(entry: &Path, release: &str) -> PathBuf {
     entry.join("lib/modules").join(release)
 }
 
-/// Adds the module index, the image and the release to an entry that has all else: `vmlinuz`,
-/// `lib/modules/RELEASE` and, where known, `config`.
+/// Completes an entry that has `vmlinuz`, `lib/modules/RELEASE` and, where known, `config`: adds
+/// the module index, the modules' image and the release.
 pub(super) fn finish(directory: &Path, release: &str) -> Result<()> {
     let depmod = find_program("depmod").context("depmod is missing")?;
     run(Command::new(depmod).arg("-b").arg(directory).arg(release))?;

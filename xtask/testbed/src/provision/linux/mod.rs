@@ -13,19 +13,22 @@ mod own;
 pub mod source;
 pub mod tree;
 
-/// Which kernel is wanted.
+/// A choice of kernel.
 #[derive(Clone, Copy, Debug)]
 pub enum Choice<'a> {
-    /// The newest bootable one of trixie-backports.
+    /// The newest complete one of trixie-backports.
     Newest,
     /// The newest of a series there, such as 7.2.
     Series(&'a str),
-    /// A bzImage, or a tree in which one was built.
+    /// The user's: a bzImage, or a tree in which one was built.
     Own(&'a Path),
 }
 
-/// Finds, downloads or packs up the kernel of `choice`; with `zcrx`, fails unless it has
-/// io_uring zero-copy receive. One whose configuration is not known gets the benefit of the doubt.
+/// Finds, downloads or packs the kernel of `choice`.
+///
+/// # Errors
+///
+/// With `zcrx`, also if its configuration is known and has no io_uring zero-copy receive.
 pub fn ensure(cache: &Cache, choice: Choice<'_>, zcrx: bool) -> Result<Kernel> {
     let kernel = match choice {
         Choice::Newest => debian::kernel(cache, None)?,

@@ -16,7 +16,7 @@ use crate::{
 /// Bump when this file makes something else of the same files.
 const RECIPE: &str = "own kernel 2";
 
-/// Packs up what a guest needs of the kernel at `path`; of a tree the modules too.
+/// Packs the kernel at `path` for a guest, and the modules if `path` is a tree.
 pub(super) fn kernel(cache: &Cache, path: &Path, zcrx: bool) -> Result<Kernel> {
     let path = path
         .canonicalize()
@@ -41,7 +41,7 @@ pub(super) fn kernel(cache: &Cache, path: &Path, zcrx: bool) -> Result<Kernel> {
     };
     let config = path.join(".config");
     if zcrx && is_tree {
-        // Before anything is made of it.
+        // Before anything is built from it.
         let text = fs::read_to_string(&config)
             .with_context(|| format!("--kernel: cannot read {}", config.display()))?;
         require_zcrx(&text, &release)?;
@@ -83,7 +83,8 @@ pub(super) fn kernel(cache: &Cache, path: &Path, zcrx: bool) -> Result<Kernel> {
     Kernel::load(entry, headers)
 }
 
-/// Size and time of every module that was built: they may change while the image stays the same.
+/// Returns size and time of every module in the tree: modules may change while the image stays the
+/// same.
 fn state_of_modules(tree: &Path) -> Result<String> {
     let Ok(order) = fs::read_to_string(tree.join("modules.order")) else {
         return Ok(String::new());
@@ -97,7 +98,8 @@ fn state_of_modules(tree: &Path) -> Result<String> {
     order.lines().map(state).collect()
 }
 
-/// The release in a bzImage's set-up header (Documentation/arch/x86/boot.rst, kernel_version).
+/// Returns the release in a bzImage's set-up header (Documentation/arch/x86/boot.rst,
+/// kernel_version).
 fn release_of(image: &[u8]) -> Option<String> {
     if image.get(0x202..0x206)? != b"HdrS" {
         return None;

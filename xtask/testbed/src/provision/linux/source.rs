@@ -12,10 +12,10 @@ use crate::{
     step::{download, run, step},
 };
 
-/// The package with the source that the selftests come from and that test kernels are compiled of.
+/// The source package of the selftests and of test kernels.
 pub const SOURCE: &str = "linux-source-7.3";
 
-/// The whole source, unpacked; the entry's directory is its top.
+/// Returns the entry with the whole source, whose directory is the top of the tree.
 pub fn unpacked(cache: &Cache) -> Result<Entry> {
     cache.entry("linux-source", &Key::new(SOURCE), |directory| {
         let scratch = tempfile::tempdir_in(cache.root())?;

@@ -1,8 +1,8 @@
-//! Compiling kernel source, Debian's or somebody's, with a configuration from `images/kernel`.
+//! Compiles kernel source, Debian's or the user's, with a configuration from `images/kernel`.
 //!
-//! The source is only read: everything goes into a directory of the cache, which stays, so that a
-//! second compilation is make's business. Compiler and tools are a build root's, whatever the host
-//! has, and the paths that make sees are always the same.
+//! The source is only read. The output goes into a directory of the cache that stays, so that make
+//! decides what a second compilation has to do. Compiler and tools come from a build root, whatever
+//! the host has, and the paths that make sees are always the same.
 
 use std::{
     fs,
@@ -25,12 +25,12 @@ use crate::{
     step::{output, step, tail},
 };
 
-/// Where a command in the build root finds the source.
+/// The path at which a command in the build root finds the source.
 const SOURCE: &str = "/mnt/source";
-/// And what was made of it.
+/// The path of the output directory there.
 const OUTPUT: &str = "/mnt/output";
 
-/// What a kernel is compiled with.
+/// Packages that compile a kernel.
 const PACKAGES: [&str; 9] = [
     "bc",
     "bison",
@@ -43,18 +43,19 @@ const PACKAGES: [&str; 9] = [
     "python3-minimal",
 ];
 
-/// In an output directory: the path of its source, which also says that it is one of ours.
+/// A file in an output directory, which has the path of the source and marks the directory as one
+/// of ours.
 const MARK: &str = "zcnic-source";
-/// The configuration that was asked for when `.config` was made of it.
+/// A file with the configuration that `.config` was made from.
 const WANTED: &str = "zcnic-config";
 
-/// How much of make's complaints is shown.
+/// Lines of make's messages in an error.
 const COMPLAINT_LINES: usize = 40;
 
-/// What a kernel is made to find.
+/// A kind of test kernel, by the bugs that it finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Profile {
-    /// Nothing in particular: quick to compile and to run
+    /// No bugs in particular: quick to compile and to run
     Plain,
     /// Locks, contexts, DMA mappings, use after free (KFENCE); fails functions on demand
     Debug,
@@ -63,7 +64,7 @@ pub enum Profile {
 }
 
 impl Profile {
-    /// Its parts below `images/kernel`; later ones win.
+    /// Its parts below `images/kernel`; later ones override earlier ones.
     fn fragments(self) -> &'static [&'static str] {
         match self {
             Self::Plain => &["guest.config"],
@@ -90,27 +91,28 @@ impl Profile {
     }
 }
 
-/// Why there is no kernel, if that is the source's fault.
+/// The error if a source tree or its configuration does not compile.
 #[derive(Debug, Error)]
 #[error("{0}")]
 pub struct DoesNotBuild(pub String);
 
-/// A source and what was compiled of it.
+/// A source and its output directory.
 #[derive(Debug)]
 pub struct Tree {
     source: PathBuf,
     output: PathBuf,
     root: BuildRoot,
-    /// Kept from being removed.
+    /// Held so that they are not pruned.
     _entries: Vec<Entry>,
 }
 
 impl Tree {
-    /// Compiles `source` for `profile`, or as much of it as changed since the last time.
+    /// Compiles `source` for `profile`, or the part of it that changed since the last time.
     ///
     /// # Errors
     ///
-    /// [`DoesNotBuild`] among the causes if source or configuration is to blame.
+    /// [`DoesNotBuild`] among the causes if the source or its configuration is to blame; others if
+    /// something was built in the source.
     pub fn compile(cache: &Cache, source: &Path, profile: Profile) -> Result<Self> {
         let source = source
             .canonicalize()
@@ -140,11 +142,11 @@ impl Tree {
         })
     }
 
-    /// The source that Debian packages, compiled for `profile`.
+    /// Compiles Debian's kernel source for `profile`.
     ///
     /// # Errors
     ///
-    /// Also if an option that `profile` wants is not to be had.
+    /// Also if the configuration ends without an option that `profile` asks for.
     pub fn debian(cache: &Cache, profile: Profile) -> Result<Self> {
         let source = source::unpacked(cache)?;
         let mut tree = Self::compile(cache, &source, profile)?;
@@ -161,7 +163,8 @@ impl Tree {
         Ok(tree)
     }
 
-    /// The tree whose output directory is `path`, if it is one of ours.
+    /// Returns the tree whose output directory is `path`; None if [`Self::compile`] did not make
+    /// that.
     pub fn open(cache: &Cache, path: &Path) -> Result<Option<Self>> {
         let Ok(source) = fs::read_to_string(path.join(MARK)) else {
             return Ok(None);
@@ -174,18 +177,18 @@ impl Tree {
         }))
     }
 
-    /// The output directory.
+    /// Returns the output directory, which `--kernel` takes.
     pub fn output(&self) -> &Path {
         &self.output
     }
 
-    /// The configuration that the kernel was compiled with.
+    /// Returns the `.config` that the kernel was compiled with.
     pub fn config(&self) -> Result<String> {
         let path = self.output.join(".config");
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     }
 
-    /// A make that compiles the module in `directory`; it needs a target.
+    /// Returns a make that compiles the module in `directory`; the caller adds a target.
     pub fn module(&self, directory: &Path) -> Command {
         let binds = [
             Bind::write(directory, WORK),
@@ -197,7 +200,7 @@ impl Tree {
         make
     }
 
-    /// A make that puts modules below `directory`; it needs the target.
+    /// Returns a make that installs modules below `directory`; the caller adds the target.
     pub fn install_modules(&self, directory: &Path) -> Command {
         let binds = [
             Bind::write(directory, WORK),
@@ -223,7 +226,7 @@ impl Tree {
         Ok(release.lines().last().unwrap_or_default().to_owned())
     }
 
-    /// Runs make in the output directory and returns what it printed.
+    /// Runs make in the output directory and returns its standard output.
     fn make(&self, targets: &[&str]) -> Result<String> {
         let binds = [
             Bind::write(&self.output, OUTPUT),
@@ -234,7 +237,7 @@ impl Tree {
         make.args(["-C", SOURCE])
             .arg(format!("O={OUTPUT}"))
             .arg(format!("-j{jobs}"))
-            // Nothing in the image that changes though the source does not.
+            // Keeps the image the same if the source is the same.
             .args(["KBUILD_BUILD_USER=zcnic", "KBUILD_BUILD_HOST=zcnic"])
             .args(["KBUILD_BUILD_VERSION=1", "LOCALVERSION="])
             .args(targets);
@@ -262,8 +265,8 @@ fn root(cache: &Cache) -> Result<BuildRoot> {
     BuildRoot::ensure(cache, &recipe, "make the build root for kernels")
 }
 
-/// Fails unless `source` is a kernel's source in which nothing was built: kbuild refuses an output
-/// directory otherwise, and cleaning up is for its owner to do.
+/// Fails unless `source` is a kernel's source in which nothing was built: kbuild refuses another
+/// output directory otherwise, and the owner decides about cleaning up.
 fn require_clean(source: &Path) -> Result<()> {
     if !source.join("Kbuild").is_file() || !source.join("scripts/kconfig").is_dir() {
         bail!("{} is not a kernel's source tree", source.display());
@@ -281,7 +284,7 @@ fn require_clean(source: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The options that `wanted` sets, the last time it names them, and `config` has not so.
+/// Returns the options of `wanted`, each by its last line, that `config` does not set so.
 fn missing(wanted: &str, config: &str) -> Vec<String> {
     let name = |line: &str| {
         let option = line.strip_prefix("# ").unwrap_or(line);
@@ -329,7 +332,7 @@ mod tests {
             ["# CONFIG_A is not set"]
         );
         assert_eq!(missing("CONFIG_D=y\n", config), ["CONFIG_D=y"]);
-        // A later fragment has the last word.
+        // A later fragment overrides.
         assert_eq!(
             missing("CONFIG_D=y\n# CONFIG_D is not set\n", config),
             [""; 0]
