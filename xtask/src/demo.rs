@@ -91,7 +91,7 @@ fn print(result: &Streamed, kernel: &str, times: &Value) {
         ..
     } = result;
     let copied = result.bytes_copied.map_or_else(
-        || "an unknown number of".to_owned(),
+        || "an unknown number".to_owned(),
         |bytes| bytes.to_string(),
     );
     println!("io_uring zero-copy receive on queue {queue} of eth0, Linux {kernel}:");
@@ -99,18 +99,18 @@ fn print(result: &Streamed, kernel: &str, times: &Value) {
         "  {bytes_verified} bytes verified in {:.1} s, {copied} copied by the kernel",
         result.seconds
     );
-    println!("  {frames_split} frames split into header and payload, {frames_unsplit} not");
+    println!("  {frames_split} frames split into header and payload, {frames_unsplit} not split");
     println!("  {frames_elsewhere} frames of the flow on other queues");
     if let Some(pool) = result.io_uring_pool() {
         println!(
-            "  page pool {}: memory of io_uring's, {} buffers of {} bytes in use",
+            "  page pool {}: memory from io_uring, {} buffers of {} bytes in use",
             pool.id,
             pool.inflight,
             pool.io_uring_rx_buf_len.unwrap_or_default()
         );
     }
     println!(
-        "  booted in {} s; the guest's first line came {} s after the call",
+        "  booted in {} s; first output of the guest {} s after the call",
         times["boot_seconds"], times["first_output_seconds"]
     );
 }

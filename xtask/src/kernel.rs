@@ -9,10 +9,10 @@ use zcnic_testbed::provision::{
     linux::tree::{Profile, Tree},
 };
 
-/// Compile a kernel that finds bugs, and print the path that `--kernel` wants
+/// Compile a kernel that finds bugs, and print the path that `--kernel` takes
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// What it is made to find
+    /// The bugs that it finds
     #[arg(default_value = "debug")]
     profile: Profile,
 }

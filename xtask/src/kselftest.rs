@@ -1,8 +1,8 @@
-//! `cargo xtask kselftest`: the kernel's own selftests, unchanged, with eth0 of a guest as the device
-//! under test and eth1 of the same backend, in a network namespace, as its peer.
+//! `cargo xtask kselftest`: the kernel's selftests, unchanged, with eth0 of a guest as the device
+//! under test. Its peer is eth1 of the same backend, in a network namespace.
 //!
-//! A test that takes the guest down fails, and the next one gets a new guest; a program that passes
-//! while the kernel warns has failed.
+//! A test that takes the guest down fails, and the next one gets a new guest. A program that passes
+//! although the gate finds problems has failed.
 
 use std::{collections::BTreeMap, fs, process::ExitCode, time::Instant};
 
@@ -30,8 +30,7 @@ use crate::suites::{
     select,
 };
 
-/// What a kernel can have that finds bugs, or makes them: a result means more with it, and a time
-/// means less.
+/// Options of debug kernels, for the report: a pass means more with them, and a time means less.
 const DEBUG_OPTIONS: [&str; 13] = [
     "PROVE_LOCKING",
     "DEBUG_ATOMIC_SLEEP",
@@ -50,33 +49,33 @@ const DEBUG_OPTIONS: [&str; 13] = [
 
 /// Run the kernel's selftests of drivers/net in a guest
 ///
-/// Exits with 0 only if every case passed, or ended in the way that was expected of it. Beside
-/// the report FILE.json, the results are written as KTAP (FILE.ktap) and JUnit (FILE.xml).
+/// Exits with 0 only if every case passed or ended as expected. The results are also written as
+/// KTAP (FILE.ktap) and JUnit (FILE.xml) beside the report FILE.json.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     #[command(flatten)]
     guest: GuestArgs,
     #[command(flatten)]
     report: ReportArg,
-    /// Run a set of programs of which every case is known: one that does not run has failed, and
-    /// one may skip only if the kernel lacks what it tests
+    /// Run a suite, whose cases are all known: a case that does not run has failed, and one may
+    /// skip only if the kernel lacks what it tests
     #[arg(long, alias = "ring", value_name = "SUITE", conflicts_with_all = ["expect", "names"])]
     suite: Option<Suite>,
-    /// Expect a case to end so and not to pass, such as `hds.py:get_hds=skip`; a `*` at the name's
-    /// end stands for any rest. An expectation that nothing meets is an error
+    /// Expect a case not to pass but to end so, such as `hds.py:get_hds=skip`; a `*` at the name's
+    /// end stands for any rest. An expectation that no case meets is an error
     #[arg(long, value_name = "CASE=skip|xfail|fail")]
     expect: Vec<Expectation>,
-    /// What becomes of a frame for which no buffer is posted
+    /// What the cable does with a frame for which no buffer is posted
     #[arg(long, value_name = "MODE", default_value = "pause")]
     wire: Cable,
-    /// Have the device keep a ledger of eth0's receive buffers, and poison those that it owns: a
+    /// Make the device keep a ledger of eth0's receive buffers and poison those that it owns; a
     /// violation fails the program
     #[arg(long)]
     ledger: bool,
-    /// Only list the tests there are, or the cases of the suite
+    /// Only list all tests, or the cases of the suite
     #[arg(long)]
     list: bool,
-    /// Test programs, such as `iou-zcrx.py`; all that are written in Python if none is named
+    /// Test programs, such as `iou-zcrx.py`; without names all that are written in Python
     names: Vec<String>,
 }
 
@@ -141,7 +140,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     report.cases.iter().for_each(Case::print);
     println!("\n{}", program::table(&runs));
     lines.iter().for_each(|line| println!("{line}"));
-    println!("{seconds:.0} s in all, in {} guest(s)", runner.boots);
+    println!("{seconds:.0} s in {} guest(s)", runner.boots);
     required
         .iter()
         .filter_map(RequiredCase::skip_reason)
@@ -156,7 +155,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     })
 }
 
-/// What the results depend on.
+/// Returns the facts that the results depend on.
 fn facts(args: &Args, setup: &Setup, selftests: &Selftests) -> Result<Map<String, Value>> {
     let debug = setup.kernel.config.is_some().then(|| {
         let kernel = KernelFacts::from(&setup.kernel);
@@ -183,7 +182,7 @@ fn facts(args: &Args, setup: &Setup, selftests: &Selftests) -> Result<Map<String
     ))
 }
 
-/// Names of cases, and what the kernel lacks for each.
+/// Returns the names of cases that may skip, and what the kernel lacks for each.
 fn lacking(required: &[RequiredCase]) -> Value {
     let lacking = required
         .iter()
@@ -191,7 +190,7 @@ fn lacking(required: &[RequiredCase]) -> Value {
     json!(BTreeMap::from_iter(lacking))
 }
 
-/// The facts that can be said in a line.
+/// Returns the facts that fit a line, as text.
 fn words(facts: &Map<String, Value>) -> Vec<(String, String)> {
     let word = |value: &Value| match value {
         Value::String(text) => Some(text.clone()),
@@ -207,7 +206,7 @@ fn words(facts: &Map<String, Value>) -> Vec<(String, String)> {
         .collect()
 }
 
-/// What proves that the tests are upstream's.
+/// Returns checksums, which show that the tests are upstream's.
 fn checksums(selftests: &Selftests, tests: &[&str]) -> Result<BTreeMap<String, String>> {
     let sum = |test: &&str| {
         let path = selftests.tree().join(test);

@@ -1,5 +1,5 @@
-//! `cargo xtask`: set up, build, boot and test zcnic. One file per command; the rest are the parts
-//! that commands share.
+//! `cargo xtask`: set up, build, boot and test zcnic. One file per command; folders have their
+//! parts.
 
 #![forbid(unsafe_code)]
 
@@ -53,7 +53,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // What the cache holds is read by another user when we are root.
+    // When we are root, QEMU reads the cache as another user.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let result: Result<ExitCode> = match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),

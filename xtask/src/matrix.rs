@@ -24,8 +24,8 @@ use crate::suites::{
 
 /// Run the selftests of memory providers on Debian's kernels of each supported series, into one table
 ///
-/// Exits with 0 only if every case passed on every kernel, but for those that test what a kernel
-/// does not have yet.
+/// Exits with 0 only if every case passed on every kernel. Cases of features that a kernel lacks
+/// may skip.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// Run this QEMU (10.0 or newer, with vhost-user)
@@ -35,11 +35,11 @@ pub(crate) struct Args {
     report: ReportArg,
 }
 
-/// What happened on one kernel.
+/// The runs of all programs on one kernel.
 struct KernelRun {
     release: String,
     runs: Vec<ProgramRun>,
-    /// Cases that ended as they may not, and those that may skip.
+    /// Unexpected results, and cases that may skip.
     remarks: Vec<String>,
     good: bool,
 }
@@ -109,7 +109,7 @@ fn run_on(series: &str, args: &Args) -> Result<KernelRun> {
     })
 }
 
-/// A line per program, a column per kernel: how many cases passed, of how many.
+/// A line per program, a column per kernel: the number of passed and of all cases.
 fn table(columns: &[KernelRun]) -> String {
     let programs = Suite::MemoryProviders.programs();
     let width = programs.iter().map(|program| program.path.len()).max();

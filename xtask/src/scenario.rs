@@ -1,4 +1,4 @@
-//! `cargo xtask scenario`: what the kernel does in cases that users ask about, shown on demand.
+//! `cargo xtask scenario`: shows the kernel's behaviour in cases that users ask about.
 
 use std::process::{Command, ExitCode};
 
@@ -14,24 +14,25 @@ use zcnic_testbed::{
 
 use crate::cases::program::{self, CaseProgress};
 
-/// Show what the kernel does when, for instance, buffers run out: what is done, what is seen, and why
+/// Show what the kernel does when, for instance, buffers run out: the steps, the observed values,
+/// and the reason
 ///
-/// Every value that is shown is checked; docs/scenarios.md has what the scenarios say.
+/// Every value that is shown is checked. docs/scenarios.md has the output of all scenarios.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     #[command(flatten)]
     guest: GuestArgs,
     #[command(flatten)]
     report: ReportArg,
-    /// Only list them
+    /// Only list the scenarios
     #[arg(long)]
     list: bool,
-    /// Names of scenarios; all of them, in one guest, if none is named
+    /// Names of scenarios; without names all of them, in one guest
     names: Vec<String>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    // Which there are is known without a guest.
+    // The program lists its scenarios on the host, too.
     let program = initrd::guest_program()?;
     let list = |how: &[&str]| {
         run_command(
@@ -83,7 +84,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     args.report.write(&report.to_json())?;
     println!("{}", report.summary());
     end?;
-    // What failed has been told.
+    // Failures were printed with their cases.
     Ok(if played.is_ok() {
         ExitCode::SUCCESS
     } else {

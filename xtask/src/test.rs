@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every test there is, except the kernel's selftests.
+//! `cargo xtask test`: all tests except the kernel's selftests.
 
 use std::process::ExitCode;
 
@@ -26,7 +26,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     sandbox::clean_up_on_signals()?;
     let filter = args.filter.as_deref();
     let mut report = Report::default();
-    // Guests' tests have names in prose; no Rust test has a space in its own.
+    // Guest tests have sentences as names; no Rust test has a space in its name.
     if filter.is_none_or(|filter| !filter.contains(' ')) {
         cargo_tests::run(filter, &mut report)?;
     }
@@ -35,7 +35,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     } else {
         cases::run(&args.guest, filter, &mut report)
     };
-    // What was found out before is reported even then.
+    // Results so far are reported even if a guest test could not be set up.
     args.report.write(&report.to_json())?;
     println!("{}", report.summary());
     guests?;

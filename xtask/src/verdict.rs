@@ -1,4 +1,4 @@
-//! `cargo xtask verdict`: is this kernel tree good or bad? For `git bisect run`.
+//! `cargo xtask verdict`: decides whether a kernel tree is good or bad, for `git bisect run`.
 
 use std::{
     fs,
@@ -28,23 +28,23 @@ use zcnic_testbed::{
 
 use crate::suites::{self, runner::Runner};
 
-/// What `git bisect run` takes for "can't be tested".
+/// The exit status that `git bisect run` takes for "can't be tested".
 const SKIP: u8 = 125;
-/// What ends a bisection: not the tree is at fault, so nothing should be said of it.
+/// The exit status that ends a bisection, because the failure says nothing about the tree.
 const ABORT: u8 = 128;
 
-/// Compile somebody's kernel tree and zcnic.ko, and run selftests on them
+/// Compile a kernel tree and zcnic.ko, and run selftests on them
 ///
 /// Exits with 0 if every case passed, with 1 if one failed or was skipped, with 125 if the tree or
-/// the driver does not compile, and with 128 if something else went wrong: the codes of `git bisect
-/// run`. The tree is only read, and must be clean; the selftests are always the same, those of
-/// `cargo xtask kselftest`.
+/// the driver does not compile, and with 128 after any other error: the codes of `git bisect run`.
+/// The tree is only read, and must be clean. The selftests are always those of `cargo xtask
+/// kselftest`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// The kernel's source
     #[arg(long, value_name = "DIR")]
     tree: PathBuf,
-    /// What the kernel is made to find
+    /// The bugs that the kernel finds
     #[arg(long, default_value = "plain")]
     profile: Profile,
     /// Run this QEMU (10.0 or newer, with vhost-user)
@@ -61,7 +61,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    Ok(judge(args).unwrap_or_else(|error| {
+    Ok(decide(args).unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::from(if error.is::<DoesNotBuild>() {
             SKIP
@@ -71,7 +71,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }))
 }
 
-fn judge(args: &Args) -> Result<ExitCode> {
+fn decide(args: &Args) -> Result<ExitCode> {
     sandbox::clean_up_on_signals()?;
     host::require_programs()?;
     let cache = Cache::open()?;
@@ -116,7 +116,7 @@ fn judge(args: &Args) -> Result<ExitCode> {
     })
 }
 
-/// Makes kernel, driver and guest of the tree.
+/// Compiles kernel and driver, and makes the rest of a guest.
 fn compile(cache: &Cache, args: &Args) -> Result<Setup> {
     let tree = Tree::compile(cache, &args.tree, args.profile)?;
     Setup::new(&GuestArgs {
@@ -125,7 +125,7 @@ fn compile(cache: &Cache, args: &Args) -> Result<Setup> {
     })
 }
 
-/// What the tree's owner calls its state: the commit, or else its path.
+/// Returns the tree's commit, or else its path.
 fn state_of(tree: &Path) -> String {
     let describe = step::run(
         Command::new("git")

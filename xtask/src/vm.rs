@@ -64,7 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::from(status.code()))
 }
 
-/// Runs one command with its output going where ours goes.
+/// Runs one command and passes its output on.
 fn pass_on(guest: &mut Guest, exec: &Exec) -> Result<Status> {
     let mut end = Status::Exit(0);
     guest.stream(exec, |event| {
@@ -94,7 +94,8 @@ fn interactive(guest: &Guest) -> Result<Status> {
     let _raw = RawTerminal::new()?;
     let mut shell = guest.spawn(&exec)?;
     let keyboard = shell.keyboard();
-    // Ends with the process: a blocked read of the terminal can't be interrupted otherwise.
+    // This thread ends with the process, because a blocked read of the terminal can't be
+    // interrupted.
     thread::spawn(move || {
         let mut keys = [0; 1024];
         while let Ok(length @ 1..) = stdin().read(&mut keys) {
