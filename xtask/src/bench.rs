@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: the data path against its peers, against memcpy, and against itself.
+//! `cargo xtask bench`: compares the data path with its peers, with memcpy, and with itself.
 
 mod data_path;
 mod dpdk;
@@ -32,12 +32,13 @@ use self::{figure::Figure, method::Method, process::Priority};
 
 /// Measure the data path against its peers, against memcpy, and with its features on and off
 ///
-/// Every number is a ratio of medians of turns that the two sides take, on the same processors. Beside it stands
-/// what one side's turns differ by, which is what a difference is worth. A plot is written beside the report.
+/// Every number is a ratio of medians of interleaved samples of two sides, on the same processors.
+/// The spread beside it is the difference between two runs of one side; ignore differences smaller
+/// than it. A plot is written beside the report.
 #[derive(clap::Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
-    /// Whom to compare with; none: only with ourselves
+    /// Backends to compare with; none: only with ourselves
     #[arg(
         long,
         value_delimiter = ',',
@@ -45,7 +46,7 @@ pub(crate) struct Args {
         value_name = "NAME,…"
     )]
     peer: Vec<Peer>,
-    /// Few and short turns: whether everything can be measured, not how it comes out
+    /// Take few and short samples, to see that everything can be measured
     #[arg(long)]
     quick: bool,
     #[command(flatten)]
@@ -54,7 +55,7 @@ pub(crate) struct Args {
     command: Option<BenchCommand>,
 }
 
-/// Something else than the data path.
+/// Other measurements than the data path.
 #[derive(clap::Subcommand, Debug)]
 enum BenchCommand {
     #[command(alias = "systems")]
@@ -66,13 +67,13 @@ enum BenchCommand {
 enum Peer {
     /// DPDK's vhost library, driven by dpdk-testpmd
     Dpdk,
-    /// passt, which hands what is sent to the kernel
+    /// passt, which forwards to the kernel's sockets
     Passt,
-    /// Nobody
+    /// No other backend
     None,
 }
 
-/// What the report's `ratios` has, in any case and against DPDK.
+/// The keys of `ratios` in the report, in any case and against DPDK.
 const RATIOS: [&str; 5] = [
     "memcpy_split_4k",
     "memcpy_gso_64k",
@@ -125,7 +126,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     for figure in &figures {
         println!("{}", figure.line());
     }
-    println!("memory of a port that nobody uses: {} KiB", memory / 1024);
+    println!("memory of an unused port: {} KiB", memory / 1024);
 
     let wanted = RATIOS
         .iter()
@@ -165,7 +166,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A peer from Debian's archive: `packages` and what they need, cached as `kind`.
+/// Unpacks a peer from Debian's archive: `packages` and their dependencies, cached as `kind`.
 fn unpack(cache: &Cache, kind: &'static str, packages: &[&str]) -> Result<BuildRoot> {
     let recipe = Recipe {
         kind,

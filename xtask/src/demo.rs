@@ -90,10 +90,9 @@ fn print(result: &Streamed, kernel: &str, times: &Value) {
         frames_elsewhere,
         ..
     } = result;
-    let copied = result.bytes_copied.map_or_else(
-        || "an unknown number".to_owned(),
-        |bytes| bytes.to_string(),
-    );
+    let copied = result
+        .bytes_copied
+        .map_or_else(|| "an unknown number".to_owned(), |bytes| bytes.to_string());
     println!("io_uring zero-copy receive on queue {queue} of eth0, Linux {kernel}:");
     println!(
         "  {bytes_verified} bytes verified in {:.1} s, {copied} copied by the kernel",

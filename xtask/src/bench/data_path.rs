@@ -1,4 +1,5 @@
-//! Port to port with our own frontend: the backend's benchmark `data_path`, which takes turns by itself.
+//! Runs the backend's benchmark `data_path`: port to port with a frontend of our own. It
+//! interleaves its samples itself.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,14 +19,14 @@ use zcnic_testbed::{
 
 use super::{figure::Figure, method::Method};
 
-/// The benchmark, and the same without a fault engine.
+/// The benchmark, and a build without the fault engine.
 #[derive(Debug)]
 pub(crate) struct Builds {
     whole: PathBuf,
     without_faults: PathBuf,
 }
 
-/// Builds both.
+/// Compiles both.
 pub(crate) fn build() -> Result<Builds> {
     step("build the benchmarks", || {
         Ok(Builds {
@@ -35,7 +36,7 @@ pub(crate) fn build() -> Result<Builds> {
     })
 }
 
-/// What cargo says of something that it built.
+/// A message of cargo about a file that it built.
 #[derive(Deserialize)]
 struct Message {
     target: Target,
@@ -61,7 +62,7 @@ fn executable(options: &[&str]) -> Result<PathBuf> {
         .context("cargo built no benchmark")
 }
 
-/// Runs `program`, or only its comparisons of these names.
+/// Runs the comparisons of `program` with these names; without names all.
 fn figures(program: &Path, method: Method, names: &[&str]) -> Result<Vec<Figure>> {
     let [worker, frontend] = method.cpus.map(|cpu| cpu.to_string());
     let mut command = Command::new(program);
@@ -75,7 +76,7 @@ fn figures(program: &Path, method: Method, names: &[&str]) -> Result<Vec<Figure>
     lines.lines().map(figure).collect()
 }
 
-/// Everything that it compares.
+/// Runs all comparisons.
 pub(crate) fn measure(builds: &Builds, method: Method) -> Result<Vec<Figure>> {
     let mut all = figures(&builds.whole, method, &[])?;
     let forward = all.iter().position(|figure| figure.name == "forward");
@@ -84,7 +85,7 @@ pub(crate) fn measure(builds: &Builds, method: Method) -> Result<Vec<Figure>> {
     Ok(all)
 }
 
-/// The two builds in turns.
+/// Compares the two builds, interleaved.
 fn faults_unarmed(builds: &Builds, method: Method) -> Result<Figure> {
     let once = Method {
         rounds: 1,
@@ -109,7 +110,7 @@ fn faults_unarmed(builds: &Builds, method: Method) -> Result<Figure> {
     Ok(figure)
 }
 
-/// What a backend grows by with each port, in bytes.
+/// Returns the bytes of resident memory that a port adds to a backend.
 pub(crate) fn memory_per_port(programs: &Programs) -> Result<u64> {
     const MORE: u64 = 32;
     let resident = |ports: u64| -> Result<u64> {
@@ -120,7 +121,7 @@ pub(crate) fn memory_per_port(programs: &Programs) -> Result<u64> {
             let socket = sandbox.path(&format!("{number}.sock"));
             command.args(["--port", &format!("path={}", socket.display())]);
         }
-        // The last of its sockets.
+        // The backend makes this socket last.
         let control = sandbox.path("control");
         command.arg("--control").arg(&control);
         let mut running = Running::start("zcnic", &mut command)?;

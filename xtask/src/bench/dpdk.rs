@@ -1,4 +1,4 @@
-//! Against DPDK's own vhost: the vhost driver of another testpmd.
+//! Compares with DPDK's vhost library: the vhost driver of another testpmd.
 
 use anyhow::Result;
 use zcnic_testbed::{
@@ -13,10 +13,10 @@ use super::{
     method::Method,
 };
 
-/// Bytes of frames, without the check sequence, which nobody carries.
+/// Bytes of frames, without the frame check sequence, which virtio does not carry.
 const SIZES: [u16; 3] = [64, 256, 1500];
 
-/// What is measured: what is done with frames, of which sizes, on how many queues.
+/// The comparisons: forwarding, sizes of frames, number of queues.
 const COMPARISONS: [(Forwarding, &[u16], u16); 6] = [
     (Forwarding::Loop, &SIZES, 1),
     (Forwarding::Sink, &SIZES, 1),

@@ -1,4 +1,4 @@
-//! What the numbers depend on.
+//! The facts that the numbers depend on.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::process::Priority;
 
-/// The processor for whoever serves the rings, and the one for the frontend.
+/// Returns the processor for the backend's worker, and the one for the frontend.
 pub(crate) fn processors() -> Result<[usize; 2]> {
     let count = std::thread::available_parallelism()?.get();
     ensure!(
@@ -17,7 +17,7 @@ pub(crate) fn processors() -> Result<[usize; 2]> {
     Ok([0, 1])
 }
 
-/// The machine that this runs on.
+/// Returns the facts of this machine.
 pub(crate) fn machine(priority: Priority) -> Value {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name: &str| {

@@ -1,4 +1,4 @@
-//! One thing that was measured: samples of two sides that took turns.
+//! A measurement: interleaved samples of two sides.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use zcnic_guest_protocol::figure as guest;
 /// Counts by name; None for what was not counted.
 pub(crate) type Counters = BTreeMap<String, Option<u64>>;
 
-/// Samples of a, of b, and of a again. A figure without b has nothing to be compared with.
+/// Samples of side a, of side b, and of side a again. A figure without b has no ratio.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Figure {
     pub(crate) name: String,
@@ -20,12 +20,12 @@ pub(crate) struct Figure {
     pub(crate) b: Vec<f64>,
     #[serde(default)]
     pub(crate) again: Vec<f64>,
-    /// What the device counted meanwhile.
+    /// The device's counters meanwhile.
     #[serde(default)]
     pub(crate) counters: Option<Counters>,
 }
 
-/// As `zcnic-guest compare` prints it.
+/// Takes a figure that `zcnic-guest compare` printed.
 impl From<guest::Figure> for Figure {
     fn from(figure: guest::Figure) -> Self {
         Self {
@@ -46,22 +46,22 @@ impl From<guest::Figure> for Figure {
 }
 
 impl Figure {
-    /// One of the counters, if it was counted.
+    /// Returns one of the counters, if it was counted.
     pub(crate) fn counter(&self, name: &str) -> Option<u64> {
         self.counters.as_ref()?.get(name).copied().flatten()
     }
 
-    /// Median of all samples of a.
+    /// Returns the median of all samples of a.
     pub(crate) fn median(&self) -> f64 {
         median(&[&self.a[..], &self.again].concat())
     }
 
-    /// Median of all samples of a over that of b.
+    /// Returns the median of all samples of a over that of b.
     pub(crate) fn ratio(&self) -> f64 {
         self.median() / median(&self.b)
     }
 
-    /// What a differs from itself by: least and greatest of a again over a of the same round.
+    /// Returns the spread: least and greatest ratio of a's second sample to its first in a round.
     pub(crate) fn spread(&self) -> [f64; 2] {
         let of_rounds = self.a.iter().zip(&self.again).map(|(a, again)| again / a);
         of_rounds.fold(
@@ -70,13 +70,14 @@ impl Figure {
         )
     }
 
-    /// What one thing of a takes longer than one of b, in nanoseconds, if these are rates.
+    /// Returns how many nanoseconds one event of a takes longer than one of b, if the samples are
+    /// rates.
     pub(crate) fn cost(&self) -> Option<f64> {
         let rates = self.unit.ends_with("/s") && !self.unit.starts_with("byte");
         (rates && !self.b.is_empty()).then(|| 1e9 / self.median() - 1e9 / median(&self.b))
     }
 
-    /// Fails if it was not measured in earnest.
+    /// Fails if it has no samples, or one that is not positive.
     pub(crate) fn check(&self) -> Result<()> {
         let all = [&self.a, &self.b, &self.again];
         let positive = all
@@ -90,7 +91,7 @@ impl Figure {
         Ok(())
     }
 
-    /// A line for people.
+    /// Returns a line for people.
     pub(crate) fn line(&self) -> String {
         let value = match self.median() {
             value if self.unit == "s" => format!("{:8.2} us", value * 1e6),
@@ -113,7 +114,7 @@ impl Figure {
         line.trim_end().to_owned()
     }
 
-    /// For the report, from which it can be read again.
+    /// Returns the JSON for the report, from which it can be read again.
     pub(crate) fn to_json(&self) -> Value {
         let compared = !self.b.is_empty();
         json!({
@@ -132,7 +133,7 @@ impl Figure {
     }
 }
 
-/// The middle of `samples`; 0 if there are none.
+/// Returns the median of `samples`; 0 without samples.
 pub(crate) fn median(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);

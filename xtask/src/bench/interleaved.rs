@@ -1,7 +1,7 @@
-//! zcnic and another backend, each with a testpmd as its frontend, take turns.
+//! Interleaves samples of zcnic and another backend, each with a testpmd as its frontend.
 //!
-//! All processes of a comparison live at the same time; whose turn it is not waits for commands, without a
-//! processor.
+//! All processes of a comparison live at the same time. The side that is not measured waits for
+//! commands and uses no processor.
 
 use std::{
     collections::BTreeMap,
@@ -27,23 +27,24 @@ use super::{
     testpmd::{PATIENCE, RING, Testpmd, Vdev},
 };
 
-/// Bursts of 32 frames that go around in a loop: fewer than a ring has room for, so that none is lost.
+/// Bursts of 32 frames in a loop: fewer frames than a ring has room for, so that none is lost.
 const BURSTS: u32 = 8;
 
-/// Flows where there are several queues: as many as testpmd makes (it counts in six bits of the UDP source port).
+/// Number of flows over several queues: as many as testpmd makes (it counts in six bits of the UDP
+/// source port).
 const FLOWS: u16 = 64;
 
-/// How long frames move before they are counted.
+/// How long frames are forwarded before they are counted.
 const SETTLE: Duration = Duration::from_millis(50);
 
-/// What is done with frames.
+/// What both sides do with frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Forwarding {
-    /// The backend gives back what it gets, and so does the frontend.
+    /// Backend and frontend send every frame back.
     Loop,
-    /// The frontend sends, the backend takes.
+    /// The frontend sends, the backend drops.
     Sink,
-    /// The backend sends, the frontend takes.
+    /// The backend sends, the frontend drops.
     Source,
 }
 
@@ -56,7 +57,7 @@ impl Forwarding {
         }
     }
 
-    /// What testpmd calls it at the frontend and at the backend.
+    /// Returns testpmd's forwarding modes at the frontend and at the backend.
     fn modes(self) -> [&'static str; 2] {
         match self {
             Self::Loop => ["io", "io"],
@@ -65,7 +66,7 @@ impl Forwarding {
         }
     }
 
-    /// The wire that does it in zcnic, to as many flows as there are if they are for several queues.
+    /// Returns the wire of zcnic that does it, with several flows if there are several queues.
     fn wire(self, size: u16, queues: u16) -> String {
         match self {
             Self::Loop => "loopback".to_owned(),
@@ -75,7 +76,7 @@ impl Forwarding {
         }
     }
 
-    /// Which of the frontend's counters counts.
+    /// Returns the frontend's counter that counts the frames.
     fn counter(self) -> &'static str {
         match self {
             Self::Loop | Self::Source => "Rx",
@@ -87,10 +88,10 @@ impl Forwarding {
 /// A backend and its frontend.
 pub(super) struct Pair {
     frontend: Testpmd,
-    /// If it is a testpmd too: others need no commands.
+    /// The backend if it is a testpmd too; others need no commands.
     backend: Option<Testpmd>,
     forwarding: Forwarding,
-    /// Frames go around.
+    /// Frames are in the loop.
     primed: bool,
 }
 
@@ -114,10 +115,10 @@ impl Pair {
         Ok(pair)
     }
 
-    /// Frames have that many bytes from now on.
+    /// Sets the size of frames in bytes.
     fn set_size(&mut self, size: u16) -> Result<()> {
         if std::mem::take(&mut self.primed) {
-            // Those that go around are taken out.
+            // Removes the frames of the loop.
             self.frontend.command("set fwd rxonly")?;
             self.start("start")?;
             thread::sleep(SETTLE);
@@ -131,7 +132,7 @@ impl Pair {
         Ok(())
     }
 
-    /// The backend first, so that nothing is lost.
+    /// Starts the backend first, so that no frame is lost.
     fn start(&mut self, command: &str) -> Result<()> {
         if let Some(backend) = &mut self.backend {
             backend.command("start")?;
@@ -139,7 +140,7 @@ impl Pair {
         self.frontend.command(command).map(drop)
     }
 
-    /// What goes around stays in the rings.
+    /// Frames of a loop stay in the rings.
     fn stop(&mut self) -> Result<()> {
         self.frontend.command("stop")?;
         if let Some(backend) = &mut self.backend {
@@ -148,12 +149,12 @@ impl Pair {
         Ok(())
     }
 
-    /// Frames that the frontend sent.
+    /// Returns the number of frames that the frontend sent.
     pub(super) fn sent(&mut self) -> Result<u64> {
         self.frontend.sent()
     }
 
-    /// Has frames move for `time`; returns how many did per second.
+    /// Forwards frames for `time`, and returns the frames per second.
     fn sample(&mut self, time: Duration) -> Result<f64> {
         if self.forwarding == Forwarding::Loop && !self.primed {
             self.primed = true;
@@ -167,13 +168,13 @@ impl Pair {
         thread::sleep(time);
         let rate = self.frontend.rate(counter)?;
         self.stop()?;
-        // Who is put first may have 95 % of a processor.
+        // A real-time process gets at most 95 % of a processor.
         thread::sleep((SETTLE + time) / 10);
         Ok(rate)
     }
 }
 
-/// What comparisons are made with.
+/// The parameters of comparisons.
 pub(super) struct Comparison<'a> {
     pub(super) testpmd: &'a BuildRoot,
     pub(super) programs: &'a Programs,
@@ -182,17 +183,17 @@ pub(super) struct Comparison<'a> {
     pub(super) queues: u16,
     /// More options of frontends.
     pub(super) options: Vec<String>,
-    /// Where sockets are.
+    /// The directory for sockets.
     pub(super) work: TempDir,
 }
 
 impl Comparison<'_> {
-    /// A directory for sockets.
+    /// Makes a directory for sockets.
     pub(super) fn work() -> Result<TempDir> {
         Ok(tempfile::Builder::new().prefix("zcnic-bench-").tempdir()?)
     }
 
-    /// Compares with `theirs`, for frames of each of these sizes; figures are named after `peer`.
+    /// Compares with `theirs`, for frames of each of these sizes. Figures are named after `peer`.
     pub(super) fn compare(
         &self,
         peer: &str,
@@ -203,7 +204,7 @@ impl Comparison<'_> {
         let mut ours: Option<(Zcnic, Pair)> = None;
         let mut figures = Vec::new();
         for &size in sizes {
-            // Only what a generator makes depends on how it was started.
+            // Only a generator has its frame size from its start.
             let kept = ours
                 .take()
                 .filter(|_| self.forwarding != Forwarding::Source);
@@ -261,8 +262,8 @@ impl Comparison<'_> {
         Ok(figure)
     }
 
-    /// A frontend, which does the same work whichever backend it has: in-order completion, which only DPDK offers,
-    /// would spare it some.
+    /// Starts a frontend, which does the same work for either backend: in-order completion, which
+    /// only DPDK offers, would save work.
     pub(super) fn frontend(&self, name: &str, socket: &str) -> Result<Testpmd> {
         let [worker, other] = self.method.cpus;
         let device = format!(
@@ -272,7 +273,7 @@ impl Comparison<'_> {
         self.testpmd(name, &device, &self.options, [other, worker])
     }
 
-    /// A testpmd that moves frames on the first of `cpus`.
+    /// Starts a testpmd that forwards frames on the first of `cpus`.
     pub(super) fn testpmd(
         &self,
         name: &str,
@@ -291,7 +292,7 @@ impl Comparison<'_> {
     }
 }
 
-/// zcnic with one plain port.
+/// A zcnic with one plain port.
 struct Zcnic {
     running: Running,
     control: Control,
@@ -301,7 +302,7 @@ impl Zcnic {
     fn start(programs: &Programs, method: Method, work: &Path, wire: &str) -> Result<Self> {
         let [socket, control]: [PathBuf; 2] =
             ["zcnic.sock", "control.sock"].map(|name| work.join(name));
-        // What one that was killed left.
+        // Sockets that a killed backend left.
         for path in [&socket, &control] {
             let _ = fs::remove_file(path);
         }
@@ -314,7 +315,7 @@ impl Zcnic {
                 "--cpus",
                 &method.cpus[0].to_string(),
             ])
-            // As DPDK, which never stops looking.
+            // DPDK polls without end, too.
             .args(["--poll-us", "1000", "--control"])
             .arg(&control);
         let log = fs::File::create(work.join("zcnic.log"))?;
@@ -329,7 +330,7 @@ impl Zcnic {
         })
     }
 
-    /// What it received and sent, and that nothing was lost.
+    /// Returns its counters of frames.
     fn counters(&mut self, forwarding: Forwarding) -> Result<Counters> {
         if let Some(status) = self.running.try_wait()? {
             bail!("zcnic ended with {status}");
@@ -341,7 +342,7 @@ impl Zcnic {
             queue.get(name).copied().unwrap_or_default()
         };
         let sum = |name: &str| -> u64 { queues.iter().map(|queue| count(queue, name)).sum() };
-        // Frames that arrive are spread by the hash, those of a sink never arrive.
+        // The hash spreads frames that arrive; those of a sink never arrive.
         let counter = match forwarding {
             Forwarding::Loop | Forwarding::Source => "rx-frames",
             Forwarding::Sink => "tx-frames",
@@ -361,7 +362,7 @@ impl Zcnic {
     }
 }
 
-/// What is read of the answer to `zcnicctl stats`.
+/// The part of `zcnicctl stats`'s answer that is read.
 #[derive(Deserialize)]
 struct Stats {
     ports: Vec<PortStats>,

@@ -1,8 +1,8 @@
-//! Against passt, which hands what is in each frame to the kernel's sockets: another job than a NIC's, and a yardstick
-//! for the order of magnitude only.
+//! Compares with passt, which forwards the payload of each frame to the kernel's sockets. That is
+//! another job than a NIC's, so the ratio is only an order of magnitude.
 //!
-//! It has the same frontend as zcnic, and forwards to a socket of ours that nobody reads: what does not fit in its
-//! buffer is dropped by the kernel, and counted.
+//! passt has the same frontend as zcnic, and forwards to a socket of ours that is never read. The
+//! kernel drops and counts the datagrams that do not fit its buffer.
 
 use std::{
     fs,
@@ -25,20 +25,21 @@ use super::{
     testpmd::{PATIENCE, RING},
 };
 
-/// What it is called in Debian.
+/// Its Debian package.
 pub(super) const PACKAGE: &str = "passt";
 
 /// Bytes of frames.
 const SIZES: [u16; 2] = [64, 1500];
 
-/// What the frontend calls this machine's loopback interface, and itself: addresses for documentation (RFC 5737).
+/// The frontend's addresses for this machine's loopback interface and for itself: addresses for
+/// documentation (RFC 5737).
 const HOST: &str = "198.51.100.1";
 const GUEST: &str = "198.51.100.2";
 
-/// The socket to which passt forwards, and whence it does.
+/// The socket to which passt forwards, and the port that it sends from.
 struct Receiver {
     socket: UdpSocket,
-    /// passt sends from the port that the guest sends from, so this one is free here.
+    /// passt sends from the guest's source port, so this one is free here.
     source: u16,
 }
 
@@ -51,7 +52,7 @@ impl Receiver {
         Ok(Self { socket, source })
     }
 
-    /// What makes a frontend send to it.
+    /// Returns the options that make a frontend send to it.
     fn options(&self) -> Result<Vec<String>> {
         let port = self.socket.local_addr()?.port();
         Ok(vec![
@@ -60,7 +61,8 @@ impl Receiver {
         ])
     }
 
-    /// Datagrams that the kernel got for it: those that wait, and those for which there was no room.
+    /// Returns the number of datagrams for the socket: those that wait in its buffer and those that
+    /// the kernel dropped.
     fn delivered(&self) -> Result<u64> {
         let port = self.socket.local_addr()?.port();
         let address = u32::from_ne_bytes(Ipv4Addr::LOCALHOST.octets());
@@ -72,16 +74,16 @@ impl Receiver {
             .find(|columns| columns.get(1) == Some(&&*local));
         let dropped: u64 = columns
             .and_then(|columns| columns.last()?.parse().ok())
-            .context("the kernel does not say how many datagrams it dropped")?;
+            .context("the kernel does not report how many datagrams it dropped")?;
         let waiting = std::iter::from_fn(|| self.socket.recv(&mut []).ok()).count();
         Ok(dropped + waiting as u64)
     }
 }
 
-/// passt, listening at `socket`.
+/// Starts passt, listening at `socket`.
 fn start(root: &BuildRoot, comparison: &Comparison<'_>, socket: &str) -> Result<Running> {
     let work = comparison.work.path();
-    // Started as root it becomes somebody else, but not in a user namespace, where root is nobody to be afraid of.
+    // passt drops root's privileges, but not in a user namespace, where root has none on the host.
     let binds = [Bind::write(work, WORK)];
     let mut passt = root.command_in_network(&binds, "passt");
     passt

@@ -1,15 +1,15 @@
-//! The scaling curves as a picture.
+//! Draws the scaling curves as SVG.
 
 use std::fmt::Write;
 
 use super::figure::Figure;
 
-/// A curve: figures whose names are the prefix and a number.
+/// A curve: the figures whose names are the prefix and a number.
 struct Curve {
     title: &'static str,
     axis: &'static str,
     prefix: &'static str,
-    /// What all others are compared with.
+    /// The number of the figure that all others are compared with.
     base: u32,
 }
 
@@ -32,7 +32,7 @@ const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 300.0;
 const MARGIN: f64 = 50.0;
 
-/// All curves, one below the other, as an SVG document.
+/// Returns all curves, one below the other, as an SVG document.
 pub(crate) fn svg(figures: &[Figure]) -> String {
     let height = HEIGHT * CURVES.len() as f64;
     let mut svg = format!(
@@ -53,7 +53,7 @@ pub(crate) fn svg(figures: &[Figure]) -> String {
     svg
 }
 
-/// Number, ratio and spread of each figure of a curve, ascending.
+/// Returns number, ratio and spread of each figure of a curve, ascending.
 fn points(curve: &Curve, figures: &[Figure]) -> Vec<(u32, f64, [f64; 2])> {
     let mut points: Vec<_> = figures
         .iter()

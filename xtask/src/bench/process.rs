@@ -1,21 +1,22 @@
-//! How what is measured is run: before everything else, if we may.
+//! Runs measured processes with real-time priority, if we may.
 
 use std::{fs, process::Command};
 
 use anyhow::{Result, bail};
 use zcnic_testbed::step::{output, run};
 
-/// Who goes first when others want the processors too.
+/// The scheduling policy of measured processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Priority {
-    /// What is measured (`SCHED_RR`).
+    /// Before all others (`SCHED_RR`).
     Realtime,
-    /// Nobody.
+    /// As all others.
     Normal,
 }
 
 impl Priority {
-    /// The best that we may; this process goes before what it measures, or it could not tell that to stop.
+    /// Chooses the best that we may. This process gets a higher priority than the measured ones, to
+    /// be able to stop them.
     pub(crate) fn probe() -> Self {
         let may = output(Command::new("chrt").args(["-r", "1", "true"]));
         let own = std::process::id().to_string();
@@ -26,8 +27,8 @@ impl Priority {
         }
     }
 
-    /// Lets the first thread of a program among the descendants of process `ancestor` go before its other threads: the
-    /// one that takes commands shares a processor with one that never sleeps.
+    /// Gives the first thread of `program`, a descendant of process `ancestor`, priority over its
+    /// other threads: it takes commands, and shares a processor with a thread that never sleeps.
     pub(crate) fn put_first(self, ancestor: u32, program: &str) -> Result<()> {
         if self == Self::Normal {
             return Ok(());
@@ -51,7 +52,7 @@ impl Priority {
         bail!("{program} is not running")
     }
 
-    /// For the report.
+    /// Returns its name for the report.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Realtime => "SCHED_RR",
@@ -59,7 +60,7 @@ impl Priority {
         }
     }
 
-    /// `command`, run so.
+    /// Returns `command` with this policy.
     pub(crate) fn apply(self, command: &Command) -> Command {
         let mut words = std::iter::once(command.get_program()).chain(command.get_args());
         let mut applied = match self {

@@ -1,4 +1,5 @@
-//! What receiving costs in a guest, by how it is done, and what provided buffers cost: `zcnic-guest compare`.
+//! `cargo xtask bench receive`: what receiving costs in a guest, by interface, and what provided
+//! buffers cost (`zcnic-guest compare`).
 
 use std::{process::ExitCode, time::Duration};
 
@@ -16,17 +17,17 @@ use zcnic_testbed::{
 
 use super::{facts, figure::Figure, process::Priority};
 
-/// All turns, on a host that is busy otherwise.
+/// Time limit of all samples, on a busy host.
 const PATIENCE: Duration = Duration::from_secs(1200);
 
 /// Compare ways to receive in a guest: recv(), epoll, TCP_ZEROCOPY_RECEIVE, zero-copy receive of io_uring
 ///
-/// Each takes turns with recv() in a loop, in one boot: bytes per second that the guest's processor is busy with
-/// receiving, and how many of them the kernel copied. So does recv() without recycling of pages. And requests of
-/// io_uring that take provided buffers take turns with such that do not.
+/// Each is interleaved with recv() in a loop, in one boot: bytes per second of the guest's
+/// processor that receives, and the share that the kernel copied. So is recv() without recycling of
+/// pages. Requests of io_uring with provided buffers are interleaved with requests without.
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
-    /// Few and short turns: whether everything can be measured, not how it comes out
+    /// Take few and short samples, to see that everything can be measured
     #[arg(long)]
     quick: bool,
     #[command(flatten)]
@@ -57,7 +58,9 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         "--requests",
         requests,
     ]);
-    let lines = step("take turns", || guest.check(&compare.timeout(PATIENCE)))?;
+    let lines = step("take interleaved samples", || {
+        guest.check(&compare.timeout(PATIENCE))
+    })?;
     step("look for warnings and leaks, power off", || guest.finish())?;
     let figure = |line: &str| -> Result<Figure> {
         let figure: guest::Figure = serde_json::from_str(line).with_context(|| line.to_owned())?;

@@ -1,6 +1,6 @@
-//! DPDK's `dpdk-testpmd`, which moves frames by what driver it is told to and waits for commands meanwhile.
+//! DPDK's `dpdk-testpmd`, which forwards frames with a given driver, and takes commands meanwhile.
 //!
-//! Its memory is a memfd of small pages, so that huge pages make no difference to anybody.
+//! Its memory is a memfd of small pages, so that huge pages make no difference.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ use zcnic_testbed::{
 
 use super::method::Method;
 
-/// What it is made of in Debian; the first one's version is DPDK's.
+/// Its Debian packages; the first one's version is DPDK's.
 pub(super) const PACKAGES: [&str; 4] = [
     "dpdk-dev",
     "librte-mempool-ring25",
@@ -28,26 +28,26 @@ pub(super) const PACKAGES: [&str; 4] = [
     "librte-net-virtio25",
 ];
 
-/// How long a program may take to start, and testpmd for a command.
+/// Time limit for the start of a program, and for a command of testpmd.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What it prints when it waits for one.
+/// The prompt that it prints before a command.
 const PROMPT: &str = "testpmd> ";
 
 /// Descriptors of a ring.
 pub(super) const RING: u32 = 1024;
 
-/// What a testpmd does its work with.
+/// The virtual device of a testpmd.
 #[derive(Debug)]
 pub(super) struct Vdev<'a> {
-    /// Of its files.
+    /// The name of its files.
     pub(super) name: &'a str,
     /// Driver and options, as `--vdev` takes them.
     pub(super) device: &'a str,
     pub(super) queues: u16,
     /// More options.
     pub(super) options: &'a [String],
-    /// Where frames are moved, and where commands are taken.
+    /// The processor that forwards frames, and the one that takes commands.
     pub(super) cpus: [usize; 2],
 }
 
@@ -56,12 +56,12 @@ pub(super) struct Testpmd {
     child: Child,
     input: ChildStdin,
     output: Receiver<Vec<u8>>,
-    /// What it printed since the last command.
+    /// Its output since the last command.
     heard: String,
 }
 
 impl Testpmd {
-    /// One with a port, whose files are in `work`, which it finds at [`WORK`].
+    /// Starts one with a device. Its files are in `work`, which it finds at [`WORK`].
     pub(super) fn start(
         root: &BuildRoot,
         work: &Path,
@@ -136,7 +136,7 @@ impl Testpmd {
         Ok(testpmd)
     }
 
-    /// Executes a command and returns what it printed.
+    /// Executes a command and returns its output.
     pub(super) fn command(&mut self, text: &str) -> Result<String> {
         self.heard.clear();
         writeln!(self.input, "{text}")?;
@@ -151,19 +151,19 @@ impl Testpmd {
                 bail!("no prompt\n{}", tail(&self.heard, 20));
             };
             self.heard.push_str(&String::from_utf8_lossy(&bytes));
-            // What was typed is echoed behind the previous prompt.
+            // The command is echoed behind the previous prompt.
             if self.heard.ends_with(PROMPT) {
                 return Ok(self.heard.clone());
             }
         }
     }
 
-    /// Frames per second that were received, or sent, since this was asked before.
+    /// Returns the frames per second that were received (`Rx`) or sent (`Tx`) since the last call.
     pub(super) fn rate(&mut self, direction: &str) -> Result<f64> {
         self.statistic(&format!("{direction}-pps"))
     }
 
-    /// Frames that were sent.
+    /// Returns the number of frames that were sent.
     pub(super) fn sent(&mut self) -> Result<u64> {
         self.statistic("TX-packets").map(|count| count as u64)
     }

@@ -9,7 +9,7 @@ use zcnic_testbed::provision::linux::kernel::Kernel;
 /// One test program.
 #[derive(Debug)]
 pub(crate) struct Program {
-    /// Below the selftests' root.
+    /// Its path below the selftests' root.
     pub(crate) path: &'static str,
     pub(super) cases: &'static [Wanted],
 }
@@ -21,24 +21,25 @@ pub(super) struct Wanted {
     pub(super) needs: Needs,
 }
 
-/// What a case finds missing, and then skips.
+/// What a case needs, and skips without.
 #[derive(Debug)]
 pub(super) enum Needs {
     Nothing,
     /// Options of the kernel's configuration.
     Options(&'static [&'static str]),
-    /// The first release, major and minor number, that has what is tested.
+    /// The first release, major and minor number, with the tested feature.
     Since(u64, u64),
-    /// A feature that our driver does not have; without it a case fails as expected.
+    /// A feature that our driver does not have; the case then fails as expected.
     Offload(&'static str),
 }
 
-/// A kernel, as far as cases depend on it.
+/// The properties of a kernel that cases depend on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KernelFacts<'a> {
-    /// As `uname -r` says.
+    /// The release, as `uname -r` prints it.
     pub(crate) release: &'a str,
-    /// The text of its `.config`; what is not known is taken to be there.
+    /// The text of its `.config`. If it is unknown, all options count as set, so that no case may
+    /// skip.
     pub(crate) config: Option<&'a str>,
 }
 
@@ -52,7 +53,7 @@ impl<'a> From<&'a Kernel> for KernelFacts<'a> {
 }
 
 impl KernelFacts<'_> {
-    /// Is an option built in?
+    /// Returns whether an option is built in.
     pub(crate) fn has(self, option: &str) -> bool {
         self.config.is_none_or(|config| {
             let line = format!("CONFIG_{option}=y");
@@ -60,7 +61,7 @@ impl KernelFacts<'_> {
         })
     }
 
-    /// Is it this release or a later one?
+    /// Returns whether it is this release or a later one.
     fn is_since(self, major: u64, minor: u64) -> bool {
         let mut numbers = self.release.split(|c: char| !c.is_ascii_digit());
         let mut number = || numbers.next().and_then(|text| text.parse().ok());
@@ -70,7 +71,7 @@ impl KernelFacts<'_> {
 }
 
 impl Needs {
-    /// What `kernel` lacks; None if nothing.
+    /// Returns what `kernel` lacks; None if nothing.
     fn lacking(&self, kernel: KernelFacts) -> Option<String> {
         match self {
             Self::Nothing => None,
@@ -90,41 +91,41 @@ impl Needs {
     }
 }
 
-/// A case to be seen in a run on one kernel.
+/// A case that a run on one kernel must report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RequiredCase {
     /// `file.py:case`, as in a report.
     pub(crate) name: String,
-    /// What the kernel, or the driver, lacks for it; then it may end as `otherwise` says.
+    /// What the kernel or the driver lacks for it; then it may end as `otherwise` says.
     pub(crate) lacking: Option<String>,
-    /// How it ends if something lacks.
+    /// Its outcome if something is missing.
     pub(crate) otherwise: Outcome,
 }
 
 impl RequiredCase {
-    /// That it may skip, and why.
+    /// Returns a line with the outcome that it may have instead of a pass, and why.
     pub(crate) fn skip_reason(&self) -> Option<String> {
         let lacking = self.lacking.as_deref()?;
         Some(format!(
-            "may be {}: {} (for want of {lacking})",
+            "may be {}: {} (lacks {lacking})",
             self.otherwise.word(),
             self.name
         ))
     }
 
-    /// Is it all right that it ended so?
+    /// Returns whether it may end so.
     pub(crate) fn allows(&self, outcome: Outcome) -> bool {
         outcome == Outcome::Pass || (outcome == self.otherwise && self.lacking.is_some())
     }
 }
 
 impl Program {
-    /// Its file name, which its cases' names begin with.
+    /// Returns its file name, with which its cases' names begin.
     pub(crate) fn file(&self) -> &'static str {
         file_name(self.path)
     }
 
-    /// The cases to be seen of it on `kernel`.
+    /// Returns the cases that it must report on `kernel`.
     pub(crate) fn required(&self, kernel: KernelFacts) -> Vec<RequiredCase> {
         let required = |wanted: &Wanted| RequiredCase {
             name: format!("{}:{}", self.file(), wanted.name),
@@ -137,7 +138,7 @@ impl Program {
         self.cases.iter().map(required).collect()
     }
 
-    /// The cases to be seen that are not in `cases`, as failures.
+    /// Returns the required cases that are not in `cases`, as failures.
     pub(crate) fn missing(&self, kernel: KernelFacts, cases: &[Case]) -> Vec<Case> {
         let required = self.required(kernel).into_iter();
         required
@@ -163,7 +164,7 @@ pub(super) const fn offload(name: &'static str, feature: &'static str) -> Wanted
     }
 }
 
-/// Large buffers of devmem: a page size given with the binding, which came with 7.3.
+/// A case of large devmem buffers: a page size given with the binding, since 7.3.
 pub(super) const fn large_niov(name: &'static str) -> Wanted {
     Wanted {
         name,
@@ -171,7 +172,7 @@ pub(super) const fn large_niov(name: &'static str) -> Wanted {
     }
 }
 
-/// Allocations that fail on demand.
+/// A case that makes allocations fail on demand.
 pub(super) const fn failing_allocations(name: &'static str) -> Wanted {
     Wanted {
         name,

@@ -1,4 +1,4 @@
-//! How cases were expected to end, and what is wrong with how they did.
+//! Expected outcomes of cases, and which results are unexpected.
 
 use std::str::FromStr;
 
@@ -6,7 +6,7 @@ use zcnic_results::report::{Case, Outcome};
 
 use crate::suites::case::RequiredCase;
 
-/// How a case may end besides passing.
+/// An outcome other than a pass that the user expects of a case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Expectation {
     name: String,
@@ -42,7 +42,8 @@ impl Expectation {
     }
 }
 
-/// What is wrong with `cases`, given what was `expected` of them and how those that are `required` may end.
+/// Returns a line for each unexpected result among `cases`, and for each expectation that no case
+/// met. `required` cases may end as they allow.
 pub(crate) fn unexpected(
     expected: &[Expectation],
     required: &[RequiredCase],
@@ -57,12 +58,12 @@ pub(crate) fn unexpected(
     let unexpected = cases
         .iter()
         .filter(|case| case.outcome != Outcome::Pass && !forgiven(case))
-        .map(|case| format!("not expected: {} {}", case.outcome.word(), case.name));
+        .map(|case| format!("unexpected: {} {}", case.outcome.word(), case.name));
     let unmet = expected
         .iter()
         .filter(|expectation| !cases.iter().any(|case| expectation.meets(case)))
         .map(|Expectation { name, outcome }| {
-            format!("expected, but not so: {} {name}", outcome.word())
+            format!("expected, but no case ended so: {} {name}", outcome.word())
         });
     unexpected.chain(unmet).collect()
 }

@@ -1,8 +1,9 @@
-//! The cases of `gro.py`: the same for software GRO, hardware GRO and LRO, which our driver does not have.
+//! The programs about GRO. `gro.py` has the same cases for software GRO, hardware GRO and LRO,
+//! which our driver does not have.
 
 use super::case::{Program, Wanted, case, offload};
 
-/// Every case, of the names that all three have.
+/// All cases, from the names that exist for all three.
 macro_rules! cases {
     ($($name:literal)*) => {
         &[

@@ -1,5 +1,5 @@
-//! The programs about memory providers and what they are configured by, on the port itself and on
-//! queues that are leased to a netkit device.
+//! The programs about memory providers and their configuration, on the port itself and on queues
+//! that are leased to a netkit device.
 
 use super::case::{Program, case, failing_allocations, large_niov};
 

@@ -1,5 +1,6 @@
-//! Which of the kernel's selftests belong together, and what each case needs of a kernel: with this a
-//! run knows what it must see. A case that nobody reports has failed as surely as one that says so.
+//! Suites of the kernel's selftests: sets of programs whose cases are all known, with what each
+//! case needs of a kernel. A case that a program does not report counts as failed, as does a
+//! reported failure.
 
 pub(crate) mod case;
 pub(crate) mod expect;
@@ -17,11 +18,11 @@ use self::case::{KernelFacts, Program, RequiredCase};
 /// A set of selftests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Suite {
-    /// Memory providers and what they are configured by, on the port itself and on queues that are
-    /// leased to a netkit device
+    /// Memory providers and their configuration, on the port itself and on queues that are leased
+    /// to a netkit device
     #[value(name = "memory-providers", alias = "1")]
     MemoryProviders,
-    /// Coalescing of received segments, by the device and by the kernel
+    /// Coalescing of received segments (GRO), by the device and by the kernel
     #[value(name = "gro")]
     Gro,
     /// Native XDP and AF_XDP
@@ -30,7 +31,7 @@ pub(crate) enum Suite {
 }
 
 impl Suite {
-    /// Its programs, in the order in which they run.
+    /// Returns its programs, in the order in which they run.
     pub(crate) fn programs(self) -> &'static [Program] {
         match self {
             Self::MemoryProviders => &memory_providers::PROGRAMS,
@@ -39,12 +40,12 @@ impl Suite {
         }
     }
 
-    /// The paths of its programs.
+    /// Returns the paths of its programs.
     pub(crate) fn paths(self) -> Vec<&'static str> {
         self.programs().iter().map(|program| program.path).collect()
     }
 
-    /// The cases to be seen on `kernel`.
+    /// Returns the cases that it must report on `kernel`.
     pub(crate) fn required(self, kernel: KernelFacts) -> Vec<RequiredCase> {
         let programs = self.programs().iter();
         programs
@@ -52,7 +53,7 @@ impl Suite {
             .collect()
     }
 
-    /// Adds to a run of all programs the cases that were to be seen and were not, as failures.
+    /// Adds the required cases that the runs do not have, as failures.
     pub(crate) fn complete(self, kernel: KernelFacts, runs: &mut [ProgramRun]) -> Result<()> {
         for program in self.programs() {
             let run = runs.iter_mut().find(|run| run.name == program.path);
@@ -63,7 +64,7 @@ impl Suite {
         Ok(())
     }
 
-    /// As it is written on the command line.
+    /// Returns its name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::MemoryProviders => "memory-providers",
@@ -73,7 +74,8 @@ impl Suite {
     }
 }
 
-/// The tests that `names` mean.
+/// Returns the tests of `all` that `names` mean, by path or file name; without names all that are
+/// written in Python.
 pub(crate) fn select<'a>(all: &'a [String], names: &[String]) -> Result<Vec<&'a str>> {
     if names.is_empty() {
         let python = all.iter().filter(|test| test.ends_with(".py"));
@@ -164,7 +166,7 @@ mod tests {
             ),
         };
         assert_eq!(may_skip(debug), [""; 0]);
-        // Whose configuration nobody knows must do it all.
+        // A kernel of unknown configuration must pass all cases.
         let unknown = KernelFacts {
             config: None,
             ..STOCK
@@ -189,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_case_that_nobody_reported_has_failed() {
+    fn a_case_that_was_not_reported_has_failed() {
         let seen = [Case {
             outcome: Outcome::Pass,
             ..Case::failed("queues.py:get_queues", String::new())

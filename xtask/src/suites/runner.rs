@@ -1,12 +1,12 @@
-//! The guest that selftests run in.
+//! Runs selftests, in guests that it boots.
 //!
-//! Each program gets a freshly loaded driver, and the kernel's log and page pools are gone through
-//! after it and after the driver is gone. What a program leaves behind besides (processes, settings,
-//! a kernel that has warned once and then keeps quiet) can only come from one that failed, so a guest
-//! in which anything failed is not used again. Where mappings for devices are debugged no guest is:
-//! dma-debug looks the mapping of a sync up from its address backwards, 8 KiB at a time
-//! (kernel/dma/debug.c, `bucket_find_contain`). Huge pages come back in the opposite order with each
-//! use, and in ascending order an area of them is one mapping of tens of MB: a packet takes 9 ms then.
+//! Each program gets a freshly loaded driver, and passes the gate after it and again after the
+//! driver is gone. Only a failed program leaves anything else behind (processes, settings, a kernel
+//! that warns only once), so a guest in which anything failed is not used again. On kernels that
+//! debug DMA mappings no guest is used twice: dma-debug looks the mapping of a sync up from its
+//! address backwards, 8 KiB at a time (kernel/dma/debug.c, `bucket_find_contain`). Huge pages
+//! return in the opposite order with each use, and in ascending order an area of them is one
+//! mapping of tens of MB, so that a packet takes 9 ms.
 
 use std::time::{Duration, Instant};
 
@@ -25,30 +25,30 @@ use zcnic_testbed::{
     violations::Watch,
 };
 
-/// For one test program. The guest's runner ends those that hang long before; later than this the
-/// guest itself hangs.
+/// Time limit of one test program. The guest's runner kills a hanging program long before; after
+/// this limit the guest itself hangs.
 const TEST_PATIENCE: Duration = Duration::from_secs(1900);
 
-/// The device under test: rss_ctx.py's test_rss_context32 wants 66 channels, and there is the command
-/// pair. The peer keeps its few: interrupt vectors are finite.
+/// Queue pairs of the device under test: test_rss_context32 of rss_ctx.py needs 66 channels, and
+/// there is the command pair. The peer has few, because interrupt vectors are finite.
 const TESTED_PAIRS: u16 = 67;
 
-/// As many as the tests of memory providers would otherwise ask for in the midst of a run, when memory
-/// may be too fragmented to give them.
+/// Huge pages for the tests of memory providers, reserved at boot: later, memory may be too
+/// fragmented.
 const HUGE_PAGES: &str = "hugepages=64";
 
-/// Runs programs, in guests that it boots as it needs them.
+/// Runs programs, in guests that it boots as needed.
 pub(crate) struct Runner<'a> {
     setup: &'a Setup,
     selftests: &'a Selftests,
     cable: Cable,
-    /// Has the device keep a ledger of receive buffers, whose violations fail a program.
+    /// Makes the device keep a ledger of receive buffers, whose violations fail a program.
     pub(crate) ledger: bool,
     guest: Option<Guest>,
     watch: Option<Watch>,
     /// Each program gets its own guest.
     one_each: bool,
-    /// How many guests were booted.
+    /// Number of guests that were booted.
     pub(crate) boots: usize,
 }
 
@@ -67,7 +67,7 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Runs test programs one after the other; guests that are not needed any more are powered off.
+    /// Runs test programs one after the other, and powers the last guest off.
     pub(crate) fn run(&mut self, tests: &[&str]) -> Vec<ProgramRun> {
         let mut runs = Vec::new();
         for test in tests {
@@ -80,7 +80,7 @@ impl<'a> Runner<'a> {
         runs
     }
 
-    /// Runs one test program; whatever goes wrong besides becomes a failed case.
+    /// Runs one test program. Any other failure becomes a failed case.
     fn test(&mut self, test: &str) -> ProgramRun {
         let mut run = ProgramRun {
             name: test.to_owned(),
@@ -95,7 +95,7 @@ impl<'a> Runner<'a> {
         });
         match result {
             Ok(guest) if run.count(Outcome::Fail) == 0 => self.guest = Some(guest),
-            // The guest is gone with it.
+            // Dropping the guest ends it.
             Ok(_) => {}
             Err(error) => run
                 .cases
@@ -122,7 +122,7 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    /// The guest of the test before, or a new one.
+    /// Returns the guest of the last test, or a new one.
     fn guest(&mut self) -> Result<Guest> {
         if let Some(guest) = self.guest.take() {
             return Ok(guest);
@@ -143,7 +143,7 @@ impl<'a> Runner<'a> {
         Ok(guest)
     }
 
-    /// Powers the guest off; that can fail too.
+    /// Powers the guest off; returns a run with a failed case if that fails.
     fn finish(&mut self) -> Option<ProgramRun> {
         let start = Instant::now();
         let error = self.guest.take()?.power_off().err()?;
@@ -155,7 +155,7 @@ impl<'a> Runner<'a> {
     }
 }
 
-/// What the test program reported.
+/// Runs a test program in the guest and returns its cases.
 fn results(guest: &mut Guest, test: &str) -> Result<Vec<Case>> {
     let exec = Exec::new(["zcnic-guest", "kselftest", test]).timeout(TEST_PATIENCE);
     let mut object = String::new();
@@ -179,7 +179,7 @@ fn results(guest: &mut Guest, test: &str) -> Result<Vec<Case>> {
     Ok(cases.map(case).collect())
 }
 
-/// A case of the guest's runner, as reports have it.
+/// Converts a case of the guest's runner.
 fn case(result: CaseResult) -> Case {
     Case {
         name: result.name,
@@ -194,7 +194,7 @@ fn case(result: CaseResult) -> Case {
     }
 }
 
-/// What a test does to the guest is a case of its own.
+/// The name of the case for a test's effects on the guest.
 fn guest_case(test: &str) -> String {
     format!("{}:guest", file_name(test))
 }

@@ -2,7 +2,7 @@
 
 use super::case::{Program, case};
 
-/// Every case of `xdp.py`, of the names that exist for both versions of IP.
+/// All cases of `xdp.py`, from the names that exist for both versions of IP.
 macro_rules! both {
     ($($name:literal)*) => {
         &[
