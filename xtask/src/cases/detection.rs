@@ -104,7 +104,7 @@ pub(super) const TESTS: &[Test] = &[
         Some((Finder::Ledger, "overlap"))
     ),
     bug!(
-        "a buffer has the address of no memory",
+        "a buffer has an address outside of memory",
         driver!("address-not-mapped"),
         ZeroCopy,
         Some((Finder::Ledger, "unusable"))
@@ -135,7 +135,7 @@ pub(super) const TESTS: &[Test] = &[
         None
     ),
     bug!(
-        "a header fragment is forgotten where an allocation fails",
+        "a header fragment leaks where an allocation fails",
         driver!("header-leaked-on-error"),
         Exhaustion,
         Some((Finder::PagePools, "page pool"))

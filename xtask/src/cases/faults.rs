@@ -4,6 +4,6 @@
 use super::test::{Kind::Zcnic, Run::Program, Test};
 
 pub(super) const TESTS: &[Test] = &[Test {
-    name: "faults: the driver under fire, as a whole",
+    name: "faults: the driver under injected faults, as a whole",
     run: Program(Zcnic, &["faults"]),
 }];

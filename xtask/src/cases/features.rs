@@ -40,7 +40,7 @@ pub(super) const TESTS: &[Test] = &[
         run: Program(Zcnic, &["systems", "page pool: "]),
     },
     Test {
-        name: "features: sockets that do not copy",
+        name: "features: TCP zero copy of sockets",
         run: Program(Zcnic, &["systems", "tcp zero copy: "]),
     },
     Test {
@@ -48,11 +48,11 @@ pub(super) const TESTS: &[Test] = &[
         run: Program(Zcnic, &["systems", "provided buffers: "]),
     },
     Test {
-        name: "features: what the card does for the stack, as a whole",
+        name: "features: offloads of the NIC, as a whole",
         run: Program(Zcnic, &["systems", "hardware: "]),
     },
     Test {
-        name: "features: what XDP programs do with frames, as a whole",
+        name: "features: actions of XDP programs, as a whole",
         run: Program(Zcnic, &["systems", "xdp: "]),
     },
 ];

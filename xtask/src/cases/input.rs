@@ -24,7 +24,7 @@ use super::test::{
 
 pub(super) const TESTS: &[Test] = &[
     Test {
-        name: "bad input: options of zcnic and of xtask that there are not",
+        name: "bad input: options that zcnic and xtask do not have",
         run: Host(wrong_options),
     },
     Test {
@@ -32,7 +32,7 @@ pub(super) const TESTS: &[Test] = &[
         run: Host(socket_in_use),
     },
     Test {
-        name: "bad input: a QEMU that is too old, has no vhost-user, or is none",
+        name: "bad input: a QEMU that is too old, lacks vhost-user, or is another program",
         run: Host(wrong_qemu),
     },
     Test {
@@ -40,7 +40,7 @@ pub(super) const TESTS: &[Test] = &[
         run: Host(wrong_kernel),
     },
     Test {
-        name: "bad input: a receive queue that there is not, and one that can't be kept free",
+        name: "bad input: a receive queue that does not exist, and one that can't be kept free",
         run: Guest(Zcnic, wrong_queue),
     },
     Test {

@@ -22,7 +22,7 @@ pub(super) const TESTS: &[Test] = &[
         run: Guest(Zcnic, back_and_forth),
     },
     Test {
-        name: "rebind: zcnic says so when a port has too few queue pairs",
+        name: "rebind: zcnic logs a port with too few queue pairs",
         run: Guest(TooFewQueues, too_few_queues),
     },
 ];

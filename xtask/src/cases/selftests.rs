@@ -12,7 +12,7 @@ pub(super) const TESTS: &[Test] = &[
         run: Guest(Zcnic, two_owners_of_a_rule),
     },
     Test {
-        name: "iperf3: one that hangs ends when it is told to",
+        name: "iperf3: a hanging server ends on SIGTERM",
         run: Guest(Zcnic, iperf3_that_hangs),
     },
 ];

@@ -21,7 +21,7 @@ pub(super) const TESTS: &[Test] = &[
         run: Guest(Zcnic, transmitted),
     },
     Test {
-        name: "features: xdp: what is redirected to a port leaves it",
+        name: "features: xdp: a frame that is redirected to a port leaves it",
         run: Guest(Zcnic, redirected),
     },
     Test {
