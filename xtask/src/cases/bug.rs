@@ -1,54 +1,54 @@
-//! A bug that is put into the driver or into a program, and what must find it.
+//! Seeded bugs of the driver or of a program, and what must find them.
 
-/// What is wrong, what the guest does meanwhile, and who must find it.
+/// A bug, the load of the guest, and the finder.
 #[derive(Debug)]
 pub(super) struct Bug {
     pub(super) seed: Seed,
     pub(super) load: Load,
-    /// None: nobody finds anything. Otherwise what is found contains this.
+    /// The finder, and a part of its message; None if nothing may be found.
     pub(super) finder: Option<(Finder, &'static str)>,
 }
 
-/// Where a bug is.
+/// The place of a bug.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Seed {
-    /// Nowhere.
+    /// There is no bug.
     None,
-    /// In the driver: a patch of its name, and its text.
+    /// In the driver: the name and the text of a patch.
     Driver(&'static str, &'static str),
-    /// In the receiving program, by an option.
+    /// In the receiving program: an option.
     Program(&'static str),
 }
 
-/// What the guest does.
+/// The load of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Load {
     /// Zero-copy receive; then the queue gets its own memory back.
     ZeroCopy,
-    /// Zero-copy receive until nothing moves any more.
+    /// Zero-copy receive until the stream stalls.
     Stall,
-    /// More data than the receiver has buffers for, all of which it keeps.
+    /// More data than fits the receiver's buffers, all of which it keeps.
     Exhaustion,
-    /// Plain reads, where every mapping for the device is a copy.
+    /// Plain reads, where every DMA mapping is a bounce buffer.
     Bounce,
-    /// Plain reads of frames of which some have a used length that is too short.
+    /// Plain reads of frames, some with a used length that is too short.
     ShortBuffers,
 }
 
-/// Who finds something.
+/// A finder of bugs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Finder {
     /// The ledger of the device.
     Ledger,
-    /// The device, which refused commands.
+    /// The device, which refuses commands.
     Commands,
     /// The guest's page pools: buffers are missing.
     PagePools,
     /// The guest's log.
     Log,
-    /// Who armed a fault and sees no trace of it.
+    /// A test that armed a fault and sees no effect.
     Faults,
-    /// A program in the guest: bytes are wrong or missing, or something is refused.
+    /// A program in the guest: bytes are wrong or missing, or a request is refused.
     Program,
 }
 

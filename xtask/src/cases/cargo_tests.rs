@@ -1,4 +1,5 @@
-//! The tests that need no guest: `cargo test` over the workspace, its output read back as cases.
+//! The tests that need no guest: runs `cargo test` over the workspace, and reads its output as
+//! cases.
 
 use std::{
     fs,
@@ -11,8 +12,8 @@ use anyhow::{Context, Result, bail};
 use zcnic_results::report::{Case, Outcome, Report};
 use zcnic_testbed::paths;
 
-/// Runs the tests whose name contains `filter`, and those of test files whose name does: a test's name begins
-/// with its file's.
+/// Runs the tests whose name contains `filter`, and those of test files whose name does, since a
+/// test's full name begins with its file's.
 pub(crate) fn run(filter: Option<&str>, report: &mut Report) -> Result<()> {
     let start = Instant::now();
     let mut cases = cargo_test(filter.as_slice())?;
@@ -28,7 +29,7 @@ pub(crate) fn run(filter: Option<&str>, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Whether the name of any test file contains `filter`; cargo takes it amiss if none does.
+/// Returns whether the name of any test file contains `filter`; without one cargo fails.
 fn names_a_file(filter: &str) -> bool {
     let rooms = fs::read_dir(paths::workspace())
         .into_iter()
@@ -42,16 +43,16 @@ fn names_a_file(filter: &str) -> bool {
     })
 }
 
-/// Runs `cargo test --workspace`, passing its output on, and returns a case per test.
+/// Runs `cargo test --workspace`, passes its output on, and returns a case per test.
 ///
 /// libtest's stable output has a line `test NAME ... ok` per test and the name of the test binary
-/// before each batch; the text between is shown but not kept.
+/// before each batch. Text in between is shown but not kept.
 fn cargo_test(which: &[&str]) -> Result<Vec<Case>> {
     let mut command = paths::cargo();
     command
         .args(["test", "--workspace", "--no-fail-fast"])
         .args(which);
-    // Cargo names the test binary on standard error; the shell puts both streams in order.
+    // Cargo names the test binary on standard error; the shell merges both streams in order.
     let mut child = Command::new("sh")
         .args(["-c", r#"exec "$@" 2>&1"#, "sh"])
         .arg(command.get_program())

@@ -1,4 +1,4 @@
-//! The demo, and that it fails when it should.
+//! Tests of the demo: it works unprivileged, and fails without the rule or the split.
 
 use std::{fs, process::Command};
 
@@ -45,7 +45,7 @@ fn unprivileged(guest: &mut Machine) -> Result<()> {
     expect(faults.is_empty(), || faults.join("; "))
 }
 
-/// Runs the demo with `option`, sees it fail, and returns its report.
+/// Runs the demo with `option`, expects it to fail, and returns its report.
 fn failed(option: &str, setup: &Setup) -> Result<Streamed> {
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("demo.json");
@@ -53,13 +53,13 @@ fn failed(option: &str, setup: &Setup) -> Result<Streamed> {
     demo.args(["demo", option, "--report"]).arg(&file);
     demo.args(setup.arguments());
     let ended = output(&mut demo)?;
-    let said = String::from_utf8_lossy(&ended.stderr);
+    let stderr = String::from_utf8_lossy(&ended.stderr);
     expect(!ended.status.success(), || {
         format!("`demo {option}` succeeds")
     })?;
     let report = fs::read_to_string(&file)
-        .with_context(|| format!("`demo {option}` reports nothing: {said}"))?;
-    expect(said.contains("the demo failed"), || said.into_owned())?;
+        .with_context(|| format!("`demo {option}` wrote no report: {stderr}"))?;
+    expect(stderr.contains("the demo failed"), || stderr.into_owned())?;
     Ok(serde_json::from_str(&report)?)
 }
 

@@ -1,6 +1,6 @@
-//! Bugs that are put into the driver, or into a program that uses it, and what finds them: the ledger
-//! and the sanitizer of the device, the guest's page pools and log, the fault engine, or the receiver.
-//! The same load without a bug finds nothing.
+//! Tests with seeded bugs in the driver, or in a program that uses it, and their finders: the
+//! device's ledger and sanitizer, the guest's page pools and log, the fault engine, or the
+//! receiver. Under the same load without a bug nothing may be found.
 
 use std::{thread, time::Duration};
 
@@ -25,16 +25,17 @@ use super::{
     traffic::ENDLESS,
 };
 
-/// Bytes of a stream that is long enough for every buffer to be used several times.
+/// Bytes of a stream that uses every buffer several times.
 const BYTES: u64 = 48 << 20;
 
-/// Buffers that a reader looks at once more before it returns them.
+/// Buffers that a reader verifies again before it returns them.
 const WINDOW: &str = "--window=1024";
 
-/// A filled buffer that is not posted again for so long is missing, where all of them are in use.
+/// A filled buffer is overdue if it is not posted again for this long, while all buffers are in
+/// use.
 const OVERDUE: Duration = Duration::from_secs(5);
 
-/// How often, in frames, a buffer's used length is wrong.
+/// The share of buffers with a wrong used length: one in 50.
 const EVERY: &str = "--every=50";
 
 /// Something that was found.
@@ -119,7 +120,8 @@ pub(super) const TESTS: &[Test] = &[
         "a program returns its buffers twice",
         Seed::Program("--misbehave=return-twice"),
         ZeroCopy,
-        // When the buffer is read, or at the second look before it is returned: whichever comes after its other owner's post.
+        // Found when the buffer is read, or when it is verified again before it is returned: after
+        // its other owner has posted it.
         Some((Finder::Program, "and should be"))
     ),
     bug!(
@@ -166,10 +168,10 @@ pub(super) const TESTS: &[Test] = &[
     ),
 ];
 
-/// Boots a guest with the bug and judges what is found; returns that.
+/// Boots a guest with the bug, and checks the findings; returns the finder and its message.
 pub(super) fn run(setup: &Setup, bug: &Bug) -> Result<String> {
     let mut machine = setup.machine();
-    // Kept from being removed.
+    // Held so that it is not pruned.
     let initrd;
     if let Seed::Driver(name, patch) = bug.seed {
         let mut sources = Sources::read()?;
@@ -200,7 +202,7 @@ pub(super) fn run(setup: &Setup, bug: &Bug) -> Result<String> {
     }
 }
 
-/// Everything that is found while the guest does its work.
+/// Runs the load and returns all findings.
 fn find(guest: &mut Guest, bug: &Bug) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let control = guest.control()?;
@@ -232,7 +234,7 @@ fn find(guest: &mut Guest, bug: &Bug) -> Result<Vec<Finding>> {
             what: format!("{refused} commands were refused"),
         });
     }
-    // What is overdue is looked for when somebody asks.
+    // The ledger looks for overdue buffers when it is queried.
     control.run(&["--port=0", "ledger"])?;
     let mut problems = guest.gate()?;
     match guest.unload(Driver::Zcnic) {
@@ -319,7 +321,7 @@ fn load(guest: &mut Guest, load: Load, option: Option<&str>) -> Result<()> {
     }
 }
 
-/// What is read of the answer to `zcnicctl fault list`.
+/// The part of `zcnicctl fault list`'s answer that is read.
 #[derive(Deserialize)]
 struct Rules {
     faults: Vec<Rule>,

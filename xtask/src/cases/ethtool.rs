@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use zcnic_testbed::{agent::Exec, guest::Guest as Machine};
 
-/// A counter of `ethtool -S eth0`.
+/// Returns a counter of `ethtool -S eth0`.
 pub(super) fn statistic(guest: &mut Machine, name: &str) -> Result<u64> {
     let all = guest.check(&Exec::new(["ethtool", "-S", "eth0"]))?;
     let line = all
@@ -14,7 +14,7 @@ pub(super) fn statistic(guest: &mut Machine, name: &str) -> Result<u64> {
         .with_context(|| format!("ethtool -S: {name}"))
 }
 
-/// Several of them.
+/// Returns several counters.
 pub(super) fn statistics<const N: usize>(
     guest: &mut Machine,
     names: [&str; N],

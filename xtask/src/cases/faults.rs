@@ -1,5 +1,5 @@
-//! The driver under fire: `zcnic-guest faults`, each of its cases a case of ours. They share a driver, too:
-//! each leaves everything as it was.
+//! The driver under injected faults: `zcnic-guest faults`, whose cases are cases of ours. They
+//! share one load of the driver, because each restores everything.
 
 use super::test::{Kind::Zcnic, Run::Program, Test};
 

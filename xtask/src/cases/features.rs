@@ -1,5 +1,5 @@
-//! The receive-side systems of the kernel: `zcnic-guest systems`, each of its cases a case of ours. Those of a system
-//! share a driver: each leaves everything as it was.
+//! The kernel's receive-path features: cases of `zcnic-guest`, which are cases of ours. Those of
+//! one feature share one load of the driver, because each restores everything.
 
 use anyhow::{Context, Result};
 use zcnic_testbed::{
@@ -61,7 +61,7 @@ fn driver_removed(guest: &mut Machine) -> Result<()> {
     let stream = Stream::default();
     stream.prepare(guest)?;
     let queue = format!("--queue={}", stream.queue);
-    // It keeps 256 buffers, and more of its are in sockets, in the refill ring and on the card.
+    // It keeps 256 buffers, and more of its buffers are in sockets, in the refill ring and posted.
     let how = ["--interface=eth0", &queue, "--window=256"];
     let mut flow = Flow::start(guest, stream.port, ENDLESS, &how)?;
     flow.wait_for_progress()?;
@@ -70,10 +70,10 @@ fn driver_removed(guest: &mut Machine) -> Result<()> {
     expect(!eth0.status.success(), || {
         format!("eth0 is still there: {}", eth0.stdout)
     })?;
-    // What had come is still received and verified, in buffers that are still the program's.
+    // Data that had arrived is still received and verified, in buffers of the program.
     flow.wait_for_stall()?;
     flow.abort()?;
-    // Nothing of the driver's can tell any more whether all came back: the kernel's page pools do.
+    // The driver's counters are gone; the kernel's page pools show whether all buffers returned.
     let gate = guest.run(&Exec::new(["zcnic-guest", "gate", "--wait", "30"]))?;
     expect(gate.status.success(), || gate.stdout)?;
     guest.bring_up(Driver::Zcnic)?;

@@ -1,4 +1,4 @@
-//! That the gate after every test notices what it is there for.
+//! Tests that the gate after every test finds the problems that it is there for.
 
 use anyhow::Result;
 use zcnic_testbed::{agent::Exec, guest::Guest as Machine};
@@ -33,7 +33,7 @@ fn every_class_trips(guest: &mut Machine) -> Result<()> {
         let problems = guest.gate()?;
         expect(!problems.is_empty(), || format!("{class} does not trip"))?;
     }
-    // What tripped once is not held against the next test.
+    // The next check begins after these lines.
     let problems = guest.gate()?;
     expect(problems.is_empty(), || problems.join("; "))
 }
@@ -43,19 +43,19 @@ fn missing_buffers_trip(guest: &mut Machine) -> Result<()> {
         let words = ["zcnic-guest", "gate", "--wait", "1"];
         guest.run(&Exec::new(words.iter().chain(posted)))
     };
-    // The rings are full of buffers; if none may be out, they are missing.
+    // The rings are full of buffers; with a limit of none they count as missing.
     let tripped = gate(guest, &["--posted", "0"])?;
     expect(
         !tripped.status.success() && tripped.stdout.contains("pages out, but at most 0 buffers"),
         || format!("it does not trip: {}", tripped.stdout),
     )?;
-    // The log's part of the verdict is the tests' before us.
+    // Earlier tests are responsible for the log.
     let fine = gate(guest, &[])?;
     expect(!fine.stdout.contains("pages out"), || fine.stdout)
 }
 
 fn detached_pool_trips(guest: &mut Machine) -> Result<()> {
-    // Data that nobody reads stays in the pages it arrived in, whatever becomes of their pool.
+    // Unread data stays in its pages, whatever happens to their pool.
     let flow = traffic::unread(guest)?;
     guest.sh("ip link set eth0 down")?;
     let tripped = guest.run(&Exec::new(["zcnic-guest", "gate", "--wait", "1"]))?;

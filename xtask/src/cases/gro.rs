@@ -1,4 +1,5 @@
-//! Hardware GRO under Linux: large pages hold what they are for, and nothing is lost, invented or counted twice.
+//! Hardware GRO under Linux: large pages hold aggregates, and no frame is lost, invented or counted
+//! twice.
 
 use std::{collections::BTreeMap, thread, time::Duration};
 
@@ -31,18 +32,18 @@ pub(super) const TESTS: &[Test] = &[
     },
 ];
 
-/// Attempts to see counters of driver and device that belong together: other frames come in between.
+/// Attempts to read counters of driver and device that match: other frames arrive in between.
 const ATTEMPTS: usize = 20;
 
 fn large_pages(guest: &mut Machine) -> Result<()> {
-    // The area of the receiver, twice.
+    // Twice the area of the receiver.
     guest.sh("sysctl -q vm.nr_hugepages=32; ethtool -K eth0 rx-gro-hw on")?;
     let stream = Stream {
         bytes: 64 << 20,
         ..Stream::default()
     };
     stream.prepare(guest)?;
-    // The device counts since it exists, the driver since it was loaded.
+    // The device counts since its start, the driver since it was loaded.
     let names = [
         "q3_device_rx_gro_frames",
         "q3_device_rx_gro_wire_frames",
@@ -67,7 +68,7 @@ fn large_pages(guest: &mut Machine) -> Result<()> {
     expect(counts.split == split, || {
         format!("{split} frames split, but {} of the flow", counts.split)
     })?;
-    // An emulated sender hands over what it has, so that trains are long.
+    // An emulated sender queues much data at once, so that trains are long.
     expect(wire > 4 * frames && 2 * wire > split, || {
         format!("{split} segments, of which {wire} became {frames} frames")
     })?;
@@ -77,7 +78,8 @@ fn large_pages(guest: &mut Machine) -> Result<()> {
     })
 }
 
-/// Wire frames and bytes that the device counted more than the driver, once both have come to rest.
+/// Returns the wire frames and bytes that the device counted more than the driver, once both are
+/// idle.
 fn device_ahead(guest: &mut Machine) -> Result<[u64; 2]> {
     let mut last = None;
     for _ in 0..ATTEMPTS {
@@ -93,10 +95,10 @@ fn device_ahead(guest: &mut Machine) -> Result<[u64; 2]> {
         last = Some(ahead);
         thread::sleep(Duration::from_millis(50));
     }
-    bail!("frames never cease to come")
+    bail!("frames keep arriving")
 }
 
-/// Frames and bytes that the device delivered, on all queues.
+/// Returns the frames and bytes that the device delivered, on all queues.
 fn device_counts(guest: &mut Machine) -> Result<[u64; 2]> {
     let all = guest.check(&Exec::new(["ethtool", "-S", "eth0"]))?;
     let counters: BTreeMap<&str, u64> = all
@@ -126,7 +128,7 @@ fn on_and_off(guest: &mut Machine) -> Result<()> {
         .map(|queue| statistic(guest, &format!("q{queue}_rx_bad_header")))
         .collect::<Result<_>>()?;
     expect(bad.iter().all(|count| *count == 0), || {
-        format!("the driver did not believe the device: {bad:?}")
+        format!("the driver found invalid receive headers: {bad:?}")
     })
 }
 
@@ -152,7 +154,7 @@ fn depends(guest: &mut Machine) -> Result<()> {
     link.up()?;
     flow.wait_for_progress()?;
     flow.wait_for_progress()?;
-    // The new backend's count, which began at 0, and which it has from the replay alone.
+    // The new backend counts from 0, and knows of GRO from the replay alone.
     let mut aggregates = 0;
     for queue in 0..4 {
         aggregates += statistic(guest, &format!("q{queue}_device_rx_gro_frames"))?;

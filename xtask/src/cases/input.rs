@@ -1,4 +1,4 @@
-//! What people get wrong: one clear line, an exit status, and nothing left running.
+//! Wrong input: one clear line, an exit status, and no process left running.
 
 use std::{
     fs,
@@ -49,40 +49,41 @@ pub(super) const TESTS: &[Test] = &[
     },
 ];
 
-/// In the environment of what a test starts, to find what it leaves behind.
+/// An environment variable of the processes that a test starts, to find those that it leaves
+/// behind.
 const MARK: &str = "ZCNIC_TEST_RUN";
 
-/// Runs `command`, which must fail with an error that contains all of `words`, say it in `lines` lines
-/// at most, and leave no process.
+/// Runs `command`, which must fail with an error of at most `lines` lines that contains all of
+/// `words`, and leave no process.
 fn refused(command: &mut Command, lines: usize, words: &[&str]) -> Result<()> {
     let mark = mark();
     let ended = output(command.env(MARK, &mark))?;
-    let said = String::from_utf8_lossy(&ended.stderr);
+    let stderr = String::from_utf8_lossy(&ended.stderr);
     let what = || zcnic_testbed::step::describe(command);
     expect(!ended.status.success(), || format!("`{}` succeeds", what()))?;
-    // Progress of the set-up is no part of the error.
-    let error: Vec<_> = said
+    // Progress lines are not part of the error.
+    let error: Vec<_> = stderr
         .lines()
         .filter(|line| !line.trim().is_empty() && !is_progress(line))
         .collect();
-    let clear = error.len() <= lines && words.iter().all(|word| said.contains(word));
+    let clear = error.len() <= lines && words.iter().all(|word| stderr.contains(word));
     expect(clear, || {
         format!(
-            "`{}` says\n{said}\nand not {words:?} in {lines} lines",
+            "`{}` prints\n{stderr}\nand not {words:?} in {lines} lines",
             what()
         )
     })?;
     nothing_left(&mark).with_context(|| format!("`{}`", what()))
 }
 
-/// A value that no other process has.
+/// Returns a value that no other process has.
 fn mark() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     format!("{}-{number}", std::process::id())
 }
 
-/// Fails if a process with this mark stays. One that dies with its parent may need a moment.
+/// Fails if a process with this mark stays. A process that dies with its parent may need a moment.
 fn nothing_left(mark: &str) -> Result<()> {
     let variable = format!("{MARK}={mark}");
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -94,23 +95,24 @@ fn nothing_left(mark: &str) -> Result<()> {
         if Instant::now() > deadline {
             bail!("these are left running: {}", left.join(", "));
         }
-        // They aren't our children, so their end is nothing that we could wait for.
+        // They are not our children, so we can't wait for their end.
         thread::sleep(Duration::from_millis(50));
     }
 }
 
-/// A line of [`zcnic_testbed::step::step`]: seconds, or what the set-up remarks.
+/// Returns whether it is a line of [`zcnic_testbed::step::step`]: seconds, or a remark of the
+/// set-up.
 fn is_progress(line: &str) -> bool {
     let seconds = line.trim_start().split("s  ").next().unwrap_or_default();
     seconds.parse::<f64>().is_ok() || line.starts_with("         ")
 }
 
-/// Processes whose environment has `variable`.
+/// Returns the processes whose environment has `variable`.
 fn left_running(variable: &str) -> Result<Vec<String>> {
     let mut left = Vec::new();
     for process in fs::read_dir("/proc")? {
         let path = process?.path();
-        // One that has just ended, or that isn't ours.
+        // It has just ended, or is not ours.
         let Ok(environment) = fs::read(path.join("environ")) else {
             continue;
         };
@@ -125,14 +127,14 @@ fn left_running(variable: &str) -> Result<Vec<String>> {
     Ok(left)
 }
 
-/// This program with other arguments.
+/// Returns a command for this program with these arguments.
 fn xtask(words: &[&str]) -> Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(words);
     Ok(command)
 }
 
-/// clap says what is wrong, how it is done and where there is help.
+/// Lines of an error of clap: the error, the usage, and a hint to the help.
 const CLAP_LINES: usize = 4;
 
 fn wrong_options(setup: &Setup) -> Result<()> {
@@ -196,7 +198,7 @@ fn socket_in_use(setup: &Setup) -> Result<()> {
     })
 }
 
-/// A program that answers the questions that QEMU is asked like another QEMU would.
+/// Writes a script that answers like another QEMU.
 fn fake_qemu(path: &Path, version: &str, netdevs: &str) -> Result<()> {
     let script = format!(
         "#!/bin/sh\ncase $1 in\n--version) echo '{version}' ;;\n*) printf '{netdevs}' ;;\nesac\n"
@@ -234,7 +236,7 @@ fn wrong_qemu(_: &Setup) -> Result<()> {
     refused(&mut vm()?, 1, &["--qemu", path, "No such file"])
 }
 
-/// A tree as if somebody had built the guest's kernel without it.
+/// Makes a tree as if the guest's kernel were built without zero-copy receive.
 fn wrong_kernel(setup: &Setup) -> Result<()> {
     let tree = tempfile::tempdir()?;
     let image = tree.path().join("arch/x86/boot/bzImage");
@@ -265,10 +267,10 @@ fn wrong_kernel(setup: &Setup) -> Result<()> {
     )
 }
 
-/// As Ctrl-C does it, with backend and QEMU running.
+/// Interrupts the demo as Ctrl-C does, while backend and QEMU run.
 fn interrupted(setup: &Setup) -> Result<()> {
     let mark = mark();
-    // Everybody may enter it: QEMU and the backend are somebody else.
+    // QEMU and the backend run as another user, who may enter it.
     let directory = tempfile::tempdir()?;
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
     let (words, stderr) = std::io::pipe()?;
@@ -279,7 +281,7 @@ fn interrupted(setup: &Setup) -> Result<()> {
         .stderr(stderr)
         .stdout(Stdio::null());
     let mut running = Running::start("demo", &mut demo)?;
-    // The pipe ends with the demo only if nobody else can write to it.
+    // The pipe ends with the demo only if we hold no writing end.
     drop(demo);
     let booted = BufReader::new(words)
         .lines()
@@ -318,7 +320,7 @@ fn wrong_queue(guest: &mut Machine) -> Result<()> {
         let clear = !ended.status.success()
             && ended.stderr.lines().count() == 1
             && ended.stderr.contains(error);
-        expect(clear, || format!("{arguments:?} says {}", ended.stderr))?;
+        expect(clear, || format!("{arguments:?} prints {}", ended.stderr))?;
     }
     Ok(())
 }

@@ -1,9 +1,8 @@
-//! The tests that run a guest, and those that run whole programs. Each has a name in prose, and after
-//! each that used a guest the kernel's log and page pools are gone through: a test that passes while
-//! the kernel complains has failed.
+//! The tests that run a guest, and those that run whole programs. Each has a sentence as its name,
+//! and passes the gate after it: a test that passes although the kernel complains has failed.
 //!
-//! Tests of one machine share a guest, with the driver loaded anew for each; one that fails takes its
-//! guest with it.
+//! Tests of one machine share a guest, with a freshly loaded driver for each. A failed test's guest
+//! is not used again.
 
 use std::time::Instant;
 
@@ -37,7 +36,7 @@ mod test;
 mod traffic;
 mod xdp;
 
-/// All tests, those that can share a guest next to each other.
+/// Returns all tests, those that can share a guest next to each other.
 fn all() -> impl Iterator<Item = &'static Test> {
     [
         input::TESTS,
@@ -60,7 +59,7 @@ fn all() -> impl Iterator<Item = &'static Test> {
 
 /// Runs all tests whose name contains `filter` and adds their cases to `report`.
 pub(crate) fn run(args: &GuestArgs, filter: Option<&str>, report: &mut Report) -> Result<()> {
-    // The name that these tests had before.
+    // The former name of these tests still selects them.
     let filter = filter.map(|filter| filter.replace("systems", "features"));
     let selected: Vec<_> = all()
         .filter(|test| {
@@ -105,7 +104,7 @@ struct SharedGuest<'a> {
 }
 
 impl SharedGuest<'_> {
-    /// Returns what there is to say of a test that passed.
+    /// Runs a test; returns details of a pass. `each` takes the cases of programs.
     fn run(&mut self, test: &Test, each: &mut dyn FnMut(Case)) -> Result<String> {
         let nothing = |()| String::new();
         match test.run {
@@ -118,7 +117,7 @@ impl SharedGuest<'_> {
         }
     }
 
-    /// Only puts the guest back if all went well: after a failure nothing in it can be relied on.
+    /// Keeps the guest only after a pass: a failed test may have broken anything in it.
     fn share(&mut self, kind: Kind, run: impl FnOnce(&mut Guest) -> Result<()>) -> Result<()> {
         let mut guest = self.take(kind)?;
         one(&mut guest, kind, run)?;
@@ -126,7 +125,7 @@ impl SharedGuest<'_> {
         Ok(())
     }
 
-    /// A guest of this kind: the one there is, or a new one.
+    /// Returns the current guest if it is of this kind, and a new one otherwise.
     fn take(&mut self, kind: Kind) -> Result<Guest> {
         if let Some((known, guest)) = self.guest.take() {
             if known == kind {
@@ -145,7 +144,7 @@ impl SharedGuest<'_> {
     }
 }
 
-/// One test between loading and unloading the driver, then the gate.
+/// Runs one test between loading and unloading the driver, and passes the gate twice.
 fn one(guest: &mut Guest, kind: Kind, run: impl FnOnce(&mut Guest) -> Result<()>) -> Result<()> {
     let driver = kind.driver();
     if let Some(driver) = driver {
@@ -160,7 +159,7 @@ fn one(guest: &mut Guest, kind: Kind, run: impl FnOnce(&mut Guest) -> Result<()>
         problems.extend(guest.gate()?);
     }
     if !problems.is_empty() {
-        bail!("the guest's kernel is not happy: {}", problems.join("; "));
+        bail!("the gate found problems: {}", problems.join("; "));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The kernel's own virtio_net against the same backend: zcnic as a plain multi-queue card.
+//! The kernel's virtio_net against the same backend: zcnic as a plain multi-queue NIC.
 
 use std::time::Duration;
 
@@ -36,8 +36,8 @@ pub(super) fn ping(guest: &mut Machine) -> Result<()> {
     })?;
     for (family, address) in [("-4", "192.0.2.2"), ("-6", "2001:db8::2")] {
         let ping = ["ping", family, "-c", "5", "-i", "0.2", "-W", "5", address];
-        let said = guest.check(&Exec::new(ping))?;
-        expect(said.contains(" 0% packet loss"), || said)?;
+        let printed = guest.check(&Exec::new(ping))?;
+        expect(printed.contains(" 0% packet loss"), || printed)?;
     }
     Ok(())
 }
@@ -63,14 +63,15 @@ fn iperf3(guest: &mut Machine) -> Result<()> {
             "-t",
             &seconds,
         ];
-        let said = guest.check(&Exec::new(client.into_iter().chain(direction)))?;
+        let printed = guest.check(&Exec::new(client.into_iter().chain(direction)))?;
         let ended = server.wait()?;
         expect(ended.status.success(), || {
             format!("iperf3's server: {}", ended.stderr)
         })?;
-        let result: Value = serde_json::from_str(&said).context("iperf3's result")?;
+        let result: Value = serde_json::from_str(&printed).context("iperf3's result")?;
         let received = result["end"]["sum_received"]["bytes"].as_u64();
-        // Far less than the slowest machine does; a stream that stops after a window is below.
+        // Far less than the slowest machine achieves; a stream that stops after one window is
+        // below.
         expect(
             received.is_some_and(|bytes| bytes > 1_000_000 * u64::from(SECONDS)),
             || format!("iperf3 {direction:?} received only {received:?} bytes"),

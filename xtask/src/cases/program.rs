@@ -1,4 +1,5 @@
-//! Programs in the guest that have cases of their own, and print a line of JSON at the end of each.
+//! Runs programs in the guest that have cases of their own, and print a line of JSON at the end of
+//! each.
 
 use std::time::Duration;
 
@@ -10,14 +11,14 @@ use zcnic_testbed::{
     guest::Guest,
 };
 
-/// All cases, on a host that is busy otherwise.
+/// Time limit of all cases, on a busy host.
 const PATIENCE: Duration = Duration::from_secs(1800);
 
-/// What such a program tells while it runs.
+/// Progress of such a program.
 pub(crate) enum CaseProgress {
     /// A line for people.
     Line(String),
-    /// A case has ended: the lines before are its detail if it passed.
+    /// The end of a case, whose detail has the lines before.
     Ended(Case),
 }
 
@@ -35,8 +36,8 @@ pub(super) fn all(guest: &mut Guest, words: &[&str], each: &mut dyn FnMut(Case))
     })
 }
 
-/// Runs `zcnic-guest` with these words; its cases are to be `wanted`, and get names that begin with that of
-/// the program.
+/// Runs `zcnic-guest` with these words. Fails if a case fails, or one of `wanted` does not run.
+/// Names of cases begin with that of the program.
 pub(crate) fn run(
     guest: &mut Guest,
     words: &[&str],

@@ -1,4 +1,4 @@
-//! Drivers that come and go.
+//! Drivers that are unloaded and loaded again.
 
 use anyhow::{Context, Result};
 use zcnic_testbed::{
@@ -27,7 +27,7 @@ pub(super) const TESTS: &[Test] = &[
     },
 ];
 
-/// Streams, and sees that nothing was copied.
+/// Streams, and expects that nothing is copied.
 pub(super) fn zero_copy(guest: &mut Machine) -> Result<()> {
     let (flow, counter) = traffic::zero_copy(guest, 64 << 20)?;
     traffic::nothing_copied(&flow.finish()?)?;
@@ -54,9 +54,9 @@ fn too_few_queues(guest: &mut Machine) -> Result<()> {
         !up.status.success() && up.stderr.contains("there is no port"),
         || format!("the ports came up: {}{}", up.stdout, up.stderr),
     )?;
-    let said = guest.sh("dmesg | grep zcnic | grep -i 'queue pair' || true")?;
-    expect(!said.trim().is_empty(), || {
-        "the kernel's log does not say why".to_owned()
+    let printed = guest.sh("dmesg | grep zcnic | grep -i 'queue pair' || true")?;
+    expect(!printed.trim().is_empty(), || {
+        "the kernel's log has no reason".to_owned()
     })?;
     guest.check(&Exec::new(["rmmod", "zcnic"])).map(drop)
 }

@@ -1,4 +1,5 @@
-//! Backends that die, guests that stop, links that go: what was configured comes back by itself.
+//! Backends that die, guests that stop, links that are lost: the configuration is restored without
+//! help.
 
 use std::{
     thread,
@@ -47,9 +48,9 @@ pub(super) const TESTS: &[Test] = &[
     },
 ];
 
-/// No process of the guest, kernel threads included, stays where no signal reaches it.
+/// Fails if a process of the guest, kernel threads included, stays in uninterruptible sleep.
 fn nothing_hangs(guest: &mut Machine) -> Result<()> {
-    // What closes a ring waits for its end there, shortly; nothing tells when a process leaves.
+    // A process that closes a ring waits there for a short time; no event reports its end.
     let script = "for attempt in $(seq 100); do \
                       hung=$(ps -eo stat=,pid=,args= | grep '^D' || true); \
                       [ -z \"$hung\" ] && break; \
@@ -78,8 +79,8 @@ fn backend_killed(guest: &mut Machine) -> Result<()> {
     nothing_hangs(guest)
 }
 
-/// The backend is exchanged while the guest's processors stand still, so that the driver's next
-/// command is addressed to a session that no longer exists: no link change warned it.
+/// The backend is exchanged while the guest's processors are stopped, so that the driver's next
+/// command has an old session: no link change warned the driver.
 fn second_command_is_stale(guest: &mut Machine) -> Result<()> {
     guest.sh("ethtool -X eth0 equal 2")?;
     guest.qmp().execute("stop", &json!({}))?;
@@ -87,9 +88,9 @@ fn second_command_is_stale(guest: &mut Machine) -> Result<()> {
     guest.restart_backend()?;
     connected(guest)?;
     guest.qmp().execute("cont", &json!({}))?;
-    // There is no answer before the driver's replay.
+    // Eth0 answers only after the driver's replay.
     traffic::wait_for_answer(guest)?;
-    // The new backend's count, which began at 0.
+    // The new backend counts from 0.
     let refused = statistic(guest, "device_commands_refused")?;
     expect(refused == 1, || {
         format!("the new backend refused {refused} commands, not one")
@@ -115,7 +116,7 @@ fn connected(guest: &Machine) -> Result<()> {
     }
 }
 
-/// What is read of the answer to `zcnicctl status`.
+/// The part of `zcnicctl status`'s answer that is read.
 #[derive(Debug, Deserialize)]
 struct Status {
     ports: Vec<PortStatus>,
@@ -162,7 +163,7 @@ fn set_link(guest: &mut Machine) -> Result<()> {
     same_session(guest, sessions)
 }
 
-/// How many sessions the backend has begun, by its log.
+/// Returns the number of sessions that the backend has begun, by its log.
 fn sessions(guest: &Machine) -> usize {
     guest.backend_log().matches("session").count()
 }
@@ -174,7 +175,7 @@ fn same_session(guest: &Machine, before: usize) -> Result<()> {
     })
 }
 
-/// A bound provider under traffic whose backend dies and whose ring is then closed.
+/// Kills the backend of a bound provider under traffic, and closes the provider's ring.
 fn close_without_backend(guest: &mut Machine) -> Result<LinkWatch> {
     let (mut flow, _) = traffic::endless_zero_copy(guest)?;
     let mut link = LinkWatch::start(guest)?;
@@ -186,7 +187,7 @@ fn close_without_backend(guest: &mut Machine) -> Result<LinkWatch> {
     Ok(link)
 }
 
-/// Streams once more, and sees that the kernel misses nothing.
+/// Streams again with a new backend.
 fn works_again(guest: &mut Machine, mut link: LinkWatch) -> Result<()> {
     guest.restart_backend()?;
     link.up()?;
@@ -203,11 +204,13 @@ fn closed_then_restarted(guest: &mut Machine) -> Result<()> {
 }
 
 fn closed_for_good(guest: &mut Machine) -> Result<()> {
-    // If a frame was lost before the backend died, the closed socket keeps what came behind it until the kernel gives up
-    // sending its FIN: after nearly two minutes by default (tcp_write_timeout, net/ipv4/tcp_timer.c).
+    // If a frame was lost before the backend died, the closed socket keeps the data behind it until
+    // the kernel gives up sending its FIN: after nearly two minutes by default (tcp_write_timeout,
+    // net/ipv4/tcp_timer.c).
     guest.sh("sysctl -qw net.ipv4.tcp_orphan_retries=1")?;
     let link = close_without_backend(guest)?;
-    // Chains that nobody returns cost a device reset after ten seconds; then nothing may be missing.
+    // Chains that no backend returns cost a device reset after ten seconds; then no page may be
+    // missing.
     let gate = ["zcnic-guest", "gate", "--wait", "30"];
     let gate = guest.run(&Exec::new(gate))?;
     expect(!gate.stdout.contains("page pool"), || gate.stdout)?;
@@ -215,7 +218,8 @@ fn closed_for_good(guest: &mut Machine) -> Result<()> {
     works_again(guest, link)
 }
 
-/// Has the device offer these features and begin a new session. Returns whether hardware GRO is on then.
+/// Makes the device offer these features and begin a new session. Returns whether hardware GRO is
+/// on then.
 fn offer(guest: &mut Machine, features: &str) -> Result<bool> {
     guest.sh(&format!(
         "zcnicctl --port 0 features --offer {features}; zcnicctl --port 0 reset"
@@ -233,7 +237,7 @@ fn fewer_features(guest: &mut Machine) -> Result<()> {
     expect(!offer(guest, few)?, || "GRO that is not offered".to_owned())?;
     let coalesce = Exec::new(["ethtool", "-C", "eth0", "rx-usecs", "30"]);
     expect(!guest.run(&coalesce)?.status.success(), || {
-        "interrupts are put off that can't be".to_owned()
+        "interrupt moderation is accepted that is not offered".to_owned()
     })?;
     let (flow, counter) = traffic::zero_copy(guest, 16 << 20)?;
     traffic::nothing_copied(&flow.finish()?)?;

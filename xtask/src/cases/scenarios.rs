@@ -1,5 +1,5 @@
-//! Kernel behaviours on demand: `zcnic-guest scenarios`, each of them a case of ours. They share a driver: each
-//! leaves everything as it was.
+//! Kernel behaviours on demand: `zcnic-guest scenarios`, whose cases are cases of ours. They share
+//! one load of the driver, because each restores everything.
 
 use super::test::{Kind::Zcnic, Run::Program, Test};
 

@@ -1,5 +1,5 @@
-//! What the kernel's selftests rely on and would show once in a hundred runs only, or by a failure that
-//! does not say what it was.
+//! Properties that the kernel's selftests rely on. Without them a selftest fails once in a hundred
+//! runs, with an unclear message.
 
 use anyhow::{Result, bail};
 use zcnic_testbed::{agent::Exec, guest::Guest as Machine};
@@ -20,10 +20,10 @@ pub(super) const TESTS: &[Test] = &[
 fn two_owners_of_a_rule(guest: &mut Machine) -> Result<()> {
     let add = |guest: &mut Machine, action: u32| {
         // "Added rule with ID 1023"
-        let said = guest.sh(&format!(
+        let printed = guest.sh(&format!(
             "ethtool -N eth0 flow-type tcp6 dst-port 9999 action {action}"
         ))?;
-        let id = said.split_whitespace().next_back().unwrap_or_default();
+        let id = printed.split_whitespace().next_back().unwrap_or_default();
         anyhow::Ok(id.to_owned())
     };
     let (first, second) = (add(guest, 1)?, add(guest, 2)?);
@@ -40,26 +40,26 @@ fn two_owners_of_a_rule(guest: &mut Machine) -> Result<()> {
         format!("the rule was not deleted:\n{rules}")
     })?;
     guest.sh(&format!("ethtool -N eth0 delete {second}"))?;
-    for nobodys in [first.as_str(), "7"] {
-        let delete = Exec::shell(&format!("ethtool -N eth0 delete {nobodys}"));
+    for unused in [first.as_str(), "7"] {
+        let delete = Exec::shell(&format!("ethtool -N eth0 delete {unused}"));
         expect(!guest.run(&delete)?.status.success(), || {
-            format!("rule {nobodys}, which is nobody's, can be deleted")
+            format!("rule {unused}, which does not exist, can be deleted")
         })?;
     }
     Ok(())
 }
 
-/// SIGSTOP makes it as deaf as waiting for its own lock does.
+/// A process under SIGSTOP ignores SIGTERM, as one that waits for its own lock does.
 fn iperf3_that_hangs(guest: &mut Machine) -> Result<()> {
     let script = "iperf3 -s -p 5999 & iperf3=$!
         until ss -Hltn 'sport = :5999' | grep -q .; do :; done
         pkill -STOP -P $iperf3
         kill -TERM $iperf3
         wait $iperf3 || echo $?";
-    let said = guest.sh(script)?;
-    // As the shell says that SIGKILL ended it.
-    if said.lines().next_back() != Some("137") {
-        bail!("iperf3 ended with {said}");
+    let printed = guest.sh(script)?;
+    // The shell's status after SIGKILL.
+    if printed.lines().next_back() != Some("137") {
+        bail!("iperf3 ended with {printed}");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What a test is: a name in prose, the guest that it needs, and what it does there.
+//! A test: a sentence as its name, the guest that it needs, and its function.
 
 use anyhow::{Result, bail};
 use zcnic_testbed::{
@@ -15,27 +15,28 @@ pub(super) struct Test {
     pub(super) run: Run,
 }
 
-/// What a test needs and does.
+/// The guest that a test needs, and its function.
 #[derive(Clone, Copy)]
 pub(super) enum Run {
     /// Programs on the host.
     Host(fn(&Setup) -> Result<()>),
-    /// A guest of this kind, its ports up.
+    /// A guest of this kind with its ports configured.
     Guest(Kind, fn(&mut Guest) -> Result<()>),
-    /// A program in such a guest, which has cases of its own: all that `zcnic-guest` has under these words.
+    /// A program in such a guest with cases of its own: all that `zcnic-guest` has under these
+    /// words.
     Program(Kind, &'static [&'static str]),
-    /// A guest of its own, with a bug that is to be found.
+    /// A guest of its own, with a seeded bug.
     Seeded(&'static Bug),
 }
 
-/// Guests differ in their ports and in who drives them.
+/// Kinds of guests, by their ports and driver.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The usual ports and our driver.
+    /// The usual ports and zcnic.ko.
     Zcnic,
-    /// Four queue pairs each and the stock driver.
+    /// Four queue pairs per port, and virtio_net.
     VirtioNet,
-    /// Ports with so few queue pairs that our driver can't drive them; no driver is loaded.
+    /// Ports with too few queue pairs for zcnic.ko; no driver is loaded.
     TooFewQueues,
 }
 

@@ -1,4 +1,4 @@
-//! Streams that go on while a test does something to the ports, and what tells it how they fare.
+//! Streams that run while a test changes the ports, and watches over them.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},
@@ -17,11 +17,11 @@ use super::test::expect;
 
 /// Longer than any outage that a test makes.
 const PATIENCE: Duration = Duration::from_secs(240);
-/// More than passes in any test: streams that go on until they are aborted.
+/// More bytes than any test transfers: streams that run until they are aborted.
 pub(super) const ENDLESS: u64 = 1 << 44;
 
-/// Steers a flow to the demo's queue and receives `bytes` of it there by io_uring zero-copy receive.
-/// The device counts its frames.
+/// Steers a flow to the demo's queue and receives `bytes` of it there by io_uring zero-copy
+/// receive. The device counts its frames.
 pub(super) fn zero_copy(guest: &mut Guest, bytes: u64) -> Result<(Flow, Counter)> {
     let stream = Stream {
         bytes,
@@ -32,12 +32,12 @@ pub(super) fn zero_copy(guest: &mut Guest, bytes: u64) -> Result<(Flow, Counter)
     Ok((stream.start(guest)?, counter))
 }
 
-/// An endless stream, received by plain reads.
+/// Starts an endless stream that plain reads receive.
 pub(super) fn plain(guest: &Guest) -> Result<Flow> {
     Flow::start(guest, Stream::default().port, ENDLESS, &["--plain"])
 }
 
-/// Data that arrives and is never read.
+/// Starts a stream whose data arrives and is never read.
 pub(super) fn unread(guest: &Guest) -> Result<Flow> {
     let port = Stream::default().port;
     let mut flow = Flow::start(guest, port, ENDLESS, &["--plain", "--hold"])?;
@@ -45,21 +45,21 @@ pub(super) fn unread(guest: &Guest) -> Result<Flow> {
     Ok(flow)
 }
 
-/// The same without an end, seen to move.
+/// As [`zero_copy`], without an end; waits until bytes arrive.
 pub(super) fn endless_zero_copy(guest: &mut Guest) -> Result<(Flow, Counter)> {
     let (mut flow, counter) = zero_copy(guest, ENDLESS)?;
     flow.wait_for_progress()?;
     Ok((flow, counter))
 }
 
-/// Fails if the kernel copied anything of a zero-copy stream, by the receiver's last words.
+/// Fails if the kernel copied any byte of a zero-copy stream, by the receiver's result.
 pub(super) fn nothing_copied(result: &ReceiveResult) -> Result<()> {
     expect(result.bytes_copied == Some(0), || {
         format!("the kernel copied: {result:?}")
     })
 }
 
-/// Has the device count the frames of these streams.
+/// Makes the device count the frames of these streams.
 pub(super) fn count(guest: &Guest) -> Result<Counter> {
     Stream::default().count(guest)
 }
@@ -73,8 +73,8 @@ pub(super) fn only_split_on_the_queue(counter: &Counter) -> Result<()> {
     })
 }
 
-/// Waits until the ports reach each other again. What was sent into an outage may still have to fail,
-/// and with it the first to ask for the same address.
+/// Waits until the ports reach each other again. After an outage, neighbour discovery of earlier
+/// packets may have to fail first, and with it the first ping.
 pub(super) fn wait_for_answer(guest: &mut Guest) -> Result<()> {
     let script = "for attempt in $(seq 20); do \
                       ip netns exec peer ping -q -c 1 -W 1 192.0.2.1 && exit 0; \
@@ -82,12 +82,12 @@ pub(super) fn wait_for_answer(guest: &mut Guest) -> Result<()> {
     guest.sh(script).context("eth0 does not answer").map(drop)
 }
 
-/// Follows what the kernel's log says of eth0's link.
+/// Follows the messages about eth0's link in the kernel's log.
 pub(super) struct LinkWatch(Process);
 
 impl LinkWatch {
     pub(super) fn start(guest: &mut Guest) -> Result<Self> {
-        // A mark tells what is new: the log is read from its beginning.
+        // The log is read from its beginning, so a mark shows where the new messages begin.
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let mark = format!("watch {} begins", NEXT.fetch_add(1, Ordering::Relaxed));
         guest.sh(&format!("echo '{mark}' > /dev/kmsg"))?;

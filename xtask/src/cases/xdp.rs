@@ -1,5 +1,5 @@
-//! Native XDP and AF_XDP under Linux: what no selftest shows. A program or a socket sends datagrams back before the
-//! stack sees them, and who sent them verifies every byte.
+//! Native XDP and AF_XDP under Linux, beyond the selftests. A program or a socket sends datagrams
+//! back before the stack sees them, and the sender verifies every byte.
 
 use anyhow::{Context, Result};
 use zcnic_guest_protocol::event::{Event, NoResult, UdpPingResult};
@@ -63,15 +63,15 @@ pub(super) const TESTS: &[Test] = &[
 ];
 
 const PORT: u16 = 7777;
-/// Queue of sockets.
+/// Queue of AF_XDP sockets.
 const QUEUE: u32 = 1;
 const DATAGRAMS: u32 = 400;
-/// Payload that fits an MTU of 1500.
+/// Bytes of payload that fit an MTU of 1500.
 const SMALL: u32 = 1472;
-/// Payload that takes several buffers, whatever their size.
+/// Bytes of payload that take several buffers of any size.
 const LARGE: u32 = 8900;
 
-/// Who sends datagrams back.
+/// A program that sends datagrams back.
 struct Echo {
     process: Process,
     zero_copy: bool,
@@ -95,7 +95,7 @@ impl Echo {
         })
     }
 
-    /// A socket of [`QUEUE`], which datagrams reach by [`steer`].
+    /// Starts a socket of [`QUEUE`], to which [`steer`] sends datagrams.
     fn socket(guest: &Machine, how: &[&str]) -> Result<Self> {
         let queue = format!("--queue={QUEUE}");
         let socket = ["--by=socket", &queue];
@@ -108,7 +108,7 @@ impl Echo {
     }
 }
 
-/// Fails unless it is refused for this reason.
+/// Fails unless an echo is refused with this error.
 fn refused(guest: &mut Machine, how: &[&str], reason: &str) -> Result<()> {
     let finished = guest.run(&Echo::exec(how))?;
     let fine = !finished.status.success() && finished.stderr.contains(reason);
@@ -121,8 +121,8 @@ fn volley(guest: &mut Machine, size: u32) -> Result<()> {
     let to = format!("--to=192.0.2.1:{PORT}");
     let (count, size) = (format!("--count={DATAGRAMS}"), format!("--size={size}"));
     let volley = ["zcnic-guest", "volley", "--netns=peer", &to, &count, &size];
-    let said = guest.check(&Exec::new(volley))?;
-    let result = serde_json::from_str(said.lines().last().unwrap_or_default())?;
+    let printed = guest.check(&Exec::new(volley))?;
+    let result = serde_json::from_str(printed.lines().last().unwrap_or_default())?;
     let fine = matches!(
         result,
         Event::Result(UdpPingResult { datagrams, .. }) if datagrams == DATAGRAMS
@@ -171,8 +171,8 @@ fn transmitted(guest: &mut Machine) -> Result<()> {
 
 fn redirected(guest: &mut Machine) -> Result<()> {
     set_mtu(guest, 9000)?;
-    // Redirected frames leave by the transmit queue of the processor that NAPI is on, which may change; order is kept
-    // within a queue.
+    // Redirected frames leave by the transmit queue of the processor that NAPI runs on, which may
+    // change. Order is kept within a queue.
     guest.sh("ethtool -L eth0 combined 1")?;
     let echo = Echo::start(guest, &["--by=redirect", "--fragments"])?;
     volley(guest, LARGE)?;
@@ -183,7 +183,7 @@ fn redirected(guest: &mut Machine) -> Result<()> {
     })
 }
 
-/// Fails unless nobody can bind memory to a queue.
+/// Fails if memory can be bound to a queue.
 fn no_provider(guest: &mut Machine, queue: u32) -> Result<()> {
     let queue = format!("--queue={queue}");
     let receive = ["zcnic-guest", "receive", "--interface=eth0", &queue];
@@ -235,7 +235,7 @@ fn under_traffic(guest: &mut Machine) -> Result<()> {
     flow.stop()?;
     let bad = count(guest, "bad_header")?;
     expect(bad == 0, || {
-        format!("the driver did not believe the device {bad} times")
+        format!("the driver found {bad} invalid receive headers")
     })
 }
 
@@ -254,7 +254,7 @@ fn sockets(guest: &mut Machine) -> Result<()> {
             format!("zero copy is {} with {how:?}", echo.zero_copy)
         })?;
         volley(guest, SMALL).with_context(|| format!("with {how:?}"))?;
-        // The other queues go on.
+        // The other queues still work.
         traffic::wait_for_answer(guest)?;
         echo.stop()?;
     }
@@ -281,7 +281,7 @@ fn to_io_uring_and_back(guest: &mut Machine) -> Result<()> {
     stream.prepare(guest)?;
     steer(guest, QUEUE)?;
     for _ in 0..2 {
-        // Headers and payload stay apart on the other queues.
+        // Headers are still split from payload on the other queues.
         let echo = Echo::socket(guest, &["--fragments"])?;
         volley(guest, SMALL)?;
         echo.stop()?;
@@ -328,7 +328,7 @@ fn closed_in_an_outage(guest: &mut Machine) -> Result<()> {
     guest.kill_backend()?;
     link.down()?;
     echo.stop()?;
-    // The kernel lets go of the memory some time after the process.
+    // The kernel releases the memory some time after the process.
     guest.sh("for attempt in $(seq 50); do
              [ $(ethtool -S eth0 | awk '/ resets:/ { print $2 }') -gt 0 ] && exit; sleep 0.1
          done; exit 1")?;

@@ -96,7 +96,7 @@ impl Needs {
 pub(crate) struct RequiredCase {
     /// `file.py:case`, as in a report.
     pub(crate) name: String,
-    /// What the kernel or the driver lacks for it; then it may end as `otherwise` says.
+    /// What the kernel or the driver lacks for it; then it may end with `otherwise`.
     pub(crate) lacking: Option<String>,
     /// Its outcome if something is missing.
     pub(crate) otherwise: Outcome,
