@@ -117,11 +117,18 @@ fn refused(guest: &mut Machine, how: &[&str], reason: &str) -> Result<()> {
     })
 }
 
-fn volley(guest: &mut Machine, size: u32) -> Result<()> {
+fn udp_ping(guest: &mut Machine, size: u32) -> Result<()> {
     let to = format!("--to=192.0.2.1:{PORT}");
     let (count, size) = (format!("--count={DATAGRAMS}"), format!("--size={size}"));
-    let volley = ["zcnic-guest", "volley", "--netns=peer", &to, &count, &size];
-    let printed = guest.check(&Exec::new(volley))?;
+    let command = [
+        "zcnic-guest",
+        "udp-ping",
+        "--netns=peer",
+        &to,
+        &count,
+        &size,
+    ];
+    let printed = guest.check(&Exec::new(command))?;
     let result = serde_json::from_str(printed.lines().last().unwrap_or_default())?;
     let fine = matches!(
         result,
@@ -154,13 +161,13 @@ fn count(guest: &mut Machine, name: &str) -> Result<u64> {
 
 fn transmitted(guest: &mut Machine) -> Result<()> {
     let echo = Echo::start(guest, &["--by=tx"])?;
-    volley(guest, SMALL)?;
+    udp_ping(guest, SMALL)?;
     echo.stop()?;
     set_mtu(guest, 9000)?;
     for split in ["off", "on"] {
         guest.sh(&format!("ethtool -G eth0 tcp-data-split {split}"))?;
         let echo = Echo::start(guest, &["--by=tx", "--fragments"])?;
-        volley(guest, LARGE)?;
+        udp_ping(guest, LARGE)?;
         echo.stop()?;
     }
     let sent = count(guest, "xdp_tx")?;
@@ -175,7 +182,7 @@ fn redirected(guest: &mut Machine) -> Result<()> {
     // change. Order is kept within a queue.
     guest.sh("ethtool -L eth0 combined 1")?;
     let echo = Echo::start(guest, &["--by=redirect", "--fragments"])?;
-    volley(guest, LARGE)?;
+    udp_ping(guest, LARGE)?;
     echo.stop()?;
     let redirected = count(guest, "xdp_redirect")?;
     expect(redirected == u64::from(DATAGRAMS), || {
@@ -199,7 +206,7 @@ fn program_or_provider(guest: &mut Machine) -> Result<()> {
     flow.stop()?;
     let echo = Echo::start(guest, &["--by=tx", "--fragments"])?;
     no_provider(guest, Stream::default().queue)?;
-    volley(guest, SMALL)?;
+    udp_ping(guest, SMALL)?;
     echo.stop()
 }
 
@@ -214,7 +221,7 @@ fn no_aggregates(guest: &mut Machine) -> Result<()> {
     expect(is_on(guest)?, || "can't be switched on".to_owned())?;
     let echo = Echo::start(guest, &["--by=tx"])?;
     expect(!is_on(guest)?, || "on with a program".to_owned())?;
-    volley(guest, SMALL)?;
+    udp_ping(guest, SMALL)?;
     echo.stop()?;
     expect(is_on(guest)?, || "off without one".to_owned())
 }
@@ -253,7 +260,7 @@ fn sockets(guest: &mut Machine) -> Result<()> {
         expect(echo.zero_copy != how.contains(&"--copy"), || {
             format!("zero copy is {} with {how:?}", echo.zero_copy)
         })?;
-        volley(guest, SMALL).with_context(|| format!("with {how:?}"))?;
+        udp_ping(guest, SMALL).with_context(|| format!("with {how:?}"))?;
         // The other queues still work.
         traffic::wait_for_answer(guest)?;
         echo.stop()?;
@@ -266,7 +273,7 @@ fn several_chunks(guest: &mut Machine) -> Result<()> {
     steer(guest, QUEUE)?;
     for chunk in ["--chunk=2048", "--chunk=4096"] {
         let echo = Echo::socket(guest, &["--fragments", chunk])?;
-        volley(guest, LARGE).with_context(|| format!("with {chunk}"))?;
+        udp_ping(guest, LARGE).with_context(|| format!("with {chunk}"))?;
         echo.stop()?;
     }
     Ok(())
@@ -283,7 +290,7 @@ fn to_io_uring_and_back(guest: &mut Machine) -> Result<()> {
     for _ in 0..2 {
         // Headers are still split from payload on the other queues.
         let echo = Echo::socket(guest, &["--fragments"])?;
-        volley(guest, SMALL)?;
+        udp_ping(guest, SMALL)?;
         echo.stop()?;
         let result = stream.start(guest)?.finish()?;
         expect(result.bytes_verified == stream.bytes, || {
@@ -301,28 +308,28 @@ fn socket_or_provider(guest: &mut Machine) -> Result<()> {
     steer(guest, QUEUE)?;
     let echo = Echo::socket(guest, &["--fragments"])?;
     no_provider(guest, QUEUE)?;
-    volley(guest, SMALL)?;
+    udp_ping(guest, SMALL)?;
     echo.stop()
 }
 
 fn outage(guest: &mut Machine) -> Result<()> {
     steer(guest, QUEUE)?;
     let echo = Echo::socket(guest, &[])?;
-    volley(guest, SMALL)?;
+    udp_ping(guest, SMALL)?;
     let mut link = LinkWatch::start(guest)?;
     guest.kill_backend()?;
     link.down()?;
     guest.restart_backend()?;
     link.up()?;
     traffic::wait_for_answer(guest)?;
-    volley(guest, SMALL)?;
+    udp_ping(guest, SMALL)?;
     echo.stop()
 }
 
 fn closed_in_an_outage(guest: &mut Machine) -> Result<()> {
     steer(guest, QUEUE)?;
     let echo = Echo::socket(guest, &[])?;
-    volley(guest, SMALL)?;
+    udp_ping(guest, SMALL)?;
     let resets = statistic(guest, "resets")?;
     let mut link = LinkWatch::start(guest)?;
     guest.kill_backend()?;
@@ -340,6 +347,6 @@ fn closed_in_an_outage(guest: &mut Machine) -> Result<()> {
     link.up()?;
     traffic::wait_for_answer(guest)?;
     let echo = Echo::socket(guest, &[])?;
-    volley(guest, SMALL)?;
+    udp_ping(guest, SMALL)?;
     echo.stop()
 }
