@@ -24,12 +24,12 @@ pub(super) const TESTS: &[Test] = &[
 ];
 
 fn every_class_trips(guest: &mut Machine) -> Result<()> {
-    let classes = guest.check(&Exec::new(["zcnic-guest", "trip"]))?;
+    let classes = guest.check(&Exec::new(["zcnic-guest", "inject-log"]))?;
     expect(classes.lines().count() > 10, || {
         format!("there are only these classes: {classes}")
     })?;
     for class in classes.lines() {
-        guest.check(&Exec::new(["zcnic-guest", "trip", class]))?;
+        guest.check(&Exec::new(["zcnic-guest", "inject-log", class]))?;
         let problems = guest.gate()?;
         expect(!problems.is_empty(), || format!("{class} does not trip"))?;
     }
