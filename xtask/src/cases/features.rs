@@ -74,7 +74,7 @@ fn driver_removed(guest: &mut Machine) -> Result<()> {
     flow.wait_for_stall()?;
     flow.abort()?;
     // The driver's counters are gone; the kernel's page pools show whether all buffers returned.
-    let gate = guest.run(&Exec::new(["zcnic-guest", "gate", "--wait", "30"]))?;
+    let gate = guest.run(&Exec::new(["zcnic-guest", "check", "--wait", "30"]))?;
     expect(gate.status.success(), || gate.stdout)?;
     guest.bring_up(Driver::Zcnic)?;
     rebind::zero_copy(guest).context("afterwards")

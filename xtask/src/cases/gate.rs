@@ -40,7 +40,7 @@ fn every_class_trips(guest: &mut Machine) -> Result<()> {
 
 fn missing_buffers_trip(guest: &mut Machine) -> Result<()> {
     let gate = |guest: &mut Machine, posted: &[&str]| {
-        let words = ["zcnic-guest", "gate", "--wait", "1"];
+        let words = ["zcnic-guest", "check", "--wait", "1"];
         guest.run(&Exec::new(words.iter().chain(posted)))
     };
     // The rings are full of buffers; with a limit of none they count as missing.
@@ -58,7 +58,7 @@ fn detached_pool_trips(guest: &mut Machine) -> Result<()> {
     // Unread data stays in its pages, whatever happens to their pool.
     let flow = traffic::unread(guest)?;
     guest.sh("ip link set eth0 down")?;
-    let tripped = guest.run(&Exec::new(["zcnic-guest", "gate", "--wait", "1"]))?;
+    let tripped = guest.run(&Exec::new(["zcnic-guest", "check", "--wait", "1"]))?;
     expect(
         !tripped.status.success() && tripped.stdout.contains("was destroyed with"),
         || format!("it does not trip: {}", tripped.stdout),

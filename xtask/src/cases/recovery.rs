@@ -211,7 +211,7 @@ fn closed_for_good(guest: &mut Machine) -> Result<()> {
     let link = close_without_backend(guest)?;
     // Chains that no backend returns cost a device reset after ten seconds; then no page may be
     // missing.
-    let gate = ["zcnic-guest", "gate", "--wait", "30"];
+    let gate = ["zcnic-guest", "check", "--wait", "30"];
     let gate = guest.run(&Exec::new(gate))?;
     expect(!gate.stdout.contains("page pool"), || gate.stdout)?;
     guest.sh("sysctl -qw net.ipv4.tcp_orphan_retries=0")?;

@@ -244,7 +244,7 @@ impl Guest {
     /// problems: bad lines in its log, and page pools that leak.
     pub fn gate(&mut self) -> Result<Vec<String>> {
         let since = self.log.to_string();
-        let finished = self.run(&Exec::new(["zcnic-guest", "gate", "--since", &since]))?;
+        let finished = self.run(&Exec::new(["zcnic-guest", "check", "--since", &since]))?;
         let found: CheckResult = serde_json::from_str(&finished.stdout)
             .map_err(|_| anyhow!("the guest's gate failed: {}", finished.stderr))?;
         self.log = found.log.next_seq;
