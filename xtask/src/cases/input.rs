@@ -311,7 +311,7 @@ fn wrong_queue(guest: &mut Machine) -> Result<()> {
             "eth0 has no receive queue 99: it has ",
         ),
         (
-            &["steer", "--interface=eth0", "--queue=0", "--port=1"],
+            &["flow-steer", "--interface=eth0", "--queue=0", "--port=1"],
             "queue 0 can not be kept free of other traffic",
         ),
     ];

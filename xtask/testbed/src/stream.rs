@@ -166,7 +166,7 @@ impl Stream {
     pub fn prepare(&self, guest: &mut Guest) -> Result<()> {
         let steered = guest.check(&Exec::new([
             "zcnic-guest".to_owned(),
-            "steer".to_owned(),
+            "flow-steer".to_owned(),
             "--interface=eth0".to_owned(),
             format!("--queue={}", self.queue),
             format!("--port={}", self.port),
