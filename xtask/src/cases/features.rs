@@ -21,7 +21,7 @@ use super::{
 pub(super) const TESTS: &[Test] = &[
     Test {
         name: "features: zero-copy receive of io_uring, as a whole",
-        run: Program(Zcnic, &["systems", "zcrx: "]),
+        run: Program(Zcnic, &["features", "zcrx: "]),
     },
     Test {
         name: "features: zcrx: the driver is removed under a program that has buffers",
@@ -29,31 +29,31 @@ pub(super) const TESTS: &[Test] = &[
     },
     Test {
         name: "features: devmem TCP, as a whole",
-        run: Program(Zcnic, &["systems", "devmem: "]),
+        run: Program(Zcnic, &["features", "devmem: "]),
     },
     Test {
         name: "features: payload that the CPU can't read, as a whole",
-        run: Program(Zcnic, &["systems", "unreadable: "]),
+        run: Program(Zcnic, &["features", "unreadable: "]),
     },
     Test {
         name: "features: page pools of ordinary receive",
-        run: Program(Zcnic, &["systems", "page pool: "]),
+        run: Program(Zcnic, &["features", "page pool: "]),
     },
     Test {
         name: "features: TCP zero copy of sockets",
-        run: Program(Zcnic, &["systems", "tcp zero copy: "]),
+        run: Program(Zcnic, &["features", "tcp zero copy: "]),
     },
     Test {
         name: "features: provided buffers of io_uring",
-        run: Program(Zcnic, &["systems", "provided buffers: "]),
+        run: Program(Zcnic, &["features", "provided buffers: "]),
     },
     Test {
         name: "features: offloads of the NIC, as a whole",
-        run: Program(Zcnic, &["systems", "hardware: "]),
+        run: Program(Zcnic, &["features", "hardware: "]),
     },
     Test {
         name: "features: actions of XDP programs, as a whole",
-        run: Program(Zcnic, &["systems", "xdp: "]),
+        run: Program(Zcnic, &["features", "xdp: "]),
     },
 ];
 
