@@ -22,7 +22,7 @@ use crate::suites::{
     runner::Runner,
 };
 
-/// Run the selftests of memory providers on Debian's kernels of each supported series, into one table
+/// Run the selftests of memory providers on each kernel series that Debian has, into one table
 ///
 /// Exits with 0 only if every case passed on every kernel. Cases of features that a kernel lacks
 /// may skip.

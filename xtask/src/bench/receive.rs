@@ -20,7 +20,7 @@ use super::{facts, figure::Figure, process::Priority};
 /// Time limit of all samples, on a busy host.
 const PATIENCE: Duration = Duration::from_secs(1200);
 
-/// Compare ways to receive in a guest: recv(), epoll, TCP_ZEROCOPY_RECEIVE, zero-copy receive of io_uring
+/// Compare interfaces that receive in a guest: recv(), epoll, TCP_ZEROCOPY_RECEIVE, io_uring zcrx
 ///
 /// Each is interleaved with recv() in a loop, in one boot: bytes per second of the guest's
 /// processor that receives, and the share that the kernel copied. So is recv() without recycling of

@@ -292,7 +292,7 @@ fn interrupted(setup: &Setup) -> Result<()> {
     expect(before.len() > 2, || format!("only these run: {before:?}"))?;
     running.interrupt()?;
     let ended = running.wait(Duration::from_secs(20))?;
-    expect(!ended.success(), || "it ended well".to_owned())?;
+    expect(!ended.success(), || "it ended with success".to_owned())?;
     nothing_left(&mark)?;
     let left: Vec<_> = fs::read_dir(directory.path())?.collect();
     expect(left.is_empty(), || format!("files are left: {left:?}"))

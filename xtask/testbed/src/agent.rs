@@ -396,7 +396,7 @@ impl Drop for Process {
 }
 
 fn gone() -> anyhow::Error {
-    anyhow!("the guest is gone")
+    anyhow!("the guest has ended")
 }
 
 /// No holder of these locks leaves the state half changed, so a panic in another thread does not

@@ -48,7 +48,7 @@ pub enum Driver {
 
 /// A running guest.
 pub struct Guest {
-    // Dropped in this order: the connections, QEMU, the backend, then the directory of their sockets.
+    // Dropped in this order: the connections, QEMU, the backend, then the directory of the sockets.
     agent: Agent,
     qmp: Qmp,
     qemu: Running,

@@ -120,7 +120,7 @@ impl Running {
         // "VmRSS:     1234 kB"
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-        Ok(1024 * kib.context("the kernel does not say how much memory it has")?)
+        Ok(1024 * kib.context("the kernel does not report its resident memory")?)
     }
 
     /// Sends it SIGINT, as Ctrl-C does.
