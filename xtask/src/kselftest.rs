@@ -61,11 +61,11 @@ pub(crate) struct Args {
     /// skip only if the kernel lacks what it tests
     #[arg(long, alias = "ring", value_name = "SUITE", conflicts_with_all = ["expect", "names"])]
     suite: Option<Suite>,
-    /// Expect a case not to pass but to end so, such as `hds.py:get_hds=skip`; a `*` at the name's
-    /// end stands for any rest. An expectation that no case meets is an error
+    /// Expect an outcome other than a pass, such as `hds.py:get_hds=skip`; a `*` at the name's end
+    /// stands for any rest. An expectation that no case meets is an error
     #[arg(long, value_name = "CASE=skip|xfail|fail")]
     expect: Vec<Expectation>,
-    /// What the cable does with a frame for which no buffer is posted
+    /// Flow control of the cable between the ports, for frames without a receive buffer
     #[arg(long, value_name = "MODE", default_value = "pause")]
     wire: Cable,
     /// Make the device keep a ledger of eth0's receive buffers and poison those that it owns; a

@@ -19,7 +19,7 @@ use zcnic_testbed::{
     step::{since_call, step},
 };
 
-/// An interactive guest with two ports, or one command in it
+/// Boot a guest with two ports, for a shell or for one command
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     #[command(flatten)]
