@@ -1,21 +1,10 @@
 //! The guest's agent: runs commands for the host, over the virtio-serial port `org.zcnic.agent`.
 //!
-//! Both ways one JSON object per line. The first line is `{"ready":true,"kernel":"7.3.4"}`. Requests
-//! carry an `id` of the host's choice, and any number of commands may run at once:
-//!
-//! | request | meaning |
-//! |---|---|
-//! | `{"id":1,"exec":["ls","-l"]}` | runs it; optional: `stdin`, `cwd`, `env` (object), `timeout` (seconds), `tty` ([rows, columns]) |
-//! | `{"id":1,"input":"…"}` | types this on its terminal |
-//! | `{"id":1,"kill":9}` | sends a signal to its process group |
-//! | `{"id":1,"poweroff":true}` | powers the guest off |
-//!
-//! Replies: `{"id":1,"stdout":"…"}` and `{"id":1,"stderr":"…"}` as it comes, then once `{"id":1,"exit":0}`,
-//! `{"id":1,"signal":9}` or `{"id":1,"error":"…"}`. A command has ended when its process has; what it
-//! left running in the background is not waited for.
+//! [`zcnic_guest_protocol::agent`] describes the messages. One thread reads requests; each command
+//! has a thread of its own that passes its output on.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     fs,
     fs::{File, OpenOptions},
     io::{BufRead, BufReader, Read, Write},
@@ -41,8 +30,7 @@ use rustix::{
     system::{RebootCommand, reboot, uname},
     termios::{Winsize, tcsetwinsize},
 };
-use serde::Deserialize;
-use serde_json::{Value, json};
+use zcnic_guest_protocol::agent::{Action, Exec, Reply, Request, RequestId};
 
 /// The agent's port is number 1 of the one virtio-serial device, whatever number that has; its name,
 /// org.zcnic.agent, reaches sysfs later than the port can be opened.
@@ -89,22 +77,6 @@ fn port() -> Result<PathBuf> {
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Request {
-    id: u64,
-    exec: Option<Vec<String>>,
-    stdin: Option<String>,
-    cwd: Option<String>,
-    #[serde(default)]
-    env: BTreeMap<String, String>,
-    timeout: Option<f64>,
-    tty: Option<[u16; 2]>,
-    input: Option<String>,
-    kill: Option<i32>,
-    poweroff: Option<bool>,
-}
-
 /// What can be done to a running command.
 struct Running {
     group: Pid,
@@ -123,22 +95,28 @@ fn serve(input: impl BufRead, output: Box<dyn Write + Send>) -> Result<()> {
         out: Mutex::new(output),
         running: Mutex::default(),
     });
-    agent.send(&json!({"ready": true, "kernel": uname().release().to_string_lossy()}))?;
+    agent.send(&Reply::Ready {
+        kernel: uname().release().to_string_lossy().into_owned(),
+        ready: true,
+    })?;
     for line in input.lines() {
         let line = line.context("read a request")?;
         match serde_json::from_str::<Request>(&line) {
             Ok(request) => agent.handle(request)?,
-            Err(error) => {
-                agent.send(&json!({"error": format!("not a request: {error}: {line}")}))?;
-            }
+            Err(error) => agent.send(&Reply::Error {
+                error: format!("not a request: {error}: {line}"),
+                id: serde_json::from_str::<RequestId>(&line)
+                    .ok()
+                    .map(|request| request.id),
+            })?,
         }
     }
     Ok(())
 }
 
 impl Agent {
-    fn send(&self, message: &Value) -> Result<()> {
-        let line = format!("{message}\n");
+    fn send(&self, reply: &Reply) -> Result<()> {
+        let line = format!("{}\n", serde_json::to_string(reply)?);
         lock(&self.out)
             .write_all(line.as_bytes())
             .context("write a reply")
@@ -146,20 +124,13 @@ impl Agent {
 
     fn handle(self: &Arc<Self>, request: Request) -> Result<()> {
         let id = request.id;
-        if request.poweroff == Some(true) {
-            reboot(RebootCommand::PowerOff).context("power off")?;
-        }
-        let result = if let Some(text) = &request.input {
-            self.type_in(id, text)
-        } else if let Some(number) = request.kill {
-            self.kill(id, number)
-        } else {
-            self.start(request)
+        let result = match request.action {
+            Action::Exec(exec) => self.start(id, exec),
+            Action::Input(text) => self.type_in(id, &text),
+            Action::Kill(number) => self.kill(id, number),
+            Action::PowerOff => reboot(RebootCommand::PowerOff).context("power off"),
         };
-        match result {
-            Ok(()) => Ok(()),
-            Err(error) => self.send(&json!({"id": id, "error": format!("{error:#}")})),
-        }
+        result.or_else(|error| self.send(&failure(id, &error)))
     }
 
     fn type_in(&self, id: u64, text: &str) -> Result<()> {
@@ -182,17 +153,10 @@ impl Agent {
     }
 
     /// Starts a command and the thread that follows it.
-    fn start(self: &Arc<Self>, request: Request) -> Result<()> {
-        let id = request.id;
-        let argv = request.exec.as_deref().unwrap_or_default();
-        let Some((program, arguments)) = argv.split_first() else {
-            bail!("a request needs one of exec, input, kill, poweroff");
-        };
-        let timeout = request
-            .timeout
-            .map(Duration::try_from_secs_f64)
-            .transpose()?;
-        let terminal = request.tty.map(open_terminal).transpose()?;
+    fn start(self: &Arc<Self>, id: u64, exec: Exec) -> Result<()> {
+        let (program, arguments) = exec.argv.split_first().context("no program is named")?;
+        let timeout = exec.timeout.map(Duration::try_from_secs_f64).transpose()?;
+        let terminal = exec.tty.map(open_terminal).transpose()?;
         let mut command = if terminal.is_some() {
             // Makes the terminal the controlling one, in a session of its own.
             let mut command = Command::new("setsid");
@@ -203,8 +167,8 @@ impl Agent {
             command.process_group(0);
             command
         };
-        command.args(arguments).envs(&request.env);
-        if let Some(directory) = &request.cwd {
+        command.args(arguments).envs(&exec.env);
+        if let Some(directory) = &exec.cwd {
             command.current_dir(directory);
         }
         let mut streams = Vec::new();
@@ -214,7 +178,7 @@ impl Agent {
                 .stdout(inner.try_clone()?)
                 .stderr(inner.try_clone()?);
         } else {
-            let input = if request.stdin.is_some() {
+            let input = if exec.stdin.is_some() {
                 Stdio::piped()
             } else {
                 Stdio::null()
@@ -230,15 +194,24 @@ impl Agent {
         drop(command);
         let group = Pid::from_raw(child.id().cast_signed()).context("no process id")?;
         if let Some((outer, _)) = &terminal {
-            streams.push(Stream::new("stdout", outer.try_clone()?.into()));
+            streams.push(Stream::new(
+                |id, stdout| Reply::Stdout { id, stdout },
+                outer.try_clone()?.into(),
+            ));
         }
         if let Some(stdout) = child.stdout.take() {
-            streams.push(Stream::new("stdout", stdout.into()));
+            streams.push(Stream::new(
+                |id, stdout| Reply::Stdout { id, stdout },
+                stdout.into(),
+            ));
         }
         if let Some(stderr) = child.stderr.take() {
-            streams.push(Stream::new("stderr", stderr.into()));
+            streams.push(Stream::new(
+                |id, stderr| Reply::Stderr { id, stderr },
+                stderr.into(),
+            ));
         }
-        if let (Some(text), Some(pipe)) = (request.stdin, child.stdin.take()) {
+        if let (Some(text), Some(pipe)) = (exec.stdin, child.stdin.take()) {
             thread::spawn(move || feed(pipe, &text));
         }
         let terminal = terminal.map(|(outer, _)| outer);
@@ -248,11 +221,8 @@ impl Agent {
             let end = agent.follow(id, child, group, &mut streams, timeout);
             lock(&agent.running).remove(&id);
             let message = match end {
-                Ok(status) => match (status.code(), status.signal()) {
-                    (Some(code), _) => json!({"id": id, "exit": code}),
-                    (None, signal) => json!({"id": id, "signal": signal}),
-                },
-                Err(error) => json!({"id": id, "error": format!("{error:#}")}),
+                Ok(status) => ended(id, status),
+                Err(error) => failure(id, &error),
             };
             // If the host is gone, the reading thread finds out too.
             let _ = agent.send(&message);
@@ -312,7 +282,7 @@ impl Agent {
             Err(error) => return Err(error).context("read output"),
         };
         if !text.is_empty() {
-            self.send(&json!({"id": id, stream.name: text}))?;
+            self.send(&(stream.reply)(id, text))?;
         }
         Ok(true)
     }
@@ -329,18 +299,39 @@ impl Agent {
     }
 }
 
+/// The last message about a command that ran to its end.
+fn ended(id: u64, status: ExitStatus) -> Reply {
+    match (status.code(), status.signal()) {
+        (Some(exit), _) => Reply::Exit { exit, id },
+        (None, Some(signal)) => Reply::Signal { id, signal },
+        (None, None) => Reply::Error {
+            error: status.to_string(),
+            id: Some(id),
+        },
+    }
+}
+
+/// The last message about a request that failed.
+fn failure(id: u64, error: &anyhow::Error) -> Reply {
+    Reply::Error {
+        error: format!("{error:#}"),
+        id: Some(id),
+    }
+}
+
 /// One output of a command.
 struct Stream {
-    name: &'static str,
+    /// Makes the message that passes a chunk of it on.
+    reply: fn(u64, String) -> Reply,
     source: File,
     /// The beginning of a character that the last chunk cut through.
     partial: Vec<u8>,
 }
 
 impl Stream {
-    fn new(name: &'static str, source: OwnedFd) -> Self {
+    fn new(reply: fn(u64, String) -> Reply, source: OwnedFd) -> Self {
         Self {
-            name,
+            reply,
             source: source.into(),
             partial: Vec::new(),
         }
@@ -438,7 +429,7 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Lines, os::unix::net::UnixStream};
+    use std::{collections::BTreeMap, io::Lines, os::unix::net::UnixStream};
 
     use super::*;
 
@@ -457,101 +448,124 @@ mod tests {
                 replies: BufReader::new(ours.try_clone().unwrap()).lines(),
                 socket: ours,
             };
-            assert_eq!(host.reply()["ready"], true);
+            assert!(matches!(host.reply(), Reply::Ready { ready: true, .. }));
             host
         }
 
-        fn send(&mut self, request: &Value) {
+        fn send(&mut self, request: &str) {
             writeln!(self.socket, "{request}").unwrap();
         }
 
-        fn reply(&mut self) -> Value {
+        fn request(&mut self, id: u64, action: Action) {
+            let request = serde_json::to_string(&Request { id, action }).unwrap();
+            self.send(&request);
+        }
+
+        fn reply(&mut self) -> Reply {
             serde_json::from_str(&self.replies.next().unwrap().unwrap()).unwrap()
         }
 
+        /// The reason why the next reply is an error to request 1.
+        fn error(&mut self) -> String {
+            match self.reply() {
+                Reply::Error { error, id: Some(1) } => error,
+                other => panic!("{other:?}"),
+            }
+        }
+
         /// Collects output until a command ends: (stdout, stderr, last reply).
-        fn run(&mut self, request: &Value) -> (String, String, Value) {
-            self.send(request);
+        fn run(&mut self, id: u64, exec: Exec) -> (String, String, Reply) {
+            self.request(id, Action::Exec(exec));
+            self.output()
+        }
+
+        fn output(&mut self) -> (String, String, Reply) {
             let (mut stdout, mut stderr) = (String::new(), String::new());
             loop {
-                let reply = self.reply();
-                if let Some(text) = reply["stdout"].as_str() {
-                    stdout.push_str(text);
-                } else if let Some(text) = reply["stderr"].as_str() {
-                    stderr.push_str(text);
-                } else {
-                    return (stdout, stderr, reply);
+                match self.reply() {
+                    Reply::Stdout { stdout: text, .. } => stdout.push_str(&text),
+                    Reply::Stderr { stderr: text, .. } => stderr.push_str(&text),
+                    end => return (stdout, stderr, end),
                 }
             }
         }
     }
 
+    fn exec(argv: &[&str]) -> Exec {
+        Exec {
+            argv: argv.iter().map(|&word| word.to_owned()).collect(),
+            ..Exec::default()
+        }
+    }
+
+    fn shell(script: &str) -> Exec {
+        exec(&["sh", "-c", script])
+    }
+
     #[test]
     fn output_and_exit_status_come_back() {
         let script = "cat; pwd; echo $NAME; echo no >&2; exit 3";
-        let (stdout, stderr, end) = Host::new().run(&json!({
-            "id": 7, "exec": ["sh", "-c", script], "stdin": "given ä\n", "cwd": "/usr",
-            "env": {"NAME": "value"},
-        }));
+        let command = Exec {
+            stdin: Some("given ä\n".to_owned()),
+            cwd: Some("/usr".to_owned()),
+            env: BTreeMap::from([("NAME".to_owned(), "value".to_owned())]),
+            ..shell(script)
+        };
+        let (stdout, stderr, end) = Host::new().run(7, command);
         assert_eq!(stdout, "given ä\n/usr\nvalue\n");
         assert_eq!(stderr, "no\n");
-        assert_eq!(end, json!({"id": 7, "exit": 3}));
+        assert_eq!(end, Reply::Exit { exit: 3, id: 7 });
     }
 
     #[test]
     fn a_missing_program_is_an_error() {
-        let (_, _, end) = Host::new().run(&json!({"id": 1, "exec": ["/nonexistent"]}));
-        assert!(
-            end["error"]
-                .as_str()
-                .unwrap()
-                .starts_with("cannot run /nonexistent"),
-            "{end}"
-        );
+        let mut host = Host::new();
+        host.request(1, Action::Exec(exec(&["/nonexistent"])));
+        let error = host.error();
+        assert!(error.starts_with("cannot run /nonexistent"), "{error}");
     }
 
     #[test]
     fn a_command_out_of_time_is_killed_with_its_children() {
-        let request =
-            json!({"id": 1, "exec": ["sh", "-c", "echo a; sleep 60 & wait"], "timeout": 0.2});
-        let (stdout, _, end) = Host::new().run(&request);
+        let command = Exec {
+            timeout: Some(0.2),
+            ..shell("echo a; sleep 60 & wait")
+        };
+        let (stdout, _, end) = Host::new().run(1, command);
         assert_eq!(stdout, "a\n");
-        assert_eq!(end["error"], "timed out after 0.2 s");
+        let error = "timed out after 0.2 s".to_owned();
+        assert_eq!(end, Reply::Error { error, id: Some(1) });
     }
 
     #[test]
     fn commands_run_at_once_and_can_be_killed() {
         let mut host = Host::new();
-        host.send(&json!({"id": 1, "exec": ["sleep", "60"]}));
-        let (stdout, _, end) = host.run(&json!({"id": 2, "exec": ["echo", "quick"]}));
-        assert_eq!((stdout.as_str(), &end["id"]), ("quick\n", &json!(2)));
-        host.send(&json!({"id": 1, "kill": 15}));
-        assert_eq!(host.reply(), json!({"id": 1, "signal": 15}));
+        host.request(1, Action::Exec(exec(&["sleep", "60"])));
+        let (stdout, _, end) = host.run(2, exec(&["echo", "quick"]));
+        assert_eq!((stdout.as_str(), end.id()), ("quick\n", Some(2)));
+        host.request(1, Action::Kill(15));
+        assert_eq!(host.reply(), Reply::Signal { id: 1, signal: 15 });
     }
 
     #[test]
-    fn what_stays_in_the_background_is_not_waited_for() {
-        let (stdout, _, end) =
-            Host::new().run(&json!({"id": 1, "exec": ["sh", "-c", "sleep 60 & echo $!"]}));
-        assert_eq!(end["exit"], 0);
+    fn background_processes_are_not_waited_for() {
+        let (stdout, _, end) = Host::new().run(1, shell("sleep 60 & echo $!"));
+        assert_eq!(end, Reply::Exit { exit: 0, id: 1 });
         let pid = Pid::from_raw(stdout.trim().parse().unwrap()).unwrap();
         rustix::process::kill_process(pid, Signal::KILL).unwrap();
     }
 
     #[test]
-    fn a_terminal_is_one() {
+    fn a_command_can_have_a_terminal() {
         let mut host = Host::new();
-        host.send(&json!({"id": 1, "exec": ["sh", "-c", "tty; stty size; read line; echo got $line"], "tty": [10, 20]}));
-        host.send(&json!({"id": 1, "input": "typed\n"}));
-        let mut text = String::new();
-        let end = loop {
-            let reply = host.reply();
-            match reply["stdout"].as_str() {
-                Some(more) => text.push_str(more),
-                None => break reply,
-            }
+        let command = Exec {
+            tty: Some([10, 20]),
+            ..shell("tty; stty size; read line; echo got $line")
         };
-        assert_eq!(end["exit"], 0, "{text}");
+        host.request(1, Action::Exec(command));
+        host.request(1, Action::Input("typed\n".to_owned()));
+        let (text, _, end) = host.output();
+        assert_eq!(end, Reply::Exit { exit: 0, id: 1 }, "{text}");
         assert!(
             text.contains("/dev/pts/") && text.contains("10 20"),
             "{text}"
@@ -560,17 +574,14 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_answered() {
+    fn wrong_requests_are_answered() {
         let mut host = Host::new();
-        host.send(&json!({"id": 1, "execute": ["ls"]}));
-        assert!(host.reply()["error"].as_str().unwrap().contains("execute"));
-        host.send(&json!({"id": 1}));
-        assert!(
-            host.reply()["error"]
-                .as_str()
-                .unwrap()
-                .contains("exec, input")
-        );
+        host.send(r#"{"id":1,"execute":["ls"]}"#);
+        assert!(host.error().contains("execute"));
+        host.send(r#"{"id":1}"#);
+        assert!(host.error().contains("exec, input"));
+        host.send("ls");
+        assert!(matches!(host.reply(), Reply::Error { id: None, .. }));
     }
 
     #[test]

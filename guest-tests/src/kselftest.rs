@@ -23,11 +23,10 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open},
 };
-use serde::Serialize;
+use zcnic_guest_protocol::selftest::{CaseResult, Outcome, SelftestResults, TestResult};
 
 use crate::{
-    ktap::{self, Outcome},
-    net,
+    ktap, net,
     ports::{self, PEER},
 };
 
@@ -57,31 +56,6 @@ pub struct Args {
     names: Vec<String>,
 }
 
-/// One result.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-struct Case {
-    /// `iou-zcrx.py:test_zcrx.single`; the file alone for what concerns the program as a whole.
-    name: String,
-    outcome: Outcome,
-    /// Since the previous result; 0 where they can't be told apart.
-    seconds: f64,
-    detail: String,
-}
-
-/// What a test program did.
-#[derive(Debug, Serialize)]
-struct Run {
-    /// Path below the root.
-    test: String,
-    seconds: f64,
-    cases: Vec<Case>,
-}
-
-#[derive(Serialize)]
-struct Report {
-    tests: Vec<Run>,
-}
-
 /// Runs the subcommand. Failed tests are no error: the object says so.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let all = all(&args.root)?;
@@ -96,7 +70,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     for test in wanted {
         tests.push(run_one(&args.root, test, &environment)?);
     }
-    println!("{}", serde_json::to_string(&Report { tests })?);
+    println!("{}", serde_json::to_string(&SelftestResults { tests })?);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -169,7 +143,7 @@ impl fmt::Display for End {
 /// A line and when it came.
 type Line = (String, Instant);
 
-fn run_one(root: &Path, test: &str, environment: &[(&'static str, String)]) -> Result<Run> {
+fn run_one(root: &Path, test: &str, environment: &[(&'static str, String)]) -> Result<TestResult> {
     let path = root.join(test);
     let (Some(directory), Some(file)) = (path.parent(), path.file_name()) else {
         bail!("{test} is not a path of a file");
@@ -187,7 +161,7 @@ fn run_one(root: &Path, test: &str, environment: &[(&'static str, String)]) -> R
     let (lines, end) = executed.with_context(|| test.to_owned())?;
     let seconds = started.elapsed().as_secs_f64();
     let cases = judge(&file, &lines, end, started);
-    Ok(Run {
+    Ok(TestResult {
         test: test.to_owned(),
         seconds,
         cases,
@@ -260,16 +234,16 @@ fn wait(child: &mut Child, pid: Pid, limit: Duration) -> Result<Option<ExitStatu
 
 /// The cases of a run: the results in its output, and one for the program itself unless these tell
 /// all.
-fn judge(file: &str, lines: &[Line], end: End, started: Instant) -> Vec<Case> {
+fn judge(file: &str, lines: &[Line], end: End, started: Instant) -> Vec<CaseResult> {
     let text: String = lines.iter().flat_map(|(line, _)| [line, "\n"]).collect();
     let report = ktap::parse(&text);
     let prefix = format!("{}.", file.strip_suffix(".py").unwrap_or(file));
     let seconds = durations(lines, report.cases.len(), started);
-    let mut cases: Vec<Case> = report
+    let mut cases: Vec<CaseResult> = report
         .cases
         .iter()
         .zip(seconds)
-        .map(|(case, seconds)| Case {
+        .map(|(case, seconds)| CaseResult {
             name: format!(
                 "{file}:{}",
                 case.name.strip_prefix(&prefix).unwrap_or(&case.name)
@@ -296,7 +270,7 @@ fn judge(file: &str, lines: &[Line], end: End, started: Instant) -> Vec<Case> {
         .into_iter()
         .chain(tail.iter().map(|(line, _)| line.clone()))
         .collect();
-    cases.push(Case {
+    cases.push(CaseResult {
         name: file.to_owned(),
         outcome: if skipped && cases.is_empty() {
             Outcome::Skip
@@ -330,7 +304,7 @@ mod tests {
     use super::*;
 
     /// Runs a shell script as if it were the selftest `t.py` with a limit of one second.
-    fn cases(script: &str) -> Vec<Case> {
+    fn cases(script: &str) -> Vec<CaseResult> {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
         let started = Instant::now();

@@ -4,20 +4,7 @@
 //! after a version line with that prefix, so a diagnostic that looks like a result is none.
 
 use serde::Serialize;
-
-/// How a case ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Outcome {
-    /// As it should.
-    Pass,
-    /// Not as it should; an unexpected pass (XPASS) too.
-    Fail,
-    /// It did not run.
-    Skip,
-    /// It failed, and that was expected.
-    Xfail,
-}
+use zcnic_guest_protocol::selftest::Outcome;
 
 /// A result that has no results below it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

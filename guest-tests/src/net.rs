@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index, socket};
-use serde::Serialize;
+use zcnic_guest_protocol::interface::{PagePool, QueueStats, Rings};
 
 use crate::genl::{Attributes, Family, Reply};
 
@@ -127,21 +127,6 @@ pub fn rx_queues(interface: &str) -> Result<u32, Error> {
     Ok(queues)
 }
 
-/// What `ethtool -g` shows.
-#[derive(Debug, Clone, Serialize)]
-pub struct Rings {
-    /// Descriptors of a receive ring.
-    pub rx: Option<u64>,
-    /// Descriptors of a transmit ring.
-    pub tx: Option<u64>,
-    /// Header/data split; `None` where the driver does not know it.
-    pub tcp_data_split: Option<bool>,
-    /// Packets up to this size, in bytes, are not split.
-    pub hds_thresh: Option<u64>,
-    /// Largest value that `hds_thresh` takes.
-    pub hds_thresh_max: Option<u64>,
-}
-
 /// Ring parameters of an interface.
 pub fn rings(interface: &str) -> Result<Rings, Error> {
     rings_by_index(ifindex(interface)?)
@@ -249,31 +234,8 @@ pub fn delete_flow_rule(interface: &str, location: u32) -> Result<(), Error> {
     .map(drop)
 }
 
-/// A page pool (`page-pool-get` and `page-pool-stats-get` of the netdev family).
-#[derive(Debug, Clone, Serialize)]
-pub struct PagePool {
-    /// Pool id.
-    pub id: u64,
-    /// Interface; `None` if that no longer exists.
-    pub ifindex: Option<u64>,
-    /// NAPI instance that it belongs to.
-    pub napi_id: Option<u64>,
-    /// Pages taken from the page allocator or provider and not given back, those in the pool's own
-    /// caches included.
-    pub inflight: u64,
-    /// When it was destroyed (seconds of uptime) although pages are still out.
-    pub detach_time: Option<u64>,
-    /// Bytes per buffer if its memory comes from io_uring.
-    pub io_uring_rx_buf_len: Option<u64>,
-    /// The binding, if its memory comes from a dmabuf.
-    pub dmabuf: Option<u64>,
-    /// Pages out of the pool, those in its own caches not included; `None` where the kernel has no
-    /// statistics and for memory providers (their allocations are not all counted).
-    pub outstanding: Option<u64>,
-}
-
 /// What a page pool has counted (`page-pool-stats-get`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PagePoolStats {
     /// Buffers taken from NAPI's cache.
     pub fast: u64,
@@ -399,23 +361,6 @@ pub fn rx_queue_napi(interface: &str, queue: u32) -> Result<Option<u64>, Error> 
             source,
         })?;
     Ok(replies.first().and_then(|reply| reply.uint(4)))
-}
-
-/// Statistics of one queue (`qstats-get`), the counters that scenarios look at.
-#[derive(Debug, Clone, Serialize)]
-pub struct QueueStats {
-    /// Queue number.
-    pub queue: u64,
-    /// Receive or else transmit.
-    pub rx: bool,
-    /// Packets in wire segments.
-    pub packets: Option<u64>,
-    /// Bytes.
-    pub bytes: Option<u64>,
-    /// Receive buffers that could not be allocated.
-    pub alloc_fail: Option<u64>,
-    /// Packets dropped by the device.
-    pub hw_drops: Option<u64>,
 }
 
 /// Statistics of all queues of an interface.

@@ -4,7 +4,8 @@
 use std::{fs, process::ExitCode, thread, time::Duration};
 
 use anyhow::{Context, bail};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use zcnic_guest_protocol::interface::PortSetup;
 
 use crate::{link, net};
 
@@ -69,15 +70,6 @@ struct Link {
     address: String,
 }
 
-#[derive(Serialize)]
-struct Report<'a> {
-    netns: Option<&'a str>,
-    interface: &'a str,
-    mac: String,
-    driver: Option<String>,
-    addresses: &'a [&'a str],
-}
-
 /// Runs the subcommand.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match args.action {
@@ -90,7 +82,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn up(wait: Duration) -> anyhow::Result<Vec<Report<'static>>> {
+fn up(wait: Duration) -> anyhow::Result<Vec<PortSetup>> {
     // Whatever was there before, a port in a namespace is one that is not found here.
     down()?;
     let links = links(None)?;
@@ -135,12 +127,12 @@ fn up(wait: Duration) -> anyhow::Result<Vec<Report<'static>>> {
     let mut reports = Vec::new();
     for (port, link) in &ports {
         in_netns(port.netns, || configure(port))?;
-        reports.push(Report {
-            netns: port.netns,
-            interface: port.name,
+        reports.push(PortSetup {
+            netns: port.netns.map(str::to_owned),
+            interface: port.name.to_owned(),
             mac: link.address.clone(),
             driver: driver(port),
-            addresses: &port.addresses,
+            addresses: port.addresses.map(str::to_owned).to_vec(),
         });
     }
     for port in &PORTS {

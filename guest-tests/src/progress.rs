@@ -6,64 +6,19 @@ use std::{
 };
 
 use serde::Serialize;
+use zcnic_guest_protocol::event::{Event, NoResult};
 
 /// How often a stream that moves says so, and how long one must be silent to count as stalled.
 pub const INTERVAL: Duration = Duration::from_secs(1);
 
-/// One line while something is going on.
-#[derive(Debug, Serialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub enum Event<'a> {
-    /// The receiver can be connected to.
-    Listening {
-        /// TCP port.
-        port: u16,
-    },
-    /// The connection is there.
-    Connected {
-        /// Address and port of the other side.
-        peer: &'a str,
-    },
-    /// At most once per [`INTERVAL`], and after a stall.
-    Progress {
-        /// Bytes sent, or received and verified.
-        bytes: u64,
-    },
-    /// Data has arrived and stays where it is.
-    Held,
-    /// A line for people.
-    Line {
-        /// The line.
-        text: &'a str,
-    },
-    /// Datagrams are sent back from now on.
-    Echoing {
-        /// Whether the device uses the memory of the socket, if it is one that does it.
-        zero_copy: bool,
-    },
-    /// Nothing moved for [`INTERVAL`]; said once per stall.
-    Stalled {
-        /// Bytes sent, or received and verified.
-        bytes: u64,
-    },
-}
-
-/// The last line of a run.
-#[derive(Serialize)]
-#[serde(tag = "event", rename = "result")]
-struct Outcome<'a, R> {
-    #[serde(flatten)]
-    report: &'a R,
-}
-
 /// Prints an event at once.
-pub fn say(event: &Event<'_>) {
+pub fn report(event: &Event<NoResult>) {
     print_line(event);
 }
 
-/// Prints the last line of a run: a struct's fields after `"event":"result"`.
-pub fn say_result<R: Serialize>(report: &R) {
-    print_line(&Outcome { report });
+/// Prints the result of a program, or the end of a case.
+pub fn report_result<R: Serialize>(result: R) {
+    print_line(&Event::Result(result));
 }
 
 fn print_line(value: &impl Serialize) {
@@ -117,7 +72,7 @@ impl Progress {
         if self.stalled || now - self.said >= INTERVAL {
             self.stalled = false;
             self.said = now;
-            say(&Event::Progress { bytes: self.bytes });
+            report(&Event::Progress { bytes: self.bytes });
         }
     }
 
@@ -126,7 +81,7 @@ impl Progress {
         let silent = self.moved.elapsed();
         if !self.stalled && silent >= INTERVAL {
             self.stalled = true;
-            say(&Event::Stalled { bytes: self.bytes });
+            report(&Event::Stalled { bytes: self.bytes });
         }
         match self.limit {
             Some(limit) if silent >= limit => Err(Stuck(silent.as_secs(), self.bytes)),

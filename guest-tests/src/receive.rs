@@ -12,12 +12,15 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use serde::Serialize;
+use zcnic_guest_protocol::{
+    event::{ENDED_EARLY, Event, ReceiveResult},
+    interface::PagePool,
+};
 
 use crate::{
-    net::{self, PagePool},
+    net,
     pattern::Pattern,
-    progress::{Event, INTERVAL, Progress, say, say_result},
+    progress::{INTERVAL, Progress, report, report_result},
     send::is_timeout,
     zcrx::{Buffer, Kind, Options, Target, Zcrx},
 };
@@ -78,28 +81,6 @@ enum Misbehaviour {
     ReturnBeyond,
 }
 
-#[derive(Serialize)]
-struct Report<'a> {
-    ok: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-    interface: Option<&'a str>,
-    queue: Option<u32>,
-    bytes_verified: u64,
-    /// By the kernel's zero-copy receive statistics; null where it has none.
-    bytes_copied: Option<u64>,
-    copies: Option<u64>,
-    rx_buf_len: Option<u32>,
-    /// Pieces the data came in.
-    completions: u64,
-    /// Requests made: more than one means that the kernel ended one early (or --oneshot).
-    requests: u64,
-    /// The interface's page pools at the end, the instance still bound.
-    page_pool: Vec<PagePool>,
-    kernel: String,
-    seconds: f64,
-}
-
 /// What is counted besides bytes.
 #[derive(Default)]
 struct Counts {
@@ -127,10 +108,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     };
 
     let stats = zcrx.as_ref().and_then(Zcrx::stats);
-    let report = Report {
+    report_result(ReceiveResult {
         ok: outcome.is_ok(),
         error: outcome.as_ref().err().map(|error| format!("{error:#}")),
-        interface: args.interface.as_deref(),
+        interface: args.interface.clone(),
         queue: args.queue,
         bytes_verified: progress.bytes(),
         bytes_copied: stats.map(|stats| stats.copy_bytes),
@@ -147,8 +128,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             .to_string_lossy()
             .into_owned(),
         seconds: started.elapsed().as_secs_f64(),
-    };
-    say_result(&report);
+    });
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
@@ -173,7 +153,7 @@ fn accept(port: u16, progress: &mut Progress) -> anyhow::Result<TcpStream> {
     let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
         .or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))
         .with_context(|| format!("listening on port {port}"))?;
-    say(&Event::Listening {
+    report(&Event::Listening {
         port: listener.local_addr()?.port(),
     });
     let timeout = Timespec {
@@ -184,8 +164,8 @@ fn accept(port: u16, progress: &mut Progress) -> anyhow::Result<TcpStream> {
         progress.idle().context("waiting for a connection")?;
     }
     let (stream, peer) = listener.accept()?;
-    say(&Event::Connected {
-        peer: &peer.to_string(),
+    report(&Event::Connected {
+        peer: peer.to_string(),
     });
     Ok(stream)
 }
@@ -214,7 +194,7 @@ fn at_end(args: &Args, progress: &Progress) -> anyhow::Result<()> {
     let got = progress.bytes();
     ensure!(
         got == args.bytes,
-        "the stream ended after {got} of {} bytes",
+        "{ENDED_EARLY}{got} of {} bytes",
         args.bytes
     );
     Ok(())
@@ -222,7 +202,7 @@ fn at_end(args: &Args, progress: &Progress) -> anyhow::Result<()> {
 
 /// Until we are killed.
 fn hold() -> ! {
-    say(&Event::Held);
+    report(&Event::Held);
     loop {
         std::thread::park();
     }

@@ -8,12 +8,12 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use serde::Serialize;
+use zcnic_guest_protocol::event::{Event, SendResult};
 
 use crate::{
     net,
     pattern::Pattern,
-    progress::{Event, INTERVAL, Progress, say, say_result},
+    progress::{INTERVAL, Progress, report, report_result},
 };
 
 /// Bytes per write: many times the largest segment.
@@ -39,15 +39,6 @@ pub struct Args {
     stall_limit: u64,
 }
 
-#[derive(Serialize)]
-struct Report {
-    ok: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-    bytes_sent: u64,
-    seconds: f64,
-}
-
 /// Runs the subcommand.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(name) = &args.netns {
@@ -57,13 +48,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut progress = Progress::new(limit);
     let started = Instant::now();
     let outcome = transfer(args, &mut progress);
-    let report = Report {
+    report_result(SendResult {
         ok: outcome.is_ok(),
         error: outcome.as_ref().err().map(|error| format!("{error:#}")),
         bytes_sent: progress.bytes(),
         seconds: started.elapsed().as_secs_f64(),
-    };
-    say_result(&report);
+    });
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
@@ -73,8 +63,8 @@ fn transfer(args: &Args, progress: &mut Progress) -> anyhow::Result<()> {
         TcpStream::connect(args.to).with_context(|| format!("connecting to {}", args.to))?;
     stream.set_write_timeout(Some(INTERVAL))?;
     stream.set_read_timeout(Some(INTERVAL))?;
-    say(&Event::Connected {
-        peer: &args.to.to_string(),
+    report(&Event::Connected {
+        peer: args.to.to_string(),
     });
 
     let mut buffer = vec![0; WRITE];

@@ -4,9 +4,9 @@
 use std::process::ExitCode;
 
 use anyhow::ensure;
-use serde::Serialize;
+use zcnic_guest_protocol::interface::{FlowSteering, Snapshot};
 
-use crate::net::{self, PagePool, QueueStats, Rings};
+use crate::net;
 
 /// Splits headers from data, keeps all traffic off a queue except TCP to one port, and prints the
 /// rules
@@ -24,12 +24,6 @@ pub struct Args {
     /// Number of combined channels to set first
     #[arg(long)]
     channels: Option<u32>,
-}
-
-#[derive(Serialize)]
-struct Steered {
-    /// Locations of the IPv4 and the IPv6 rule.
-    rules: [u32; 2],
 }
 
 /// Runs `zcnic-guest steer`.
@@ -54,7 +48,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         net::add_flow_rule(interface, "tcp4", *port, *queue)?,
         net::add_flow_rule(interface, "tcp6", *port, *queue)?,
     ];
-    println!("{}", serde_json::to_string(&Steered { rules })?);
+    println!("{}", serde_json::to_string(&FlowSteering { rules })?);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -69,13 +63,6 @@ pub struct StateArgs {
     netns: Option<String>,
 }
 
-#[derive(Serialize)]
-struct State {
-    rings: Option<Rings>,
-    queues: Option<Vec<QueueStats>>,
-    page_pools: Vec<PagePool>,
-}
-
 /// Runs `zcnic-guest state`.
 pub fn state(args: &StateArgs) -> anyhow::Result<ExitCode> {
     if let Some(netns) = &args.netns {
@@ -84,12 +71,12 @@ pub fn state(args: &StateArgs) -> anyhow::Result<ExitCode> {
     let index = net::ifindex(&args.interface)?;
     let mut page_pools = net::page_pools()?;
     page_pools.retain(|pool| pool.ifindex == Some(index.into()));
-    let state = State {
+    let snapshot = Snapshot {
         // Not every driver has these.
         rings: net::rings_by_index(index).ok(),
         queues: net::queue_stats(&args.interface).ok(),
         page_pools,
     };
-    println!("{}", serde_json::to_string(&state)?);
+    println!("{}", serde_json::to_string(&snapshot)?);
     Ok(ExitCode::SUCCESS)
 }

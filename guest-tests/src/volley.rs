@@ -8,9 +8,9 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use serde::Serialize;
+use zcnic_guest_protocol::event::UdpPingResult;
 
-use crate::{net, pattern::Pattern, progress::say_result};
+use crate::{net, pattern::Pattern, progress::report_result};
 
 /// Sends datagrams that carry the pattern, and verifies each when it comes back; one that doesn't is an error
 #[derive(Debug, clap::Args)]
@@ -38,12 +38,6 @@ pub struct Args {
     from_port: u16,
 }
 
-#[derive(Serialize)]
-struct Report {
-    datagrams: u32,
-    bytes_verified: u64,
-}
-
 /// Bytes of a datagram's number, in front of its part of the pattern.
 const NUMBER: usize = 8;
 
@@ -61,14 +55,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     socket.set_read_timeout(Some(Duration::from_secs(args.patience)))?;
     let pattern = Pattern::new(1);
     let size = |number: u32| NUMBER + (number as usize * 37) % (args.size - NUMBER + 1);
-    let mut report = Report {
-        datagrams: 0,
-        bytes_verified: 0,
-    };
+    let mut result = UdpPingResult::default();
     let mut away = VecDeque::new();
     let mut next = 0;
     let mut buffer = vec![0; 65536];
-    while report.datagrams < args.count {
+    while result.datagrams < args.count {
         while away.len() < args.window && next < args.count {
             let datagram = &mut buffer[..size(next)];
             datagram[..NUMBER].copy_from_slice(&u64::from(next).to_le_bytes());
@@ -95,9 +86,9 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         pattern
             .verify(number << 16, bytes)
             .with_context(|| format!("datagram {number}"))?;
-        report.datagrams += 1;
-        report.bytes_verified += length as u64;
+        result.datagrams += 1;
+        result.bytes_verified += length as u64;
     }
-    say_result(&report);
+    report_result(result);
     Ok(ExitCode::SUCCESS)
 }

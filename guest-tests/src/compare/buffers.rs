@@ -2,11 +2,12 @@
 //! rings of provided buffers (Axboe, 2022). Requests did nothing then, but no NOP takes a buffer any more
 //! (`io_init_req()`, io_uring/io_uring.c: `-EOPNOTSUPP`); a read of /dev/null takes one and does nothing with it.
 
-use std::{fs::File, time::Instant};
+use std::{collections::BTreeMap, fs::File, time::Instant};
 
 use anyhow::{Context, Result, ensure};
+use zcnic_guest_protocol::figure::Figure;
 
-use super::{Args, Counters, Figure, Side};
+use super::rounds::{Side, interleave};
 use crate::{
     lab::processor::Processor,
     provided::{Group, Kind},
@@ -29,7 +30,7 @@ enum Row {
 }
 
 /// All rows, each beside reads that name their memory.
-pub(super) fn compare(args: &Args) -> Result<Vec<Figure>> {
+pub(super) fn compare(rounds: usize, requests: u64) -> Result<Vec<Figure>> {
     Processor::Receivers.take()?;
     let rows = [
         ("guest_buffers_classic_32", Row::Chosen(Kind::Classic, 32)),
@@ -39,20 +40,19 @@ pub(super) fn compare(args: &Args) -> Result<Vec<Figure>> {
         ("guest_nop", Row::Nop),
     ];
     let figure = |(name, row)| {
-        let mut figure = Figure::new(name, "requests/s");
-        figure.take_turns(args.rounds, |side| match side {
-            Side::A => rate(row, args),
-            Side::B => rate(Row::Named, args),
+        let mut figure = interleave(name, "requests/s", rounds, |side| match side {
+            Side::A => rate(row, requests),
+            Side::B => rate(Row::Named, requests),
         })?;
-        let requests = ("requests", 2 * args.rounds as u64 * args.requests);
-        figure.counters = Counters::from([requests]);
+        let total = 2 * rounds as u64 * requests;
+        figure.counters = BTreeMap::from([("requests".to_owned(), total)]);
         Ok(figure)
     };
     rows.into_iter().map(figure).collect()
 }
 
 /// Requests per second.
-fn rate(row: Row, args: &Args) -> Result<f64> {
+fn rate(row: Row, requests: u64) -> Result<f64> {
     let kind = match row {
         Row::Chosen(kind, _) => kind,
         Row::Nop | Row::Named => Kind::Classic,
@@ -64,7 +64,7 @@ fn rate(row: Row, args: &Args) -> Result<f64> {
     }
     let mut first = 0;
     let started = Instant::now();
-    for _ in 0..args.requests / u64::from(BATCH) {
+    for _ in 0..requests / u64::from(BATCH) {
         for _ in 0..BATCH {
             match row {
                 Row::Nop => group.nop()?,
@@ -89,5 +89,5 @@ fn rate(row: Row, args: &Args) -> Result<f64> {
             first = (first + BATCH) % BUFFERS;
         }
     }
-    Ok(args.requests as f64 / started.elapsed().as_secs_f64())
+    Ok(requests as f64 / started.elapsed().as_secs_f64())
 }

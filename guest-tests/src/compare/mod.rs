@@ -5,14 +5,18 @@
 //! time that the first one is not idle is what receiving costs, wherever in the kernel it is spent.
 
 mod buffers;
+mod rounds;
 mod ways;
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::Serialize;
+use zcnic_guest_protocol::figure::Figure;
 
-use self::ways::{Received, Way};
+use self::{
+    rounds::{Side, interleave},
+    ways::{Received, Way},
+};
 use crate::{
     lab::{
         self,
@@ -45,54 +49,6 @@ pub struct Args {
     requests: u64,
 }
 
-/// What was counted in all turns, by name.
-type Counters = BTreeMap<&'static str, u64>;
-
-/// Turns of one side (a), of another (b), and of the first again, as `cargo xtask bench` reads it.
-#[derive(Serialize)]
-struct Figure {
-    name: &'static str,
-    unit: &'static str,
-    a: Vec<f64>,
-    b: Vec<f64>,
-    again: Vec<f64>,
-    counters: Counters,
-}
-
-/// Whose turn it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
-    A,
-    B,
-}
-
-impl Figure {
-    fn new(name: &'static str, unit: &'static str) -> Self {
-        Self {
-            name,
-            unit,
-            a: Vec::new(),
-            b: Vec::new(),
-            again: Vec::new(),
-            counters: Counters::new(),
-        }
-    }
-
-    /// Has the sides take turns.
-    fn take_turns(
-        &mut self,
-        rounds: usize,
-        mut turn: impl FnMut(Side) -> Result<f64>,
-    ) -> Result<()> {
-        for _ in 0..rounds {
-            self.a.push(turn(Side::A)?);
-            self.b.push(turn(Side::B)?);
-            self.again.push(turn(Side::A)?);
-        }
-        Ok(())
-    }
-}
-
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Result<ExitCode> {
     prepare()?;
@@ -100,7 +56,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         // Once with every byte verified, which would be most of the time that is measured.
         stream(way, args.bytes, true).with_context(|| format!("{way:?}"))?;
     }
-    let mut figures = buffers::compare(args)?;
+    let mut figures = buffers::compare(args.rounds, args.requests)?;
     figures.push(recycling(args)?);
     for way in Way::ALL {
         if way != Way::Recv {
@@ -126,9 +82,8 @@ fn prepare() -> Result<()> {
 
 /// A way beside recv().
 fn compare(way: Way, args: &Args) -> Result<Figure> {
-    let mut figure = Figure::new(way.name(), RATE);
     let (mut bytes, mut copied) = (0, 0);
-    figure.take_turns(args.rounds, |side| match side {
+    let mut figure = interleave(way.name(), RATE, args.rounds, |side| match side {
         Side::A => {
             let turn = Turn::take(way, args)?;
             bytes += turn.bytes;
@@ -137,15 +92,14 @@ fn compare(way: Way, args: &Args) -> Result<Figure> {
         }
         Side::B => Ok(Turn::take(Way::Recv, args)?.rate()),
     })?;
-    figure.counters = Counters::from([("bytes", bytes), ("copied", copied)]);
+    figure.counters = BTreeMap::from([("bytes".to_owned(), bytes), ("copied".to_owned(), copied)]);
     Ok(figure)
 }
 
 /// recv() of pages that are recycled, beside the same without recycling (images/driver/zcnic_hold.c).
 fn recycling(args: &Args) -> Result<Figure> {
-    let mut figure = Figure::new("guest_recycling", RATE);
-    let mut counters = Counters::new();
-    figure.take_turns(args.rounds, |side| {
+    let mut counters = BTreeMap::new();
+    let mut figure = interleave("guest_recycling", RATE, args.rounds, |side| {
         let (hold, names) = match side {
             Side::A => ("off", ["pages", "lost"]),
             Side::B => ("on", ["pages_without", "lost_without"]),
@@ -157,7 +111,7 @@ fn recycling(args: &Args) -> Result<Figure> {
         let seen = before.since()?.payload;
         let lost = seen.released + seen.ring_full;
         for (name, count) in names.into_iter().zip([seen.handed_out(), lost]) {
-            *counters.entry(name).or_default() += count;
+            *counters.entry(name.to_owned()).or_default() += count;
         }
         Ok(turn.rate())
     })?;

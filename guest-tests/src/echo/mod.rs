@@ -9,11 +9,12 @@ use std::{
 };
 
 use anyhow::Context;
+use zcnic_guest_protocol::event::Event;
 
 use crate::{
     bpf::{Abilities, Attached},
     net,
-    progress::{Event, say},
+    progress::report,
 };
 
 mod bpf;
@@ -99,13 +100,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             map.insert(args.queue, socket.as_raw_fd())
                 .context("put the socket into the map")?;
             let _attached = attach(Action::Socket(&map))?;
-            say(&Event::Echoing {
+            report(&Event::Echoing {
                 zero_copy: socket.is_zero_copy()?,
             });
             return Err(socket.echo()).context("the socket");
         }
     };
-    say(&Event::Echoing { zero_copy: false });
+    report(&Event::Echoing { zero_copy: false });
     loop {
         thread::park();
     }

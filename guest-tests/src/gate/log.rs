@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::OpenOptionsExt,
 };
 
-use serde::Serialize;
+use zcnic_guest_protocol::check::{LogFindings, LogHit};
 
 /// A class of lines, with one line as the kernel writes it (7.3), which also is what `trip` writes.
 pub struct Pattern {
@@ -155,87 +155,56 @@ pub fn classify(line: &str) -> Vec<&'static str> {
         .collect()
 }
 
-/// A line that no good run has.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Hit {
-    /// Sequence number of the record.
-    pub seq: u64,
-    /// Microseconds since boot.
-    pub usec: u64,
-    /// Classes.
-    pub classes: Vec<&'static str>,
-    /// The line.
-    pub line: String,
-}
-
-/// What a part of the log has.
-#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
-pub struct Findings {
-    /// Bad lines.
-    pub hits: Vec<Hit>,
-    /// The log from the first bad line on, no more than a long trace.
-    pub context: Vec<String>,
-    /// Records that were overwritten before they were read: nobody knows what they said.
-    pub lost: u64,
-    /// The mark for what comes after this.
-    pub next_seq: u64,
-}
-
 /// Lines shown from the first hit on: a trace with its registers.
 const CONTEXT: usize = 120;
 
-impl Findings {
-    /// Nothing bad, and everything was seen.
-    #[must_use]
-    pub fn is_good(&self) -> bool {
-        self.hits.is_empty() && self.lost == 0
+/// Takes one record as `/dev/kmsg` gives it: "prio,seq,usec,flags[,…];text", newlines in the
+/// text escaped, then lines with a dictionary.
+fn take(findings: &mut LogFindings, since: u64, record: &str) {
+    let head = record.lines().next().unwrap_or_default();
+    let Some((fields, text)) = head.split_once(';') else {
+        return;
+    };
+    let mut fields = fields.split(',').skip(1).map(str::parse::<u64>);
+    let (Some(Ok(seq)), Some(Ok(usec))) = (fields.next(), fields.next()) else {
+        return;
+    };
+    let expected = findings.next_seq.max(since);
+    findings.lost += seq.saturating_sub(expected);
+    findings.next_seq = findings.next_seq.max(seq + 1);
+    if seq < since {
+        return;
     }
-
-    /// Takes one record as `/dev/kmsg` gives it: "prio,seq,usec,flags[,…];text", newlines in the
-    /// text escaped, then lines with a dictionary.
-    fn take(&mut self, since: u64, record: &str) {
-        let head = record.lines().next().unwrap_or_default();
-        let Some((fields, text)) = head.split_once(';') else {
-            return;
-        };
-        let mut fields = fields.split(',').skip(1).map(str::parse::<u64>);
-        let (Some(Ok(seq)), Some(Ok(usec))) = (fields.next(), fields.next()) else {
-            return;
-        };
-        let expected = self.next_seq.max(since);
-        self.lost += seq.saturating_sub(expected);
-        self.next_seq = self.next_seq.max(seq + 1);
-        if seq < since {
-            return;
+    for line in text.split("\\x0a").map(str::trim) {
+        let classes = classify(line);
+        if !classes.is_empty() {
+            findings.hits.push(LogHit {
+                seq,
+                usec,
+                classes: classes.into_iter().map(str::to_owned).collect(),
+                line: line.into(),
+            });
         }
-        for line in text.split("\\x0a").map(str::trim) {
-            let classes = classify(line);
-            if !classes.is_empty() {
-                self.hits.push(Hit {
-                    seq,
-                    usec,
-                    classes,
-                    line: line.into(),
-                });
-            }
-            if !self.hits.is_empty() && self.context.len() < CONTEXT {
-                self.context.push(line.into());
-            }
+        if !findings.hits.is_empty() && findings.context.len() < CONTEXT {
+            findings.context.push(line.into());
         }
     }
 }
-
 /// Reads the kernel log from record `since` on.
-pub fn read(since: u64) -> io::Result<Findings> {
+pub fn read(since: u64) -> io::Result<LogFindings> {
     let mut log = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
         .open("/dev/kmsg")?;
-    let mut findings = Findings::default();
+    let mut findings = LogFindings::default();
     let mut buffer = vec![0; 16 << 10];
     loop {
         match log.read(&mut buffer) {
-            Ok(len) => findings.take(since, &String::from_utf8_lossy(&buffer[..len])),
+            Ok(len) => take(
+                &mut findings,
+                since,
+                &String::from_utf8_lossy(&buffer[..len]),
+            ),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             // Overwritten while we were reading; the sequence numbers tell how many.
             Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
@@ -346,10 +315,11 @@ mod tests {
 
     #[test]
     fn records_before_the_mark_do_not_count_and_gaps_do() {
-        let mut findings = Findings::default();
-        findings.take(2, "4,0,10,-;WARNING: old\n");
-        findings.take(2, "4,1,11,-;fine\n");
-        findings.take(
+        let mut findings = LogFindings::default();
+        take(&mut findings, 2, "4,0,10,-;WARNING: old\n");
+        take(&mut findings, 2, "4,1,11,-;fine\n");
+        take(
+            &mut findings,
             2,
             "4,2,12,-,caller=T1;fine\\x0aWARNING: new\n SUBSYSTEM=pci\n",
         );
@@ -358,7 +328,7 @@ mod tests {
             (1, 0, 3)
         );
         assert_eq!(findings.hits[0].seq, 2);
-        findings.take(2, "6,7,13,-;after a gap\n");
+        take(&mut findings, 2, "6,7,13,-;after a gap\n");
         assert_eq!((findings.lost, findings.next_seq), (4, 8));
         assert_eq!(findings.context, ["WARNING: new", "after a gap"]);
         assert!(!findings.is_good());
@@ -366,8 +336,8 @@ mod tests {
 
     #[test]
     fn a_log_that_starts_after_the_mark_has_lost_records() {
-        let mut findings = Findings::default();
-        findings.take(5, "6,9,13,-;first that is left\n");
+        let mut findings = LogFindings::default();
+        take(&mut findings, 5, "6,9,13,-;first that is left\n");
         assert_eq!(findings.lost, 4);
     }
 }

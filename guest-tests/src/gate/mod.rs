@@ -6,7 +6,7 @@ pub mod pools;
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
-use serde::Serialize;
+use zcnic_guest_protocol::check::CheckResult;
 
 /// Fails if the kernel log has a bad line or page pools leak; prints one JSON object
 #[derive(Debug, clap::Args)]
@@ -20,14 +20,6 @@ pub struct Args {
     /// Buffers that may be out per page pool, instead of each interface's receive ring size
     #[arg(long, value_name = "BUFFERS")]
     posted: Option<u64>,
-}
-
-#[derive(Serialize)]
-struct Verdict {
-    ok: bool,
-    problems: Vec<String>,
-    log: log::Findings,
-    page_pools: Vec<pools::Found>,
 }
 
 /// Runs the subcommand.
@@ -47,11 +39,11 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let ok = problems.is_empty();
     println!(
         "{}",
-        serde_json::to_string(&Verdict {
+        serde_json::to_string(&CheckResult {
             ok,
             problems,
             log,
-            page_pools
+            page_pools: page_pools.into_iter().map(|found| found.place).collect(),
         })?
     );
     Ok(if ok {

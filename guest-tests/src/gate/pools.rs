@@ -10,33 +10,30 @@ use std::{
 
 use anyhow::Context;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-use serde::Serialize;
+use zcnic_guest_protocol::{check::FoundPool, interface::PagePool};
 
-use crate::net::{self, PagePool};
+use crate::net;
 
 /// A page pool and where it is.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct Found {
-    /// Named network namespace; `None` for the one we are in.
-    pub netns: Option<String>,
+    /// For the host.
+    pub place: FoundPool,
     /// It has no device, but a virtio_net one may be the one: that driver makes its pools at probe,
     /// and a move to another namespace makes the kernel forget whose they are.
-    #[serde(skip)]
     pub moved: bool,
-    /// What a ring of its interface takes, if that is known.
-    pub posted: Option<u64>,
-    /// The pool.
-    #[serde(flatten)]
-    pub pool: PagePool,
 }
 
 impl Found {
     /// What is wrong with it.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
-        let pool = &self.pool;
-        let place = self
-            .netns
+        let FoundPool {
+            netns,
+            posted,
+            pool,
+        } = &self.place;
+        let place = netns
             .as_deref()
             .map_or_else(String::new, |name| format!(" in {name}"));
         let PagePool { id, inflight, .. } = pool;
@@ -52,7 +49,7 @@ impl Found {
         }
         // One page more than buffers: the one that fragments are being cut from.
         let out = pool.outstanding.unwrap_or(pool.inflight);
-        let limit = self.posted? + 1;
+        let limit = (*posted)? + 1;
         (out > limit).then(|| {
             let posted = limit - 1;
             format!(
@@ -101,10 +98,12 @@ fn list_here(netns: Option<&str>, posted: Option<u64>) -> anyhow::Result<Vec<Fou
             let moved = pool.ifindex.is_none() && virtio_net;
             let posted = posted.or_else(ring);
             Found {
-                netns: netns.map(Into::into),
+                place: FoundPool {
+                    netns: netns.map(Into::into),
+                    posted,
+                    pool,
+                },
                 moved,
-                posted,
-                pool,
             }
         })
         .collect())
@@ -174,10 +173,12 @@ mod tests {
             outstanding: Some(256),
         };
         let mut found = Found {
-            netns: None,
+            place: FoundPool {
+                netns: None,
+                posted: Some(256),
+                pool,
+            },
             moved: false,
-            posted: Some(256),
-            pool,
         };
         change(&mut found);
         found.problem()
@@ -191,23 +192,26 @@ mod tests {
     #[test]
     fn a_full_ring_and_full_caches_are_fine() {
         assert_eq!(found(|_| ()), None);
-        assert_eq!(found(|found| found.pool.outstanding = Some(257)), None);
-        assert_eq!(found(|found| found.posted = None), None);
+        assert_eq!(
+            found(|found| found.place.pool.outstanding = Some(257)),
+            None
+        );
+        assert_eq!(found(|found| found.place.posted = None), None);
     }
 
     #[test]
     fn more_out_than_posted_is_not() {
-        assert!(found(|found| found.pool.outstanding = Some(258)).is_some());
-        assert!(found(|found| found.posted = Some(0)).is_some());
+        assert!(found(|found| found.place.pool.outstanding = Some(258)).is_some());
+        assert!(found(|found| found.place.posted = Some(0)).is_some());
         // Without statistics the caches can not be told from what is out.
-        assert!(found(|found| found.pool.outstanding = None).is_some());
+        assert!(found(|found| found.place.pool.outstanding = None).is_some());
     }
 
     #[test]
     fn a_detached_pool_is_not() {
         let problem = found(|found| {
-            found.pool.detach_time = Some(12);
-            found.netns = Some("peer".into());
+            found.place.pool.detach_time = Some(12);
+            found.place.netns = Some("peer".into());
         });
         assert_eq!(
             problem.unwrap(),
@@ -217,9 +221,9 @@ mod tests {
 
     #[test]
     fn a_pool_without_a_device_is_not_unless_virtio_net_may_have_it() {
-        assert!(found(|found| found.pool.ifindex = None).is_some());
+        assert!(found(|found| found.place.pool.ifindex = None).is_some());
         let moved = found(|found| {
-            found.pool.ifindex = None;
+            found.place.pool.ifindex = None;
             found.moved = true;
         });
         assert_eq!(moved, None);

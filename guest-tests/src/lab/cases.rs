@@ -3,10 +3,10 @@
 use std::{process::ExitCode, time::Instant};
 
 use anyhow::Result;
-use serde::Serialize;
+use zcnic_guest_protocol::event::CaseEnd;
 
 use super::Lab;
-use crate::progress::say_result;
+use crate::progress::report_result;
 
 /// Which cases of many
 #[derive(Debug, clap::Args)]
@@ -37,14 +37,6 @@ impl Selection {
     }
 }
 
-/// The end of a case.
-#[derive(Serialize)]
-struct Ended<'a> {
-    case: &'a str,
-    error: Option<String>,
-    seconds: f64,
-}
-
 /// Has `judge` run each case and say its name; fails if one failed.
 pub(crate) fn each<'a, C>(
     cases: impl IntoIterator<Item = C>,
@@ -57,8 +49,8 @@ pub(crate) fn each<'a, C>(
         if result.is_err() {
             end = ExitCode::FAILURE;
         }
-        say_result(&Ended {
-            case: name,
+        report_result(CaseEnd {
+            case: name.to_owned(),
             error: result.err().map(|error| format!("{error:#}")),
             seconds: started.elapsed().as_secs_f64(),
         });

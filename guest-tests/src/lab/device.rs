@@ -6,12 +6,10 @@ use zcnic_ctl::protocol::{
     FlowCounts,
     ledger::{Ledger, QueueLedger},
 };
+use zcnic_guest_protocol::interface::PagePool;
 
 use super::{HOME, Lab, eventually};
-use crate::{
-    gate::pools,
-    net::{self, PagePool},
-};
+use crate::{gate::pools, net};
 
 /// A counter of the frames of one TCP port that reach eth0.
 #[derive(Clone, Copy, Debug)]

@@ -224,7 +224,10 @@ impl Lab {
         ensure!(seconds < 5, "RTNL was not to be had for {seconds} s");
         Stream::start(How::Plain, LITTLE)?.finish()?;
         let result = Stream::start(How::ZeroCopy, LITTLE)?.finish()?;
-        ensure!(result["bytes_copied"] == 0, "the kernel copied: {result}");
+        ensure!(
+            result.bytes_copied == Some(0),
+            "the kernel copied: {result:?}"
+        );
         Ok(())
     }
 

@@ -4,10 +4,11 @@
 use std::{fmt::Display, ops::RangeInclusive};
 
 use anyhow::{Result, anyhow, ensure};
+use zcnic_guest_protocol::event::Event;
 
 use crate::{
     net,
-    progress::{Event, say},
+    progress::report,
     zcrx::{Completion, Error, sys},
 };
 
@@ -25,7 +26,9 @@ impl Story {
 
     fn line(&self, text: &str) {
         if self.json {
-            say(&Event::Line { text });
+            report(&Event::Line {
+                text: text.to_owned(),
+            });
         } else {
             println!("{text}");
         }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use zcnic_guest_protocol::event::{Event, ReceiveResult, SendResult};
 
 use crate::{net, ports::PEER};
 
@@ -45,7 +45,7 @@ pub(crate) enum How {
 pub(crate) struct Stream {
     receiver: Process,
     sender: Process,
-    said: Receiver<Value>,
+    events: Receiver<Event<ReceiveResult>>,
 }
 
 impl Stream {
@@ -69,16 +69,19 @@ impl Stream {
             .stdout(Stdio::piped())
             .spawn()?;
         let stdout = receiver.stdout.take().context("no standard output")?;
-        let (sender, said) = channel();
+        let (sender, events) = channel();
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
-                // Nobody may be interested any more.
-                let _ = sender.send(line);
+                if let Ok(event) = serde_json::from_str(&line) {
+                    // The stream may have been dropped.
+                    let _ = sender.send(event);
+                }
             }
         });
         let receiver = Process(receiver);
-        wait_for(&said, "listening")?;
+        wait_for(&events, "listens", |event| {
+            matches!(event, Event::Listening { .. })
+        })?;
         let to = format!("--to=192.0.2.1:{port}");
         let from = format!("--netns={PEER}");
         let sender = ourselves("send")?
@@ -88,22 +91,34 @@ impl Stream {
         let stream = Self {
             receiver,
             sender: Process(sender),
-            said,
+            events,
         };
-        stream.wait_for("connected")?;
+        stream.wait_for("has a connection", |event| {
+            matches!(event, Event::Connected { .. })
+        })?;
         Ok(stream)
     }
 
-    /// Waits until the receiver says so.
-    pub(crate) fn wait_for(&self, event: &str) -> Result<Value> {
-        wait_for(&self.said, event)
+    /// Waits until the receiver reports progress.
+    pub(crate) fn wait_for_progress(&self) -> Result<()> {
+        self.wait_for("gets on", |event| matches!(event, Event::Progress { .. }))
     }
 
-    /// Waits for the end and returns what the receiver reports: everything came and is right.
-    pub(crate) fn finish(mut self) -> Result<Value> {
-        let result = self.wait_for("result")?;
-        if result["ok"] != true {
-            bail!("the receiver says {result}");
+    /// Waits until the receiver reports a stall.
+    pub(crate) fn wait_for_stall(&self) -> Result<()> {
+        self.wait_for("stalls", |event| matches!(event, Event::Stalled { .. }))
+    }
+
+    fn wait_for(&self, what: &str, wanted: fn(&Event<ReceiveResult>) -> bool) -> Result<()> {
+        wait_for(&self.events, what, wanted)
+    }
+
+    /// Waits for the end and returns the receiver's result. Fails unless every byte came and is
+    /// right.
+    pub(crate) fn finish(mut self) -> Result<ReceiveResult> {
+        let result = result(&self.events)?;
+        if !result.ok {
+            bail!("the receiver reports {result:?}");
         }
         let (sent, received) = (self.sender.0.wait()?, self.receiver.0.wait()?);
         if !sent.success() || !received.success() {
@@ -119,17 +134,23 @@ impl Stream {
         Ok(())
     }
 
-    /// Waits for the sender's end and returns what it reports, whatever that is.
-    pub(crate) fn sender_end(mut self) -> Result<Value> {
+    /// Waits for the sender's end and returns its result, be it a success or a failure.
+    pub(crate) fn sender_end(mut self) -> Result<SendResult> {
         let stdout = self.sender.0.stdout.take();
-        let said = io::read_to_string(stdout.context("no standard output")?)?;
-        let last = said.lines().last().context("the sender says nothing")?;
-        Ok(serde_json::from_str(last)?)
+        let output = io::read_to_string(stdout.context("no standard output")?)?;
+        let last = output
+            .lines()
+            .last()
+            .context("the sender printed nothing")?;
+        match serde_json::from_str(last)? {
+            Event::Result(result) => Ok(result),
+            _ => bail!("the sender ended without a result: {last}"),
+        }
     }
 
-    /// Waits for the end, whatever that is.
-    pub(crate) fn end(self) -> Result<Value> {
-        self.wait_for("result")
+    /// Waits for the end and returns the receiver's result, be it a success or a failure.
+    pub(crate) fn end(self) -> Result<ReceiveResult> {
+        result(&self.events)
     }
 }
 
@@ -145,17 +166,39 @@ impl Drop for Process {
     }
 }
 
-fn wait_for(said: &Receiver<Value>, event: &str) -> Result<Value> {
+/// The next event before `deadline`.
+fn next(
+    events: &Receiver<Event<ReceiveResult>>,
+    deadline: Instant,
+) -> Result<Event<ReceiveResult>> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    Ok(events.recv_timeout(left)?)
+}
+
+/// Waits for an event that is not the result.
+fn wait_for(
+    events: &Receiver<Event<ReceiveResult>>,
+    what: &str,
+    wanted: fn(&Event<ReceiveResult>) -> bool,
+) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let line = said
-            .recv_timeout(left)
-            .with_context(|| format!("the receiver does not say {event:?}"))?;
-        if line["event"] == event {
-            return Ok(line);
-        } else if line["event"] == "result" {
-            bail!("the receiver ended before it said {event:?}: {line}");
+        let event =
+            next(events, deadline).with_context(|| format!("waiting until the receiver {what}"))?;
+        if wanted(&event) {
+            return Ok(());
+        } else if let Event::Result(result) = event {
+            bail!("the receiver ended before it {what}: {result:?}");
+        }
+    }
+}
+
+fn result(events: &Receiver<Event<ReceiveResult>>) -> Result<ReceiveResult> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let event = next(events, deadline).context("waiting for the receiver's result")?;
+        if let Event::Result(result) = event {
+            return Ok(result);
         }
     }
 }

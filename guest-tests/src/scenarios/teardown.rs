@@ -39,7 +39,7 @@ fn small() -> Options {
 pub(crate) fn process_killed(lab: &mut Lab, story: &Story) -> Result<()> {
     story.does("A process receives a stream and has 256 buffers at any time; others are posted to the card");
     let mut stream = Stream::start_with(How::ZeroCopy, 1 << 40, &["--window=256"])?;
-    stream.wait_for("progress")?;
+    stream.wait_for_progress()?;
     let pool = provider_pool()?;
     story.within(
         "buffers out of its page pool",
@@ -82,11 +82,11 @@ pub(crate) fn process_killed(lab: &mut Lab, story: &Story) -> Result<()> {
     await_pools(|left| left.iter().all(|found| found.id != pool.id))?;
     story.sees("the process's page pool", "gone");
     let sender = stream.sender_end()?;
-    let error = sender["error"].as_str().unwrap_or_default();
+    let error = sender.error.as_deref().unwrap_or_default();
     story.sees("the sender's error", error);
     // Which of them depends on whether the socket had unread data when it was closed.
     let refused = ["reset by peer", "Broken pipe"].map(|words| error.contains(words));
-    ensure!(refused.contains(&true), "the sender says {sender}");
+    ensure!(refused.contains(&true), "the sender reports {sender:?}");
     story.why(
         "Buffers in the program's hands are taken back (io_zcrx_scrub, io_uring/zcrx.c), those in",
     );

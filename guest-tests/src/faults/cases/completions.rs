@@ -170,7 +170,7 @@ pub(super) const CASES: &[Case] = &[
 fn mended(lab: &mut Lab, id: u64) -> Result<()> {
     let flow = Flow::start(ZeroCopy, MUCH)?;
     lab.wait_for_hits(id, 1)?;
-    flow.wait_for("stalled")?;
+    flow.wait_for_stall()?;
     lab.disarm()?;
     flow.finish().map(drop)
 }

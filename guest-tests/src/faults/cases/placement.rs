@@ -151,10 +151,10 @@ fn of_somebody_else(lab: &mut Lab, id: u64) -> Result<()> {
     lab.wait_for_hits(id, 1)?;
     // It is told that it can't, or what came instead is right.
     let result = other.end()?;
-    let error = result["error"].as_str().unwrap_or_default();
+    let error = result.error.as_deref().unwrap_or_default();
     ensure!(
-        result["ok"] == true || error.contains("Bad address"),
-        "the reader is told {result}"
+        result.ok || error.contains("Bad address"),
+        "the reader reports {result:?}"
     );
     bound.finish()?;
     let again = json!({"direction": "rx", "match": plain_port(), "nth": 1,

@@ -4,6 +4,7 @@ use std::{io::Read, os::fd::AsFd, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
+use zcnic_guest_protocol::interface::PagePool;
 
 use super::{PAGE, PORT, QUEUE, reader::Reader};
 use crate::{
@@ -181,7 +182,7 @@ pub(super) fn several_queues(lab: &mut Lab, story: &Story) -> Result<()> {
     lab.with_second(|_| {
         let (dmabuf, binding) = bound(&[SECOND.0, QUEUE], LARGE)?;
         let pools = provider_pools()?;
-        let its = |pool: &&net::PagePool| pool.dmabuf == Some(binding.id().into());
+        let its = |pool: &&PagePool| pool.dmabuf == Some(binding.id().into());
         story.is(
             "page pools with its memory",
             pools.iter().filter(its).count(),
