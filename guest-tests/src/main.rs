@@ -4,8 +4,10 @@ use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use zcnic_guest::{
-    agent, compare, echo, faults, gate, init, kselftest, ports, receive, scenarios, send, steer,
-    systems, volley,
+    checks::{gate, kselftest},
+    runtime::{agent, init, ports, steer},
+    suites::{compare, faults, features, scenarios},
+    traffic::{echo, receive, send, volley},
 };
 
 #[derive(Parser)]
@@ -35,7 +37,7 @@ enum Command {
     Send(send::Args),
     State(steer::StateArgs),
     Steer(steer::Args),
-    Systems(systems::Args),
+    Systems(features::Args),
     Trip(gate::TripArgs),
     Volley(volley::Args),
 }
@@ -56,7 +58,7 @@ fn main() -> ExitCode {
         Command::Send(args) => send::run(&args),
         Command::State(args) => steer::state(&args),
         Command::Steer(args) => steer::run(&args),
-        Command::Systems(args) => systems::run(&args),
+        Command::Systems(args) => features::run(&args),
         Command::Trip(args) => gate::trip(&args),
         Command::Volley(args) => volley::run(&args),
     };

@@ -4,7 +4,7 @@
 
 use std::{fs, path::PathBuf};
 
-use zcnic_guest::ktap::parse;
+use zcnic_guest::checks::ktap::parse;
 use zcnic_guest_protocol::selftest::Outcome;
 
 fn golden(name: &str) {

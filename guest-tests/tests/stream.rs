@@ -6,7 +6,7 @@ use std::{
     process::{Child, ChildStdout, Command, Output, Stdio},
 };
 
-use zcnic_guest::pattern::Pattern;
+use zcnic_guest::traffic::pattern::Pattern;
 use zcnic_guest_protocol::event::{Event, ReceiveResult};
 
 fn zcnic_guest(arguments: &str) -> Command {

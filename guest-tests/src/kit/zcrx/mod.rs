@@ -1,0 +1,14 @@
+//! Our layer on the io-uring crate for zero-copy receive: what the crate has no helpers for (the
+//! refill ring, areas, 7.x uapi), typed, with errors that say what to do.
+
+mod error;
+mod instance;
+mod refill;
+mod ring;
+pub mod sys;
+
+pub use crate::kit::memory::Area;
+pub use error::Error;
+pub use instance::{Buffer, Memory, Options, Target, Zcrx};
+pub use refill::RefillRing;
+pub use ring::{Completion, Kind, NOTIFICATION, Ring};

@@ -1,0 +1,195 @@
+//! `zcnic-guest compare`: the same stream received in several ways, by turns, and what a processor does
+//! for it; and, without a stream, what provided buffers cost.
+//!
+//! Whoever receives has the first processor to himself, interrupts included, and whoever sends the second one; so the
+//! time that the first one is not idle is what receiving costs, wherever in the kernel it is spent.
+
+mod buffers;
+mod rounds;
+mod ways;
+
+use std::{collections::BTreeMap, process::ExitCode, time::Duration};
+
+use anyhow::{Context, Result, bail, ensure};
+use zcnic_guest_protocol::figure::Figure;
+
+use self::{
+    rounds::{Side, interleave},
+    ways::{Received, Way},
+};
+use crate::{
+    fixture::{
+        connection::{Sender, connect},
+        lab,
+        processor::{Interrupts, Load, Processor},
+        recycling::Before,
+        traffic::ZERO_COPY,
+    },
+    kit::net,
+    runtime::ports::PORTS,
+    traffic::pattern::Pattern,
+};
+
+/// Payload of a segment is a page: 20 bytes of IPv4, 20 of TCP, 12 of its timestamps.
+const MTU: &str = "4148";
+/// What figures of ways to receive are in.
+const RATE: &str = "bytes/CPU s";
+
+/// Compares ways to receive a TCP stream, by bytes per second of processor time
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How often each takes turns with recv()
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// How much a stream has; turns have as many as they need
+    #[arg(long, default_value_t = 64 << 20)]
+    bytes: u64,
+    /// How many requests each turn makes where nothing is received
+    #[arg(long, default_value_t = 400_000)]
+    requests: u64,
+}
+
+/// Runs the subcommand.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    prepare()?;
+    for way in Way::ALL {
+        // Once with every byte verified, which would be most of the time that is measured.
+        stream(way, args.bytes, true).with_context(|| format!("{way:?}"))?;
+    }
+    let mut figures = buffers::compare(args.rounds, args.requests)?;
+    figures.push(recycling(args)?);
+    for way in Way::ALL {
+        if way != Way::Recv {
+            figures.push(compare(way, args)?);
+        }
+    }
+    for figure in figures {
+        println!("{}", serde_json::to_string(&figure)?);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Steers one flow to a queue that splits, with segments that fill pages, and divides the guest.
+fn prepare() -> Result<()> {
+    for side in &PORTS {
+        net::run(side.netns, &["ip", "link", "set", side.name, "mtu", MTU])?;
+    }
+    lab::prepare()?;
+    // For the areas of several turns: the kernel closes rings, and gives their areas back, some time after the program did.
+    net::run(None, &["sysctl", "-qw", "vm.nr_hugepages=96"])?;
+    Interrupts::divide().map(drop)
+}
+
+/// A way beside recv().
+fn compare(way: Way, args: &Args) -> Result<Figure> {
+    let (mut bytes, mut copied) = (0, 0);
+    let mut figure = interleave(way.name(), RATE, args.rounds, |side| match side {
+        Side::A => {
+            let turn = Turn::take(way, args)?;
+            bytes += turn.bytes;
+            copied += turn.copied;
+            Ok(turn.rate())
+        }
+        Side::B => Ok(Turn::take(Way::Recv, args)?.rate()),
+    })?;
+    figure.counters = BTreeMap::from([("bytes".to_owned(), bytes), ("copied".to_owned(), copied)]);
+    Ok(figure)
+}
+
+/// recv() of pages that are recycled, beside the same without recycling (images/driver/zcnic_hold.c).
+fn recycling(args: &Args) -> Result<Figure> {
+    let mut counters = BTreeMap::new();
+    let mut figure = interleave("guest_recycling", RATE, args.rounds, |side| {
+        let (hold, names) = match side {
+            Side::A => ("off", ["pages", "lost"]),
+            Side::B => ("on", ["pages_without", "lost_without"]),
+        };
+        let set = ["ethtool", "--set-priv-flags", "eth0", "no-recycle", hold];
+        net::run(None, &set)?;
+        let before = Before::now(ZERO_COPY.0)?;
+        let turn = Turn::take(Way::Recv, args)?;
+        let seen = before.since()?.payload;
+        let lost = seen.released + seen.ring_full;
+        for (name, count) in names.into_iter().zip([seen.handed_out(), lost]) {
+            *counters.entry(name.to_owned()).or_default() += count;
+        }
+        Ok(turn.rate())
+    })?;
+    figure.counters = counters;
+    Ok(figure)
+}
+
+/// A turn, or one stream of it.
+#[derive(Default)]
+struct Turn {
+    bytes: u64,
+    /// Bytes that the kernel copied.
+    copied: u64,
+    /// How long the receivers' processor was busy.
+    busy: Duration,
+}
+
+impl Turn {
+    /// Receives one stream after the other until the time that it took can be told.
+    fn take(way: Way, args: &Args) -> Result<Self> {
+        /// Ten times what the kernel measures idle time in.
+        const LEAST: Duration = Duration::from_millis(100);
+        const MOST: usize = 20;
+        let mut turn = Self::default();
+        for _ in 0..MOST {
+            let one = stream(way, args.bytes, false)?;
+            turn.bytes += one.bytes;
+            turn.copied += one.copied;
+            turn.busy += one.busy;
+            if turn.busy >= LEAST {
+                return Ok(turn);
+            }
+        }
+        bail!("{} bytes came in {:?}", turn.bytes, turn.busy)
+    }
+
+    /// How many bytes a second of processor time is good for.
+    fn rate(&self) -> f64 {
+        self.bytes as f64 / self.busy.as_secs_f64()
+    }
+}
+
+/// Receives so many bytes.
+fn stream(way: Way, bytes: u64, verify: bool) -> Result<Turn> {
+    const SEED: u64 = 1;
+    net::run(
+        None,
+        &[
+            "ethtool",
+            "-K",
+            "eth0",
+            "rx-gro-hw",
+            if way.joins() { "on" } else { "off" },
+        ],
+    )?;
+    let pattern = Pattern::new(SEED);
+    let mut received = Received {
+        bytes: 0,
+        copied: 0,
+        pattern: verify.then_some(&pattern),
+    };
+    let mut receiver = way.open()?;
+    let connection = connect(ZERO_COPY.1, 1)?.pop().context("one connection")?;
+    Processor::Senders.take()?;
+    let load = Load::start(Processor::Receivers)?;
+    let sender = Sender::start(connection.sender, SEED, bytes);
+    Processor::Receivers.take()?;
+    receiver.receive(&connection.receiver, &mut received)?;
+    let busy = load.busy()?;
+    sender.finish()?;
+    ensure!(
+        received.bytes == bytes,
+        "{} of {bytes} bytes came",
+        received.bytes
+    );
+    Ok(Turn {
+        bytes,
+        copied: received.copied,
+        busy,
+    })
+}

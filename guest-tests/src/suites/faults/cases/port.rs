@@ -1,0 +1,111 @@
+//! What happens to the whole port, in the middle of a stream that is received by zero copy.
+
+use anyhow::{Result, ensure};
+
+use super::{
+    ANY, Case,
+    Check::{Script, Stream},
+    Counted,
+};
+use crate::fixture::{
+    lab::{Lab, MUCH, carrier_changes},
+    traffic::{How::ZeroCopy, Stream as Flow},
+};
+
+/// With the device's counters, which the driver asks for every two seconds and with those of its own.
+macro_rules! with_stats {
+    ($action:literal) => {
+        concat!(
+            r#"{"direction":"command","opcode":"stats","nth":1,"action":"#,
+            $action,
+            "}"
+        )
+    };
+}
+
+const SAME_SESSION: &[Counted] = &[Counted("sessions", 0, 0), Counted("resets", 0, 0)];
+const NEW_SESSION: &[Counted] = &[Counted("sessions", 1, ANY), Counted("resets", 0, 0)];
+
+pub(super) const CASES: &[Case] = &[
+    Case::new(
+        "link-flap, rx: the carrier goes for a second, and the stream goes on",
+        "0",
+        nth!("1000", "rx", r#"{"link-flap":{"nanoseconds":1000000000}}"#),
+        Script(carrier_lost),
+    )
+    .counts(SAME_SESSION),
+    Case::new(
+        "link-flap, tx: the carrier goes for a second, and the stream goes on",
+        "1",
+        nth!("1000", "tx", r#"{"link-flap":{"nanoseconds":1000000000}}"#),
+        Script(carrier_lost),
+    )
+    .counts(SAME_SESSION),
+    Case::new(
+        "link-flap, command: the carrier goes for a second, and the stream goes on",
+        "0",
+        with_stats!(r#"{"link-flap":{"nanoseconds":1000000000}}"#),
+        Script(carrier_lost),
+    )
+    .counts(SAME_SESSION),
+    Case::new(
+        "device-reset, rx: a new session is begun, and the stream goes on",
+        "0",
+        nth!("1000", "rx", r#""device-reset""#),
+        Stream(ZeroCopy),
+    )
+    .counts(NEW_SESSION),
+    Case::new(
+        "device-reset, tx: a new session is begun, and the stream goes on",
+        "1",
+        nth!("1000", "tx", r#""device-reset""#),
+        Stream(ZeroCopy),
+    )
+    .counts(NEW_SESSION),
+    Case::new(
+        "device-reset, command: a new session is begun, and the stream goes on",
+        "0",
+        with_stats!(r#""device-reset""#),
+        Script(with_a_command),
+    )
+    .counts(NEW_SESSION),
+    Case::new(
+        "disconnect, rx: QEMU connects again, and the stream goes on",
+        "0",
+        nth!("1000", "rx", r#""disconnect""#),
+        Stream(ZeroCopy),
+    )
+    .counts(NEW_SESSION),
+    Case::new(
+        "disconnect, tx: QEMU connects again, and the stream goes on",
+        "1",
+        nth!("1000", "tx", r#""disconnect""#),
+        Stream(ZeroCopy),
+    )
+    .counts(NEW_SESSION),
+    Case::new(
+        "disconnect, command: QEMU connects again, and the stream goes on",
+        "0",
+        with_stats!(r#""disconnect""#),
+        Script(with_a_command),
+    )
+    .counts(NEW_SESSION),
+];
+
+fn with_a_command(lab: &mut Lab, id: u64) -> Result<()> {
+    let flow = Flow::start(ZeroCopy, 4 * MUCH)?;
+    lab.counters("0")?;
+    lab.wait_for_hits(id, 1)?;
+    flow.finish().map(drop)
+}
+
+fn carrier_lost(lab: &mut Lab, id: u64) -> Result<()> {
+    let before = carrier_changes()?;
+    let flow = Flow::start(ZeroCopy, MUCH)?;
+    lab.wait_for_hits(id, 1)?;
+    flow.finish()?;
+    lab.recovered()?;
+    let changes = carrier_changes()? - before;
+    ensure!(changes >= 2, "the carrier changed {changes} times");
+    Ok(())
+}

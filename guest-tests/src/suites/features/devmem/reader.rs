@@ -1,0 +1,156 @@
+//! A program that receives a connection's bytes by devmem TCP, verifies each, and gives fragments back when it is told
+//! to.
+
+use std::{collections::BTreeSet, net::TcpStream, os::fd::AsFd, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+
+use super::PAGE;
+use crate::{
+    kit::{
+        devmem::{Binding, Fragment, Piece, dont_need, receive},
+        dmabuf::Dmabuf,
+    },
+    traffic::pattern::Pattern,
+};
+
+/// How long nothing may come.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Bytes that one call asks for.
+const READ: usize = 256 << 10;
+
+/// One connection.
+pub(super) struct Reader<'m> {
+    pub(super) socket: TcpStream,
+    pattern: Pattern,
+    /// By the names that their bindings have or had.
+    memories: Vec<(u32, &'m Dmabuf)>,
+    /// Whether fragments are to be kept.
+    pub(super) keeps: bool,
+    /// Those that were not given back.
+    pub(super) held: Vec<Fragment>,
+    /// Bytes that came in a dmabuf.
+    pub(super) in_dmabuf: u64,
+    /// Bytes of frames with more in a dmabuf, that were not there themselves.
+    pub(super) linear: u64,
+    /// Bytes that came in memory that the kernel reads.
+    pub(super) readable: u64,
+    ended: bool,
+}
+
+impl<'m> Reader<'m> {
+    /// Receives the pattern of `seed`.
+    pub(super) fn new(
+        socket: TcpStream,
+        seed: u64,
+        memories: &[(&Binding, &'m Dmabuf)],
+    ) -> Result<Self> {
+        socket.set_read_timeout(Some(PATIENCE))?;
+        let memories = memories
+            .iter()
+            .map(|(binding, dmabuf)| (binding.id(), *dmabuf));
+        Ok(Self {
+            socket,
+            pattern: Pattern::new(seed),
+            memories: memories.collect(),
+            keeps: false,
+            held: Vec::new(),
+            in_dmabuf: 0,
+            linear: 0,
+            readable: 0,
+            ended: false,
+        })
+    }
+
+    /// Bytes verified.
+    pub(super) fn received(&self) -> u64 {
+        self.in_dmabuf + self.linear + self.readable
+    }
+
+    /// Buffers that these are in: what two calls have received of one is two fragments.
+    pub(super) fn buffers(&self) -> u64 {
+        let place = |fragment: &Fragment| (fragment.dmabuf, fragment.offset / PAGE);
+        self.held.iter().map(place).collect::<BTreeSet<_>>().len() as u64
+    }
+
+    /// Gives back all fragments that are kept; returns how many of them the kernel knew.
+    pub(super) fn give_back(&mut self) -> Result<u64> {
+        let tokens: Vec<_> = self.held.drain(..).map(|fragment| fragment.token).collect();
+        Ok(dont_need(self.socket.as_fd(), &tokens)? as u64)
+    }
+
+    /// Goes on until so many bytes have come, or more.
+    pub(super) fn until(&mut self, bytes: u64) -> Result<()> {
+        while self.received() < bytes {
+            self.receive()?;
+            ensure!(!self.ended, "the stream ended after {}", self.received());
+        }
+        Ok(())
+    }
+
+    /// Goes on until the stream ends, as it should after so many bytes.
+    pub(super) fn finish(&mut self, bytes: u64) -> Result<()> {
+        while !self.ended {
+            self.receive()?;
+        }
+        let received = self.received();
+        ensure!(received == bytes, "{received} bytes came, not {bytes}");
+        Ok(())
+    }
+
+    fn receive(&mut self) -> Result<()> {
+        let mut buffer = vec![0; READ];
+        let came = receive(self.socket.as_fd(), &mut buffer)
+            .with_context(|| format!("receiving after {} bytes", self.received()))?;
+        self.ended = came.bytes == 0;
+        if came.pieces.is_empty() {
+            self.pattern
+                .verify(self.received(), &buffer[..came.bytes])?;
+            self.readable += came.bytes as u64;
+            return Ok(());
+        }
+        let before = self.received();
+        let mut linear = buffer.as_slice();
+        for piece in came.pieces {
+            match piece {
+                Piece::Linear(len) => {
+                    let (now, later) = linear
+                        .split_at_checked(len as usize)
+                        .context("more linear data than there is room")?;
+                    self.pattern.verify(self.received(), now)?;
+                    self.linear += u64::from(len);
+                    linear = later;
+                }
+                Piece::Dmabuf(fragment) => {
+                    self.take(fragment)?;
+                }
+            }
+        }
+        let told = self.received() - before;
+        ensure!(
+            told == came.bytes as u64,
+            "{} bytes came, and control messages tell of {told}",
+            came.bytes
+        );
+        if !self.keeps {
+            let given = self.held.len() as u64;
+            let known = self.give_back()?;
+            ensure!(known == given, "the kernel knew {known} of {given} tokens");
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, fragment: Fragment) -> Result<()> {
+        let mut memories = self.memories.iter();
+        let memory = memories.find(|(id, _)| *id == fragment.dmabuf);
+        let (_, dmabuf) = memory.with_context(|| format!("{fragment:?} is in nobody's dmabuf"))?;
+        let bytes = dmabuf
+            .memory()
+            .bytes(fragment.offset, fragment.len as usize);
+        let bytes = bytes.with_context(|| format!("{fragment:?} is not in the dmabuf"))?;
+        self.pattern.verify(self.received(), bytes)?;
+        self.in_dmabuf += u64::from(fragment.len);
+        self.held.push(fragment);
+        Ok(())
+    }
+}

@@ -1,0 +1,246 @@
+//! When and where the card interrupts, and who polls instead.
+
+use std::{
+    fs,
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Flow, HERE, PATIENCE, Setting, Steered, THERE};
+use crate::{
+    fixture::{
+        lab::{Lab, eventually},
+        story::Story,
+        traffic::ZERO_COPY,
+    },
+    kit::{net, socket::set_option},
+};
+
+const PORT: u16 = 5101;
+const QUEUE: u32 = ZERO_COPY.0;
+/// Datagrams, and the time between two: enough for a processor to go idle.
+const COUNT: u64 = 400;
+const PAUSE: Duration = Duration::from_micros(300);
+const SIZE: usize = 200;
+
+/// What `ethtool -C` is asked for.
+const FRAMES: u64 = 32;
+const DELAY: Duration = Duration::from_millis(20);
+
+/// A vector of the card's.
+struct Vector {
+    number: String,
+    /// How often it came, by processor.
+    counts: Vec<u64>,
+}
+
+/// The vectors of eth0's rings in one direction: "rx" or "tx" and a number.
+fn vectors(rings: &str) -> Result<Vec<Vector>> {
+    let device = fs::canonicalize("/sys/class/net/eth0/device")?;
+    let device = device.file_name().context("eth0 has no device")?;
+    let prefix = format!("{}-{rings}", device.display());
+    let text = fs::read_to_string("/proc/interrupts")?;
+    let processors = text.lines().next().unwrap_or_default();
+    let processors = processors.split_whitespace().count();
+    let of_ours = text.lines().filter_map(|line| {
+        let name = line.split_whitespace().last()?;
+        let number = name.strip_prefix(&prefix)?;
+        // All of them, or the one that was asked for.
+        let is_it = number.is_empty() || !rings.ends_with(|last: char| last.is_ascii_digit());
+        is_it.then_some(line)
+    });
+    let vectors = of_ours.map(|line| {
+        let mut words = line.split_whitespace();
+        let number = words.next().unwrap_or_default().trim_end_matches(':');
+        let counts = words.take(processors).map(str::parse::<u64>);
+        Ok(Vector {
+            number: number.to_owned(),
+            counts: counts.collect::<Result<_, _>>()?,
+        })
+    });
+    let vectors: Vec<Vector> = vectors.collect::<Result<_>>()?;
+    ensure!(!vectors.is_empty(), "no interrupts of {prefix} in {text}");
+    Ok(vectors)
+}
+
+/// How often they came.
+fn total(rings: &str) -> Result<u64> {
+    let vectors = vectors(rings)?;
+    Ok(vectors.iter().flat_map(|vector| &vector.counts).sum())
+}
+
+fn receive_ring() -> String {
+    format!("rx{QUEUE}")
+}
+
+/// How often eth0 interrupted meanwhile.
+fn interrupts_of(rings: &str, work: impl FnOnce() -> Result<()>) -> Result<u64> {
+    let before = total(rings)?;
+    work()?;
+    Ok(total(rings)? - before)
+}
+
+fn incoming() -> Result<(Flow, Steered)> {
+    let steered = Steered::new(PORT, QUEUE)?;
+    let flow = Flow::incoming((HERE, PORT).into(), THERE)?;
+    Ok((flow, steered))
+}
+
+/// `ethtool -C eth0`, taken back when it goes.
+struct Coalescing;
+
+impl Coalescing {
+    fn new(direction: &str) -> Result<Self> {
+        let [usecs, frames] = ["usecs", "frames"].map(|what| format!("{direction}-{what}"));
+        let delay = DELAY.as_micros().to_string();
+        coalesce(&[&usecs, &delay, &frames, &FRAMES.to_string()])?;
+        Ok(Self)
+    }
+}
+
+impl Drop for Coalescing {
+    fn drop(&mut self) {
+        // The next case finds out what is wrong with it.
+        let off = [
+            "rx-usecs",
+            "0",
+            "rx-frames",
+            "0",
+            "tx-usecs",
+            "0",
+            "tx-frames",
+            "0",
+        ];
+        let _ = coalesce(&off);
+    }
+}
+
+fn coalesce(how: &[&str]) -> Result<(), net::Error> {
+    net::run(None, &[&["ethtool", "-C", "eth0"], how].concat()).map(drop)
+}
+
+/// Compares a flow with and without it.
+fn coalesced(story: &Story, direction: &str, flow: &Flow, rings: &str) -> Result<()> {
+    let run = || interrupts_of(rings, || flow.run(COUNT, SIZE, PAUSE));
+    story.does("Datagrams, one at a time");
+    let without = run()?;
+    story.at_least("interrupts", without, COUNT / 4)?;
+
+    story.does("The same, with interrupts after 32 frames or 20 ms");
+    let coalescing = Coalescing::new(direction)?;
+    let began = Instant::now();
+    let with = run()?;
+    let delays = began.elapsed().as_nanos() / DELAY.as_nanos();
+    // Each has a reason: so many frames, or a time that was up on one of the rings. One of both may be from before.
+    let most = COUNT / FRAMES + vectors(rings)?.len() as u64 * (delays as u64 + 2);
+    story.within("interrupts", with, 1..=most)?;
+    story.holds("that is less than half", with < without / 2)?;
+    drop(coalescing);
+    story.at_least("interrupts without it again", run()?, COUNT / 4)
+}
+
+pub(super) fn coalesced_receive(_: &mut Lab, story: &Story) -> Result<()> {
+    let (flow, _steered) = incoming()?;
+    coalesced(story, "rx", &flow, &receive_ring())?;
+    story.refused(
+        "a delay that is too long",
+        coalesce(&["rx-usecs", "65536"]),
+        "65535",
+    )
+}
+
+pub(super) fn coalesced_transmit(_: &mut Lab, story: &Story) -> Result<()> {
+    coalesced(story, "tx", &Flow::outgoing()?, "tx")
+}
+
+pub(super) fn affinity(_: &mut Lab, story: &Story) -> Result<()> {
+    let (flow, _steered) = incoming()?;
+    let vector = || -> Result<Vector> {
+        vectors(&receive_ring())?
+            .pop()
+            .context("the queue has no vector")
+    };
+    let file = format!("/proc/irq/{}/smp_affinity_list", vector()?.number);
+    for processor in [1, 0, 3] {
+        story.does(&format!("echo {processor} > {file}"));
+        let _there = Setting::new(&file, &processor.to_string())?;
+        // It moves with the next one (Documentation/core-api/irq/irq-affinity.rst), which still comes where it was.
+        flow.run(2, SIZE, PAUSE)?;
+        let before = vector()?.counts;
+        flow.run(COUNT / 4, SIZE, PAUSE)?;
+        let after = vector()?.counts;
+        let came: Vec<_> = after
+            .iter()
+            .zip(&before)
+            .map(|(now, then)| now - then)
+            .collect();
+        story.at_least("interrupts there", came[processor], COUNT / 16)?;
+        story.is(
+            "and elsewhere",
+            came.iter().sum::<u64>() - came[processor],
+            0,
+        )?;
+    }
+    Ok(())
+}
+
+/// Threads that poll for eth0, and how often they went to sleep.
+fn pollers() -> Result<Vec<u64>> {
+    let mut switches = Vec::new();
+    for process in fs::read_dir("/proc")?.flatten() {
+        // It may have ended meanwhile, or be no process.
+        let read = |name| fs::read_to_string(process.path().join(name)).unwrap_or_default();
+        if !read("comm").starts_with("napi/eth0-") {
+            continue;
+        }
+        let status = read("status");
+        let count = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        switches.push(count.context("a thread without a status")?.trim().parse()?);
+    }
+    Ok(switches)
+}
+
+pub(super) fn threaded(_: &mut Lab, story: &Story) -> Result<()> {
+    let (flow, _steered) = incoming()?;
+    story.is("threads at first", pollers()?.len(), 0)?;
+    let setting = Setting::new("/sys/class/net/eth0/threaded", "1")?;
+    let queues = net::rx_queues("eth0")? as usize;
+    story.is("threads", pollers()?.len(), queues)?;
+    let before: u64 = pollers()?.iter().sum();
+    let interrupts = interrupts_of(&receive_ring(), || flow.run(COUNT, SIZE, PAUSE))?;
+    let switches = pollers()?.iter().sum::<u64>() - before;
+    story.sees("datagrams received and right", COUNT);
+    story.sees("interrupts", interrupts);
+    story.at_least("times that a thread was woken", switches, COUNT / 16)?;
+    drop(setting);
+    eventually(PATIENCE, || {
+        ensure!(pollers()?.is_empty(), "threads are left");
+        Ok(())
+    })?;
+    flow.run(COUNT / 4, SIZE, PAUSE)?;
+    story.sees("datagrams without threads", COUNT / 4);
+    Ok(())
+}
+
+pub(super) fn busy_poll(_: &mut Lab, story: &Story) -> Result<()> {
+    let (flow, _steered) = incoming()?;
+    let ring = receive_ring();
+    let without = interrupts_of(&ring, || flow.run(COUNT, SIZE, PAUSE))?;
+    story.at_least("interrupts of a reader that sleeps", without, COUNT / 4)?;
+
+    story.does("The reader polls, and interrupts are deferred as long as it does");
+    let _deferred = Setting::new("/sys/class/net/eth0/napi_defer_hard_irqs", "100")?;
+    let _timeout = Setting::new("/sys/class/net/eth0/gro_flush_timeout", "200000000")?;
+    let socket = flow.receiver.as_fd();
+    set_option(socket, libc::SO_BUSY_POLL, &[1_000_000])?;
+    set_option(socket, libc::SO_PREFER_BUSY_POLL, &[1])?;
+    set_option(socket, libc::SO_BUSY_POLL_BUDGET, &[16])?;
+    // With the first ones the socket learns whom to poll.
+    flow.run(4, SIZE, PAUSE)?;
+    let with = interrupts_of(&ring, || flow.run(COUNT, SIZE, PAUSE))?;
+    story.within("interrupts of one that polls", with, 0..=COUNT / 20)
+}

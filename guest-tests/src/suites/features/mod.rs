@@ -1,0 +1,68 @@
+//! `zcnic-guest systems`: the receive-side systems of the kernel, each exercised end to end. A case shows one state
+//! or mode of one system, verifies every byte, and says the figures that its authors care about.
+
+mod devmem;
+mod hardware;
+mod page_pool;
+mod provided;
+mod tcp_zerocopy;
+mod unreadable;
+mod xdp;
+mod zcrx;
+mod zerocopy_send;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::fixture::{cases::Selection, lab::Lab, story::Story};
+
+/// Exercises the receive-side systems of the kernel, one case after the other, and prints a JSON object for each
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    selection: Selection,
+}
+
+/// Something that a system does.
+struct Case {
+    /// The system, and what is shown.
+    name: &'static str,
+    run: fn(&mut Lab, &Story) -> Result<()>,
+}
+
+/// All of them, by system.
+fn all() -> impl Iterator<Item = &'static Case> {
+    [
+        devmem::CASES,
+        hardware::CASES,
+        page_pool::CASES,
+        provided::CASES,
+        tcp_zerocopy::CASES,
+        unreadable::CASES,
+        xdp::CASES,
+        zcrx::CASES,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// Runs the subcommand.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let story = Story::new(true);
+    let judge = |lab: &mut Lab, case: &&Case| lab.watched(|lab| (case.run)(lab, &story));
+    args.selection.run(all(), |case| case.name, judge)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_cases_have_the_same_name() {
+        let names: BTreeSet<_> = all().map(|case| case.name).collect();
+        assert_eq!(names.len(), all().count());
+    }
+}

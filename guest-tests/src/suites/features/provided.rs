@@ -1,0 +1,385 @@
+//! Provided buffers of `io_uring`: whoever receives does not say where to, but what there is to choose from.
+
+use std::{
+    io,
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::io::ioctl_fionread;
+
+use super::Case;
+use crate::{
+    fixture::{
+        connection::{Sender, connect},
+        lab::Lab,
+        story::Story,
+        traffic::ZERO_COPY,
+    },
+    kit::provided::{Completion, Group, Kind, Receive},
+    traffic::pattern::Pattern,
+};
+
+const PORT: u16 = ZERO_COPY.1;
+const BYTES: u64 = 2 << 20;
+/// Bytes of a buffer.
+const LENGTH: u32 = 4096;
+
+pub(super) const CASES: &[Case] = &[
+    Case {
+        name: "provided buffers: classic ones are used once each, in their order",
+        run: |_, story| once_each(story, Kind::Classic),
+    },
+    Case {
+        name: "provided buffers: those of a ring are used once each, in their order",
+        run: |_, story| once_each(story, Kind::Ring),
+    },
+    Case {
+        name: "provided buffers: classic ones, replenished one at a time",
+        run: |_, story| replenished(story, Kind::Classic, 1),
+    },
+    Case {
+        name: "provided buffers: classic ones, replenished 32 at a time",
+        run: |_, story| replenished(story, Kind::Classic, 32),
+    },
+    Case {
+        name: "provided buffers: those of a ring, replenished one at a time",
+        run: |_, story| replenished(story, Kind::Ring, 1),
+    },
+    Case {
+        name: "provided buffers: those of a ring, replenished 32 at a time",
+        run: |_, story| replenished(story, Kind::Ring, 32),
+    },
+    Case {
+        name: "provided buffers: one request receives a whole stream (multishot)",
+        run: multishot,
+    },
+    Case {
+        name: "provided buffers: what a receive leaves of a buffer is the next one's (IOU_PBUF_RING_INC)",
+        run: incremental,
+    },
+    Case {
+        name: "provided buffers: one completion is of several buffers (bundle)",
+        run: bundles,
+    },
+    Case {
+        name: "provided buffers: without classic ones a request ends with ENOBUFS, and with some it goes on",
+        run: |_, story| exhausted(story, Kind::Classic),
+    },
+    Case {
+        name: "provided buffers: without any in the ring a request ends with ENOBUFS, and with some it goes on",
+        run: |_, story| exhausted(story, Kind::Ring),
+    },
+];
+
+/// A stream that is received into a group's buffers.
+struct Stream {
+    group: Group,
+    socket: TcpStream,
+    sender: Sender,
+    pattern: Pattern,
+    bytes: u64,
+    received: u64,
+}
+
+impl Stream {
+    /// Makes a group of buffers that the kernel does not have yet, and begins to send.
+    fn start(kind: Kind, buffers: u16, length: u32, bytes: u64) -> Result<Self> {
+        const SEED: u64 = 7;
+        let connection = connect(PORT, 1)?.pop().context("one connection")?;
+        Ok(Self {
+            group: Group::new(kind, buffers, length)?,
+            socket: connection.receiver,
+            sender: Sender::start(connection.sender, SEED, bytes),
+            pattern: Pattern::new(SEED),
+            bytes,
+            received: 0,
+        })
+    }
+
+    fn request(&mut self, how: Receive) -> Result<()> {
+        self.group.receive(&self.socket, how)
+    }
+
+    /// The next completion, waited for.
+    fn next(&mut self) -> Result<Completion> {
+        loop {
+            if let Some(completion) = self.group.next()? {
+                return Ok(completion);
+            }
+            self.group.wait(1)?;
+        }
+    }
+
+    /// Verifies what came next: so many bytes at some place of a buffer.
+    fn take(&mut self, buffer: u16, offset: usize, length: usize) -> Result<()> {
+        let bytes = self.group.bytes(buffer, offset, length)?;
+        self.pattern.verify(self.received, bytes)?;
+        self.received += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Verifies what a completion says, from the start of its buffer on. Returns the buffer; `None`: the stream has
+    /// ended.
+    fn take_whole(&mut self, completion: &Completion) -> Result<Option<u16>> {
+        let length = received(completion)?;
+        if length == 0 {
+            return Ok(None);
+        }
+        let buffer = completion.buffer.context("a receive without a buffer")?;
+        self.take(buffer, 0, length)?;
+        Ok(Some(buffer))
+    }
+
+    /// Sees that everything came.
+    fn finish(self, story: &Story) -> Result<()> {
+        self.sender.finish()?;
+        story.is("bytes received and right", self.received, self.bytes)
+    }
+}
+
+/// Bytes of a completion that is no error.
+fn received(completion: &Completion) -> Result<usize> {
+    let error = || io::Error::from_raw_os_error(-completion.result);
+    usize::try_from(completion.result)
+        .map_err(|_| error())
+        .context("receiving")
+}
+
+/// There are more buffers than are needed, and at the end the kernel has what was not used.
+fn once_each(story: &Story, kind: Kind) -> Result<()> {
+    const BUFFERS: u16 = 4096;
+    let mut stream = Stream::start(kind, BUFFERS, LENGTH, BYTES)?;
+    stream.group.provide(0, BUFFERS)?;
+    let mut used = 0;
+    loop {
+        stream.request(Receive::Once)?;
+        let completion = stream.next()?;
+        let Some(buffer) = stream.take_whole(&completion)? else {
+            // It was chosen, and then there was nothing to put there (io_kbuf_recycle).
+            break;
+        };
+        ensure!(
+            buffer == used,
+            "buffer {buffer} was used before buffer {used}"
+        );
+        used += 1;
+    }
+    story.within(
+        "buffers used",
+        used.into(),
+        BYTES / u64::from(LENGTH)..=u64::from(BUFFERS) - 1,
+    )?;
+    story.is(
+        "buffers that the kernel still has",
+        stream.group.left()?,
+        BUFFERS - used,
+    )?;
+    stream.finish(story)
+}
+
+/// The kernel has 128 buffers, and gets `batch` of them back as soon as so many are read.
+fn replenished(story: &Story, kind: Kind, batch: u16) -> Result<()> {
+    const BUFFERS: u16 = 128;
+    let mut stream = Stream::start(kind, BUFFERS, LENGTH, BYTES)?;
+    stream.group.provide(0, BUFFERS)?;
+    let (mut uses, mut batches) = (0_u64, 0);
+    loop {
+        stream.request(Receive::Once)?;
+        let completion = stream.next()?;
+        let Some(buffer) = stream.take_whole(&completion)? else {
+            break;
+        };
+        let due = uses % u64::from(BUFFERS);
+        ensure!(u64::from(buffer) == due, "buffer {buffer} instead of {due}");
+        uses += 1;
+        if uses.is_multiple_of(batch.into()) {
+            stream.group.provide(buffer + 1 - batch, batch)?;
+            batches += 1;
+        }
+    }
+    story.at_least("uses of 128 buffers", uses, BYTES / u64::from(LENGTH))?;
+    story.is(
+        "times that some were replenished",
+        batches,
+        uses / u64::from(batch),
+    )?;
+    let unread = u16::try_from(uses % u64::from(batch))?;
+    story.is(
+        "buffers that the kernel has at the end",
+        stream.group.left()?,
+        BUFFERS - unread,
+    )?;
+    stream.finish(story)
+}
+
+fn multishot(_: &mut Lab, story: &Story) -> Result<()> {
+    const BUFFERS: u16 = 2048;
+    let mut stream = Stream::start(Kind::Ring, BUFFERS, LENGTH, BYTES)?;
+    stream.group.provide(0, BUFFERS)?;
+    stream.request(Receive::Multishot)?;
+    let mut completions = 0;
+    loop {
+        let completion = stream.next()?;
+        let Some(buffer) = stream.take_whole(&completion)? else {
+            break;
+        };
+        ensure!(completion.goes_on, "the request ended: {completion:?}");
+        completions += 1;
+        stream.group.provide(buffer, 1)?;
+    }
+    story.at_least(
+        "completions of the one request",
+        completions,
+        BYTES / u64::from(LENGTH),
+    )?;
+    stream.finish(story)
+}
+
+fn incremental(_: &mut Lab, story: &Story) -> Result<()> {
+    const BUFFERS: u16 = 8;
+    const LENGTH: u32 = 64 << 10;
+    const RECEIVE: u32 = 10_000;
+    let mut stream = Stream::start(Kind::Incremental, BUFFERS, LENGTH, BYTES)?;
+    stream.group.provide(0, BUFFERS)?;
+    let (mut completions, mut full, mut offset) = (0, 0, 0);
+    loop {
+        stream.request(Receive::AtMost(RECEIVE))?;
+        let completion = stream.next()?;
+        let length = received(&completion)?;
+        if length == 0 {
+            break;
+        }
+        completions += 1;
+        let buffer = completion.buffer.context("a receive without a buffer")?;
+        let due = full % u64::from(BUFFERS);
+        ensure!(u64::from(buffer) == due, "buffer {buffer} instead of {due}");
+        stream.take(buffer, offset, length)?;
+        offset += length;
+        // IORING_CQE_F_BUF_MORE as long as anything is left (io_kbuf_inc_commit).
+        ensure!(
+            completion.buffer_goes_on == (offset < LENGTH as usize),
+            "with {offset} bytes of {LENGTH} used: {completion:?}"
+        );
+        if !completion.buffer_goes_on {
+            stream.group.provide(buffer, 1)?;
+            full += 1;
+            offset = 0;
+        }
+    }
+    story.is(
+        "buffers filled to the last byte",
+        full,
+        BYTES / u64::from(LENGTH),
+    )?;
+    story.at_least("receives", completions, BYTES / u64::from(RECEIVE))?;
+    stream.finish(story)
+}
+
+fn bundles(_: &mut Lab, story: &Story) -> Result<()> {
+    const BUFFERS: u16 = 2048;
+    const WAITING: u64 = 32 << 10;
+    let mut stream = Stream::start(Kind::Ring, BUFFERS, LENGTH, BYTES)?;
+    stream.group.provide(0, BUFFERS)?;
+    until_waiting(&stream.socket, WAITING)?;
+    stream.request(Receive::Bundles)?;
+    let (mut completions, mut buffers, mut most) = (0, 0, 0);
+    let mut requests = 1;
+    loop {
+        let completion = stream.next()?;
+        let mut left = received(&completion)?;
+        if left == 0 {
+            break;
+        }
+        completions += 1;
+        // The first of them has a number, and the others are the ones behind it.
+        let first = completion.buffer.context("a receive without a buffer")?;
+        let mut number = 0;
+        while left > 0 {
+            let buffer = (first + number) % BUFFERS;
+            let length = left.min(LENGTH as usize);
+            stream.take(buffer, 0, length)?;
+            stream.group.provide(buffer, 1)?;
+            left -= length;
+            number += 1;
+        }
+        buffers += u64::from(number);
+        most = most.max(number);
+        if !completion.goes_on {
+            stream.request(Receive::Bundles)?;
+            requests += 1;
+        }
+    }
+    story.sees("requests", requests);
+    story.sees("completions", completions);
+    story.at_least("buffers filled", buffers, BYTES / u64::from(LENGTH))?;
+    story.at_least(
+        "of them by one completion",
+        most.into(),
+        WAITING / u64::from(LENGTH) / 2,
+    )?;
+    story.at_least(
+        "buffers by completion, times 10",
+        10 * buffers / completions,
+        20,
+    )?;
+    stream.finish(story)
+}
+
+/// Waits until so many bytes can be read.
+fn until_waiting(socket: &TcpStream, bytes: u64) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let waiting = ioctl_fionread(socket)?;
+        if waiting >= bytes {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            bail!("{waiting} bytes of {bytes} have come");
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn exhausted(story: &Story, kind: Kind) -> Result<()> {
+    const BUFFERS: u16 = 16;
+    let mut stream = Stream::start(kind, BUFFERS, LENGTH, BYTES)?;
+    stream.group.provide(0, BUFFERS)?;
+    stream.request(Receive::Multishot)?;
+    story.does("A program with 16 buffers reads what comes, and gives none back");
+    for due in 0..BUFFERS {
+        let completion = stream.next()?;
+        let buffer = stream.take_whole(&completion)?;
+        ensure!(buffer == Some(due), "{buffer:?} instead of {due}");
+    }
+    let end = stream.next()?;
+    story.is("the request's end (-ENOBUFS)", end.result, -libc::ENOBUFS)?;
+    ensure!(!end.goes_on && end.buffer.is_none(), "{end:?}");
+    let received = stream.received;
+    story.within(
+        "bytes until then",
+        received,
+        1..=u64::from(BUFFERS) * u64::from(LENGTH),
+    )?;
+
+    story.does("It gives all of them back, and then each when it is read");
+    stream.group.provide(0, BUFFERS)?;
+    stream.request(Receive::Multishot)?;
+    let mut ends = 1;
+    loop {
+        let completion = stream.next()?;
+        if completion.result == -libc::ENOBUFS {
+            ends += 1;
+            stream.request(Receive::Multishot)?;
+            continue;
+        }
+        let Some(buffer) = stream.take_whole(&completion)? else {
+            break;
+        };
+        stream.group.provide(buffer, 1)?;
+    }
+    story.sees("requests that ended with ENOBUFS", ends);
+    stream.finish(story)
+}

@@ -1,0 +1,250 @@
+//! What sockets do without copies: pages mapped by `TCP_ZEROCOPY_RECEIVE`, memory sent by `MSG_ZEROCOPY` and
+//! `IORING_OP_SEND_ZC`, and the one as the other.
+
+use std::{
+    io::Write,
+    net::TcpStream,
+    num::NonZeroU32,
+    thread::{self, ScopedJoinHandle},
+};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use rustix::{
+    net::{AddressFamily, Protocol, SocketType, socket},
+    pipe::{SpliceFlags, pipe, splice},
+};
+
+use super::{
+    Case,
+    zerocopy_send::{Flagged, Requested, Sent, ZeroCopy},
+};
+use crate::{
+    fixture::{
+        connection::{Sender, connect, read_all},
+        lab::Lab,
+        settings::{with_mtu, without_split},
+        story::Story,
+        traffic::ZERO_COPY,
+    },
+    kit::mapped::Mapping,
+    runtime::ports::{PEER, in_netns},
+    traffic::pattern::Pattern,
+};
+
+const PORT: u16 = ZERO_COPY.1;
+const BYTES: u64 = 4 << 20;
+const SEED: u64 = 11;
+/// Payload of a segment is a page then: 20 bytes of IPv4, 20 of TCP, 12 of its timestamps.
+pub(super) const PAGES: &str = "4148";
+pub(super) const PAGE: u64 = 4096;
+
+pub(super) const CASES: &[Case] = &[
+    Case {
+        name: "tcp zero copy: with header split every page is mapped (TCP_ZEROCOPY_RECEIVE)",
+        run: mapped_with_split,
+    },
+    Case {
+        name: "tcp zero copy: without header split none is (TCP_ZEROCOPY_RECEIVE)",
+        run: mapped_without_split,
+    },
+    Case {
+        name: "tcp zero copy: what is sent by MSG_ZEROCOPY is not copied, and each send completes",
+        run: |_, story| sent(story, "calls", |socket| Ok(Box::new(Flagged::new(socket)?))),
+    },
+    Case {
+        name: "tcp zero copy: what is sent by SEND_ZC of io_uring is not copied, and each request notifies",
+        run: |_, story| {
+            sent(story, "requests", |socket| {
+                Ok(Box::new(Requested::new(socket)?))
+            })
+        },
+    },
+    Case {
+        name: "tcp zero copy: what a packet socket sees is copied, and MSG_ZEROCOPY says so",
+        run: |_, story| watched(story, |socket| Ok(Box::new(Flagged::new(socket)?))),
+    },
+    Case {
+        name: "tcp zero copy: what a packet socket sees is copied, and SEND_ZC says so",
+        run: |_, story| watched(story, |socket| Ok(Box::new(Requested::new(socket)?))),
+    },
+    Case {
+        name: "tcp zero copy: received pages that are mapped go back by MSG_ZEROCOPY",
+        run: |_, story| looped(story, |socket| Ok(Box::new(Flagged::new(socket)?))),
+    },
+    Case {
+        name: "tcp zero copy: received pages that are mapped go back by SEND_ZC",
+        run: |_, story| looped(story, |socket| Ok(Box::new(Requested::new(socket)?))),
+    },
+    Case {
+        name: "tcp zero copy: received pages go back by splice",
+        run: |_, story| with_mtu(PAGES, || spliced(story)),
+    },
+];
+
+/// How to send on a socket.
+type Way = for<'s> fn(&'s TcpStream) -> Result<Box<dyn ZeroCopy + 's>>;
+
+/// Receives by `TCP_ZEROCOPY_RECEIVE`, and verifies. Returns how many bytes were mapped, and what `then` says while all
+/// of them still are.
+pub(super) fn map<T>(bytes: u64, then: impl FnOnce() -> Result<T>) -> Result<(u64, T)> {
+    let connection = connect(PORT, 1)?.pop().context("one connection")?;
+    let sender = Sender::start(connection.sender, SEED, bytes);
+    let pattern = Pattern::new(SEED);
+    let (mut received, mut mapped) = (0, 0);
+    let mut mapping = Mapping::keeping(&connection.receiver, bytes as usize)?;
+    let mut buffer = vec![0; 64 << 10];
+    while let Some(piece) = mapping.next(&mut buffer)? {
+        for bytes in [piece.mapped, piece.copied] {
+            pattern.verify(received, bytes)?;
+            received += bytes.len() as u64;
+        }
+        mapped += piece.mapped.len() as u64;
+    }
+    sender.finish()?;
+    ensure!(received == bytes, "{received} bytes came, not {bytes}");
+    Ok((mapped, then()?))
+}
+
+fn mapped_with_split(_: &mut Lab, story: &Story) -> Result<()> {
+    let mapped = with_mtu(PAGES, || map(BYTES, || Ok(())))?.0;
+    story.sees("bytes received and right", BYTES);
+    // Where a retransmission cuts segments otherwise, pages are not full.
+    story.within(
+        "pages mapped",
+        mapped / PAGE,
+        BYTES / PAGE * 97 / 100..=BYTES / PAGE,
+    )?;
+    story.sees("of", BYTES / PAGE);
+    Ok(())
+}
+
+fn mapped_without_split(_: &mut Lab, story: &Story) -> Result<()> {
+    let mapped = without_split(|| with_mtu(PAGES, || map(BYTES, || Ok(()))))?.0;
+    story.sees("bytes received and right", BYTES);
+    // can_map_frag() (net/ipv4/tcp.c) wants whole pages, and headers are in the way.
+    story.is("pages mapped", mapped / PAGE, 0)
+}
+
+/// A thread that verifies the whole stream.
+fn verifier<'t>(
+    scope: &'t thread::Scope<'t, '_>,
+    socket: TcpStream,
+) -> ScopedJoinHandle<'t, Result<u64>> {
+    scope.spawn(move || read_all(&socket, SEED))
+}
+
+/// Sends the stream from one buffer, some pages at a time, to somebody who verifies it.
+fn send_all(story: &Story, way: Way) -> Result<Sent> {
+    let connection = connect(PORT, 1)?.pop().context("one connection")?;
+    let mut memory = vec![0; BYTES as usize];
+    Pattern::new(SEED).fill(0, &mut memory);
+    thread::scope(|scope| {
+        let verifier = verifier(scope, connection.receiver);
+        let sender = connection.sender;
+        let mut send = way(&sender)?;
+        memory
+            .chunks(64 << 10)
+            .try_for_each(|chunk| send.send(chunk))?;
+        let sent = send.finish()?;
+        drop(send);
+        drop(sender);
+        story.is("bytes received and right", joined(verifier)?, BYTES)?;
+        Ok(sent)
+    })
+}
+
+fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread.join().map_err(|_| anyhow!("a thread panicked"))?
+}
+
+fn sent(story: &Story, calls: &str, way: Way) -> Result<()> {
+    let sent = send_all(story, way)?;
+    story.at_least(calls, sent.sends, BYTES / (64 << 10))?;
+    story.is("completed", sent.completed, sent.sends)?;
+    story.is("of them with data that was copied", sent.copied, 0)
+}
+
+/// A packet socket gets a clone, and data that may loop to who receives is copied before that
+/// (`skb_orphan_frags_rx()` in `dev_queue_xmit_nit()`, net/core/dev.c).
+fn watched(story: &Story, way: Way) -> Result<()> {
+    /// `ETH_P_ALL`, in network byte order.
+    const ALL: NonZeroU32 = NonZeroU32::new(0x0003_u16.to_be() as u32).unwrap();
+    let watcher = in_netns(Some(PEER), || {
+        let protocol = Protocol::from_raw(ALL);
+        Ok(socket(
+            AddressFamily::PACKET,
+            SocketType::RAW,
+            Some(protocol),
+        )?)
+    })?;
+    let sent = send_all(story, way)?;
+    drop(watcher);
+    story.at_least("sends", sent.sends, BYTES / (64 << 10))?;
+    story.is("completed", sent.completed, sent.sends)?;
+    story.is("of them with data that was copied", sent.copied, sent.sends)
+}
+
+/// Sends pages back as they are mapped, while the next ones are mapped in their place: who sends has references of
+/// its own to them.
+fn looped(story: &Story, way: Way) -> Result<()> {
+    let (mapped, sent) = with_mtu(PAGES, || {
+        let connection = connect(PORT, 1)?.pop().context("one connection")?;
+        let back = connection.sender.try_clone()?;
+        let sender = Sender::start(connection.sender, SEED, BYTES);
+        let socket = connection.receiver;
+        thread::scope(|scope| {
+            let verifier = verifier(scope, back);
+            let mut send = way(&socket)?;
+            let mut mapping = Mapping::new(&socket)?;
+            let mut buffer = vec![0; 64 << 10];
+            let mut mapped = 0;
+            while let Some(piece) = mapping.next(&mut buffer)? {
+                if !piece.mapped.is_empty() {
+                    send.send(piece.mapped)?;
+                    mapped += piece.mapped.len() as u64;
+                }
+                (&socket).write_all(piece.copied)?;
+            }
+            let sent = send.finish()?;
+            drop(send);
+            socket.shutdown(std::net::Shutdown::Write)?;
+            sender.finish()?;
+            story.is("bytes that came back, and right", joined(verifier)?, BYTES)?;
+            Ok((mapped, sent))
+        })
+    })?;
+    story.at_least(
+        "pages mapped and sent back",
+        mapped / PAGE,
+        BYTES / PAGE * 90 / 100,
+    )?;
+    story.at_least("sends", sent.sends, 1)?;
+    story.is("completed", sent.completed, sent.sends)?;
+    story.is("of them with data that was copied", sent.copied, 0)
+}
+
+fn spliced(story: &Story) -> Result<()> {
+    let connection = connect(PORT, 1)?.pop().context("one connection")?;
+    let back = connection.sender.try_clone()?;
+    let sender = Sender::start(connection.sender, SEED, BYTES);
+    let socket = connection.receiver;
+    let (from, to) = pipe()?;
+    thread::scope(|scope| {
+        let verifier = verifier(scope, back);
+        let mut passed = 0;
+        loop {
+            let mut length = splice(&socket, None, &to, None, 1 << 20, SpliceFlags::MOVE)?;
+            if length == 0 {
+                break;
+            }
+            passed += length as u64;
+            while length > 0 {
+                length -= splice(&from, None, &socket, None, length, SpliceFlags::MOVE)?;
+            }
+        }
+        socket.shutdown(std::net::Shutdown::Write)?;
+        sender.finish()?;
+        story.is("bytes passed on", passed, BYTES)?;
+        story.is("bytes that came back, and right", joined(verifier)?, BYTES)
+    })
+}

@@ -1,0 +1,85 @@
+//! A host behind eth0: a network namespace at the other end of a pair of virtual devices. These send only what the CPU
+//! can read (`netmem_tx` is none), and drop the rest.
+
+use std::{fs, net::Ipv4Addr};
+
+use anyhow::{Context, Result};
+
+use super::datagrams::{Came, Port, listen, send, take};
+use crate::{kit::net, runtime::ports::PEER};
+
+/// Its namespace.
+const NETNS: &str = "far";
+/// The device here.
+pub(super) const NEAR: &str = "near";
+
+/// Exists as long as this does.
+pub(super) struct Far {
+    address: Ipv4Addr,
+}
+
+impl Far {
+    /// At this address, with the rest of the network on the same link.
+    pub(super) fn new(address: Ipv4Addr) -> Result<Self> {
+        run(None, &format!("ip netns add {NETNS}"))?;
+        let far = Self { address };
+        let pair = format!("ip link add {NEAR} type veth peer name far0 netns {NETNS}");
+        run(None, &pair)?;
+        run(None, &format!("ip link set {NEAR} up"))?;
+        far.run(&format!("ip address add {address}/24 dev far0"))?;
+        far.run("ip link set far0 up")?;
+        Ok(far)
+    }
+
+    /// Runs a command there.
+    pub(super) fn run(&self, command: &str) -> Result<()> {
+        run(Some(NETNS), command)
+    }
+
+    /// Sends datagrams from eth1 to it. Returns what came, and how many were dropped on the way.
+    pub(super) fn volley(&self, port: Port) -> Result<(Came, u64)> {
+        let socket = listen(Some(NETNS), port)?;
+        let before = dropped()?;
+        send(self.address, port)?;
+        let came = take(&socket)?;
+        Ok((came, dropped()? - before))
+    }
+}
+
+impl Drop for Far {
+    fn drop(&mut self) {
+        // Whatever fails here, the configuration tells.
+        let _ = run(None, &format!("ip link delete {NEAR}"));
+        let _ = run(None, &format!("ip netns delete {NETNS}"));
+    }
+}
+
+/// Frames that the device here was given and did not send.
+fn dropped() -> Result<u64> {
+    let path = format!("/sys/class/net/{NEAR}/statistics/tx_dropped");
+    let text = fs::read_to_string(&path).context(path)?;
+    Ok(text.trim().parse()?)
+}
+
+/// A route of eth1's, as long as this exists.
+pub(super) struct Route(&'static str);
+
+impl Route {
+    /// By eth0.
+    pub(super) fn new(network: &'static str) -> Result<Self> {
+        run(Some(PEER), &format!("ip route add {network} via 192.0.2.1"))?;
+        Ok(Self(network))
+    }
+}
+
+impl Drop for Route {
+    fn drop(&mut self) {
+        let _ = run(Some(PEER), &format!("ip route delete {}", self.0));
+    }
+}
+
+/// Runs a command of words without spaces.
+pub(super) fn run(netns: Option<&str>, command: &str) -> Result<()> {
+    net::run(netns, &command.split(' ').collect::<Vec<_>>())?;
+    Ok(())
+}

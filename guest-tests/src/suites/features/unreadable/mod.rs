@@ -1,0 +1,351 @@
+//! Where payload goes that the CPU can't read, because a user's memory provider has it: whoever wants to look at it gets
+//! headers, an error or nothing, and nobody crashes.
+
+mod capture;
+mod datagrams;
+mod far;
+mod rules;
+
+use std::{io::Read, net::Ipv4Addr, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
+use serde_json::json;
+
+use self::{
+    capture::capture,
+    datagrams::{Bound, COUNT, Came, FILL, HEADERS, Port, SIZE, listen, send, take},
+    far::{Far, NEAR, Route, run},
+};
+use super::Case;
+use crate::{
+    checks::gate::pools,
+    fixture::{
+        connection::{Sender, connect},
+        device::{await_pools, provider_pool},
+        lab::{Lab, eventually},
+        receiver::{Receiver, bind_patiently},
+        story::Story,
+        traffic::ZERO_COPY,
+    },
+    kit::zcrx::Options,
+    runtime::ports::PEER,
+};
+
+pub(super) const CASES: &[Case] = &[
+    Case {
+        name: "unreadable: recv() fails with EFAULT",
+        run: plain_receive,
+    },
+    Case {
+        name: "unreadable: tcpdump sees headers and no payload",
+        run: packet_socket,
+    },
+    Case {
+        name: "unreadable: forwarded to a device that can't send it, it is dropped and counted",
+        run: forwarded,
+    },
+    Case {
+        name: "unreadable: forwarded to a device that can, it goes out whole",
+        run: hairpin,
+    },
+    Case {
+        name: "unreadable: bridged to a device that can't send it, it is dropped and counted",
+        run: bridged,
+    },
+    Case {
+        name: "unreadable: redirected by tc on ingress, it is dropped and counted",
+        run: redirected,
+    },
+    Case {
+        name: "unreadable: netfilter rules match headers and never payload",
+        run: rules::netfilter,
+    },
+    Case {
+        name: "unreadable: multicast reaches every socket, and none can read it",
+        run: multicast,
+    },
+    Case {
+        name: "unreadable: GRO does not join it with what is readable",
+        run: mixed,
+    },
+    Case {
+        name: "unreadable: a socket is closed with data queued",
+        run: closed,
+    },
+];
+
+/// A buffer of an area.
+const PAGE: usize = 4096;
+const PATIENCE: Duration = Duration::from_secs(10);
+const HERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// As many as were sent.
+const ALL: Came = Came {
+    whole: COUNT,
+    unreadable: 0,
+};
+const NONE: Came = Came {
+    whole: 0,
+    unreadable: 0,
+};
+
+fn plain_receive(_: &mut Lab, story: &Story) -> Result<()> {
+    let _bound = Bound::new()?;
+    for (port, wanted) in [(Port::Readable, 0), (Port::Unreadable, COUNT)] {
+        let socket = listen(None, port)?;
+        send(HERE, port)?;
+        let came = take(&socket)?;
+        story.is(
+            &format!("{port:?}: datagrams received and right"),
+            came.whole,
+            COUNT - wanted,
+        )?;
+        story.is("EFAULT", came.unreadable, wanted)?;
+    }
+    Ok(())
+}
+
+fn packet_socket(_: &mut Lab, story: &Story) -> Result<()> {
+    let _bound = Bound::new()?;
+    for (port, seen) in [
+        (Port::Readable, HEADERS + SIZE),
+        (Port::Unreadable, HEADERS),
+    ] {
+        let _socket = listen(None, port)?;
+        let frames = capture(None, "eth0", &port.filter(), COUNT, || send(HERE, port))?;
+        for frame in &frames {
+            ensure!(
+                frame.wire == HEADERS + SIZE && frame.bytes.len() == seen,
+                "{} of {} bytes were captured",
+                frame.bytes.len(),
+                frame.wire
+            );
+            ensure!(
+                frame.bytes[HEADERS..].iter().all(|&byte| byte == FILL),
+                "payload that nobody sent"
+            );
+        }
+        story.sees(&format!("{port:?}: bytes captured of each frame"), seen);
+    }
+    Ok(())
+}
+
+/// Datagrams for the host behind eth0 that are readable come; others are dropped by the device before it
+/// (`validate_xmit_unreadable_skb()`).
+fn dropped_before(far: &Far, story: &Story) -> Result<()> {
+    let readable = far.volley(Port::Readable)?;
+    ensure!(readable == (ALL, 0), "readable datagrams: {readable:?}");
+    let (came, dropped) = far.volley(Port::Unreadable)?;
+    ensure!(came == NONE, "unreadable datagrams: {came:?}");
+    story.is("frames dropped", dropped, COUNT)
+}
+
+/// Packets are forwarded as long as this exists.
+struct Forwarding;
+
+impl Forwarding {
+    const SYSCTLS: [&'static str; 3] = [
+        "net.ipv4.ip_forward",
+        "net.ipv4.conf.all.send_redirects",
+        "net.ipv4.conf.eth0.send_redirects",
+    ];
+
+    fn new() -> Result<Self> {
+        for (name, value) in Self::SYSCTLS.iter().zip([1, 0, 0]) {
+            run(None, &format!("sysctl -qw {name}={value}"))?;
+        }
+        Ok(Self)
+    }
+}
+
+impl Drop for Forwarding {
+    fn drop(&mut self) {
+        for (name, value) in Self::SYSCTLS.iter().zip([0, 1, 1]) {
+            let _ = run(None, &format!("sysctl -qw {name}={value}"));
+        }
+    }
+}
+
+fn forwarded(_: &mut Lab, story: &Story) -> Result<()> {
+    let _bound = Bound::new()?;
+    let far = Far::new(Ipv4Addr::new(198, 51, 100, 2))?;
+    run(None, &format!("ip address add 198.51.100.1/24 dev {NEAR}"))?;
+    let _route = Route::new("198.51.100.0/24")?;
+    let _forwarding = Forwarding::new()?;
+    dropped_before(&far, story)
+}
+
+/// Back to where it came from: a port that can send from memory that the CPU can't read (`netmem_tx`).
+fn hairpin(_: &mut Lab, story: &Story) -> Result<()> {
+    let nobody = Ipv4Addr::new(203, 0, 113, 1);
+    let _bound = Bound::new()?;
+    let _route = Route::new("203.0.113.0/24")?;
+    let _forwarding = Forwarding::new()?;
+    run(None, "ip route add 203.0.113.0/24 via 192.0.2.2")?;
+    let port = Port::Unreadable;
+    let frames = capture(Some(PEER), "eth1", &port.filter(), COUNT, || {
+        send(nobody, port)
+    });
+    run(None, "ip route delete 203.0.113.0/24")?;
+    let frames = frames?;
+    for frame in &frames {
+        ensure!(
+            frame.bytes.len() == HEADERS + SIZE
+                && frame.bytes[HEADERS..].iter().all(|&byte| byte == FILL),
+            "{frame:?} came back"
+        );
+    }
+    story.is("frames that came back whole", frames.len() as u64, COUNT)
+}
+
+fn bridged(_: &mut Lab, story: &Story) -> Result<()> {
+    let _bound = Bound::new()?;
+    let far = Far::new(Ipv4Addr::new(192, 0, 2, 3))?;
+    run(None, "ip link add br0 type bridge")?;
+    run(None, "ip link set br0 up")?;
+    run(None, &format!("ip link set {NEAR} master br0"))?;
+    run(None, "ip link set eth0 master br0")?;
+    let result = dropped_before(&far, story);
+    run(None, "ip link delete br0")?;
+    result
+}
+
+fn redirected(_: &mut Lab, story: &Story) -> Result<()> {
+    let _bound = Bound::new()?;
+    let far = Far::new(Ipv4Addr::new(198, 51, 100, 2))?;
+    // What is for eth0 is for it.
+    far.run("ip link set far0 address 5a:43:4e:00:00:01")?;
+    let _route = Route::new("198.51.100.0/24")?;
+    run(None, "tc qdisc add dev eth0 clsact")?;
+    run(
+        None,
+        &format!(
+            "tc filter add dev eth0 ingress protocol ip flower ip_proto udp dst_ip 198.51.100.2 \
+             action mirred egress redirect dev {NEAR}"
+        ),
+    )?;
+    let result = dropped_before(&far, story);
+    run(None, "tc qdisc delete dev eth0 clsact")?;
+    result
+}
+
+fn multicast(_: &mut Lab, story: &Story) -> Result<()> {
+    const GROUP: Ipv4Addr = Ipv4Addr::new(239, 1, 2, 3);
+
+    let _bound = Bound::new()?;
+    run(Some(PEER), "ip route add 239.0.0.0/8 dev eth1")?;
+    let result = (|| {
+        for (port, wanted) in [(Port::Readable, 0), (Port::Unreadable, COUNT)] {
+            let members = [member(GROUP, port)?, member(GROUP, port)?];
+            send(GROUP, port)?;
+            for socket in &members {
+                let came = take(socket)?;
+                story.is("received and right", came.whole, COUNT - wanted)?;
+                story.is("EFAULT", came.unreadable, wanted)?;
+            }
+        }
+        Ok(())
+    })();
+    run(Some(PEER), "ip route delete 239.0.0.0/8 dev eth1")?;
+    result
+}
+
+/// One of several sockets with the same port.
+fn member(group: Ipv4Addr, port: Port) -> Result<std::net::UdpSocket> {
+    let member = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    sockopt::set_socket_reuseaddr(&member, true)?;
+    let address = std::net::SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port as u16);
+    bind(&member, &address)?;
+    let member = std::net::UdpSocket::from(member);
+    member.join_multicast_v4(&group, &HERE)?;
+    Ok(member)
+}
+
+/// The device does not split a segment that it should. `skb_gro_receive()` of 7.3 would join it with the next one and
+/// call both readable; then whoever copies the payload, tcpdump for instance, reads what is no memory.
+fn mixed(lab: &mut Lab, story: &Story) -> Result<()> {
+    const MSS: u64 = 100;
+    const TIMESTAMPS: u64 = 12;
+    /// The first one with data, behind two of the handshake.
+    const NTH: u64 = 3;
+
+    let (queue, port) = ZERO_COPY;
+    let (zcrx, _) = bind_patiently(queue, &Options::default())?;
+    // So short that it fits behind the headers.
+    run(
+        None,
+        &format!("ip route add 192.0.2.2/32 dev eth0 advmss {MSS}"),
+    )?;
+    let fault =
+        json!({"direction": "rx", "queue": queue, "action": "payload-in-header", "nth": NTH});
+    let fault = lab.arm("0", &fault)?;
+    // Who captures wants to copy whatever is called readable.
+    let filter = format!("tcp dst port {port}");
+    let captured = capture(None, "eth0", &filter, NTH + 1, || {
+        let mut connection = connect(port, 1)?.pop().context("one connection")?;
+        let sender = Sender::start(connection.sender, 1, 16 << 20);
+        let mut buffer = [0; 4096];
+        let read = connection.receiver.read(&mut buffer)? as u64;
+        story.is("bytes that can be read", read, MSS - TIMESTAMPS)?;
+        let then = connection.receiver.read(&mut buffer);
+        let errno = then.err().and_then(|error| error.raw_os_error());
+        ensure!(errno == Some(libc::EFAULT), "then: {errno:?}");
+        drop(connection.receiver);
+        // Nobody has read the rest.
+        ensure!(sender.finish().is_err(), "everything was sent");
+        Ok(())
+    });
+    run(None, "ip route delete 192.0.2.2/32 dev eth0")?;
+    let readable = captured?.pop().context("no frame")?;
+    story.sees("bytes captured of what follows", readable.bytes.len());
+    story.is(
+        "frames that were not split",
+        lab.hits(fault)?.unwrap_or(0),
+        1,
+    )?;
+    lab.disarm()?;
+    drop(zcrx);
+    Ok(())
+}
+
+fn closed(_: &mut Lab, story: &Story) -> Result<()> {
+    /// Of the area.
+    const BUFFERS: usize = 1024;
+    /// What the first socket has of them, at least.
+    const QUEUED: u64 = 128;
+
+    let (queue, port) = ZERO_COPY;
+    let options = Options {
+        area_bytes: BUFFERS * PAGE,
+        ..Options::default()
+    };
+    let mut receiver = Receiver::new(queue, &options)?;
+    let mut connections = connect(port, 2)?;
+    let (first, second) = (connections.remove(0), connections.remove(0));
+    sockopt::set_socket_recv_buffer_size_force(&first.receiver, 8 << 20)?;
+    let posted = provider_pool()?.inflight;
+    let sender = Sender::start(first.sender, 1, 64 << 20);
+    let queued = eventually(PATIENCE, || {
+        let more = provider_pool()?.inflight.saturating_sub(posted);
+        ensure!(more >= QUEUED, "only {more} buffers are in use");
+        Ok(more)
+    })?;
+    story.sees("buffers in the socket's queue, at least", queued);
+    drop(first.receiver);
+    ensure!(sender.finish().is_err(), "everything was sent");
+    pools::flush_deferred_frees()?;
+
+    // Without those of the first socket there would not be so many.
+    receiver.keep(true);
+    receiver.add(second.receiver, 2)?;
+    let sender = Sender::start(second.sender, 2, 64 << 20);
+    let wanted = BUFFERS - QUEUED as usize / 2;
+    receiver.until(
+        "nearly all buffers have come by another socket",
+        |receiver| receiver.held() >= wanted,
+    )?;
+    story.sees("buffers that another socket got then", receiver.held());
+    drop(receiver);
+    ensure!(sender.finish().is_err(), "everything was sent");
+    await_pools(<[_]>::is_empty)
+}

@@ -1,0 +1,415 @@
+//! What XDP programs do with frames before the stack sees them: in one buffer or several, headers and payload in one
+//! piece or apart.
+
+mod packet;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use self::packet::{PacketSocket, address_of};
+use super::Case;
+use crate::{
+    fixture::{
+        connection::{Sender, connect},
+        device::await_pools,
+        lab::{Lab, eventually},
+        receiver::Receiver,
+        story::Story,
+        traffic::ZERO_COPY,
+    },
+    kit::{
+        bpf::{
+            Abilities, Attached, EXIT, Field, HELPER_ADJUST_HEAD, HELPER_ADJUST_TAIL, Instruction,
+            Width, XDP_DROP, XDP_PASS, call, copy, jump_if_less, load, only_if, reload, set, store,
+        },
+        net,
+        zcrx::Options,
+    },
+    runtime::ports::{PEER, PORTS},
+    traffic::{
+        echo::socket::{Shape, Socket},
+        pattern::Pattern,
+    },
+};
+
+pub(super) const CASES: &[Case] = &[
+    Case {
+        name: "xdp: frames pass a program as they are",
+        run: pass,
+    },
+    Case {
+        name: "xdp: what a program drops is counted, and all else passes",
+        run: drop_some,
+    },
+    Case {
+        name: "xdp: a program takes the head off frames",
+        run: head_off,
+    },
+    Case {
+        name: "xdp: a program puts a head on frames",
+        run: head_on,
+    },
+    Case {
+        name: "xdp: a program cuts the tail of frames",
+        run: tail_off,
+    },
+    Case {
+        name: "xdp: a program makes the tail of frames grow",
+        run: tail_on,
+    },
+    Case {
+        name: "af_xdp: a socket sends by one queue without copies while io_uring receives by another",
+        run: beside_io_uring,
+    },
+];
+
+/// Types of frames that nobody else sends (IEEE 802, local experiments).
+const OURS: u16 = 0x88b5;
+const OTHER: u16 = 0x88b6;
+/// An Ethernet header.
+const HEADER: usize = 14;
+/// How many frames of each size.
+const TIMES: u64 = 8;
+/// So long nothing came, and nothing will.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// How eth0 receives.
+#[derive(Clone, Copy)]
+struct Way {
+    what: &'static str,
+    mtu: u32,
+    split: bool,
+    /// Lengths of frames.
+    sizes: [usize; 4],
+}
+
+const WAYS: [Way; 3] = [
+    Way {
+        what: "frames of one buffer",
+        mtu: 1500,
+        split: false,
+        sizes: [200, 777, 1200, 1514],
+    },
+    Way {
+        what: "frames of several buffers",
+        mtu: 9000,
+        split: false,
+        sizes: [1514, 3900, 5000, 9014],
+    },
+    Way {
+        what: "frames whose headers and payload are apart",
+        mtu: 9000,
+        split: true,
+        sizes: [200, 1514, 5000, 9014],
+    },
+];
+
+/// eth0 receives so as long as this lives.
+struct Prepared(bool);
+
+impl Prepared {
+    fn new(way: Way) -> Result<Self> {
+        let this = Self(way.split);
+        set_mtu(way.mtu)?;
+        if !way.split {
+            net::set_tcp_data_split("eth0", false)?;
+        }
+        Ok(this)
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        // What is left behind, the configuration tells.
+        if !self.0 {
+            let _ = net::set_tcp_data_split("eth0", true);
+        }
+        let _ = set_mtu(1500);
+    }
+}
+
+fn set_mtu(mtu: u32) -> Result<(), net::Error> {
+    for port in &PORTS {
+        net::run(
+            port.netns,
+            &["ip", "link", "set", port.name, "mtu", &mtu.to_string()],
+        )?;
+    }
+    Ok(())
+}
+
+/// A program at work on frames of [`OURS`].
+struct Bench {
+    way: Way,
+    sender: PacketSocket,
+    /// Of each type.
+    receivers: [(u16, PacketSocket); 2],
+    addresses: [u8; 12],
+    pattern: Pattern,
+    _attached: Attached,
+    _prepared: Prepared,
+}
+
+impl Bench {
+    fn new(way: Way, found: &[Instruction]) -> Result<Self> {
+        let prepared = Prepared::new(way)?;
+        let abilities = Abilities {
+            fragments: way.mtu > 1500,
+            metadata: false,
+        };
+        let program = only_if(HEADER as i32, &[Field::Half(12, OURS)], found);
+        let attached = Attached::new(net::ifindex("eth0")?, &program, abilities)
+            .context("attaching the program")?;
+        let [to, from] = [address_of(&PORTS[0])?, address_of(&PORTS[1])?];
+        let mut addresses = [0; 12];
+        addresses[..6].copy_from_slice(&to);
+        addresses[6..].copy_from_slice(&from);
+        let receiver = |kind| PacketSocket::new(None, "eth0", kind);
+        Ok(Self {
+            way,
+            sender: PacketSocket::new(Some(PEER), "eth1", 0)?,
+            receivers: [(OURS, receiver(OURS)?), (OTHER, receiver(OTHER)?)],
+            addresses,
+            pattern: Pattern::new(2),
+            _attached: attached,
+            _prepared: prepared,
+        })
+    }
+
+    /// A header in front of this.
+    fn framed(&self, kind: u16, payload: &[u8]) -> Vec<u8> {
+        [&self.addresses[..], &kind.to_be_bytes(), payload].concat()
+    }
+
+    fn frame(&self, kind: u16, number: u64, size: usize) -> Vec<u8> {
+        let mut payload = vec![0; size - HEADER];
+        self.pattern.fill(number << 16, &mut payload);
+        self.framed(kind, &payload)
+    }
+
+    /// Sends a frame, and fails unless this arrives.
+    fn expect(&self, sent: &[u8], kind: u16, wanted: &[u8]) -> Result<()> {
+        self.sender.send(sent)?;
+        let (_, receiver) = self
+            .receivers
+            .iter()
+            .find(|(its, _)| *its == kind)
+            .context("no socket")?;
+        let seen = receiver.receive().context("no frame arrived")?;
+        let same = seen
+            .iter()
+            .zip(wanted)
+            .take_while(|(one, other)| one == other)
+            .count();
+        ensure!(
+            seen == wanted,
+            "of {} bytes {} arrived, {} wanted, the first {same} right",
+            sent.len(),
+            seen.len(),
+            wanted.len()
+        );
+        Ok(())
+    }
+
+    /// Of every size some.
+    fn each(&self, mut check: impl FnMut(u64, usize) -> Result<()>) -> Result<()> {
+        for size in self.way.sizes {
+            for number in 0..TIMES {
+                check(number, size).with_context(|| format!("frame {number} of {size} bytes"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn nothing_more(&self) -> Result<()> {
+        for (kind, receiver) in &self.receivers {
+            let more = receiver.receive_within(QUIET)?;
+            ensure!(more.is_none(), "a frame too many of type {kind:#x}");
+        }
+        Ok(())
+    }
+}
+
+/// Shows a program at work in every way.
+fn in_every_way(
+    story: &Story,
+    found: &[Instruction],
+    mut show: impl FnMut(&Bench) -> Result<()>,
+) -> Result<()> {
+    for way in WAYS {
+        story.does(way.what);
+        let bench = Bench::new(way, found)?;
+        show(&bench).with_context(|| way.what)?;
+        bench.nothing_more()?;
+        story.sees("frames as they should be", TIMES * way.sizes.len() as u64);
+    }
+    Ok(())
+}
+
+const PASS: [Instruction; 2] = [set(0, XDP_PASS), EXIT];
+
+/// Changes the frame by one of the kernel's functions.
+fn adjust(helper: i32, by: i32) -> Vec<Instruction> {
+    vec![copy(1, 6), set(2, by), call(helper)]
+}
+
+fn pass(_: &mut Lab, story: &Story) -> Result<()> {
+    in_every_way(story, &PASS, |bench| {
+        bench.each(|number, size| {
+            let frame = bench.frame(OURS, number, size);
+            bench.expect(&frame, OURS, &frame)
+        })
+    })
+}
+
+fn drop_some(lab: &mut Lab, story: &Story) -> Result<()> {
+    let dropped = |lab: &Lab| -> Result<u64> {
+        let counters = lab.counters("0")?;
+        counters
+            .get("rx_xdp_drop")
+            .copied()
+            .context("no such counter")
+    };
+    let before = dropped(lab)?;
+    in_every_way(story, &[set(0, XDP_DROP), EXIT], |bench| {
+        bench.each(|number, size| {
+            bench.sender.send(&bench.frame(OURS, number, size))?;
+            let frame = bench.frame(OTHER, number, size);
+            bench.expect(&frame, OTHER, &frame)
+        })
+    })?;
+    let all = WAYS.iter().map(|way| TIMES * way.sizes.len() as u64).sum();
+    story.is("frames dropped", dropped(lab)? - before, all)
+}
+
+fn head_off(_: &mut Lab, story: &Story) -> Result<()> {
+    let mut found = adjust(HELPER_ADJUST_HEAD, HEADER as i32);
+    found.extend(PASS);
+    in_every_way(story, &found, |bench| {
+        bench.each(|number, size| {
+            let inner = bench.frame(OTHER, number, size - HEADER);
+            let frame = bench.framed(OURS, &inner);
+            if bench.way.split {
+                bench.expect(&frame, OURS, &frame)
+            } else {
+                bench.expect(&frame, OTHER, &inner)
+            }
+        })
+    })?;
+    story.why("An Ethernet header must be left where headers are, or all stays as it is (bpf_xdp_adjust_head(),");
+    story.why("net/core/filter.c); and the device, which knows nothing of what follows, has put none but that one there.");
+    Ok(())
+}
+
+fn head_on(_: &mut Lab, story: &Story) -> Result<()> {
+    let mut found = adjust(HELPER_ADJUST_HEAD, -(HEADER as i32));
+    found.extend(reload());
+    // The addresses again, and a type of its own; the verifier wants to know that all of it is there.
+    let mut write = Vec::new();
+    for at in [0, 4, 8] {
+        write.push(load(Width::Word, 5, 2, HEADER as i16 + at));
+        write.push(store(Width::Word, 2, at, 5));
+    }
+    write.extend([set(5, OTHER.to_be().into()), store(Width::Half, 2, 12, 5)]);
+    found.extend(jump_if_less(2 * HEADER as i32, write.len() as i16));
+    found.extend(write);
+    found.extend(PASS);
+    in_every_way(story, &found, |bench| {
+        bench.each(|number, size| {
+            let frame = bench.frame(OURS, number, size);
+            bench.expect(&frame, OTHER, &bench.framed(OTHER, &frame))
+        })
+    })
+}
+
+fn tail_off(_: &mut Lab, story: &Story) -> Result<()> {
+    // Of the longest frames, several buffers as a whole.
+    for by in [100, 4500] {
+        story.does(&format!("{by} bytes less"));
+        let mut found = adjust(HELPER_ADJUST_TAIL, -by);
+        found.extend(PASS);
+        in_every_way(story, &found, |bench| {
+            bench.each(|number, size| {
+                let frame = bench.frame(OURS, number, size);
+                // Not less than an Ethernet header is left (bpf_xdp_adjust_tail(), net/core/filter.c).
+                let left = size.saturating_sub(by as usize);
+                let left = if left < HEADER { size } else { left };
+                bench.expect(&frame, OURS, &frame[..left])
+            })
+        })?;
+    }
+    Ok(())
+}
+
+fn tail_on(_: &mut Lab, story: &Story) -> Result<()> {
+    const MORE: usize = 100;
+    let mut found = adjust(HELPER_ADJUST_TAIL, MORE as i32);
+    found.extend(PASS);
+    in_every_way(story, &found, |bench| {
+        bench.each(|number, size| {
+            let mut frame = bench.frame(OURS, number, size);
+            let sent = frame.clone();
+            if !bench.way.split {
+                frame.resize(size + MORE, 0);
+            }
+            bench.expect(&sent, OURS, &frame)
+        })
+    })?;
+    story.why("Buffers of headers and of payload differ in size, so that the kernel, which is told one size, does");
+    story.why("not know where the last one ends, and leaves such a frame alone (bpf_xdp_frags_increase_tail).");
+    Ok(())
+}
+
+/// Binds as soon as whoever had the queue has gone.
+fn bind_sender(queue: u32) -> Result<Socket> {
+    let interface = net::ifindex("eth0")?;
+    let bind = || Ok(Socket::bind(interface, queue, Shape::SENDER)?);
+    eventually(Duration::from_secs(5), bind).context("binding the socket")
+}
+
+fn beside_io_uring(_: &mut Lab, story: &Story) -> Result<()> {
+    const BYTES: u64 = 4 << 20;
+    const FRAMES: u64 = 300;
+    const SOCKET: u32 = 1;
+    story.does("A socket is bound to queue 1, and then io_uring to queue 3");
+    let mut socket = bind_sender(SOCKET)?;
+    story.holds("it is without copies", socket.is_zero_copy()?)?;
+    let (queue, port) = ZERO_COPY;
+    let mut receiver = Receiver::new(queue, &Options::default())?;
+    let connection = connect(port, 1)?.pop().context("one connection")?;
+    receiver.add(connection.receiver, 1)?;
+    let sender = Sender::start(connection.sender, 1, BYTES);
+
+    let peer = PacketSocket::new(Some(PEER), "eth1", OURS)?;
+    let addresses = [address_of(&PORTS[1])?, address_of(&PORTS[0])?].concat();
+    let pattern = Pattern::new(3);
+    // What comes meanwhile waits in sockets.
+    for number in 0..FRAMES {
+        let mut payload = vec![0; 64 + number as usize * 4];
+        pattern.fill(number << 16, &mut payload);
+        let frame = [&addresses[..], &OURS.to_be_bytes(), &payload].concat();
+        socket.send(&frame).context("sending")?;
+        let seen = peer.receive()?;
+        ensure!(seen == frame, "frame {number} arrived as another one");
+        let share = BYTES * number / FRAMES;
+        receiver.until("its share has come", |receiver| {
+            receiver.received() >= share
+        })?;
+    }
+    receiver.finish(BYTES)?;
+    sender.finish()?;
+    story.is("bytes received and right", receiver.received(), BYTES)?;
+    let stats = receiver.zcrx.stats().context("no statistics")?;
+    story.is("bytes copied", stats.copy_bytes, 0)?;
+    story.sees("frames sent and right", FRAMES);
+    drop(socket);
+    story.does("The other way round");
+    let bound = Socket::bind(net::ifindex("eth0")?, SOCKET, Shape::SENDER);
+    let refused = bound.err().and_then(|error| error.raw_os_error());
+    story.holds("it is refused with EBUSY", refused == Some(libc::EBUSY))?;
+    story.why("Who binds a pool looks at all queues for memory providers (xp_assign_dev(),");
+    story.why("net/xdp/xsk_buff_pool.c); who binds a provider at its own for pools.");
+    drop(receiver);
+    await_pools(<[_]>::is_empty)
+}

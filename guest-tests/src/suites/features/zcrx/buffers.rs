@@ -1,0 +1,91 @@
+//! The life of buffers: from the area's list or the refill ring to the driver, into packets, to the program, and back.
+
+use anyhow::{Context, Result};
+
+use super::{PAGE, QUEUE, all_home, stream};
+use crate::{
+    fixture::{device::provider_pool, lab::Lab, receiver::Receiver, story::Story, trace::PoolEnds},
+    kit::zcrx::Options,
+};
+
+const MIB: u64 = 1 << 20;
+/// Buffers that a page pool has in its own cache at most: `PP_ALLOC_CACHE_REFILL` and one batch that is put back.
+const CACHE: u64 = 128;
+
+pub(super) fn life_cycle(lab: &mut Lab, story: &Story) -> Result<()> {
+    const BYTES: u64 = 4 * MIB;
+    let ends = PoolEnds::watch()?;
+    let mut receiver = Receiver::new(QUEUE, &Options::default())?;
+    receiver.keep(true);
+    stream(&mut receiver, 1, BYTES)?;
+    let held = receiver.held() as u64;
+    story.at_least("buffers at the user's", held, BYTES / PAGE as u64)?;
+    let out = provider_pool()?.inflight;
+    let posted = lab.ledger(QUEUE)?.with_device;
+    story.at_least("buffers out of the page pool", out, held + posted)?;
+    receiver.give_back();
+    while receiver.zcrx.pending_returns() > 0 {
+        receiver.zcrx.flush()?;
+    }
+    story.is("buffers taken back", receiver.taken_back(), held)?;
+    drop(receiver);
+    all_home(story, &ends, out)
+}
+
+/// How many buffers a stream takes from where.
+struct Sources {
+    /// From the area's list: `net_mp_niov_set_page_pool()`, on behalf of `io_zcrx_refill_slow()`, counts them as
+    /// held by the page pool.
+    list: u64,
+    /// Out of the refill ring: to `io_zcrx_ring_refill()` they are the page pool's already.
+    ring: u64,
+}
+
+fn sources(receiver: &mut Receiver, seed: u64, bytes: u64) -> Result<Sources> {
+    let (list, ring) = (provider_pool()?.inflight, receiver.taken_back());
+    stream(receiver, seed, bytes)?;
+    Ok(Sources {
+        list: provider_pool()?.inflight - list,
+        ring: receiver.taken_back() - ring,
+    })
+}
+
+pub(super) fn slow_path(_: &mut Lab, story: &Story) -> Result<()> {
+    let mut receiver = Receiver::new(QUEUE, &Options::default())?;
+    receiver.keep(true);
+    let sources = sources(&mut receiver, 1, 4 * MIB)?;
+    let held = receiver.held() as u64;
+    story.sees("buffers at the user's", held);
+    story.within(
+        "buffers taken from the area's list",
+        sources.list,
+        held.saturating_sub(CACHE)..=held + CACHE,
+    )?;
+    story.is("buffers taken from the refill ring", sources.ring, 0)
+}
+
+pub(super) fn hot_path(_: &mut Lab, story: &Story) -> Result<()> {
+    /// So many that it counts little if more circulate than before, once: those of a larger window, which a program that
+    /// is late lets come.
+    const BYTES: u64 = 16 * MIB;
+    // As many as circulate: those that are posted, and a receive window.
+    let options = Options {
+        area_bytes: 8 * MIB as usize,
+        ..Options::default()
+    };
+    let mut receiver = Receiver::new(QUEUE, &options)?;
+    stream(&mut receiver, 1, 4 * MIB)?;
+    let sources = sources(&mut receiver, 2, BYTES)?;
+    story.at_least(
+        "buffers taken from the refill ring",
+        sources.ring,
+        BYTES / PAGE as u64,
+    )?;
+    story.within(
+        "buffers taken from the area's list",
+        sources.list,
+        0..=sources.ring / 10,
+    )?;
+    let stats = receiver.zcrx.stats().context("no statistics")?;
+    story.is("bytes copied", stats.copy_bytes, 0)
+}

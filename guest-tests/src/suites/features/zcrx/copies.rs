@@ -1,0 +1,165 @@
+//! What the kernel copies, and what not.
+
+use std::{io::Write, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+use super::{PORT, QUEUE, connection};
+use crate::{
+    fixture::{
+        connection::{Connection, Sender, connect},
+        lab::{Lab, eventually},
+        receiver::Receiver,
+        story::Story,
+        traffic::PLAIN,
+    },
+    kit::{
+        net,
+        zcrx::{Options, sys},
+    },
+    suites::scenarios::buffers::all_copied,
+    traffic::pattern::Pattern,
+};
+
+/// How long what was sent may need to come.
+const ARRIVAL: Duration = Duration::from_secs(15);
+
+fn copied(receiver: &Receiver) -> Result<sys::Stats> {
+    receiver.zcrx.stats().context("no statistics")
+}
+
+pub(super) fn tiny_payloads(lab: &mut Lab, story: &Story) -> Result<()> {
+    const COUNT: u64 = 64;
+    let mut receiver = Receiver::new(QUEUE, &Options::default())?;
+    let Connection {
+        receiver: socket,
+        mut sender,
+    } = connection()?;
+    sender.set_nodelay(true)?;
+    let counter = lab.count_flow(PORT)?;
+    receiver.add(socket, 1)?;
+    let pattern = Pattern::new(1);
+    for position in 0..COUNT {
+        let mut byte = [0];
+        pattern.fill(position, &mut byte);
+        sender.write_all(&byte)?;
+        receiver.until("the byte comes", |receiver| receiver.received() > position)?;
+    }
+    story.is("bytes received and right", receiver.received(), COUNT)?;
+    let counts = lab.counted(counter)?;
+    let frames = counts.queues.get(&(QUEUE as u16));
+    let frames = frames.context("no frame reached the queue")?;
+    story.at_least("frames that were split", frames.split, COUNT)?;
+    story.is("bytes copied", copied(&receiver)?.copy_bytes, 0)
+}
+
+pub(super) fn linear_frames(_: &mut Lab, story: &Story) -> Result<()> {
+    const SOCKETS: usize = 16;
+    const FRAME: u64 = 300;
+    story.does(
+        "16 sockets get a frame of 300 bytes each, which the threshold of 1000 leaves unsplit",
+    );
+    net::set_hds_thresh("eth0", 1000)?;
+    let sent = send_one_frame_each(SOCKETS, FRAME);
+    net::set_hds_thresh("eth0", 0)?;
+    let sockets = sent?;
+    story.does("Then the threshold is 0, and a program binds the queue and receives from them");
+    let mut receiver = Receiver::new(QUEUE, &Options::default())?;
+    receiver.keep(true);
+    for (seed, connection) in (1..).zip(sockets) {
+        receiver.add(connection.receiver, seed)?;
+    }
+    let bytes = SOCKETS as u64 * FRAME;
+    receiver.finish(bytes)?;
+    story.is("bytes received and right", receiver.received(), bytes)?;
+    story.is(
+        "buffers of the area that they are in",
+        receiver.held(),
+        SOCKETS,
+    )?;
+    let stats = copied(&receiver)?;
+    story.is("copies that the kernel counts", stats.copy_count, 0)?;
+    story.why("It counts copies of fragments (io_zcrx_copy_frag, io_uring/zcrx.c), and these are copies of linear");
+    story.why("data (io_zcrx_recv_skb).");
+    Ok(())
+}
+
+/// Connections with so many bytes in their sockets, in a frame each, and the end of the stream behind them.
+fn send_one_frame_each(sockets: usize, bytes: u64) -> Result<Vec<Connection>> {
+    let mut connections = connect(PORT, sockets)?;
+    let mut frame = vec![0; usize::try_from(bytes)?];
+    for (seed, connection) in (1..).zip(&mut connections) {
+        Pattern::new(seed).fill(0, &mut frame);
+        connection.sender.write_all(&frame)?;
+    }
+    for connection in &connections {
+        arrived(connection, bytes)?;
+        connection.sender.shutdown(std::net::Shutdown::Write)?;
+    }
+    Ok(connections)
+}
+
+fn arrived(connection: &Connection, bytes: u64) -> Result<()> {
+    eventually(ARRIVAL, || {
+        let unread = rustix::io::ioctl_fionread(&connection.receiver)?;
+        ensure!(unread == bytes, "{unread} of {bytes} bytes have come");
+        Ok(())
+    })
+}
+
+pub(super) fn payload_in_header(lab: &mut Lab, story: &Story) -> Result<()> {
+    const BYTES: u64 = 1 << 20;
+    let mut receiver = Receiver::new(QUEUE, &Options::default())?;
+    let Connection {
+        receiver: socket,
+        sender,
+    } = connection()?;
+    let rule = json!({"direction": "rx", "queue": QUEUE, "action": "payload-in-header"});
+    let rule = lab.arm("0", &rule)?;
+    receiver.keep(true);
+    receiver.add(socket, 1)?;
+    let sender = Sender::start(sender, 1, BYTES);
+    receiver.finish(BYTES)?;
+    sender.finish()?;
+    let hits = lab.hits(rule)?.context("the rule is gone")?;
+    lab.disarm()?;
+    story.at_least("frames whose headers have payload behind them", hits, 64)?;
+    story.is("bytes received and right", receiver.received(), BYTES)?;
+    let buffers = receiver.held() as u64;
+    story.at_least("buffers for both parts of these", buffers, hits)
+}
+
+pub(super) fn copy_event(_: &mut Lab, story: &Story) -> Result<()> {
+    const BYTES: u64 = 100_000;
+    let options = Options {
+        notifications: true,
+        ..Options::default()
+    };
+    let mut receiver = Receiver::new(QUEUE, &options)?;
+    let unsteered = |receiver: &mut Receiver, seed: u64| -> Result<()> {
+        let connection = connect(PLAIN, 1)?.remove(0);
+        let before = receiver.received();
+        receiver.add(connection.receiver, seed)?;
+        let sender = Sender::start(connection.sender, seed, BYTES);
+        receiver.finish(before + BYTES)?;
+        sender.finish()
+    };
+    unsteered(&mut receiver, 1)?;
+    story.notification(receiver.notified.first(), sys::EVENT_COPY)?;
+    unsteered(&mut receiver, 2)?;
+    story.is(
+        "notifications after two streams",
+        receiver.notified.len(),
+        1,
+    )?;
+    receiver.zcrx.ring.arm(sys::EVENT_COPY)?;
+    unsteered(&mut receiver, 3)?;
+    story.is(
+        "and after it was armed and another one",
+        receiver.notified.len(),
+        2,
+    )?;
+    story.notification(receiver.notified.last(), sys::EVENT_COPY)?;
+    all_copied(story, copied(&receiver)?.copy_bytes, 3 * BYTES)
+}

@@ -1,0 +1,166 @@
+//! Zero-copy receive of `io_uring`.
+
+mod areas;
+mod buffers;
+mod copies;
+mod ends;
+mod requests;
+mod sharing;
+
+use anyhow::{Context, Result};
+
+use super::Case;
+use crate::{
+    fixture::{
+        connection::{Connection, Sender, connect},
+        device::await_pools,
+        receiver::Receiver,
+        story::Story,
+        trace::PoolEnds,
+        traffic::ZERO_COPY,
+    },
+    suites::scenarios,
+};
+
+const QUEUE: u32 = ZERO_COPY.0;
+const PORT: u16 = ZERO_COPY.1;
+/// A buffer, unless it is a larger one.
+const PAGE: usize = 4096;
+
+/// Some are scenarios, too, which say more of why.
+pub(super) const CASES: &[Case] = &[
+    Case {
+        name: "zcrx: every buffer that was handed out comes back, and the page pool goes",
+        run: buffers::life_cycle,
+    },
+    Case {
+        name: "zcrx: buffers that nobody returns are replaced by the area's list",
+        run: buffers::slow_path,
+    },
+    Case {
+        name: "zcrx: buffers that are returned are taken from the refill ring, and the list rests",
+        run: buffers::hot_path,
+    },
+    Case {
+        name: "zcrx: a full refill ring is emptied by ZCRX_CTRL_FLUSH_RQ",
+        run: scenarios::buffers::refill_ring_full,
+    },
+    Case {
+        name: "zcrx: an area of anonymous memory",
+        run: areas::anonymous,
+    },
+    Case {
+        name: "zcrx: an area of huge pages",
+        run: areas::huge_pages,
+    },
+    Case {
+        name: "zcrx: an area that is a udmabuf, into which the kernel copies nothing",
+        run: areas::dmabuf,
+    },
+    Case {
+        name: "zcrx: buffers of 32 KiB, filled by hardware GRO",
+        run: areas::large_buffers,
+    },
+    Case {
+        name: "zcrx: buffers of 16 KiB in a udmabuf of huge pages",
+        run: areas::large_dmabuf_buffers,
+    },
+    Case {
+        name: "zcrx: an area that is added when the first one is exhausted",
+        run: areas::added,
+    },
+    Case {
+        name: "zcrx: several sockets on one queue",
+        run: scenarios::completions::many_sockets,
+    },
+    Case {
+        name: "zcrx: several instances on several queues",
+        run: sharing::several_queues,
+    },
+    Case {
+        name: "zcrx: an instance that is exported to another ring",
+        run: sharing::export,
+    },
+    Case {
+        name: "zcrx: the queue stays bound until the last ring that has the instance is closed",
+        run: sharing::last_ring,
+    },
+    Case {
+        name: "zcrx: a request that is not multishot is refused",
+        run: requests::not_multishot,
+    },
+    Case {
+        name: "zcrx: one multishot request receives a whole stream",
+        run: requests::multishot,
+    },
+    Case {
+        name: "zcrx: requests of limited length end after exactly so much",
+        run: requests::limited,
+    },
+    Case {
+        name: "zcrx: payloads of a byte are not copied",
+        run: copies::tiny_payloads,
+    },
+    Case {
+        name: "zcrx: linear data is copied, whole frames that came below hds-thresh",
+        run: copies::linear_frames,
+    },
+    Case {
+        name: "zcrx: linear data is copied, the part of a payload that is left in the headers",
+        run: copies::payload_in_header,
+    },
+    Case {
+        name: "zcrx: frames on the wrong queue are copied, until the area has no buffer left",
+        run: scenarios::buffers::copy_fallback,
+    },
+    Case {
+        name: "zcrx: ZCRX_EVENT_COPY comes once, and again when it is armed",
+        run: copies::copy_event,
+    },
+    Case {
+        name: "zcrx: ZCRX_EVENT_ALLOC_FAIL comes once, and again when it is armed",
+        run: scenarios::buffers::area_exhausted,
+    },
+    Case {
+        name: "zcrx: a process is killed with buffers everywhere",
+        run: scenarios::teardown::process_killed,
+    },
+    Case {
+        name: "zcrx: a ring is closed with buffers everywhere",
+        run: ends::ring_closed,
+    },
+    Case {
+        name: "zcrx: a namespace is destroyed with the interface and its provider in it",
+        run: ends::namespace_destroyed,
+    },
+];
+
+/// A connection to the bound queue.
+fn connection() -> Result<Connection> {
+    connect(PORT, 1)?.pop().context("one connection")
+}
+
+/// Receives so many bytes on a new connection, which gets the next number. All others have ended.
+fn stream(receiver: &mut Receiver, seed: u64, bytes: u64) -> Result<()> {
+    let Connection {
+        receiver: socket,
+        sender,
+    } = connection()?;
+    let before = receiver.received();
+    receiver.add(socket, seed)?;
+    let sender = Sender::start(sender, seed, bytes);
+    receiver.finish(before + bytes)?;
+    sender.finish()
+}
+
+/// Sees that no page pool is left, and that each has given back what it took.
+fn all_home(story: &Story, ends: &PoolEnds, least: u64) -> Result<()> {
+    await_pools(<[_]>::is_empty)?;
+    story.sees("page pools with a provider's memory", "none");
+    // One that has been in another namespace is not seen any more.
+    let seen = ends.await_all_home()?;
+    let most = seen.iter().max_by_key(|end| end.hold);
+    let most = most.context("no page pool has ended")?;
+    story.at_least("buffers that it took in its life", most.hold, least)?;
+    story.is("buffers that it gave back", most.release, most.hold)
+}

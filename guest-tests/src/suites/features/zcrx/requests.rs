@@ -1,0 +1,86 @@
+//! Requests: what they ask for, and when they end.
+
+use std::os::fd::AsFd;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{QUEUE, connection};
+use crate::{
+    fixture::{connection::Sender, lab::Lab, receiver::Receiver, story::Story},
+    kit::zcrx::Options,
+};
+
+const BYTES: u64 = 2 << 20;
+
+pub(super) fn not_multishot(_: &mut Lab, story: &Story) -> Result<()> {
+    let mut receiver = Receiver::new(QUEUE, &Options::default())?;
+    let connection = connection()?;
+    let flow = receiver.expect(connection.receiver, 1);
+    let socket = receiver.socket(flow).try_clone()?;
+    let ring = &mut receiver.zcrx.ring;
+    ring.receive_once(socket.as_fd(), flow as u64)?;
+    receiver.until("the request ends", Receiver::all_ended)?;
+    let end = receiver.end(flow);
+    story.completion("the request ends", end.as_ref(), -libc::EINVAL)?;
+    story.why("io_recvzc_prep (io_uring/net.c) wants IORING_RECV_MULTISHOT.");
+
+    story.does("The socket is as good as before");
+    receiver.request(flow)?;
+    let sender = Sender::start(connection.sender, 1, BYTES);
+    receiver.finish(BYTES)?;
+    sender.finish()
+}
+
+pub(super) fn multishot(_: &mut Lab, story: &Story) -> Result<()> {
+    let mut receiver = Receiver::new(QUEUE, &Options::default())?;
+    let connection = connection()?;
+    receiver.keep(true);
+    receiver.add(connection.receiver, 1)?;
+    let sender = Sender::start(connection.sender, 1, BYTES);
+    receiver.finish(BYTES)?;
+    sender.finish()?;
+    story.is("bytes received and right", receiver.received(), BYTES)?;
+    let completions = receiver.held() as u64;
+    story.within(
+        "completions with data, all of which said that more may come",
+        completions,
+        BYTES / 4096..=BYTES / 512,
+    )?;
+    story.completion("the last one", receiver.end(0).as_ref(), 0)
+}
+
+pub(super) fn limited(_: &mut Lab, story: &Story) -> Result<()> {
+    const LIMIT: u32 = 100_001;
+    let mut receiver = Receiver::new(QUEUE, &Options::default())?;
+    let connection = connection()?;
+    let flow = receiver.expect(connection.receiver, 1);
+    let sender = Sender::start(connection.sender, 1, BYTES);
+    let mut requests = 0;
+    loop {
+        let before = receiver.received();
+        receiver.request_bytes(flow, LIMIT)?;
+        receiver.until("the request ends", Receiver::all_ended)?;
+        requests += 1;
+        let end = receiver.end(flow).context("no end")?;
+        let came = receiver.received() - before;
+        ensure!(end.result == 0, "request {requests} ended with {end:?}");
+        if receiver.received() == BYTES {
+            break;
+        }
+        ensure!(
+            came == u64::from(LIMIT),
+            "request {requests} ended after {came} bytes"
+        );
+    }
+    sender.finish()?;
+    receiver.finish(BYTES)?;
+    story.is("bytes received and right", receiver.received(), BYTES)?;
+    let wanted = BYTES / u64::from(LIMIT) + 1;
+    story.is(
+        "requests, of which the last one met the end of the stream",
+        requests,
+        wanted,
+    )?;
+    story.why("They cut frames and buffers in two: a buffer is returned as often as it was named.");
+    Ok(())
+}

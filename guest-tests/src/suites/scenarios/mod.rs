@@ -1,0 +1,163 @@
+//! `zcnic-guest scenarios`: what the kernel does in cases that users ask about, shown on demand. A scenario
+//! says what it does, what the kernel answers, and why; and it fails if the kernel answers anything else.
+
+pub(crate) mod buffers;
+pub(crate) mod completions;
+mod settings;
+pub(crate) mod teardown;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use crate::fixture::{cases::each, lab::Lab, story::Story, traffic::ZERO_COPY};
+
+/// Shows what the kernel does in cases that users ask about
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only these
+    names: Vec<String>,
+    /// Print names and titles of all scenarios
+    #[arg(long)]
+    list: bool,
+    /// Print JSON objects: a line of a scenario each, and its end; of a list only names
+    #[arg(long)]
+    json: bool,
+}
+
+/// A kernel behaviour.
+struct Scenario {
+    /// For command lines.
+    name: &'static str,
+    /// For people.
+    title: &'static str,
+    run: fn(&mut Lab, &Story) -> Result<()>,
+}
+
+/// All of them, as the documentation has them.
+const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "refill-ring-full",
+        title: "A program returns more buffers than its refill ring takes",
+        run: buffers::refill_ring_full,
+    },
+    Scenario {
+        name: "area-exhausted",
+        title: "A program returns no buffers",
+        run: buffers::area_exhausted,
+    },
+    Scenario {
+        name: "copy-fallback",
+        title: "The flow is not steered to the queue that is bound",
+        run: buffers::copy_fallback,
+    },
+    Scenario {
+        name: "completion-queue-full",
+        title: "Receiving stops with ENOSPC",
+        run: completions::queue_full,
+    },
+    Scenario {
+        name: "many-sockets",
+        title: "One queue and its memory for many connections",
+        run: completions::many_sockets,
+    },
+    Scenario {
+        name: "process-killed",
+        title: "A process is killed with buffers everywhere",
+        run: teardown::process_killed,
+    },
+    Scenario {
+        name: "rerun-eexist",
+        title: "A program that is run again gets EEXIST",
+        run: teardown::rerun,
+    },
+    Scenario {
+        name: "interface-down",
+        title: "The interface goes down and up under a bound queue",
+        run: settings::interface_down,
+    },
+    Scenario {
+        name: "channel-change",
+        title: "The number of channels changes under a bound queue",
+        run: settings::channel_change,
+    },
+    Scenario {
+        name: "split-off",
+        title: "Header/data split is switched off under a bound queue",
+        run: settings::split_off,
+    },
+];
+
+/// The queue that is bound, and the TCP port that is steered to it.
+const QUEUE: u32 = ZERO_COPY.0;
+const PORT: u16 = ZERO_COPY.1;
+
+/// Runs the subcommand.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    if args.list && args.json {
+        SCENARIOS
+            .iter()
+            .for_each(|Scenario { name, .. }| println!("{name}"));
+        return Ok(ExitCode::SUCCESS);
+    } else if args.list {
+        let width = SCENARIOS.iter().map(|scenario| scenario.name.len()).max();
+        let width = width.unwrap_or_default();
+        for Scenario { name, title, .. } in SCENARIOS {
+            println!("{name:width$}  {title}");
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let selected = if args.names.is_empty() {
+        SCENARIOS.iter().collect()
+    } else {
+        let named = args.names.iter().map(|name| find(name));
+        named.collect::<Result<Vec<_>>>()?
+    };
+    let mut lab = Lab::new()?;
+    let story = Story::new(args.json);
+    Ok(each(selected, |scenario| {
+        (scenario.name, play(&mut lab, &story, scenario))
+    }))
+}
+
+fn find(name: &str) -> Result<&'static Scenario> {
+    let found = SCENARIOS.iter().find(|scenario| scenario.name == name);
+    found.with_context(|| format!("there is no scenario {name}: --list names them"))
+}
+
+/// Runs a scenario under the device's ledger, and sees that it leaves nothing.
+fn play(lab: &mut Lab, story: &Story, scenario: &Scenario) -> Result<()> {
+    story.title(scenario.title);
+    let result = lab.watched(|lab| (scenario.run)(lab, story));
+    if result.is_ok() {
+        story.does("Everything is as before: page pools, configuration, the kernel's log, the device's ledger");
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Written from a report of a run, which may be of other scenarios.
+    const DOCUMENT: &str = include_str!("../../../../docs/scenarios.md");
+
+    #[test]
+    fn the_documentation_has_these_scenarios() {
+        let documented = DOCUMENT
+            .lines()
+            .filter_map(|line| line.strip_prefix("## "))
+            .collect::<Vec<_>>();
+        let names: Vec<_> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+        assert_eq!(documented, names, "see `cargo xtask tables`");
+        for scenario in SCENARIOS {
+            assert!(DOCUMENT.contains(scenario.title), "{}", scenario.title);
+        }
+    }
+
+    #[test]
+    fn a_scenario_is_found_by_its_whole_name() {
+        assert!(find("split-off").is_ok());
+        assert!(find("split").is_err());
+    }
+}
