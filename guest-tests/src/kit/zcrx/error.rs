@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::Target;
+use super::options::Target;
 use crate::kit::net;
 
 /// Why there is no zero-copy receive here, with what would be needed.

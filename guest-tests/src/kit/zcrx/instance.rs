@@ -6,91 +6,17 @@ use std::{
 };
 
 use super::{
-    Area, Error, RefillRing, Ring,
-    error::{kernel, refusal},
-    ring::NOTIFICATION,
+    error::{Error, kernel, refusal},
+    options::{Buffer, Memory, Options, Target},
+    refill::RefillRing,
+    ring::{NOTIFICATION, Ring},
     sys,
 };
-use crate::kit::{dmabuf::Dmabuf, memory::HUGE_PAGE, net};
-
-/// Where packets go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Memory {
-    /// Anonymous memory: pages, or with larger buffers huge pages.
-    Anonymous,
-    /// Anonymous memory of huge pages.
-    HugePages,
-    /// A dmabuf, which the kernel can't read: of pages, or with larger buffers of huge pages.
-    Dmabuf,
-}
-
-/// How much of everything an instance has.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Bytes per buffer (`None`: a page).
-    pub buf_len: Option<u32>,
-    /// Kind of receive memory.
-    pub memory: Memory,
-    /// Receive memory.
-    pub area_bytes: usize,
-    /// Entries of the refill ring. A buffer may be in it once per fragment.
-    pub refill_entries: u32,
-    /// Completions that may wait before the kernel ends a request with ENOSPC.
-    pub completions: u32,
-    /// Whether the kernel tells of copies and of buffers that it did not get (7.2.12 and 7.3 do).
-    pub notifications: bool,
-}
-
-impl Default for Options {
-    /// Receive memory for a full 1024-entry ring of 16 KiB buffers twice over, or 8192 pages, and more
-    /// entries of the refill ring than that.
-    fn default() -> Self {
-        Self {
-            buf_len: None,
-            memory: Memory::Anonymous,
-            area_bytes: 32 << 20,
-            refill_entries: 16 << 10,
-            completions: 4096,
-            notifications: false,
-        }
-    }
-}
-
-impl Options {
-    /// Whether buffers are larger than a page, which takes physically contiguous memory.
-    fn large(&self) -> bool {
-        self.buf_len.is_some_and(|len| len != 4096)
-    }
-
-    fn huge(&self) -> bool {
-        self.large() || self.memory == Memory::HugePages
-    }
-}
-
-/// Where packets come from.
-#[derive(Debug, Clone)]
-pub enum Target {
-    /// A receive queue of an interface in our network namespace.
-    Queue {
-        /// Interface name.
-        interface: String,
-        /// Receive queue.
-        queue: u32,
-    },
-    /// No device (`ZCRX_REG_NODEV`): everything is copied. Exercises this layer, not a NIC.
-    NoDevice,
-}
-
-/// A piece of received data. To be given back with [`Zcrx::recycle`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Buffer {
-    /// Number of the area, by when it was added.
-    pub area: u16,
-    /// Byte offset in the area.
-    pub offset: u64,
-    /// Bytes.
-    pub len: u32,
-}
+use crate::kit::{
+    dmabuf::Dmabuf,
+    memory::{Area, HUGE_PAGE},
+    net,
+};
 
 /// What an area consists of.
 enum Pages {

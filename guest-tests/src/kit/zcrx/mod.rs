@@ -3,12 +3,14 @@
 
 mod error;
 mod instance;
+mod options;
 mod refill;
 mod ring;
 pub mod sys;
 
 pub use crate::kit::memory::Area;
 pub use error::Error;
-pub use instance::{Buffer, Memory, Options, Target, Zcrx};
+pub use instance::Zcrx;
+pub use options::{Buffer, Memory, Options, Target};
 pub use refill::RefillRing;
 pub use ring::{Completion, Kind, NOTIFICATION, Ring};

@@ -8,10 +8,8 @@ use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
-use super::{
-    Area,
-    sys::{Offsets, Rqe, Stats},
-};
+use super::sys::{Offsets, Rqe, Stats};
+use crate::kit::memory::Area;
 
 /// Producer side of the refill ring, in a region that it owns.
 ///

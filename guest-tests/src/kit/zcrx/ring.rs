@@ -12,7 +12,11 @@ use std::{
 
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue, types};
 
-use super::{Buffer, Error, error::kernel, sys};
+use super::{
+    error::{Error, kernel},
+    options::Buffer,
+    sys,
+};
 
 /// The user data of notifications, which no request may have.
 pub const NOTIFICATION: u64 = u64::MAX;

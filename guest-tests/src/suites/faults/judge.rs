@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 
-use super::cases::{Case, Check, Counted};
+use super::case::{Case, Check, Counted};
 use crate::fixture::{
     lab::{Counters, Lab, MUCH, RECOVERY, eventually},
     traffic::{self, How, QUIET, Stream},

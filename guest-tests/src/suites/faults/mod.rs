@@ -3,6 +3,7 @@
 //! traffic, takes the fault away, and sees that everything is as before: traffic, configuration, the
 //! kernel's log, the page pools.
 
+mod case;
 mod cases;
 mod judge;
 

@@ -1,6 +1,7 @@
 //! `zcnic-guest systems`: the receive-side systems of the kernel, each exercised end to end. A case shows one state
 //! or mode of one system, verifies every byte, and says the figures that its authors care about.
 
+mod case;
 mod devmem;
 mod hardware;
 mod page_pool;
@@ -15,6 +16,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use self::case::Case;
 use crate::fixture::{cases::Selection, lab::Lab, story::Story};
 
 /// Exercises the receive-side systems of the kernel, one case after the other, and prints a JSON object for each
@@ -22,13 +24,6 @@ use crate::fixture::{cases::Selection, lab::Lab, story::Story};
 pub struct Args {
     #[command(flatten)]
     selection: Selection,
-}
-
-/// Something that a system does.
-struct Case {
-    /// The system, and what is shown.
-    name: &'static str,
-    run: fn(&mut Lab, &Story) -> Result<()>,
 }
 
 /// All of them, by system.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::{io::ioctl_fionread, net::sockopt};
 
 use super::{
-    Case,
+    case::Case,
     tcp_zerocopy::{PAGE, PAGES, map},
 };
 use crate::{

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use rustix::io::ioctl_fionread;
 
-use super::Case;
+use super::case::Case;
 use crate::{
     fixture::{
         connection::{Sender, connect},

@@ -15,7 +15,7 @@ use rustix::{
 };
 
 use super::{
-    Case,
+    case::Case,
     zerocopy_send::{Flagged, Requested, Sent, ZeroCopy},
 };
 use crate::{

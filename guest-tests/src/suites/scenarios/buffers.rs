@@ -4,7 +4,6 @@ use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{PORT, QUEUE};
 use crate::{
     fixture::{
         connection::{Sender, connect},
@@ -12,7 +11,7 @@ use crate::{
         lab::Lab,
         receiver::Receiver,
         story::Story,
-        traffic::PLAIN,
+        traffic::{PLAIN, PORT, QUEUE},
     },
     kit::zcrx::{Options, sys},
 };

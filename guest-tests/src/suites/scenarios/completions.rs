@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{PORT, QUEUE};
 use crate::{
     fixture::{
         connection::{Sender, connect},
@@ -12,6 +11,7 @@ use crate::{
         lab::Lab,
         receiver::Receiver,
         story::Story,
+        traffic::{PORT, QUEUE},
     },
     kit::zcrx::Options,
 };

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use crate::fixture::{cases::each, lab::Lab, story::Story, traffic::ZERO_COPY};
+use crate::fixture::{cases::each, lab::Lab, story::Story};
 
 /// Shows what the kernel does in cases that users ask about
 #[derive(Debug, clap::Args)]
@@ -87,10 +87,6 @@ const SCENARIOS: &[Scenario] = &[
         run: settings::split_off,
     },
 ];
-
-/// The queue that is bound, and the TCP port that is steered to it.
-const QUEUE: u32 = ZERO_COPY.0;
-const PORT: u16 = ZERO_COPY.1;
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Result<ExitCode> {

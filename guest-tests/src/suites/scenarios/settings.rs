@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::{PORT, QUEUE};
 use crate::{
     fixture::{
         connection::{Sender, connect},
@@ -12,6 +11,7 @@ use crate::{
         lab::{Lab, eventually},
         receiver::{Receiver, bind, bind_patiently},
         story::Story,
+        traffic::{PORT, QUEUE},
     },
     kit::{link, net, zcrx::Options},
 };

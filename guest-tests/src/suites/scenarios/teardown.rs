@@ -9,7 +9,6 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{PORT, QUEUE};
 use crate::{
     fixture::{
         connection::{Sender, connect},
@@ -17,7 +16,7 @@ use crate::{
         lab::{Lab, eventually},
         receiver::{Receiver, bind, bind_patiently},
         story::Story,
-        traffic::{How, Stream},
+        traffic::{How, PORT, QUEUE, Stream},
     },
     kit::zcrx::Options,
 };

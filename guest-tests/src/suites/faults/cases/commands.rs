@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use super::{
+use super::super::case::{
     ANY, Case,
     Check::{Script, Stream},
     Counted,

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::{
+use super::super::case::{
     Case,
     Check::{Script, Stream},
-    Counted,
+    Counted, nth,
 };
 use crate::fixture::{
     lab::{Lab, MUCH},

@@ -1,6 +1,6 @@
 //! Bad wires: what is lost, comes twice, late, in another order, or damaged.
 
-use super::{
+use super::super::case::{
     ANY, Case,
     Check::{Datagrams, Stream},
     Counted,

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use super::{
+use super::super::case::{
     ANY, Case,
     Check::{Copied, Script, Stream},
     Counted,

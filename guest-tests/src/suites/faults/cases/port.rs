@@ -2,10 +2,10 @@
 
 use anyhow::{Result, ensure};
 
-use super::{
+use super::super::case::{
     ANY, Case,
     Check::{Script, Stream},
-    Counted,
+    Counted, nth,
 };
 use crate::fixture::{
     lab::{Lab, MUCH, carrier_changes},

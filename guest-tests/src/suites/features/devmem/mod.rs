@@ -4,13 +4,7 @@ mod reader;
 mod receive;
 mod transmit;
 
-use super::Case;
-use crate::fixture::traffic::ZERO_COPY;
-
-const QUEUE: u32 = ZERO_COPY.0;
-const PORT: u16 = ZERO_COPY.1;
-/// A buffer, unless it is a larger one.
-const PAGE: u64 = 4096;
+use super::case::Case;
 
 pub(super) const CASES: &[Case] = &[
     Case {

@@ -5,7 +5,6 @@ use std::{collections::BTreeSet, net::TcpStream, os::fd::AsFd, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
-use super::PAGE;
 use crate::{
     kit::{
         devmem::{Binding, Fragment, Piece, dont_need, receive},
@@ -13,6 +12,9 @@ use crate::{
     },
     traffic::pattern::Pattern,
 };
+
+/// A buffer, unless it is a larger one.
+pub(super) const PAGE: u64 = 4096;
 
 /// How long nothing may come.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use zcnic_guest_protocol::interface::PagePool;
 
-use super::{PAGE, PORT, QUEUE, reader::Reader};
+use super::reader::{PAGE, Reader};
 use crate::{
     fixture::{
         connection::{Connection, Sender, connect},
@@ -15,7 +15,7 @@ use crate::{
         receiver::{bind, bind_patiently},
         settings::{with_hardware_gro, with_huge_pages},
         story::Story,
-        traffic::{PLAIN, SECOND},
+        traffic::{PLAIN, PORT, QUEUE, SECOND},
     },
     kit::{
         devmem::{Binding, dont_need},

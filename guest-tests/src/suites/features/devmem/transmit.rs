@@ -11,12 +11,12 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::PORT;
 use crate::{
     fixture::{
         connection::{Connection, connect},
         lab::Lab,
         story::Story,
+        traffic::PORT,
     },
     kit::{
         devmem::{Binding, send},

@@ -3,12 +3,13 @@
 use std::{
     fs,
     os::fd::AsFd,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Flow, HERE, PATIENCE, Setting, Steered, THERE};
+use super::flow::{Flow, HERE, PATIENCE, THERE};
 use crate::{
     fixture::{
         lab::{Lab, eventually},
@@ -17,6 +18,45 @@ use crate::{
     },
     kit::{net, socket::set_option},
 };
+
+/// UDP to a port is steered to a queue of eth0, as long as this lives.
+struct Steered(u32);
+
+impl Steered {
+    fn new(port: u16, queue: u32) -> Result<Self> {
+        Ok(Self(net::add_flow_rule("eth0", "udp4", port, queue)?))
+    }
+}
+
+impl Drop for Steered {
+    fn drop(&mut self) {
+        // What is left behind, the configuration tells.
+        let _ = net::delete_flow_rule("eth0", self.0);
+    }
+}
+
+/// A file of /sys or /proc that has another content as long as this lives.
+struct Setting {
+    path: PathBuf,
+    before: String,
+}
+
+impl Setting {
+    fn new(path: impl Into<PathBuf>, content: &str) -> Result<Self> {
+        let path = path.into();
+        let what = || format!("{content:?} to {}", path.display());
+        let before = std::fs::read_to_string(&path).with_context(what)?;
+        std::fs::write(&path, content).with_context(what)?;
+        Ok(Self { path, before })
+    }
+}
+
+impl Drop for Setting {
+    fn drop(&mut self) {
+        // The next case finds out what is wrong with it.
+        let _ = std::fs::write(&self.path, self.before.trim());
+    }
+}
 
 const PORT: u16 = 5101;
 const QUEUE: u32 = ZERO_COPY.0;

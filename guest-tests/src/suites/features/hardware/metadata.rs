@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::{
-    Flow, HERE, PATIENCE, THERE,
+    flow::{Flow, HERE, PATIENCE, THERE},
     sys::receive,
     time::{Clock, Stamping, tell_times},
 };

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::time::{DynamicClockId, clock_gettime_dynamic};
 
 use super::{
-    Flow, HERE, PATIENCE, THERE,
+    flow::{Flow, HERE, PATIENCE, THERE},
     sys::{Message, receive, set_clock as set, set_stamping},
 };
 use crate::{

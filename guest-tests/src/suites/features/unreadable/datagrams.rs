@@ -16,6 +16,8 @@ use crate::{
     runtime::ports::{PEER, in_netns},
 };
 
+/// Address of eth0.
+pub(super) const HERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// How many are sent at a time.
 pub(super) const COUNT: u64 = 20;
 /// Payload of each.

@@ -14,10 +14,10 @@ use serde_json::json;
 
 use self::{
     capture::capture,
-    datagrams::{Bound, COUNT, Came, FILL, HEADERS, Port, SIZE, listen, send, take},
+    datagrams::{Bound, COUNT, Came, FILL, HEADERS, HERE, Port, SIZE, listen, send, take},
     far::{Far, NEAR, Route, run},
 };
-use super::Case;
+use super::case::Case;
 use crate::{
     checks::gate::pools,
     fixture::{
@@ -78,7 +78,6 @@ pub(super) const CASES: &[Case] = &[
 /// A buffer of an area.
 const PAGE: usize = 4096;
 const PATIENCE: Duration = Duration::from_secs(10);
-const HERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// As many as were sent.
 const ALL: Came = Came {
     whole: COUNT,

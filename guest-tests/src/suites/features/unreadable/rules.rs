@@ -3,11 +3,13 @@
 use anyhow::{Context, Result};
 
 use super::{
-    HERE, Story,
-    datagrams::{Bound, COUNT, FILL, Port, listen, send, take},
+    datagrams::{Bound, COUNT, FILL, HERE, Port, listen, send, take},
     far::run,
 };
-use crate::{fixture::lab::Lab, kit::net};
+use crate::{
+    fixture::{lab::Lab, story::Story},
+    kit::net,
+};
 
 /// Datagrams that the rules of a table have counted.
 fn counted() -> Result<[u64; 2]> {

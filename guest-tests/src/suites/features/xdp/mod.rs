@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use self::packet::{PacketSocket, address_of};
-use super::Case;
+use super::case::Case;
 use crate::{
     fixture::{
         connection::{Sender, connect},

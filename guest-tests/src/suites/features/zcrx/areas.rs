@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{PAGE, QUEUE, connection, stream};
+use super::stream::{PAGE, connection, stream};
 use crate::{
     fixture::{
         connection::{Sender, connect},
@@ -13,7 +13,7 @@ use crate::{
         receiver::Receiver,
         settings::{with_hardware_gro, with_huge_pages},
         story::Story,
-        traffic::PLAIN,
+        traffic::{PLAIN, QUEUE},
     },
     kit::zcrx::{Memory, Options, sys},
 };

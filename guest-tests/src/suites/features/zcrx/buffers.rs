@@ -2,9 +2,12 @@
 
 use anyhow::{Context, Result};
 
-use super::{PAGE, QUEUE, all_home, stream};
+use super::stream::{PAGE, all_home, stream};
 use crate::{
-    fixture::{device::provider_pool, lab::Lab, receiver::Receiver, story::Story, trace::PoolEnds},
+    fixture::{
+        device::provider_pool, lab::Lab, receiver::Receiver, story::Story, trace::PoolEnds,
+        traffic::QUEUE,
+    },
     kit::zcrx::Options,
 };
 

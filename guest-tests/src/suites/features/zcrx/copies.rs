@@ -5,14 +5,14 @@ use std::{io::Write, time::Duration};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use super::{PORT, QUEUE, connection};
+use super::stream::connection;
 use crate::{
     fixture::{
         connection::{Connection, Sender, connect},
         lab::{Lab, eventually},
         receiver::Receiver,
         story::Story,
-        traffic::PLAIN,
+        traffic::{PLAIN, PORT, QUEUE},
     },
     kit::{
         net,

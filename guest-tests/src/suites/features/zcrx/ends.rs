@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{QUEUE, all_home, connection, stream};
+use super::stream::{all_home, connection, stream};
 use crate::{
     fixture::{
         connection::Sender,
@@ -13,6 +13,7 @@ use crate::{
         receiver::{Receiver, bind},
         story::Story,
         trace::PoolEnds,
+        traffic::QUEUE,
     },
     kit::{link, net, zcrx::Options},
     runtime::ports::{self, PORTS, in_netns},

@@ -6,26 +6,10 @@ mod copies;
 mod ends;
 mod requests;
 mod sharing;
+mod stream;
 
-use anyhow::{Context, Result};
-
-use super::Case;
-use crate::{
-    fixture::{
-        connection::{Connection, Sender, connect},
-        device::await_pools,
-        receiver::Receiver,
-        story::Story,
-        trace::PoolEnds,
-        traffic::ZERO_COPY,
-    },
-    suites::scenarios,
-};
-
-const QUEUE: u32 = ZERO_COPY.0;
-const PORT: u16 = ZERO_COPY.1;
-/// A buffer, unless it is a larger one.
-const PAGE: usize = 4096;
+use super::case::Case;
+use crate::suites::scenarios;
 
 /// Some are scenarios, too, which say more of why.
 pub(super) const CASES: &[Case] = &[
@@ -134,33 +118,3 @@ pub(super) const CASES: &[Case] = &[
         run: ends::namespace_destroyed,
     },
 ];
-
-/// A connection to the bound queue.
-fn connection() -> Result<Connection> {
-    connect(PORT, 1)?.pop().context("one connection")
-}
-
-/// Receives so many bytes on a new connection, which gets the next number. All others have ended.
-fn stream(receiver: &mut Receiver, seed: u64, bytes: u64) -> Result<()> {
-    let Connection {
-        receiver: socket,
-        sender,
-    } = connection()?;
-    let before = receiver.received();
-    receiver.add(socket, seed)?;
-    let sender = Sender::start(sender, seed, bytes);
-    receiver.finish(before + bytes)?;
-    sender.finish()
-}
-
-/// Sees that no page pool is left, and that each has given back what it took.
-fn all_home(story: &Story, ends: &PoolEnds, least: u64) -> Result<()> {
-    await_pools(<[_]>::is_empty)?;
-    story.sees("page pools with a provider's memory", "none");
-    // One that has been in another namespace is not seen any more.
-    let seen = ends.await_all_home()?;
-    let most = seen.iter().max_by_key(|end| end.hold);
-    let most = most.context("no page pool has ended")?;
-    story.at_least("buffers that it took in its life", most.hold, least)?;
-    story.is("buffers that it gave back", most.release, most.hold)
-}

@@ -4,9 +4,9 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{QUEUE, connection};
+use super::stream::connection;
 use crate::{
-    fixture::{connection::Sender, lab::Lab, receiver::Receiver, story::Story},
+    fixture::{connection::Sender, lab::Lab, receiver::Receiver, story::Story, traffic::QUEUE},
     kit::zcrx::Options,
 };
 

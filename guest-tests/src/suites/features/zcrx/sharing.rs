@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{QUEUE, connection, stream};
+use super::stream::{connection, stream};
 use crate::{
     fixture::{
         connection::{Sender, connect},
@@ -15,7 +15,7 @@ use crate::{
         lab::Lab,
         receiver::{Receiver, bind, bind_patiently},
         story::Story,
-        traffic::{SECOND, ZERO_COPY},
+        traffic::{QUEUE, SECOND, ZERO_COPY},
     },
     kit::zcrx::{Options, Ring},
 };

@@ -1,0 +1,12 @@
+//! A case of the suite.
+
+use anyhow::Result;
+
+use crate::fixture::{lab::Lab, story::Story};
+
+/// Something that a system does.
+pub(super) struct Case {
+    /// The system, and what is shown.
+    pub(super) name: &'static str,
+    pub(super) run: fn(&mut Lab, &Story) -> Result<()>,
+}
