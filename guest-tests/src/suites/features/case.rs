@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 
-use crate::fixture::{lab::Lab, story::Story};
+use crate::fixture::{lab::Lab, transcript::Transcript};
 
 /// Something that a system does.
 pub(super) struct Case {
     /// The system, and what is shown.
     pub(super) name: &'static str,
-    pub(super) run: fn(&mut Lab, &Story) -> Result<()>,
+    pub(super) run: fn(&mut Lab, &Transcript) -> Result<()>,
 }

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use self::case::Case;
-use crate::fixture::{cases::Selection, lab::Lab, story::Story};
+use crate::fixture::{cases::Selection, lab::Lab, transcript::Transcript};
 
 /// Exercises the receive-side systems of the kernel, one case after the other, and prints a JSON object for each
 #[derive(Debug, clap::Args)]
@@ -44,8 +44,8 @@ fn all() -> impl Iterator<Item = &'static Case> {
 
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let story = Story::new(true);
-    let judge = |lab: &mut Lab, case: &&Case| lab.watched(|lab| (case.run)(lab, &story));
+    let transcript = Transcript::new(true);
+    let judge = |lab: &mut Lab, case: &&Case| lab.watched(|lab| (case.run)(lab, &transcript));
     args.selection.run(all(), |case| case.name, judge)
 }
 

@@ -20,8 +20,8 @@ use crate::{
         processor::{Interrupts, Processor},
         recycling::{BULK, Before, Seen},
         settings::{with_mtu, without_split},
-        story::Story,
         traffic::ZERO_COPY,
+        transcript::Transcript,
     },
     kit::net::{self, PagePoolStats},
 };
@@ -111,42 +111,42 @@ fn after_another(reader: Processor) -> Result<Seen> {
 }
 
 /// Says how it was, and sees that pages came from the pool and went back to it.
-fn recycled(story: &Story, stats: &PagePoolStats) -> Result<()> {
+fn recycled(transcript: &Transcript, stats: &PagePoolStats) -> Result<()> {
     let handed_out = stats.handed_out();
-    story.sees("pages handed out", handed_out);
-    story.sees(
+    transcript.sees("pages handed out", handed_out);
+    transcript.sees(
         "times that NAPI's cache was filled from the ring",
         stats.refill,
     );
-    story.sees("pages back into the cache", stats.cached);
-    story.sees("pages back into the ring", stats.ring);
-    story.sees("pages back for which the ring had no room", stats.ring_full);
-    story.is("pages given up", stats.released, 0)?;
+    transcript.sees("pages back into the cache", stats.cached);
+    transcript.sees("pages back into the ring", stats.ring);
+    transcript.sees("pages back for which the ring had no room", stats.ring_full);
+    transcript.is("pages given up", stats.released, 0)?;
     // More may wait to be read than ever before: once, and 64 pages more are the pool's.
-    story.within("calls of the page allocator", stats.slow, 0..=1)?;
+    transcript.within("calls of the page allocator", stats.slow, 0..=1)?;
     let of_pool = (handed_out - stats.slow) * 1000 / handed_out.max(1);
-    story.at_least("per mille on the fast path", of_pool, 990)
+    transcript.at_least("per mille on the fast path", of_pool, 990)
 }
 
-fn steady_state(_: &mut Lab, story: &Story) -> Result<()> {
+fn steady_state(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let seen = after_another(Processor::Receivers)?;
-    story.sees("frames", seen.frames);
-    story.at_least(
+    transcript.sees("frames", seen.frames);
+    transcript.at_least(
         "pages for payload",
         seen.payload.handed_out(),
         BYTES / 1448 - POSTED,
     )?;
-    recycled(story, &seen.payload)?;
-    recycled(story, &seen.headers)
+    recycled(transcript, &seen.payload)?;
+    recycled(transcript, &seen.headers)
 }
 
 /// `skb_attempt_defer_free()` (net/core/skbuff.c) leaves packets to the CPU that allocated them, which frees them
 /// where its NAPI may use the cache (`page_pool_napi_local()`).
-fn read_elsewhere(_: &mut Lab, story: &Story) -> Result<()> {
+fn read_elsewhere(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let seen = after_another(Processor::Senders)?;
-    recycled(story, &seen.payload)?;
+    recycled(transcript, &seen.payload)?;
     let PagePoolStats { cached, .. } = seen.payload;
-    story.at_least(
+    transcript.at_least(
         "percent of pages back into the cache",
         cached * 100 / seen.payload.taken_back().max(1),
         2,
@@ -154,16 +154,16 @@ fn read_elsewhere(_: &mut Lab, story: &Story) -> Result<()> {
 }
 
 /// The same if packets are not left to anybody: another CPU must not touch the cache.
-fn freed_elsewhere(_: &mut Lab, story: &Story) -> Result<()> {
+fn freed_elsewhere(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     const DEFERRED: &str = "/proc/sys/net/core/skb_defer_max";
     let before = fs::read_to_string(DEFERRED)?;
     fs::write(DEFERRED, "0")?;
     let seen = after_another(Processor::Senders);
     fs::write(DEFERRED, before.trim())?;
     let seen = seen?;
-    recycled(story, &seen.payload)?;
+    recycled(transcript, &seen.payload)?;
     let PagePoolStats { ring, .. } = seen.payload;
-    story.at_least(
+    transcript.at_least(
         "percent of pages back into the ring",
         ring * 100 / seen.payload.taken_back().max(1),
         97,
@@ -173,53 +173,53 @@ fn freed_elsewhere(_: &mut Lab, story: &Story) -> Result<()> {
 /// Buffers are posted 16 at a time, so that so many more or less may be made of pages than came back with frames.
 const POSTED: u64 = 16;
 
-fn headers(_: &mut Lab, story: &Story) -> Result<()> {
+fn headers(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     /// 64 bytes of receive header and 192 for the frame's.
     const FRAGMENT: u64 = 256;
     let seen = after_another(Processor::Receivers)?;
-    recycled(story, &seen.headers)?;
+    recycled(transcript, &seen.headers)?;
     let fragments = seen.headers.handed_out() * 4096 / FRAGMENT;
     let (least, most) = (seen.frames - 2 * POSTED, seen.frames + 2 * POSTED);
-    story.sees("frames", seen.frames);
-    story.within("fragments of these pages", fragments, least..=most)?;
+    transcript.sees("frames", seen.frames);
+    transcript.within("fragments of these pages", fragments, least..=most)?;
     // In NAPI, nobody else has them.
-    story.is("back by the ring", seen.headers.ring, 0)
+    transcript.is("back by the ring", seen.headers.ring, 0)
 }
 
-fn two_frames(_: &mut Lab, story: &Story) -> Result<()> {
+fn two_frames(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let seen = without_split(|| after_another(Processor::Receivers))?;
-    recycled(story, &seen.headers)?;
+    recycled(transcript, &seen.headers)?;
     let (least, most) = (seen.frames - POSTED, seen.frames + POSTED);
-    story.sees("frames", seen.frames);
+    transcript.sees("frames", seen.frames);
     // The second frame of a page is a reference to what has a first one (pp_ref_count).
-    story.within(
+    transcript.within(
         "halves of pages",
         2 * seen.headers.handed_out(),
         least..=most,
     )
 }
 
-fn jumbo(_: &mut Lab, story: &Story) -> Result<()> {
+fn jumbo(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let seen = with_mtu("9000", || after_another(Processor::Receivers))?;
-    story.sees("frames", seen.frames);
-    recycled(story, &seen.payload)?;
+    transcript.sees("frames", seen.frames);
+    recycled(transcript, &seen.payload)?;
     // 8948 bytes are 2.2 pages.
     let pages = 10 * seen.payload.handed_out() / seen.frames.max(1);
-    story.within("tenths of a page by frame", pages, 26..=30)
+    transcript.within("tenths of a page by frame", pages, 26..=30)
 }
 
-fn multi_buffer(_: &mut Lab, story: &Story) -> Result<()> {
+fn multi_buffer(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let seen = with_mtu("9000", || {
         without_split(|| after_another(Processor::Receivers))
     })?;
-    story.sees("frames", seen.frames);
-    recycled(story, &seen.headers)?;
+    transcript.sees("frames", seen.frames);
+    recycled(transcript, &seen.headers)?;
     // 9014 bytes are six times what half a page has room for.
     let halves = 10 * 2 * seen.headers.handed_out() / seen.frames.max(1);
-    story.within("tenths of half a page by frame", halves, 52..=60)
+    transcript.within("tenths of half a page by frame", halves, 52..=60)
 }
 
-fn unread(_: &mut Lab, story: &Story) -> Result<()> {
+fn unread(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     const SEED: u64 = 5;
     const UNREAD: u64 = 2 << 20;
     /// The pool's ring has room for as many pages as buffers are posted, its cache for 128.
@@ -228,25 +228,25 @@ fn unread(_: &mut Lab, story: &Story) -> Result<()> {
     let connection = connect(PORT, 1)?.pop().context("one connection")?;
     sockopt::set_socket_recv_buffer_size_force(&connection.receiver, 16 << 20)?;
     let sender = Sender::start(connection.sender, SEED, UNREAD);
-    story.does("A program lets 2 MiB wait");
+    transcript.does("A program lets 2 MiB wait");
     eventually(HOME, || {
         let waiting = ioctl_fionread(&connection.receiver)?;
         ensure!(waiting == UNREAD, "{waiting} bytes of {UNREAD} have come");
         Ok(())
     })?;
     let held = before.since()?.payload;
-    story.at_least(
+    transcript.at_least(
         "pages handed out",
         held.handed_out(),
         UNREAD / 1448 - POSTED,
     )?;
-    story.within("pages that came back", held.taken_back(), 0..=POSTED)?;
+    transcript.within("pages that came back", held.taken_back(), 0..=POSTED)?;
     let fresh = held.slow * BULK;
-    story.at_least("pages from the page allocator", fresh, UNREAD / 1448 - KEPT)?;
+    transcript.at_least("pages from the page allocator", fresh, UNREAD / 1448 - KEPT)?;
 
-    story.does("It reads");
+    transcript.does("It reads");
     let received = read_all(&connection.receiver, SEED)?;
-    story.is("bytes received and right", received, UNREAD)?;
+    transcript.is("bytes received and right", received, UNREAD)?;
     sender.finish()?;
     let seen = eventually(HOME, || {
         pools::flush_deferred_frees()?;
@@ -255,16 +255,16 @@ fn unread(_: &mut Lab, story: &Story) -> Result<()> {
         ensure!(missing <= POSTED, "{missing} pages have not come back");
         Ok(seen)
     })?;
-    story.sees("pages back into the cache", seen.cached);
-    story.sees("pages back into the ring", seen.ring);
-    story.at_least(
+    transcript.sees("pages back into the cache", seen.cached);
+    transcript.sees("pages back into the ring", seen.ring);
+    transcript.at_least(
         "pages back for which the ring had no room",
         seen.ring_full,
         UNREAD / 1448 - KEPT,
     )
 }
 
-fn mapped(_: &mut Lab, story: &Story) -> Result<()> {
+fn mapped(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let (mapped, seen) = with_mtu(PAGES, || {
         // What the pool had is gone after this.
         map(BYTES, || Ok(()))?;
@@ -275,24 +275,24 @@ fn mapped(_: &mut Lab, story: &Story) -> Result<()> {
         })
     })?;
     let pages = mapped / PAGE;
-    story.at_least("pages mapped", pages, BYTES / PAGE * 97 / 100)?;
+    transcript.at_least("pages mapped", pages, BYTES / PAGE * 97 / 100)?;
     // One packet or two may be left, with 17 pages each.
-    given_up(story, &seen, pages * 95 / 100)
+    given_up(transcript, &seen, pages * 95 / 100)
 }
 
 /// Sees that so many pages left the pool because somebody else had them, too, and others came for them.
-fn given_up(story: &Story, stats: &PagePoolStats, pages: u64) -> Result<()> {
-    story.at_least("pages given up", stats.released, pages)?;
-    story.sees("pages that came back", stats.cached + stats.ring);
+fn given_up(transcript: &Transcript, stats: &PagePoolStats, pages: u64) -> Result<()> {
+    transcript.at_least("pages given up", stats.released, pages)?;
+    transcript.sees("pages that came back", stats.cached + stats.ring);
     let fresh = stats.slow * BULK;
-    story.at_least(
+    transcript.at_least(
         "pages from the page allocator",
         fresh,
         pages.saturating_sub(BULK),
     )
 }
 
-fn no_recycle(_: &mut Lab, story: &Story) -> Result<()> {
+fn no_recycle(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let set = |on| {
         let command = ["ethtool", "--set-priv-flags", "eth0", "no-recycle", on];
         net::run(None, &command)
@@ -301,10 +301,10 @@ fn no_recycle(_: &mut Lab, story: &Story) -> Result<()> {
     let seen = with_mtu(PAGES, || after_another(Processor::Receivers));
     set("off")?;
     let seen = seen?.payload;
-    story.at_least("pages handed out", seen.handed_out(), BYTES / PAGE - POSTED)?;
-    given_up(story, &seen, seen.handed_out() * 98 / 100)?;
+    transcript.at_least("pages handed out", seen.handed_out(), BYTES / PAGE - POSTED)?;
+    given_up(transcript, &seen, seen.handed_out() * 98 / 100)?;
 
-    story.does("Without the flag");
+    transcript.does("Without the flag");
     let seen = with_mtu(PAGES, || after_another(Processor::Receivers))?;
-    recycled(story, &seen.payload)
+    recycled(transcript, &seen.payload)
 }

@@ -15,8 +15,8 @@ use crate::{
     fixture::{
         connection::{Sender, connect},
         lab::Lab,
-        story::Story,
         traffic::ZERO_COPY,
+        transcript::Transcript,
     },
     kit::provided::{Completion, Group, Kind, Receive},
     traffic::pattern::Pattern,
@@ -30,27 +30,27 @@ const LENGTH: u32 = 4096;
 pub(super) const CASES: &[Case] = &[
     Case {
         name: "provided buffers: classic ones are used once each, in their order",
-        run: |_, story| once_each(story, Kind::Classic),
+        run: |_, transcript| once_each(transcript, Kind::Classic),
     },
     Case {
         name: "provided buffers: those of a ring are used once each, in their order",
-        run: |_, story| once_each(story, Kind::Ring),
+        run: |_, transcript| once_each(transcript, Kind::Ring),
     },
     Case {
         name: "provided buffers: classic ones, replenished one at a time",
-        run: |_, story| replenished(story, Kind::Classic, 1),
+        run: |_, transcript| replenished(transcript, Kind::Classic, 1),
     },
     Case {
         name: "provided buffers: classic ones, replenished 32 at a time",
-        run: |_, story| replenished(story, Kind::Classic, 32),
+        run: |_, transcript| replenished(transcript, Kind::Classic, 32),
     },
     Case {
         name: "provided buffers: those of a ring, replenished one at a time",
-        run: |_, story| replenished(story, Kind::Ring, 1),
+        run: |_, transcript| replenished(transcript, Kind::Ring, 1),
     },
     Case {
         name: "provided buffers: those of a ring, replenished 32 at a time",
-        run: |_, story| replenished(story, Kind::Ring, 32),
+        run: |_, transcript| replenished(transcript, Kind::Ring, 32),
     },
     Case {
         name: "provided buffers: one request receives a whole stream (multishot)",
@@ -66,11 +66,11 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "provided buffers: without classic ones a request ends with ENOBUFS, and with some it goes on",
-        run: |_, story| exhausted(story, Kind::Classic),
+        run: |_, transcript| exhausted(transcript, Kind::Classic),
     },
     Case {
         name: "provided buffers: without any in the ring a request ends with ENOBUFS, and with some it goes on",
-        run: |_, story| exhausted(story, Kind::Ring),
+        run: |_, transcript| exhausted(transcript, Kind::Ring),
     },
 ];
 
@@ -134,9 +134,9 @@ impl Stream {
     }
 
     /// Sees that everything came.
-    fn finish(self, story: &Story) -> Result<()> {
+    fn finish(self, transcript: &Transcript) -> Result<()> {
         self.sender.finish()?;
-        story.is("bytes received and right", self.received, self.bytes)
+        transcript.is("bytes received and right", self.received, self.bytes)
     }
 }
 
@@ -149,7 +149,7 @@ fn received(completion: &Completion) -> Result<usize> {
 }
 
 /// There are more buffers than are needed, and at the end the kernel has what was not used.
-fn once_each(story: &Story, kind: Kind) -> Result<()> {
+fn once_each(transcript: &Transcript, kind: Kind) -> Result<()> {
     const BUFFERS: u16 = 4096;
     let mut stream = Stream::start(kind, BUFFERS, LENGTH, BYTES)?;
     stream.group.provide(0, BUFFERS)?;
@@ -167,21 +167,21 @@ fn once_each(story: &Story, kind: Kind) -> Result<()> {
         );
         used += 1;
     }
-    story.within(
+    transcript.within(
         "buffers used",
         used.into(),
         BYTES / u64::from(LENGTH)..=u64::from(BUFFERS) - 1,
     )?;
-    story.is(
+    transcript.is(
         "buffers that the kernel still has",
         stream.group.left()?,
         BUFFERS - used,
     )?;
-    stream.finish(story)
+    stream.finish(transcript)
 }
 
 /// The kernel has 128 buffers, and gets `batch` of them back as soon as so many are read.
-fn replenished(story: &Story, kind: Kind, batch: u16) -> Result<()> {
+fn replenished(transcript: &Transcript, kind: Kind, batch: u16) -> Result<()> {
     const BUFFERS: u16 = 128;
     let mut stream = Stream::start(kind, BUFFERS, LENGTH, BYTES)?;
     stream.group.provide(0, BUFFERS)?;
@@ -200,22 +200,22 @@ fn replenished(story: &Story, kind: Kind, batch: u16) -> Result<()> {
             batches += 1;
         }
     }
-    story.at_least("uses of 128 buffers", uses, BYTES / u64::from(LENGTH))?;
-    story.is(
+    transcript.at_least("uses of 128 buffers", uses, BYTES / u64::from(LENGTH))?;
+    transcript.is(
         "times that some were replenished",
         batches,
         uses / u64::from(batch),
     )?;
     let unread = u16::try_from(uses % u64::from(batch))?;
-    story.is(
+    transcript.is(
         "buffers that the kernel has at the end",
         stream.group.left()?,
         BUFFERS - unread,
     )?;
-    stream.finish(story)
+    stream.finish(transcript)
 }
 
-fn multishot(_: &mut Lab, story: &Story) -> Result<()> {
+fn multishot(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     const BUFFERS: u16 = 2048;
     let mut stream = Stream::start(Kind::Ring, BUFFERS, LENGTH, BYTES)?;
     stream.group.provide(0, BUFFERS)?;
@@ -230,15 +230,15 @@ fn multishot(_: &mut Lab, story: &Story) -> Result<()> {
         completions += 1;
         stream.group.provide(buffer, 1)?;
     }
-    story.at_least(
+    transcript.at_least(
         "completions of the one request",
         completions,
         BYTES / u64::from(LENGTH),
     )?;
-    stream.finish(story)
+    stream.finish(transcript)
 }
 
-fn incremental(_: &mut Lab, story: &Story) -> Result<()> {
+fn incremental(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     const BUFFERS: u16 = 8;
     const LENGTH: u32 = 64 << 10;
     const RECEIVE: u32 = 10_000;
@@ -269,16 +269,16 @@ fn incremental(_: &mut Lab, story: &Story) -> Result<()> {
             offset = 0;
         }
     }
-    story.is(
+    transcript.is(
         "buffers filled to the last byte",
         full,
         BYTES / u64::from(LENGTH),
     )?;
-    story.at_least("receives", completions, BYTES / u64::from(RECEIVE))?;
-    stream.finish(story)
+    transcript.at_least("receives", completions, BYTES / u64::from(RECEIVE))?;
+    stream.finish(transcript)
 }
 
-fn bundles(_: &mut Lab, story: &Story) -> Result<()> {
+fn bundles(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     const BUFFERS: u16 = 2048;
     const WAITING: u64 = 32 << 10;
     let mut stream = Stream::start(Kind::Ring, BUFFERS, LENGTH, BYTES)?;
@@ -312,20 +312,20 @@ fn bundles(_: &mut Lab, story: &Story) -> Result<()> {
             requests += 1;
         }
     }
-    story.sees("requests", requests);
-    story.sees("completions", completions);
-    story.at_least("buffers filled", buffers, BYTES / u64::from(LENGTH))?;
-    story.at_least(
+    transcript.sees("requests", requests);
+    transcript.sees("completions", completions);
+    transcript.at_least("buffers filled", buffers, BYTES / u64::from(LENGTH))?;
+    transcript.at_least(
         "of them by one completion",
         most.into(),
         WAITING / u64::from(LENGTH) / 2,
     )?;
-    story.at_least(
+    transcript.at_least(
         "buffers by completion, times 10",
         10 * buffers / completions,
         20,
     )?;
-    stream.finish(story)
+    stream.finish(transcript)
 }
 
 /// Waits until so many bytes can be read.
@@ -343,28 +343,28 @@ fn until_waiting(socket: &TcpStream, bytes: u64) -> Result<()> {
     }
 }
 
-fn exhausted(story: &Story, kind: Kind) -> Result<()> {
+fn exhausted(transcript: &Transcript, kind: Kind) -> Result<()> {
     const BUFFERS: u16 = 16;
     let mut stream = Stream::start(kind, BUFFERS, LENGTH, BYTES)?;
     stream.group.provide(0, BUFFERS)?;
     stream.request(Receive::Multishot)?;
-    story.does("A program with 16 buffers reads what comes, and gives none back");
+    transcript.does("A program with 16 buffers reads what comes, and gives none back");
     for due in 0..BUFFERS {
         let completion = stream.next()?;
         let buffer = stream.take_whole(&completion)?;
         ensure!(buffer == Some(due), "{buffer:?} instead of {due}");
     }
     let end = stream.next()?;
-    story.is("the request's end (-ENOBUFS)", end.result, -libc::ENOBUFS)?;
+    transcript.is("the request's end (-ENOBUFS)", end.result, -libc::ENOBUFS)?;
     ensure!(!end.goes_on && end.buffer.is_none(), "{end:?}");
     let received = stream.received;
-    story.within(
+    transcript.within(
         "bytes until then",
         received,
         1..=u64::from(BUFFERS) * u64::from(LENGTH),
     )?;
 
-    story.does("It gives all of them back, and then each when it is read");
+    transcript.does("It gives all of them back, and then each when it is read");
     stream.group.provide(0, BUFFERS)?;
     stream.request(Receive::Multishot)?;
     let mut ends = 1;
@@ -380,6 +380,6 @@ fn exhausted(story: &Story, kind: Kind) -> Result<()> {
         };
         stream.group.provide(buffer, 1)?;
     }
-    story.sees("requests that ended with ENOBUFS", ends);
-    stream.finish(story)
+    transcript.sees("requests that ended with ENOBUFS", ends);
+    stream.finish(transcript)
 }

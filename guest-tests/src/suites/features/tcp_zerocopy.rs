@@ -23,8 +23,8 @@ use crate::{
         connection::{Sender, connect, read_all},
         lab::Lab,
         settings::{with_mtu, without_split},
-        story::Story,
         traffic::ZERO_COPY,
+        transcript::Transcript,
     },
     kit::mapped::Mapping,
     runtime::ports::{PEER, in_netns},
@@ -49,35 +49,39 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "tcp zero copy: what is sent by MSG_ZEROCOPY is not copied, and each send completes",
-        run: |_, story| sent(story, "calls", |socket| Ok(Box::new(Flagged::new(socket)?))),
+        run: |_, transcript| {
+            sent(transcript, "calls", |socket| {
+                Ok(Box::new(Flagged::new(socket)?))
+            })
+        },
     },
     Case {
         name: "tcp zero copy: what is sent by SEND_ZC of io_uring is not copied, and each request notifies",
-        run: |_, story| {
-            sent(story, "requests", |socket| {
+        run: |_, transcript| {
+            sent(transcript, "requests", |socket| {
                 Ok(Box::new(Requested::new(socket)?))
             })
         },
     },
     Case {
         name: "tcp zero copy: what a packet socket sees is copied, and MSG_ZEROCOPY says so",
-        run: |_, story| watched(story, |socket| Ok(Box::new(Flagged::new(socket)?))),
+        run: |_, transcript| watched(transcript, |socket| Ok(Box::new(Flagged::new(socket)?))),
     },
     Case {
         name: "tcp zero copy: what a packet socket sees is copied, and SEND_ZC says so",
-        run: |_, story| watched(story, |socket| Ok(Box::new(Requested::new(socket)?))),
+        run: |_, transcript| watched(transcript, |socket| Ok(Box::new(Requested::new(socket)?))),
     },
     Case {
         name: "tcp zero copy: received pages that are mapped go back by MSG_ZEROCOPY",
-        run: |_, story| looped(story, |socket| Ok(Box::new(Flagged::new(socket)?))),
+        run: |_, transcript| looped(transcript, |socket| Ok(Box::new(Flagged::new(socket)?))),
     },
     Case {
         name: "tcp zero copy: received pages that are mapped go back by SEND_ZC",
-        run: |_, story| looped(story, |socket| Ok(Box::new(Requested::new(socket)?))),
+        run: |_, transcript| looped(transcript, |socket| Ok(Box::new(Requested::new(socket)?))),
     },
     Case {
         name: "tcp zero copy: received pages go back by splice",
-        run: |_, story| with_mtu(PAGES, || spliced(story)),
+        run: |_, transcript| with_mtu(PAGES, || spliced(transcript)),
     },
 ];
 
@@ -105,24 +109,24 @@ pub(super) fn map<T>(bytes: u64, then: impl FnOnce() -> Result<T>) -> Result<(u6
     Ok((mapped, then()?))
 }
 
-fn mapped_with_split(_: &mut Lab, story: &Story) -> Result<()> {
+fn mapped_with_split(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let mapped = with_mtu(PAGES, || map(BYTES, || Ok(())))?.0;
-    story.sees("bytes received and right", BYTES);
+    transcript.sees("bytes received and right", BYTES);
     // Where a retransmission cuts segments otherwise, pages are not full.
-    story.within(
+    transcript.within(
         "pages mapped",
         mapped / PAGE,
         BYTES / PAGE * 97 / 100..=BYTES / PAGE,
     )?;
-    story.sees("of", BYTES / PAGE);
+    transcript.sees("of", BYTES / PAGE);
     Ok(())
 }
 
-fn mapped_without_split(_: &mut Lab, story: &Story) -> Result<()> {
+fn mapped_without_split(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let mapped = without_split(|| with_mtu(PAGES, || map(BYTES, || Ok(()))))?.0;
-    story.sees("bytes received and right", BYTES);
+    transcript.sees("bytes received and right", BYTES);
     // can_map_frag() (net/ipv4/tcp.c) wants whole pages, and headers are in the way.
-    story.is("pages mapped", mapped / PAGE, 0)
+    transcript.is("pages mapped", mapped / PAGE, 0)
 }
 
 /// A thread that verifies the whole stream.
@@ -134,7 +138,7 @@ fn verifier<'t>(
 }
 
 /// Sends the stream from one buffer, some pages at a time, to somebody who verifies it.
-fn send_all(story: &Story, way: Way) -> Result<Sent> {
+fn send_all(transcript: &Transcript, way: Way) -> Result<Sent> {
     let connection = connect(PORT, 1)?.pop().context("one connection")?;
     let mut memory = vec![0; BYTES as usize];
     Pattern::new(SEED).fill(0, &mut memory);
@@ -148,7 +152,7 @@ fn send_all(story: &Story, way: Way) -> Result<Sent> {
         let sent = send.finish()?;
         drop(send);
         drop(sender);
-        story.is("bytes received and right", joined(verifier)?, BYTES)?;
+        transcript.is("bytes received and right", joined(verifier)?, BYTES)?;
         Ok(sent)
     })
 }
@@ -157,16 +161,16 @@ fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     thread.join().map_err(|_| anyhow!("a thread panicked"))?
 }
 
-fn sent(story: &Story, calls: &str, way: Way) -> Result<()> {
-    let sent = send_all(story, way)?;
-    story.at_least(calls, sent.sends, BYTES / (64 << 10))?;
-    story.is("completed", sent.completed, sent.sends)?;
-    story.is("of them with data that was copied", sent.copied, 0)
+fn sent(transcript: &Transcript, calls: &str, way: Way) -> Result<()> {
+    let sent = send_all(transcript, way)?;
+    transcript.at_least(calls, sent.sends, BYTES / (64 << 10))?;
+    transcript.is("completed", sent.completed, sent.sends)?;
+    transcript.is("of them with data that was copied", sent.copied, 0)
 }
 
 /// A packet socket gets a clone, and data that may loop to who receives is copied before that
 /// (`skb_orphan_frags_rx()` in `dev_queue_xmit_nit()`, net/core/dev.c).
-fn watched(story: &Story, way: Way) -> Result<()> {
+fn watched(transcript: &Transcript, way: Way) -> Result<()> {
     /// `ETH_P_ALL`, in network byte order.
     const ALL: NonZeroU32 = NonZeroU32::new(0x0003_u16.to_be() as u32).unwrap();
     let watcher = in_netns(Some(PEER), || {
@@ -177,16 +181,16 @@ fn watched(story: &Story, way: Way) -> Result<()> {
             Some(protocol),
         )?)
     })?;
-    let sent = send_all(story, way)?;
+    let sent = send_all(transcript, way)?;
     drop(watcher);
-    story.at_least("sends", sent.sends, BYTES / (64 << 10))?;
-    story.is("completed", sent.completed, sent.sends)?;
-    story.is("of them with data that was copied", sent.copied, sent.sends)
+    transcript.at_least("sends", sent.sends, BYTES / (64 << 10))?;
+    transcript.is("completed", sent.completed, sent.sends)?;
+    transcript.is("of them with data that was copied", sent.copied, sent.sends)
 }
 
 /// Sends pages back as they are mapped, while the next ones are mapped in their place: who sends has references of
 /// its own to them.
-fn looped(story: &Story, way: Way) -> Result<()> {
+fn looped(transcript: &Transcript, way: Way) -> Result<()> {
     let (mapped, sent) = with_mtu(PAGES, || {
         let connection = connect(PORT, 1)?.pop().context("one connection")?;
         let back = connection.sender.try_clone()?;
@@ -209,21 +213,21 @@ fn looped(story: &Story, way: Way) -> Result<()> {
             drop(send);
             socket.shutdown(std::net::Shutdown::Write)?;
             sender.finish()?;
-            story.is("bytes that came back, and right", joined(verifier)?, BYTES)?;
+            transcript.is("bytes that came back, and right", joined(verifier)?, BYTES)?;
             Ok((mapped, sent))
         })
     })?;
-    story.at_least(
+    transcript.at_least(
         "pages mapped and sent back",
         mapped / PAGE,
         BYTES / PAGE * 90 / 100,
     )?;
-    story.at_least("sends", sent.sends, 1)?;
-    story.is("completed", sent.completed, sent.sends)?;
-    story.is("of them with data that was copied", sent.copied, 0)
+    transcript.at_least("sends", sent.sends, 1)?;
+    transcript.is("completed", sent.completed, sent.sends)?;
+    transcript.is("of them with data that was copied", sent.copied, 0)
 }
 
-fn spliced(story: &Story) -> Result<()> {
+fn spliced(transcript: &Transcript) -> Result<()> {
     let connection = connect(PORT, 1)?.pop().context("one connection")?;
     let back = connection.sender.try_clone()?;
     let sender = Sender::start(connection.sender, SEED, BYTES);
@@ -244,7 +248,7 @@ fn spliced(story: &Story) -> Result<()> {
         }
         socket.shutdown(std::net::Shutdown::Write)?;
         sender.finish()?;
-        story.is("bytes passed on", passed, BYTES)?;
-        story.is("bytes that came back, and right", joined(verifier)?, BYTES)
+        transcript.is("bytes passed on", passed, BYTES)?;
+        transcript.is("bytes that came back, and right", joined(verifier)?, BYTES)
     })
 }

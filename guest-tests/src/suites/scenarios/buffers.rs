@@ -10,8 +10,8 @@ use crate::{
         device::provider_pool,
         lab::Lab,
         receiver::Receiver,
-        story::Story,
         traffic::{PLAIN, PORT, QUEUE},
+        transcript::Transcript,
     },
     kit::zcrx::{Options, sys},
 };
@@ -19,12 +19,13 @@ use crate::{
 /// A buffer of the area.
 const PAGE: usize = 4096;
 
-pub(crate) fn refill_ring_full(_: &mut Lab, story: &Story) -> Result<()> {
+pub(crate) fn refill_ring_full(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     const ENTRIES: u32 = 64;
     const KEPT: u64 = 512 << 10;
     const MORE: u64 = 4 << 20;
 
-    story.does("A program with a refill ring of 64 entries receives 512 KiB and keeps the buffers");
+    transcript
+        .does("A program with a refill ring of 64 entries receives 512 KiB and keeps the buffers");
     let options = Options {
         refill_entries: ENTRIES,
         ..Options::default()
@@ -38,62 +39,64 @@ pub(crate) fn refill_ring_full(_: &mut Lab, story: &Story) -> Result<()> {
     receiver.finish(KEPT)?;
     sender.finish()?;
     let kept = receiver.held() as u64;
-    story.within("buffers kept", kept, 256..=1024)?;
+    transcript.within("buffers kept", kept, 256..=1024)?;
 
-    story.does("It returns all of them, and nothing more comes on the queue");
+    transcript.does("It returns all of them, and nothing more comes on the queue");
     receiver.give_back();
     let waiting = |receiver: &Receiver| receiver.zcrx.pending_returns() as u64;
     let ring = |receiver: &Receiver| receiver.zcrx.in_refill_ring();
-    story.is("entries in the ring", ring(&receiver), ENTRIES)?;
-    story.is(
+    transcript.is("entries in the ring", ring(&receiver), ENTRIES)?;
+    transcript.is(
         "buffers for which there is no room",
         waiting(&receiver) - u64::from(ENTRIES),
         kept - u64::from(ENTRIES),
     )?;
     thread::sleep(Duration::from_millis(500));
-    story.is("entries half a second later", ring(&receiver), ENTRIES)?;
-    story.why(
+    transcript.is("entries half a second later", ring(&receiver), ENTRIES)?;
+    transcript.why(
         "The kernel takes entries only when the queue's page pool runs out of buffers, in NAPI",
     );
-    story
+    transcript
         .why("(io_pp_zc_alloc_netmems, io_uring/zcrx.c); a program has to keep what does not fit.");
 
-    story.does("It asks the kernel to take them, by ZCRX_CTRL_FLUSH_RQ, and fills the ring again");
+    transcript
+        .does("It asks the kernel to take them, by ZCRX_CTRL_FLUSH_RQ, and fills the ring again");
     let mut flushes = 0;
     while waiting(&receiver) > 0 {
         receiver.zcrx.flush()?;
         flushes += 1;
         ensure!(flushes <= kept, "flushing does not empty the ring");
     }
-    story.is("flushes", flushes, kept.div_ceil(ENTRIES.into()))?;
-    story.why("A flush takes what is in the ring, and no more than its size (zcrx_flush_rq).");
+    transcript.is("flushes", flushes, kept.div_ceil(ENTRIES.into()))?;
+    transcript.why("A flush takes what is in the ring, and no more than its size (zcrx_flush_rq).");
 
-    story.does("It receives 4 MiB and returns each buffer at once");
+    transcript.does("It receives 4 MiB and returns each buffer at once");
     receiver.keep(false);
     receiver.add(second.receiver, 2)?;
     let sender = Sender::start(second.sender, 2, MORE);
     receiver.finish(KEPT + MORE)?;
     sender.finish()?;
-    story.is("bytes received and right", receiver.received(), KEPT + MORE)?;
+    transcript.is("bytes received and right", receiver.received(), KEPT + MORE)?;
     let stats = receiver.zcrx.stats().context("no statistics")?;
-    story.is("bytes copied", stats.copy_bytes, 0)?;
+    transcript.is("bytes copied", stats.copy_bytes, 0)?;
     let taken = receiver.taken_back() - kept;
     // Those of a window (of about a tenth of the stream) may go by before the program is at its turn again.
     let least = 4 * u64::from(ENTRIES);
-    story.at_least("buffers that the kernel has taken by itself", taken, least)?;
-    story.sees("that it has not", waiting(&receiver));
-    story.why("Under traffic the kernel looks into the ring first, and takes 64 buffers at a time");
-    story.why(
+    transcript.at_least("buffers that the kernel has taken by itself", taken, least)?;
+    transcript.sees("that it has not", waiting(&receiver));
+    transcript
+        .why("Under traffic the kernel looks into the ring first, and takes 64 buffers at a time");
+    transcript.why(
         "(io_zcrx_ring_refill); if it finds none there, others of the area (io_zcrx_refill_slow).",
     );
     Ok(())
 }
 
-pub(crate) fn area_exhausted(lab: &mut Lab, story: &Story) -> Result<()> {
+pub(crate) fn area_exhausted(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     const BUFFERS: usize = 1024;
     const BYTES: u64 = 4 << 20;
 
-    story.does("A program with an area of 1024 buffers is sent 4 MiB and returns no buffer");
+    transcript.does("A program with an area of 1024 buffers is sent 4 MiB and returns no buffer");
     let options = Options {
         area_bytes: BUFFERS * PAGE,
         notifications: true,
@@ -108,68 +111,70 @@ pub(crate) fn area_exhausted(lab: &mut Lab, story: &Story) -> Result<()> {
     receiver.until("a notification comes", |receiver| {
         !receiver.notified.is_empty()
     })?;
-    story.notification(receiver.notified.first(), sys::EVENT_ALLOC_FAIL)?;
+    transcript.notification(receiver.notified.first(), sys::EVENT_ALLOC_FAIL)?;
     receiver.until_quiet(Duration::from_secs(1))?;
     let held = receiver.held() as u64;
-    story.within("buffers that the program has", held, 512..=BUFFERS as u64)?;
-    story.within("bytes received", receiver.received(), 1..=BYTES - 1)?;
+    transcript.within("buffers that the program has", held, 512..=BUFFERS as u64)?;
+    transcript.within("bytes received", receiver.received(), 1..=BYTES - 1)?;
     let inflight = provider_pool()?.inflight;
-    story.within(
+    transcript.within(
         "buffers out of the page pool",
         inflight,
         512..=BUFFERS as u64,
     )?;
     let ledger = lab.ledger(QUEUE)?;
-    story.is("buffers that the card has", ledger.with_device, 0)?;
+    transcript.is("buffers that the card has", ledger.with_device, 0)?;
     ensure!(receiver.end(0).is_none(), "the request ended");
-    story.sees("the request", "goes on, and gets nothing");
-    story.why(
+    transcript.sees("the request", "goes on, and gets nothing");
+    transcript.why(
         "Refill ring and area are empty, so NAPI has nothing to post, and the card drops frames.",
     );
-    story.why("The kernel says so (io_pp_zc_alloc_netmems, io_uring/zcrx.c); nothing ends.");
+    transcript.why("The kernel says so (io_pp_zc_alloc_netmems, io_uring/zcrx.c); nothing ends.");
 
-    story.does("It wants to be told again, by ZCRX_CTRL_ARM_EVENT");
-    story.is("notifications so far", receiver.notified.len(), 1)?;
+    transcript.does("It wants to be told again, by ZCRX_CTRL_ARM_EVENT");
+    transcript.is("notifications so far", receiver.notified.len(), 1)?;
     receiver.zcrx.ring.arm(sys::EVENT_ALLOC_FAIL)?;
     receiver.until("a second notification comes", |receiver| {
         receiver.notified.len() > 1
     })?;
-    story.notification(receiver.notified.last(), sys::EVENT_ALLOC_FAIL)?;
-    story.fails(
+    transcript.notification(receiver.notified.last(), sys::EVENT_ALLOC_FAIL)?;
+    transcript.fails(
         "the same for ZCRX_EVENT_COPY, which never came",
         receiver.zcrx.ring.arm(sys::EVENT_COPY),
         libc::EINVAL,
     )?;
-    story.why("Each notification comes once until it is armed (zcrx_send_notif, zcrx_arm_notif).");
+    transcript
+        .why("Each notification comes once until it is armed (zcrx_send_notif, zcrx_arm_notif).");
 
-    story.does("It returns all buffers, and each of the following at once");
+    transcript.does("It returns all buffers, and each of the following at once");
     receiver.keep(false);
     receiver.give_back();
     receiver.finish(BYTES)?;
     sender.finish()?;
-    story.is("bytes received and right", receiver.received(), BYTES)?;
+    transcript.is("bytes received and right", receiver.received(), BYTES)?;
     let counts = lab.counted(counter)?;
     let frames = counts.queues.get(&(QUEUE as u16));
     let frames = frames.context("no frame reached the queue")?;
-    story.at_least("frames that the card dropped meanwhile", frames.dropped, 1)?;
+    transcript.at_least("frames that the card dropped meanwhile", frames.dropped, 1)?;
     let stats = receiver.zcrx.stats().context("no statistics")?;
-    story.is("bytes copied", stats.copy_bytes, 0)?;
-    story.why("The driver tries again and again to get buffers; TCP sends again what was dropped.");
+    transcript.is("bytes copied", stats.copy_bytes, 0)?;
+    transcript
+        .why("The driver tries again and again to get buffers; TCP sends again what was dropped.");
     Ok(())
 }
 
 /// Sees that the kernel has copied so many bytes. A short segment that comes while the socket is busy is moved to the
 /// packet's head (`skb_condense()`), and what is copied from there is not counted.
-pub(crate) fn all_copied(story: &Story, copied: u64, bytes: u64) -> Result<()> {
-    story.within("bytes copied", copied, bytes - bytes / 100..=bytes)
+pub(crate) fn all_copied(transcript: &Transcript, copied: u64, bytes: u64) -> Result<()> {
+    transcript.within("bytes copied", copied, bytes - bytes / 100..=bytes)
 }
 
-pub(crate) fn copy_fallback(lab: &mut Lab, story: &Story) -> Result<()> {
+pub(crate) fn copy_fallback(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     const BUFFERS: usize = 2048;
     const LITTLE: u64 = 1 << 20;
     const MUCH: u64 = 4 << 20;
 
-    story
+    transcript
         .does("A program binds queue 3 and receives 1 MiB on a TCP port that no rule steers there");
     let options = Options {
         area_bytes: BUFFERS * PAGE,
@@ -184,18 +189,19 @@ pub(crate) fn copy_fallback(lab: &mut Lab, story: &Story) -> Result<()> {
     let sender = Sender::start(first.sender, 1, LITTLE);
     receiver.finish(LITTLE)?;
     sender.finish()?;
-    story.is("bytes received and right", receiver.received(), LITTLE)?;
-    story.notification(receiver.notified.first(), sys::EVENT_COPY)?;
+    transcript.is("bytes received and right", receiver.received(), LITTLE)?;
+    transcript.notification(receiver.notified.first(), sys::EVENT_COPY)?;
     let stats = receiver.zcrx.stats().context("no statistics")?;
-    all_copied(story, stats.copy_bytes, LITTLE)?;
-    story.at_least("copies", stats.copy_count, LITTLE / PAGE as u64)?;
-    story.is("notifications", receiver.notified.len(), 1)?;
-    story.why("The data is in pages of other queues, so it is copied into buffers of the area");
-    story.why("(io_zcrx_copy_frag, io_uring/zcrx.c), with completions like any other.");
+    all_copied(transcript, stats.copy_bytes, LITTLE)?;
+    transcript.at_least("copies", stats.copy_count, LITTLE / PAGE as u64)?;
+    transcript.is("notifications", receiver.notified.len(), 1)?;
+    transcript
+        .why("The data is in pages of other queues, so it is copied into buffers of the area");
+    transcript.why("(io_zcrx_copy_frag, io_uring/zcrx.c), with completions like any other.");
 
-    story.does("It receives 4 MiB more, and returns each buffer at once");
+    transcript.does("It receives 4 MiB more, and returns each buffer at once");
     let pending = receiver.zcrx.pending_returns() as u64;
-    story.within(
+    transcript.within(
         "buffers in the refill ring before",
         pending,
         stats.copy_count..=stats.copy_count + 8,
@@ -210,9 +216,9 @@ pub(crate) fn copy_fallback(lab: &mut Lab, story: &Story) -> Result<()> {
             break;
         }
         if ends == 0 {
-            story.completion("the request ends", end.as_ref(), -libc::ENOMEM)?;
+            transcript.completion("the request ends", end.as_ref(), -libc::ENOMEM)?;
             let pending = receiver.zcrx.pending_returns() as u64;
-            story.within("buffers in the refill ring", pending, 1..=BUFFERS as u64)?;
+            transcript.within("buffers in the refill ring", pending, 1..=BUFFERS as u64)?;
         }
         ends += 1;
         ensure!(
@@ -224,27 +230,28 @@ pub(crate) fn copy_fallback(lab: &mut Lab, story: &Story) -> Result<()> {
     }
     receiver.finish(LITTLE + MUCH)?;
     sender.finish()?;
-    story.why(
+    transcript.why(
         "Copies take buffers from the area only (io_alloc_fallback_niov). Those in the refill ring",
     );
-    story.why("are taken when the bound queue needs some; it gets no frames, so it needs none.");
-    story.does("After each ENOMEM it flushes the refill ring, and makes another request");
-    story.at_least("requests that ended with ENOMEM", ends, 1)?;
-    story.is(
+    transcript
+        .why("are taken when the bound queue needs some; it gets no frames, so it needs none.");
+    transcript.does("After each ENOMEM it flushes the refill ring, and makes another request");
+    transcript.at_least("requests that ended with ENOMEM", ends, 1)?;
+    transcript.is(
         "bytes received and right",
         receiver.received(),
         LITTLE + MUCH,
     )?;
     let stats = receiver.zcrx.stats().context("no statistics")?;
-    all_copied(story, stats.copy_bytes, LITTLE + MUCH)?;
+    all_copied(transcript, stats.copy_bytes, LITTLE + MUCH)?;
     let counts = lab.counted(counter)?;
     let bound = counts.queues.get(&(QUEUE as u16));
-    story.is(
+    transcript.is(
         "frames on queue 3",
         bound.map_or(0, |count| count.delivered),
         0,
     )?;
     let elsewhere: u64 = counts.queues.values().map(|count| count.delivered).sum();
-    story.at_least("frames on other queues", elsewhere, (LITTLE + MUCH) / 1500)?;
+    transcript.at_least("frames on other queues", elsewhere, (LITTLE + MUCH) / 1500)?;
     Ok(())
 }

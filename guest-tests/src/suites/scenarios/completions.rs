@@ -10,18 +10,18 @@ use crate::{
         device::provider_pools,
         lab::Lab,
         receiver::Receiver,
-        story::Story,
         traffic::{PORT, QUEUE},
+        transcript::Transcript,
     },
     kit::zcrx::Options,
 };
 
-pub(super) fn queue_full(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn queue_full(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     const ENTRIES: usize = 64;
     const BYTES: u64 = 1 << 20;
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    story.does(
+    transcript.does(
         "A program with a completion queue of 64 entries is sent 1 MiB and takes none of them",
     );
     let options = Options {
@@ -40,32 +40,33 @@ pub(super) fn queue_full(_: &mut Lab, story: &Story) -> Result<()> {
         );
         receiver.zcrx.ring.wait(Duration::from_millis(50))?;
     }
-    story.is(
+    transcript.is(
         "completions in the queue",
         receiver.zcrx.ring.waiting(),
         ENTRIES,
     )?;
-    story.sees("the submission queue's flags", "IORING_SQ_CQ_OVERFLOW");
+    transcript.sees("the submission queue's flags", "IORING_SQ_CQ_OVERFLOW");
 
-    story.does("It takes them, and looks again");
+    transcript.does("It takes them, and looks again");
     receiver.reap()?;
     let before = receiver.received();
-    story.within("bytes in 64 completions", before, 1..=ENTRIES as u64 * 4096)?;
+    transcript.within("bytes in 64 completions", before, 1..=ENTRIES as u64 * 4096)?;
     receiver.until("the request ends", |receiver| receiver.end(0).is_some())?;
-    story.completion(
+    transcript.completion(
         "the request has ended",
         receiver.end(0).as_ref(),
         -libc::ENOSPC,
     )?;
     receiver.until_quiet(Duration::from_secs(1))?;
-    story.is("bytes that came since", receiver.received() - before, 0)?;
-    story.why(
+    transcript.is("bytes that came since", receiver.received() - before, 0)?;
+    transcript.why(
         "A completion with data that finds no room is not kept, as others are: the request ends",
     );
-    story.why("(io_zcrx_queue_cqe, io_uring/zcrx.c), and its last completion is what overflowed.");
-    story.why("No byte is lost, but without another request nothing ever comes.");
+    transcript
+        .why("(io_zcrx_queue_cqe, io_uring/zcrx.c), and its last completion is what overflowed.");
+    transcript.why("No byte is lost, but without another request nothing ever comes.");
 
-    story.does("It makes another request whenever one has ended so");
+    transcript.does("It makes another request whenever one has ended so");
     let mut requests = 1;
     receiver.request(0)?;
     loop {
@@ -79,15 +80,15 @@ pub(super) fn queue_full(_: &mut Lab, story: &Story) -> Result<()> {
     }
     receiver.finish(BYTES)?;
     sender.finish()?;
-    story.at_least("more requests", requests, 1)?;
-    story.is("bytes received and right", receiver.received(), BYTES)
+    transcript.at_least("more requests", requests, 1)?;
+    transcript.is("bytes received and right", receiver.received(), BYTES)
 }
 
-pub(crate) fn many_sockets(lab: &mut Lab, story: &Story) -> Result<()> {
+pub(crate) fn many_sockets(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     const SOCKETS: usize = 32;
     const BYTES: u64 = 128 << 10;
 
-    story.does(
+    transcript.does(
         "A program receives on 32 connections at once, 128 KiB each, with a request for each",
     );
     let mut receiver = Receiver::new(QUEUE, &Options::default())?;
@@ -101,33 +102,33 @@ pub(crate) fn many_sockets(lab: &mut Lab, story: &Story) -> Result<()> {
     for sender in senders {
         sender.finish()?;
     }
-    story.is(
+    transcript.is(
         "bytes received, and right by the connection that their completion names",
         receiver.received(),
         SOCKETS as u64 * BYTES,
     )?;
     let pools = provider_pools()?;
-    story.is("page pools with memory of io_uring's", pools.len(), 1)?;
+    transcript.is("page pools with memory of io_uring's", pools.len(), 1)?;
     let stats = receiver.zcrx.stats().context("no statistics")?;
-    story.is("bytes copied", stats.copy_bytes, 0)?;
+    transcript.is("bytes copied", stats.copy_bytes, 0)?;
     let counts = lab.counted(counter)?;
     let bound = counts.queues.get(&(QUEUE as u16)).copied();
     let bound = bound.context("no frame reached the queue")?;
-    story.at_least(
+    transcript.at_least(
         "frames on queue 3",
         bound.delivered,
         SOCKETS as u64 * BYTES / 1500,
     )?;
-    story.is(
+    transcript.is(
         "frames with a payload that were not split",
         bound.unsplit,
         0,
     )?;
-    story.is("other queues that were reached", counts.queues.len() - 1, 0)?;
-    story.why(
+    transcript.is("other queues that were reached", counts.queues.len() - 1, 0)?;
+    transcript.why(
         "Memory belongs to the queue, not to a connection: a request names the instance that it",
     );
-    story.why(
+    transcript.why(
         "receives by (io_recvzc_prep, io_uring/net.c), and buffers of all come back by one ring.",
     );
     Ok(())

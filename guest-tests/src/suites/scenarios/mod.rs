@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use crate::fixture::{cases::each, lab::Lab, story::Story};
+use crate::fixture::{cases::each, lab::Lab, transcript::Transcript};
 
 /// Shows what the kernel does in cases that users ask about
 #[derive(Debug, clap::Args)]
@@ -31,7 +31,7 @@ struct Scenario {
     name: &'static str,
     /// For people.
     title: &'static str,
-    run: fn(&mut Lab, &Story) -> Result<()>,
+    run: fn(&mut Lab, &Transcript) -> Result<()>,
 }
 
 /// All of them, as the documentation has them.
@@ -110,9 +110,9 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         named.collect::<Result<Vec<_>>>()?
     };
     let mut lab = Lab::new()?;
-    let story = Story::new(args.json);
+    let transcript = Transcript::new(args.json);
     Ok(each(selected, |scenario| {
-        (scenario.name, play(&mut lab, &story, scenario))
+        (scenario.name, play(&mut lab, &transcript, scenario))
     }))
 }
 
@@ -122,11 +122,11 @@ fn find(name: &str) -> Result<&'static Scenario> {
 }
 
 /// Runs a scenario under the device's ledger, and sees that it leaves nothing.
-fn play(lab: &mut Lab, story: &Story, scenario: &Scenario) -> Result<()> {
-    story.title(scenario.title);
-    let result = lab.watched(|lab| (scenario.run)(lab, story));
+fn play(lab: &mut Lab, transcript: &Transcript, scenario: &Scenario) -> Result<()> {
+    transcript.title(scenario.title);
+    let result = lab.watched(|lab| (scenario.run)(lab, transcript));
     if result.is_ok() {
-        story.does("Everything is as before: page pools, configuration, the kernel's log, the device's ledger");
+        transcript.does("Everything is as before: page pools, configuration, the kernel's log, the device's ledger");
     }
     result
 }

@@ -10,8 +10,8 @@ use crate::{
         device::{await_pools, provider_pool, provider_pools},
         lab::{Lab, eventually},
         receiver::{Receiver, bind, bind_patiently},
-        story::Story,
         traffic::{PORT, QUEUE},
+        transcript::Transcript,
     },
     kit::{link, net, zcrx::Options},
 };
@@ -26,10 +26,10 @@ fn set_link(state: &str) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn interface_down(lab: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn interface_down(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     const BYTES: u64 = 8 << 20;
 
-    story.does("A program receives a stream and keeps 100 buffers or more");
+    transcript.does("A program receives a stream and keeps 100 buffers or more");
     let options = Options::default();
     let mut receiver = Receiver::new(QUEUE, &options)?;
     let connection = connect(PORT, 1)?.remove(0);
@@ -39,63 +39,64 @@ pub(super) fn interface_down(lab: &mut Lab, story: &Story) -> Result<()> {
     receiver.until("100 buffers are held", |receiver| receiver.held() >= 100)?;
     let before = provider_pool()?.id;
 
-    story.does("ip link set eth0 down");
+    transcript.does("ip link set eth0 down");
     set_link("down")?;
-    let down = while_down(lab, story, before);
+    let down = while_down(lab, transcript, before);
     let started = Instant::now();
     set_link("up")?;
     link::wait_for_carrier(net::ifindex("eth0")?, CARRIER)?;
     let took = started.elapsed();
     down?;
-    story.does("ip link set eth0 up");
-    story.sees("milliseconds until there is a carrier", took.as_millis());
+    transcript.does("ip link set eth0 up");
+    transcript.sees("milliseconds until there is a carrier", took.as_millis());
     let new = provider_pool()?.id;
-    story.holds(
+    transcript.holds(
         "there is another page pool with memory of io_uring's",
         new != before,
     )?;
 
-    story.does("The program returns what it has kept, and the rest of the stream at once");
+    transcript.does("The program returns what it has kept, and the rest of the stream at once");
     receiver.keep(false);
     receiver.give_back();
     receiver.finish(BYTES)?;
     sender.finish()?;
-    story.is(
+    transcript.is(
         "bytes received and right, on the connection from before",
         receiver.received(),
         BYTES,
     )?;
     let stats = receiver.zcrx.stats().context("no statistics")?;
-    story.is("bytes copied", stats.copy_bytes, 0)?;
+    transcript.is("bytes copied", stats.copy_bytes, 0)?;
     await_pools(|left| left.iter().all(|pool| pool.id != before))?;
-    story.sees("the old page pool", "gone");
-    story.why(
+    transcript.sees("the old page pool", "gone");
+    transcript.why(
         "A buffer that comes back goes to the pool that it was taken from (io_zcrx_return_niov,",
     );
-    story.why("io_uring/zcrx.c), and by that to the area.");
+    transcript.why("io_uring/zcrx.c), and by that to the area.");
     Ok(())
 }
 
 /// What is left of the page pool, and who has the queue.
-fn while_down(lab: &mut Lab, story: &Story, pool: u64) -> Result<()> {
+fn while_down(lab: &mut Lab, transcript: &Transcript, pool: u64) -> Result<()> {
     let stop = lab.ledger(QUEUE)?.last_stop;
     let stop = stop.context("the queue did not stop")?;
-    story.holds("the card has returned every chain", stop.clean)?;
+    transcript.holds("the card has returned every chain", stop.clean)?;
     let pools = provider_pools()?;
     let old = pools.iter().find(|found| found.id == pool);
     let old = old.context("the page pool is gone although buffers are out of it")?;
-    story.holds("its page pool was destroyed", old.detach_time.is_some())?;
-    story.within("buffers still out of it", old.inflight, 100..=8192)?;
-    story.is("page pools with memory of io_uring's", pools.len(), 1)?;
+    transcript.holds("its page pool was destroyed", old.detach_time.is_some())?;
+    transcript.within("buffers still out of it", old.inflight, 100..=8192)?;
+    transcript.is("page pools with memory of io_uring's", pools.len(), 1)?;
     let other = bind(QUEUE, &Options::default());
-    story.fails("another program that binds the queue", other, libc::EEXIST)?;
-    story.why("The provider is the queue's (rxq->mp_params), and a queue outlives its page pools.");
+    transcript.fails("another program that binds the queue", other, libc::EEXIST)?;
+    transcript
+        .why("The provider is the queue's (rxq->mp_params), and a queue outlives its page pools.");
     Ok(())
 }
 
-pub(super) fn channel_change(lab: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn channel_change(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     let was = net::rx_queues("eth0")?;
-    let result = change_channels(lab, story, was);
+    let result = change_channels(lab, transcript, was);
     // Whoever has gone may still have the queue for a while.
     eventually(RELEASE, || Ok(channels(was)?))?;
     result
@@ -105,11 +106,11 @@ fn channels(count: u32) -> Result<(), net::Error> {
     net::set_channels(None, "eth0", count)
 }
 
-fn change_channels(lab: &mut Lab, story: &Story, was: u32) -> Result<()> {
+fn change_channels(lab: &mut Lab, transcript: &Transcript, was: u32) -> Result<()> {
     const BYTES: u64 = 8 << 20;
 
-    story.does("A program receives a stream by queue 3, the last of four");
-    story.is("queues", was, QUEUE + 1)?;
+    transcript.does("A program receives a stream by queue 3, the last of four");
+    transcript.is("queues", was, QUEUE + 1)?;
     let mut receiver = Receiver::new(QUEUE, &Options::default())?;
     let connection = connect(PORT, 1)?.remove(0);
     receiver.add(connection.receiver, 1)?;
@@ -118,88 +119,89 @@ fn change_channels(lab: &mut Lab, story: &Story, was: u32) -> Result<()> {
     receiver.until("a quarter has come", some)?;
     let pool = provider_pool()?.id;
 
-    story.does("ethtool -L eth0 combined 3, with a flow rule to queue 3 and without it");
-    story.refused(
+    transcript.does("ethtool -L eth0 combined 3, with a flow rule to queue 3 and without it");
+    transcript.refused(
         "with",
         channels(QUEUE),
         "too low for existing ntuple filter settings",
     )?;
     lab.unsteer()?;
-    let without = story.refused(
+    let without = transcript.refused(
         "without",
         channels(QUEUE),
         "too low for existing memory provider setting (4)",
     );
     lab.steer()?;
     without?;
-    story.why("The core refuses before the driver is asked (ethtool_check_max_channel,");
-    story.why("net/ethtool/common.c).");
+    transcript.why("The core refuses before the driver is asked (ethtool_check_max_channel,");
+    transcript.why("net/ethtool/common.c).");
 
-    story
+    transcript
         .does("ethtool -L eth0 combined 8, and after half of the stream combined 4 and combined 5");
     channels(8)?;
-    story.is("queues", net::rx_queues("eth0")?, 8)?;
+    transcript.is("queues", net::rx_queues("eth0")?, 8)?;
     let half = |receiver: &Receiver| receiver.received() >= BYTES / 2;
     receiver.until("half has come", half)?;
     let words = "too low for existing memory provider setting (4)";
-    story.refused("combined 4", channels(4), words)?;
+    transcript.refused("combined 4", channels(4), words)?;
     channels(5)?;
-    story.is("queues", net::rx_queues("eth0")?, 5)?;
+    transcript.is("queues", net::rx_queues("eth0")?, 5)?;
     receiver.finish(BYTES)?;
     sender.finish()?;
-    story.is("bytes received and right", receiver.received(), BYTES)?;
+    transcript.is("bytes received and right", receiver.received(), BYTES)?;
     let same = provider_pool()?.id == pool;
-    story.holds("queue 3 has the page pool that it had", same)?;
-    story.why(
+    transcript.holds("queue 3 has the page pool that it had", same)?;
+    transcript.why(
         "Queues that stay are not touched. 4 would do for queue 3, but the core compares with the",
     );
-    story.why("count that is needed as if it were a queue's number (dev_get_min_mp_channel_count,");
-    story.why("net/core/dev.c), and wants one more.");
+    transcript
+        .why("count that is needed as if it were a queue's number (dev_get_min_mp_channel_count,");
+    transcript.why("net/core/dev.c), and wants one more.");
     Ok(())
 }
 
-pub(super) fn split_off(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn split_off(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let options = Options::default();
-    story.does(
+    transcript.does(
         "A program binds queue 3; then ethtool -G eth0 tcp-data-split off, or hds-thresh 100",
     );
     let (zcrx, _) = bind_patiently(QUEUE, &options)?;
-    story.refused(
+    transcript.refused(
         "tcp-data-split off",
         net::set_tcp_data_split("eth0", false),
         "can't disable tcp-data-split while device has memory provider enabled",
     )?;
-    story.refused(
+    transcript.refused(
         "hds-thresh 100",
         net::set_hds_thresh("eth0", 100),
         "can't set non-zero hds_thresh while device is memory provider enabled",
     )?;
-    story
+    transcript
         .why("Memory that the CPU does not read may only get payload: the core refuses before the");
-    story.why("driver is asked (ethnl_set_rings, net/ethtool/rings.c).");
+    transcript.why("driver is asked (ethnl_set_rings, net/ethtool/rings.c).");
 
-    story.does("The program ends, and the same is tried again");
+    transcript.does("The program ends, and the same is tried again");
     drop(zcrx);
     // Whoever has gone may still have the queue for a while.
     eventually(RELEASE, || Ok(net::set_tcp_data_split("eth0", false)?))?;
-    story.sees("tcp-data-split off", "done");
-    let off = story.fails("binding then", bind(QUEUE, &options), libc::EINVAL);
+    transcript.sees("tcp-data-split off", "done");
+    let off = transcript.fails("binding then", bind(QUEUE, &options), libc::EINVAL);
     net::set_tcp_data_split("eth0", true)?;
     off?;
     net::set_hds_thresh("eth0", 100)?;
-    story.sees("hds-thresh 100", "done");
-    let thresh = story.fails("binding then", bind(QUEUE, &options), libc::EINVAL);
+    transcript.sees("hds-thresh 100", "done");
+    let thresh = transcript.fails("binding then", bind(QUEUE, &options), libc::EINVAL);
     net::set_hds_thresh("eth0", 0)?;
     thresh?;
-    story.why(
+    transcript.why(
         "The other way round the same is asked (__netif_mp_open_rxq, net/core/netdev_rx_queue.c).",
     );
 
-    story.does("Both are set as they should be, and the queue is bound again");
+    transcript.does("Both are set as they should be, and the queue is bound again");
     let (zcrx, _) = bind_patiently(QUEUE, &options)?;
     let pool = provider_pool()?;
     let length = pool.io_uring_rx_buf_len.unwrap_or_default();
-    story.is(
+    transcript.is(
         "its page pool has memory of io_uring's, in buffers of",
         length,
         4096,

@@ -15,8 +15,8 @@ use crate::{
         device::{await_pools, provider_pool, provider_pools},
         lab::{Lab, eventually},
         receiver::{Receiver, bind, bind_patiently},
-        story::Story,
         traffic::{How, PORT, QUEUE, Stream},
+        transcript::Transcript,
     },
     kit::zcrx::Options,
 };
@@ -34,73 +34,74 @@ fn small() -> Options {
     }
 }
 
-pub(crate) fn process_killed(lab: &mut Lab, story: &Story) -> Result<()> {
-    story.does("A process receives a stream and has 256 buffers at any time; others are posted to the card");
+pub(crate) fn process_killed(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
+    transcript.does("A process receives a stream and has 256 buffers at any time; others are posted to the card");
     let mut stream = Stream::start_with(How::ZeroCopy, 1 << 40, &["--window=256"])?;
     stream.wait_for_progress()?;
     let pool = provider_pool()?;
-    story.within(
+    transcript.within(
         "buffers out of its page pool",
         pool.inflight,
         POSTED + 256..=8192,
     )?;
     let ledger = lab.ledger(QUEUE)?;
-    story.within("chains that the card owns", ledger.with_device, 1..=POSTED)?;
-    story.within("filled and not posted again", ledger.out, 256..=8192)?;
+    transcript.within("chains that the card owns", ledger.with_device, 1..=POSTED)?;
+    transcript.within("filled and not posted again", ledger.out, 256..=8192)?;
 
-    story.does("It gets SIGKILL, and queue 3 is bound again as soon as that is possible");
+    transcript.does("It gets SIGKILL, and queue 3 is bound again as soon as that is possible");
     stream.kill_receiver()?;
     let killed = Instant::now();
     let (zcrx, refusals) = bind_patiently(QUEUE, &small())?;
-    story.sees("refused with EEXIST before", format!("{refusals} times"));
-    story.sees("milliseconds", killed.elapsed().as_millis());
+    transcript.sees("refused with EEXIST before", format!("{refusals} times"));
+    transcript.sees("milliseconds", killed.elapsed().as_millis());
     ensure!(
         provider_pool()?.id != pool.id,
         "the page pool is the old one"
     );
-    story.why(
+    transcript.why(
         "The ring is torn down by a work item, after the process has gone (io_ring_exit_work,",
     );
-    story.why("io_uring/io_uring.c), and only then is the queue restarted with memory of its own.");
+    transcript
+        .why("io_uring/io_uring.c), and only then is the queue restarted with memory of its own.");
 
-    story.does("What the card and the kernel say of what was left behind");
+    transcript.does("What the card and the kernel say of what was left behind");
     let stop = lab
         .ledger(QUEUE)?
         .last_stop
         .context("the queue did not stop")?;
-    story.holds(
+    transcript.holds(
         "the card has returned every chain, and the ledger has found nothing",
         stop.clean,
     )?;
-    story.is(
+    transcript.is(
         "chains posted and not returned",
         stop.posted - stop.returned,
         0,
     )?;
     await_pools(|left| left.iter().all(|found| found.id != pool.id))?;
-    story.sees("the process's page pool", "gone");
+    transcript.sees("the process's page pool", "gone");
     let sender = stream.sender_end()?;
     let error = sender.error.as_deref().unwrap_or_default();
-    story.sees("the sender's error", error);
+    transcript.sees("the sender's error", error);
     // Which of them depends on whether the socket had unread data when it was closed.
     let refused = ["reset by peer", "Broken pipe"].map(|words| error.contains(words));
     ensure!(refused.contains(&true), "the sender reports {sender:?}");
-    story.why(
+    transcript.why(
         "Buffers in the program's hands are taken back (io_zcrx_scrub, io_uring/zcrx.c), those in",
     );
-    story.why("sockets go with their sockets, and those on the card with RXQ_STOP.");
+    transcript.why("sockets go with their sockets, and those on the card with RXQ_STOP.");
     drop(zcrx);
     await_pools(<[_]>::is_empty)
 }
 
-pub(super) fn rerun(lab: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn rerun(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     let options = small();
-    story.does("A program binds queue 3, and so does another one");
+    transcript.does("A program binds queue 3, and so does another one");
     let (first, _) = bind_patiently(QUEUE, &options)?;
-    story.fails("the other one", bind(QUEUE, &options), libc::EEXIST)?;
-    story.why("A queue has one provider (__netif_mp_open_rxq, net/core/netdev_rx_queue.c).");
+    transcript.fails("the other one", bind(QUEUE, &options), libc::EEXIST)?;
+    transcript.why("A queue has one provider (__netif_mp_open_rxq, net/core/netdev_rx_queue.c).");
 
-    story.does("The program starts a helper that inherits the ring's descriptor, and ends");
+    transcript.does("The program starts a helper that inherits the ring's descriptor, and ends");
     // Unlike the original a copy is not closed on exec.
     let copy = rustix::io::dup(first.as_fd())?;
     let mut helper = Command::new("cat")
@@ -110,22 +111,24 @@ pub(super) fn rerun(lab: &mut Lab, story: &Story) -> Result<()> {
     drop(copy);
     drop(first);
     std::thread::sleep(Duration::from_millis(500));
-    story.fails("half a second later", bind(QUEUE, &options), libc::EEXIST)?;
-    story.why(
+    transcript.fails("half a second later", bind(QUEUE, &options), libc::EEXIST)?;
+    transcript.why(
         "The provider lives as long as the ring, and the ring as long as anybody has it open.",
     );
 
-    story.does("The helper ends");
+    transcript.does("The helper ends");
     drop(helper.stdin.take());
     helper.wait()?;
     let ended = Instant::now();
     let (zcrx, refusals) = bind_patiently(QUEUE, &options)?;
-    story.sees("refused with EEXIST before", format!("{refusals} times"));
-    story.sees("milliseconds", ended.elapsed().as_millis());
-    story.why("Even then the ring ends some time after its last descriptor (io_ring_exit_work,");
-    story.why("io_uring/io_uring.c): who runs a program again at once should try more than once.");
+    transcript.sees("refused with EEXIST before", format!("{refusals} times"));
+    transcript.sees("milliseconds", ended.elapsed().as_millis());
+    transcript
+        .why("Even then the ring ends some time after its last descriptor (io_ring_exit_work,");
+    transcript
+        .why("io_uring/io_uring.c): who runs a program again at once should try more than once.");
 
-    story.does("The ring is closed while a socket has data that nobody has read");
+    transcript.does("The ring is closed while a socket has data that nobody has read");
     const UNREAD: u64 = 32 << 10;
     let mut connection = connect(PORT, 1)?.remove(0);
     Sender::start(connection.sender, 1, UNREAD).finish()?;
@@ -148,31 +151,33 @@ pub(super) fn rerun(lab: &mut Lab, story: &Story) -> Result<()> {
         Ok(found.inflight)
     };
     let inflight = left(pool.id)?;
-    story.within(
+    transcript.within(
         "buffers in the destroyed page pool",
         inflight,
         UNREAD / 4096..=POSTED,
     )?;
-    story.sees("the queue", "bound again");
-    story.why("Buffers with data that nobody has read keep their page pool, not the queue.");
+    transcript.sees("the queue", "bound again");
+    transcript.why("Buffers with data that nobody has read keep their page pool, not the queue.");
 
-    story.does("That data is asked for by way of the new ring, and by read()");
+    transcript.does("That data is asked for by way of the new ring, and by read()");
     receiver.add(connection.receiver.try_clone()?, 1)?;
     receiver.until("the request ends", |receiver| receiver.end(0).is_some())?;
-    story.completion("recvzc", receiver.end(0).as_ref(), -libc::EFAULT)?;
+    transcript.completion("recvzc", receiver.end(0).as_ref(), -libc::EFAULT)?;
     match connection.receiver.read(&mut [0; 1]) {
-        Err(error) if error.raw_os_error() == Some(libc::EFAULT) => story.sees("read", "EFAULT"),
+        Err(error) if error.raw_os_error() == Some(libc::EFAULT) => {
+            transcript.sees("read", "EFAULT")
+        }
         other => bail!("read: {other:?}, not EFAULT"),
     }
-    story.why(
+    transcript.why(
         "It is in memory of the old ring (io_zcrx_recv_frag, io_uring/zcrx.c), which the kernel",
     );
-    story.why("itself never reads.");
+    transcript.why("itself never reads.");
 
-    story.does("The socket is closed");
+    transcript.does("The socket is closed");
     drop(receiver);
     drop(connection.receiver);
     await_pools(<[_]>::is_empty)?;
-    story.sees("the destroyed page pool", "gone");
+    transcript.sees("the destroyed page pool", "gone");
     lab.ledger_is_clean()
 }

@@ -14,8 +14,8 @@ use crate::{
         lab::{Lab, eventually},
         receiver::{bind, bind_patiently},
         settings::{with_hardware_gro, with_huge_pages},
-        story::Story,
         traffic::{PLAIN, PORT, QUEUE, SECOND},
+        transcript::Transcript,
     },
     kit::{
         devmem::{Binding, dont_need},
@@ -40,45 +40,47 @@ fn connection(port: u16) -> Result<Connection> {
     connect(port, 1)?.pop().context("one connection")
 }
 
-pub(super) fn tokens(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn tokens(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     const BYTES: u64 = 8 * MIB;
     const KEPT: u64 = MIB;
     let (dmabuf, binding) = bound(&[QUEUE], 4 * MIB as usize)?;
     let pool = provider_pool()?;
     let id = pool.dmabuf.unwrap_or_default();
-    story.is("the page pool's dmabuf", id, binding.id().into())?;
+    transcript.is("the page pool's dmabuf", id, binding.id().into())?;
     let Connection { receiver, sender } = connection(PORT)?;
     let mut reader = Reader::new(receiver, 1, &[(&binding, &dmabuf)])?;
     let sender = Sender::start(sender, 1, BYTES);
     reader.keeps = true;
     reader.until(KEPT)?;
     match reader.socket.read(&mut [0; 1]) {
-        Err(error) if error.raw_os_error() == Some(libc::EFAULT) => story.sees("read", "EFAULT"),
+        Err(error) if error.raw_os_error() == Some(libc::EFAULT) => {
+            transcript.sees("read", "EFAULT")
+        }
         other => bail!("read: {other:?}, not EFAULT"),
     }
-    story.why(
+    transcript.why(
         "Without MSG_SOCK_DEVMEM nobody gets at a dmabuf (tcp_recvmsg_locked, net/ipv4/tcp.c).",
     );
     let held = reader.held.len() as u64;
-    story.at_least("tokens that are kept", held, KEPT / PAGE)?;
+    transcript.at_least("tokens that are kept", held, KEPT / PAGE)?;
     let buffers = reader.buffers();
-    story.sees("buffers that they stand for", buffers);
+    transcript.sees("buffers that they stand for", buffers);
     let out = provider_pool()?.inflight;
-    story.at_least("buffers out of the page pool", out, buffers)?;
+    transcript.at_least("buffers out of the page pool", out, buffers)?;
     let first = reader.held.first().context("no token")?.token;
-    story.is(
+    transcript.is(
         "tokens that the kernel takes back",
         reader.give_back()?,
         held,
     )?;
     let again = dont_need(reader.socket.as_fd(), &[first])?;
-    story.is("and of one of them once more", again, 0)?;
+    transcript.is("and of one of them once more", again, 0)?;
 
-    story.does("The rest of the stream, twice as long as the dmabuf, and each token at once");
+    transcript.does("The rest of the stream, twice as long as the dmabuf, and each token at once");
     reader.keeps = false;
     reader.finish(BYTES)?;
     sender.finish()?;
-    story.is(
+    transcript.is(
         "bytes that are right, in the dmabuf",
         reader.in_dmabuf,
         BYTES,
@@ -88,7 +90,7 @@ pub(super) fn tokens(_: &mut Lab, story: &Story) -> Result<()> {
     await_pools(<[_]>::is_empty)
 }
 
-pub(super) fn large_buffers(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn large_buffers(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     const BYTES: u64 = 8 * MIB;
     const BUFFER: u32 = 16 << 10;
     with_huge_pages(|| {
@@ -101,19 +103,19 @@ pub(super) fn large_buffers(_: &mut Lab, story: &Story) -> Result<()> {
             let sender = Sender::start(sender, 1, BYTES);
             reader.finish(BYTES)?;
             sender.finish()?;
-            story.is(
+            transcript.is(
                 "bytes that are right, in the dmabuf",
                 reader.in_dmabuf,
                 BYTES,
             )?;
             let fullest = reader.held.iter().map(|fragment| fragment.len).max();
-            story.at_least(
+            transcript.at_least(
                 "bytes in the fullest buffer",
                 fullest.unwrap_or_default().into(),
                 u64::from(BUFFER) / 2,
             )?;
             let average = BYTES / reader.held.len() as u64;
-            story.at_least("bytes in a fragment on average", average, PAGE)?;
+            transcript.at_least("bytes in a fragment on average", average, PAGE)?;
             drop(reader);
             drop(binding);
             await_pools(<[_]>::is_empty)
@@ -121,7 +123,7 @@ pub(super) fn large_buffers(_: &mut Lab, story: &Story) -> Result<()> {
     })
 }
 
-pub(super) fn linear(lab: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn linear(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     const BYTES: u64 = MIB;
     let (dmabuf, binding) = bound(&[QUEUE], LARGE)?;
     let Connection { receiver, sender } = connection(PORT)?;
@@ -133,13 +135,13 @@ pub(super) fn linear(lab: &mut Lab, story: &Story) -> Result<()> {
     sender.finish()?;
     let hits = lab.hits(rule)?.context("the rule is gone")?;
     lab.disarm()?;
-    story.at_least("frames whose headers have payload behind them", hits, 64)?;
-    story.at_least("bytes by SCM_DEVMEM_LINEAR", reader.linear, hits)?;
-    story.at_least("bytes by SCM_DEVMEM_DMABUF", reader.in_dmabuf, hits)?;
-    story.is("bytes that are right", reader.received(), BYTES)
+    transcript.at_least("frames whose headers have payload behind them", hits, 64)?;
+    transcript.at_least("bytes by SCM_DEVMEM_LINEAR", reader.linear, hits)?;
+    transcript.at_least("bytes by SCM_DEVMEM_DMABUF", reader.in_dmabuf, hits)?;
+    transcript.is("bytes that are right", reader.received(), BYTES)
 }
 
-pub(super) fn wrong_queue(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn wrong_queue(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     const BYTES: u64 = 2 * MIB;
     let (dmabuf, binding) = bound(&[QUEUE], LARGE)?;
     let Connection { receiver, sender } = connection(PLAIN)?;
@@ -147,16 +149,16 @@ pub(super) fn wrong_queue(_: &mut Lab, story: &Story) -> Result<()> {
     let sender = Sender::start(sender, 1, BYTES);
     reader.finish(BYTES)?;
     sender.finish()?;
-    story.is("bytes that are right, in no dmabuf", reader.readable, BYTES)
+    transcript.is("bytes that are right, in no dmabuf", reader.readable, BYTES)
 }
 
-pub(super) fn several_bindings(lab: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn several_bindings(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     const BYTES: u64 = 2 * MIB;
     lab.with_second(|_| {
         let first = bound(&[QUEUE], LARGE)?;
         let second = bound(&[SECOND.0], LARGE)?;
         let pools = provider_pools()?;
-        story.is("page pools with dmabufs", pools.len(), 2)?;
+        transcript.is("page pools with dmabufs", pools.len(), 2)?;
         let streams = [(PORT, &first), (SECOND.1, &second)];
         let mut readers = Vec::new();
         let mut senders = Vec::new();
@@ -168,7 +170,7 @@ pub(super) fn several_bindings(lab: &mut Lab, story: &Story) -> Result<()> {
         }
         for reader in &mut readers {
             reader.finish(BYTES)?;
-            story.is(
+            transcript.is(
                 "bytes that are right, in its dmabuf",
                 reader.in_dmabuf,
                 BYTES,
@@ -178,13 +180,13 @@ pub(super) fn several_bindings(lab: &mut Lab, story: &Story) -> Result<()> {
     })
 }
 
-pub(super) fn several_queues(lab: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn several_queues(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     const BYTES: u64 = 2 * MIB;
     lab.with_second(|_| {
         let (dmabuf, binding) = bound(&[SECOND.0, QUEUE], LARGE)?;
         let pools = provider_pools()?;
         let its = |pool: &&PagePool| pool.dmabuf == Some(binding.id().into());
-        story.is(
+        transcript.is(
             "page pools with its memory",
             pools.iter().filter(its).count(),
             2,
@@ -195,7 +197,7 @@ pub(super) fn several_queues(lab: &mut Lab, story: &Story) -> Result<()> {
             let sender = Sender::start(sender, seed, BYTES);
             reader.finish(BYTES)?;
             sender.finish()?;
-            story.is(
+            transcript.is(
                 "bytes that are right, in the dmabuf",
                 reader.in_dmabuf,
                 BYTES,
@@ -205,7 +207,7 @@ pub(super) fn several_queues(lab: &mut Lab, story: &Story) -> Result<()> {
     })
 }
 
-pub(super) fn closed_in_flight(lab: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn closed_in_flight(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     const BYTES: u64 = 8 * MIB;
     let (dmabuf, binding) = bound(&[QUEUE], LARGE)?;
     let Connection { receiver, sender } = connection(PORT)?;
@@ -218,41 +220,41 @@ pub(super) fn closed_in_flight(lab: &mut Lab, story: &Story) -> Result<()> {
         ensure!(unread > 0, "nothing more has come");
         Ok(())
     })?;
-    story.does("The binding is closed");
+    transcript.does("The binding is closed");
     drop(binding);
     let stop = lab.ledger(QUEUE)?.last_stop;
     let stop = stop.context("the queue did not stop")?;
-    story.holds("the card has returned every chain", stop.clean)?;
+    transcript.holds("the card has returned every chain", stop.clean)?;
     let pools = provider_pools()?;
-    story.is("page pools that are left", pools.len(), 1)?;
+    transcript.is("page pools that are left", pools.len(), 1)?;
     ensure!(pools[0].detach_time.is_some(), "it was not destroyed");
     let (before, kept) = (reader.in_dmabuf, reader.held.len() as u64);
 
-    story.does("The rest of the stream is received");
+    transcript.does("The rest of the stream is received");
     reader.finish(BYTES)?;
     sender.finish()?;
-    story.at_least(
+    transcript.at_least(
         "bytes that were in the socket, in the dmabuf",
         reader.in_dmabuf - before,
         1,
     )?;
-    story.at_least("bytes in memory that the kernel reads", reader.readable, 1)?;
-    story.is("bytes that are right", reader.received(), BYTES)?;
-    story.why("What has come stays where it is; the queue has other memory at once");
-    story.why("(net_devmem_unbind_dmabuf, net/core/devmem.c).");
-    story.at_least("tokens that are kept", reader.held.len() as u64, kept)?;
+    transcript.at_least("bytes in memory that the kernel reads", reader.readable, 1)?;
+    transcript.is("bytes that are right", reader.received(), BYTES)?;
+    transcript.why("What has come stays where it is; the queue has other memory at once");
+    transcript.why("(net_devmem_unbind_dmabuf, net/core/devmem.c).");
+    transcript.at_least("tokens that are kept", reader.held.len() as u64, kept)?;
     let held = reader.held.len() as u64;
-    story.is(
+    transcript.is(
         "tokens that the kernel takes back",
         reader.give_back()?,
         held,
     )?;
     await_pools(<[_]>::is_empty)?;
-    story.sees("its page pool", "gone");
+    transcript.sees("its page pool", "gone");
     Ok(())
 }
 
-pub(super) fn socket_closed(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn socket_closed(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     const BYTES: u64 = 2 * MIB;
     let (dmabuf, binding) = bound(&[QUEUE], LARGE)?;
     let Connection { receiver, sender } = connection(PORT)?;
@@ -262,34 +264,35 @@ pub(super) fn socket_closed(_: &mut Lab, story: &Story) -> Result<()> {
     reader.finish(BYTES)?;
     sender.finish()?;
     let held = reader.held.len() as u64;
-    story.at_least("tokens that are kept", held, BYTES / PAGE)?;
+    transcript.at_least("tokens that are kept", held, BYTES / PAGE)?;
     let buffers = reader.buffers();
-    story.sees("buffers that they stand for", buffers);
+    transcript.sees("buffers that they stand for", buffers);
     let pool = provider_pool()?;
 
-    story.does("The binding is closed, and then the socket");
+    transcript.does("The binding is closed, and then the socket");
     drop(binding);
     let left = provider_pools()?;
-    story.is("page pools that are left", left.len(), 1)?;
-    story.at_least("buffers out of it", left[0].inflight, buffers)?;
+    transcript.is("page pools that are left", left.len(), 1)?;
+    transcript.at_least("buffers out of it", left[0].inflight, buffers)?;
     ensure!(left[0].id == pool.id, "it is another one");
     drop(reader);
     await_pools(<[_]>::is_empty)?;
-    story.sees("the page pool", "gone");
-    story.why("tcp_v4_destroy_sock puts what the socket's tokens stand for (net/ipv4/tcp_ipv4.c).");
+    transcript.sees("the page pool", "gone");
+    transcript
+        .why("tcp_v4_destroy_sock puts what the socket's tokens stand for (net/ipv4/tcp_ipv4.c).");
     Ok(())
 }
 
-pub(super) fn one_provider(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn one_provider(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let (dmabuf, binding) = bound(&[QUEUE], LARGE)?;
     let zcrx = bind(QUEUE, &Options::default());
-    story.fails("io_uring on a queue with a dmabuf", zcrx, libc::EEXIST)?;
+    transcript.fails("io_uring on a queue with a dmabuf", zcrx, libc::EEXIST)?;
     drop(binding);
     let (zcrx, _) = bind_patiently(QUEUE, &Options::default())?;
     let second = Binding::receive("eth0", &[QUEUE], &dmabuf, None);
     match second {
         Err(net::Error::Kernel { source, .. }) if source.raw_os_error() == Some(libc::EEXIST) => {
-            story.sees("a dmabuf on a queue with io_uring", "EEXIST");
+            transcript.sees("a dmabuf on a queue with io_uring", "EEXIST");
         }
         other => bail!("a dmabuf on a queue with io_uring: {other:?}, not EEXIST"),
     }

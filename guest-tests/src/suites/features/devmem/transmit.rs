@@ -15,8 +15,8 @@ use crate::{
     fixture::{
         connection::{Connection, connect},
         lab::Lab,
-        story::Story,
         traffic::PORT,
+        transcript::Transcript,
     },
     kit::{
         devmem::{Binding, send},
@@ -68,7 +68,7 @@ fn take_news(socket: &TcpStream) -> Result<u32> {
     Ok(calls)
 }
 
-pub(super) fn stream(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn stream(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let (dmabuf, Connection { receiver, sender }) = prepare()?;
     let binding = Binding::transmit("eth0", &dmabuf)?;
     let reader = thread::spawn(move || read_all(sender));
@@ -83,7 +83,7 @@ pub(super) fn stream(_: &mut Lab, story: &Story) -> Result<()> {
     receiver.shutdown(Shutdown::Write)?;
     let received = reader.join();
     let received = received.map_err(|_| anyhow!("the reader panicked"))??;
-    story.is("bytes received and right", received, BYTES as u64)?;
+    transcript.is("bytes received and right", received, BYTES as u64)?;
     while done < calls {
         let timeout = Timespec::try_from(PATIENCE)?;
         let ready = poll(
@@ -93,19 +93,19 @@ pub(super) fn stream(_: &mut Lab, story: &Story) -> Result<()> {
         ensure!(ready > 0, "no news of {calls} calls since {done}");
         done += take_news(&receiver)?;
     }
-    story.is(
+    transcript.is(
         "calls that are told to be done, none by a copy",
         done,
         calls,
     )
 }
 
-pub(super) fn refusals(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn refusals(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let (dmabuf, Connection { receiver, sender }) = prepare()?;
     let binding = Binding::transmit("eth0", &dmabuf)?;
     let fails = |what: &str, result: io::Result<usize>, errno: i32| match result {
         Err(error) if error.raw_os_error() == Some(errno) => {
-            story.sees(what, &error);
+            transcript.sees(what, &error);
             Ok(())
         }
         other => bail!("{what}: {other:?}"),

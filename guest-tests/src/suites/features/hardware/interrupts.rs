@@ -13,8 +13,8 @@ use super::flow::{Flow, HERE, PATIENCE, THERE};
 use crate::{
     fixture::{
         lab::{Lab, eventually},
-        story::Story,
         traffic::ZERO_COPY,
+        transcript::Transcript,
     },
     kit::{net, socket::set_option},
 };
@@ -162,40 +162,40 @@ fn coalesce(how: &[&str]) -> Result<(), net::Error> {
 }
 
 /// Compares a flow with and without it.
-fn coalesced(story: &Story, direction: &str, flow: &Flow, rings: &str) -> Result<()> {
+fn coalesced(transcript: &Transcript, direction: &str, flow: &Flow, rings: &str) -> Result<()> {
     let run = || interrupts_of(rings, || flow.run(COUNT, SIZE, PAUSE));
-    story.does("Datagrams, one at a time");
+    transcript.does("Datagrams, one at a time");
     let without = run()?;
-    story.at_least("interrupts", without, COUNT / 4)?;
+    transcript.at_least("interrupts", without, COUNT / 4)?;
 
-    story.does("The same, with interrupts after 32 frames or 20 ms");
+    transcript.does("The same, with interrupts after 32 frames or 20 ms");
     let coalescing = Coalescing::new(direction)?;
     let began = Instant::now();
     let with = run()?;
     let delays = began.elapsed().as_nanos() / DELAY.as_nanos();
     // Each has a reason: so many frames, or a time that was up on one of the rings. One of both may be from before.
     let most = COUNT / FRAMES + vectors(rings)?.len() as u64 * (delays as u64 + 2);
-    story.within("interrupts", with, 1..=most)?;
-    story.holds("that is less than half", with < without / 2)?;
+    transcript.within("interrupts", with, 1..=most)?;
+    transcript.holds("that is less than half", with < without / 2)?;
     drop(coalescing);
-    story.at_least("interrupts without it again", run()?, COUNT / 4)
+    transcript.at_least("interrupts without it again", run()?, COUNT / 4)
 }
 
-pub(super) fn coalesced_receive(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn coalesced_receive(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let (flow, _steered) = incoming()?;
-    coalesced(story, "rx", &flow, &receive_ring())?;
-    story.refused(
+    coalesced(transcript, "rx", &flow, &receive_ring())?;
+    transcript.refused(
         "a delay that is too long",
         coalesce(&["rx-usecs", "65536"]),
         "65535",
     )
 }
 
-pub(super) fn coalesced_transmit(_: &mut Lab, story: &Story) -> Result<()> {
-    coalesced(story, "tx", &Flow::outgoing()?, "tx")
+pub(super) fn coalesced_transmit(_: &mut Lab, transcript: &Transcript) -> Result<()> {
+    coalesced(transcript, "tx", &Flow::outgoing()?, "tx")
 }
 
-pub(super) fn affinity(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn affinity(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let (flow, _steered) = incoming()?;
     let vector = || -> Result<Vector> {
         vectors(&receive_ring())?
@@ -204,7 +204,7 @@ pub(super) fn affinity(_: &mut Lab, story: &Story) -> Result<()> {
     };
     let file = format!("/proc/irq/{}/smp_affinity_list", vector()?.number);
     for processor in [1, 0, 3] {
-        story.does(&format!("echo {processor} > {file}"));
+        transcript.does(&format!("echo {processor} > {file}"));
         let _there = Setting::new(&file, &processor.to_string())?;
         // It moves with the next one (Documentation/core-api/irq/irq-affinity.rst), which still comes where it was.
         flow.run(2, SIZE, PAUSE)?;
@@ -216,8 +216,8 @@ pub(super) fn affinity(_: &mut Lab, story: &Story) -> Result<()> {
             .zip(&before)
             .map(|(now, then)| now - then)
             .collect();
-        story.at_least("interrupts there", came[processor], COUNT / 16)?;
-        story.is(
+        transcript.at_least("interrupts there", came[processor], COUNT / 16)?;
+        transcript.is(
             "and elsewhere",
             came.iter().sum::<u64>() - came[processor],
             0,
@@ -244,35 +244,35 @@ fn pollers() -> Result<Vec<u64>> {
     Ok(switches)
 }
 
-pub(super) fn threaded(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn threaded(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let (flow, _steered) = incoming()?;
-    story.is("threads at first", pollers()?.len(), 0)?;
+    transcript.is("threads at first", pollers()?.len(), 0)?;
     let setting = Setting::new("/sys/class/net/eth0/threaded", "1")?;
     let queues = net::rx_queues("eth0")? as usize;
-    story.is("threads", pollers()?.len(), queues)?;
+    transcript.is("threads", pollers()?.len(), queues)?;
     let before: u64 = pollers()?.iter().sum();
     let interrupts = interrupts_of(&receive_ring(), || flow.run(COUNT, SIZE, PAUSE))?;
     let switches = pollers()?.iter().sum::<u64>() - before;
-    story.sees("datagrams received and right", COUNT);
-    story.sees("interrupts", interrupts);
-    story.at_least("times that a thread was woken", switches, COUNT / 16)?;
+    transcript.sees("datagrams received and right", COUNT);
+    transcript.sees("interrupts", interrupts);
+    transcript.at_least("times that a thread was woken", switches, COUNT / 16)?;
     drop(setting);
     eventually(PATIENCE, || {
         ensure!(pollers()?.is_empty(), "threads are left");
         Ok(())
     })?;
     flow.run(COUNT / 4, SIZE, PAUSE)?;
-    story.sees("datagrams without threads", COUNT / 4);
+    transcript.sees("datagrams without threads", COUNT / 4);
     Ok(())
 }
 
-pub(super) fn busy_poll(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn busy_poll(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let (flow, _steered) = incoming()?;
     let ring = receive_ring();
     let without = interrupts_of(&ring, || flow.run(COUNT, SIZE, PAUSE))?;
-    story.at_least("interrupts of a reader that sleeps", without, COUNT / 4)?;
+    transcript.at_least("interrupts of a reader that sleeps", without, COUNT / 4)?;
 
-    story.does("The reader polls, and interrupts are deferred as long as it does");
+    transcript.does("The reader polls, and interrupts are deferred as long as it does");
     let _deferred = Setting::new("/sys/class/net/eth0/napi_defer_hard_irqs", "100")?;
     let _timeout = Setting::new("/sys/class/net/eth0/gro_flush_timeout", "200000000")?;
     let socket = flow.receiver.as_fd();
@@ -282,5 +282,5 @@ pub(super) fn busy_poll(_: &mut Lab, story: &Story) -> Result<()> {
     // With the first ones the socket learns whom to poll.
     flow.run(4, SIZE, PAUSE)?;
     let with = interrupts_of(&ring, || flow.run(COUNT, SIZE, PAUSE))?;
-    story.within("interrupts of one that polls", with, 0..=COUNT / 20)
+    transcript.within("interrupts of one that polls", with, 0..=COUNT / 20)
 }

@@ -15,7 +15,7 @@ use super::{
     time::{Clock, Stamping, tell_times},
 };
 use crate::{
-    fixture::{connection::Sender, lab::Lab, story::Story},
+    fixture::{connection::Sender, lab::Lab, transcript::Transcript},
     kit::{
         bpf::{
             Abilities, Attached, EXIT, FRAME, HELPER_MAP_UPDATE, Instruction, MAP_ARRAY, Map,
@@ -242,7 +242,7 @@ fn pass(flow: &Flow, map: &Map, number: u64) -> Result<(Seen, Option<u64>)> {
     Ok((Seen(map.get(0)?), message.time))
 }
 
-pub(super) fn programs(lab: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn programs(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     let _tagged = Tagged::new()?;
     let clock = Clock::new()?;
     let map = Map::new(MAP_ARRAY, Seen::SIZE, 1)?;
@@ -253,48 +253,48 @@ pub(super) fn programs(lab: &mut Lab, story: &Story) -> Result<()> {
     let _attached = Attached::new(net::ifindex("eth0")?, &program(&map)?, abilities)
         .context("attaching the program")?;
 
-    story.does("A datagram of which nothing but its hash is asked for");
+    transcript.does("A datagram of which nothing but its hash is asked for");
     let plain = Flow::incoming((HERE, PORT).into(), THERE)?;
     tell_times(&plain.receiver)?;
     let (seen, _) = pass(&plain, &map, 0)?;
-    story.holds(
+    transcript.holds(
         "it has no time and no tag",
         seen.time()?.is_none() && seen.tag()?.is_none(),
     )?;
     let (hash, kind) = seen.hash()?.context("it has no hash")?;
-    story.is("hash", hash, hash_of(&plain, THERE, HERE)?)?;
-    story.is("type of the hash", kind, UDP4)?;
+    transcript.is("hash", hash, hash_of(&plain, THERE, HERE)?)?;
+    transcript.is("type of the hash", kind, UDP4)?;
 
-    story.does("Timestamps are on, and tags are taken out");
+    transcript.does("Timestamps are on, and tags are taken out");
     let _stamping = Stamping::new(None, "eth0", false, true)?;
     let stripping = Stripping::new(lab)?;
     let before = clock.read()?;
     let (seen, told) = pass(&plain, &map, 1)?;
     let time = seen.time()?.context("it has no time")?;
-    story.holds(
+    transcript.holds(
         "the time is the one that its socket is told",
         told == Some(time),
     )?;
-    story.holds("and by the clock", before < time && time < clock.read()?)?;
-    story.holds("it has no tag", seen.tag()?.is_none())?;
+    transcript.holds("and by the clock", before < time && time < clock.read()?)?;
+    transcript.holds("it has no tag", seen.tag()?.is_none())?;
 
-    story.does("A datagram with a tag");
+    transcript.does("A datagram with a tag");
     let tagged = Flow::incoming((TAGGED_HERE, PORT).into(), TAGGED_THERE)?;
     let (seen, _) = pass(&tagged, &map, 2)?;
     let (kind, tag) = seen.tag()?.context("it has no tag")?;
-    story.is("type of the tag", kind, 0x8100)?;
-    story.is("tag", tag, 3 << 13 | VLAN)?;
+    transcript.is("type of the tag", kind, 0x8100)?;
+    transcript.is("tag", tag, 3 << 13 | VLAN)?;
     let (hash, _) = seen.hash()?.context("it has no hash")?;
-    story.is("hash", hash, hash_of(&tagged, TAGGED_THERE, TAGGED_HERE)?)?;
+    transcript.is("hash", hash, hash_of(&tagged, TAGGED_THERE, TAGGED_HERE)?)?;
 
-    story.does("Tags are left in");
+    transcript.does("Tags are left in");
     drop(stripping);
     map.insert(0, &[0xff; Seen::SIZE])?;
     tagged.send(3, 600)?;
     let mut buffer = [0; 2048];
     let length = tagged.receiver.recv(&mut buffer)?;
     tagged.verify(3, 600, &buffer[..length])?;
-    story.holds(
+    transcript.holds(
         "the program finds no datagram where there is a tag",
         map.get(0)? == [0xff; Seen::SIZE],
     )
@@ -326,14 +326,14 @@ fn stream(seed: u64) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn streams(lab: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn streams(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     let _tagged = Tagged::new()?;
-    story.does("A stream in a VLAN, its tags left in");
+    transcript.does("A stream in a VLAN, its tags left in");
     stream(1)?;
-    story.does("One with its tags taken out");
+    transcript.does("One with its tags taken out");
     let stripping = Stripping::new(lab)?;
     stream(2)?;
-    story.does("One of whose segments the device makes aggregates");
+    transcript.does("One of whose segments the device makes aggregates");
     net::run(None, &["ethtool", "-K", "eth0", "rx-gro-hw", "on"])?;
     let joined = lab.counters("0")?;
     let result = stream(3);
@@ -347,9 +347,9 @@ pub(super) fn streams(lab: &mut Lab, story: &Story) -> Result<()> {
             .map(|(now, then)| now - then)
     };
     let aggregates = more("device_rx_gro_frames").context("no counter of aggregates")?;
-    story.at_least("aggregates", aggregates, 1)?;
+    transcript.at_least("aggregates", aggregates, 1)?;
     drop(stripping);
-    story.does("And one with tags left in again");
+    transcript.does("And one with tags left in again");
     stream(4)?;
     Ok(())
 }

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     fixture::{
         lab::{Lab, eventually},
-        story::Story,
+        transcript::Transcript,
     },
     kit::socket::set_option,
     runtime::ports::{PEER, in_netns},
@@ -120,13 +120,13 @@ fn time_of_sent(flow: &Flow, number: u64) -> Result<u64> {
     message.time.context("a datagram that was sent has no time")
 }
 
-pub(super) fn received(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn received(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let clock = Clock::new()?;
     let flow = incoming()?;
-    story.does("Datagrams arrive while nobody wants to know when");
+    transcript.does("Datagrams arrive while nobody wants to know when");
     let quiet = pass(&flow, 0, 100)?;
-    story.holds("they have no time", quiet.time.is_none())?;
-    story.does("Timestamps of all received frames are switched on");
+    transcript.holds("they have no time", quiet.time.is_none())?;
+    transcript.does("Timestamps of all received frames are switched on");
     let stamping = Stamping::new(None, "eth0", false, true)?;
     let mut last = clock.read()?;
     for (number, size) in (1..).zip(SIZES.into_iter().cycle().take(24)) {
@@ -138,18 +138,18 @@ pub(super) fn received(_: &mut Lab, story: &Story) -> Result<()> {
         );
         last = after;
     }
-    story.sees("datagrams with a time between two readings", 24);
+    transcript.sees("datagrams with a time between two readings", 24);
     drop(stamping);
     let quiet = pass(&flow, 25, 100)?;
-    story.holds("switched off, they have none", quiet.time.is_none())
+    transcript.holds("switched off, they have none", quiet.time.is_none())
 }
 
-pub(super) fn sent(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn sent(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let clock = Clock::new()?;
     let flow = Flow::outgoing()?;
     tell_times(&flow.sender)?;
     let _stamping = Stamping::new(None, "eth0", true, false)?;
-    story.does("Datagrams are sent by a socket that wants to know when");
+    transcript.does("Datagrams are sent by a socket that wants to know when");
     let mut last = clock.read()?;
     for (number, size) in (0..).zip(SIZES.into_iter().cycle().take(24)) {
         pass(&flow, number, size)?;
@@ -161,9 +161,9 @@ pub(super) fn sent(_: &mut Lab, story: &Story) -> Result<()> {
         );
         last = after;
     }
-    story.sees("datagrams with a time between two readings", 24);
+    transcript.sees("datagrams with a time between two readings", 24);
 
-    story.does("Several are on their way at once");
+    transcript.does("Several are on their way at once");
     for number in 24..88 {
         flow.send(number, 500)?;
     }
@@ -175,11 +175,11 @@ pub(super) fn sent(_: &mut Lab, story: &Story) -> Result<()> {
         ensure!(last <= time, "datagram {number}: {time}, not after {last}");
         last = time;
     }
-    story.sees("times in order", 64);
+    transcript.sees("times in order", 64);
     Ok(())
 }
 
-pub(super) fn both_ends(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn both_ends(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let flow = incoming()?;
     tell_times(&flow.sender)?;
     let _receiving = Stamping::new(None, "eth0", false, true)?;
@@ -191,19 +191,19 @@ pub(super) fn both_ends(_: &mut Lab, story: &Story) -> Result<()> {
         ensure!(sent <= arrived, "sent at {sent}, received at {arrived}");
         longest = longest.max(arrived - sent);
     }
-    story.sees("the longest way, in nanoseconds", longest);
-    story.why("The clock is the device's, and both ports are of one device.");
+    transcript.sees("the longest way, in nanoseconds", longest);
+    transcript.why("The clock is the device's, and both ports are of one device.");
     // Whoever measures two clocks with different starts sees seconds at least.
-    story.within("is that of a cable", longest / 1_000_000_000, 0..=0)
+    transcript.within("is that of a cable", longest / 1_000_000_000, 0..=0)
 }
 
-pub(super) fn set_clock(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn set_clock(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     const LATER: u64 = 1_000_000_000_000;
     let clock = Clock::new()?;
     let flow = incoming()?;
     let _stamping = Stamping::new(None, "eth0", false, true)?;
     let before = clock.read()?;
-    story.does("The clock is set 1000 seconds ahead");
+    transcript.does("The clock is set 1000 seconds ahead");
     set(clock.0.as_fd(), before + LATER).context("setting the clock")?;
     let first = clock.read()?;
     let time = pass(&flow, 0, 100)?.time.context("no time");
@@ -211,11 +211,11 @@ pub(super) fn set_clock(_: &mut Lab, story: &Story) -> Result<()> {
     // Back, more or less to where it was, whatever was seen.
     set(clock.0.as_fd(), last - LATER).context("setting the clock")?;
     let time = time?;
-    story.sees("seconds ahead", (time - before) / 1_000_000_000);
-    story.holds(
+    transcript.sees("seconds ahead", (time - before) / 1_000_000_000);
+    transcript.holds(
         "frames have times of the clock as it was set",
         before + LATER <= first && first < time && time < last,
     )?;
     let time = pass(&flow, 1, 100)?.time.context("no time")?;
-    story.holds("and when it is set back, too", time < before + LATER)
+    transcript.holds("and when it is set back, too", time < before + LATER)
 }

@@ -25,8 +25,8 @@ use crate::{
         device::{await_pools, provider_pool},
         lab::{Lab, eventually},
         receiver::{Receiver, bind_patiently},
-        story::Story,
         traffic::ZERO_COPY,
+        transcript::Transcript,
     },
     kit::zcrx::Options,
     runtime::ports::PEER,
@@ -88,23 +88,23 @@ const NONE: Came = Came {
     unreadable: 0,
 };
 
-fn plain_receive(_: &mut Lab, story: &Story) -> Result<()> {
+fn plain_receive(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let _bound = Bound::new()?;
     for (port, wanted) in [(Port::Readable, 0), (Port::Unreadable, COUNT)] {
         let socket = listen(None, port)?;
         send(HERE, port)?;
         let came = take(&socket)?;
-        story.is(
+        transcript.is(
             &format!("{port:?}: datagrams received and right"),
             came.whole,
             COUNT - wanted,
         )?;
-        story.is("EFAULT", came.unreadable, wanted)?;
+        transcript.is("EFAULT", came.unreadable, wanted)?;
     }
     Ok(())
 }
 
-fn packet_socket(_: &mut Lab, story: &Story) -> Result<()> {
+fn packet_socket(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let _bound = Bound::new()?;
     for (port, seen) in [
         (Port::Readable, HEADERS + SIZE),
@@ -124,19 +124,19 @@ fn packet_socket(_: &mut Lab, story: &Story) -> Result<()> {
                 "payload that nobody sent"
             );
         }
-        story.sees(&format!("{port:?}: bytes captured of each frame"), seen);
+        transcript.sees(&format!("{port:?}: bytes captured of each frame"), seen);
     }
     Ok(())
 }
 
 /// Datagrams for the host behind eth0 that are readable come; others are dropped by the device before it
 /// (`validate_xmit_unreadable_skb()`).
-fn dropped_before(far: &Far, story: &Story) -> Result<()> {
+fn dropped_before(far: &Far, transcript: &Transcript) -> Result<()> {
     let readable = far.volley(Port::Readable)?;
     ensure!(readable == (ALL, 0), "readable datagrams: {readable:?}");
     let (came, dropped) = far.volley(Port::Unreadable)?;
     ensure!(came == NONE, "unreadable datagrams: {came:?}");
-    story.is("frames dropped", dropped, COUNT)
+    transcript.is("frames dropped", dropped, COUNT)
 }
 
 /// Packets are forwarded as long as this exists.
@@ -165,17 +165,17 @@ impl Drop for Forwarding {
     }
 }
 
-fn forwarded(_: &mut Lab, story: &Story) -> Result<()> {
+fn forwarded(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let _bound = Bound::new()?;
     let far = Far::new(Ipv4Addr::new(198, 51, 100, 2))?;
     run(None, &format!("ip address add 198.51.100.1/24 dev {NEAR}"))?;
     let _route = Route::new("198.51.100.0/24")?;
     let _forwarding = Forwarding::new()?;
-    dropped_before(&far, story)
+    dropped_before(&far, transcript)
 }
 
 /// Back to where it came from: a port that can send from memory that the CPU can't read (`netmem_tx`).
-fn hairpin(_: &mut Lab, story: &Story) -> Result<()> {
+fn hairpin(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let nobody = Ipv4Addr::new(203, 0, 113, 1);
     let _bound = Bound::new()?;
     let _route = Route::new("203.0.113.0/24")?;
@@ -194,22 +194,22 @@ fn hairpin(_: &mut Lab, story: &Story) -> Result<()> {
             "{frame:?} came back"
         );
     }
-    story.is("frames that came back whole", frames.len() as u64, COUNT)
+    transcript.is("frames that came back whole", frames.len() as u64, COUNT)
 }
 
-fn bridged(_: &mut Lab, story: &Story) -> Result<()> {
+fn bridged(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let _bound = Bound::new()?;
     let far = Far::new(Ipv4Addr::new(192, 0, 2, 3))?;
     run(None, "ip link add br0 type bridge")?;
     run(None, "ip link set br0 up")?;
     run(None, &format!("ip link set {NEAR} master br0"))?;
     run(None, "ip link set eth0 master br0")?;
-    let result = dropped_before(&far, story);
+    let result = dropped_before(&far, transcript);
     run(None, "ip link delete br0")?;
     result
 }
 
-fn redirected(_: &mut Lab, story: &Story) -> Result<()> {
+fn redirected(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let _bound = Bound::new()?;
     let far = Far::new(Ipv4Addr::new(198, 51, 100, 2))?;
     // What is for eth0 is for it.
@@ -223,12 +223,12 @@ fn redirected(_: &mut Lab, story: &Story) -> Result<()> {
              action mirred egress redirect dev {NEAR}"
         ),
     )?;
-    let result = dropped_before(&far, story);
+    let result = dropped_before(&far, transcript);
     run(None, "tc qdisc delete dev eth0 clsact")?;
     result
 }
 
-fn multicast(_: &mut Lab, story: &Story) -> Result<()> {
+fn multicast(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     const GROUP: Ipv4Addr = Ipv4Addr::new(239, 1, 2, 3);
 
     let _bound = Bound::new()?;
@@ -239,8 +239,8 @@ fn multicast(_: &mut Lab, story: &Story) -> Result<()> {
             send(GROUP, port)?;
             for socket in &members {
                 let came = take(socket)?;
-                story.is("received and right", came.whole, COUNT - wanted)?;
-                story.is("EFAULT", came.unreadable, wanted)?;
+                transcript.is("received and right", came.whole, COUNT - wanted)?;
+                transcript.is("EFAULT", came.unreadable, wanted)?;
             }
         }
         Ok(())
@@ -262,7 +262,7 @@ fn member(group: Ipv4Addr, port: Port) -> Result<std::net::UdpSocket> {
 
 /// The device does not split a segment that it should. `skb_gro_receive()` of 7.3 would join it with the next one and
 /// call both readable; then whoever copies the payload, tcpdump for instance, reads what is no memory.
-fn mixed(lab: &mut Lab, story: &Story) -> Result<()> {
+fn mixed(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     const MSS: u64 = 100;
     const TIMESTAMPS: u64 = 12;
     /// The first one with data, behind two of the handshake.
@@ -285,7 +285,7 @@ fn mixed(lab: &mut Lab, story: &Story) -> Result<()> {
         let sender = Sender::start(connection.sender, 1, 16 << 20);
         let mut buffer = [0; 4096];
         let read = connection.receiver.read(&mut buffer)? as u64;
-        story.is("bytes that can be read", read, MSS - TIMESTAMPS)?;
+        transcript.is("bytes that can be read", read, MSS - TIMESTAMPS)?;
         let then = connection.receiver.read(&mut buffer);
         let errno = then.err().and_then(|error| error.raw_os_error());
         ensure!(errno == Some(libc::EFAULT), "then: {errno:?}");
@@ -296,8 +296,8 @@ fn mixed(lab: &mut Lab, story: &Story) -> Result<()> {
     });
     run(None, "ip route delete 192.0.2.2/32 dev eth0")?;
     let readable = captured?.pop().context("no frame")?;
-    story.sees("bytes captured of what follows", readable.bytes.len());
-    story.is(
+    transcript.sees("bytes captured of what follows", readable.bytes.len());
+    transcript.is(
         "frames that were not split",
         lab.hits(fault)?.unwrap_or(0),
         1,
@@ -307,7 +307,7 @@ fn mixed(lab: &mut Lab, story: &Story) -> Result<()> {
     Ok(())
 }
 
-fn closed(_: &mut Lab, story: &Story) -> Result<()> {
+fn closed(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     /// Of the area.
     const BUFFERS: usize = 1024;
     /// What the first socket has of them, at least.
@@ -329,7 +329,7 @@ fn closed(_: &mut Lab, story: &Story) -> Result<()> {
         ensure!(more >= QUEUED, "only {more} buffers are in use");
         Ok(more)
     })?;
-    story.sees("buffers in the socket's queue, at least", queued);
+    transcript.sees("buffers in the socket's queue, at least", queued);
     drop(first.receiver);
     ensure!(sender.finish().is_err(), "everything was sent");
     pools::flush_deferred_frees()?;
@@ -343,7 +343,7 @@ fn closed(_: &mut Lab, story: &Story) -> Result<()> {
         "nearly all buffers have come by another socket",
         |receiver| receiver.held() >= wanted,
     )?;
-    story.sees("buffers that another socket got then", receiver.held());
+    transcript.sees("buffers that another socket got then", receiver.held());
     drop(receiver);
     ensure!(sender.finish().is_err(), "everything was sent");
     await_pools(<[_]>::is_empty)

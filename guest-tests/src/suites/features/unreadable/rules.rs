@@ -7,7 +7,7 @@ use super::{
     far::run,
 };
 use crate::{
-    fixture::{lab::Lab, story::Story},
+    fixture::{lab::Lab, transcript::Transcript},
     kit::net,
 };
 
@@ -22,7 +22,7 @@ fn counted() -> Result<[u64; 2]> {
     Ok([next()?, next()?])
 }
 
-pub(super) fn netfilter(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn netfilter(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let _bound = Bound::new()?;
     for (port, read) in [(Port::Readable, COUNT), (Port::Unreadable, 0)] {
         run(None, "nft add table ip watch")?;
@@ -44,8 +44,8 @@ pub(super) fn netfilter(_: &mut Lab, story: &Story) -> Result<()> {
         let counted = counted();
         run(None, "nft delete table ip watch")?;
         let [headers, payload] = counted?;
-        story.is(&format!("{port:?}: matched by header"), headers, COUNT)?;
-        story.is("matched by payload", payload, read)?;
+        transcript.is(&format!("{port:?}: matched by header"), headers, COUNT)?;
+        transcript.is("matched by payload", payload, read)?;
     }
     Ok(())
 }

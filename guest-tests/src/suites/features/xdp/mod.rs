@@ -15,8 +15,8 @@ use crate::{
         device::await_pools,
         lab::{Lab, eventually},
         receiver::Receiver,
-        story::Story,
         traffic::ZERO_COPY,
+        transcript::Transcript,
     },
     kit::{
         bpf::{
@@ -233,16 +233,16 @@ impl Bench {
 
 /// Shows a program at work in every way.
 fn in_every_way(
-    story: &Story,
+    transcript: &Transcript,
     found: &[Instruction],
     mut show: impl FnMut(&Bench) -> Result<()>,
 ) -> Result<()> {
     for way in WAYS {
-        story.does(way.what);
+        transcript.does(way.what);
         let bench = Bench::new(way, found)?;
         show(&bench).with_context(|| way.what)?;
         bench.nothing_more()?;
-        story.sees("frames as they should be", TIMES * way.sizes.len() as u64);
+        transcript.sees("frames as they should be", TIMES * way.sizes.len() as u64);
     }
     Ok(())
 }
@@ -254,8 +254,8 @@ fn adjust(helper: i32, by: i32) -> Vec<Instruction> {
     vec![copy(1, 6), set(2, by), call(helper)]
 }
 
-fn pass(_: &mut Lab, story: &Story) -> Result<()> {
-    in_every_way(story, &PASS, |bench| {
+fn pass(_: &mut Lab, transcript: &Transcript) -> Result<()> {
+    in_every_way(transcript, &PASS, |bench| {
         bench.each(|number, size| {
             let frame = bench.frame(OURS, number, size);
             bench.expect(&frame, OURS, &frame)
@@ -263,7 +263,7 @@ fn pass(_: &mut Lab, story: &Story) -> Result<()> {
     })
 }
 
-fn drop_some(lab: &mut Lab, story: &Story) -> Result<()> {
+fn drop_some(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     let dropped = |lab: &Lab| -> Result<u64> {
         let counters = lab.counters("0")?;
         counters
@@ -272,7 +272,7 @@ fn drop_some(lab: &mut Lab, story: &Story) -> Result<()> {
             .context("no such counter")
     };
     let before = dropped(lab)?;
-    in_every_way(story, &[set(0, XDP_DROP), EXIT], |bench| {
+    in_every_way(transcript, &[set(0, XDP_DROP), EXIT], |bench| {
         bench.each(|number, size| {
             bench.sender.send(&bench.frame(OURS, number, size))?;
             let frame = bench.frame(OTHER, number, size);
@@ -280,13 +280,13 @@ fn drop_some(lab: &mut Lab, story: &Story) -> Result<()> {
         })
     })?;
     let all = WAYS.iter().map(|way| TIMES * way.sizes.len() as u64).sum();
-    story.is("frames dropped", dropped(lab)? - before, all)
+    transcript.is("frames dropped", dropped(lab)? - before, all)
 }
 
-fn head_off(_: &mut Lab, story: &Story) -> Result<()> {
+fn head_off(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let mut found = adjust(HELPER_ADJUST_HEAD, HEADER as i32);
     found.extend(PASS);
-    in_every_way(story, &found, |bench| {
+    in_every_way(transcript, &found, |bench| {
         bench.each(|number, size| {
             let inner = bench.frame(OTHER, number, size - HEADER);
             let frame = bench.framed(OURS, &inner);
@@ -297,12 +297,12 @@ fn head_off(_: &mut Lab, story: &Story) -> Result<()> {
             }
         })
     })?;
-    story.why("An Ethernet header must be left where headers are, or all stays as it is (bpf_xdp_adjust_head(),");
-    story.why("net/core/filter.c); and the device, which knows nothing of what follows, has put none but that one there.");
+    transcript.why("An Ethernet header must be left where headers are, or all stays as it is (bpf_xdp_adjust_head(),");
+    transcript.why("net/core/filter.c); and the device, which knows nothing of what follows, has put none but that one there.");
     Ok(())
 }
 
-fn head_on(_: &mut Lab, story: &Story) -> Result<()> {
+fn head_on(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let mut found = adjust(HELPER_ADJUST_HEAD, -(HEADER as i32));
     found.extend(reload());
     // The addresses again, and a type of its own; the verifier wants to know that all of it is there.
@@ -315,7 +315,7 @@ fn head_on(_: &mut Lab, story: &Story) -> Result<()> {
     found.extend(jump_if_less(2 * HEADER as i32, write.len() as i16));
     found.extend(write);
     found.extend(PASS);
-    in_every_way(story, &found, |bench| {
+    in_every_way(transcript, &found, |bench| {
         bench.each(|number, size| {
             let frame = bench.frame(OURS, number, size);
             bench.expect(&frame, OTHER, &bench.framed(OTHER, &frame))
@@ -323,13 +323,13 @@ fn head_on(_: &mut Lab, story: &Story) -> Result<()> {
     })
 }
 
-fn tail_off(_: &mut Lab, story: &Story) -> Result<()> {
+fn tail_off(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     // Of the longest frames, several buffers as a whole.
     for by in [100, 4500] {
-        story.does(&format!("{by} bytes less"));
+        transcript.does(&format!("{by} bytes less"));
         let mut found = adjust(HELPER_ADJUST_TAIL, -by);
         found.extend(PASS);
-        in_every_way(story, &found, |bench| {
+        in_every_way(transcript, &found, |bench| {
             bench.each(|number, size| {
                 let frame = bench.frame(OURS, number, size);
                 // Not less than an Ethernet header is left (bpf_xdp_adjust_tail(), net/core/filter.c).
@@ -342,11 +342,11 @@ fn tail_off(_: &mut Lab, story: &Story) -> Result<()> {
     Ok(())
 }
 
-fn tail_on(_: &mut Lab, story: &Story) -> Result<()> {
+fn tail_on(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     const MORE: usize = 100;
     let mut found = adjust(HELPER_ADJUST_TAIL, MORE as i32);
     found.extend(PASS);
-    in_every_way(story, &found, |bench| {
+    in_every_way(transcript, &found, |bench| {
         bench.each(|number, size| {
             let mut frame = bench.frame(OURS, number, size);
             let sent = frame.clone();
@@ -356,8 +356,8 @@ fn tail_on(_: &mut Lab, story: &Story) -> Result<()> {
             bench.expect(&sent, OURS, &frame)
         })
     })?;
-    story.why("Buffers of headers and of payload differ in size, so that the kernel, which is told one size, does");
-    story.why("not know where the last one ends, and leaves such a frame alone (bpf_xdp_frags_increase_tail).");
+    transcript.why("Buffers of headers and of payload differ in size, so that the kernel, which is told one size, does");
+    transcript.why("not know where the last one ends, and leaves such a frame alone (bpf_xdp_frags_increase_tail).");
     Ok(())
 }
 
@@ -368,13 +368,13 @@ fn bind_sender(queue: u32) -> Result<Socket> {
     eventually(Duration::from_secs(5), bind).context("binding the socket")
 }
 
-fn beside_io_uring(_: &mut Lab, story: &Story) -> Result<()> {
+fn beside_io_uring(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     const BYTES: u64 = 4 << 20;
     const FRAMES: u64 = 300;
     const SOCKET: u32 = 1;
-    story.does("A socket is bound to queue 1, and then io_uring to queue 3");
+    transcript.does("A socket is bound to queue 1, and then io_uring to queue 3");
     let mut socket = bind_sender(SOCKET)?;
-    story.holds("it is without copies", socket.is_zero_copy()?)?;
+    transcript.holds("it is without copies", socket.is_zero_copy()?)?;
     let (queue, port) = ZERO_COPY;
     let mut receiver = Receiver::new(queue, &Options::default())?;
     let connection = connect(port, 1)?.pop().context("one connection")?;
@@ -399,17 +399,17 @@ fn beside_io_uring(_: &mut Lab, story: &Story) -> Result<()> {
     }
     receiver.finish(BYTES)?;
     sender.finish()?;
-    story.is("bytes received and right", receiver.received(), BYTES)?;
+    transcript.is("bytes received and right", receiver.received(), BYTES)?;
     let stats = receiver.zcrx.stats().context("no statistics")?;
-    story.is("bytes copied", stats.copy_bytes, 0)?;
-    story.sees("frames sent and right", FRAMES);
+    transcript.is("bytes copied", stats.copy_bytes, 0)?;
+    transcript.sees("frames sent and right", FRAMES);
     drop(socket);
-    story.does("The other way round");
+    transcript.does("The other way round");
     let bound = Socket::bind(net::ifindex("eth0")?, SOCKET, Shape::SENDER);
     let refused = bound.err().and_then(|error| error.raw_os_error());
-    story.holds("it is refused with EBUSY", refused == Some(libc::EBUSY))?;
-    story.why("Who binds a pool looks at all queues for memory providers (xp_assign_dev(),");
-    story.why("net/xdp/xsk_buff_pool.c); who binds a provider at its own for pools.");
+    transcript.holds("it is refused with EBUSY", refused == Some(libc::EBUSY))?;
+    transcript.why("Who binds a pool looks at all queues for memory providers (xp_assign_dev(),");
+    transcript.why("net/xdp/xsk_buff_pool.c); who binds a provider at its own for pools.");
     drop(receiver);
     await_pools(<[_]>::is_empty)
 }

@@ -12,8 +12,8 @@ use crate::{
         lab::{Lab, eventually},
         receiver::Receiver,
         settings::{with_hardware_gro, with_huge_pages},
-        story::Story,
         traffic::{PLAIN, QUEUE},
+        transcript::Transcript,
     },
     kit::zcrx::{Memory, Options, sys},
 };
@@ -21,55 +21,56 @@ use crate::{
 const BYTES: u64 = 4 << 20;
 
 /// Receives a stream into such memory, all of it without a copy. Returns how many buffers it came in.
-fn receive(story: &Story, options: &Options) -> Result<Receiver> {
+fn receive(transcript: &Transcript, options: &Options) -> Result<Receiver> {
     let mut receiver = Receiver::new(QUEUE, options)?;
     stream(&mut receiver, 1, BYTES)?;
-    story.is("bytes received and right", receiver.received(), BYTES)?;
+    transcript.is("bytes received and right", receiver.received(), BYTES)?;
     let stats = receiver.zcrx.stats().context("no statistics")?;
-    story.is("bytes copied", stats.copy_bytes, 0)?;
+    transcript.is("bytes copied", stats.copy_bytes, 0)?;
     let length = provider_pool()?.io_uring_rx_buf_len.unwrap_or_default();
     let wanted = u64::from(options.buf_len.unwrap_or(PAGE as u32));
-    story.is("the page pool's buffer size", length, wanted)?;
+    transcript.is("the page pool's buffer size", length, wanted)?;
     Ok(receiver)
 }
 
-pub(super) fn anonymous(_: &mut Lab, story: &Story) -> Result<()> {
-    receive(story, &Options::default()).map(drop)
+pub(super) fn anonymous(_: &mut Lab, transcript: &Transcript) -> Result<()> {
+    receive(transcript, &Options::default()).map(drop)
 }
 
-pub(super) fn huge_pages(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn huge_pages(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     with_huge_pages(|| {
         let options = Options {
             memory: Memory::HugePages,
             ..Options::default()
         };
-        receive(story, &options).map(drop)
+        receive(transcript, &options).map(drop)
     })
 }
 
-pub(super) fn dmabuf(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn dmabuf(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     const UNSTEERED: u64 = 100_000;
     let options = Options {
         memory: Memory::Dmabuf,
         ..Options::default()
     };
-    let mut receiver = receive(story, &options)?;
+    let mut receiver = receive(transcript, &options)?;
     let connection = connect(PLAIN, 1)?.remove(0);
     let sender = Sender::start(connection.sender.try_clone()?, 2, UNSTEERED);
     receiver.add(connection.receiver, 2)?;
     receiver.until("the request ends", Receiver::all_ended)?;
-    story.completion(
+    transcript.completion(
         "recvzc of what came by other queues",
         receiver.end(1).as_ref(),
         -libc::ENOMEM,
     )?;
-    story.why("io_alloc_fallback_niov (io_uring/zcrx.c) has no buffer of a dmabuf to copy into.");
-    story.is("bytes that came of it", receiver.received() - BYTES, 0)?;
+    transcript
+        .why("io_alloc_fallback_niov (io_uring/zcrx.c) has no buffer of a dmabuf to copy into.");
+    transcript.is("bytes that came of it", receiver.received() - BYTES, 0)?;
     sender.finish()
 }
 
 /// Receives a stream of joined segments into buffers of this size.
-fn large(story: &Story, memory: Memory, buf_len: u32) -> Result<()> {
+fn large(transcript: &Transcript, memory: Memory, buf_len: u32) -> Result<()> {
     with_huge_pages(|| {
         let options = Options {
             buf_len: Some(buf_len),
@@ -81,31 +82,31 @@ fn large(story: &Story, memory: Memory, buf_len: u32) -> Result<()> {
             receiver.keep(true);
             // Half of what the area takes, even if each buffer is filled by half only.
             stream(&mut receiver, 1, 2 * BYTES)?;
-            story.is("bytes received and right", receiver.received(), 2 * BYTES)?;
+            transcript.is("bytes received and right", receiver.received(), 2 * BYTES)?;
             let stats = receiver.zcrx.stats().context("no statistics")?;
-            story.is("bytes copied", stats.copy_bytes, 0)?;
+            transcript.is("bytes copied", stats.copy_bytes, 0)?;
             let length = provider_pool()?.io_uring_rx_buf_len.unwrap_or_default();
-            story.is("the page pool's buffer size", length, buf_len.into())?;
-            story.at_least(
+            transcript.is("the page pool's buffer size", length, buf_len.into())?;
+            transcript.at_least(
                 "bytes in the fullest buffer",
                 receiver.fullest().into(),
                 u64::from(buf_len) / 2,
             )?;
             let average = 2 * BYTES / receiver.held() as u64;
-            story.at_least("bytes in a buffer on average", average, PAGE as u64)
+            transcript.at_least("bytes in a buffer on average", average, PAGE as u64)
         })
     })
 }
 
-pub(super) fn large_buffers(_: &mut Lab, story: &Story) -> Result<()> {
-    large(story, Memory::Anonymous, 32 << 10)
+pub(super) fn large_buffers(_: &mut Lab, transcript: &Transcript) -> Result<()> {
+    large(transcript, Memory::Anonymous, 32 << 10)
 }
 
-pub(super) fn large_dmabuf_buffers(_: &mut Lab, story: &Story) -> Result<()> {
-    large(story, Memory::Dmabuf, 16 << 10)
+pub(super) fn large_dmabuf_buffers(_: &mut Lab, transcript: &Transcript) -> Result<()> {
+    large(transcript, Memory::Dmabuf, 16 << 10)
 }
 
-pub(super) fn added(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn added(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     const BUFFERS: usize = 1024;
     let options = Options {
         area_bytes: BUFFERS * PAGE,
@@ -120,24 +121,24 @@ pub(super) fn added(_: &mut Lab, story: &Story) -> Result<()> {
     receiver.until("the area is exhausted", |receiver| {
         !receiver.notified.is_empty()
     })?;
-    story.notification(receiver.notified.first(), sys::EVENT_ALLOC_FAIL)?;
-    story.fails(
+    transcript.notification(receiver.notified.first(), sys::EVENT_ALLOC_FAIL)?;
+    transcript.fails(
         "adding a dmabuf",
         receiver.zcrx.add_area(Memory::Dmabuf, PAGE * BUFFERS),
         libc::EINVAL,
     )?;
-    story.why("All areas are readable by the kernel, or none (io_zcrx_append_area).");
+    transcript.why("All areas are readable by the kernel, or none (io_zcrx_append_area).");
     let before = provider_pool()?.inflight;
-    story.within("buffers out of the page pool", before, 1..=BUFFERS as u64)?;
+    transcript.within("buffers out of the page pool", before, 1..=BUFFERS as u64)?;
     receiver.zcrx.add_area(Memory::Anonymous, 16 << 20)?;
     receiver.finish(BYTES)?;
     sender.finish()?;
-    story.is("bytes received and right", receiver.received(), BYTES)?;
+    transcript.is("bytes received and right", receiver.received(), BYTES)?;
     let [first, second] = [0, 1].map(|area| receiver.held_of(area) as u64);
-    story.within("buffers of the first area", first, 1..=BUFFERS as u64)?;
-    story.at_least("buffers of the second one", second, 1)?;
+    transcript.within("buffers of the first area", first, 1..=BUFFERS as u64)?;
+    transcript.at_least("buffers of the second one", second, 1)?;
 
-    story.does("All are returned and taken back");
+    transcript.does("All are returned and taken back");
     let held = receiver.held() as u64;
     receiver.give_back();
     eventually(Duration::from_secs(5), || {
@@ -146,5 +147,5 @@ pub(super) fn added(_: &mut Lab, story: &Story) -> Result<()> {
         ensure!(left == 0, "{left} buffers are not taken back");
         Ok(())
     })?;
-    story.is("buffers taken back", receiver.taken_back(), held)
+    transcript.is("buffers taken back", receiver.taken_back(), held)
 }

@@ -5,8 +5,8 @@ use anyhow::{Context, Result};
 use super::stream::{PAGE, all_home, stream};
 use crate::{
     fixture::{
-        device::provider_pool, lab::Lab, receiver::Receiver, story::Story, trace::PoolEnds,
-        traffic::QUEUE,
+        device::provider_pool, lab::Lab, receiver::Receiver, trace::PoolEnds, traffic::QUEUE,
+        transcript::Transcript,
     },
     kit::zcrx::Options,
 };
@@ -15,24 +15,24 @@ const MIB: u64 = 1 << 20;
 /// Buffers that a page pool has in its own cache at most: `PP_ALLOC_CACHE_REFILL` and one batch that is put back.
 const CACHE: u64 = 128;
 
-pub(super) fn life_cycle(lab: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn life_cycle(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     const BYTES: u64 = 4 * MIB;
     let ends = PoolEnds::watch()?;
     let mut receiver = Receiver::new(QUEUE, &Options::default())?;
     receiver.keep(true);
     stream(&mut receiver, 1, BYTES)?;
     let held = receiver.held() as u64;
-    story.at_least("buffers at the user's", held, BYTES / PAGE as u64)?;
+    transcript.at_least("buffers at the user's", held, BYTES / PAGE as u64)?;
     let out = provider_pool()?.inflight;
     let posted = lab.ledger(QUEUE)?.with_device;
-    story.at_least("buffers out of the page pool", out, held + posted)?;
+    transcript.at_least("buffers out of the page pool", out, held + posted)?;
     receiver.give_back();
     while receiver.zcrx.pending_returns() > 0 {
         receiver.zcrx.flush()?;
     }
-    story.is("buffers taken back", receiver.taken_back(), held)?;
+    transcript.is("buffers taken back", receiver.taken_back(), held)?;
     drop(receiver);
-    all_home(story, &ends, out)
+    all_home(transcript, &ends, out)
 }
 
 /// How many buffers a stream takes from where.
@@ -53,21 +53,21 @@ fn sources(receiver: &mut Receiver, seed: u64, bytes: u64) -> Result<Sources> {
     })
 }
 
-pub(super) fn slow_path(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn slow_path(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let mut receiver = Receiver::new(QUEUE, &Options::default())?;
     receiver.keep(true);
     let sources = sources(&mut receiver, 1, 4 * MIB)?;
     let held = receiver.held() as u64;
-    story.sees("buffers at the user's", held);
-    story.within(
+    transcript.sees("buffers at the user's", held);
+    transcript.within(
         "buffers taken from the area's list",
         sources.list,
         held.saturating_sub(CACHE)..=held + CACHE,
     )?;
-    story.is("buffers taken from the refill ring", sources.ring, 0)
+    transcript.is("buffers taken from the refill ring", sources.ring, 0)
 }
 
-pub(super) fn hot_path(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn hot_path(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     /// So many that it counts little if more circulate than before, once: those of a larger window, which a program that
     /// is late lets come.
     const BYTES: u64 = 16 * MIB;
@@ -79,16 +79,16 @@ pub(super) fn hot_path(_: &mut Lab, story: &Story) -> Result<()> {
     let mut receiver = Receiver::new(QUEUE, &options)?;
     stream(&mut receiver, 1, 4 * MIB)?;
     let sources = sources(&mut receiver, 2, BYTES)?;
-    story.at_least(
+    transcript.at_least(
         "buffers taken from the refill ring",
         sources.ring,
         BYTES / PAGE as u64,
     )?;
-    story.within(
+    transcript.within(
         "buffers taken from the area's list",
         sources.list,
         0..=sources.ring / 10,
     )?;
     let stats = receiver.zcrx.stats().context("no statistics")?;
-    story.is("bytes copied", stats.copy_bytes, 0)
+    transcript.is("bytes copied", stats.copy_bytes, 0)
 }

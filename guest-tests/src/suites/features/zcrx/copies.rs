@@ -11,8 +11,8 @@ use crate::{
         connection::{Connection, Sender, connect},
         lab::{Lab, eventually},
         receiver::Receiver,
-        story::Story,
         traffic::{PLAIN, PORT, QUEUE},
+        transcript::Transcript,
     },
     kit::{
         net,
@@ -29,7 +29,7 @@ fn copied(receiver: &Receiver) -> Result<sys::Stats> {
     receiver.zcrx.stats().context("no statistics")
 }
 
-pub(super) fn tiny_payloads(lab: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn tiny_payloads(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     const COUNT: u64 = 64;
     let mut receiver = Receiver::new(QUEUE, &Options::default())?;
     let Connection {
@@ -46,25 +46,26 @@ pub(super) fn tiny_payloads(lab: &mut Lab, story: &Story) -> Result<()> {
         sender.write_all(&byte)?;
         receiver.until("the byte comes", |receiver| receiver.received() > position)?;
     }
-    story.is("bytes received and right", receiver.received(), COUNT)?;
+    transcript.is("bytes received and right", receiver.received(), COUNT)?;
     let counts = lab.counted(counter)?;
     let frames = counts.queues.get(&(QUEUE as u16));
     let frames = frames.context("no frame reached the queue")?;
-    story.at_least("frames that were split", frames.split, COUNT)?;
-    story.is("bytes copied", copied(&receiver)?.copy_bytes, 0)
+    transcript.at_least("frames that were split", frames.split, COUNT)?;
+    transcript.is("bytes copied", copied(&receiver)?.copy_bytes, 0)
 }
 
-pub(super) fn linear_frames(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn linear_frames(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     const SOCKETS: usize = 16;
     const FRAME: u64 = 300;
-    story.does(
+    transcript.does(
         "16 sockets get a frame of 300 bytes each, which the threshold of 1000 leaves unsplit",
     );
     net::set_hds_thresh("eth0", 1000)?;
     let sent = send_one_frame_each(SOCKETS, FRAME);
     net::set_hds_thresh("eth0", 0)?;
     let sockets = sent?;
-    story.does("Then the threshold is 0, and a program binds the queue and receives from them");
+    transcript
+        .does("Then the threshold is 0, and a program binds the queue and receives from them");
     let mut receiver = Receiver::new(QUEUE, &Options::default())?;
     receiver.keep(true);
     for (seed, connection) in (1..).zip(sockets) {
@@ -72,16 +73,16 @@ pub(super) fn linear_frames(_: &mut Lab, story: &Story) -> Result<()> {
     }
     let bytes = SOCKETS as u64 * FRAME;
     receiver.finish(bytes)?;
-    story.is("bytes received and right", receiver.received(), bytes)?;
-    story.is(
+    transcript.is("bytes received and right", receiver.received(), bytes)?;
+    transcript.is(
         "buffers of the area that they are in",
         receiver.held(),
         SOCKETS,
     )?;
     let stats = copied(&receiver)?;
-    story.is("copies that the kernel counts", stats.copy_count, 0)?;
-    story.why("It counts copies of fragments (io_zcrx_copy_frag, io_uring/zcrx.c), and these are copies of linear");
-    story.why("data (io_zcrx_recv_skb).");
+    transcript.is("copies that the kernel counts", stats.copy_count, 0)?;
+    transcript.why("It counts copies of fragments (io_zcrx_copy_frag, io_uring/zcrx.c), and these are copies of linear");
+    transcript.why("data (io_zcrx_recv_skb).");
     Ok(())
 }
 
@@ -108,7 +109,7 @@ fn arrived(connection: &Connection, bytes: u64) -> Result<()> {
     })
 }
 
-pub(super) fn payload_in_header(lab: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn payload_in_header(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     const BYTES: u64 = 1 << 20;
     let mut receiver = Receiver::new(QUEUE, &Options::default())?;
     let Connection {
@@ -124,13 +125,13 @@ pub(super) fn payload_in_header(lab: &mut Lab, story: &Story) -> Result<()> {
     sender.finish()?;
     let hits = lab.hits(rule)?.context("the rule is gone")?;
     lab.disarm()?;
-    story.at_least("frames whose headers have payload behind them", hits, 64)?;
-    story.is("bytes received and right", receiver.received(), BYTES)?;
+    transcript.at_least("frames whose headers have payload behind them", hits, 64)?;
+    transcript.is("bytes received and right", receiver.received(), BYTES)?;
     let buffers = receiver.held() as u64;
-    story.at_least("buffers for both parts of these", buffers, hits)
+    transcript.at_least("buffers for both parts of these", buffers, hits)
 }
 
-pub(super) fn copy_event(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn copy_event(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     const BYTES: u64 = 100_000;
     let options = Options {
         notifications: true,
@@ -146,20 +147,20 @@ pub(super) fn copy_event(_: &mut Lab, story: &Story) -> Result<()> {
         sender.finish()
     };
     unsteered(&mut receiver, 1)?;
-    story.notification(receiver.notified.first(), sys::EVENT_COPY)?;
+    transcript.notification(receiver.notified.first(), sys::EVENT_COPY)?;
     unsteered(&mut receiver, 2)?;
-    story.is(
+    transcript.is(
         "notifications after two streams",
         receiver.notified.len(),
         1,
     )?;
     receiver.zcrx.ring.arm(sys::EVENT_COPY)?;
     unsteered(&mut receiver, 3)?;
-    story.is(
+    transcript.is(
         "and after it was armed and another one",
         receiver.notified.len(),
         2,
     )?;
-    story.notification(receiver.notified.last(), sys::EVENT_COPY)?;
-    all_copied(story, copied(&receiver)?.copy_bytes, 3 * BYTES)
+    transcript.notification(receiver.notified.last(), sys::EVENT_COPY)?;
+    all_copied(transcript, copied(&receiver)?.copy_bytes, 3 * BYTES)
 }

@@ -11,9 +11,9 @@ use crate::{
         device::{await_pools, provider_pool, provider_pools},
         lab::{Lab, eventually},
         receiver::{Receiver, bind},
-        story::Story,
         trace::PoolEnds,
         traffic::QUEUE,
+        transcript::Transcript,
     },
     kit::{link, net, zcrx::Options},
     runtime::ports::{self, PORTS, in_netns},
@@ -24,7 +24,7 @@ const ARRIVAL: Duration = Duration::from_secs(15);
 /// How long a namespace or a carrier may need.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-pub(super) fn ring_closed(lab: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn ring_closed(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     const BYTES: u64 = 1 << 20;
     const UNREAD: u64 = 32 << 10;
     const FEW: u64 = 64;
@@ -33,15 +33,15 @@ pub(super) fn ring_closed(lab: &mut Lab, story: &Story) -> Result<()> {
     receiver.keep(true);
     stream(&mut receiver, 1, BYTES)?;
     receiver.give_back();
-    story.at_least(
+    transcript.at_least(
         "buffers in the refill ring",
         receiver.zcrx.in_refill_ring().into(),
         1,
     )?;
     stream(&mut receiver, 2, BYTES)?;
-    story.at_least("buffers in the program's hands", receiver.held() as u64, 1)?;
+    transcript.at_least("buffers in the program's hands", receiver.held() as u64, 1)?;
     let posted = lab.ledger(QUEUE)?.with_device;
-    story.at_least("buffers on the card", posted, 1)?;
+    transcript.at_least("buffers on the card", posted, 1)?;
     let unread = connection()?;
     Sender::start(unread.sender, 3, UNREAD).finish()?;
     eventually(ARRIVAL, || {
@@ -49,50 +49,50 @@ pub(super) fn ring_closed(lab: &mut Lab, story: &Story) -> Result<()> {
         ensure!(came == UNREAD, "{came} of {UNREAD} bytes have come");
         Ok(())
     })?;
-    story.sees("bytes in a socket that nobody reads", UNREAD);
+    transcript.sees("bytes in a socket that nobody reads", UNREAD);
     let out = provider_pool()?.inflight;
 
-    story.does("The ring is closed");
+    transcript.does("The ring is closed");
     drop(receiver);
     // Buffers that come back to a page pool that was destroyed are looked for once a second.
     await_pools(|left| left.iter().all(|pool| pool.inflight < FEW))?;
     let left = provider_pools()?;
-    story.is("page pools that are left", left.len(), 1)?;
+    transcript.is("page pools that are left", left.len(), 1)?;
     ensure!(left[0].detach_time.is_some(), "it was not destroyed");
-    story.within(
+    transcript.within(
         "buffers out of it, which are the socket's",
         left[0].inflight,
         UNREAD / 4096..=FEW,
     )?;
     let stop = lab.ledger(QUEUE)?.last_stop;
     let stop = stop.context("the queue did not stop")?;
-    story.holds("the card has returned every chain", stop.clean)?;
-    story.does("The socket is closed");
+    transcript.holds("the card has returned every chain", stop.clean)?;
+    transcript.does("The socket is closed");
     drop(unread.receiver);
-    all_home(story, &ends, out)
+    all_home(transcript, &ends, out)
 }
 
 /// The namespace that is destroyed, and a name for the one where eth0 belongs.
 const DOOMED: &str = "doomed";
 const HOME: &str = "home";
 
-pub(super) fn namespace_destroyed(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn namespace_destroyed(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let ends = PoolEnds::watch()?;
     net::run(None, &["ip", "netns", "attach", HOME, "1"])?;
     net::run(None, &["ip", "netns", "add", DOOMED])?;
     let moved = net::run(None, &["ip", "link", "set", "eth0", "netns", DOOMED]);
     let out = moved.map_err(Into::into).and_then(|_| {
         // A ring is its thread's, and so is a namespace.
-        in_netns(Some(DOOMED), || destroy(story))
+        in_netns(Some(DOOMED), || destroy(transcript))
     });
     let restored = restore();
     let out = out?;
     restored?;
-    all_home(story, &ends, out)
+    all_home(transcript, &ends, out)
 }
 
 /// Binds a queue of eth0 in the namespace, and destroys that. Returns how many buffers were out by then.
-fn destroy(story: &Story) -> Result<u64> {
+fn destroy(transcript: &Transcript) -> Result<u64> {
     const BYTES: u64 = 1 << 20;
     ports::configure(&PORTS[0])?;
     link::wait_for_carrier(net::ifindex("eth0")?, PATIENCE)?;
@@ -100,27 +100,27 @@ fn destroy(story: &Story) -> Result<u64> {
     receiver.keep(true);
     stream(&mut receiver, 1, BYTES)?;
     let held = receiver.held() as u64;
-    story.at_least("buffers in the program's hands", held, 1)?;
+    transcript.at_least("buffers in the program's hands", held, 1)?;
     let out = provider_pool()?.inflight;
-    story.at_least("buffers out of the page pool", out, held)?;
+    transcript.at_least("buffers out of the page pool", out, held)?;
 
-    story.does("The program leaves the namespace, which is destroyed then");
+    transcript.does("The program leaves the namespace, which is destroyed then");
     // Each of its sockets would keep it alive.
     receiver.hang_up();
     net::enter_netns(HOME)?;
     net::run(None, &["ip", "netns", "delete", DOOMED])?;
     eventually(PATIENCE, || Ok(net::ifindex("eth0")?))?;
-    story.sees("eth0", "back in the initial namespace");
+    transcript.sees("eth0", "back in the initial namespace");
     let state = fs::read_to_string("/sys/class/net/eth0/operstate")?;
-    story.is("its state", state.trim(), "down")?;
-    story.fails(
+    transcript.is("its state", state.trim(), "down")?;
+    transcript.fails(
         "binding the queue",
         bind(QUEUE, &Options::default()),
         libc::EEXIST,
     )?;
-    story.why("The provider is the interface's, which goes where it came from");
-    story.why("(default_device_exit_net, net/core/dev.c).");
-    story.does("The ring is closed");
+    transcript.why("The provider is the interface's, which goes where it came from");
+    transcript.why("(default_device_exit_net, net/core/dev.c).");
+    transcript.does("The ring is closed");
     drop(receiver);
     Ok(out)
 }

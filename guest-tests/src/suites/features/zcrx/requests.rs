@@ -6,13 +6,15 @@ use anyhow::{Context, Result, ensure};
 
 use super::stream::connection;
 use crate::{
-    fixture::{connection::Sender, lab::Lab, receiver::Receiver, story::Story, traffic::QUEUE},
+    fixture::{
+        connection::Sender, lab::Lab, receiver::Receiver, traffic::QUEUE, transcript::Transcript,
+    },
     kit::zcrx::Options,
 };
 
 const BYTES: u64 = 2 << 20;
 
-pub(super) fn not_multishot(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn not_multishot(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let mut receiver = Receiver::new(QUEUE, &Options::default())?;
     let connection = connection()?;
     let flow = receiver.expect(connection.receiver, 1);
@@ -21,17 +23,17 @@ pub(super) fn not_multishot(_: &mut Lab, story: &Story) -> Result<()> {
     ring.receive_once(socket.as_fd(), flow as u64)?;
     receiver.until("the request ends", Receiver::all_ended)?;
     let end = receiver.end(flow);
-    story.completion("the request ends", end.as_ref(), -libc::EINVAL)?;
-    story.why("io_recvzc_prep (io_uring/net.c) wants IORING_RECV_MULTISHOT.");
+    transcript.completion("the request ends", end.as_ref(), -libc::EINVAL)?;
+    transcript.why("io_recvzc_prep (io_uring/net.c) wants IORING_RECV_MULTISHOT.");
 
-    story.does("The socket is as good as before");
+    transcript.does("The socket is as good as before");
     receiver.request(flow)?;
     let sender = Sender::start(connection.sender, 1, BYTES);
     receiver.finish(BYTES)?;
     sender.finish()
 }
 
-pub(super) fn multishot(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn multishot(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let mut receiver = Receiver::new(QUEUE, &Options::default())?;
     let connection = connection()?;
     receiver.keep(true);
@@ -39,17 +41,17 @@ pub(super) fn multishot(_: &mut Lab, story: &Story) -> Result<()> {
     let sender = Sender::start(connection.sender, 1, BYTES);
     receiver.finish(BYTES)?;
     sender.finish()?;
-    story.is("bytes received and right", receiver.received(), BYTES)?;
+    transcript.is("bytes received and right", receiver.received(), BYTES)?;
     let completions = receiver.held() as u64;
-    story.within(
+    transcript.within(
         "completions with data, all of which said that more may come",
         completions,
         BYTES / 4096..=BYTES / 512,
     )?;
-    story.completion("the last one", receiver.end(0).as_ref(), 0)
+    transcript.completion("the last one", receiver.end(0).as_ref(), 0)
 }
 
-pub(super) fn limited(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn limited(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     const LIMIT: u32 = 100_001;
     let mut receiver = Receiver::new(QUEUE, &Options::default())?;
     let connection = connection()?;
@@ -74,13 +76,14 @@ pub(super) fn limited(_: &mut Lab, story: &Story) -> Result<()> {
     }
     sender.finish()?;
     receiver.finish(BYTES)?;
-    story.is("bytes received and right", receiver.received(), BYTES)?;
+    transcript.is("bytes received and right", receiver.received(), BYTES)?;
     let wanted = BYTES / u64::from(LIMIT) + 1;
-    story.is(
+    transcript.is(
         "requests, of which the last one met the end of the stream",
         requests,
         wanted,
     )?;
-    story.why("They cut frames and buffers in two: a buffer is returned as often as it was named.");
+    transcript
+        .why("They cut frames and buffers in two: a buffer is returned as often as it was named.");
     Ok(())
 }

@@ -14,8 +14,8 @@ use crate::{
         device::{await_pools, provider_pools},
         lab::Lab,
         receiver::{Receiver, bind, bind_patiently},
-        story::Story,
         traffic::{QUEUE, SECOND, ZERO_COPY},
+        transcript::Transcript,
     },
     kit::zcrx::{Options, Ring},
 };
@@ -25,7 +25,7 @@ const COMPLETIONS: u32 = 4096;
 /// How long a stream may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(super) fn several_queues(lab: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn several_queues(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     lab.with_second(|lab| {
         let queues = [ZERO_COPY, SECOND];
         let mut receivers = Vec::new();
@@ -40,7 +40,7 @@ pub(super) fn several_queues(lab: &mut Lab, story: &Story) -> Result<()> {
             senders.push(Sender::start(connection.sender, seed, BYTES));
         }
         let pools = provider_pools()?;
-        story.is("page pools with memory of io_uring's", pools.len(), 2)?;
+        transcript.is("page pools with memory of io_uring's", pools.len(), 2)?;
         let both = Instant::now() + PATIENCE;
         while !receivers.iter().all(Receiver::all_ended) {
             ensure!(Instant::now() < both, "the streams do not end");
@@ -51,7 +51,7 @@ pub(super) fn several_queues(lab: &mut Lab, story: &Story) -> Result<()> {
         for receiver in &mut receivers {
             receiver.finish(BYTES)?;
             let stats = receiver.zcrx.stats().context("no statistics")?;
-            story.is("bytes copied", stats.copy_bytes, 0)?;
+            transcript.is("bytes copied", stats.copy_bytes, 0)?;
         }
         for sender in senders {
             sender.finish()?;
@@ -60,19 +60,19 @@ pub(super) fn several_queues(lab: &mut Lab, story: &Story) -> Result<()> {
             let counts = lab.counted(counter)?;
             let own = counts.queues.get(&(queue as u16));
             let own = own.map_or(0, |count| count.delivered);
-            story.at_least("frames of its flow on a queue", own, BYTES / 1500)?;
-            story.is("other queues that they reached", counts.queues.len() - 1, 0)?;
+            transcript.at_least("frames of its flow on a queue", own, BYTES / 1500)?;
+            transcript.is("other queues that they reached", counts.queues.len() - 1, 0)?;
         }
         Ok(())
     })
 }
 
-pub(super) fn export(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn export(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let mut receiver = Receiver::new(QUEUE, &Options::default())?;
     let handle = receiver.zcrx.ring.export()?;
     let mut other = Ring::import(handle.as_fd(), COMPLETIONS)?;
     drop(handle);
-    story.does("A stream is received by the other ring, into the memory of the first one");
+    transcript.does("A stream is received by the other ring, into the memory of the first one");
     let connection = connection()?;
     let flow = receiver.expect(connection.receiver, 1);
     let socket = receiver.socket(flow).try_clone()?;
@@ -91,46 +91,47 @@ pub(super) fn export(_: &mut Lab, story: &Story) -> Result<()> {
     }
     sender.finish()?;
     receiver.finish(BYTES)?;
-    story.at_least("completions on the other ring", completions, BYTES / 4096)?;
-    story.is(
+    transcript.at_least("completions on the other ring", completions, BYTES / 4096)?;
+    transcript.is(
         "completions on the first one",
         receiver.zcrx.ring.waiting(),
         0,
     )?;
     let returned = receiver.taken_back();
-    story.at_least(
+    transcript.at_least(
         "buffers that came back by the one refill ring",
         returned,
         64,
     )?;
-    story.does("Another is received by the first one");
+    transcript.does("Another is received by the first one");
     stream(&mut receiver, 2, BYTES)?;
-    story.is("bytes received and right", receiver.received(), 2 * BYTES)?;
+    transcript.is("bytes received and right", receiver.received(), 2 * BYTES)?;
     let stats = receiver.zcrx.stats().context("no statistics")?;
-    story.is("bytes copied", stats.copy_bytes, 0)?;
+    transcript.is("bytes copied", stats.copy_bytes, 0)?;
     let pools = provider_pools()?;
-    story.is("page pools with memory of io_uring's", pools.len(), 1)
+    transcript.is("page pools with memory of io_uring's", pools.len(), 1)
 }
 
-pub(super) fn last_ring(_: &mut Lab, story: &Story) -> Result<()> {
+pub(super) fn last_ring(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let options = Options::default();
     let (first, _) = bind_patiently(QUEUE, &options)?;
     let handle = first.ring.export()?;
     drop(first);
-    story.does("The ring that the instance was made for is closed, and a handle is left");
+    transcript.does("The ring that the instance was made for is closed, and a handle is left");
     // The ring ends some time after its last descriptor.
     std::thread::sleep(Duration::from_millis(300));
-    story.fails("binding the queue", bind(QUEUE, &options), libc::EEXIST)?;
+    transcript.fails("binding the queue", bind(QUEUE, &options), libc::EEXIST)?;
     let importer = Ring::import(handle.as_fd(), COMPLETIONS)?;
     drop(handle);
-    story.does("The handle is closed, and a ring that has imported it is left");
+    transcript.does("The handle is closed, and a ring that has imported it is left");
     std::thread::sleep(Duration::from_millis(300));
-    story.fails("binding the queue", bind(QUEUE, &options), libc::EEXIST)?;
-    story.why("Each has the instance's user_refs (import_zcrx and zcrx_export, io_uring/zcrx.c).");
-    story.does("That one is closed");
+    transcript.fails("binding the queue", bind(QUEUE, &options), libc::EEXIST)?;
+    transcript
+        .why("Each has the instance's user_refs (import_zcrx and zcrx_export, io_uring/zcrx.c).");
+    transcript.does("That one is closed");
     drop(importer);
     let (last, _) = bind_patiently(QUEUE, &options)?;
-    story.sees("binding the queue", "works");
+    transcript.sees("binding the queue", "works");
     drop(last);
     await_pools(<[_]>::is_empty)
 }

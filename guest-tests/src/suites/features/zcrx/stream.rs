@@ -6,9 +6,9 @@ use crate::fixture::{
     connection::{Connection, Sender, connect},
     device::await_pools,
     receiver::Receiver,
-    story::Story,
     trace::PoolEnds,
     traffic::PORT,
+    transcript::Transcript,
 };
 
 /// A buffer, unless it is a larger one.
@@ -33,13 +33,13 @@ pub(super) fn stream(receiver: &mut Receiver, seed: u64, bytes: u64) -> Result<(
 }
 
 /// Sees that no page pool is left, and that each has given back what it took.
-pub(super) fn all_home(story: &Story, ends: &PoolEnds, least: u64) -> Result<()> {
+pub(super) fn all_home(transcript: &Transcript, ends: &PoolEnds, least: u64) -> Result<()> {
     await_pools(<[_]>::is_empty)?;
-    story.sees("page pools with a provider's memory", "none");
+    transcript.sees("page pools with a provider's memory", "none");
     // One that has been in another namespace is not seen any more.
     let seen = ends.await_all_home()?;
     let most = seen.iter().max_by_key(|end| end.hold);
     let most = most.context("no page pool has ended")?;
-    story.at_least("buffers that it took in its life", most.hold, least)?;
-    story.is("buffers that it gave back", most.release, most.hold)
+    transcript.at_least("buffers that it took in its life", most.hold, least)?;
+    transcript.is("buffers that it gave back", most.release, most.hold)
 }
