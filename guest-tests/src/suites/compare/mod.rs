@@ -1,12 +1,12 @@
-//! `zcnic-guest compare`: the same stream received in several ways, by turns, and what a processor does
+//! `zcnic-guest compare`: the same stream received by several methods, and what a processor does
 //! for it; and, without a stream, what provided buffers cost.
 //!
 //! Whoever receives has the first processor to himself, interrupts included, and whoever sends the second one; so the
 //! time that the first one is not idle is what receiving costs, wherever in the kernel it is spent.
 
 mod buffers;
+mod methods;
 mod rounds;
-mod ways;
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
@@ -14,8 +14,8 @@ use anyhow::{Context, Result, bail, ensure};
 use zcnic_guest_protocol::figure::Figure;
 
 use self::{
+    methods::{Method, Received},
     rounds::{Side, interleave},
-    ways::{Received, Way},
 };
 use crate::{
     fixture::{
@@ -32,10 +32,10 @@ use crate::{
 
 /// Payload of a segment is a page: 20 bytes of IPv4, 20 of TCP, 12 of its timestamps.
 const MTU: &str = "4148";
-/// What figures of ways to receive are in.
+/// Unit of the figures of receive methods.
 const RATE: &str = "bytes/CPU s";
 
-/// Compares ways to receive a TCP stream, by bytes per second of processor time
+/// Compares methods to receive a TCP stream, by bytes per second of processor time
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// How often each takes turns with recv()
@@ -52,15 +52,15 @@ pub struct Args {
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Result<ExitCode> {
     prepare()?;
-    for way in Way::ALL {
+    for method in Method::ALL {
         // Once with every byte verified, which would be most of the time that is measured.
-        stream(way, args.bytes, true).with_context(|| format!("{way:?}"))?;
+        stream(method, args.bytes, true).with_context(|| format!("{method:?}"))?;
     }
     let mut figures = buffers::compare(args.rounds, args.requests)?;
     figures.push(recycling(args)?);
-    for way in Way::ALL {
-        if way != Way::Recv {
-            figures.push(compare(way, args)?);
+    for method in Method::ALL {
+        if method != Method::Recv {
+            figures.push(compare(method, args)?);
         }
     }
     for figure in figures {
@@ -80,17 +80,17 @@ fn prepare() -> Result<()> {
     Interrupts::divide().map(drop)
 }
 
-/// A way beside recv().
-fn compare(way: Way, args: &Args) -> Result<Figure> {
+/// A method beside recv().
+fn compare(method: Method, args: &Args) -> Result<Figure> {
     let (mut bytes, mut copied) = (0, 0);
-    let mut figure = interleave(way.name(), RATE, args.rounds, |side| match side {
+    let mut figure = interleave(method.name(), RATE, args.rounds, |side| match side {
         Side::A => {
-            let turn = Turn::take(way, args)?;
+            let turn = Turn::take(method, args)?;
             bytes += turn.bytes;
             copied += turn.copied;
             Ok(turn.rate())
         }
-        Side::B => Ok(Turn::take(Way::Recv, args)?.rate()),
+        Side::B => Ok(Turn::take(Method::Recv, args)?.rate()),
     })?;
     figure.counters = BTreeMap::from([("bytes".to_owned(), bytes), ("copied".to_owned(), copied)]);
     Ok(figure)
@@ -107,7 +107,7 @@ fn recycling(args: &Args) -> Result<Figure> {
         let set = ["ethtool", "--set-priv-flags", "eth0", "no-recycle", hold];
         net::run(None, &set)?;
         let before = Before::now(ZERO_COPY.0)?;
-        let turn = Turn::take(Way::Recv, args)?;
+        let turn = Turn::take(Method::Recv, args)?;
         let seen = before.since()?.payload;
         let lost = seen.released + seen.ring_full;
         for (name, count) in names.into_iter().zip([seen.handed_out(), lost]) {
@@ -131,13 +131,13 @@ struct Turn {
 
 impl Turn {
     /// Receives one stream after the other until the time that it took can be told.
-    fn take(way: Way, args: &Args) -> Result<Self> {
+    fn take(method: Method, args: &Args) -> Result<Self> {
         /// Ten times what the kernel measures idle time in.
         const LEAST: Duration = Duration::from_millis(100);
         const MOST: usize = 20;
         let mut turn = Self::default();
         for _ in 0..MOST {
-            let one = stream(way, args.bytes, false)?;
+            let one = stream(method, args.bytes, false)?;
             turn.bytes += one.bytes;
             turn.copied += one.copied;
             turn.busy += one.busy;
@@ -155,7 +155,7 @@ impl Turn {
 }
 
 /// Receives so many bytes.
-fn stream(way: Way, bytes: u64, verify: bool) -> Result<Turn> {
+fn stream(method: Method, bytes: u64, verify: bool) -> Result<Turn> {
     const SEED: u64 = 1;
     net::run(
         None,
@@ -164,7 +164,7 @@ fn stream(way: Way, bytes: u64, verify: bool) -> Result<Turn> {
             "-K",
             "eth0",
             "rx-gro-hw",
-            if way.joins() { "on" } else { "off" },
+            if method.joins() { "on" } else { "off" },
         ],
     )?;
     let pattern = Pattern::new(SEED);
@@ -173,7 +173,7 @@ fn stream(way: Way, bytes: u64, verify: bool) -> Result<Turn> {
         copied: 0,
         pattern: verify.then_some(&pattern),
     };
-    let mut receiver = way.open()?;
+    let mut receiver = method.open()?;
     let connection = connect(ZERO_COPY.1, 1)?.pop().context("one connection")?;
     Processor::Senders.take()?;
     let load = Load::start(Processor::Receivers)?;

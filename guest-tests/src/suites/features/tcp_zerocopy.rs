@@ -86,7 +86,7 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 /// How to send on a socket.
-type Way = for<'s> fn(&'s TcpStream) -> Result<Box<dyn ZeroCopy + 's>>;
+type OpenSender = for<'s> fn(&'s TcpStream) -> Result<Box<dyn ZeroCopy + 's>>;
 
 /// Receives by `TCP_ZEROCOPY_RECEIVE`, and verifies. Returns how many bytes were mapped, and what `then` says while all
 /// of them still are.
@@ -125,7 +125,7 @@ fn mapped_with_split(_: &mut Lab, transcript: &Transcript) -> Result<()> {
 fn mapped_without_split(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let mapped = without_split(|| with_mtu(PAGES, || map(BYTES, || Ok(()))))?.0;
     transcript.sees("bytes received and right", BYTES);
-    // can_map_frag() (net/ipv4/tcp.c) wants whole pages, and headers are in the way.
+    // can_map_frag() (net/ipv4/tcp.c) wants whole pages, and headers are in the open.
     transcript.is("pages mapped", mapped / PAGE, 0)
 }
 
@@ -138,14 +138,14 @@ fn verifier<'t>(
 }
 
 /// Sends the stream from one buffer, some pages at a time, to somebody who verifies it.
-fn send_all(transcript: &Transcript, way: Way) -> Result<Sent> {
+fn send_all(transcript: &Transcript, open: OpenSender) -> Result<Sent> {
     let connection = connect(PORT, 1)?.pop().context("one connection")?;
     let mut memory = vec![0; BYTES as usize];
     Pattern::new(SEED).fill(0, &mut memory);
     thread::scope(|scope| {
         let verifier = verifier(scope, connection.receiver);
         let sender = connection.sender;
-        let mut send = way(&sender)?;
+        let mut send = open(&sender)?;
         memory
             .chunks(64 << 10)
             .try_for_each(|chunk| send.send(chunk))?;
@@ -161,8 +161,8 @@ fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     thread.join().map_err(|_| anyhow!("a thread panicked"))?
 }
 
-fn sent(transcript: &Transcript, calls: &str, way: Way) -> Result<()> {
-    let sent = send_all(transcript, way)?;
+fn sent(transcript: &Transcript, calls: &str, open: OpenSender) -> Result<()> {
+    let sent = send_all(transcript, open)?;
     transcript.at_least(calls, sent.sends, BYTES / (64 << 10))?;
     transcript.is("completed", sent.completed, sent.sends)?;
     transcript.is("of them with data that was copied", sent.copied, 0)
@@ -170,7 +170,7 @@ fn sent(transcript: &Transcript, calls: &str, way: Way) -> Result<()> {
 
 /// A packet socket gets a clone, and data that may loop to who receives is copied before that
 /// (`skb_orphan_frags_rx()` in `dev_queue_xmit_nit()`, net/core/dev.c).
-fn watched(transcript: &Transcript, way: Way) -> Result<()> {
+fn watched(transcript: &Transcript, open: OpenSender) -> Result<()> {
     /// `ETH_P_ALL`, in network byte order.
     const ALL: NonZeroU32 = NonZeroU32::new(0x0003_u16.to_be() as u32).unwrap();
     let watcher = in_netns(Some(PEER), || {
@@ -181,7 +181,7 @@ fn watched(transcript: &Transcript, way: Way) -> Result<()> {
             Some(protocol),
         )?)
     })?;
-    let sent = send_all(transcript, way)?;
+    let sent = send_all(transcript, open)?;
     drop(watcher);
     transcript.at_least("sends", sent.sends, BYTES / (64 << 10))?;
     transcript.is("completed", sent.completed, sent.sends)?;
@@ -190,7 +190,7 @@ fn watched(transcript: &Transcript, way: Way) -> Result<()> {
 
 /// Sends pages back as they are mapped, while the next ones are mapped in their place: who sends has references of
 /// its own to them.
-fn looped(transcript: &Transcript, way: Way) -> Result<()> {
+fn looped(transcript: &Transcript, open: OpenSender) -> Result<()> {
     let (mapped, sent) = with_mtu(PAGES, || {
         let connection = connect(PORT, 1)?.pop().context("one connection")?;
         let back = connection.sender.try_clone()?;
@@ -198,7 +198,7 @@ fn looped(transcript: &Transcript, way: Way) -> Result<()> {
         let socket = connection.receiver;
         thread::scope(|scope| {
             let verifier = verifier(scope, back);
-            let mut send = way(&socket)?;
+            let mut send = open(&socket)?;
             let mut mapping = Mapping::new(&socket)?;
             let mut buffer = vec![0; 64 << 10];
             let mut mapped = 0;

@@ -76,29 +76,29 @@ const QUIET: Duration = Duration::from_millis(300);
 
 /// How eth0 receives.
 #[derive(Clone, Copy)]
-struct Way {
-    what: &'static str,
+struct Layout {
+    frames: &'static str,
     mtu: u32,
     split: bool,
     /// Lengths of frames.
     sizes: [usize; 4],
 }
 
-const WAYS: [Way; 3] = [
-    Way {
-        what: "frames of one buffer",
+const LAYOUTS: [Layout; 3] = [
+    Layout {
+        frames: "frames of one buffer",
         mtu: 1500,
         split: false,
         sizes: [200, 777, 1200, 1514],
     },
-    Way {
-        what: "frames of several buffers",
+    Layout {
+        frames: "frames of several buffers",
         mtu: 9000,
         split: false,
         sizes: [1514, 3900, 5000, 9014],
     },
-    Way {
-        what: "frames whose headers and payload are apart",
+    Layout {
+        frames: "frames whose headers and payload are apart",
         mtu: 9000,
         split: true,
         sizes: [200, 1514, 5000, 9014],
@@ -109,10 +109,10 @@ const WAYS: [Way; 3] = [
 struct Prepared(bool);
 
 impl Prepared {
-    fn new(way: Way) -> Result<Self> {
-        let this = Self(way.split);
-        set_mtu(way.mtu)?;
-        if !way.split {
+    fn new(layout: Layout) -> Result<Self> {
+        let this = Self(layout.split);
+        set_mtu(layout.mtu)?;
+        if !layout.split {
             net::set_tcp_data_split("eth0", false)?;
         }
         Ok(this)
@@ -141,7 +141,7 @@ fn set_mtu(mtu: u32) -> Result<(), net::Error> {
 
 /// A program at work on frames of [`OURS`].
 struct Bench {
-    way: Way,
+    layout: Layout,
     sender: PacketSocket,
     /// Of each type.
     receivers: [(u16, PacketSocket); 2],
@@ -152,10 +152,10 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(way: Way, found: &[Instruction]) -> Result<Self> {
-        let prepared = Prepared::new(way)?;
+    fn new(layout: Layout, found: &[Instruction]) -> Result<Self> {
+        let prepared = Prepared::new(layout)?;
         let abilities = Abilities {
-            fragments: way.mtu > 1500,
+            fragments: layout.mtu > 1500,
             metadata: false,
         };
         let program = only_if(HEADER as i32, &[Field::Half(12, OURS)], found);
@@ -167,7 +167,7 @@ impl Bench {
         addresses[6..].copy_from_slice(&from);
         let receiver = |kind| PacketSocket::new(None, "eth0", kind);
         Ok(Self {
-            way,
+            layout,
             sender: PacketSocket::new(Some(PEER), "eth1", 0)?,
             receivers: [(OURS, receiver(OURS)?), (OTHER, receiver(OTHER)?)],
             addresses,
@@ -214,7 +214,7 @@ impl Bench {
 
     /// Of every size some.
     fn each(&self, mut check: impl FnMut(u64, usize) -> Result<()>) -> Result<()> {
-        for size in self.way.sizes {
+        for size in self.layout.sizes {
             for number in 0..TIMES {
                 check(number, size).with_context(|| format!("frame {number} of {size} bytes"))?;
             }
@@ -231,18 +231,21 @@ impl Bench {
     }
 }
 
-/// Shows a program at work in every way.
+/// Shows a program at work in every layout.
 fn in_every_way(
     transcript: &Transcript,
     found: &[Instruction],
     mut show: impl FnMut(&Bench) -> Result<()>,
 ) -> Result<()> {
-    for way in WAYS {
-        transcript.does(way.what);
-        let bench = Bench::new(way, found)?;
-        show(&bench).with_context(|| way.what)?;
+    for layout in LAYOUTS {
+        transcript.does(layout.frames);
+        let bench = Bench::new(layout, found)?;
+        show(&bench).with_context(|| layout.frames)?;
         bench.nothing_more()?;
-        transcript.sees("frames as they should be", TIMES * way.sizes.len() as u64);
+        transcript.sees(
+            "frames as they should be",
+            TIMES * layout.sizes.len() as u64,
+        );
     }
     Ok(())
 }
@@ -279,7 +282,10 @@ fn drop_some(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
             bench.expect(&frame, OTHER, &frame)
         })
     })?;
-    let all = WAYS.iter().map(|way| TIMES * way.sizes.len() as u64).sum();
+    let all = LAYOUTS
+        .iter()
+        .map(|layout| TIMES * layout.sizes.len() as u64)
+        .sum();
     transcript.is("frames dropped", dropped(lab)? - before, all)
 }
 
@@ -290,7 +296,7 @@ fn head_off(_: &mut Lab, transcript: &Transcript) -> Result<()> {
         bench.each(|number, size| {
             let inner = bench.frame(OTHER, number, size - HEADER);
             let frame = bench.framed(OURS, &inner);
-            if bench.way.split {
+            if bench.layout.split {
                 bench.expect(&frame, OURS, &frame)
             } else {
                 bench.expect(&frame, OTHER, &inner)
@@ -350,7 +356,7 @@ fn tail_on(_: &mut Lab, transcript: &Transcript) -> Result<()> {
         bench.each(|number, size| {
             let mut frame = bench.frame(OURS, number, size);
             let sent = frame.clone();
-            if !bench.way.split {
+            if !bench.layout.split {
                 frame.resize(size + MORE, 0);
             }
             bench.expect(&sent, OURS, &frame)

@@ -1,4 +1,4 @@
-//! The ways to receive that are compared.
+//! The methods to receive that are compared.
 
 use std::{
     io::{ErrorKind, Read},
@@ -26,9 +26,9 @@ const LARGE: u32 = 32 << 10;
 /// Nothing takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A way to receive.
+/// A method to receive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum Method {
     /// `recv()` in a loop.
     Recv,
     /// `recv()` when `epoll_wait()` says so.
@@ -67,7 +67,7 @@ impl Received<'_> {
     }
 }
 
-/// Whatever a way needs before the connection is there.
+/// Whatever a method needs before the connection is there.
 pub(super) enum Receiver {
     Recv,
     Epoll,
@@ -75,7 +75,7 @@ pub(super) enum Receiver {
     Zcrx(Box<Zcrx>),
 }
 
-impl Way {
+impl Method {
     pub(super) const ALL: [Self; 5] = [
         Self::Recv,
         Self::Epoll,
