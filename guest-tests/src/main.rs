@@ -7,7 +7,7 @@ use zcnic_guest::{
     checks::{gate, kselftest},
     runtime::{agent, init, ports, steer},
     suites::{compare, faults, features, scenarios},
-    traffic::{echo, receive, send, volley},
+    traffic::{echo, receive, send, udp_ping},
 };
 
 #[derive(Parser)]
@@ -39,7 +39,8 @@ enum Command {
     Steer(steer::Args),
     Systems(features::Args),
     Trip(gate::TripArgs),
-    Volley(volley::Args),
+    #[command(alias = "volley")]
+    UdpPing(udp_ping::Args),
 }
 
 fn main() -> ExitCode {
@@ -60,7 +61,7 @@ fn main() -> ExitCode {
         Command::Steer(args) => steer::run(&args),
         Command::Systems(args) => features::run(&args),
         Command::Trip(args) => gate::trip(&args),
-        Command::Volley(args) => volley::run(&args),
+        Command::UdpPing(args) => udp_ping::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("zcnic-guest: {error:#}");

@@ -5,4 +5,4 @@ pub mod pattern;
 pub mod progress;
 pub mod receive;
 pub mod send;
-pub mod volley;
+pub mod udp_ping;

@@ -37,7 +37,7 @@ impl Far {
     }
 
     /// Sends datagrams from eth1 to it. Returns what came, and how many were dropped on the way.
-    pub(super) fn volley(&self, port: Port) -> Result<(Came, u64)> {
+    pub(super) fn exchange(&self, port: Port) -> Result<(Came, u64)> {
         let socket = listen(Some(NETNS), port)?;
         let before = dropped()?;
         send(self.address, port)?;

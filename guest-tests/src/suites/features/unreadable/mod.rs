@@ -132,9 +132,9 @@ fn packet_socket(_: &mut Lab, transcript: &Transcript) -> Result<()> {
 /// Datagrams for the host behind eth0 that are readable come; others are dropped by the device before it
 /// (`validate_xmit_unreadable_skb()`).
 fn dropped_before(far: &Far, transcript: &Transcript) -> Result<()> {
-    let readable = far.volley(Port::Readable)?;
+    let readable = far.exchange(Port::Readable)?;
     ensure!(readable == (ALL, 0), "readable datagrams: {readable:?}");
-    let (came, dropped) = far.volley(Port::Unreadable)?;
+    let (came, dropped) = far.exchange(Port::Unreadable)?;
     ensure!(came == NONE, "unreadable datagrams: {came:?}");
     transcript.is("frames dropped", dropped, COUNT)
 }

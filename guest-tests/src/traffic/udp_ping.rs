@@ -1,4 +1,4 @@
-//! `zcnic-guest volley`: UDP datagrams that are expected to come back as they are.
+//! `zcnic-guest udp-ping`: UDP datagrams that are expected to come back as they are.
 
 use std::{
     collections::VecDeque,
