@@ -28,7 +28,8 @@ enum Command {
     Compare(compare::Args),
     Echo(echo::Args),
     Faults(faults::Args),
-    Gate(gate::Args),
+    #[command(alias = "gate")]
+    Check(gate::Args),
     Init(init::Args),
     Kselftest(kselftest::Args),
     Ports(ports::Args),
@@ -38,7 +39,8 @@ enum Command {
     State(steer::StateArgs),
     Steer(steer::Args),
     Systems(features::Args),
-    Trip(gate::TripArgs),
+    #[command(alias = "trip")]
+    InjectLog(gate::InjectLogArgs),
     #[command(alias = "volley")]
     UdpPing(udp_ping::Args),
 }
@@ -50,7 +52,7 @@ fn main() -> ExitCode {
         Command::Compare(args) => compare::run(&args),
         Command::Echo(args) => echo::run(&args),
         Command::Faults(args) => faults::run(&args),
-        Command::Gate(args) => gate::run(&args),
+        Command::Check(args) => gate::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Kselftest(args) => kselftest::run(&args),
         Command::Ports(args) => ports::run(&args),
@@ -60,7 +62,7 @@ fn main() -> ExitCode {
         Command::State(args) => steer::state(&args),
         Command::Steer(args) => steer::run(&args),
         Command::Systems(args) => features::run(&args),
-        Command::Trip(args) => gate::trip(&args),
+        Command::InjectLog(args) => gate::inject_log(&args),
         Command::UdpPing(args) => udp_ping::run(&args),
     };
     result.unwrap_or_else(|error| {

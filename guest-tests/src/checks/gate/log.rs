@@ -8,7 +8,7 @@ use std::{
 
 use zcnic_guest_protocol::check::{LogFindings, LogHit};
 
-/// A class of lines, with one line as the kernel writes it (7.3), which also is what `trip` writes.
+/// A class of lines, with one line as the kernel writes it (7.3), which also is what `inject` writes.
 pub struct Pattern {
     /// Name of the class.
     pub name: &'static str,
@@ -216,7 +216,7 @@ pub fn read(since: u64) -> io::Result<LogFindings> {
 }
 
 /// Writes the sample line of a class to the kernel log, as a warning.
-pub fn trip(pattern: &Pattern) -> io::Result<()> {
+pub fn inject(pattern: &Pattern) -> io::Result<()> {
     File::options()
         .write(true)
         .open("/dev/kmsg")?

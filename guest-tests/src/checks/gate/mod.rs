@@ -1,4 +1,4 @@
-//! `zcnic-guest gate`: what the kernel thinks of a run, however well the test itself went.
+//! `zcnic-guest check`: what the kernel thinks of a run, however well the test itself went.
 
 pub mod log;
 pub mod pools;
@@ -55,13 +55,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// Writes a bad line to the kernel log, to see that the gate notices
 #[derive(Debug, clap::Args)]
-pub struct TripArgs {
+pub struct InjectLogArgs {
     /// Class of the line; without it the classes are listed, one per line
     class: Option<String>,
 }
 
-/// Runs `zcnic-guest trip`.
-pub fn trip(args: &TripArgs) -> anyhow::Result<ExitCode> {
+/// Runs `zcnic-guest inject-log`.
+pub fn inject_log(args: &InjectLogArgs) -> anyhow::Result<ExitCode> {
     let Some(class) = &args.class else {
         log::PATTERNS
             .iter()
@@ -69,8 +69,8 @@ pub fn trip(args: &TripArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     let Some(pattern) = log::PATTERNS.iter().find(|pattern| pattern.name == class) else {
-        bail!("no class of bad lines is called {class}; zcnic-guest trip lists them");
+        bail!("no class of bad lines is called {class}; zcnic-guest inject-log lists them");
     };
-    log::trip(pattern).context("/dev/kmsg")?;
+    log::inject(pattern).context("/dev/kmsg")?;
     Ok(ExitCode::SUCCESS)
 }
