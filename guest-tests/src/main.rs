@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::Path, process::ExitCode};
 use clap::{Parser, Subcommand};
 use zcnic_guest::{
     checks::{gate, kselftest},
-    runtime::{agent, init, ports, steer},
+    runtime::{agent, flow_steer, init, ports, snapshot},
     suites::{compare, faults, features, scenarios},
     traffic::{echo, receive, send, udp_ping},
 };
@@ -21,26 +21,29 @@ struct Cli {
     command: Command,
 }
 
-/// One variant per module that has a command line.
+/// One variant per module that has a command line. Former names are hidden aliases.
 #[derive(Subcommand)]
 enum Command {
     Agent(agent::Args),
+    #[command(alias = "gate")]
+    Check(gate::Args),
     Compare(compare::Args),
     Echo(echo::Args),
     Faults(faults::Args),
-    #[command(alias = "gate")]
-    Check(gate::Args),
+    #[command(alias = "systems")]
+    Features(features::Args),
+    #[command(alias = "steer")]
+    FlowSteer(flow_steer::Args),
     Init(init::Args),
+    #[command(alias = "trip")]
+    InjectLog(gate::InjectLogArgs),
     Kselftest(kselftest::Args),
     Ports(ports::Args),
     Receive(receive::Args),
     Scenarios(scenarios::Args),
     Send(send::Args),
-    State(steer::StateArgs),
-    Steer(steer::Args),
-    Systems(features::Args),
-    #[command(alias = "trip")]
-    InjectLog(gate::InjectLogArgs),
+    #[command(alias = "state")]
+    Snapshot(snapshot::Args),
     #[command(alias = "volley")]
     UdpPing(udp_ping::Args),
 }
@@ -49,20 +52,20 @@ fn main() -> ExitCode {
     let cli = Cli::parse_from(command_line());
     let result: anyhow::Result<ExitCode> = match cli.command {
         Command::Agent(args) => agent::run(&args),
+        Command::Check(args) => gate::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Echo(args) => echo::run(&args),
         Command::Faults(args) => faults::run(&args),
-        Command::Check(args) => gate::run(&args),
+        Command::Features(args) => features::run(&args),
+        Command::FlowSteer(args) => flow_steer::run(&args),
         Command::Init(args) => init::run(&args),
+        Command::InjectLog(args) => gate::inject_log(&args),
         Command::Kselftest(args) => kselftest::run(&args),
         Command::Ports(args) => ports::run(&args),
         Command::Receive(args) => receive::run(&args),
         Command::Scenarios(args) => scenarios::run(&args),
         Command::Send(args) => send::run(&args),
-        Command::State(args) => steer::state(&args),
-        Command::Steer(args) => steer::run(&args),
-        Command::Systems(args) => features::run(&args),
-        Command::InjectLog(args) => gate::inject_log(&args),
+        Command::Snapshot(args) => snapshot::run(&args),
         Command::UdpPing(args) => udp_ping::run(&args),
     };
     result.unwrap_or_else(|error| {

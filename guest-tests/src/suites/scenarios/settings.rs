@@ -125,13 +125,13 @@ fn change_channels(lab: &mut Lab, transcript: &Transcript, was: u32) -> Result<(
         channels(QUEUE),
         "too low for existing ntuple filter settings",
     )?;
-    lab.unsteer()?;
+    lab.remove_flow_rule()?;
     let without = transcript.refused(
         "without",
         channels(QUEUE),
         "too low for existing memory provider setting (4)",
     );
-    lab.steer()?;
+    lab.add_flow_rule()?;
     without?;
     transcript.why("The core refuses before the driver is asked (ethtool_check_max_channel,");
     transcript.why("net/ethtool/common.c).");

@@ -1,10 +1,9 @@
-//! `zcnic-guest steer` prepares a queue for zero-copy receive, `zcnic-guest state` shows what a
-//! scenario wants to know of an interface.
+//! `zcnic-guest flow-steer`: prepares a queue for zero-copy receive.
 
 use std::process::ExitCode;
 
 use anyhow::ensure;
-use zcnic_guest_protocol::interface::{FlowSteering, Snapshot};
+use zcnic_guest_protocol::interface::FlowSteering;
 
 use crate::kit::net;
 
@@ -26,7 +25,7 @@ pub struct Args {
     channels: Option<u32>,
 }
 
-/// Runs `zcnic-guest steer`.
+/// Runs the subcommand.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let Args {
         interface,
@@ -49,34 +48,5 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         net::add_flow_rule(interface, "tcp6", *port, *queue)?,
     ];
     println!("{}", serde_json::to_string(&FlowSteering { rules })?);
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Prints an interface's rings, queue statistics and page pools as one JSON object
-#[derive(Debug, clap::Args)]
-pub struct StateArgs {
-    /// Interface
-    #[arg(long)]
-    interface: String,
-    /// Network namespace that it is in
-    #[arg(long, value_name = "NAME")]
-    netns: Option<String>,
-}
-
-/// Runs `zcnic-guest state`.
-pub fn state(args: &StateArgs) -> anyhow::Result<ExitCode> {
-    if let Some(netns) = &args.netns {
-        net::enter_netns(netns)?;
-    }
-    let index = net::ifindex(&args.interface)?;
-    let mut page_pools = net::page_pools()?;
-    page_pools.retain(|pool| pool.ifindex == Some(index.into()));
-    let snapshot = Snapshot {
-        // Not every driver has these.
-        rings: net::rings_by_index(index).ok(),
-        queues: net::queue_stats(&args.interface).ok(),
-        page_pools,
-    };
-    println!("{}", serde_json::to_string(&snapshot)?);
     Ok(ExitCode::SUCCESS)
 }
