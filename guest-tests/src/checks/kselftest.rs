@@ -161,7 +161,7 @@ fn run_one(root: &Path, test: &str, environment: &[(&'static str, String)]) -> R
     let executed = needs::during(&file, || execute(command, limit));
     let (lines, end) = executed.with_context(|| test.to_owned())?;
     let seconds = started.elapsed().as_secs_f64();
-    let cases = judge(&file, &lines, end, started);
+    let cases = results_of(&file, &lines, end, started);
     Ok(TestResult {
         test: test.to_owned(),
         seconds,
@@ -235,7 +235,7 @@ fn wait(child: &mut Child, pid: Pid, limit: Duration) -> Result<Option<ExitStatu
 
 /// The cases of a run: the results in its output, and one for the program itself unless these tell
 /// all.
-fn judge(file: &str, lines: &[Line], end: End, started: Instant) -> Vec<CaseResult> {
+fn results_of(file: &str, lines: &[Line], end: End, started: Instant) -> Vec<CaseResult> {
     let text: String = lines.iter().flat_map(|(line, _)| [line, "\n"]).collect();
     let report = ktap::parse(&text);
     let prefix = format!("{}.", file.strip_suffix(".py").unwrap_or(file));
@@ -310,7 +310,7 @@ mod tests {
         command.args(["-c", script]);
         let started = Instant::now();
         let (lines, end) = execute(command, Duration::from_secs(1)).unwrap();
-        judge("t.py", &lines, end, started)
+        results_of("t.py", &lines, end, started)
     }
 
     fn outcomes(script: &str) -> Vec<(String, Outcome)> {

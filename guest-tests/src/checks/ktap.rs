@@ -191,7 +191,7 @@ fn apply(line: Line<'_>, group: &mut Group, report: &mut Report) {
                     .problems
                     .push(format!("result {number} follows {}", group.results - 1));
             }
-            let (outcome, name, reason) = judge(ok, text);
+            let (outcome, name, reason) = outcome_of(ok, text);
             group.counts[outcome as usize] += 1;
             let name = if name.is_empty() {
                 group.results.to_string()
@@ -221,7 +221,7 @@ fn apply(line: Line<'_>, group: &mut Group, report: &mut Report) {
 }
 
 /// Outcome, name and the directive's text.
-fn judge(ok: bool, text: &str) -> (Outcome, &str, &str) {
+fn outcome_of(ok: bool, text: &str) -> (Outcome, &str, &str) {
     let (name, comment) = match text.strip_prefix('#') {
         Some(comment) => ("", comment),
         None => text.split_once(" #").unwrap_or((text, "")),

@@ -5,7 +5,7 @@
 
 mod case;
 mod cases;
-mod judge;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -23,6 +23,6 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     args.selection.run(
         cases::all(),
         |case| case.name,
-        |lab, case| judge::judge(lab, case),
+        |lab, case| verify::verify(lab, case),
     )
 }

@@ -45,8 +45,8 @@ fn all() -> impl Iterator<Item = &'static Case> {
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let transcript = Transcript::new(true);
-    let judge = |lab: &mut Lab, case: &&Case| lab.watched(|lab| (case.run)(lab, &transcript));
-    args.selection.run(all(), |case| case.name, judge)
+    let run_case = |lab: &mut Lab, case: &&Case| lab.watched(|lab| (case.run)(lab, &transcript));
+    args.selection.run(all(), |case| case.name, run_case)
 }
 
 #[cfg(test)]

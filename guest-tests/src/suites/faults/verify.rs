@@ -9,7 +9,7 @@ use crate::fixture::{
 };
 
 /// Runs a case, and sees that nothing is left of its fault.
-pub(super) fn judge(lab: &mut Lab, case: &Case) -> Result<()> {
+pub(super) fn verify(lab: &mut Lab, case: &Case) -> Result<()> {
     let result = misbehave(lab, case);
     lab.disarm()?;
     let result = result.and_then(|()| lab.as_before());
