@@ -81,7 +81,7 @@ pub(crate) fn word(bytes: &[u8], at: usize) -> Option<u32> {
 
 /// A message of the error queue (`struct sock_extended_err`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct News {
+pub(crate) struct ExtendedError {
     pub(crate) errno: u32,
     pub(crate) origin: u8,
     pub(crate) code: u8,
@@ -90,7 +90,7 @@ pub(crate) struct News {
 }
 
 /// What a control message says of the error queue, if that is what it is about.
-pub(crate) fn news((level, kind, value): Message<'_>) -> Option<News> {
+pub(crate) fn extended_error((level, kind, value): Message<'_>) -> Option<ExtendedError> {
     const IP_RECVERR: (u32, u32) = (
         libc::SOL_IP.cast_unsigned(),
         libc::IP_RECVERR.cast_unsigned(),
@@ -98,7 +98,7 @@ pub(crate) fn news((level, kind, value): Message<'_>) -> Option<News> {
     if (level, kind) != IP_RECVERR {
         return None;
     }
-    Some(News {
+    Some(ExtendedError {
         errno: word(value, 0)?,
         origin: *value.get(4)?,
         code: *value.get(6)?,
@@ -126,7 +126,7 @@ pub fn allow_zerocopy(socket: &TcpStream) -> io::Result<()> {
     set_option(socket.as_fd(), libc::SO_ZEROCOPY, &[1]).map(drop)
 }
 
-/// What is sent by `MSG_ZEROCOPY`, if there is news. Anything else in the error queue is an error.
+/// What is sent by `MSG_ZEROCOPY`, if there is error. Anything else in the error queue is an error.
 ///
 /// # Errors
 /// The kernel's.
@@ -139,12 +139,12 @@ pub fn sent(socket: BorrowedFd<'_>) -> io::Result<Option<Sent>> {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
         Err(error) => return Err(error),
     };
-    let found = messages(&control).find_map(news);
+    let found = messages(&control).find_map(extended_error);
     match found {
-        Some(news) if news.origin == ORIGIN_ZEROCOPY && news.errno == 0 => Ok(Some(Sent {
-            first: news.info,
-            last: news.data,
-            copied: news.code == CODE_COPIED,
+        Some(error) if error.origin == ORIGIN_ZEROCOPY && error.errno == 0 => Ok(Some(Sent {
+            first: error.info,
+            last: error.data,
+            copied: error.code == CODE_COPIED,
         })),
         other => {
             let error = format!("a message that is no completion: {other:?}");

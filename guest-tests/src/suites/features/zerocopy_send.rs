@@ -68,18 +68,18 @@ impl<'s> Flagged<'s> {
 
     /// Takes one message of the error queue, if there is one: a range of sends that are completed.
     fn reap(&mut self) -> Result<bool> {
-        let Some(news) = sent(self.socket.as_fd()).context("reading the error queue")? else {
+        let Some(completed) = sent(self.socket.as_fd()).context("reading the error queue")? else {
             return Ok(false);
         };
         // Mostly in order, but not if something was sent again.
-        for number in u64::from(news.first)..=u64::from(news.last) {
+        for number in u64::from(completed.first)..=u64::from(completed.last) {
             ensure!(
                 self.pending.remove(&number),
                 "send {number} is completed twice or was never made: {:?}",
                 self.sent
             );
             self.sent.completed += 1;
-            self.sent.copied += u64::from(news.copied);
+            self.sent.copied += u64::from(completed.copied);
         }
         Ok(true)
     }

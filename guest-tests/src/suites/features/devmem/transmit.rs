@@ -58,12 +58,12 @@ fn read_all(mut socket: TcpStream) -> Result<u64> {
     }
 }
 
-/// Takes all news of what is sent; returns how many calls that are, none of them sent by a copy.
+/// Takes all completed of what is sent; returns how many calls that are, none of them sent by a copy.
 fn take_news(socket: &TcpStream) -> Result<u32> {
     let mut calls = 0;
-    while let Some(news) = sent(socket.as_fd())? {
-        ensure!(!news.copied, "the kernel sent a copy: {news:?}");
-        calls += news.last - news.first + 1;
+    while let Some(completed) = sent(socket.as_fd())? {
+        ensure!(!completed.copied, "the kernel sent a copy: {completed:?}");
+        calls += completed.last - completed.first + 1;
     }
     Ok(calls)
 }
@@ -90,7 +90,7 @@ pub(super) fn stream(_: &mut Lab, transcript: &Transcript) -> Result<()> {
             &mut [PollFd::new(&receiver, PollFlags::ERR)],
             Some(&timeout),
         )?;
-        ensure!(ready > 0, "no news of {calls} calls since {done}");
+        ensure!(ready > 0, "no completions of {calls} calls after {done}");
         done += take_news(&receiver)?;
     }
     transcript.is(

@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-use crate::kit::socket::{self, messages, news};
+use crate::kit::socket::{self, extended_error, messages};
 
 const SIOCSHWTSTAMP: libc::Ioctl = 0x89b0_u32 as libc::Ioctl;
 /// Level and type of the control message with times.
@@ -105,8 +105,8 @@ pub(super) fn receive(
         sent: None,
     };
     for one in messages(&control) {
-        if let Some(news) = news(one) {
-            message.sent = Some(news.data);
+        if let Some(error) = extended_error(one) {
+            message.sent = Some(error.data);
         } else if (one.0, one.1) == TIMESTAMPING {
             message.time = hardware_time(one.2).filter(|time| *time != 0);
         }
