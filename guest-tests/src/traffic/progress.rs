@@ -42,7 +42,7 @@ pub struct Progress {
 /// Nothing moved for too long.
 #[derive(Debug, thiserror::Error)]
 #[error("nothing moved for {0} s after {1} bytes")]
-pub struct Stuck(u64, u64);
+pub struct StallError(u64, u64);
 
 impl Progress {
     /// Starts at 0 bytes; `limit` is how long a stall may last.
@@ -77,14 +77,14 @@ impl Progress {
     }
 
     /// Nothing moved. To be called about once per [`INTERVAL`].
-    pub fn idle(&mut self) -> Result<(), Stuck> {
+    pub fn idle(&mut self) -> Result<(), StallError> {
         let silent = self.moved.elapsed();
         if !self.stalled && silent >= INTERVAL {
             self.stalled = true;
             report(&Event::Stalled { bytes: self.bytes });
         }
         match self.limit {
-            Some(limit) if silent >= limit => Err(Stuck(silent.as_secs(), self.bytes)),
+            Some(limit) if silent >= limit => Err(StallError(silent.as_secs(), self.bytes)),
             _ => Ok(()),
         }
     }
