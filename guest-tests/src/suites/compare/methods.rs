@@ -95,8 +95,8 @@ impl Method {
         }
     }
 
-    /// Whether the NIC joins segments.
-    pub(super) fn joins(self) -> bool {
+    /// Whether the NIC coalesces segments (hardware GRO).
+    pub(super) fn coalesces(self) -> bool {
         self == Self::ZcrxLarge
     }
 

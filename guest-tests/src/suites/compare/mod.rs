@@ -164,7 +164,7 @@ fn stream(method: Method, bytes: u64, verify: bool) -> Result<Turn> {
             "-K",
             "eth0",
             "rx-gro-hw",
-            if method.joins() { "on" } else { "off" },
+            if method.coalesces() { "on" } else { "off" },
         ],
     )?;
     let pattern = Pattern::new(SEED);

@@ -152,12 +152,12 @@ fn send_all(transcript: &Transcript, open: OpenSender) -> Result<Sent> {
         let sent = send.finish()?;
         drop(send);
         drop(sender);
-        transcript.is("bytes received and right", joined(verifier)?, BYTES)?;
+        transcript.is("bytes received and right", finished(verifier)?, BYTES)?;
         Ok(sent)
     })
 }
 
-fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+fn finished<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     thread.join().map_err(|_| anyhow!("a thread panicked"))?
 }
 
@@ -213,7 +213,11 @@ fn looped(transcript: &Transcript, open: OpenSender) -> Result<()> {
             drop(send);
             socket.shutdown(std::net::Shutdown::Write)?;
             sender.finish()?;
-            transcript.is("bytes that came back, and right", joined(verifier)?, BYTES)?;
+            transcript.is(
+                "bytes that came back, and right",
+                finished(verifier)?,
+                BYTES,
+            )?;
             Ok((mapped, sent))
         })
     })?;
@@ -249,6 +253,10 @@ fn spliced(transcript: &Transcript) -> Result<()> {
         socket.shutdown(std::net::Shutdown::Write)?;
         sender.finish()?;
         transcript.is("bytes passed on", passed, BYTES)?;
-        transcript.is("bytes that came back, and right", joined(verifier)?, BYTES)
+        transcript.is(
+            "bytes that came back, and right",
+            finished(verifier)?,
+            BYTES,
+        )
     })
 }

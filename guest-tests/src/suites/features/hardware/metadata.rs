@@ -335,7 +335,7 @@ pub(super) fn streams(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     stream(2)?;
     transcript.does("One of whose segments the device makes aggregates");
     net::run(None, &["ethtool", "-K", "eth0", "rx-gro-hw", "on"])?;
-    let joined = lab.counters("0")?;
+    let coalesced = lab.counters("0")?;
     let result = stream(3);
     let after = lab.counters("0")?;
     net::run(None, &["ethtool", "-K", "eth0", "rx-gro-hw", "off"])?;
@@ -343,7 +343,7 @@ pub(super) fn streams(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     let more = |name: &str| {
         after
             .get(name)
-            .zip(joined.get(name))
+            .zip(coalesced.get(name))
             .map(|(now, then)| now - then)
     };
     let aggregates = more("device_rx_gro_frames").context("no counter of aggregates")?;
