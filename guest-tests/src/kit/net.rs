@@ -35,10 +35,10 @@ pub enum Error {
         message: String,
     },
     /// A question to the kernel failed.
-    #[error("{what}")]
+    #[error("{subject}")]
     Kernel {
         /// The question.
-        what: String,
+        subject: String,
         /// The answer.
         source: io::Error,
     },
@@ -90,7 +90,7 @@ pub fn run(netns: Option<&str>, command: &[&str]) -> Result<String, Error> {
 /// Interface index in our network namespace.
 pub fn ifindex(interface: &str) -> Result<u32, Error> {
     let kernel = |source: rustix::io::Errno| Error::Kernel {
-        what: format!("interface {interface}"),
+        subject: format!("interface {interface}"),
         source: source.into(),
     };
     let any = socket(AddressFamily::INET, SocketType::DGRAM, None).map_err(kernel)?;
@@ -101,7 +101,7 @@ pub fn ifindex(interface: &str) -> Result<u32, Error> {
 pub fn enter_netns(name: &str) -> Result<(), Error> {
     let path = Path::new("/run/netns").join(name);
     let kernel = |source: io::Error| Error::Kernel {
-        what: format!("network namespace {name}"),
+        subject: format!("network namespace {name}"),
         source,
     };
     let file = File::open(path).map_err(kernel)?;
@@ -116,7 +116,7 @@ pub fn enter_netns(name: &str) -> Result<(), Error> {
 pub fn rx_queues(interface: &str) -> Result<u32, Error> {
     let path = format!("/sys/class/net/{interface}/queues");
     let kernel = |source| Error::Kernel {
-        what: path.clone(),
+        subject: path.clone(),
         source,
     };
     let mut queues = 0;
@@ -138,7 +138,7 @@ pub fn rings_by_index(ifindex: u32) -> Result<Rings, Error> {
     let header = Attributes::default().with(1, &ifindex.to_ne_bytes());
     let wanted = Attributes::default().with_nest(1, &header);
     let kernel = |source| Error::Kernel {
-        what: format!("ring parameters of interface {ifindex}"),
+        subject: format!("ring parameters of interface {ifindex}"),
         source,
     };
     let replies = Family::open("ethtool")
@@ -285,7 +285,7 @@ impl PagePoolStats {
 pub fn page_pools() -> Result<Vec<PagePool>, Error> {
     const PAGE_POOL_GET: u8 = 5;
     let kernel = |source| Error::Kernel {
-        what: "page pools".into(),
+        subject: "page pools".into(),
         source,
     };
     let family = Family::open("netdev").map_err(kernel)?;
@@ -326,7 +326,7 @@ pub fn page_pool_stats() -> Result<BTreeMap<u64, PagePoolStats>, Error> {
     let replies = Family::open("netdev")
         .and_then(|family| family.request(PAGE_POOL_STATS_GET, true, &Attributes::default()))
         .map_err(|source| Error::Kernel {
-            what: "statistics of page pools".into(),
+            subject: "statistics of page pools".into(),
             source,
         })?;
     let of = |reply: &Reply| {
@@ -357,7 +357,7 @@ pub fn rx_queue_napi(interface: &str, queue: u32) -> Result<Option<u64>, Error> 
     let replies = Family::open("netdev")
         .and_then(|family| family.request(QUEUE_GET, false, &wanted))
         .map_err(|source| Error::Kernel {
-            what: format!("receive queue {queue} of {interface}"),
+            subject: format!("receive queue {queue} of {interface}"),
             source,
         })?;
     Ok(replies.first().and_then(|reply| reply.uint(4)))
@@ -373,7 +373,7 @@ pub fn queue_stats(interface: &str) -> Result<Vec<QueueStats>, Error> {
     let replies = Family::open("netdev")
         .and_then(|family| family.request(QSTATS_GET, true, &wanted))
         .map_err(|source| Error::Kernel {
-            what: format!("queue statistics of {interface}"),
+            subject: format!("queue statistics of {interface}"),
             source,
         })?;
     Ok(replies.iter().filter_map(queue_stats_of).collect())

@@ -57,7 +57,7 @@ impl Binding {
             wanted = wanted.with(DMABUF_RX_PAGE_SIZE, &len.to_ne_bytes());
         }
         Self::new(BIND_RX, &wanted).map_err(|source| net::Error::Kernel {
-            what: format!("binding a dmabuf to queues {queues:?} of {interface}"),
+            subject: format!("binding a dmabuf to queues {queues:?} of {interface}"),
             source,
         })
     }
@@ -65,7 +65,7 @@ impl Binding {
     /// Allows sockets to send from it by an interface.
     pub fn transmit(interface: &str, dmabuf: &Dmabuf) -> Result<Self, net::Error> {
         Self::new(BIND_TX, &attributes(interface, dmabuf)?).map_err(|source| net::Error::Kernel {
-            what: format!("binding a dmabuf to transmit by {interface}"),
+            subject: format!("binding a dmabuf to transmit by {interface}"),
             source,
         })
     }

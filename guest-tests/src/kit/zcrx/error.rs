@@ -55,10 +55,10 @@ pub enum Error {
         errno: i32,
     },
     /// Something else failed.
-    #[error("{what}")]
+    #[error("{operation}")]
     Io {
         /// What was being done.
-        what: &'static str,
+        operation: &'static str,
         /// How it failed.
         source: io::Error,
     },
@@ -92,7 +92,7 @@ pub(super) fn refusal(target: &Target, rx_buf_len: u32, source: io::Error) -> Er
                 errno,
             },
             _ => Error::Io {
-                what: "registering zero-copy receive without a device",
+                operation: "registering zero-copy receive without a device",
                 source,
             },
         };

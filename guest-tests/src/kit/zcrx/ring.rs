@@ -176,8 +176,8 @@ impl Ring {
     }
 }
 
-fn failed(what: &'static str) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Io { what, source }
+fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Io { operation, source }
 }
 
 /// A data completion has F_MORE and, in the second half of its entry, where the data is.

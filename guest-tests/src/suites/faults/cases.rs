@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     /// Name of its action, and direction.
-    fn what(rule: &Value) -> (String, String) {
+    fn action_and_direction(rule: &Value) -> (String, String) {
         let action = match &rule["action"] {
             Value::Object(action) => action.keys().next().cloned(),
             name => name.as_str().map(str::to_owned),
@@ -43,7 +43,9 @@ mod tests {
 
     #[test]
     fn every_action_is_tried_in_every_direction() {
-        let tried: BTreeSet<_> = all().map(|case| what(&case.rule())).collect();
+        let tried: BTreeSet<_> = all()
+            .map(|case| action_and_direction(&case.rule()))
+            .collect();
         let wanted = ACTIONS.iter().flat_map(|action| {
             let directions = action.directions.iter();
             directions.map(|direction| (action.name.to_owned(), direction.name().to_owned()))
@@ -59,7 +61,7 @@ mod tests {
             let rule = serde_json::from_value::<FaultRule>(case.rule());
             assert!(rule.is_ok(), "{}: {rule:?}", case.name);
             assert!(names.insert(case.name), "{} is there twice", case.name);
-            let (action, direction) = what(&case.rule());
+            let (action, direction) = action_and_direction(&case.rule());
             let says = case.name.starts_with(&format!("{action}, {direction}: "));
             assert!(says, "{} is about {action}, {direction}", case.name);
         }

@@ -103,12 +103,12 @@ pub(super) fn stream(_: &mut Lab, transcript: &Transcript) -> Result<()> {
 pub(super) fn refusals(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let (dmabuf, Connection { receiver, sender }) = prepare()?;
     let binding = Binding::transmit("eth0", &dmabuf)?;
-    let fails = |what: &str, result: io::Result<usize>, errno: i32| match result {
+    let fails = |label: &str, result: io::Result<usize>, errno: i32| match result {
         Err(error) if error.raw_os_error() == Some(errno) => {
-            transcript.sees(what, &error);
+            transcript.sees(label, &error);
             Ok(())
         }
-        other => bail!("{what}: {other:?}"),
+        other => bail!("{label}: {other:?}"),
     };
     let id = binding.id();
     let zerocopy = libc::MSG_ZEROCOPY;

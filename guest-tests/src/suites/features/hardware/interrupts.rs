@@ -44,9 +44,9 @@ struct Setting {
 impl Setting {
     fn new(path: impl Into<PathBuf>, content: &str) -> Result<Self> {
         let path = path.into();
-        let what = || format!("{content:?} to {}", path.display());
-        let before = std::fs::read_to_string(&path).with_context(what)?;
-        std::fs::write(&path, content).with_context(what)?;
+        let context = || format!("{content:?} to {}", path.display());
+        let before = std::fs::read_to_string(&path).with_context(context)?;
+        std::fs::write(&path, content).with_context(context)?;
         Ok(Self { path, before })
     }
 }
@@ -133,7 +133,7 @@ struct Coalescing;
 
 impl Coalescing {
     fn new(direction: &str) -> Result<Self> {
-        let [usecs, frames] = ["usecs", "frames"].map(|what| format!("{direction}-{what}"));
+        let [usecs, frames] = ["usecs", "frames"].map(|limit| format!("{direction}-{limit}"));
         let delay = DELAY.as_micros().to_string();
         coalesce(&[&usecs, &delay, &frames, &FRAMES.to_string()])?;
         Ok(Self)
