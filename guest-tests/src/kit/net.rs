@@ -31,7 +31,7 @@ pub enum Error {
         command: String,
         /// Exit status, `None` for a signal.
         status: Option<i32>,
-        /// What it said.
+        /// What it output.
         message: String,
     },
     /// A question to the kernel failed.
@@ -70,15 +70,15 @@ pub fn run(netns: Option<&str>, command: &[&str]) -> Result<String, Error> {
     let text = [stderr, stdout]
         .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
         .concat();
-    let said: Vec<&str> = text
+    let output: Vec<&str> = text
         .lines()
         .map(str::trim)
         .filter(|line| !line.is_empty())
         .collect();
-    let message = if said.is_empty() {
+    let message = if output.is_empty() {
         status.to_string()
     } else {
-        said.join("; ")
+        output.join("; ")
     };
     Err(Error::Failed {
         command: line,
@@ -214,14 +214,15 @@ pub fn add_flow_rule(interface: &str, flow: &str, port: u16, queue: u32) -> Resu
         "action",
         &queue,
     ];
-    let said = run(None, &command)?;
-    said.split_whitespace()
+    let output = run(None, &command)?;
+    output
+        .split_whitespace()
         .last()
         .and_then(|word| word.parse().ok())
         .ok_or_else(|| Error::Failed {
             command: command.join(" "),
             status: Some(0),
-            message: format!("said no rule ID: {}", said.trim()),
+            message: format!("printed no rule ID: {}", output.trim()),
         })
 }
 

@@ -188,15 +188,16 @@ fn is_port(link: &Link, port: &Port) -> bool {
 }
 
 fn links(netns: Option<&str>) -> anyhow::Result<Vec<Link>> {
-    let said = net::run(netns, &["ip", "-json", "link", "show"])?;
-    serde_json::from_str(&said).context("ip -json link show")
+    let output = net::run(netns, &["ip", "-json", "link", "show"])?;
+    serde_json::from_str(&output).context("ip -json link show")
 }
 
 /// The driver's name by ethtool (sysfs shows our own namespace only).
 fn driver(port: &Port) -> Option<String> {
-    let said = net::run(port.netns, &["ethtool", "-i", port.name]).ok()?;
+    let output = net::run(port.netns, &["ethtool", "-i", port.name]).ok()?;
     Some(
-        said.lines()
+        output
+            .lines()
             .find_map(|line| line.strip_prefix("driver: "))?
             .into(),
     )

@@ -33,7 +33,7 @@ fn print_line(value: &impl Serialize) {
 #[derive(Debug)]
 pub struct Progress {
     bytes: u64,
-    said: Instant,
+    reported: Instant,
     moved: Instant,
     stalled: bool,
     limit: Option<Duration>,
@@ -51,7 +51,7 @@ impl Progress {
         let now = Instant::now();
         Self {
             bytes: 0,
-            said: now,
+            reported: now,
             moved: now,
             stalled: false,
             limit,
@@ -69,9 +69,9 @@ impl Progress {
         let now = Instant::now();
         self.bytes += bytes;
         self.moved = now;
-        if self.stalled || now - self.said >= INTERVAL {
+        if self.stalled || now - self.reported >= INTERVAL {
             self.stalled = false;
-            self.said = now;
+            self.reported = now;
             report(&Event::Progress { bytes: self.bytes });
         }
     }

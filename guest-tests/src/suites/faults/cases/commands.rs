@@ -101,7 +101,7 @@ pub(super) const CASES: &[Case] = &[
     )
     .counts(ANEW),
     Case::new(
-        "command-error, command: HELLO is said again until a session begins",
+        "command-error, command: HELLO is output again until a session begins",
         "0",
         answer!("hello", "3", r#"{"command-error":{"status":"busy"}}"#),
         Script(reset_by_hand),
@@ -266,8 +266,8 @@ fn rule_unanswered(_: &mut Lab, _: u64) -> Result<()> {
     let took = started.elapsed();
     ensure!(took < PATIENCE, "RTNL was not to be had for {took:?}");
     // Nobody knows whether it was executed, so it is kept, and replayed.
-    if let Ok(Ok(said)) = added {
-        let location = said.split_whitespace().last().unwrap_or_default();
+    if let Ok(Ok(output)) = added {
+        let location = output.split_whitespace().last().unwrap_or_default();
         net::run(None, &["ethtool", "-N", "eth0", "delete", location])?;
     }
     Ok(())

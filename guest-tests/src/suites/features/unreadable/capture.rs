@@ -40,8 +40,8 @@ pub(super) fn capture(
         .stderr(Stdio::piped())
         .spawn()
         .context("tcpdump")?;
-    let said = process.stderr.take().context("no standard error")?;
-    let mut lines = BufReader::new(said).lines();
+    let output = process.stderr.take().context("no standard error")?;
+    let mut lines = BufReader::new(output).lines();
     let ready = lines.find(|line| matches!(line, Ok(line) if line.contains("listening on")));
     ready.context("tcpdump does not listen")??;
     let sent = send();

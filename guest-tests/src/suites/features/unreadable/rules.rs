@@ -13,12 +13,12 @@ use crate::{
 
 /// Datagrams that the rules of a table have counted.
 fn counted() -> Result<[u64; 2]> {
-    let said = net::run(None, &["nft", "list", "table", "ip", "watch"])?;
-    let mut counts = said.lines().filter_map(|line| {
+    let output = net::run(None, &["nft", "list", "table", "ip", "watch"])?;
+    let mut counts = output.lines().filter_map(|line| {
         let (_, count) = line.split_once("counter packets ")?;
         count.split(' ').next()?.parse().ok()
     });
-    let mut next = || counts.next().with_context(|| said.clone());
+    let mut next = || counts.next().with_context(|| output.clone());
     Ok([next()?, next()?])
 }
 

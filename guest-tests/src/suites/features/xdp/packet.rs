@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The Ethernet address of a port.
 pub(super) fn address_of(port: &Port) -> Result<[u8; 6]> {
-    let said = net::run(port.netns, &["ip", "-json", "link", "show", port.name])?;
-    let links: serde_json::Value = serde_json::from_str(&said)?;
+    let output = net::run(port.netns, &["ip", "-json", "link", "show", port.name])?;
+    let links: serde_json::Value = serde_json::from_str(&output)?;
     let address = links[0]["address"].as_str().context("no address")?;
     let mut bytes = [0; 6];
     for (byte, word) in bytes.iter_mut().zip(address.split(':')) {
@@ -63,7 +63,7 @@ impl PacketSocket {
             events: libc::POLLIN,
             revents: 0,
         };
-        // SAFETY: one structure, as is said.
+        // SAFETY: one structure, as is output.
         if unsafe { libc::poll(&raw mut poll, 1, patience.as_millis() as i32) } <= 0 {
             return Ok(None);
         }
