@@ -142,7 +142,7 @@ impl fmt::Display for End {
 }
 
 /// A line and when it came.
-type Line = (String, Instant);
+type TimedLine = (String, Instant);
 
 fn run_one(root: &Path, test: &str, environment: &[(&'static str, String)]) -> Result<TestResult> {
     let path = root.join(test);
@@ -170,7 +170,7 @@ fn run_one(root: &Path, test: &str, environment: &[(&'static str, String)]) -> R
 }
 
 /// Runs a program in a process group of its own, both outputs as one, and ends what it leaves.
-fn execute(mut command: Command, limit: Duration) -> Result<(Vec<Line>, End)> {
+fn execute(mut command: Command, limit: Duration) -> Result<(Vec<TimedLine>, End)> {
     let (output, input) = io::pipe()?;
     let mut child = command
         .stdin(Stdio::null())
@@ -204,7 +204,7 @@ fn execute(mut command: Command, limit: Duration) -> Result<(Vec<Line>, End)> {
 }
 
 /// Copies lines to standard error and to the receiver.
-fn pass_on(output: impl io::Read + Send + 'static) -> Receiver<Line> {
+fn pass_on(output: impl io::Read + Send + 'static) -> Receiver<TimedLine> {
     let (sender, receiver) = channel();
     thread::spawn(move || {
         let mut output = BufReader::new(output);
@@ -235,7 +235,7 @@ fn wait(child: &mut Child, pid: Pid, limit: Duration) -> Result<Option<ExitStatu
 
 /// The cases of a run: the results in its output, and one for the program itself unless these tell
 /// all.
-fn results_of(file: &str, lines: &[Line], end: End, started: Instant) -> Vec<CaseResult> {
+fn results_of(file: &str, lines: &[TimedLine], end: End, started: Instant) -> Vec<CaseResult> {
     let text: String = lines.iter().flat_map(|(line, _)| [line, "\n"]).collect();
     let report = ktap::parse(&text);
     let prefix = format!("{}.", file.strip_suffix(".py").unwrap_or(file));
@@ -285,7 +285,7 @@ fn results_of(file: &str, lines: &[Line], end: End, started: Instant) -> Vec<Cas
 }
 
 /// Seconds up to each of `count` results; zeros if the lines that look like results are others.
-fn durations(lines: &[Line], count: usize, started: Instant) -> Vec<f64> {
+fn durations(lines: &[TimedLine], count: usize, started: Instant) -> Vec<f64> {
     let results = lines
         .iter()
         .filter(|(line, _)| line.starts_with("ok ") || line.starts_with("not ok "));

@@ -8,7 +8,7 @@ use zcnic_guest_protocol::selftest::Outcome;
 
 /// A result that has no results below it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Case {
+pub struct KtapCase {
     /// Description; its number if it has none.
     pub name: String,
     /// How it ended.
@@ -21,7 +21,7 @@ pub struct Case {
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// Cases in the order of their results.
-    pub cases: Vec<Case>,
+    pub cases: Vec<KtapCase>,
     /// Why the list of cases can not be trusted, as after a crash. A run with problems has failed.
     pub problems: Vec<String>,
 }
@@ -42,7 +42,7 @@ const DETAIL_LINES: usize = 40;
 
 /// A version line and what belongs to it.
 #[derive(Default)]
-struct Group {
+struct KtapGroup {
     prefix: String,
     plan: Option<usize>,
     skip_all: Option<String>,
@@ -113,7 +113,7 @@ fn classify(line: &str) -> Option<Line<'_>> {
 #[must_use]
 pub fn parse(output: &str) -> Report {
     let mut report = Report::default();
-    let mut groups: Vec<Group> = Vec::new();
+    let mut groups: Vec<KtapGroup> = Vec::new();
     for line in output.lines() {
         let line = plain(line);
         let line = line.trim_end();
@@ -128,7 +128,7 @@ pub fn parse(output: &str) -> Report {
                 close(&mut groups, &mut report);
             }
             let children = report.cases.len();
-            groups.push(Group {
+            groups.push(KtapGroup {
                 prefix: prefix.into(),
                 children,
                 ..Default::default()
@@ -162,7 +162,7 @@ pub fn parse(output: &str) -> Report {
     report
 }
 
-fn apply(line: Line<'_>, group: &mut Group, report: &mut Report) {
+fn apply(line: Line<'_>, group: &mut KtapGroup, report: &mut Report) {
     match line {
         Line::Version => {}
         Line::Plan(count, reason) => {
@@ -208,7 +208,7 @@ fn apply(line: Line<'_>, group: &mut Group, report: &mut Report) {
                 }
                 detail.drain(..detail.len().saturating_sub(DETAIL_LINES));
                 detail.extend((!reason.is_empty()).then(|| reason.to_owned()));
-                report.cases.push(Case {
+                report.cases.push(KtapCase {
                     name,
                     outcome,
                     detail: detail.join("\n"),
@@ -238,7 +238,7 @@ fn outcome_of(ok: bool, text: &str) -> (Outcome, &str, &str) {
 }
 
 /// Ends the innermost group.
-fn close(groups: &mut Vec<Group>, report: &mut Report) {
+fn close(groups: &mut Vec<KtapGroup>, report: &mut Report) {
     let Some(group) = groups.pop() else { return };
     match (group.plan, group.skip_all) {
         (Some(0), Some(reason)) if group.results == 0 => {
@@ -247,7 +247,7 @@ fn close(groups: &mut Vec<Group>, report: &mut Report) {
                 .unwrap_or(&reason)
                 .trim()
                 .to_owned();
-            report.cases.push(Case {
+            report.cases.push(KtapCase {
                 name: "all".into(),
                 outcome: Outcome::Skip,
                 detail,

@@ -24,7 +24,7 @@ const WINDOW: usize = 1 << 20;
 /// `struct tcp_zerocopy_receive` of `include/uapi/linux/tcp.h`.
 #[repr(C)]
 #[derive(Debug, Default)]
-struct Request {
+struct ZeroCopyReceive {
     address: u64,
     /// In: bytes of the window. Out: bytes mapped.
     length: u32,
@@ -53,7 +53,7 @@ pub(crate) struct Mapping<'s> {
 }
 
 /// What came, in this order.
-pub(crate) struct Piece<'b> {
+pub(crate) struct MappedPiece<'b> {
     pub(crate) mapped: &'b [u8],
     pub(crate) copied: &'b [u8],
 }
@@ -93,7 +93,7 @@ impl<'s> Mapping<'s> {
 
     /// Waits for more, maps what can be, and copies what is in the way to `buffer`. `None`: the stream has ended.
     /// What was mapped before is not there any more, unless it is kept.
-    pub(crate) fn next<'b>(&'b mut self, buffer: &'b mut [u8]) -> Result<Option<Piece<'b>>> {
+    pub(crate) fn next<'b>(&'b mut self, buffer: &'b mut [u8]) -> Result<Option<MappedPiece<'b>>> {
         let timeout = Timespec {
             tv_sec: 60,
             tv_nsec: 0,
@@ -131,7 +131,7 @@ impl<'s> Mapping<'s> {
         if self.kept + length + WINDOW <= self.length {
             self.kept += length;
         }
-        Ok(Some(Piece {
+        Ok(Some(MappedPiece {
             mapped,
             copied: &buffer[..copied],
         }))
@@ -144,13 +144,13 @@ impl<'s> Mapping<'s> {
     }
 
     /// `None`: the stream has ended.
-    fn map(&mut self) -> Result<Option<Request>> {
-        let mut request = Request {
+    fn map(&mut self) -> Result<Option<ZeroCopyReceive>> {
+        let mut request = ZeroCopyReceive {
             address: self.at().as_ptr().expose_provenance() as u64,
             length: WINDOW as u32,
-            ..Request::default()
+            ..ZeroCopyReceive::default()
         };
-        let mut size = size_of::<Request>() as libc::socklen_t;
+        let mut size = size_of::<ZeroCopyReceive>() as libc::socklen_t;
         // SAFETY: the kernel writes to the request, as long as it is, and maps pages of the socket into the window,
         // which is a mapping of that socket and as long as it is said to be.
         let result = unsafe {

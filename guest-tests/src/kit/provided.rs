@@ -33,7 +33,7 @@ const INCREMENTAL: u16 = 2;
 
 /// How the kernel gets buffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum GroupKind {
     /// By `IORING_OP_PROVIDE_BUFFERS`.
     Classic,
     /// In a ring that was registered with `IORING_REGISTER_PBUF_RING`.
@@ -57,7 +57,7 @@ pub(crate) enum Receive {
 
 /// A completion.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Completion {
+pub(crate) struct BufferCompletion {
     /// Bytes, or `-errno`.
     pub(crate) result: i32,
     /// The buffer, or the first one.
@@ -69,7 +69,7 @@ pub(crate) struct Completion {
 }
 
 /// An io_uring with a group of buffers, all of the same length.
-pub(crate) struct Group {
+pub(crate) struct BufferGroup {
     /// First, because nobody writes to memory any more when it is gone.
     uring: IoUring,
     table: Option<Table>,
@@ -78,9 +78,9 @@ pub(crate) struct Group {
     length: u32,
 }
 
-impl Group {
+impl BufferGroup {
     /// Has so many buffers (a power of two) of `length` bytes, none of which the kernel has yet.
-    pub(crate) fn new(kind: Kind, count: u16, length: u32) -> Result<Self> {
+    pub(crate) fn new(kind: GroupKind, count: u16, length: u32) -> Result<Self> {
         let uring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -89,9 +89,9 @@ impl Group {
             .context("io_uring_setup")?;
         let memory = Area::new(usize::from(count) * length as usize, false)?;
         let table = match kind {
-            Kind::Classic => None,
-            Kind::Ring => Some(Table::new(&uring, count, 0)?),
-            Kind::Incremental => Some(Table::new(&uring, count, INCREMENTAL)?),
+            GroupKind::Classic => None,
+            GroupKind::Ring => Some(Table::new(&uring, count, 0)?),
+            GroupKind::Incremental => Some(Table::new(&uring, count, INCREMENTAL)?),
         };
         Ok(Self {
             uring,
@@ -198,14 +198,14 @@ impl Group {
     }
 
     /// The next completion that is there.
-    pub(crate) fn next(&mut self) -> Result<Option<Completion>> {
+    pub(crate) fn next(&mut self) -> Result<Option<BufferCompletion>> {
         let Some(entry) = self.uring.completion().next() else {
             return Ok(None);
         };
         if entry.user_data() == OWN {
             bail!("buffers were not provided: {}", entry.result());
         }
-        Ok(Some(Completion {
+        Ok(Some(BufferCompletion {
             result: entry.result(),
             buffer: cqueue::buffer_select(entry.flags()),
             buffer_goes_on: cqueue::buffer_more(entry.flags()),

@@ -16,7 +16,7 @@ const CONTROL: usize = 64 << 10;
 pub(crate) const HEADER: usize = 16;
 
 /// A control message: level, type, value.
-pub(crate) type Message<'a> = (u32, u32, &'a [u8]);
+pub(crate) type ControlMessage<'a> = (u32, u32, &'a [u8]);
 
 /// Sets an option of `SOL_SOCKET` whose value consists of words, and returns what the kernel does.
 ///
@@ -64,7 +64,7 @@ pub(crate) fn receive(
 }
 
 /// All control messages that are whole.
-pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
+pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = ControlMessage<'_>> {
     std::iter::from_fn(move || {
         let len = usize::try_from(u64::from_ne_bytes(*bytes.first_chunk()?)).ok()?;
         let value = bytes.get(HEADER..len)?;
@@ -90,7 +90,7 @@ pub(crate) struct ExtendedError {
 }
 
 /// What a control message says of the error queue, if that is what it is about.
-pub(crate) fn extended_error((level, kind, value): Message<'_>) -> Option<ExtendedError> {
+pub(crate) fn extended_error((level, kind, value): ControlMessage<'_>) -> Option<ExtendedError> {
     const IP_RECVERR: (u32, u32) = (
         libc::SOL_IP.cast_unsigned(),
         libc::IP_RECVERR.cast_unsigned(),
@@ -109,7 +109,7 @@ pub(crate) fn extended_error((level, kind, value): Message<'_>) -> Option<Extend
 
 /// Calls with `MSG_ZEROCOPY` whose data is not needed any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sent {
+pub struct SentRange {
     /// The first one's number, from 0.
     pub first: u32,
     /// The last one's.
@@ -130,7 +130,7 @@ pub fn allow_zerocopy(socket: &TcpStream) -> io::Result<()> {
 ///
 /// # Errors
 /// The kernel's.
-pub fn sent(socket: BorrowedFd<'_>) -> io::Result<Option<Sent>> {
+pub fn sent(socket: BorrowedFd<'_>) -> io::Result<Option<SentRange>> {
     const ORIGIN_ZEROCOPY: u8 = 5;
     const CODE_COPIED: u8 = 1;
     let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
@@ -141,7 +141,7 @@ pub fn sent(socket: BorrowedFd<'_>) -> io::Result<Option<Sent>> {
     };
     let found = messages(&control).find_map(extended_error);
     match found {
-        Some(error) if error.origin == ORIGIN_ZEROCOPY && error.errno == 0 => Ok(Some(Sent {
+        Some(error) if error.origin == ORIGIN_ZEROCOPY && error.errno == 0 => Ok(Some(SentRange {
             first: error.info,
             last: error.data,
             copied: error.code == CODE_COPIED,

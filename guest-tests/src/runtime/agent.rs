@@ -194,19 +194,19 @@ impl Agent {
         drop(command);
         let group = Pid::from_raw(child.id().cast_signed()).context("no process id")?;
         if let Some((outer, _)) = &terminal {
-            streams.push(Stream::new(
+            streams.push(Output::new(
                 |id, stdout| Reply::Stdout { id, stdout },
                 outer.try_clone()?.into(),
             ));
         }
         if let Some(stdout) = child.stdout.take() {
-            streams.push(Stream::new(
+            streams.push(Output::new(
                 |id, stdout| Reply::Stdout { id, stdout },
                 stdout.into(),
             ));
         }
         if let Some(stderr) = child.stderr.take() {
-            streams.push(Stream::new(
+            streams.push(Output::new(
                 |id, stderr| Reply::Stderr { id, stderr },
                 stderr.into(),
             ));
@@ -236,7 +236,7 @@ impl Agent {
         id: u64,
         mut child: Child,
         group: Pid,
-        streams: &mut Vec<Stream>,
+        streams: &mut Vec<Output>,
         timeout: Option<Duration>,
     ) -> Result<ExitStatus> {
         let ended = pidfd_open(group, PidfdFlags::empty()).context("pidfd_open")?;
@@ -275,7 +275,7 @@ impl Agent {
     }
 
     /// Reads one chunk and sends it; says whether there may be more.
-    fn pass_on(&self, id: u64, stream: &mut Stream) -> Result<bool> {
+    fn pass_on(&self, id: u64, stream: &mut Output) -> Result<bool> {
         let text = match stream.read() {
             Ok(Some(text)) => text,
             Ok(None) => return Ok(false),
@@ -289,7 +289,7 @@ impl Agent {
 
     /// Sends what is left in the pipes of a command that has ended. Processes it left behind may keep
     /// them open, so this doesn't wait for their end.
-    fn drain(&self, id: u64, streams: &mut Vec<Stream>) -> Result<()> {
+    fn drain(&self, id: u64, streams: &mut Vec<Output>) -> Result<()> {
         for mut stream in streams.drain(..) {
             let flags = fcntl_getfl(&stream.source)?;
             fcntl_setfl(&stream.source, flags | rustix::fs::OFlags::NONBLOCK)?;
@@ -320,7 +320,7 @@ fn failure(id: u64, error: &anyhow::Error) -> Reply {
 }
 
 /// One output of a command.
-struct Stream {
+struct Output {
     /// Makes the message that passes a chunk of it on.
     reply: fn(u64, String) -> Reply,
     source: File,
@@ -328,7 +328,7 @@ struct Stream {
     partial: Vec<u8>,
 }
 
-impl Stream {
+impl Output {
     fn new(reply: fn(u64, String) -> Reply, source: OwnedFd) -> Self {
         Self {
             reply,
@@ -383,7 +383,7 @@ fn take_text(bytes: &mut Vec<u8>) -> String {
 
 /// Waits until one of the streams or, last, `ended` is ready, or the time is over.
 fn ready(
-    streams: &[Stream],
+    streams: &[Output],
     ended: BorrowedFd<'_>,
     timeout: Option<Duration>,
 ) -> Result<Vec<bool>> {

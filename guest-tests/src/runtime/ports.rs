@@ -47,11 +47,11 @@ const MAC_PREFIX: &str = "5a:43:4e:";
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
-    action: Action,
+    action: PortsCommand,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Action {
+enum PortsCommand {
     /// Name, address and start both ports and wait until they have carrier
     Up {
         /// How long to wait for carrier
@@ -64,7 +64,7 @@ enum Action {
 
 /// A link as `ip -json link` shows it.
 #[derive(Debug, Deserialize)]
-struct Link {
+struct IpLink {
     ifname: String,
     #[serde(default)]
     address: String,
@@ -73,11 +73,11 @@ struct Link {
 /// Runs the subcommand.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match args.action {
-        Action::Up { wait } => {
+        PortsCommand::Up { wait } => {
             let reports = up(Duration::from_secs(wait))?;
             println!("{}", serde_json::to_string(&reports)?);
         }
-        Action::Down => down()?,
+        PortsCommand::Down => down()?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -183,11 +183,11 @@ fn down() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn is_port(link: &Link, port: &Port) -> bool {
+fn is_port(link: &IpLink, port: &Port) -> bool {
     link.address.starts_with(MAC_PREFIX) && link.address.ends_with(port.mac)
 }
 
-fn links(netns: Option<&str>) -> anyhow::Result<Vec<Link>> {
+fn links(netns: Option<&str>) -> anyhow::Result<Vec<IpLink>> {
     let output = net::run(netns, &["ip", "-json", "link", "show"])?;
     serde_json::from_str(&output).context("ip -json link show")
 }

@@ -20,7 +20,7 @@ use zcnic_guest_protocol::{
 use crate::{
     kit::{
         net,
-        zcrx::{Buffer, Kind, Options, Target, Zcrx},
+        zcrx::{Buffer, CompletionKind, Options, Target, Zcrx},
     },
     traffic::{
         pattern::Pattern,
@@ -311,7 +311,7 @@ fn receive_zcrx(
         let mut ended = None;
         while let Some(completion) = zcrx.ring.next_completion() {
             match completion.kind {
-                Kind::Data(buffer) => {
+                CompletionKind::Data(buffer) => {
                     let bytes = zcrx.bytes(buffer).with_context(|| {
                         format!("the kernel named a buffer outside the area: {buffer:?}")
                     })?;
@@ -321,8 +321,8 @@ fn receive_zcrx(
                         returns.add(zcrx, &pattern, (buffer, position))?;
                     }
                 }
-                Kind::End => ended = Some(completion.result),
-                Kind::Notification => {}
+                CompletionKind::End => ended = Some(completion.result),
+                CompletionKind::Notification => {}
             }
         }
         zcrx.publish();

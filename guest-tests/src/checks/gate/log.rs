@@ -9,7 +9,7 @@ use std::{
 use zcnic_guest_protocol::check::{LogFindings, LogHit};
 
 /// A class of lines, with one line as the kernel writes it (7.3), which also is what `inject` writes.
-pub struct Pattern {
+pub struct BadLine {
     /// Name of the class.
     pub name: &'static str,
     /// Such a line.
@@ -24,70 +24,70 @@ fn word(line: &str, word: &str) -> bool {
 }
 
 /// The list. One line may match several.
-pub const PATTERNS: &[Pattern] = &[
-    Pattern {
+pub const BAD_LINES: &[BadLine] = &[
+    BadLine {
         name: "warning",
         sample: "WARNING: net/core/page_pool.c:1101 at page_pool_release_retry+0x1f/0x30, CPU#1: kworker/1:2/77",
         // "Spectre V2 : WARNING: …" is advice, not WARN().
         matches: |line| line.starts_with("WARNING: "),
     },
-    Pattern {
+    BadLine {
         name: "bug",
         sample: "BUG: kernel NULL pointer dereference, address: 0000000000000008",
         matches: |line| {
             word(line, "BUG:") || line.starts_with("BUG ") || line.contains("kernel BUG at")
         },
     },
-    Pattern {
+    BadLine {
         name: "oops",
         sample: "Oops: Oops: 0002 [#1] SMP NOPTI",
         matches: |line| word(line, "Oops:"),
     },
-    Pattern {
+    BadLine {
         name: "panic",
         sample: "Kernel panic - not syncing: Fatal exception in interrupt",
         matches: |line| line.contains("Kernel panic - not syncing"),
     },
-    Pattern {
+    BadLine {
         name: "general-protection",
         sample: "Oops: general protection fault, probably for non-canonical address 0xdead000000000108: 0000 [#1]",
         matches: |line| line.contains("general protection fault"),
     },
-    Pattern {
+    BadLine {
         name: "call-trace",
         sample: "Call Trace:",
         matches: |line| line.starts_with("Call Trace:"),
     },
-    Pattern {
+    BadLine {
         name: "ubsan",
         sample: "UBSAN: array-index-out-of-bounds in drivers/net/zcnic.c:12:3",
         matches: |line| line.starts_with("UBSAN:"),
     },
-    Pattern {
+    BadLine {
         name: "kasan",
         sample: "BUG: KASAN: slab-use-after-free in skb_release_data+0x10/0x20",
         matches: |line| {
             word(line, "KASAN:") && !line.contains("KernelAddressSanitizer initialized")
         },
     },
-    Pattern {
+    BadLine {
         name: "kfence",
         sample: "BUG: KFENCE: use-after-free read in napi_poll+0x10/0x20",
         matches: |line| word(line, "KFENCE:"),
     },
-    Pattern {
+    BadLine {
         name: "refcount",
         sample: "refcount_t: underflow; use-after-free.",
         matches: |line| line.contains("refcount_t:"),
     },
-    Pattern {
+    BadLine {
         name: "list-corruption",
         sample: "list_del corruption. prev->next should be ffff888100000000, but was 0000000000000000.",
         matches: |line| {
             line.contains("list_add corruption") || line.contains("list_del corruption")
         },
     },
-    Pattern {
+    BadLine {
         name: "dma-api",
         sample: "DMA-API: virtio-pci 0000:00:02.0: device driver frees DMA memory with different size",
         // What it says of itself at boot is no complaint.
@@ -98,47 +98,47 @@ pub const PATTERNS: &[Pattern] = &[
                 && !line.contains("enable driver filter")
         },
     },
-    Pattern {
+    BadLine {
         name: "hung-task",
         sample: "INFO: task ethtool:312 blocked for more than 120 seconds.",
         matches: |line| line.contains(" blocked ") && line.contains(" for more than "),
     },
-    Pattern {
+    BadLine {
         name: "rcu-stall",
         sample: "rcu: INFO: rcu_preempt self-detected stall on CPU",
         matches: |line| line.contains("detected stall") || line.contains("kthread starved for"),
     },
-    Pattern {
+    BadLine {
         name: "lockup",
         sample: "watchdog: BUG: soft lockup - CPU#0 stuck for 26s! [napi/eth0-1:88]",
         matches: |line| line.contains("soft lockup") || line.contains("hard LOCKUP"),
     },
-    Pattern {
+    BadLine {
         name: "workqueue-lockup",
         sample: "BUG: workqueue lockup - pool cpus=0 node=0 flags=0x0 nice=0 stuck for 31s!",
         matches: |line| line.contains("workqueue lockup"),
     },
-    Pattern {
+    BadLine {
         name: "page-pool-stalled",
         sample: "page_pool_release_retry() stalled pool shutdown: id 7, 3 inflight 60 sec",
         matches: |line| line.contains("page_pool_release_retry() stalled"),
     },
-    Pattern {
+    BadLine {
         name: "tx-timeout",
         sample: "zcnic virtio1 eth0: NETDEV WATCHDOG: CPU: 0: transmit queue 2 timed out 5120 ms",
         matches: |line| line.contains("NETDEV WATCHDOG"),
     },
-    Pattern {
+    BadLine {
         name: "netdev-reference",
         sample: "unregister_netdevice: waiting for eth0 to become free. Usage count = 2",
         matches: |line| line.contains("unregister_netdevice: waiting for"),
     },
-    Pattern {
+    BadLine {
         name: "memory-leak",
         sample: "kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
         matches: |line| line.contains("new suspected memory leaks"),
     },
-    Pattern {
+    BadLine {
         name: "out-of-memory",
         sample: "Out of memory: Killed process 99 (zcnic-guest) total-vm:70000kB",
         matches: |line| line.contains("Out of memory: Killed process"),
@@ -148,10 +148,10 @@ pub const PATTERNS: &[Pattern] = &[
 /// Names of the classes that a line belongs to.
 #[must_use]
 pub fn classify(line: &str) -> Vec<&'static str> {
-    PATTERNS
+    BAD_LINES
         .iter()
-        .filter(|pattern| (pattern.matches)(line))
-        .map(|pattern| pattern.name)
+        .filter(|class| (class.matches)(line))
+        .map(|class| class.name)
         .collect()
 }
 
@@ -216,11 +216,11 @@ pub fn read(since: u64) -> io::Result<LogFindings> {
 }
 
 /// Writes the sample line of a class to the kernel log, as a warning.
-pub fn inject(pattern: &Pattern) -> io::Result<()> {
+pub fn inject(class: &BadLine) -> io::Result<()> {
     File::options()
         .write(true)
         .open("/dev/kmsg")?
-        .write_all(format!("<4>{}\n", pattern.sample).as_bytes())
+        .write_all(format!("<4>{}\n", class.sample).as_bytes())
 }
 
 #[cfg(test)]
@@ -229,11 +229,11 @@ mod tests {
 
     #[test]
     fn every_sample_trips_its_own_class() {
-        for pattern in PATTERNS {
+        for class in BAD_LINES {
             assert!(
-                classify(pattern.sample).contains(&pattern.name),
+                classify(class.sample).contains(&class.name),
                 "{}",
-                pattern.name
+                class.name
             );
         }
     }

@@ -63,14 +63,17 @@ pub struct InjectLogArgs {
 /// Runs `zcnic-guest inject-log`.
 pub fn inject_log(args: &InjectLogArgs) -> anyhow::Result<ExitCode> {
     let Some(class) = &args.class else {
-        log::PATTERNS
+        log::BAD_LINES
             .iter()
-            .for_each(|pattern| println!("{}", pattern.name));
+            .for_each(|bad_line| println!("{}", bad_line.name));
         return Ok(ExitCode::SUCCESS);
     };
-    let Some(pattern) = log::PATTERNS.iter().find(|pattern| pattern.name == class) else {
+    let Some(bad_line) = log::BAD_LINES
+        .iter()
+        .find(|bad_line| bad_line.name == class)
+    else {
         bail!("no class of bad lines is called {class}; zcnic-guest inject-log lists them");
     };
-    log::inject(pattern).context("/dev/kmsg")?;
+    log::inject(bad_line).context("/dev/kmsg")?;
     Ok(ExitCode::SUCCESS)
 }

@@ -223,13 +223,13 @@ impl Map {
     /// For numbers below `entries`.
     pub(crate) fn new(kind: u32, value_size: usize, entries: u32) -> io::Result<Self> {
         #[repr(C)]
-        struct Attributes {
+        struct MapCreate {
             map_type: u32,
             key_size: u32,
             value_size: u32,
             max_entries: u32,
         }
-        let mut attributes = Attributes {
+        let mut attributes = MapCreate {
             map_type: kind,
             key_size: 4,
             value_size: value_size as u32,
@@ -293,7 +293,7 @@ impl Attached {
         abilities: Abilities,
     ) -> io::Result<Self> {
         #[repr(C)]
-        struct Load {
+        struct ProgramLoad {
             prog_type: u32,
             count: u32,
             instructions: u64,
@@ -308,7 +308,7 @@ impl Attached {
             expected_attach_type: u32,
         }
         #[repr(C)]
-        struct Link {
+        struct LinkCreate {
             program: u32,
             interface: u32,
             attach_type: u32,
@@ -316,7 +316,7 @@ impl Attached {
         }
         const LICENSE: &CStr = c"GPL";
         let flag = |wanted: bool, flag| if wanted { flag } else { 0 };
-        let mut load = Load {
+        let mut load = ProgramLoad {
             prog_type: PROG_TYPE_XDP,
             count: instructions.len() as u32,
             instructions: address(instructions),
@@ -332,7 +332,7 @@ impl Attached {
             expected_attach_type: ATTACH_XDP,
         };
         let program = owned(bpf(PROG_LOAD, &mut load)?);
-        let mut link = Link {
+        let mut link = LinkCreate {
             program: program.as_raw_fd() as u32,
             interface,
             attach_type: ATTACH_XDP,

@@ -1,6 +1,6 @@
 //! Control messages of devmem TCP (`include/uapi/linux/uio.h`), as bytes.
 
-use crate::kit::socket::{HEADER, Message, word};
+use crate::kit::socket::{ControlMessage, HEADER, word};
 
 /// `SO_DEVMEM_LINEAR` and `SO_DEVMEM_DMABUF`.
 const LINEAR: u32 = 78;
@@ -22,7 +22,7 @@ pub struct Fragment {
 
 /// A piece of the payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Piece {
+pub enum PayloadPiece {
     /// In a dmabuf.
     Dmabuf(Fragment),
     /// So many bytes, in the program's buffer.
@@ -40,11 +40,11 @@ pub(super) fn from_dmabuf(id: u32) -> [u8; 24] {
 }
 
 /// What `struct dmabuf_cmsg` says.
-pub(super) fn piece((level, kind, value): Message<'_>) -> Option<Piece> {
+pub(super) fn piece((level, kind, value): ControlMessage<'_>) -> Option<PayloadPiece> {
     let len = word(value, 8)?;
     match (level, kind) {
-        (SOL_SOCKET, LINEAR) => Some(Piece::Linear(len)),
-        (SOL_SOCKET, DMABUF) => Some(Piece::Dmabuf(Fragment {
+        (SOL_SOCKET, LINEAR) => Some(PayloadPiece::Linear(len)),
+        (SOL_SOCKET, DMABUF) => Some(PayloadPiece::Dmabuf(Fragment {
             offset: u64::from_ne_bytes(*value.first_chunk()?),
             len,
             token: word(value, 12)?,
@@ -79,7 +79,10 @@ mod tests {
             token: 7,
             dmabuf: 3,
         };
-        assert_eq!(pieces, [Piece::Linear(100), Piece::Dmabuf(fragment)]);
+        assert_eq!(
+            pieces,
+            [PayloadPiece::Linear(100), PayloadPiece::Dmabuf(fragment)]
+        );
     }
 
     #[test]

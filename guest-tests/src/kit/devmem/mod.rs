@@ -9,8 +9,8 @@ use std::{
     os::fd::{AsFd, AsRawFd},
 };
 
-pub use control::{Fragment, Piece};
-pub use socket::{Received, dont_need, receive, send};
+pub use control::{Fragment, PayloadPiece};
+pub use socket::{DevmemMessage, dont_need, receive, send};
 
 use crate::kit::{
     dmabuf::Dmabuf,

@@ -10,7 +10,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-use super::control::{Piece, from_dmabuf, piece};
+use super::control::{PayloadPiece, from_dmabuf, piece};
 use crate::kit::socket::{self, messages, set_option};
 
 /// `MSG_SOCK_DEVMEM`.
@@ -21,19 +21,19 @@ const SO_DEVMEM_DONTNEED: libc::c_int = 80;
 const TOKENS: usize = 128;
 /// What came.
 #[derive(Debug)]
-pub struct Received {
+pub struct DevmemMessage {
     /// Bytes of the stream.
     pub bytes: usize,
     /// What they are in. If there are none, all of them are in the program's buffer: they came in memory that
     /// the kernel reads.
-    pub pieces: Vec<Piece>,
+    pub pieces: Vec<PayloadPiece>,
 }
 
 /// Receives at most as much as fits the buffer, wherever it is.
-pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<DevmemMessage> {
     let (bytes, control) = socket::receive(socket, buffer, MSG_SOCK_DEVMEM)?;
     let pieces = messages(&control).filter_map(piece).collect();
-    Ok(Received { bytes, pieces })
+    Ok(DevmemMessage { bytes, pieces })
 }
 
 /// Gives fragments back; returns how many the kernel knew.

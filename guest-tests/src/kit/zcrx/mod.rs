@@ -13,4 +13,4 @@ pub use error::Error;
 pub use instance::Zcrx;
 pub use options::{Buffer, Memory, Options, Target};
 pub use refill::RefillRing;
-pub use ring::{Completion, Kind, NOTIFICATION, Ring};
+pub use ring::{Completion, CompletionKind, NOTIFICATION, Ring};

@@ -31,12 +31,12 @@ pub struct Completion {
     /// `IORING_CQE_F_*`.
     pub flags: u32,
     /// What that amounts to.
-    pub kind: Kind,
+    pub kind: CompletionKind,
 }
 
 /// What a completion tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum CompletionKind {
     /// Data; the request goes on.
     Data(Buffer),
     /// The request is over: 0 (end of stream, or all that a limited request asked for) or `-errno`.
@@ -184,16 +184,16 @@ fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
 fn decode(cqe: &cqueue::Entry32) -> Completion {
     let (tag, result, flags) = (cqe.user_data(), cqe.result(), cqe.flags());
     let kind = match u32::try_from(result) {
-        _ if tag == NOTIFICATION => Kind::Notification,
+        _ if tag == NOTIFICATION => CompletionKind::Notification,
         Ok(len) if len > 0 && cqueue::more(flags) => {
             let place = cqe.big_cqe()[0];
-            Kind::Data(Buffer {
+            CompletionKind::Data(Buffer {
                 area: (place >> sys::AREA_SHIFT) as u16,
                 offset: place & !sys::AREA_MASK,
                 len,
             })
         }
-        _ => Kind::End,
+        _ => CompletionKind::End,
     };
     Completion {
         tag,

@@ -10,7 +10,7 @@ use zcnic_guest_protocol::figure::Figure;
 use super::rounds::{Side, interleave};
 use crate::{
     fixture::processor::Processor,
-    kit::provided::{Group, Kind},
+    kit::provided::{BufferGroup, GroupKind},
 };
 
 /// Buffers that there are, as in 2022.
@@ -26,17 +26,23 @@ enum Row {
     /// Read, and name the memory.
     Named,
     /// Read into a buffer that the kernel chooses, which gets so many back at a time.
-    Chosen(Kind, u16),
+    Chosen(GroupKind, u16),
 }
 
 /// All rows, each beside reads that name their memory.
 pub(super) fn compare(rounds: usize, requests: u64) -> Result<Vec<Figure>> {
     Processor::Receivers.take()?;
     let rows = [
-        ("guest_buffers_classic_32", Row::Chosen(Kind::Classic, 32)),
-        ("guest_buffers_classic_1", Row::Chosen(Kind::Classic, 1)),
-        ("guest_buffers_ring_32", Row::Chosen(Kind::Ring, 32)),
-        ("guest_buffers_ring_1", Row::Chosen(Kind::Ring, 1)),
+        (
+            "guest_buffers_classic_32",
+            Row::Chosen(GroupKind::Classic, 32),
+        ),
+        (
+            "guest_buffers_classic_1",
+            Row::Chosen(GroupKind::Classic, 1),
+        ),
+        ("guest_buffers_ring_32", Row::Chosen(GroupKind::Ring, 32)),
+        ("guest_buffers_ring_1", Row::Chosen(GroupKind::Ring, 1)),
         ("guest_nop", Row::Nop),
     ];
     let figure = |(name, row)| {
@@ -55,9 +61,9 @@ pub(super) fn compare(rounds: usize, requests: u64) -> Result<Vec<Figure>> {
 fn rate(row: Row, requests: u64) -> Result<f64> {
     let kind = match row {
         Row::Chosen(kind, _) => kind,
-        Row::Nop | Row::Named => Kind::Classic,
+        Row::Nop | Row::Named => GroupKind::Classic,
     };
-    let mut group = Group::new(kind, BUFFERS, 4096)?;
+    let mut group = BufferGroup::new(kind, BUFFERS, 4096)?;
     group.read_from(&File::open("/dev/null")?)?;
     if let Row::Chosen(..) = row {
         group.provide(0, BUFFERS)?;

@@ -14,7 +14,7 @@ use crate::{
     fixture::{receiver::bind_patiently, traffic::ZERO_COPY},
     kit::{
         mapped::Mapping,
-        zcrx::{Kind, Options, Zcrx},
+        zcrx::{CompletionKind, Options, Zcrx},
     },
     traffic::pattern::Pattern,
 };
@@ -42,7 +42,7 @@ pub(super) enum Method {
 }
 
 /// What has come so far.
-pub(super) struct Received<'p> {
+pub(super) struct ByteCounts<'p> {
     pub(super) bytes: u64,
     /// Bytes that the kernel copied.
     pub(super) copied: u64,
@@ -50,7 +50,7 @@ pub(super) struct Received<'p> {
     pub(super) pattern: Option<&'p Pattern>,
 }
 
-impl Received<'_> {
+impl ByteCounts<'_> {
     /// These came next.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Result<()> {
         if let Some(pattern) = self.pattern {
@@ -68,7 +68,7 @@ impl Received<'_> {
 }
 
 /// Whatever a method needs before the connection is there.
-pub(super) enum Receiver {
+pub(super) enum MethodReceiver {
     Recv,
     Epoll,
     Mapped,
@@ -100,31 +100,31 @@ impl Method {
         self == Self::ZcrxLarge
     }
 
-    pub(super) fn open(self) -> Result<Receiver> {
-        let bind = |buf_len| -> Result<Receiver> {
+    pub(super) fn open(self) -> Result<MethodReceiver> {
+        let bind = |buf_len| -> Result<MethodReceiver> {
             let options = Options {
                 buf_len,
                 ..Options::default()
             };
             let (zcrx, _) = bind_patiently(ZERO_COPY.0, &options)?;
-            Ok(Receiver::Zcrx(Box::new(zcrx)))
+            Ok(MethodReceiver::Zcrx(Box::new(zcrx)))
         };
         match self {
-            Self::Recv => Ok(Receiver::Recv),
-            Self::Epoll => Ok(Receiver::Epoll),
-            Self::Mapped => Ok(Receiver::Mapped),
+            Self::Recv => Ok(MethodReceiver::Recv),
+            Self::Epoll => Ok(MethodReceiver::Epoll),
+            Self::Mapped => Ok(MethodReceiver::Mapped),
             Self::Zcrx => bind(None),
             Self::ZcrxLarge => bind(Some(LARGE)),
         }
     }
 }
 
-impl Receiver {
+impl MethodReceiver {
     /// Receives until the stream ends.
     pub(super) fn receive(
         &mut self,
         socket: &TcpStream,
-        received: &mut Received<'_>,
+        received: &mut ByteCounts<'_>,
     ) -> Result<()> {
         match self {
             Self::Recv => {
@@ -147,7 +147,7 @@ impl Receiver {
 }
 
 /// Reads until there is no more for now; returns whether the stream has ended.
-fn read_all(mut socket: &TcpStream, received: &mut Received<'_>) -> Result<bool> {
+fn read_all(mut socket: &TcpStream, received: &mut ByteCounts<'_>) -> Result<bool> {
     let mut buffer = vec![0; READ];
     loop {
         match socket.read(&mut buffer) {
@@ -160,7 +160,7 @@ fn read_all(mut socket: &TcpStream, received: &mut Received<'_>) -> Result<bool>
     }
 }
 
-fn wait_and_read(socket: &TcpStream, received: &mut Received<'_>) -> Result<()> {
+fn wait_and_read(socket: &TcpStream, received: &mut ByteCounts<'_>) -> Result<()> {
     socket.set_nonblocking(true)?;
     let waiter = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     let data = epoll::EventData::new_u64(0);
@@ -182,7 +182,7 @@ fn wait_and_read(socket: &TcpStream, received: &mut Received<'_>) -> Result<()> 
 fn take_completions(
     zcrx: &mut Zcrx,
     socket: &TcpStream,
-    received: &mut Received<'_>,
+    received: &mut ByteCounts<'_>,
 ) -> Result<()> {
     let copied = |zcrx: &Zcrx| zcrx.stats().map_or(0, |stats| stats.copy_bytes);
     let before = copied(zcrx);
@@ -192,17 +192,17 @@ fn take_completions(
         let at = received.bytes;
         while let Some(completion) = zcrx.ring.next_completion() {
             match completion.kind {
-                Kind::Data(buffer) => {
+                CompletionKind::Data(buffer) => {
                     let bytes = zcrx.bytes(buffer);
                     received.take(bytes.context("a buffer is not in the area")?)?;
                     zcrx.recycle(buffer);
                 }
-                Kind::End if completion.result == 0 => {
+                CompletionKind::End if completion.result == 0 => {
                     received.copied += copied(zcrx) - before;
                     return Ok(());
                 }
-                Kind::End => bail!("receiving ended with {}", completion.result),
-                Kind::Notification => {}
+                CompletionKind::End => bail!("receiving ended with {}", completion.result),
+                CompletionKind::Notification => {}
             }
         }
         if received.bytes == at {

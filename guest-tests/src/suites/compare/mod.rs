@@ -14,15 +14,15 @@ use anyhow::{Context, Result, bail, ensure};
 use zcnic_guest_protocol::figure::Figure;
 
 use self::{
-    methods::{Method, Received},
+    methods::{ByteCounts, Method},
     rounds::{Side, interleave},
 };
 use crate::{
     fixture::{
         connection::{Sender, connect},
         lab,
-        processor::{Interrupts, Load, Processor},
-        recycling::Before,
+        processor::{BusyTime, Interrupts, Processor},
+        recycling::PoolCounts,
         traffic::ZERO_COPY,
     },
     kit::net,
@@ -106,7 +106,7 @@ fn recycling(args: &Args) -> Result<Figure> {
         };
         let set = ["ethtool", "--set-priv-flags", "eth0", "no-recycle", hold];
         net::run(None, &set)?;
-        let before = Before::now(ZERO_COPY.0)?;
+        let before = PoolCounts::now(ZERO_COPY.0)?;
         let turn = Turn::take(Method::Recv, args)?;
         let seen = before.since()?.payload;
         let lost = seen.released + seen.ring_full;
@@ -168,7 +168,7 @@ fn stream(method: Method, bytes: u64, verify: bool) -> Result<Turn> {
         ],
     )?;
     let pattern = Pattern::new(SEED);
-    let mut received = Received {
+    let mut received = ByteCounts {
         bytes: 0,
         copied: 0,
         pattern: verify.then_some(&pattern),
@@ -176,7 +176,7 @@ fn stream(method: Method, bytes: u64, verify: bool) -> Result<Turn> {
     let mut receiver = method.open()?;
     let connection = connect(ZERO_COPY.1, 1)?.pop().context("one connection")?;
     Processor::Senders.take()?;
-    let load = Load::start(Processor::Receivers)?;
+    let load = BusyTime::start(Processor::Receivers)?;
     let sender = Sender::start(connection.sender, SEED, bytes);
     Processor::Receivers.take()?;
     receiver.receive(&connection.receiver, &mut received)?;

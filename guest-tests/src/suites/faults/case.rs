@@ -23,7 +23,7 @@ macro_rules! nth {
 pub(super) use nth;
 
 /// One way in which the device misbehaves.
-pub(super) struct Case {
+pub(super) struct FaultCase {
     /// What is shown.
     pub(super) name: &'static str,
     /// The port whose device misbehaves: eth0, which receives, is 0, and eth1 1.
@@ -53,7 +53,7 @@ pub(super) struct Counted(pub(super) &'static str, pub(super) u64, pub(super) u6
 /// Whatever the count.
 pub(super) const ANY: u64 = u64::MAX;
 
-impl Case {
+impl FaultCase {
     pub(super) const fn new(
         name: &'static str,
         port: &'static str,

@@ -6,10 +6,10 @@ mod frames;
 mod placement;
 mod port;
 
-use super::case::Case;
+use super::case::FaultCase;
 
 /// All of them.
-pub(super) fn all() -> impl Iterator<Item = &'static Case> {
+pub(super) fn all() -> impl Iterator<Item = &'static FaultCase> {
     [
         frames::CASES,
         placement::CASES,

@@ -2,14 +2,14 @@
 
 use anyhow::{Context, Result, ensure};
 
-use super::case::{Case, Check, Counted};
+use super::case::{Check, Counted, FaultCase};
 use crate::fixture::{
     lab::{Counters, Lab, MUCH, RECOVERY, eventually},
     traffic::{self, How, QUIET, Stream},
 };
 
 /// Runs a case, and sees that nothing is left of its fault.
-pub(super) fn verify(lab: &mut Lab, case: &Case) -> Result<()> {
+pub(super) fn verify(lab: &mut Lab, case: &FaultCase) -> Result<()> {
     let result = misbehave(lab, case);
     lab.disarm()?;
     let result = result.and_then(|()| lab.as_before());
@@ -17,7 +17,7 @@ pub(super) fn verify(lab: &mut Lab, case: &Case) -> Result<()> {
     result
 }
 
-fn misbehave(lab: &mut Lab, case: &Case) -> Result<()> {
+fn misbehave(lab: &mut Lab, case: &FaultCase) -> Result<()> {
     let before = lab.counters(case.port)?;
     let id = lab.arm(case.port, &case.rule())?;
     match case.check {

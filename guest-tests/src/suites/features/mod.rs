@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use self::case::Case;
+use self::case::FeatureCase;
 use crate::fixture::{cases::Selection, lab::Lab, transcript::Transcript};
 
 /// Exercises the receive-side systems of the kernel, one case after the other, and prints a JSON object for each
@@ -27,7 +27,7 @@ pub struct Args {
 }
 
 /// All of them, by system.
-fn all() -> impl Iterator<Item = &'static Case> {
+fn all() -> impl Iterator<Item = &'static FeatureCase> {
     [
         devmem::CASES,
         hardware::CASES,
@@ -45,7 +45,8 @@ fn all() -> impl Iterator<Item = &'static Case> {
 /// Runs the subcommand.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let transcript = Transcript::new(true);
-    let run_case = |lab: &mut Lab, case: &&Case| lab.watched(|lab| (case.run)(lab, &transcript));
+    let run_case =
+        |lab: &mut Lab, case: &&FeatureCase| lab.watched(|lab| (case.run)(lab, &transcript));
     args.selection.run(all(), |case| case.name, run_case)
 }
 

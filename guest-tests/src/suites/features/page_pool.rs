@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::{io::ioctl_fionread, net::sockopt};
 
 use super::{
-    case::Case,
+    case::FeatureCase,
     tcp_zerocopy::{PAGE, PAGES, map},
 };
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
         connection::{Sender, connect, read_all},
         lab::{HOME, Lab, eventually},
         processor::{Interrupts, Processor},
-        recycling::{BULK, Before, Seen},
+        recycling::{BULK, PoolChange, PoolCounts},
         settings::{with_mtu, without_split},
         traffic::ZERO_COPY,
         transcript::Transcript,
@@ -30,44 +30,44 @@ const QUEUE: u32 = ZERO_COPY.0;
 const PORT: u16 = ZERO_COPY.1;
 const BYTES: u64 = 4 << 20;
 
-pub(super) const CASES: &[Case] = &[
-    Case {
+pub(super) const CASES: &[FeatureCase] = &[
+    FeatureCase {
         name: "page pool: in steady state no page comes from the page allocator",
         run: steady_state,
     },
-    Case {
+    FeatureCase {
         name: "page pool: what is read on another CPU is freed on NAPI's, which may use its cache",
         run: read_elsewhere,
     },
-    Case {
+    FeatureCase {
         name: "page pool: what is freed on another CPU comes back by the ring",
         run: freed_elsewhere,
     },
-    Case {
+    FeatureCase {
         name: "page pool: header fragments share pages, and come back at once",
         run: headers,
     },
-    Case {
+    FeatureCase {
         name: "page pool: two frames share a page without header split",
         run: two_frames,
     },
-    Case {
+    FeatureCase {
         name: "page pool: jumbo frames over several pages",
         run: jumbo,
     },
-    Case {
+    FeatureCase {
         name: "page pool: frames in several buffers, which are halves of pages",
         run: multi_buffer,
     },
-    Case {
+    FeatureCase {
         name: "page pool: pages that nobody reads are replaced, and too many to keep when they come back",
         run: unread,
     },
-    Case {
+    FeatureCase {
         name: "page pool: pages that a program has mapped are given up",
         run: mapped,
     },
-    Case {
+    FeatureCase {
         name: "page pool: with the driver's flag no-recycle all pages are given up",
         run: no_recycle,
     },
@@ -96,12 +96,12 @@ fn stream(reader: Processor) -> Result<()> {
 }
 
 /// What a stream does to the pools when another one has been there before.
-fn after_another(reader: Processor) -> Result<Seen> {
+fn after_another(reader: Processor) -> Result<PoolChange> {
     let interrupts = Interrupts::divide()?;
     // A thread of its own: the streams choose a processor.
     let streams = move || {
         stream(reader)?;
-        let before = Before::now(QUEUE)?;
+        let before = PoolCounts::now(QUEUE)?;
         stream(reader)?;
         before.since()
     };
@@ -224,7 +224,7 @@ fn unread(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     const UNREAD: u64 = 2 << 20;
     /// The pool's ring has room for as many pages as buffers are posted, its cache for 128.
     const KEPT: u64 = 512 + 128;
-    let before = Before::now(QUEUE)?;
+    let before = PoolCounts::now(QUEUE)?;
     let connection = connect(PORT, 1)?.pop().context("one connection")?;
     sockopt::set_socket_recv_buffer_size_force(&connection.receiver, 16 << 20)?;
     let sender = Sender::start(connection.sender, SEED, UNREAD);
@@ -268,7 +268,7 @@ fn mapped(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let (mapped, seen) = with_mtu(PAGES, || {
         // What the pool had is gone after this.
         map(BYTES, || Ok(()))?;
-        let before = Before::now(QUEUE)?;
+        let before = PoolCounts::now(QUEUE)?;
         map(BYTES, || {
             pools::flush_deferred_frees()?;
             Ok(before.since()?.payload)

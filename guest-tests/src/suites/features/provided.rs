@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use rustix::io::ioctl_fionread;
 
-use super::case::Case;
+use super::case::FeatureCase;
 use crate::{
     fixture::{
         connection::{Sender, connect},
@@ -18,7 +18,7 @@ use crate::{
         traffic::ZERO_COPY,
         transcript::Transcript,
     },
-    kit::provided::{Completion, Group, Kind, Receive},
+    kit::provided::{BufferCompletion, BufferGroup, GroupKind, Receive},
     traffic::pattern::Pattern,
 };
 
@@ -27,56 +27,56 @@ const BYTES: u64 = 2 << 20;
 /// Bytes of a buffer.
 const LENGTH: u32 = 4096;
 
-pub(super) const CASES: &[Case] = &[
-    Case {
+pub(super) const CASES: &[FeatureCase] = &[
+    FeatureCase {
         name: "provided buffers: classic ones are used once each, in their order",
-        run: |_, transcript| once_each(transcript, Kind::Classic),
+        run: |_, transcript| once_each(transcript, GroupKind::Classic),
     },
-    Case {
+    FeatureCase {
         name: "provided buffers: those of a ring are used once each, in their order",
-        run: |_, transcript| once_each(transcript, Kind::Ring),
+        run: |_, transcript| once_each(transcript, GroupKind::Ring),
     },
-    Case {
+    FeatureCase {
         name: "provided buffers: classic ones, replenished one at a time",
-        run: |_, transcript| replenished(transcript, Kind::Classic, 1),
+        run: |_, transcript| replenished(transcript, GroupKind::Classic, 1),
     },
-    Case {
+    FeatureCase {
         name: "provided buffers: classic ones, replenished 32 at a time",
-        run: |_, transcript| replenished(transcript, Kind::Classic, 32),
+        run: |_, transcript| replenished(transcript, GroupKind::Classic, 32),
     },
-    Case {
+    FeatureCase {
         name: "provided buffers: those of a ring, replenished one at a time",
-        run: |_, transcript| replenished(transcript, Kind::Ring, 1),
+        run: |_, transcript| replenished(transcript, GroupKind::Ring, 1),
     },
-    Case {
+    FeatureCase {
         name: "provided buffers: those of a ring, replenished 32 at a time",
-        run: |_, transcript| replenished(transcript, Kind::Ring, 32),
+        run: |_, transcript| replenished(transcript, GroupKind::Ring, 32),
     },
-    Case {
+    FeatureCase {
         name: "provided buffers: one request receives a whole stream (multishot)",
         run: multishot,
     },
-    Case {
+    FeatureCase {
         name: "provided buffers: what a receive leaves of a buffer is the next one's (IOU_PBUF_RING_INC)",
         run: incremental,
     },
-    Case {
+    FeatureCase {
         name: "provided buffers: one completion is of several buffers (bundle)",
         run: bundles,
     },
-    Case {
+    FeatureCase {
         name: "provided buffers: without classic ones a request ends with ENOBUFS, and with some it goes on",
-        run: |_, transcript| exhausted(transcript, Kind::Classic),
+        run: |_, transcript| exhausted(transcript, GroupKind::Classic),
     },
-    Case {
+    FeatureCase {
         name: "provided buffers: without any in the ring a request ends with ENOBUFS, and with some it goes on",
-        run: |_, transcript| exhausted(transcript, Kind::Ring),
+        run: |_, transcript| exhausted(transcript, GroupKind::Ring),
     },
 ];
 
 /// A stream that is received into a group's buffers.
-struct Stream {
-    group: Group,
+struct BufferStream {
+    group: BufferGroup,
     socket: TcpStream,
     sender: Sender,
     pattern: Pattern,
@@ -84,13 +84,13 @@ struct Stream {
     received: u64,
 }
 
-impl Stream {
+impl BufferStream {
     /// Makes a group of buffers that the kernel does not have yet, and begins to send.
-    fn start(kind: Kind, buffers: u16, length: u32, bytes: u64) -> Result<Self> {
+    fn start(kind: GroupKind, buffers: u16, length: u32, bytes: u64) -> Result<Self> {
         const SEED: u64 = 7;
         let connection = connect(PORT, 1)?.pop().context("one connection")?;
         Ok(Self {
-            group: Group::new(kind, buffers, length)?,
+            group: BufferGroup::new(kind, buffers, length)?,
             socket: connection.receiver,
             sender: Sender::start(connection.sender, SEED, bytes),
             pattern: Pattern::new(SEED),
@@ -104,7 +104,7 @@ impl Stream {
     }
 
     /// The next completion, waited for.
-    fn next(&mut self) -> Result<Completion> {
+    fn next(&mut self) -> Result<BufferCompletion> {
         loop {
             if let Some(completion) = self.group.next()? {
                 return Ok(completion);
@@ -123,7 +123,7 @@ impl Stream {
 
     /// Verifies what a completion says, from the start of its buffer on. Returns the buffer; `None`: the stream has
     /// ended.
-    fn take_whole(&mut self, completion: &Completion) -> Result<Option<u16>> {
+    fn take_whole(&mut self, completion: &BufferCompletion) -> Result<Option<u16>> {
         let length = received(completion)?;
         if length == 0 {
             return Ok(None);
@@ -141,7 +141,7 @@ impl Stream {
 }
 
 /// Bytes of a completion that is no error.
-fn received(completion: &Completion) -> Result<usize> {
+fn received(completion: &BufferCompletion) -> Result<usize> {
     let error = || io::Error::from_raw_os_error(-completion.result);
     usize::try_from(completion.result)
         .map_err(|_| error())
@@ -149,9 +149,9 @@ fn received(completion: &Completion) -> Result<usize> {
 }
 
 /// There are more buffers than are needed, and at the end the kernel has what was not used.
-fn once_each(transcript: &Transcript, kind: Kind) -> Result<()> {
+fn once_each(transcript: &Transcript, kind: GroupKind) -> Result<()> {
     const BUFFERS: u16 = 4096;
-    let mut stream = Stream::start(kind, BUFFERS, LENGTH, BYTES)?;
+    let mut stream = BufferStream::start(kind, BUFFERS, LENGTH, BYTES)?;
     stream.group.provide(0, BUFFERS)?;
     let mut used = 0;
     loop {
@@ -181,9 +181,9 @@ fn once_each(transcript: &Transcript, kind: Kind) -> Result<()> {
 }
 
 /// The kernel has 128 buffers, and gets `batch` of them back as soon as so many are read.
-fn replenished(transcript: &Transcript, kind: Kind, batch: u16) -> Result<()> {
+fn replenished(transcript: &Transcript, kind: GroupKind, batch: u16) -> Result<()> {
     const BUFFERS: u16 = 128;
-    let mut stream = Stream::start(kind, BUFFERS, LENGTH, BYTES)?;
+    let mut stream = BufferStream::start(kind, BUFFERS, LENGTH, BYTES)?;
     stream.group.provide(0, BUFFERS)?;
     let (mut uses, mut batches) = (0_u64, 0);
     loop {
@@ -217,7 +217,7 @@ fn replenished(transcript: &Transcript, kind: Kind, batch: u16) -> Result<()> {
 
 fn multishot(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     const BUFFERS: u16 = 2048;
-    let mut stream = Stream::start(Kind::Ring, BUFFERS, LENGTH, BYTES)?;
+    let mut stream = BufferStream::start(GroupKind::Ring, BUFFERS, LENGTH, BYTES)?;
     stream.group.provide(0, BUFFERS)?;
     stream.request(Receive::Multishot)?;
     let mut completions = 0;
@@ -242,7 +242,7 @@ fn incremental(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     const BUFFERS: u16 = 8;
     const LENGTH: u32 = 64 << 10;
     const RECEIVE: u32 = 10_000;
-    let mut stream = Stream::start(Kind::Incremental, BUFFERS, LENGTH, BYTES)?;
+    let mut stream = BufferStream::start(GroupKind::Incremental, BUFFERS, LENGTH, BYTES)?;
     stream.group.provide(0, BUFFERS)?;
     let (mut completions, mut full, mut offset) = (0, 0, 0);
     loop {
@@ -281,7 +281,7 @@ fn incremental(_: &mut Lab, transcript: &Transcript) -> Result<()> {
 fn bundles(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     const BUFFERS: u16 = 2048;
     const WAITING: u64 = 32 << 10;
-    let mut stream = Stream::start(Kind::Ring, BUFFERS, LENGTH, BYTES)?;
+    let mut stream = BufferStream::start(GroupKind::Ring, BUFFERS, LENGTH, BYTES)?;
     stream.group.provide(0, BUFFERS)?;
     until_waiting(&stream.socket, WAITING)?;
     stream.request(Receive::Bundles)?;
@@ -343,9 +343,9 @@ fn until_waiting(socket: &TcpStream, bytes: u64) -> Result<()> {
     }
 }
 
-fn exhausted(transcript: &Transcript, kind: Kind) -> Result<()> {
+fn exhausted(transcript: &Transcript, kind: GroupKind) -> Result<()> {
     const BUFFERS: u16 = 16;
-    let mut stream = Stream::start(kind, BUFFERS, LENGTH, BYTES)?;
+    let mut stream = BufferStream::start(kind, BUFFERS, LENGTH, BYTES)?;
     stream.group.provide(0, BUFFERS)?;
     stream.request(Receive::Multishot)?;
     transcript.does("A program with 16 buffers reads what comes, and gives none back");

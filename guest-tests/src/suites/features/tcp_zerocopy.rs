@@ -15,8 +15,8 @@ use rustix::{
 };
 
 use super::{
-    case::Case,
-    zerocopy_send::{Flagged, Requested, Sent, ZeroCopy},
+    case::FeatureCase,
+    zerocopy_send::{Flagged, Requested, SendCounts, ZeroCopy},
 };
 use crate::{
     fixture::{
@@ -38,16 +38,16 @@ const SEED: u64 = 11;
 pub(super) const PAGES: &str = "4148";
 pub(super) const PAGE: u64 = 4096;
 
-pub(super) const CASES: &[Case] = &[
-    Case {
+pub(super) const CASES: &[FeatureCase] = &[
+    FeatureCase {
         name: "tcp zero copy: with header split every page is mapped (TCP_ZEROCOPY_RECEIVE)",
         run: mapped_with_split,
     },
-    Case {
+    FeatureCase {
         name: "tcp zero copy: without header split none is (TCP_ZEROCOPY_RECEIVE)",
         run: mapped_without_split,
     },
-    Case {
+    FeatureCase {
         name: "tcp zero copy: what is sent by MSG_ZEROCOPY is not copied, and each send completes",
         run: |_, transcript| {
             sent(transcript, "calls", |socket| {
@@ -55,7 +55,7 @@ pub(super) const CASES: &[Case] = &[
             })
         },
     },
-    Case {
+    FeatureCase {
         name: "tcp zero copy: what is sent by SEND_ZC of io_uring is not copied, and each request notifies",
         run: |_, transcript| {
             sent(transcript, "requests", |socket| {
@@ -63,23 +63,23 @@ pub(super) const CASES: &[Case] = &[
             })
         },
     },
-    Case {
+    FeatureCase {
         name: "tcp zero copy: what a packet socket sees is copied, and MSG_ZEROCOPY says so",
         run: |_, transcript| watched(transcript, |socket| Ok(Box::new(Flagged::new(socket)?))),
     },
-    Case {
+    FeatureCase {
         name: "tcp zero copy: what a packet socket sees is copied, and SEND_ZC says so",
         run: |_, transcript| watched(transcript, |socket| Ok(Box::new(Requested::new(socket)?))),
     },
-    Case {
+    FeatureCase {
         name: "tcp zero copy: received pages that are mapped go back by MSG_ZEROCOPY",
         run: |_, transcript| looped(transcript, |socket| Ok(Box::new(Flagged::new(socket)?))),
     },
-    Case {
+    FeatureCase {
         name: "tcp zero copy: received pages that are mapped go back by SEND_ZC",
         run: |_, transcript| looped(transcript, |socket| Ok(Box::new(Requested::new(socket)?))),
     },
-    Case {
+    FeatureCase {
         name: "tcp zero copy: received pages go back by splice",
         run: |_, transcript| with_mtu(PAGES, || spliced(transcript)),
     },
@@ -138,7 +138,7 @@ fn verifier<'t>(
 }
 
 /// Sends the stream from one buffer, some pages at a time, to somebody who verifies it.
-fn send_all(transcript: &Transcript, open: OpenSender) -> Result<Sent> {
+fn send_all(transcript: &Transcript, open: OpenSender) -> Result<SendCounts> {
     let connection = connect(PORT, 1)?.pop().context("one connection")?;
     let mut memory = vec![0; BYTES as usize];
     Pattern::new(SEED).fill(0, &mut memory);

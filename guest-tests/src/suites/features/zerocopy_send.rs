@@ -31,7 +31,7 @@ const PATIENCE: Timespec = Timespec {
 
 /// What became of sends.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Sent {
+pub(super) struct SendCounts {
     /// Calls, or requests.
     pub(super) sends: u64,
     /// Of these, those whose memory is not needed any more.
@@ -45,13 +45,13 @@ pub(super) trait ZeroCopy {
     /// Sends all of it.
     fn send(&mut self, bytes: &[u8]) -> Result<()>;
     /// Waits until no memory is needed any more.
-    fn finish(&mut self) -> Result<Sent>;
+    fn finish(&mut self) -> Result<SendCounts>;
 }
 
 /// Sends with `MSG_ZEROCOPY`.
 pub(super) struct Flagged<'s> {
     socket: &'s TcpStream,
-    sent: Sent,
+    sent: SendCounts,
     /// The numbers of sends that are not completed.
     pending: BTreeSet<u64>,
 }
@@ -61,7 +61,7 @@ impl<'s> Flagged<'s> {
         allow_zerocopy(socket).context("SO_ZEROCOPY")?;
         Ok(Self {
             socket,
-            sent: Sent::default(),
+            sent: SendCounts::default(),
             pending: BTreeSet::new(),
         })
     }
@@ -117,7 +117,7 @@ impl ZeroCopy for Flagged<'_> {
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<Sent> {
+    fn finish(&mut self) -> Result<SendCounts> {
         while !self.pending.is_empty() {
             self.wait()?;
         }
@@ -129,7 +129,7 @@ impl ZeroCopy for Flagged<'_> {
 pub(super) struct Requested<'s> {
     socket: &'s TcpStream,
     uring: IoUring,
-    sent: Sent,
+    sent: SendCounts,
 }
 
 impl<'s> Requested<'s> {
@@ -137,7 +137,7 @@ impl<'s> Requested<'s> {
         Ok(Self {
             socket,
             uring: IoUring::new(8).context("io_uring_setup")?,
-            sent: Sent::default(),
+            sent: SendCounts::default(),
         })
     }
 
@@ -192,7 +192,7 @@ impl ZeroCopy for Requested<'_> {
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<Sent> {
+    fn finish(&mut self) -> Result<SendCounts> {
         while self.sent.completed < self.sent.sends {
             self.next(false)?;
         }

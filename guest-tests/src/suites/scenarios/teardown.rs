@@ -165,7 +165,7 @@ pub(super) fn rerun(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     transcript.completion("recvzc", receiver.end(0).as_ref(), -libc::EFAULT)?;
     match connection.receiver.read(&mut [0; 1]) {
         Err(error) if error.raw_os_error() == Some(libc::EFAULT) => {
-            transcript.sees("read", "EFAULT")
+            transcript.sees("read", "EFAULT");
         }
         other => bail!("read: {other:?}, not EFAULT"),
     }

@@ -12,7 +12,7 @@ const HEADERS: i32 = 42;
 
 /// What becomes of UDP datagrams over IPv4 to a port; all other frames pass.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Action<'a> {
+pub(super) enum EchoAction<'a> {
     /// Back to where they came from, from the queue where they are.
     Transmit,
     /// Back, by way of what others redirect to this interface.
@@ -32,9 +32,9 @@ fn exchange(width: Width, one: i16, other: i16) -> [Instruction; 4] {
 }
 
 /// The program.
-pub(super) fn program(port: u16, action: Action<'_>) -> Vec<Instruction> {
+pub(super) fn program(port: u16, action: EchoAction<'_>) -> Vec<Instruction> {
     let mut found = Vec::new();
-    if !matches!(action, Action::Socket(_)) {
+    if !matches!(action, EchoAction::Socket(_)) {
         // Addresses of Ethernet and IP, and ports: no checksum changes.
         found.extend(exchange(Width::Word, 0, 6));
         found.extend(exchange(Width::Half, 4, 10));
@@ -42,14 +42,14 @@ pub(super) fn program(port: u16, action: Action<'_>) -> Vec<Instruction> {
         found.extend(exchange(Width::Half, 34, 36));
     }
     match action {
-        Action::Transmit => found.extend([set(0, XDP_TX), EXIT]),
-        Action::Redirect(interface) => found.extend([
+        EchoAction::Transmit => found.extend([set(0, XDP_TX), EXIT]),
+        EchoAction::Redirect(interface) => found.extend([
             set(1, interface as i32),
             set(2, 0),
             call(HELPER_REDIRECT),
             EXIT,
         ]),
-        Action::Socket(SocketMap(map)) => {
+        EchoAction::Socket(SocketMap(map)) => {
             found.push(load(Width::Word, 2, 6, MD_QUEUE));
             found.extend(set_map(1, map));
             found.extend([set(3, XDP_PASS), call(HELPER_REDIRECT_MAP), EXIT]);

@@ -22,7 +22,7 @@ use crate::{
 mod bpf;
 pub(crate) mod socket;
 
-use bpf::{Action, SocketMap, program};
+use bpf::{EchoAction, SocketMap, program};
 use socket::{Shape, Socket};
 
 /// How long a queue may be busy.
@@ -85,8 +85,8 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             .context("attach the program")
     };
     let _attached = match args.by {
-        By::Tx => attach(Action::Transmit)?,
-        By::Redirect => attach(Action::Redirect(interface))?,
+        By::Tx => attach(EchoAction::Transmit)?,
+        By::Redirect => attach(EchoAction::Redirect(interface))?,
         By::Socket => {
             let shape = Shape {
                 copy: args.copy,
@@ -101,7 +101,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let map = SocketMap::new(args.queue + 1).context("make the map")?;
             map.insert(args.queue, socket.as_raw_fd())
                 .context("put the socket into the map")?;
-            let _attached = attach(Action::Socket(&map))?;
+            let _attached = attach(EchoAction::Socket(&map))?;
             report(&Event::Echoing {
                 zero_copy: socket.is_zero_copy()?,
             });

@@ -91,7 +91,7 @@ struct Descriptor {
 }
 
 /// A ring of `T`, mapped.
-struct Ring<T> {
+struct XskRing<T> {
     map: NonNull<u8>,
     length: usize,
     offset: RingOffset,
@@ -100,7 +100,7 @@ struct Ring<T> {
     entry: std::marker::PhantomData<T>,
 }
 
-impl<T: Copy> Ring<T> {
+impl<T: Copy> XskRing<T> {
     fn new(socket: &OwnedFd, page_offset: u64, offset: RingOffset) -> io::Result<Self> {
         let length = offset.descriptors as usize + ENTRIES as usize * size_of::<T>();
         // SAFETY: a new mapping at an address of the kernel's choosing touches nothing of ours.
@@ -167,7 +167,7 @@ impl<T: Copy> Ring<T> {
     }
 }
 
-impl<T> Drop for Ring<T> {
+impl<T> Drop for XskRing<T> {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and nothing borrows it any more.
         if let Err(error) = unsafe { munmap(self.map.as_ptr().cast(), self.length) } {
@@ -178,10 +178,10 @@ impl<T> Drop for Ring<T> {
 
 /// The socket, its memory and its rings.
 pub(crate) struct Socket {
-    receive: Ring<Descriptor>,
-    transmit: Ring<Descriptor>,
-    fill: Ring<u64>,
-    completion: Ring<u64>,
+    receive: XskRing<Descriptor>,
+    transmit: XskRing<Descriptor>,
+    fill: XskRing<u64>,
+    completion: XskRing<u64>,
     socket: OwnedFd,
     memory: Area,
     shape: Shape,
@@ -269,10 +269,10 @@ impl Socket {
         }
         let [receive, transmit, fill, completion] = get::<[RingOffset; 4]>(&socket, MMAP_OFFSETS)?;
         let mut this = Self {
-            receive: Ring::new(&socket, PAGE_OFFSETS[0], receive)?,
-            transmit: Ring::new(&socket, PAGE_OFFSETS[1], transmit)?,
-            fill: Ring::new(&socket, PAGE_OFFSETS[2], fill)?,
-            completion: Ring::new(&socket, PAGE_OFFSETS[3], completion)?,
+            receive: XskRing::new(&socket, PAGE_OFFSETS[0], receive)?,
+            transmit: XskRing::new(&socket, PAGE_OFFSETS[1], transmit)?,
+            fill: XskRing::new(&socket, PAGE_OFFSETS[2], fill)?,
+            completion: XskRing::new(&socket, PAGE_OFFSETS[3], completion)?,
             socket,
             memory,
             shape,

@@ -6,14 +6,14 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 
 use super::super::case::{
-    ANY, Case,
+    ANY,
     Check::{Script, Stream},
-    Counted,
+    Counted, FaultCase,
 };
 use crate::{
     fixture::{
         lab::{Lab, MUCH, carrier_changes},
-        traffic::{How::ZeroCopy, Stream as Flow},
+        traffic::{self, How::ZeroCopy},
     },
     kit::net,
 };
@@ -42,8 +42,8 @@ const AS_IF_NOTHING: &[Counted] = &[Counted("sessions", 0, 0), Counted("resets",
 /// Longer than the driver waits for an answer, and shorter than twice.
 const PATIENCE: Duration = Duration::from_secs(9);
 
-pub(super) const CASES: &[Case] = &[
-    Case::new(
+pub(super) const CASES: &[FaultCase] = &[
+    FaultCase::new(
         "command-error, command: a flow rule that is refused is an error and no rule",
         "0",
         answer!(
@@ -54,42 +54,42 @@ pub(super) const CASES: &[Case] = &[
         Script(rule_refused),
     )
     .counts(AS_IF_NOTHING),
-    Case::new(
+    FaultCase::new(
         "command-error, command: a table that is refused is an error and no table",
         "0",
         answer!("rss-set", "1", r#"{"command-error":{"status":"busy"}}"#),
         Script(table_refused),
     )
     .counts(AS_IF_NOTHING),
-    Case::new(
+    FaultCase::new(
         "command-error, command: a queue that doesn't start for a provider starts in a new session",
         "0",
         answer!("rxq-start", "1", r#"{"command-error":{}}"#),
         Stream(ZeroCopy),
     )
     .counts(ANEW),
-    Case::new(
+    FaultCase::new(
         "command-error, command: a queue that doesn't stop stops with the session",
         "0",
         answer!("rxq-stop", "2", r#"{"command-error":{"status":"busy"}}"#),
         Stream(ZeroCopy),
     )
     .counts(ANEW),
-    Case::new(
+    FaultCase::new(
         "command-error, command: queues that don't start for an interface that comes up",
         "0",
         answer!("txq-start", "2", r#"{"command-error":{}}"#),
         Script(down_and_up),
     )
     .counts(ANEW),
-    Case::new(
+    FaultCase::new(
         "command-error, command: queues that don't stop for an interface that goes down",
         "0",
         answer!("txq-stop", "2", r#"{"command-error":{}}"#),
         Script(down_and_up),
     )
     .counts(ANEW),
-    Case::new(
+    FaultCase::new(
         "command-error, command: rings that are to be larger, and a queue that doesn't start",
         "0",
         answer!(
@@ -100,21 +100,21 @@ pub(super) const CASES: &[Case] = &[
         Script(other_rings),
     )
     .counts(ANEW),
-    Case::new(
+    FaultCase::new(
         "command-error, command: HELLO is output again until a session begins",
         "0",
         answer!("hello", "3", r#"{"command-error":{"status":"busy"}}"#),
         Script(reset_by_hand),
     )
     .counts(ANEW),
-    Case::new(
+    FaultCase::new(
         "command-error, command: half a configuration is none",
         "0",
         answer!("offloads", "2", r#"{"command-error":{}}"#),
         Script(reset_by_hand),
     )
     .counts(&[Counted("sessions", 3, ANY), Counted("resets", 0, 0)]),
-    Case::new(
+    FaultCase::new(
         "command-error, command: rules that are refused together are set one by one",
         "0",
         answer!(
@@ -125,14 +125,14 @@ pub(super) const CASES: &[Case] = &[
         Script(reset_by_hand),
     )
     .counts(ANEW),
-    Case::new(
+    FaultCase::new(
         "command-error, command: a session that the device does not know any more is begun anew",
         "0",
         answer!("stats", "1", r#"{"command-error":{"status":"stale"}}"#),
         Script(counters_asked_for),
     )
     .counts(ANEW),
-    Case::new(
+    FaultCase::new(
         "command-error, command: STATUS and STATS that are refused change nothing",
         "0",
         answer!(
@@ -143,21 +143,21 @@ pub(super) const CASES: &[Case] = &[
         Script(status_refused),
     )
     .counts(AS_IF_NOTHING),
-    Case::new(
+    FaultCase::new(
         "command-timeout, command: one that is not executed costs a reset",
         "0",
         answer!("rule-set", "1", r#"{"command-timeout":{}}"#),
         Script(rule_unanswered),
     )
     .counts(RESET),
-    Case::new(
+    FaultCase::new(
         "command-timeout, command: so does one that is",
         "0",
         answer!("rule-set", "1", r#"{"command-timeout":{"executed":true}}"#),
         Script(rule_unanswered),
     )
     .counts(RESET),
-    Case::new(
+    FaultCase::new(
         "command-timeout, command: an answer within the driver's patience is one",
         "0",
         answer!(
@@ -168,7 +168,7 @@ pub(super) const CASES: &[Case] = &[
         Stream(ZeroCopy),
     )
     .counts(AS_IF_NOTHING),
-    Case::new(
+    FaultCase::new(
         "command-timeout, command: an empty answer means that nobody executed it",
         "0",
         answer!(
@@ -179,28 +179,28 @@ pub(super) const CASES: &[Case] = &[
         Stream(ZeroCopy),
     )
     .counts(ANEW),
-    Case::new(
+    FaultCase::new(
         "command-timeout, command: a provider's queue does not start and nobody says so",
         "0",
         answer!("rxq-start", "1", r#"{"command-timeout":{}}"#),
         Stream(ZeroCopy),
     )
     .counts(RESET),
-    Case::new(
+    FaultCase::new(
         "command-timeout, command: a provider's queue does not stop and nobody says so",
         "0",
         answer!("rxq-stop", "2", r#"{"command-timeout":{}}"#),
         Stream(ZeroCopy),
     )
     .counts(RESET),
-    Case::new(
+    FaultCase::new(
         "command-timeout, command: an interface goes down and up while nothing is answered",
         "0",
         r#"{"direction":"command","times":2,"action":{"command-timeout":{}}}"#,
         Script(down_and_up),
     )
     .counts(RESET),
-    Case::new(
+    FaultCase::new(
         "command-timeout, command: HELLO is not answered either",
         "0",
         answer!("hello", "1", r#"{"command-timeout":{}}"#),
@@ -210,7 +210,7 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 fn counters_asked_for(lab: &mut Lab, id: u64) -> Result<()> {
-    let flow = Flow::start(ZeroCopy, 4 * MUCH)?;
+    let flow = traffic::Stream::start(ZeroCopy, 4 * MUCH)?;
     lab.counters("0")?;
     lab.wait_for_hits(id, 1)?;
     flow.finish().map(drop)
@@ -289,7 +289,7 @@ fn other_rings(_: &mut Lab, _: u64) -> Result<()> {
 
 /// Whatever the fault is about happens in the replay that follows.
 fn reset_by_hand(lab: &mut Lab, id: u64) -> Result<()> {
-    let flow = Flow::start(ZeroCopy, 4 * MUCH)?;
+    let flow = traffic::Stream::start(ZeroCopy, 4 * MUCH)?;
     lab.ask("device-reset", &json!({"port": "0"}))?;
     lab.wait_for_hits(id, 1)?;
     flow.finish().map(drop)

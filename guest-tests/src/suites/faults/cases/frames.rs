@@ -1,9 +1,9 @@
 //! Bad wires: what is lost, comes twice, late, in another order, or damaged.
 
 use super::super::case::{
-    ANY, Case,
+    ANY,
     Check::{Datagrams, Stream},
-    Counted,
+    Counted, FaultCase,
 };
 use crate::fixture::traffic::How::ZeroCopy;
 
@@ -43,88 +43,88 @@ macro_rules! every {
     };
 }
 
-pub(super) const CASES: &[Case] = &[
-    Case::new(
+pub(super) const CASES: &[FaultCase] = &[
+    FaultCase::new(
         "drop, rx: one datagram is missing",
         "0",
         third!("rx", r#""drop""#),
         Datagrams(WITHOUT_THE_THIRD),
     ),
-    Case::new(
+    FaultCase::new(
         "drop, tx: one datagram is missing",
         "1",
         third!("tx", r#""drop""#),
         Datagrams(WITHOUT_THE_THIRD),
     ),
-    Case::new(
+    FaultCase::new(
         "drop, rx: a stream arrives by zero copy all the same",
         "0",
         every!("100", r#""drop""#),
         Stream(ZeroCopy),
     ),
-    Case::new(
+    FaultCase::new(
         "duplicate, rx: one datagram comes twice",
         "0",
         third!("rx", r#"{"duplicate":{}}"#),
         Datagrams(THE_THIRD_TWICE),
     ),
-    Case::new(
+    FaultCase::new(
         "duplicate, tx: one datagram comes twice",
         "1",
         third!("tx", r#"{"duplicate":{}}"#),
         Datagrams(THE_THIRD_TWICE),
     ),
-    Case::new(
+    FaultCase::new(
         "duplicate, rx: no byte of a stream comes twice by zero copy",
         "0",
         every!("50", r#"{"duplicate":{"copies":3}}"#),
         Stream(ZeroCopy),
     ),
-    Case::new(
+    FaultCase::new(
         "delay, rx: one datagram comes last",
         "0",
         third!("rx", r#"{"delay":{"nanoseconds":100000000}}"#),
         Datagrams(THE_THIRD_LAST),
     ),
-    Case::new(
+    FaultCase::new(
         "delay, tx: one datagram comes last",
         "1",
         third!("tx", r#"{"delay":{"nanoseconds":100000000}}"#),
         Datagrams(THE_THIRD_LAST),
     ),
-    Case::new(
+    FaultCase::new(
         "reorder, rx: one datagram comes behind two others",
         "0",
         third!("rx", r#"{"reorder":{"by":2}}"#),
         Datagrams(THE_THIRD_FIFTH),
     ),
-    Case::new(
+    FaultCase::new(
         "reorder, tx: one datagram comes behind two others",
         "1",
         third!("tx", r#"{"reorder":{"by":2}}"#),
         Datagrams(THE_THIRD_FIFTH),
     ),
-    Case::new(
+    FaultCase::new(
         "reorder, rx: a stream is in order by zero copy",
         "0",
         every!("50", r#"{"reorder":{"by":5}}"#),
         Stream(ZeroCopy),
     ),
     // The hundredth byte is payload.
-    Case::new(
+    FaultCase::new(
         "corrupt, rx: one datagram is missing, its checksum counted as bad",
         "0",
         third!("rx", r#"{"corrupt":{"bit":800}}"#),
         Datagrams(WITHOUT_THE_THIRD),
     )
     .counts(&[Counted("rx_csum_bad", 1, 1), Counted("rx_dropped", 0, 0)]),
-    Case::new(
+    FaultCase::new(
         "corrupt, tx: one datagram is missing",
         "1",
         third!("tx", r#"{"corrupt":{"bit":800}}"#),
         Datagrams(WITHOUT_THE_THIRD),
     ),
-    Case::new(
+    FaultCase::new(
         "corrupt, rx: payload that the stack can't check is dropped by the driver",
         "0",
         every!("200", r#"{"corrupt":{"bit":800}}"#),
@@ -134,31 +134,31 @@ pub(super) const CASES: &[Case] = &[
         Counted("rx_csum_bad", 5, ANY),
         Counted("rx_dropped", 5, ANY),
     ]),
-    Case::new(
+    FaultCase::new(
         "corrupt, rx: whatever bit of a frame it is, a stream is right by zero copy",
         "0",
         r#"{"direction":"rx","queue":3,"probability":0.02,"seed":7,"action":{"corrupt":{}}}"#,
         Stream(ZeroCopy),
     ),
-    Case::new(
+    FaultCase::new(
         "truncate, rx: one datagram is missing",
         "0",
         third!("rx", r#"{"truncate":{"length":60}}"#),
         Datagrams(WITHOUT_THE_THIRD),
     ),
-    Case::new(
+    FaultCase::new(
         "truncate, tx: one datagram is missing",
         "1",
         third!("tx", r#"{"truncate":{"length":60}}"#),
         Datagrams(WITHOUT_THE_THIRD),
     ),
-    Case::new(
+    FaultCase::new(
         "truncate, rx: in the payload of a stream that is received by zero copy",
         "0",
         every!("100", r#"{"truncate":{"length":700}}"#),
         Stream(ZeroCopy),
     ),
-    Case::new(
+    FaultCase::new(
         "truncate, rx: in the headers of a stream that is received by zero copy",
         "0",
         every!("100", r#"{"truncate":{"length":20}}"#),

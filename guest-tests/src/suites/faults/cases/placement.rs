@@ -4,15 +4,16 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 
 use super::super::case::{
-    ANY, Case,
+    ANY,
     Check::{Copied, Script, Stream},
-    Counted,
+    Counted, FaultCase,
 };
 use crate::fixture::{
     lab::{Lab, MUCH, plain_port},
     traffic::{
+        self,
         How::{Plain, ZeroCopy},
-        Stream as Flow, ZERO_COPY,
+        ZERO_COPY,
     },
 };
 
@@ -30,57 +31,57 @@ macro_rules! five {
 /// What arrives while the queue stops is dropped as well.
 const A_FEW_MORE: u64 = 10;
 
-pub(super) const CASES: &[Case] = &[
-    Case::new(
+pub(super) const CASES: &[FaultCase] = &[
+    FaultCase::new(
         "short-buffer, rx: frames whose lengths disagree are dropped and counted",
         "0",
         five!(r#"{"short-buffer":{"bytes":5}}"#),
         Stream(ZeroCopy),
     )
     .counts(&[Counted("rx_bad_header", 5, 5), Counted("resets", 0, 0)]),
-    Case::new(
+    FaultCase::new(
         "short-buffer, rx: a used length of less than the receive header is no frame",
         "0",
         five!(r#"{"short-buffer":{"bytes":1500}}"#),
         Stream(ZeroCopy),
     )
     .counts(&[Counted("rx_bad_header", 5, 5)]),
-    Case::new(
+    FaultCase::new(
         "split-missed, rx: frames without headers to read are dropped and counted",
         "0",
         five!(r#""split-missed""#),
         Stream(ZeroCopy),
     )
     .counts(&[Counted("rx_bad_header", 5, 5)]),
-    Case::new(
+    FaultCase::new(
         "split-wrong, rx: in the Ethernet header, frames are dropped and counted",
         "0",
         five!(r#"{"split-wrong":{"at":6}}"#),
         Stream(ZeroCopy),
     )
     .counts(&[Counted("rx_bad_header", 5, 5)]),
-    Case::new(
+    FaultCase::new(
         "split-wrong, rx: in the IP header, where the stack can't read on, frames are dropped and counted",
         "0",
         five!(r#"{"split-wrong":{"at":20}}"#),
         Stream(ZeroCopy),
     )
     .counts(&[Counted("rx_dropped", 5, A_FEW_MORE)]),
-    Case::new(
+    FaultCase::new(
         "split-wrong, rx: in TCP's options, where the stack can't read on, frames are dropped and counted",
         "0",
         five!(r#"{"split-wrong":{"at":60}}"#),
         Stream(ZeroCopy),
     )
     .counts(&[Counted("rx_dropped", 5, A_FEW_MORE)]),
-    Case::new(
+    FaultCase::new(
         "split-wrong, rx: in the payload, what is in the header fragment arrives, too",
         "0",
         five!(r#"{"split-wrong":{"at":100}}"#),
         Stream(ZeroCopy),
     )
     .counts(&[Counted("rx_bad_header", 0, 0)]),
-    Case::new(
+    FaultCase::new(
         "split-wrong, rx: on a queue that anybody can read nothing is lost",
         "0",
         r#"{"direction":"rx","match":{"protocol":"tcp","destination-port":4434},"every":100,
@@ -88,53 +89,53 @@ pub(super) const CASES: &[Case] = &[
         Stream(Plain),
     )
     .counts(&[Counted("rx_dropped", 0, 0), Counted("rx_bad_header", 0, 0)]),
-    Case::new(
+    FaultCase::new(
         "payload-in-header, rx: what is in the header fragment arrives, too",
         "0",
         five!(r#""payload-in-header""#),
         Stream(ZeroCopy),
     )
     .counts(&[Counted("rx_bad_header", 0, 0)]),
-    Case::new(
+    FaultCase::new(
         "wrong-queue, rx: what comes by another queue is copied",
         "0",
         five!(r#"{"wrong-queue":{"queue":0}}"#),
         Copied,
     ),
-    Case::new(
+    FaultCase::new(
         "wrong-queue, rx: a frame of somebody else is in nobody's data",
         "0",
         r#"{"direction":"rx","match":{"protocol":"tcp","destination-port":4434},"nth":50,
             "action":{"wrong-queue":{"queue":3}}}"#,
         Script(of_somebody_else),
     ),
-    Case::new(
+    FaultCase::new(
         "wrong-queue, rx: frames for a queue that is not there are lost",
         "0",
         five!(r#"{"wrong-queue":{"queue":40}}"#),
         Stream(ZeroCopy),
     ),
-    Case::new(
+    FaultCase::new(
         "wrong-hash, rx: nothing depends on it",
         "0",
         r#"{"direction":"rx","every":3,"action":{"wrong-hash":{}}}"#,
         Stream(ZeroCopy),
     ),
-    Case::new(
+    FaultCase::new(
         "wrong-checksum, rx: called bad, payload that the stack can't check is dropped and counted",
         "0",
         five!(r#"{"wrong-checksum":{"verdict":"bad"}}"#),
         Stream(ZeroCopy),
     )
     .counts(&[Counted("rx_csum_bad", 5, 5), Counted("rx_dropped", 5, A_FEW_MORE)]),
-    Case::new(
+    FaultCase::new(
         "wrong-checksum, rx: not said to be good, payload that the stack can't check is dropped",
         "0",
         five!(r#"{"wrong-checksum":{"verdict":"unknown"}}"#),
         Stream(ZeroCopy),
     )
     .counts(&[Counted("rx_dropped", 5, A_FEW_MORE)]),
-    Case::new(
+    FaultCase::new(
         "wrong-checksum, rx: called bad, payload that the stack can check is not lost",
         "0",
         r#"{"direction":"rx","match":{"protocol":"tcp","destination-port":4434},"every":100,
@@ -146,8 +147,8 @@ pub(super) const CASES: &[Case] = &[
 
 /// A frame of an ordinary stream comes by the queue with the provider's memory, which its reader can't read.
 fn of_somebody_else(lab: &mut Lab, id: u64) -> Result<()> {
-    let bound = Flow::start(ZeroCopy, 4 * MUCH)?;
-    let other = Flow::start(Plain, MUCH)?;
+    let bound = traffic::Stream::start(ZeroCopy, 4 * MUCH)?;
+    let other = traffic::Stream::start(Plain, MUCH)?;
     lab.wait_for_hits(id, 1)?;
     // It is told that it can't, or what came instead is right.
     let result = other.end()?;
@@ -161,5 +162,5 @@ fn of_somebody_else(lab: &mut Lab, id: u64) -> Result<()> {
         "action": {"wrong-queue": {"queue": ZERO_COPY.0}}});
     // Nothing is bound any more: whatever queue it is, anybody can read it.
     lab.arm("0", &again)?;
-    Flow::start(Plain, MUCH)?.finish().map(drop)
+    traffic::Stream::start(Plain, MUCH)?.finish().map(drop)
 }

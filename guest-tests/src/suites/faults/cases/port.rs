@@ -3,13 +3,13 @@
 use anyhow::{Result, ensure};
 
 use super::super::case::{
-    ANY, Case,
+    ANY,
     Check::{Script, Stream},
-    Counted, nth,
+    Counted, FaultCase, nth,
 };
 use crate::fixture::{
     lab::{Lab, MUCH, carrier_changes},
-    traffic::{How::ZeroCopy, Stream as Flow},
+    traffic::{self, How::ZeroCopy},
 };
 
 /// With the device's counters, which the driver asks for every two seconds and with those of its own.
@@ -26,64 +26,64 @@ macro_rules! with_stats {
 const SAME_SESSION: &[Counted] = &[Counted("sessions", 0, 0), Counted("resets", 0, 0)];
 const NEW_SESSION: &[Counted] = &[Counted("sessions", 1, ANY), Counted("resets", 0, 0)];
 
-pub(super) const CASES: &[Case] = &[
-    Case::new(
+pub(super) const CASES: &[FaultCase] = &[
+    FaultCase::new(
         "link-flap, rx: the carrier goes for a second, and the stream goes on",
         "0",
         nth!("1000", "rx", r#"{"link-flap":{"nanoseconds":1000000000}}"#),
         Script(carrier_lost),
     )
     .counts(SAME_SESSION),
-    Case::new(
+    FaultCase::new(
         "link-flap, tx: the carrier goes for a second, and the stream goes on",
         "1",
         nth!("1000", "tx", r#"{"link-flap":{"nanoseconds":1000000000}}"#),
         Script(carrier_lost),
     )
     .counts(SAME_SESSION),
-    Case::new(
+    FaultCase::new(
         "link-flap, command: the carrier goes for a second, and the stream goes on",
         "0",
         with_stats!(r#"{"link-flap":{"nanoseconds":1000000000}}"#),
         Script(carrier_lost),
     )
     .counts(SAME_SESSION),
-    Case::new(
+    FaultCase::new(
         "device-reset, rx: a new session is begun, and the stream goes on",
         "0",
         nth!("1000", "rx", r#""device-reset""#),
         Stream(ZeroCopy),
     )
     .counts(NEW_SESSION),
-    Case::new(
+    FaultCase::new(
         "device-reset, tx: a new session is begun, and the stream goes on",
         "1",
         nth!("1000", "tx", r#""device-reset""#),
         Stream(ZeroCopy),
     )
     .counts(NEW_SESSION),
-    Case::new(
+    FaultCase::new(
         "device-reset, command: a new session is begun, and the stream goes on",
         "0",
         with_stats!(r#""device-reset""#),
         Script(with_a_command),
     )
     .counts(NEW_SESSION),
-    Case::new(
+    FaultCase::new(
         "disconnect, rx: QEMU connects again, and the stream goes on",
         "0",
         nth!("1000", "rx", r#""disconnect""#),
         Stream(ZeroCopy),
     )
     .counts(NEW_SESSION),
-    Case::new(
+    FaultCase::new(
         "disconnect, tx: QEMU connects again, and the stream goes on",
         "1",
         nth!("1000", "tx", r#""disconnect""#),
         Stream(ZeroCopy),
     )
     .counts(NEW_SESSION),
-    Case::new(
+    FaultCase::new(
         "disconnect, command: QEMU connects again, and the stream goes on",
         "0",
         with_stats!(r#""disconnect""#),
@@ -93,7 +93,7 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 fn with_a_command(lab: &mut Lab, id: u64) -> Result<()> {
-    let flow = Flow::start(ZeroCopy, 4 * MUCH)?;
+    let flow = traffic::Stream::start(ZeroCopy, 4 * MUCH)?;
     lab.counters("0")?;
     lab.wait_for_hits(id, 1)?;
     flow.finish().map(drop)
@@ -101,7 +101,7 @@ fn with_a_command(lab: &mut Lab, id: u64) -> Result<()> {
 
 fn carrier_lost(lab: &mut Lab, id: u64) -> Result<()> {
     let before = carrier_changes()?;
-    let flow = Flow::start(ZeroCopy, MUCH)?;
+    let flow = traffic::Stream::start(ZeroCopy, MUCH)?;
     lab.wait_for_hits(id, 1)?;
     flow.finish()?;
     lab.recovered()?;

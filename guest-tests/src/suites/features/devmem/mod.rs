@@ -4,50 +4,50 @@ mod reader;
 mod receive;
 mod transmit;
 
-use super::case::Case;
+use super::case::FeatureCase;
 
-pub(super) const CASES: &[Case] = &[
-    Case {
+pub(super) const CASES: &[FeatureCase] = &[
+    FeatureCase {
         name: "devmem: payload is in the dmabuf, and SO_DEVMEM_DONTNEED gives buffers back",
         run: receive::tokens,
     },
-    Case {
+    FeatureCase {
         name: "devmem: buffers of 16 KiB, filled by hardware GRO",
         run: receive::large_buffers,
     },
-    Case {
+    FeatureCase {
         name: "devmem: linear data comes to the program's buffer, what is left in the headers",
         run: receive::linear,
     },
-    Case {
+    FeatureCase {
         name: "devmem: frames on the wrong queue are read as usual",
         run: receive::wrong_queue,
     },
-    Case {
+    FeatureCase {
         name: "devmem: several bindings on several queues",
         run: receive::several_bindings,
     },
-    Case {
+    FeatureCase {
         name: "devmem: one binding on several queues",
         run: receive::several_queues,
     },
-    Case {
+    FeatureCase {
         name: "devmem: a binding is closed while its data is in flight",
         run: receive::closed_in_flight,
     },
-    Case {
+    FeatureCase {
         name: "devmem: tokens that were not returned come back when the socket is closed",
         run: receive::socket_closed,
     },
-    Case {
+    FeatureCase {
         name: "devmem: a queue has one provider, a dmabuf or io_uring",
         run: receive::one_provider,
     },
-    Case {
+    FeatureCase {
         name: "devmem: a stream is sent from a dmabuf, without copies",
         run: transmit::stream,
     },
-    Case {
+    FeatureCase {
         name: "devmem: what can't be sent from a dmabuf is refused",
         run: transmit::refusals,
     },

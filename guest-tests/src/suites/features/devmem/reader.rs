@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     kit::{
-        devmem::{Binding, Fragment, Piece, dont_need, receive},
+        devmem::{Binding, Fragment, PayloadPiece, dont_need, receive},
         dmabuf::Dmabuf,
     },
     traffic::pattern::Pattern,
@@ -115,7 +115,7 @@ impl<'m> Reader<'m> {
         let mut linear = buffer.as_slice();
         for piece in came.pieces {
             match piece {
-                Piece::Linear(len) => {
+                PayloadPiece::Linear(len) => {
                     let (now, later) = linear
                         .split_at_checked(len as usize)
                         .context("more linear data than there is room")?;
@@ -123,7 +123,7 @@ impl<'m> Reader<'m> {
                     self.linear += u64::from(len);
                     linear = later;
                 }
-                Piece::Dmabuf(fragment) => {
+                PayloadPiece::Dmabuf(fragment) => {
                     self.take(fragment)?;
                 }
             }

@@ -54,7 +54,7 @@ pub(super) fn tokens(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     reader.until(KEPT)?;
     match reader.socket.read(&mut [0; 1]) {
         Err(error) if error.raw_os_error() == Some(libc::EFAULT) => {
-            transcript.sees("read", "EFAULT")
+            transcript.sees("read", "EFAULT");
         }
         other => bail!("read: {other:?}, not EFAULT"),
     }

@@ -18,13 +18,13 @@ pub(super) const THERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Datagrams from one socket to another, numbered from 0, each with its part of the pattern.
-pub(super) struct Flow {
+pub(super) struct DatagramFlow {
     pub(super) sender: UdpSocket,
     pub(super) receiver: UdpSocket,
     pub(super) pattern: Pattern,
 }
 
-impl Flow {
+impl DatagramFlow {
     /// From eth1 to a port of eth0.
     pub(super) fn incoming(to: SocketAddr, from: Ipv4Addr) -> Result<Self> {
         let receiver = UdpSocket::bind(to)?;

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::flow::{Flow, HERE, PATIENCE, THERE};
+use super::flow::{DatagramFlow, HERE, PATIENCE, THERE};
 use crate::{
     fixture::{
         lab::{Lab, eventually},
@@ -122,9 +122,9 @@ fn interrupts_of(rings: &str, work: impl FnOnce() -> Result<()>) -> Result<u64> 
     Ok(total(rings)? - before)
 }
 
-fn incoming() -> Result<(Flow, Steered)> {
+fn incoming() -> Result<(DatagramFlow, Steered)> {
     let steered = Steered::new(PORT, QUEUE)?;
-    let flow = Flow::incoming((HERE, PORT).into(), THERE)?;
+    let flow = DatagramFlow::incoming((HERE, PORT).into(), THERE)?;
     Ok((flow, steered))
 }
 
@@ -162,7 +162,12 @@ fn coalesce(how: &[&str]) -> Result<(), net::Error> {
 }
 
 /// Compares a flow with and without it.
-fn coalesced(transcript: &Transcript, direction: &str, flow: &Flow, rings: &str) -> Result<()> {
+fn coalesced(
+    transcript: &Transcript,
+    direction: &str,
+    flow: &DatagramFlow,
+    rings: &str,
+) -> Result<()> {
     let run = || interrupts_of(rings, || flow.run(COUNT, SIZE, PAUSE));
     transcript.does("Datagrams, one at a time");
     let without = run()?;
@@ -192,7 +197,7 @@ pub(super) fn coalesced_receive(_: &mut Lab, transcript: &Transcript) -> Result<
 }
 
 pub(super) fn coalesced_transmit(_: &mut Lab, transcript: &Transcript) -> Result<()> {
-    coalesced(transcript, "tx", &Flow::outgoing()?, "tx")
+    coalesced(transcript, "tx", &DatagramFlow::outgoing()?, "tx")
 }
 
 pub(super) fn affinity(_: &mut Lab, transcript: &Transcript) -> Result<()> {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use super::{
-    flow::{Flow, HERE, PATIENCE, THERE},
+    flow::{DatagramFlow, HERE, PATIENCE, THERE},
     sys::receive,
     time::{Clock, Stamping, tell_times},
 };
@@ -37,10 +37,10 @@ const TAGGED_THERE: Ipv4Addr = Ipv4Addr::new(192, 0, 7, 2);
 /// `XDP_RSS_TYPE_L4_IPV4_UDP` (include/net/xdp.h): IPv4, L4, UDP.
 const UDP4: u32 = 1 << 0 | 1 << 3 | 1 << 5;
 
-/// What the program stores of a frame: where, in a value of [`Seen::SIZE`] bytes.
-struct Seen(Vec<u8>);
+/// What the program stores of a frame: where, in a value of [`FrameMetadata::SIZE`] bytes.
+struct FrameMetadata(Vec<u8>);
 
-impl Seen {
+impl FrameMetadata {
     const SIZE: usize = 40;
     const TIME: i16 = 0;
     const HASH: i16 = 8;
@@ -95,7 +95,7 @@ fn program(map: &Map) -> Result<Vec<Instruction>> {
         "bpf_xdp_metadata_rx_vlan_tag",
     ])?;
     // The value is on the stack, and the map's key behind it.
-    let value = -(Seen::SIZE as i16);
+    let value = -(FrameMetadata::SIZE as i16);
     let key = value - 8;
     let into = |register, at: i16| [copy(register, FRAME), add(register, (value + at).into())];
     let mut found = vec![set(1, 0)];
@@ -105,11 +105,11 @@ fn program(map: &Map) -> Result<Vec<Instruction>> {
             .map(|at| store(Width::Double, FRAME, at, 1)),
     );
     let calls = [
-        (time, vec![Seen::TIME]),
-        (hash, vec![Seen::HASH, Seen::HASH_TYPE]),
-        (tag, vec![Seen::TAG_TYPE, Seen::TAG]),
+        (time, vec![FrameMetadata::TIME]),
+        (hash, vec![FrameMetadata::HASH, FrameMetadata::HASH_TYPE]),
+        (tag, vec![FrameMetadata::TAG_TYPE, FrameMetadata::TAG]),
     ];
-    for ((function, places), result) in calls.into_iter().zip(Seen::RESULTS) {
+    for ((function, places), result) in calls.into_iter().zip(FrameMetadata::RESULTS) {
         found.push(copy(1, 6));
         for (register, place) in (2..).zip(places) {
             found.extend(into(register, place));
@@ -220,7 +220,7 @@ fn toeplitz(key: &[u8], input: &[u8]) -> u32 {
 }
 
 /// What the hash of a flow to [`PORT`] is.
-fn hash_of(flow: &Flow, from: Ipv4Addr, to: Ipv4Addr) -> Result<u32> {
+fn hash_of(flow: &DatagramFlow, from: Ipv4Addr, to: Ipv4Addr) -> Result<u32> {
     let port = flow.sender.local_addr()?.port();
     let input = [
         &from.octets()[..],
@@ -232,20 +232,20 @@ fn hash_of(flow: &Flow, from: Ipv4Addr, to: Ipv4Addr) -> Result<u32> {
 }
 
 /// Sends a datagram and returns what the program saw, and the time that its socket was told.
-fn pass(flow: &Flow, map: &Map, number: u64) -> Result<(Seen, Option<u64>)> {
+fn pass(flow: &DatagramFlow, map: &Map, number: u64) -> Result<(FrameMetadata, Option<u64>)> {
     const SIZE: usize = 600;
-    map.insert(0, &[0xff; Seen::SIZE])?;
+    map.insert(0, &[0xff; FrameMetadata::SIZE])?;
     flow.send(number, SIZE)?;
     let mut buffer = [0; 2048];
     let message = receive(flow.receiver.as_fd(), &mut buffer, false)?;
     flow.verify(number, SIZE, &buffer[..message.length])?;
-    Ok((Seen(map.get(0)?), message.time))
+    Ok((FrameMetadata(map.get(0)?), message.time))
 }
 
 pub(super) fn programs(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     let _tagged = Tagged::new()?;
     let clock = Clock::new()?;
-    let map = Map::new(MAP_ARRAY, Seen::SIZE, 1)?;
+    let map = Map::new(MAP_ARRAY, FrameMetadata::SIZE, 1)?;
     let abilities = Abilities {
         fragments: true,
         metadata: true,
@@ -254,7 +254,7 @@ pub(super) fn programs(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
         .context("attaching the program")?;
 
     transcript.does("A datagram of which nothing but its hash is asked for");
-    let plain = Flow::incoming((HERE, PORT).into(), THERE)?;
+    let plain = DatagramFlow::incoming((HERE, PORT).into(), THERE)?;
     tell_times(&plain.receiver)?;
     let (seen, _) = pass(&plain, &map, 0)?;
     transcript.holds(
@@ -279,7 +279,7 @@ pub(super) fn programs(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     transcript.holds("it has no tag", seen.tag()?.is_none())?;
 
     transcript.does("A datagram with a tag");
-    let tagged = Flow::incoming((TAGGED_HERE, PORT).into(), TAGGED_THERE)?;
+    let tagged = DatagramFlow::incoming((TAGGED_HERE, PORT).into(), TAGGED_THERE)?;
     let (seen, _) = pass(&tagged, &map, 2)?;
     let (kind, tag) = seen.tag()?.context("it has no tag")?;
     transcript.is("type of the tag", kind, 0x8100)?;
@@ -289,14 +289,14 @@ pub(super) fn programs(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
 
     transcript.does("Tags are left in");
     drop(stripping);
-    map.insert(0, &[0xff; Seen::SIZE])?;
+    map.insert(0, &[0xff; FrameMetadata::SIZE])?;
     tagged.send(3, 600)?;
     let mut buffer = [0; 2048];
     let length = tagged.receiver.recv(&mut buffer)?;
     tagged.verify(3, 600, &buffer[..length])?;
     transcript.holds(
         "the program finds no datagram where there is a tag",
-        map.get(0)? == [0xff; Seen::SIZE],
+        map.get(0)? == [0xff; FrameMetadata::SIZE],
     )
 }
 

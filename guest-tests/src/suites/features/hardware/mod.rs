@@ -7,50 +7,50 @@ mod metadata;
 mod sys;
 mod time;
 
-use super::case::Case;
+use super::case::FeatureCase;
 
-pub(super) const CASES: &[Case] = &[
-    Case {
+pub(super) const CASES: &[FeatureCase] = &[
+    FeatureCase {
         name: "hardware: received frames have a time between two readings of the PTP clock",
         run: time::received,
     },
-    Case {
+    FeatureCase {
         name: "hardware: sent frames have a time between two readings of the PTP clock",
         run: time::sent,
     },
-    Case {
+    FeatureCase {
         name: "hardware: both ports have one clock, and no frame arrives before it was sent",
         run: time::both_ends,
     },
-    Case {
+    FeatureCase {
         name: "hardware: timestamps follow the PTP clock when it is set",
         run: time::set_clock,
     },
-    Case {
+    FeatureCase {
         name: "hardware: what the device says of a frame, XDP programs can read",
         run: metadata::programs,
     },
-    Case {
+    FeatureCase {
         name: "hardware: VLAN tags are taken out or left in, and every byte arrives",
         run: metadata::streams,
     },
-    Case {
+    FeatureCase {
         name: "hardware: interrupts of a receiver are coalesced by frames and by time",
         run: interrupts::coalesced_receive,
     },
-    Case {
+    FeatureCase {
         name: "hardware: interrupts of a sender are coalesced by frames and by time",
         run: interrupts::coalesced_transmit,
     },
-    Case {
+    FeatureCase {
         name: "hardware: a queue's interrupt goes to the processor that it is told to",
         run: interrupts::affinity,
     },
-    Case {
+    FeatureCase {
         name: "hardware: NAPI in threads of its own receives everything",
         run: interrupts::threaded,
     },
-    Case {
+    FeatureCase {
         name: "hardware: whoever polls receives without interrupts",
         run: interrupts::busy_poll,
     },

@@ -19,7 +19,7 @@ const ON: i32 = 1;
 
 /// `struct ifreq`, with a pointer.
 #[repr(C)]
-struct Request {
+struct InterfaceRequest {
     name: [u8; 16],
     configuration: *mut Configuration,
     rest: [u64; 2],
@@ -45,7 +45,7 @@ pub(super) fn set_stamping(
         transmit: if transmit { ON } else { 0 },
         receive: if receive { ON } else { 0 },
     };
-    let mut request = Request {
+    let mut request = InterfaceRequest {
         name: [0; 16],
         configuration: &raw mut configuration,
         rest: [0; 2],
@@ -78,7 +78,7 @@ pub(super) fn set_clock(clock: BorrowedFd<'_>, nanoseconds: u64) -> io::Result<(
 
 /// What a message came with.
 #[derive(Debug)]
-pub(super) struct Message {
+pub(super) struct Datagram {
     /// Bytes of it.
     pub(super) length: usize,
     /// The time of the hardware, in nanoseconds.
@@ -92,14 +92,14 @@ pub(super) fn receive(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
     of_sent: bool,
-) -> io::Result<Message> {
+) -> io::Result<Datagram> {
     let flags = if of_sent {
         libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT
     } else {
         0
     };
     let (length, control) = socket::receive(socket, buffer, flags)?;
-    let mut message = Message {
+    let mut message = Datagram {
         length,
         time: None,
         sent: None,

@@ -11,8 +11,8 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::time::{DynamicClockId, clock_gettime_dynamic};
 
 use super::{
-    flow::{Flow, HERE, PATIENCE, THERE},
-    sys::{Message, receive, set_clock as set, set_stamping},
+    flow::{DatagramFlow, HERE, PATIENCE, THERE},
+    sys::{Datagram, receive, set_clock as set, set_stamping},
 };
 use crate::{
     fixture::{
@@ -87,14 +87,14 @@ pub(super) fn tell_times(socket: &UdpSocket) -> Result<()> {
     Ok(())
 }
 
-fn incoming() -> Result<Flow> {
-    let flow = Flow::incoming((HERE, PORT).into(), THERE)?;
+fn incoming() -> Result<DatagramFlow> {
+    let flow = DatagramFlow::incoming((HERE, PORT).into(), THERE)?;
     tell_times(&flow.receiver)?;
     Ok(flow)
 }
 
 /// Sends a datagram and receives it, all of it right.
-fn pass(flow: &Flow, number: u64, size: usize) -> Result<Message> {
+fn pass(flow: &DatagramFlow, number: u64, size: usize) -> Result<Datagram> {
     flow.send(number, size)?;
     let mut buffer = [0; 2048];
     let message = receive(flow.receiver.as_fd(), &mut buffer, false)?;
@@ -103,7 +103,7 @@ fn pass(flow: &Flow, number: u64, size: usize) -> Result<Message> {
 }
 
 /// When a datagram was sent, as its socket is told.
-fn time_of_sent(flow: &Flow, number: u64) -> Result<u64> {
+fn time_of_sent(flow: &DatagramFlow, number: u64) -> Result<u64> {
     let message = eventually(PATIENCE, || {
         match receive(flow.sender.as_fd(), &mut [0; 64], true) {
             Ok(message) => Ok(message),
@@ -146,7 +146,7 @@ pub(super) fn received(_: &mut Lab, transcript: &Transcript) -> Result<()> {
 
 pub(super) fn sent(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let clock = Clock::new()?;
-    let flow = Flow::outgoing()?;
+    let flow = DatagramFlow::outgoing()?;
     tell_times(&flow.sender)?;
     let _stamping = Stamping::new(None, "eth0", true, false)?;
     transcript.does("Datagrams are sent by a socket that wants to know when");

@@ -32,21 +32,21 @@ const QUIET: Duration = Duration::from_millis(400);
 /// Where datagrams are sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
-pub(super) enum Port {
+pub(super) enum Destination {
     /// Into ordinary pages.
     Readable = 5001,
     /// Into memory that `io_uring` provides.
     Unreadable = 5002,
 }
 
-impl Port {
+impl Destination {
     /// What goes there, for tcpdump.
     pub(super) fn filter(self) -> String {
         format!("udp dst port {}", self as u16)
     }
 }
 
-/// A queue with memory that `io_uring` provides, and what steers [`Port::Unreadable`] to it.
+/// A queue with memory that `io_uring` provides, and what steers [`Destination::Unreadable`] to it.
 pub(super) struct Bound {
     rule: u32,
     _zcrx: Zcrx,
@@ -56,7 +56,7 @@ impl Bound {
     pub(super) fn new() -> Result<Self> {
         let (queue, _) = ZERO_COPY;
         let (zcrx, _) = bind_patiently(queue, &Options::default())?;
-        let rule = net::add_flow_rule("eth0", "udp4", Port::Unreadable as u16, queue)?;
+        let rule = net::add_flow_rule("eth0", "udp4", Destination::Unreadable as u16, queue)?;
         Ok(Self { rule, _zcrx: zcrx })
     }
 }
@@ -69,7 +69,7 @@ impl Drop for Bound {
 }
 
 /// Sends [`COUNT`].
-pub(super) fn send(to: Ipv4Addr, port: Port) -> Result<()> {
+pub(super) fn send(to: Ipv4Addr, port: Destination) -> Result<()> {
     in_netns(Some(PEER), || {
         let socket = UdpSocket::bind(("192.0.2.2", 0))?;
         for _ in 0..COUNT {
@@ -112,7 +112,7 @@ pub(super) fn take(socket: &UdpSocket) -> Result<Came> {
 }
 
 /// A socket in a namespace.
-pub(super) fn listen(netns: Option<&str>, port: Port) -> Result<UdpSocket> {
+pub(super) fn listen(netns: Option<&str>, port: Destination) -> Result<UdpSocket> {
     let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port as u16));
     in_netns(netns, || Ok(UdpSocket::bind(address)?))
 }

@@ -5,7 +5,7 @@ use std::{fs, net::Ipv4Addr};
 
 use anyhow::{Context, Result};
 
-use super::datagrams::{Came, Port, listen, send, take};
+use super::datagrams::{Came, Destination, listen, send, take};
 use crate::{kit::net, runtime::ports::PEER};
 
 /// Its namespace.
@@ -37,7 +37,7 @@ impl Far {
     }
 
     /// Sends datagrams from eth1 to it. Returns what came, and how many were dropped on the way.
-    pub(super) fn exchange(&self, port: Port) -> Result<(Came, u64)> {
+    pub(super) fn exchange(&self, port: Destination) -> Result<(Came, u64)> {
         let socket = listen(Some(NETNS), port)?;
         let before = dropped()?;
         send(self.address, port)?;

@@ -14,10 +14,10 @@ use serde_json::json;
 
 use self::{
     capture::capture,
-    datagrams::{Bound, COUNT, Came, FILL, HEADERS, HERE, Port, SIZE, listen, send, take},
+    datagrams::{Bound, COUNT, Came, Destination, FILL, HEADERS, HERE, SIZE, listen, send, take},
     far::{Far, NEAR, Route, run},
 };
-use super::case::Case;
+use super::case::FeatureCase;
 use crate::{
     checks::gate::pools,
     fixture::{
@@ -32,44 +32,44 @@ use crate::{
     runtime::ports::PEER,
 };
 
-pub(super) const CASES: &[Case] = &[
-    Case {
+pub(super) const CASES: &[FeatureCase] = &[
+    FeatureCase {
         name: "unreadable: recv() fails with EFAULT",
         run: plain_receive,
     },
-    Case {
+    FeatureCase {
         name: "unreadable: tcpdump sees headers and no payload",
         run: packet_socket,
     },
-    Case {
+    FeatureCase {
         name: "unreadable: forwarded to a device that can't send it, it is dropped and counted",
         run: forwarded,
     },
-    Case {
+    FeatureCase {
         name: "unreadable: forwarded to a device that can, it goes out whole",
         run: hairpin,
     },
-    Case {
+    FeatureCase {
         name: "unreadable: bridged to a device that can't send it, it is dropped and counted",
         run: bridged,
     },
-    Case {
+    FeatureCase {
         name: "unreadable: redirected by tc on ingress, it is dropped and counted",
         run: redirected,
     },
-    Case {
+    FeatureCase {
         name: "unreadable: netfilter rules match headers and never payload",
         run: rules::netfilter,
     },
-    Case {
+    FeatureCase {
         name: "unreadable: multicast reaches every socket, and none can read it",
         run: multicast,
     },
-    Case {
+    FeatureCase {
         name: "unreadable: GRO does not join it with what is readable",
         run: mixed,
     },
-    Case {
+    FeatureCase {
         name: "unreadable: a socket is closed with data queued",
         run: closed,
     },
@@ -90,7 +90,7 @@ const NONE: Came = Came {
 
 fn plain_receive(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let _bound = Bound::new()?;
-    for (port, wanted) in [(Port::Readable, 0), (Port::Unreadable, COUNT)] {
+    for (port, wanted) in [(Destination::Readable, 0), (Destination::Unreadable, COUNT)] {
         let socket = listen(None, port)?;
         send(HERE, port)?;
         let came = take(&socket)?;
@@ -107,8 +107,8 @@ fn plain_receive(_: &mut Lab, transcript: &Transcript) -> Result<()> {
 fn packet_socket(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let _bound = Bound::new()?;
     for (port, seen) in [
-        (Port::Readable, HEADERS + SIZE),
-        (Port::Unreadable, HEADERS),
+        (Destination::Readable, HEADERS + SIZE),
+        (Destination::Unreadable, HEADERS),
     ] {
         let _socket = listen(None, port)?;
         let frames = capture(None, "eth0", &port.filter(), COUNT, || send(HERE, port))?;
@@ -132,9 +132,9 @@ fn packet_socket(_: &mut Lab, transcript: &Transcript) -> Result<()> {
 /// Datagrams for the host behind eth0 that are readable come; others are dropped by the device before it
 /// (`validate_xmit_unreadable_skb()`).
 fn dropped_before(far: &Far, transcript: &Transcript) -> Result<()> {
-    let readable = far.exchange(Port::Readable)?;
+    let readable = far.exchange(Destination::Readable)?;
     ensure!(readable == (ALL, 0), "readable datagrams: {readable:?}");
-    let (came, dropped) = far.exchange(Port::Unreadable)?;
+    let (came, dropped) = far.exchange(Destination::Unreadable)?;
     ensure!(came == NONE, "unreadable datagrams: {came:?}");
     transcript.is("frames dropped", dropped, COUNT)
 }
@@ -181,7 +181,7 @@ fn hairpin(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let _route = Route::new("203.0.113.0/24")?;
     let _forwarding = Forwarding::new()?;
     run(None, "ip route add 203.0.113.0/24 via 192.0.2.2")?;
-    let port = Port::Unreadable;
+    let port = Destination::Unreadable;
     let frames = capture(Some(PEER), "eth1", &port.filter(), COUNT, || {
         send(nobody, port)
     });
@@ -234,7 +234,7 @@ fn multicast(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let _bound = Bound::new()?;
     run(Some(PEER), "ip route add 239.0.0.0/8 dev eth1")?;
     let result = (|| {
-        for (port, wanted) in [(Port::Readable, 0), (Port::Unreadable, COUNT)] {
+        for (port, wanted) in [(Destination::Readable, 0), (Destination::Unreadable, COUNT)] {
             let members = [member(GROUP, port)?, member(GROUP, port)?];
             send(GROUP, port)?;
             for socket in &members {
@@ -250,7 +250,7 @@ fn multicast(_: &mut Lab, transcript: &Transcript) -> Result<()> {
 }
 
 /// One of several sockets with the same port.
-fn member(group: Ipv4Addr, port: Port) -> Result<std::net::UdpSocket> {
+fn member(group: Ipv4Addr, port: Destination) -> Result<std::net::UdpSocket> {
     let member = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
     sockopt::set_socket_reuseaddr(&member, true)?;
     let address = std::net::SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port as u16);

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 
 use super::{
-    datagrams::{Bound, COUNT, FILL, HERE, Port, listen, send, take},
+    datagrams::{Bound, COUNT, Destination, FILL, HERE, listen, send, take},
     far::run,
 };
 use crate::{
@@ -24,7 +24,7 @@ fn counted() -> Result<[u64; 2]> {
 
 pub(super) fn netfilter(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let _bound = Bound::new()?;
-    for (port, read) in [(Port::Readable, COUNT), (Port::Unreadable, 0)] {
+    for (port, read) in [(Destination::Readable, COUNT), (Destination::Unreadable, 0)] {
         run(None, "nft add table ip watch")?;
         run(
             None,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use self::packet::{PacketSocket, address_of};
-use super::case::Case;
+use super::case::FeatureCase;
 use crate::{
     fixture::{
         connection::{Sender, connect},
@@ -33,32 +33,32 @@ use crate::{
     },
 };
 
-pub(super) const CASES: &[Case] = &[
-    Case {
+pub(super) const CASES: &[FeatureCase] = &[
+    FeatureCase {
         name: "xdp: frames pass a program as they are",
         run: pass,
     },
-    Case {
+    FeatureCase {
         name: "xdp: what a program drops is counted, and all else passes",
         run: drop_some,
     },
-    Case {
+    FeatureCase {
         name: "xdp: a program takes the head off frames",
         run: head_off,
     },
-    Case {
+    FeatureCase {
         name: "xdp: a program puts a head on frames",
         run: head_on,
     },
-    Case {
+    FeatureCase {
         name: "xdp: a program cuts the tail of frames",
         run: tail_off,
     },
-    Case {
+    FeatureCase {
         name: "xdp: a program makes the tail of frames grow",
         run: tail_on,
     },
-    Case {
+    FeatureCase {
         name: "af_xdp: a socket sends by one queue without copies while io_uring receives by another",
         run: beside_io_uring,
     },

@@ -8,112 +8,112 @@ mod requests;
 mod sharing;
 mod stream;
 
-use super::case::Case;
+use super::case::FeatureCase;
 use crate::suites::scenarios;
 
 /// Some are scenarios, too, which say more of why.
-pub(super) const CASES: &[Case] = &[
-    Case {
+pub(super) const CASES: &[FeatureCase] = &[
+    FeatureCase {
         name: "zcrx: every buffer that was handed out comes back, and the page pool goes",
         run: buffers::life_cycle,
     },
-    Case {
+    FeatureCase {
         name: "zcrx: buffers that nobody returns are replaced by the area's list",
         run: buffers::slow_path,
     },
-    Case {
+    FeatureCase {
         name: "zcrx: buffers that are returned are taken from the refill ring, and the list rests",
         run: buffers::hot_path,
     },
-    Case {
+    FeatureCase {
         name: "zcrx: a full refill ring is emptied by ZCRX_CTRL_FLUSH_RQ",
         run: scenarios::buffers::refill_ring_full,
     },
-    Case {
+    FeatureCase {
         name: "zcrx: an area of anonymous memory",
         run: areas::anonymous,
     },
-    Case {
+    FeatureCase {
         name: "zcrx: an area of huge pages",
         run: areas::huge_pages,
     },
-    Case {
+    FeatureCase {
         name: "zcrx: an area that is a udmabuf, into which the kernel copies nothing",
         run: areas::dmabuf,
     },
-    Case {
+    FeatureCase {
         name: "zcrx: buffers of 32 KiB, filled by hardware GRO",
         run: areas::large_buffers,
     },
-    Case {
+    FeatureCase {
         name: "zcrx: buffers of 16 KiB in a udmabuf of huge pages",
         run: areas::large_dmabuf_buffers,
     },
-    Case {
+    FeatureCase {
         name: "zcrx: an area that is added when the first one is exhausted",
         run: areas::added,
     },
-    Case {
+    FeatureCase {
         name: "zcrx: several sockets on one queue",
         run: scenarios::completions::many_sockets,
     },
-    Case {
+    FeatureCase {
         name: "zcrx: several instances on several queues",
         run: sharing::several_queues,
     },
-    Case {
+    FeatureCase {
         name: "zcrx: an instance that is exported to another ring",
         run: sharing::export,
     },
-    Case {
+    FeatureCase {
         name: "zcrx: the queue stays bound until the last ring that has the instance is closed",
         run: sharing::last_ring,
     },
-    Case {
+    FeatureCase {
         name: "zcrx: a request that is not multishot is refused",
         run: requests::not_multishot,
     },
-    Case {
+    FeatureCase {
         name: "zcrx: one multishot request receives a whole stream",
         run: requests::multishot,
     },
-    Case {
+    FeatureCase {
         name: "zcrx: requests of limited length end after exactly so much",
         run: requests::limited,
     },
-    Case {
+    FeatureCase {
         name: "zcrx: payloads of a byte are not copied",
         run: copies::tiny_payloads,
     },
-    Case {
+    FeatureCase {
         name: "zcrx: linear data is copied, whole frames that came below hds-thresh",
         run: copies::linear_frames,
     },
-    Case {
+    FeatureCase {
         name: "zcrx: linear data is copied, the part of a payload that is left in the headers",
         run: copies::payload_in_header,
     },
-    Case {
+    FeatureCase {
         name: "zcrx: frames on the wrong queue are copied, until the area has no buffer left",
         run: scenarios::buffers::copy_fallback,
     },
-    Case {
+    FeatureCase {
         name: "zcrx: ZCRX_EVENT_COPY comes once, and again when it is armed",
         run: copies::copy_event,
     },
-    Case {
+    FeatureCase {
         name: "zcrx: ZCRX_EVENT_ALLOC_FAIL comes once, and again when it is armed",
         run: scenarios::buffers::area_exhausted,
     },
-    Case {
+    FeatureCase {
         name: "zcrx: a process is killed with buffers everywhere",
         run: scenarios::teardown::process_killed,
     },
-    Case {
+    FeatureCase {
         name: "zcrx: a ring is closed with buffers everywhere",
         run: ends::ring_closed,
     },
-    Case {
+    FeatureCase {
         name: "zcrx: a namespace is destroyed with the interface and its provider in it",
         run: ends::namespace_destroyed,
     },
