@@ -22,7 +22,7 @@ use crate::{
         connection::{Sender, connect},
         lab,
         processor::{BusyTime, Interrupts, Processor},
-        recycling::PoolCounts,
+        recycling::{PoolCounts, set_no_recycle},
         traffic::ZERO_COPY,
     },
     kit::net,
@@ -101,11 +101,10 @@ fn recycling(args: &Args) -> Result<Figure> {
     let mut counters = BTreeMap::new();
     let mut figure = interleave("guest_recycling", RATE, args.rounds, |side| {
         let (hold, names) = match side {
-            Side::A => ("off", ["pages", "lost"]),
-            Side::B => ("on", ["pages_without", "lost_without"]),
+            Side::A => (false, ["pages", "lost"]),
+            Side::B => (true, ["pages_without", "lost_without"]),
         };
-        let set = ["ethtool", "--set-priv-flags", "eth0", "no-recycle", hold];
-        net::run(None, &set)?;
+        set_no_recycle(hold)?;
         let before = PoolCounts::now(ZERO_COPY.0)?;
         let turn = Turn::take(Method::Recv, args)?;
         let seen = before.since()?.payload;

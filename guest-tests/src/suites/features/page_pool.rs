@@ -18,12 +18,12 @@ use crate::{
         connection::{Sender, connect, read_all},
         lab::{HOME, Lab, eventually},
         processor::{Interrupts, Processor},
-        recycling::{BULK, PoolChange, PoolCounts},
+        recycling::{BULK, PoolChange, PoolCounts, set_no_recycle},
         settings::{with_mtu, without_split},
         traffic::ZERO_COPY,
         transcript::Transcript,
     },
-    kit::net::{self, PagePoolStats},
+    kit::net::PagePoolStats,
 };
 
 const QUEUE: u32 = ZERO_COPY.0;
@@ -68,7 +68,7 @@ pub(super) const CASES: &[FeatureCase] = &[
         run: mapped,
     },
     FeatureCase {
-        name: "page pool: with the driver's flag no-recycle all pages are given up",
+        name: "page pool: with the driver's debugfs file no_recycle all pages are released",
         run: no_recycle,
     },
 ];
@@ -293,18 +293,14 @@ fn given_up(transcript: &Transcript, stats: &PagePoolStats, pages: u64) -> Resul
 }
 
 fn no_recycle(_: &mut Lab, transcript: &Transcript) -> Result<()> {
-    let set = |on| {
-        let command = ["ethtool", "--set-priv-flags", "eth0", "no-recycle", on];
-        net::run(None, &command)
-    };
-    set("on")?;
+    set_no_recycle(true)?;
     let seen = with_mtu(PAGES, || after_another(Processor::Receivers));
-    set("off")?;
+    set_no_recycle(false)?;
     let seen = seen?.payload;
     transcript.at_least("pages handed out", seen.handed_out(), BYTES / PAGE - POSTED)?;
     given_up(transcript, &seen, seen.handed_out() * 98 / 100)?;
 
-    transcript.does("Without the flag");
+    transcript.does("With recycling again");
     let seen = with_mtu(PAGES, || after_another(Processor::Receivers))?;
     recycled(transcript, &seen.payload)
 }
