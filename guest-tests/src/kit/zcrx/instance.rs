@@ -1,4 +1,5 @@
 //! One zero-copy receive instance, bound to a receive queue: its ring, its memory, and its refill ring.
+#![allow(unsafe_code, reason = "lending memory to the kernel")]
 
 use std::{
     io,
@@ -140,14 +141,18 @@ impl Zcrx {
                 ..Default::default()
             };
             let event = has_stats.then_some(&event);
-            sys::register_ifq(
-                ring.as_raw_fd(),
-                &mut reg,
-                &mut area_reg,
-                &mut region_desc,
-                event,
-            )
-            .map_err(|source| refusal(target, reg.rx_buf_len, source))?;
+            // SAFETY: area and region are mappings that live as long as the instance, and `bytes` lends
+            // pieces of the area that the caller has not returned.
+            let registered = unsafe {
+                sys::register_ifq(
+                    ring.as_raw_fd(),
+                    &mut reg,
+                    &mut area_reg,
+                    &mut region_desc,
+                    event,
+                )
+            };
+            registered.map_err(|source| refusal(target, reg.rx_buf_len, source))?;
             Ok(reg.zcrx_id)
         })?;
 

@@ -235,9 +235,19 @@ unsafe fn register<T>(fd: RawFd, opcode: u32, arg: *mut T, nr_args: u32) -> io::
     }
 }
 
-/// Binds a zero-copy receive instance to a queue. The kernel writes ids, offsets and the area token
-/// back into all of these.
-pub(super) fn register_ifq(
+/// Binds a zero-copy receive instance to a queue (`IORING_REGISTER_ZCRX_IFQ`). The kernel writes ids,
+/// offsets and the area token back into all of these. Closing the ring ends the instance.
+///
+/// # Safety
+///
+/// `area` and `region` describe mappings that the kernel and the device may write from now on, until
+/// the ring is closed. The program reads a piece of the area between its completion and its return.
+///
+/// # Errors
+///
+/// The kernel's, such as ENODEV without that interface, EINVAL without header/data split, EOPNOTSUPP if
+/// the driver has no queue management, EEXIST if the queue has a memory provider already.
+pub unsafe fn register_ifq(
     ring: RawFd,
     reg: &mut IfqReg,
     area: &mut AreaReg,
