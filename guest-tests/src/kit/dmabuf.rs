@@ -1,5 +1,5 @@
-//! A dmabuf of our own memory, by udmabuf (`drivers/dma-buf/udmabuf.c`): what a device is told to be memory of
-//! another device, and we can look into all the same.
+//! A dmabuf of ordinary memory, by udmabuf (`drivers/dma-buf/udmabuf.c`). The kernel treats it as the
+//! memory of a device; the program can read it all the same.
 #![allow(unsafe_code, reason = "an ioctl that the libraries don't know")]
 
 use std::{
@@ -40,7 +40,7 @@ pub struct Dmabuf {
 }
 
 impl Dmabuf {
-    /// Makes one of `len` bytes, rounded up to whole pages, of huge pages if `huge`.
+    /// Makes a dmabuf of `len` bytes, rounded up to whole pages, of huge pages if `huge`.
     pub fn new(len: usize, huge: bool) -> io::Result<Self> {
         let len = whole_pages(len, huge);
         let mut flags = MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC;
@@ -66,7 +66,7 @@ impl Dmabuf {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the ioctl returns a descriptor that is nobody else's.
+        // SAFETY: the ioctl has made the descriptor for this call alone.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         Ok(Self { fd, file, memory })
     }

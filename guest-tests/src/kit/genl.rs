@@ -1,7 +1,7 @@
 //! Generic netlink, as much as a test needs: resolve a family, ask, read attributes.
 //!
 //! netlink-bindings 0.3 decodes the specs' `uint` as 32 bits and silently ends the message at the
-//! first 64-bit one, which `rx-bytes` is from 4 GiB on; hence by hand.
+//! first 64-bit one, which `rx-bytes` is from 4 GiB on, so this decodes messages by hand.
 
 use std::{io, os::fd::OwnedFd};
 
@@ -23,7 +23,7 @@ const CTRL_ATTR_FAMILY_NAME: u16 = 2;
 /// `struct nlmsghdr` and `struct genlmsghdr`.
 const HEADERS: usize = 16 + 4;
 
-/// Attributes of one message, to be sent.
+/// Attributes of a message to send.
 #[derive(Debug, Default, Clone)]
 pub struct Attributes(Vec<u8>);
 
@@ -45,7 +45,7 @@ impl Attributes {
     }
 }
 
-/// Attributes of one message, received.
+/// Attributes of a received message.
 #[derive(Debug, Clone)]
 pub struct Reply(Vec<u8>);
 

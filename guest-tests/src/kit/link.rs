@@ -29,7 +29,7 @@ pub fn wait_for_carrier(ifindex: u32, limit: Duration) -> io::Result<()> {
     let flags = SocketFlags::CLOEXEC;
     // NETLINK_ROUTE is protocol 0.
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None)?;
-    // Subscribed before asked, so that nothing falls between.
+    // Subscribe before the query, so that no change is missed between the two.
     bind(&socket, &SocketAddrNetlink::new(0, RTMGRP_LINK))?;
     let mut ask = Vec::with_capacity(LEN);
     ask.extend((LEN as u32).to_ne_bytes());
@@ -63,7 +63,7 @@ pub fn wait_for_carrier(ifindex: u32, limit: Duration) -> io::Result<()> {
     }
 }
 
-/// Whether one of the messages says that the interface has carrier.
+/// Whether one of the messages reports that the interface has carrier.
 fn has_carrier(mut datagram: &[u8], ifindex: u32) -> io::Result<bool> {
     let field = |bytes: &[u8], at: usize| {
         bytes

@@ -52,19 +52,19 @@ pub(crate) struct Mapping<'s> {
     kept: usize,
 }
 
-/// What came, in this order.
+/// The next bytes of the stream: first the mapped ones, then the copied ones.
 pub(crate) struct MappedPiece<'b> {
     pub(crate) mapped: &'b [u8],
     pub(crate) copied: &'b [u8],
 }
 
 impl<'s> Mapping<'s> {
-    /// Maps into one window again and again.
+    /// Maps every piece into the same window.
     pub(crate) fn new(socket: &'s TcpStream) -> Result<Self> {
         Self::of(socket, WINDOW)
     }
 
-    /// Has room for so many bytes, each of which stays where it was mapped.
+    /// Keeps `bytes` bytes mapped, each at its own place.
     pub(crate) fn keeping(socket: &'s TcpStream, bytes: usize) -> Result<Self> {
         Self::of(socket, bytes + WINDOW)
     }
@@ -91,8 +91,8 @@ impl<'s> Mapping<'s> {
         })
     }
 
-    /// Waits for more, maps what can be, and copies what is in the way to `buffer`. `None`: the stream has ended.
-    /// What was mapped before is not there any more, unless it is kept.
+    /// Waits for more, maps whole pages, and copies bytes that can't be mapped to `buffer`. `None` at the
+    /// end of the stream. Unmaps the piece before, unless it is kept.
     pub(crate) fn next<'b>(&'b mut self, buffer: &'b mut [u8]) -> Result<Option<MappedPiece<'b>>> {
         let timeout = Timespec {
             tv_sec: 60,
@@ -102,14 +102,14 @@ impl<'s> Mapping<'s> {
             &mut [PollFd::new(self.socket, PollFlags::IN)],
             Some(&timeout),
         )?;
-        ensure!(ready > 0, "nothing came for a minute");
+        ensure!(ready > 0, "no data for a minute");
         let Some(request) = self.map()? else {
             return Ok(None);
         };
         ensure!(request.err == 0, "the socket has error {}", request.err);
         let length = request.length as usize;
         ensure!(length <= WINDOW, "{length} bytes are mapped");
-        // What is mapped next begins in a page of its own again.
+        // The next piece to map begins in a page of its own again.
         let skip = (request.recv_skip_hint as usize).min(buffer.len());
         let copied = if length == 0 || skip > 0 {
             let wanted = if skip > 0 { skip } else { buffer.len() };
@@ -152,7 +152,7 @@ impl<'s> Mapping<'s> {
         };
         let mut size = size_of::<ZeroCopyReceive>() as libc::socklen_t;
         // SAFETY: the kernel writes to the request, as long as it is, and maps pages of the socket into the window,
-        // which is a mapping of that socket and as long as it is said to be.
+        // which is a mapping of that socket with this length.
         let result = unsafe {
             libc::getsockopt(
                 self.socket.as_raw_fd(),

@@ -12,7 +12,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 /// Bytes of a huge page on x86-64.
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
-/// So many bytes, rounded up to whole pages.
+/// Rounds `len` bytes up to whole pages.
 pub(crate) fn whole_pages(len: usize, huge: bool) -> usize {
     len.next_multiple_of(if huge {
         HUGE_PAGE
@@ -53,7 +53,7 @@ impl Area {
         Ok(Self { start, len })
     }
 
-    /// Maps the first `len` bytes of a file, which has to be as long as that at any time.
+    /// Maps the first `len` bytes of a file, which must never be shorter.
     pub(crate) fn of_file(file: impl AsFd, len: usize) -> io::Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choosing touches nothing of ours.
         let start = unsafe {

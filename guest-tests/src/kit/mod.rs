@@ -1,4 +1,4 @@
-//! Bindings to the kernel's interfaces: what programs in the guest are made of.
+//! Bindings to the kernel's interfaces that the programs in the guest use.
 
 pub(crate) mod bpf;
 pub mod devmem;

@@ -1,4 +1,4 @@
-//! What scenarios ask of and tell a net device: facts over netlink, settings by `ethtool` and `ip`.
+//! Queries and settings of a network device: queries over netlink, settings by `ethtool` and `ip`.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ pub enum Error {
     Start {
         /// The command line.
         command: String,
-        /// Why not.
+        /// The reason.
         source: io::Error,
     },
     /// A command ended with an error.
@@ -31,21 +31,21 @@ pub enum Error {
         command: String,
         /// Exit status, `None` for a signal.
         status: Option<i32>,
-        /// What it output.
+        /// Its error messages.
         message: String,
     },
-    /// A question to the kernel failed.
+    /// A query to the kernel failed.
     #[error("{subject}")]
     Kernel {
-        /// The question.
+        /// The subject of the query.
         subject: String,
-        /// The answer.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
-/// Runs a command in a network namespace (`None`: ours) and returns what it printed. Anything that
-/// `ethtool` or `ip` refuses becomes one [`Error::Failed`] with their own words.
+/// Runs a command in a network namespace (`None`: ours) and returns what it printed. A refusal by
+/// `ethtool` or `ip` becomes one [`Error::Failed`] with the command's messages.
 pub fn run(netns: Option<&str>, command: &[&str]) -> Result<String, Error> {
     let words: Vec<&str> = match netns {
         Some(name) => [["ip", "netns", "exec", name].as_slice(), command].concat(),
@@ -66,7 +66,7 @@ pub fn run(netns: Option<&str>, command: &[&str]) -> Result<String, Error> {
     if status.success() {
         return Ok(String::from_utf8_lossy(&stdout).into_owned());
     }
-    // ethtool says part of its errors on stdout.
+    // ethtool prints part of its errors to stdout.
     let text = [stderr, stdout]
         .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
         .concat();
@@ -97,7 +97,7 @@ pub fn ifindex(interface: &str) -> Result<u32, Error> {
     name_to_index(&any, interface).map_err(kernel)
 }
 
-/// Moves the calling thread, and what it starts, into a named network namespace.
+/// Moves the calling thread, and threads and processes that it starts, into a named network namespace.
 pub fn enter_netns(name: &str) -> Result<(), Error> {
     let path = Path::new("/run/netns").join(name);
     let kernel = |source: io::Error| Error::Kernel {
@@ -160,7 +160,7 @@ pub fn rings_by_index(ifindex: u32) -> Result<Rings, Error> {
     })
 }
 
-/// Switches header/data split. The threshold is set apart: `netif_mp_open_rxq()` wants both.
+/// Switches header/data split. The threshold has its own function; `netif_mp_open_rxq()` wants both.
 pub fn set_tcp_data_split(interface: &str, on: bool) -> Result<(), Error> {
     let value = if on { "on" } else { "off" };
     run(None, &["ethtool", "-G", interface, "tcp-data-split", value]).map(drop)
@@ -190,7 +190,7 @@ pub fn set_channels(netns: Option<&str>, interface: &str, combined: u32) -> Resu
     .map(drop)
 }
 
-/// Spreads over queues 0 to `queues` - 1 only; what comes to the others was steered there.
+/// Spreads over queues 0 to `queues` - 1 only, so that only steered frames reach the others.
 pub fn set_rss_equal(interface: &str, queues: u32) -> Result<(), Error> {
     run(
         None,
@@ -235,7 +235,7 @@ pub fn delete_flow_rule(interface: &str, location: u32) -> Result<(), Error> {
     .map(drop)
 }
 
-/// What a page pool has counted (`page-pool-stats-get`).
+/// Statistics of a page pool (`page-pool-stats-get`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PagePoolStats {
     /// Buffers taken from NAPI's cache.
@@ -250,24 +250,24 @@ pub struct PagePoolStats {
     pub ring: u64,
     /// Pages given to the page allocator because the ring was full.
     pub ring_full: u64,
-    /// Pages given up because somebody else had them, too.
+    /// Pages released because another user still held a reference to them.
     pub released: u64,
 }
 
 impl PagePoolStats {
-    /// Handed out by the pool.
+    /// Pages handed out by the pool.
     #[must_use]
     pub fn handed_out(&self) -> u64 {
         self.fast + self.slow + self.refill
     }
 
-    /// Taken back by the pool, to keep or to give away.
+    /// Returned to the pool, to be kept or given to the page allocator.
     #[must_use]
     pub fn taken_back(&self) -> u64 {
         self.cached + self.ring + self.ring_full + self.released
     }
 
-    /// What was counted since.
+    /// The difference to an earlier reading.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
         Self {

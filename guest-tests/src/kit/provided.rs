@@ -1,4 +1,4 @@
-//! A group of buffers that requests of an io_uring choose from, which the kernel was given one way or the other
+//! A group of provided buffers, from which the kernel chooses one for each request of an io_uring
 //! (Linux `io_uring/kbuf.c`).
 #![allow(
     unsafe_code,
@@ -20,7 +20,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use crate::kit::memory::Area;
 
-/// The group's number: an io_uring of ours has one.
+/// The group's number; each io_uring here has one group.
 const GROUP: u16 = 0;
 /// The file that is read from.
 const FILE: types::Fixed = types::Fixed(0);
@@ -38,7 +38,7 @@ pub(crate) enum GroupKind {
     Classic,
     /// In a ring that was registered with `IORING_REGISTER_PBUF_RING`.
     Ring,
-    /// The same, and what a request leaves of a buffer is the next one's (`IOU_PBUF_RING_INC`).
+    /// The same, and the next request continues in the rest of a buffer (`IOU_PBUF_RING_INC`).
     Incremental,
 }
 
@@ -47,9 +47,9 @@ pub(crate) enum GroupKind {
 pub(crate) enum Receive {
     /// Once, into one buffer.
     Once,
-    /// The same, so many bytes at most.
+    /// The same, at most this number of bytes.
     AtMost(u32),
-    /// Again and again, into one buffer at a time.
+    /// Repeatedly (multishot), into one buffer at a time.
     Multishot,
     /// The same, into as many buffers as there is data for (`IORING_RECVSEND_BUNDLE`).
     Bundles,
@@ -70,7 +70,7 @@ pub(crate) struct BufferCompletion {
 
 /// An io_uring with a group of buffers, all of the same length.
 pub(crate) struct BufferGroup {
-    /// First, because nobody writes to memory any more when it is gone.
+    /// Dropped first: after that the kernel no longer writes to the memory.
     uring: IoUring,
     table: Option<Table>,
     memory: Area,
@@ -79,7 +79,7 @@ pub(crate) struct BufferGroup {
 }
 
 impl BufferGroup {
-    /// Has so many buffers (a power of two) of `length` bytes, none of which the kernel has yet.
+    /// Makes `count` buffers (a power of two) of `length` bytes, none of which is provided yet.
     pub(crate) fn new(kind: GroupKind, count: u16, length: u32) -> Result<Self> {
         let uring = IoUring::builder()
             .setup_single_issuer()
@@ -128,7 +128,7 @@ impl BufferGroup {
         Ok(())
     }
 
-    /// How many buffers the kernel has. A classic group has none any more afterwards: it was asked to give them back.
+    /// Number of buffers that the kernel has. It counts a classic group by removing all of them.
     pub(crate) fn left(&mut self) -> Result<u16> {
         if let Some(table) = &self.table {
             return table.left(&self.uring);
@@ -189,7 +189,7 @@ impl BufferGroup {
         unsafe { self.uring.submission().push(entry) }.context("the submission queue is full")
     }
 
-    /// Submits, and waits for so many completions.
+    /// Submits, and waits until there are `count` completions.
     pub(crate) fn wait(&mut self, count: usize) -> Result<()> {
         let timeout = types::Timespec::from(Duration::from_secs(60));
         let arguments = types::SubmitArgs::new().timespec(&timeout);
@@ -213,7 +213,8 @@ impl BufferGroup {
         }))
     }
 
-    /// Bytes of a buffer. Nobody writes to them from their completion until the buffer is provided again.
+    /// Bytes of a buffer. The kernel does not write to them from their completion until the buffer is
+    /// provided again.
     pub(crate) fn bytes(&self, buffer: u16, offset: usize, length: usize) -> Result<&[u8]> {
         let fits = buffer < self.count && offset + length <= self.length as usize;
         ensure!(
@@ -236,7 +237,7 @@ struct Status {
     resv: [u32; 8],
 }
 
-/// `struct io_uring_buf`. What is `resv` elsewhere is the ring's tail in the first one.
+/// `struct io_uring_buf`. In the first entry, `resv` is the ring's tail.
 #[repr(C)]
 struct Slot {
     address: u64,
@@ -245,7 +246,7 @@ struct Slot {
     tail: AtomicU16,
 }
 
-/// `struct io_uring_buf_ring`: we write at the tail, and the kernel keeps its head to itself.
+/// `struct io_uring_buf_ring`: the program writes at the tail; the kernel's head is not in it.
 struct Table {
     slots: NonNull<Slot>,
     entries: u16,

@@ -1,4 +1,4 @@
-//! What sockets can and the libraries don't know all of: options, control messages, the error queue.
+//! Features of sockets that the libraries lack: options, control messages, the error queue.
 #![allow(
     unsafe_code,
     reason = "recvmsg and setsockopt with flags, messages and options that the libraries don't know"
@@ -18,7 +18,7 @@ pub(crate) const HEADER: usize = 16;
 /// A control message: level, type, value.
 pub(crate) type ControlMessage<'a> = (u32, u32, &'a [u8]);
 
-/// Sets an option of `SOL_SOCKET` whose value consists of words, and returns what the kernel does.
+/// Sets an option of `SOL_SOCKET` whose value consists of words, and returns the kernel's result.
 ///
 /// # Errors
 /// The kernel's.
@@ -53,7 +53,7 @@ pub(crate) fn receive(
     message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = control.len() as _;
-    // SAFETY: buffer and control are borrowed exclusively and as long as is said.
+    // SAFETY: buffer and control are borrowed exclusively and have these lengths.
     let bytes = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
     let bytes = usize::try_from(bytes).map_err(|_| io::Error::last_os_error())?;
     if message.msg_flags & libc::MSG_CTRUNC != 0 {
@@ -89,7 +89,7 @@ pub(crate) struct ExtendedError {
     pub(crate) data: u32,
 }
 
-/// What a control message says of the error queue, if that is what it is about.
+/// Decodes a control message of the error queue; `None` for any other.
 pub(crate) fn extended_error((level, kind, value): ControlMessage<'_>) -> Option<ExtendedError> {
     const IP_RECVERR: (u32, u32) = (
         libc::SOL_IP.cast_unsigned(),
@@ -107,12 +107,12 @@ pub(crate) fn extended_error((level, kind, value): ControlMessage<'_>) -> Option
     })
 }
 
-/// Calls with `MSG_ZEROCOPY` whose data is not needed any more.
+/// Consecutive calls with `MSG_ZEROCOPY` that have completed: the kernel no longer needs their data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SentRange {
-    /// The first one's number, from 0.
+    /// Number of the first call, from 0.
     pub first: u32,
-    /// The last one's.
+    /// Number of the last call.
     pub last: u32,
     /// Whether the kernel sent a copy.
     pub copied: bool,
@@ -126,7 +126,8 @@ pub fn allow_zerocopy(socket: &TcpStream) -> io::Result<()> {
     set_option(socket.as_fd(), libc::SO_ZEROCOPY, &[1]).map(drop)
 }
 
-/// What is sent by `MSG_ZEROCOPY`, if there is error. Anything else in the error queue is an error.
+/// Takes a completion of `MSG_ZEROCOPY` off the error queue, if there is one. Any other message there
+/// is an error.
 ///
 /// # Errors
 /// The kernel's.

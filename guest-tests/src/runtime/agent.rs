@@ -32,8 +32,8 @@ use rustix::{
 };
 use zcnic_guest_protocol::agent::{Action, Exec, Reply, Request, RequestId};
 
-/// The agent's port is number 1 of the one virtio-serial device, whatever number that has; its name,
-/// org.zcnic.agent, reaches sysfs later than the port can be opened.
+/// The agent's port is number 1 of the only virtio-serial device. Its name, org.zcnic.agent, reaches
+/// sysfs only after the port can be opened.
 const PORT: (&str, &str) = ("vport", "p1");
 const CHUNK: usize = 64 * 1024;
 
@@ -77,7 +77,7 @@ fn port() -> Result<PathBuf> {
     }
 }
 
-/// What can be done to a running command.
+/// Handles of a running command.
 struct Running {
     group: Pid,
     terminal: Option<File>,
@@ -145,7 +145,7 @@ impl Agent {
     fn kill(&self, id: u64, number: i32) -> Result<()> {
         let signal =
             Signal::from_named_raw(number).with_context(|| format!("no signal {number}"))?;
-        // One that has just ended is no error: the host could not know yet.
+        // A command that has just ended is no error: the host could not know yet.
         if let Some(command) = lock(&self.running).get(&id) {
             let _ = kill_process_group(command.group, signal);
         }
@@ -224,7 +224,7 @@ impl Agent {
                 Ok(status) => ended(id, status),
                 Err(error) => failure(id, &error),
             };
-            // If the host is gone, the reading thread finds out too.
+            // If the host has gone, the reading thread notices too.
             let _ = agent.send(&message);
         });
         Ok(())
@@ -274,7 +274,7 @@ impl Agent {
         }
     }
 
-    /// Reads one chunk and sends it; says whether there may be more.
+    /// Reads one chunk and sends it; returns whether there may be more.
     fn pass_on(&self, id: u64, stream: &mut Output) -> Result<bool> {
         let text = match stream.read() {
             Ok(Some(text)) => text,
@@ -287,7 +287,7 @@ impl Agent {
         Ok(true)
     }
 
-    /// Sends what is left in the pipes of a command that has ended. Processes it left behind may keep
+    /// Sends the rest of the pipes of a command that has ended. Processes that it left behind may keep
     /// them open, so this doesn't wait for their end.
     fn drain(&self, id: u64, streams: &mut Vec<Output>) -> Result<()> {
         for mut stream in streams.drain(..) {
@@ -324,7 +324,7 @@ struct Output {
     /// Makes the message that passes a chunk of it on.
     reply: fn(u64, String) -> Reply,
     source: File,
-    /// The beginning of a character that the last chunk cut through.
+    /// The beginning of a character that continues in the next chunk.
     partial: Vec<u8>,
 }
 
@@ -343,7 +343,7 @@ impl Output {
         let length = match self.source.read(&mut chunk) {
             Ok(length) => length,
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
-            // A terminal whose last user is gone.
+            // The last user has closed the terminal.
             Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => 0,
             Err(error) => return Err(error),
         };
@@ -359,9 +359,9 @@ impl Output {
     }
 }
 
-/// Takes all whole characters off `bytes`; what can't be part of one is replaced.
+/// Takes all whole characters off `bytes` and replaces bytes that can't be part of a character.
 fn take_text(bytes: &mut Vec<u8>) -> String {
-    let mut cut = bytes.len();
+    let mut end = bytes.len();
     for back in 1..=bytes.len().min(3) {
         let at = bytes.len() - back;
         let needs = match bytes[at] {
@@ -371,11 +371,11 @@ fn take_text(bytes: &mut Vec<u8>) -> String {
             _ => continue,
         };
         if needs > back {
-            cut = at;
+            end = at;
         }
         break;
     }
-    let rest = bytes.split_off(cut);
+    let rest = bytes.split_off(end);
     let text = String::from_utf8_lossy(bytes).into_owned();
     *bytes = rest;
     text
@@ -400,12 +400,12 @@ fn ready(
     Ok(fds.iter().map(|fd| !fd.revents().is_empty()).collect())
 }
 
-/// Writes a command's standard input; it may well end without reading all of it.
+/// Writes a command's standard input. The command may end without reading all of it.
 fn feed(mut pipe: ChildStdin, text: &str) {
     let _ = pipe.write_all(text.as_bytes());
 }
 
-/// A terminal of this size: our end and the command's.
+/// Opens a terminal of this size: the agent's end and the command's.
 fn open_terminal([rows, columns]: [u16; 2]) -> Result<(File, OwnedFd)> {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let outer = openpt(flags).context("open a terminal")?;
@@ -585,7 +585,7 @@ mod tests {
     }
 
     #[test]
-    fn characters_are_not_cut() {
+    fn characters_are_not_split() {
         let mut bytes = "aä".as_bytes()[..2].to_vec();
         assert_eq!(take_text(&mut bytes), "a");
         bytes.push(0xa4);

@@ -3,9 +3,9 @@
 //! The kernel starts this as `/init`. It loads the modules that the disks need, mounts the root image
 //! with a tmpfs over it (images are shared between guests and never written), makes that the root
 //! and starts the agent there. After that it only reaps: the agent is a child and not process 1
-//! itself, so that it can wait for its own children without stealing anybody's.
+//! itself, so that it can wait for its own children without reaping other processes' children.
 //!
-//! Disks are told apart by serial number: `root`, `modules` (the kernel's module tree), and any other
+//! Disks are identified by serial number: `root`, `modules` (the kernel's module tree), and any other
 //! NAME is mounted at `/opt/NAME`.
 
 use std::{
@@ -23,9 +23,9 @@ use rustix::{
     system::{RebootCommand, init_module, reboot, sethostname, uname},
 };
 
-/// What the initrd carries for the running guest: this program, and drivers under test.
+/// Files in the initrd that the running guest needs: this program, and drivers under test.
 const CARRIED: &str = "/carry";
-/// Where that ends up.
+/// Directory of these files in the running guest.
 const HOME: &str = "/run/zcnic";
 
 /// Become the guest's init (done by the kernel)
@@ -36,7 +36,7 @@ pub struct Args {}
 ///
 /// # Errors
 ///
-/// Never returns one as process 1: it says on the console what failed and powers off.
+/// Never as process 1, which prints the error to the console and powers off instead.
 pub fn run(_args: &Args) -> Result<ExitCode> {
     if std::process::id() != 1 {
         bail!("init is for the guest's kernel to start, as process 1");
@@ -49,7 +49,7 @@ pub fn run(_args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// Everything up to the agent; returns its process id.
+/// Does everything up to the agent; returns the agent's process id.
 fn start() -> Result<Pid> {
     attach("devtmpfs", "/dev", "devtmpfs", "")?;
     attach("sysfs", "/sys", "sysfs", "")?;
@@ -148,7 +148,7 @@ fn mount_root(disks: &[(String, String)]) -> Result<()> {
     attach("overlay", "/root", "overlay", layers)
 }
 
-/// Brings what the initrd carries to the new root's /run.
+/// Copies the files that the initrd carries to the new root's /run.
 fn fill_run() -> Result<()> {
     attach("tmpfs", "/root/run", "tmpfs", "mode=755")?;
     let home = format!("/root{HOME}");
@@ -191,7 +191,7 @@ fn mount_the_rest(disks: &[(String, String)]) -> Result<()> {
         };
         attach_with(device, &target, "ext4", "", MountFlags::RDONLY)?;
     }
-    // Not every kernel of one's own has all of these, and most guests need none of them.
+    // A user's own kernel may lack some of these, and most guests need none of them.
     for (kind, target) in [
         ("cgroup2", "/sys/fs/cgroup"),
         ("debugfs", "/sys/kernel/debug"),

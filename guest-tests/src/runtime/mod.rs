@@ -1,4 +1,4 @@
-//! A guest's life: its init, the agent that runs commands for the host, the two ports.
+//! The guest's init, the agent that runs commands for the host, and the set-up of the two ports.
 
 pub mod agent;
 pub mod flow_steer;

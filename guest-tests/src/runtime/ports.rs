@@ -1,5 +1,5 @@
 //! `zcnic-guest ports`: the topology that all tests use. The first port is eth0, the second is eth1
-//! in the network namespace "peer"; whatever driver they have.
+//! in the network namespace "peer", with any driver.
 
 use std::{fs, process::ExitCode, thread, time::Duration};
 
@@ -43,7 +43,7 @@ pub(crate) const PORTS: [Port; 2] = [
 /// First three bytes of the MAC address of every zcnic port ("ZCN", locally administered).
 const MAC_PREFIX: &str = "5a:43:4e:";
 
-/// Sets the two ports up as eth0 and, in the network namespace "peer", eth1; or takes that back
+/// Sets the two ports up as eth0 and, in the network namespace "peer", eth1; or undoes that
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -83,7 +83,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn up(wait: Duration) -> anyhow::Result<Vec<PortSetup>> {
-    // Whatever was there before, a port in a namespace is one that is not found here.
+    // A port that an earlier call left in a namespace would not be found here.
     down()?;
     let links = links(None)?;
     let mut ports = Vec::new();
@@ -100,7 +100,7 @@ fn up(wait: Duration) -> anyhow::Result<Vec<PortSetup>> {
     for netns in [None, Some(PEER)] {
         net::run(netns, &["ip", "link", "set", "lo", "up"])?;
     }
-    // The last first: its name may be the one that the first is to have.
+    // The last first: it may have the name that the first shall get.
     for (port, link) in ports.iter().rev() {
         net::run(None, &["ip", "link", "set", &link.ifname, "down"])?;
         if let Some(netns) = port.netns {
@@ -164,7 +164,7 @@ fn down() -> anyhow::Result<()> {
         for link in links(Some(PEER))? {
             if PORTS.iter().any(|port| is_port(&link, port)) {
                 net::run(Some(PEER), &["ip", "link", "set", &link.ifname, "down"])?;
-                // Deleting the namespace would give it back too, but at some later time.
+                // Deleting the namespace would move the interface back too, but at some later time.
                 let here = std::process::id().to_string();
                 net::run(
                     Some(PEER),
@@ -203,7 +203,7 @@ fn driver(port: &Port) -> Option<String> {
     )
 }
 
-/// Runs `work` in a namespace: in a thread of its own, because a namespace is a thread's.
+/// Runs `work` in a namespace, on a new thread, because each thread has its own namespace.
 pub(crate) fn in_netns<T: Send>(
     netns: Option<&str>,
     work: impl FnOnce() -> anyhow::Result<T> + Send,

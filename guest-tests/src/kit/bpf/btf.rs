@@ -1,11 +1,11 @@
-//! The kernel's types (Documentation/bpf/btf.rst), as far as to find functions that programs may call.
+//! The kernel's types (Documentation/bpf/btf.rst), to find the functions that programs may call.
 
 use std::{fs, io};
 
 const MAGIC: u16 = 0xeb9f;
 const FUNCTION: u32 = 12;
 
-/// Bytes behind the three words of a type of this kind, with so many members.
+/// Bytes behind the three words of a type of this kind, with this number of members.
 fn trailing(kind: u32, members: usize) -> Option<usize> {
     Some(match kind {
         // Pointers, names and qualifiers of others; functions; floats.

@@ -1,4 +1,5 @@
-//! XDP programs made of instructions: few enough that no compiler is needed in the build, and none in the guest.
+//! XDP programs of a few instructions, assembled here, so that neither the build nor the guest needs a
+//! compiler.
 #![allow(unsafe_code, reason = "the bpf system call takes pointers in integers")]
 
 mod btf;
@@ -26,7 +27,7 @@ const PROG_TYPE_XDP: u32 = 6;
 const ATTACH_XDP: u32 = 37;
 const PROG_HAS_FRAGS: u32 = 1 << 5;
 const PROG_DEVICE_BOUND: u32 = 1 << 6;
-/// By the driver, not by the stack.
+/// Run by the driver, not by the stack.
 const DRIVER_MODE: u32 = 1 << 2;
 
 /// `bpf_map_update_elem()`.
@@ -101,17 +102,17 @@ pub(crate) fn add(to: u8, immediate: i32) -> Instruction {
     instruction(0x07, to, 0, 0, immediate)
 }
 
-/// A function of the kernel that all programs know.
+/// Calls a helper function of the kernel.
 pub(crate) fn call(helper: i32) -> Instruction {
     instruction(0x85, 0, 0, 0, helper)
 }
 
-/// A function of the kernel by its number in the kernel's types (`BPF_PSEUDO_KFUNC_CALL`).
+/// Calls a kernel function by its number in the kernel's types (`BPF_PSEUDO_KFUNC_CALL`).
 pub(crate) fn call_function(number: i32) -> Instruction {
     instruction(0x85, 0, 2, 0, number)
 }
 
-/// A map, in a register.
+/// Loads a map into a register.
 pub(crate) fn set_map(to: u8, map: &Map) -> [Instruction; 2] {
     [
         // BPF_PSEUDO_MAP_FD
@@ -127,14 +128,14 @@ pub(crate) const EXIT: Instruction = Instruction {
     immediate: 0,
 };
 
-/// A field of a frame, and what it is to be, in the order of its bytes.
+/// A field of a frame and its wanted value, in the order of its bytes.
 #[derive(Clone, Copy)]
 pub(crate) enum Field {
     Byte(i16, u8),
     Half(i16, u16),
 }
 
-/// Of UDP over IPv4 to a port.
+/// The fields of UDP over IPv4 to a port.
 pub(crate) fn udp_to(port: u16) -> [Field; 3] {
     [
         Field::Half(12, 0x0800),
@@ -143,7 +144,7 @@ pub(crate) fn udp_to(port: u16) -> [Field; 3] {
     ]
 }
 
-/// The frame's start and end to registers 2 and 3, where they are if something has changed the frame.
+/// Loads the frame's start and end into registers 2 and 3, again after a change of the frame.
 pub(crate) fn reload() -> [Instruction; 2] {
     [
         load(Width::Word, 2, 6, MD_DATA),
@@ -151,17 +152,17 @@ pub(crate) fn reload() -> [Instruction; 2] {
     ]
 }
 
-/// Skips so many instructions if the frame has fewer bytes in its first buffer.
+/// Skips instructions if the frame has fewer bytes in its first buffer.
 pub(crate) fn jump_if_less(bytes: i32, over: i16) -> [Instruction; 3] {
     [copy(4, 2), add(4, bytes), instruction(0x2d, 4, 3, over, 0)]
 }
 
-/// Does `found` with frames that have `head` bytes or more and these fields, which are in them; all others pass. There,
+/// Runs `found` on frames whose first `head` bytes contain these fields; all others pass. In `found`,
 /// register 6 is the context, 2 the frame's start and 3 its end.
 pub(crate) fn only_if(head: i32, fields: &[Field], found: &[Instruction]) -> Vec<Instruction> {
     let mut all = vec![copy(6, 1)];
     all.extend(reload());
-    // Where each check goes on if the frame is another one: behind all that is found.
+    // A frame that fails a check continues behind `found`.
     all.extend(jump_if_less(head, 0));
     for field in fields {
         let (load, wanted) = match *field {
@@ -194,7 +195,7 @@ fn bpf<T>(command: i64, attributes: &mut T) -> io::Result<RawFd> {
 }
 
 fn owned(fd: RawFd) -> OwnedFd {
-    // SAFETY: the kernel has just made it, for nobody else.
+    // SAFETY: the kernel has made the descriptor for this call alone.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
@@ -202,14 +203,14 @@ fn address<T: ?Sized>(of: &T) -> u64 {
     std::ptr::from_ref(of).cast::<u8>().expose_provenance() as u64
 }
 
-/// Values by a number of 32 bits.
+/// A map from 32-bit keys to values.
 #[derive(Debug)]
 pub(crate) struct Map {
     fd: OwnedFd,
     value_size: usize,
 }
 
-/// What the commands on elements take.
+/// Attributes of the commands on elements.
 #[repr(C)]
 struct Element {
     map: u32,
@@ -220,7 +221,7 @@ struct Element {
 }
 
 impl Map {
-    /// For numbers below `entries`.
+    /// Makes a map with keys below `entries`.
     pub(crate) fn new(kind: u32, value_size: usize, entries: u32) -> io::Result<Self> {
         #[repr(C)]
         struct MapCreate {
@@ -262,7 +263,7 @@ impl Map {
         bpf(MAP_UPDATE_ELEM, &mut element).map(drop)
     }
 
-    /// The value of a number.
+    /// The value of a key.
     pub(crate) fn get(&self, key: u32) -> io::Result<Vec<u8>> {
         let mut value = vec![0; self.value_size];
         let into = value.as_mut_ptr().expose_provenance() as u64;
@@ -276,12 +277,12 @@ impl Map {
 #[derive(Debug)]
 pub(crate) struct Attached(#[expect(dead_code, reason = "closing it detaches")] OwnedFd);
 
-/// What a program may do.
+/// Features of the driver that a program needs.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Abilities {
-    /// Run on frames of several buffers, too.
+    /// It also runs on frames of several buffers.
     pub(crate) fragments: bool,
-    /// Ask the driver for metadata; then it runs nowhere else.
+    /// It asks the driver for metadata, and is bound to this device.
     pub(crate) metadata: bool,
 }
 

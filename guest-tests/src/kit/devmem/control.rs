@@ -29,7 +29,7 @@ pub enum PayloadPiece {
     Linear(u32),
 }
 
-/// The one that says which dmabuf to send from.
+/// The control message that names the dmabuf to send from.
 pub(super) fn from_dmabuf(id: u32) -> [u8; 24] {
     let mut bytes = [0; 24];
     bytes[..8].copy_from_slice(&(HEADER as u64 + 4).to_ne_bytes());
@@ -39,7 +39,7 @@ pub(super) fn from_dmabuf(id: u32) -> [u8; 24] {
     bytes
 }
 
-/// What `struct dmabuf_cmsg` says.
+/// Decodes `struct dmabuf_cmsg`.
 pub(super) fn piece((level, kind, value): ControlMessage<'_>) -> Option<PayloadPiece> {
     let len = word(value, 8)?;
     match (level, kind) {

@@ -1,5 +1,5 @@
-//! Devmem TCP (`net/core/devmem.c`): payload in a dmabuf that only the device and its owner look into. Bindings over
-//! netlink, and what sockets say of fragments and want back.
+//! Devmem TCP (`net/core/devmem.c`): payload in a dmabuf that the kernel does not read. Bindings over
+//! netlink, and the sockets' messages about fragments and tokens.
 
 mod control;
 mod socket;

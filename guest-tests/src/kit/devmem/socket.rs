@@ -1,4 +1,4 @@
-//! What a socket is asked for devmem TCP, by calls that the libraries don't know all of.
+//! System calls of devmem TCP, with flags and structures that the libraries lack.
 #![allow(
     unsafe_code,
     reason = "sendmsg with messages and flags that the libraries don't know"
@@ -19,13 +19,13 @@ const MSG_SOCK_DEVMEM: libc::c_int = 0x200_0000;
 const SO_DEVMEM_DONTNEED: libc::c_int = 80;
 /// Tokens that one call takes (`MAX_DONTNEED_TOKENS`, net/core/sock.c).
 const TOKENS: usize = 128;
-/// What came.
+/// The result of one receive call.
 #[derive(Debug)]
 pub struct DevmemMessage {
     /// Bytes of the stream.
     pub bytes: usize,
-    /// What they are in. If there are none, all of them are in the program's buffer: they came in memory that
-    /// the kernel reads.
+    /// Places of these bytes. Without any, all bytes are in the program's buffer, because they came in
+    /// memory that the kernel can read.
     pub pieces: Vec<PayloadPiece>,
 }
 
@@ -67,8 +67,8 @@ pub fn send(
     message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = control.len() as _;
-    // SAFETY: the kernel reads the control message. Whatever the flags, it reads no memory of ours at the offset: TCP
-    // refuses to send by copying if a dmabuf is named (tcp_sendmsg_locked, net/ipv4/tcp.c).
+    // SAFETY: the kernel reads the control message. With any flags, it reads none of our memory at the
+    // offset: TCP refuses to send by copying if a dmabuf is named (tcp_sendmsg_locked, net/ipv4/tcp.c).
     let bytes = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) };
     usize::try_from(bytes).map_err(|_| io::Error::last_os_error())
 }

@@ -1,14 +1,14 @@
-//! What the kernel's refusals mean.
+//! The kernel's refusals, in words.
 
 use std::io;
 
 use super::options::Target;
 use crate::kit::net;
 
-/// Why there is no zero-copy receive here, with what would be needed.
+/// Why zero-copy receive is not possible, and what it needs.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No io_uring at all.
+    /// The kernel refuses io_uring.
     #[error("kernel {kernel} refuses to make an io_uring")]
     Setup {
         /// Running kernel.
@@ -30,7 +30,7 @@ pub enum Error {
         /// Running kernel.
         kernel: String,
     },
-    /// The chunk size is not one.
+    /// The buffer length is invalid.
     #[error("rx buffer length {0} is not a power of two from 4096 to 2097152")]
     BufLen(u32),
     /// No memory for the area.
@@ -40,32 +40,32 @@ pub enum Error {
         bytes: usize,
         /// From `mmap(2)`.
         source: io::Error,
-        /// What to do about it.
+        /// The remedy.
         hint: String,
     },
-    /// The interface can not even be asked.
+    /// The kernel could not be asked about the interface.
     #[error(transparent)]
     Device(#[from] net::Error),
     /// The kernel refused the registration, for the reason given.
     #[error("{text}")]
     Refused {
-        /// What it means.
+        /// The reason, in words.
         text: String,
-        /// What the kernel said.
+        /// The kernel's errno.
         errno: i32,
     },
     /// Something else failed.
     #[error("{operation}")]
     Io {
-        /// What was being done.
+        /// The operation.
         operation: &'static str,
-        /// How it failed.
+        /// Its error.
         source: io::Error,
     },
 }
 
 impl Error {
-    /// What the kernel said.
+    /// The kernel's errno.
     #[must_use]
     pub fn errno(&self) -> Option<i32> {
         match self {
@@ -138,7 +138,7 @@ pub(super) fn refusal(target: &Target, rx_buf_len: u32, source: io::Error) -> Er
     Error::Refused { text, errno }
 }
 
-/// The kernel that runs.
+/// Release of the running kernel.
 pub(super) fn kernel() -> String {
     let name = rustix::system::uname();
     name.release().to_string_lossy().into_owned()

@@ -19,7 +19,7 @@ use crate::kit::{
     net,
 };
 
-/// What an area consists of.
+/// Memory of an area.
 enum Pages {
     Anonymous(Area),
     Dmabuf(Dmabuf),
@@ -42,7 +42,7 @@ impl Pages {
         }
     }
 
-    /// For the kernel.
+    /// Describes it to the kernel.
     fn registration(&self) -> sys::AreaReg {
         let len = self.area().len() as u64;
         match self {
@@ -176,7 +176,7 @@ impl Zcrx {
         })
     }
 
-    /// Adds another area of this kind, from which buffers are taken when the others have none.
+    /// Adds an area of this kind, which the kernel uses when the other areas have no buffer left.
     pub fn add_area(&mut self, memory: Memory, bytes: usize) -> Result<(), Error> {
         let pages = Pages::new(&Options {
             memory,
@@ -216,13 +216,13 @@ impl Zcrx {
         });
     }
 
-    /// Shows the kernel the queued buffers.
+    /// Publishes the queued buffers to the kernel.
     pub fn publish(&mut self) {
         self.refill.publish();
     }
 
     /// Makes the kernel take returned buffers at once, which it otherwise does when the queue's page
-    /// pool is empty. For when copies ran out of buffers.
+    /// pool is empty. Needed when copies ran out of buffers.
     pub fn flush(&mut self) -> Result<(), Error> {
         self.refill.publish();
         self.ring.flush()?;
@@ -236,14 +236,14 @@ impl Zcrx {
         self.refill.pending()
     }
 
-    /// Of these, the ones in the refill ring, from which the kernel takes them; the others wait for
-    /// a place in it.
+    /// Pending returns that are in the refill ring; the others wait for a place in it.
     #[must_use]
     pub fn in_refill_ring(&self) -> u32 {
         self.refill.in_ring()
     }
 
-    /// What the kernel copied; `None` where it does not tell (7.2.12 and 7.3 do).
+    /// Data that the kernel copied; `None` on kernels without these statistics (7.2.12 and 7.3 have
+    /// them).
     #[must_use]
     pub fn stats(&self) -> Option<sys::Stats> {
         self.refill.stats()

@@ -1,5 +1,5 @@
-//! Our layer on the io-uring crate for zero-copy receive: what the crate has no helpers for (the
-//! refill ring, areas, 7.x uapi), typed, with errors that say what to do.
+//! Zero-copy receive of io_uring: typed helpers that the io-uring crate lacks (the refill ring, areas,
+//! the uapi of 7.x), with errors that name the remedy.
 
 mod error;
 mod instance;

@@ -1,6 +1,6 @@
-//! What an instance is made with, and the pieces of data that it hands out.
+//! Options of an instance, and the buffers that it hands out.
 
-/// Where packets go.
+/// Kind of memory that the device writes payload to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Memory {
     /// Anonymous memory: pages, or with larger buffers huge pages.
@@ -11,20 +11,20 @@ pub enum Memory {
     Dmabuf,
 }
 
-/// How much of everything an instance has.
+/// Sizes and features of an instance.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Bytes per buffer (`None`: a page).
     pub buf_len: Option<u32>,
     /// Kind of receive memory.
     pub memory: Memory,
-    /// Receive memory.
+    /// Bytes of receive memory.
     pub area_bytes: usize,
     /// Entries of the refill ring. A buffer may be in it once per fragment.
     pub refill_entries: u32,
     /// Completions that may wait before the kernel ends a request with ENOSPC.
     pub completions: u32,
-    /// Whether the kernel tells of copies and of buffers that it did not get (7.2.12 and 7.3 do).
+    /// Whether the kernel notifies of copies and of failed allocations (from 7.2.12 and 7.3 on).
     pub notifications: bool,
 }
 
@@ -54,7 +54,7 @@ impl Options {
     }
 }
 
-/// Where packets come from.
+/// Source of the data.
 #[derive(Debug, Clone)]
 pub enum Target {
     /// A receive queue of an interface in our network namespace.
@@ -68,10 +68,10 @@ pub enum Target {
     NoDevice,
 }
 
-/// A piece of received data. To be given back with [`Zcrx::recycle`](super::Zcrx::recycle).
+/// A piece of received data, which [`Zcrx::recycle`](super::Zcrx::recycle) returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Buffer {
-    /// Number of the area, by when it was added.
+    /// Number of the area, in the order in which areas were added.
     pub area: u16,
     /// Byte offset in the area.
     pub offset: u64,

@@ -1,4 +1,4 @@
-//! The refill ring: how buffers go back to the kernel. We produce at the tail, the kernel consumes
+//! The refill ring, by which buffers go back to the kernel. The program produces at the tail, the kernel consumes
 //! at the head, mostly when the queue's page pool runs out of buffers.
 #![allow(unsafe_code, reason = "a ring in memory shared with the kernel")]
 
@@ -13,8 +13,8 @@ use crate::kit::memory::Area;
 
 /// Producer side of the refill ring, in a region that it owns.
 ///
-/// What does not fit is kept here and goes in with a later [`RefillRing::publish`]; so returning a
-/// buffer can not fail.
+/// Buffers that don't fit wait here for a later [`RefillRing::publish`], so that returning a buffer
+/// can not fail.
 #[derive(Debug)]
 pub struct RefillRing {
     region: Area,
@@ -84,7 +84,7 @@ impl RefillRing {
         self.in_ring() as usize + self.backlog.len()
     }
 
-    /// Moves as much as fits into the ring and shows it to the kernel with one store.
+    /// Moves all buffers that fit into the ring and publishes them to the kernel with one store.
     pub fn publish(&mut self) {
         let room = self.entries - self.in_ring();
         for _ in 0..room {
@@ -123,8 +123,8 @@ impl RefillRing {
         })
     }
 
-    /// Entries between head and tail: those that the kernel could take and has not. A head that it
-    /// could not have written counts as a full ring.
+    /// Entries between head and tail, which the kernel has not taken yet. An impossible head counts
+    /// as a full ring.
     #[must_use]
     pub fn in_ring(&self) -> u32 {
         // SAFETY: within the region. Acquire: the kernel has read the entries it gives back.

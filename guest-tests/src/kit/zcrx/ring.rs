@@ -30,25 +30,25 @@ pub struct Completion {
     pub result: i32,
     /// `IORING_CQE_F_*`.
     pub flags: u32,
-    /// What that amounts to.
+    /// Its meaning.
     pub kind: CompletionKind,
 }
 
-/// What a completion tells.
+/// Meaning of a completion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CompletionKind {
     /// Data; the request goes on.
     Data(Buffer),
     /// The request is over: 0 (end of stream, or all that a limited request asked for) or `-errno`.
     End,
-    /// Something happened (`sys::EVENT_*`); not said again until [`Ring::arm`].
+    /// An event (`sys::EVENT_*`), which the kernel reports once until [`Ring::arm`].
     Notification,
 }
 
-/// An io_uring that has an instance of zero-copy receive: its own, or another ring's.
+/// An io_uring with an instance of zero-copy receive, its own or an imported one.
 pub struct Ring {
     ring: IoUring<squeue::Entry, cqueue::Entry32>,
-    /// The instance, in requests.
+    /// The instance's id in requests.
     id: u32,
 }
 
@@ -60,7 +60,7 @@ impl AsFd for Ring {
 }
 
 impl Ring {
-    /// A ring with room for so many completions, for which `register` gets an instance.
+    /// Makes a ring with room for `completions`; `register` registers its instance and returns the id.
     pub(super) fn new(
         completions: u32,
         register: impl FnOnce(BorrowedFd<'_>) -> Result<u32, Error>,
@@ -85,14 +85,15 @@ impl Ring {
         Ok(ring)
     }
 
-    /// A ring that receives by the instance that another one has exported, into that one's memory.
+    /// Makes a ring that receives by an instance that another ring has exported, into that ring's
+    /// memory.
     pub fn import(handle: BorrowedFd<'_>, completions: u32) -> Result<Self, Error> {
         Self::new(completions, |ring| {
             sys::import_ifq(ring.as_raw_fd(), handle).map_err(failed("importing an instance"))
         })
     }
 
-    /// A handle for [`Ring::import`]. The instance lives as long as it.
+    /// Returns a handle for [`Ring::import`], which keeps the instance alive.
     pub fn export(&self) -> Result<OwnedFd, Error> {
         sys::export(self.ring.as_raw_fd(), self.id).map_err(failed("exporting the instance"))
     }
@@ -104,7 +105,7 @@ impl Ring {
         self.push(&entry)
     }
 
-    /// The same by a request that is to end with its first completion.
+    /// Does the same by a request that ends with its first completion.
     pub fn receive_once(&mut self, socket: BorrowedFd<'_>, tag: u64) -> Result<(), Error> {
         let mut entry = self.entry(socket, 0, tag);
         // The crate sets IORING_RECV_MULTISHOT, alone, in `ioprio`.
@@ -142,29 +143,29 @@ impl Ring {
         }
     }
 
-    /// The next completion that is already there.
+    /// Takes the next completion, without waiting.
     pub fn next_completion(&mut self) -> Option<Completion> {
         self.ring.completion().next().map(|cqe| decode(&cqe))
     }
 
-    /// Completions that are there.
+    /// Number of completions that can be taken.
     pub fn waiting(&mut self) -> usize {
         self.ring.completion().len()
     }
 
-    /// Whether the completion queue was full, and the kernel keeps completions until somebody makes
-    /// room and enters (`IORING_SQ_CQ_OVERFLOW`).
+    /// Whether the completion queue was full, so that the kernel keeps completions until the program
+    /// makes room and enters (`IORING_SQ_CQ_OVERFLOW`).
     pub fn overflowed(&mut self) -> bool {
         self.ring.submission().cq_overflow()
     }
 
-    /// Wants a notification of this type again.
+    /// Asks for the next notification of this type.
     pub fn arm(&self, event: u32) -> Result<(), Error> {
         sys::arm_event(self.ring.as_raw_fd(), self.id, event)
             .map_err(failed("arming a notification"))
     }
 
-    /// Makes the kernel take what is in the refill ring.
+    /// Makes the kernel take the buffers in the refill ring.
     pub(super) fn flush(&self) -> Result<(), Error> {
         sys::flush_refill_ring(self.ring.as_raw_fd(), self.id)
             .map_err(failed("flushing the refill ring"))
@@ -180,7 +181,7 @@ fn failed(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Io { operation, source }
 }
 
-/// A data completion has F_MORE and, in the second half of its entry, where the data is.
+/// A data completion has F_MORE, and the place of its data in the second half of the entry.
 fn decode(cqe: &cqueue::Entry32) -> Completion {
     let (tag, result, flags) = (cqe.user_data(), cqe.result(), cqe.flags());
     let kind = match u32::try_from(result) {

@@ -51,7 +51,7 @@ pub struct Rqe {
     pub pad: u32,
 }
 
-/// `struct io_uring_zcrx_offsets`: where in the region head, tail and entries are.
+/// `struct io_uring_zcrx_offsets`: places of head, tail and entries in the region.
 #[repr(C)]
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Offsets {
@@ -103,10 +103,10 @@ pub struct RegionDesc {
     pub resv: [u64; 4],
 }
 
-/// `struct zcrx_stats`: what the kernel had to copy, because it was not in a page of the area.
+/// `struct zcrx_stats`: data that the kernel copied, because it was not in a page of the area.
 ///
 /// `io_zcrx_copy_frag()` counts here; `io_zcrx_recv_skb()` does not when it copies the linear part
-/// of a packet, so an unsplit packet is only seen by who counts it in the device.
+/// of a packet, so that only the device's counters show an unsplit packet.
 #[repr(C)]
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Stats {
@@ -160,7 +160,7 @@ pub struct IfqReg {
     pub resv: [u64; 2],
 }
 
-/// `struct zcrx_ctrl`; what it ends with depends on the operation, and unused words of it are zero.
+/// `struct zcrx_ctrl`. Its last words depend on the operation; unused ones are zero.
 #[repr(C)]
 #[derive(Debug, Default, Clone, Copy)]
 struct Ctrl {
@@ -182,7 +182,7 @@ struct QueryHdr {
     resv: [u32; 3],
 }
 
-/// `struct io_uring_query_zcrx`: what the kernel's zero-copy receive can do.
+/// `struct io_uring_query_zcrx`: features of the kernel's zero-copy receive.
 #[repr(C)]
 #[derive(Debug, Default, Clone, Copy)]
 pub struct QueryZcrx {
@@ -224,7 +224,7 @@ const _: () = {
 ///
 /// # Safety
 ///
-/// `arg` and every pointer in what it points to must be valid for what `opcode` reads and writes.
+/// `arg`, and every pointer in its target, must be valid for the reads and writes of `opcode`.
 unsafe fn register<T>(fd: RawFd, opcode: u32, arg: *mut T, nr_args: u32) -> io::Result<()> {
     // SAFETY: the caller vouches for the pointers; the rest are plain integers.
     let ret = unsafe { libc::syscall(libc::SYS_io_uring_register, fd, opcode, arg, nr_args) };
@@ -264,8 +264,7 @@ pub unsafe fn register_ifq(
     unsafe { register(ring, REGISTER_ZCRX_IFQ, reg, 1) }
 }
 
-/// Makes an instance of another ring's ours, too; `handle` is what [`export`] gave. The kernel writes
-/// its name in requests back.
+/// Imports another ring's instance by a handle of [`export`]. Returns its id in requests.
 pub(super) fn import_ifq(ring: RawFd, handle: BorrowedFd<'_>) -> io::Result<u32> {
     let mut reg = IfqReg {
         if_idx: handle.as_raw_fd().cast_unsigned(),
@@ -277,7 +276,7 @@ pub(super) fn import_ifq(ring: RawFd, handle: BorrowedFd<'_>) -> io::Result<u32>
     Ok(reg.zcrx_id)
 }
 
-/// Makes the kernel take what is in the refill ring now (`ZCRX_CTRL_FLUSH_RQ`).
+/// Makes the kernel take the buffers in the refill ring now (`ZCRX_CTRL_FLUSH_RQ`).
 pub(super) fn flush_refill_ring(ring: RawFd, zcrx_id: u32) -> io::Result<()> {
     control(ring, zcrx_id, CTRL_FLUSH_RQ, [0; 12]).map(drop)
 }
@@ -285,11 +284,11 @@ pub(super) fn flush_refill_ring(ring: RawFd, zcrx_id: u32) -> io::Result<()> {
 /// A descriptor by which other rings can import the instance (`ZCRX_CTRL_EXPORT`).
 pub(super) fn export(ring: RawFd, zcrx_id: u32) -> io::Result<OwnedFd> {
     let [fd, ..] = control(ring, zcrx_id, CTRL_EXPORT, [0; 12])?;
-    // SAFETY: the kernel has made a descriptor that is nobody else's.
+    // SAFETY: the kernel has made the descriptor for this call alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd.cast_signed()) })
 }
 
-/// Wants a notification of this type again (`ZCRX_CTRL_ARM_EVENT`).
+/// Asks for the next notification of this type (`ZCRX_CTRL_ARM_EVENT`).
 pub(super) fn arm_event(ring: RawFd, zcrx_id: u32, event: u32) -> io::Result<()> {
     let mut arguments = [0; 12];
     arguments[0] = event;
@@ -319,7 +318,7 @@ fn control(ring: RawFd, zcrx_id: u32, op: u32, arguments: [u32; 12]) -> io::Resu
     Ok(ctrl.arguments)
 }
 
-/// What this kernel's zero-copy receive can do; all zero where it can not say.
+/// Features of this kernel's zero-copy receive; all zero on kernels without the query.
 pub(super) fn query(ring: RawFd) -> QueryZcrx {
     let mut data = QueryZcrx::default();
     let mut hdr = QueryHdr {
