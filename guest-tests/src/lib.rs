@@ -1,4 +1,4 @@
-//! What runs inside the guest: init, zero-copy receive scenarios, selftest runner.
+//! Everything that runs inside the guest: init, zero-copy receive scenarios, selftest runner.
 //!
 //! One module per subcommand of `zcnic-guest`. Each has `Args` (its command line) and
 //! `run(&Args) -> anyhow::Result<ExitCode>`; `main.rs` only dispatches.

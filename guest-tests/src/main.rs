@@ -14,7 +14,7 @@ use zcnic_guest::{
 #[command(
     name = "zcnic-guest",
     version,
-    about = "What runs inside a zcnic guest"
+    about = "Init, agent, traffic and tests of a zcnic guest"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -74,8 +74,8 @@ fn main() -> ExitCode {
     })
 }
 
-/// The kernel starts init with arguments of its own choosing (whatever it did not understand on its
-/// command line), so as init they are not ours to parse.
+/// The kernel starts init with all words of its command line that it did not understand. As init, the
+/// program therefore ignores its arguments.
 fn command_line() -> Vec<OsString> {
     let given: Vec<OsString> = std::env::args_os().collect();
     let named_init = given

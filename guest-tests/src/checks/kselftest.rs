@@ -1,9 +1,9 @@
 //! `zcnic-guest kselftest`: the kernel's own selftests of drivers, run as they are on the two ports.
 //!
-//! What kselftest's run_kselftest.sh does for a test is done here: its directory, its time limit
-//! (`settings`), both outputs as one. The topology goes to the tests by environment
-//! (`tools/testing/selftests/drivers/net/README.rst`). A test is run once, and whatever it does
-//! besides printing results (dies, hangs, prints none, disagrees with its exit status) is a failure.
+//! This does for a test what kselftest's run_kselftest.sh does: it sets the directory and the time
+//! limit (`settings`), and merges both outputs. The environment describes the topology to the tests
+//! (`tools/testing/selftests/drivers/net/README.rst`). A test runs once. A test that dies, hangs,
+//! prints no results, or contradicts them by its exit status has failed.
 
 mod needs;
 
@@ -35,7 +35,7 @@ use crate::{
 const BEHIND_V6: &str = "2001:db8:2::/64";
 /// Between SIGTERM, on which the harness cleans up, and SIGKILL.
 const GRACE: Duration = Duration::from_secs(30);
-/// How long what a test left running may keep its output open.
+/// How long background processes of a test may keep its output open.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Exit status of a test that skips as a whole.
 const KSFT_SKIP: i32 = 4;
@@ -57,7 +57,7 @@ pub struct Args {
     names: Vec<String>,
 }
 
-/// Runs the subcommand. Failed tests are no error: the object says so.
+/// Runs the subcommand. Failed tests are no error of this function; the printed object has them.
 pub fn run(args: &Args) -> Result<ExitCode> {
     let all = all(&args.root)?;
     if args.list {
@@ -122,7 +122,7 @@ fn environment() -> Result<Vec<(&'static str, String)>> {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum End {
     Status(ExitStatus),
-    /// Not `gone`: not even SIGKILL ended it, so it is stuck in the kernel.
+    /// Not `gone`: not even SIGKILL ended it, so it hangs in the kernel.
     TimedOut {
         limit: Duration,
         gone: bool,
@@ -134,14 +134,14 @@ impl fmt::Display for End {
         match self {
             Self::Status(status) => status.fmt(f),
             Self::TimedOut { limit, gone } => {
-                let stuck = if *gone { "" } else { " and can't be killed" };
-                write!(f, "timed out after {} s{stuck}", limit.as_secs())
+                let unkillable = if *gone { "" } else { " and can't be killed" };
+                write!(f, "timed out after {} s{unkillable}", limit.as_secs())
             }
         }
     }
 }
 
-/// A line and when it came.
+/// A line and its time.
 type TimedLine = (String, Instant);
 
 fn run_one(root: &Path, test: &str, environment: &[(&'static str, String)]) -> Result<TestResult> {
@@ -169,7 +169,7 @@ fn run_one(root: &Path, test: &str, environment: &[(&'static str, String)]) -> R
     })
 }
 
-/// Runs a program in a process group of its own, both outputs as one, and ends what it leaves.
+/// Runs a program in a new process group, both outputs merged, and kills processes that it leaves.
 fn execute(mut command: Command, limit: Duration) -> Result<(Vec<TimedLine>, End)> {
     let (output, input) = io::pipe()?;
     let mut child = command
@@ -196,7 +196,7 @@ fn execute(mut command: Command, limit: Duration) -> Result<(Vec<TimedLine>, End
     };
     let _ = kill_process_group(group, Signal::KILL);
     let mut seen = Vec::new();
-    // Ends when the pipe is closed, or stays open without a word for too long.
+    // Ends when the pipe is closed, or when it stays open without a line for too long.
     while let Ok(line) = lines.recv_timeout(DRAIN) {
         seen.push(line);
     }
@@ -233,8 +233,8 @@ fn wait(child: &mut Child, pid: Pid, limit: Duration) -> Result<Option<ExitStatu
     })
 }
 
-/// The cases of a run: the results in its output, and one for the program itself unless these tell
-/// all.
+/// The cases of a run: the results in its output, and one for the program itself if it did anything
+/// else than print them.
 fn results_of(file: &str, lines: &[TimedLine], end: End, started: Instant) -> Vec<CaseResult> {
     let text: String = lines.iter().flat_map(|(line, _)| [line, "\n"]).collect();
     let report = ktap::parse(&text);
@@ -322,12 +322,12 @@ mod tests {
         (name.to_owned(), outcome)
     }
 
-    const HEAD: &str = "echo TAP version 13; echo 1..2;";
+    const PLAN: &str = "echo TAP version 13; echo 1..2;";
 
     #[test]
     fn results_become_cases() {
         let script =
-            format!("{HEAD} echo ok 1 t.a.x; echo '# Check failed' >&2; echo not ok 2 t.b; exit 1");
+            format!("{PLAN} echo ok 1 t.a.x; echo '# Check failed' >&2; echo not ok 2 t.b; exit 1");
         assert_eq!(
             outcomes(&script),
             [one("t.py:a.x", Outcome::Pass), one("t.py:b", Outcome::Fail)]
@@ -338,12 +338,12 @@ mod tests {
     #[test]
     fn an_exit_status_that_disagrees_is_a_failure() {
         let pass = "echo ok 1 t.a; echo ok 2 t.b;";
-        let found = outcomes(&format!("{HEAD} {pass} exit 1"));
+        let found = outcomes(&format!("{PLAN} {pass} exit 1"));
         assert_eq!(found[2], one("t.py", Outcome::Fail));
-        let found = outcomes(&format!("{HEAD} {pass} kill -SEGV $$"));
+        let found = outcomes(&format!("{PLAN} {pass} kill -SEGV $$"));
         assert_eq!(found[2], one("t.py", Outcome::Fail));
         let fail = "echo not ok 1 t.a; echo ok 2 t.b;";
-        let found = outcomes(&format!("{HEAD} {fail} exit 0"));
+        let found = outcomes(&format!("{PLAN} {fail} exit 0"));
         assert_eq!(found[2], one("t.py", Outcome::Fail));
     }
 
@@ -361,8 +361,8 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_short_run_fails() {
-        let found = outcomes(&format!("{HEAD} echo ok 1 t.a; exit 0"));
+    fn a_truncated_run_fails() {
+        let found = outcomes(&format!("{PLAN} echo ok 1 t.a; exit 0"));
         assert_eq!(
             found,
             [one("t.py:a", Outcome::Pass), one("t.py", Outcome::Fail)]
@@ -372,7 +372,7 @@ mod tests {
     #[test]
     fn a_time_out_is_a_failure_and_leaves_nothing() {
         let started = Instant::now();
-        let found = cases(&format!("{HEAD} echo ok 1 t.a; sleep 60 & sleep 61"));
+        let found = cases(&format!("{PLAN} echo ok 1 t.a; sleep 60 & sleep 61"));
         assert!(started.elapsed() < GRACE);
         assert_eq!(
             (found[1].name.as_str(), found[1].outcome),

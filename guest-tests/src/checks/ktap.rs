@@ -1,7 +1,7 @@
-//! Reads KTAP (`Documentation/dev-tools/ktap.rst`) as the kernel's selftests really print it.
+//! Reads KTAP (`Documentation/dev-tools/ktap.rst`) in the variants that the kernel's selftests print.
 //!
-//! Groups nest by a prefix, two spaces or, through kselftest's runner, "# ". A group is only one
-//! after a version line with that prefix, so a diagnostic that looks like a result is none.
+//! Groups nest by a prefix, two spaces or, through kselftest's runner, "# ". A prefix opens
+//! a group only with a version line, so that a diagnostic that looks like a result is not taken for one.
 
 use serde::Serialize;
 use zcnic_guest_protocol::selftest::Outcome;
@@ -37,7 +37,7 @@ impl Report {
     }
 }
 
-/// Diagnostics kept per failed case: the last lines say most.
+/// Diagnostics kept per failed case; the last lines matter most.
 const DETAIL_LINES: usize = 40;
 
 /// A version line and what belongs to it.
@@ -120,7 +120,7 @@ pub fn parse(output: &str) -> Report {
         let text = line.trim_start_matches(['#', ' ']);
         if let Some(Line::Version) = classify(text) {
             let prefix = &line[..line.len() - text.len()];
-            // A second version line at the same or an outer level ends what was open there.
+            // A second version line at the same or an outer level ends the groups that were open there.
             while groups
                 .last()
                 .is_some_and(|group| group.prefix.len() >= prefix.len())
@@ -179,7 +179,7 @@ fn apply(line: Line<'_>, group: &mut KtapGroup, report: &mut Report) {
             if [pass, failed, skip, xfail] != group.counts {
                 let [pass, fail, skip, xfail] = group.counts;
                 report.problems.push(format!(
-                    "totals say {text}, but there were pass:{pass} fail:{fail} skip:{skip} xfail:{xfail}"
+                    "the totals are {text}, but there were pass:{pass} fail:{fail} skip:{skip} xfail:{xfail}"
                 ));
             }
         }

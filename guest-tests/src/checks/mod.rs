@@ -1,4 +1,4 @@
-//! Programs whose result is a verdict on the kernel: the gate after each test, and the selftests.
+//! Checks of the kernel: the gate after each test, and the kernel's selftests.
 
 pub mod gate;
 pub mod kselftest;

@@ -20,9 +20,9 @@ pub struct Pattern {
 pub struct Mismatch {
     /// Position in the stream.
     pub position: u64,
-    /// What should be there.
+    /// The expected byte.
     pub expected: u8,
-    /// What is there.
+    /// The received byte.
     pub found: u8,
 }
 
@@ -184,7 +184,7 @@ mod tests {
     fn moved_data_and_other_seeds_are_found() {
         let pattern = Pattern::new(1);
         let bytes = stream(3 * 4096);
-        // Whole pages, also by the table's own period, are what a NIC would mix up.
+        // A faulty NIC would mix up whole pages, among them pages a period of the table apart.
         for position in [4096, 8192, 1, 8, 1460, 1 << 40] {
             assert!(
                 pattern.verify(position, &bytes[..4096]).is_err(),

@@ -1,4 +1,4 @@
-//! JSON lines on standard output that a test can await: what happened so far, then the result.
+//! JSON lines on standard output that a test can await: events, then the result.
 
 use std::{
     io::Write,
@@ -8,7 +8,7 @@ use std::{
 use serde::Serialize;
 use zcnic_guest_protocol::event::{Event, NoResult};
 
-/// How often a stream that moves says so, and how long one must be silent to count as stalled.
+/// Interval of progress events, and the time without data after which a stream counts as stalled.
 pub const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Prints an event at once.
@@ -24,12 +24,12 @@ pub fn report_result<R: Serialize>(result: R) {
 fn print_line(value: &impl Serialize) {
     if let Ok(line) = serde_json::to_string(value) {
         let mut stdout = std::io::stdout().lock();
-        // Whoever does not read the lines does not want them.
+        // A caller that has closed the pipe does not want the lines.
         let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
     }
 }
 
-/// Counts a stream's bytes and says how it gets on.
+/// Counts a stream's bytes and reports its progress and stalls.
 #[derive(Debug)]
 pub struct Progress {
     bytes: u64,
@@ -39,7 +39,7 @@ pub struct Progress {
     limit: Option<Duration>,
 }
 
-/// Nothing moved for too long.
+/// The stream stalled for longer than its limit: seconds, bytes so far.
 #[derive(Debug, thiserror::Error)]
 #[error("nothing moved for {0} s after {1} bytes")]
 pub struct StallError(u64, u64);
@@ -64,7 +64,7 @@ impl Progress {
         self.bytes
     }
 
-    /// Bytes moved.
+    /// Counts bytes that have moved.
     pub fn add(&mut self, bytes: u64) {
         let now = Instant::now();
         self.bytes += bytes;
@@ -76,7 +76,11 @@ impl Progress {
         }
     }
 
-    /// Nothing moved. To be called about once per [`INTERVAL`].
+    /// Notes that nothing has moved. To be called about once per [`INTERVAL`].
+    ///
+    /// # Errors
+    ///
+    /// If the stall has reached the limit.
     pub fn idle(&mut self) -> Result<(), StallError> {
         let silent = self.moved.elapsed();
         if !self.stalled && silent >= INTERVAL {

@@ -29,7 +29,7 @@ use crate::{
     },
 };
 
-/// What one request asks for with --oneshot, in bytes.
+/// Bytes per request with --oneshot.
 const ONESHOT: u32 = 64 << 10;
 
 /// Receives the pattern on one TCP connection, by io_uring zero-copy receive, and verifies it
@@ -44,7 +44,7 @@ pub struct Args {
     /// TCP port to listen on (0: any, see the "listening" line)
     #[arg(long)]
     port: u16,
-    /// How much will come
+    /// Length of the stream
     #[arg(long)]
     bytes: u64,
     /// Bytes per receive buffer, a power of two; more than a page needs huge pages
@@ -53,13 +53,13 @@ pub struct Args {
     /// Requests of limited length one after the other instead of one for the whole stream
     #[arg(long)]
     oneshot: bool,
-    /// Keep all buffers instead of returning them (with --plain: read nothing), and never give up
+    /// Keep all buffers instead of returning them (with --plain: read nothing), without a time limit
     #[arg(long)]
     hold: bool,
-    /// Look at each buffer again, and only then return it, when so many more have come
+    /// Verify each buffer again and return it only after this number of further buffers
     #[arg(long, value_name = "BUFFERS", default_value_t = 0, conflicts_with_all = ["plain", "hold"])]
     window: usize,
-    /// Do what no program should, to see who notices
+    /// Return buffers wrongly, to test that the driver, the ledger or the pattern detects it
     #[arg(long, value_name = "HOW", conflicts_with_all = ["plain", "hold"])]
     misbehave: Option<Misbehaviour>,
     /// Receive with plain reads, from any interface
@@ -71,21 +71,21 @@ pub struct Args {
     /// Seed of the pattern; the sender needs the same
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Give up when nothing moves for so long (0: never)
+    /// Fail when nothing has moved for this time (0: never)
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     stall_limit: u64,
 }
 
-/// What is wrong with how buffers are returned.
+/// A wrong way to return buffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Misbehaviour {
-    /// Each a second time, when others may have it
+    /// Each buffer a second time, when the kernel may have reused it
     ReturnTwice,
-    /// As the buffer that is so far behind the area's end as it is behind its beginning
+    /// At an offset that is beyond the area by the area's length
     ReturnBeyond,
 }
 
-/// What is counted besides bytes.
+/// Counts besides bytes.
 #[derive(Default)]
 struct Counts {
     completions: u64,
@@ -151,9 +151,9 @@ fn pools_of(interface: &str) -> Result<Vec<PagePool>, net::Error> {
     Ok(pools)
 }
 
-/// Waits for the one connection.
+/// Accepts the one connection.
 fn accept(port: u16, progress: &mut Progress) -> anyhow::Result<TcpStream> {
-    // The IPv6 wildcard takes IPv4 too; without IPv6 only IPv4 is left.
+    // The IPv6 wildcard takes IPv4, too. Kernels without IPv6 need the IPv4 wildcard.
     let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
         .or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))
         .with_context(|| format!("listening on port {port}"))?;
@@ -174,7 +174,7 @@ fn accept(port: u16, progress: &mut Progress) -> anyhow::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Verifies and counts what came.
+/// Verifies and counts received bytes.
 fn take(
     args: &Args,
     pattern: &Pattern,
@@ -204,7 +204,7 @@ fn at_end(args: &Args, progress: &Progress) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Until we are killed.
+/// Waits to be killed.
 fn hold() -> ! {
     report(&Event::Held);
     loop {
@@ -216,7 +216,7 @@ fn receive_plain(args: &Args, progress: &mut Progress, counts: &mut Counts) -> a
     let pattern = Pattern::new(args.seed);
     let mut stream = accept(args.port, progress)?;
     if args.hold {
-        // What has arrived stays in the socket, in the device's buffers.
+        // Received data stays in the socket, in the device's buffers.
         stream.peek(&mut [0])?;
         hold();
     }
@@ -232,18 +232,18 @@ fn receive_plain(args: &Args, progress: &mut Progress, counts: &mut Counts) -> a
     }
 }
 
-/// Buffers on their way back.
+/// Buffers to be returned.
 struct Returns {
     window: usize,
     misbehaviour: Option<Misbehaviour>,
-    /// Still to be looked at, with their places in the stream.
+    /// Buffers to be verified again, with their positions in the stream.
     held: VecDeque<(Buffer, u64)>,
-    /// Returned already.
+    /// Buffers that were returned, to be returned once more.
     returned: VecDeque<Buffer>,
 }
 
 impl Returns {
-    /// After so many others a buffer that was returned is likely to be somebody's again.
+    /// After this number of further returns the kernel has probably reused a returned buffer.
     const LATE: usize = 1500;
 
     fn new(args: &Args) -> Self {
@@ -331,12 +331,12 @@ fn receive_zcrx(
         }
         match ended {
             None => continue,
-            // A limited request that got all it asked for.
+            // A limited request has received all its bytes.
             Some(0) if limit > 0 && progress.bytes() - request_start >= u64::from(limit) => {}
             Some(0) => return at_end(args, progress),
             // No buffer to copy into is left.
             Some(error) if error == -libc::ENOMEM && args.hold => hold(),
-            // No buffer to copy into: those that we returned are still in the refill ring.
+            // No buffer to copy into: the returned ones are still in the refill ring.
             Some(error) if error == -libc::ENOMEM && zcrx.pending_returns() > 0 => zcrx.flush()?,
             // The completion queue was full; it no longer is.
             Some(error) if error == -libc::ENOSPC => {}

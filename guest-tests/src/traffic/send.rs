@@ -24,10 +24,10 @@ const WRITE: usize = 256 << 10;
 /// Sends the pattern over one TCP connection and waits until the receiver has closed it
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where to connect to, for instance 192.0.2.1:4433 or [2001:db8::1]:4433
+    /// Address and port of the receiver, for instance 192.0.2.1:4433
     #[arg(long, value_name = "ADDR:PORT")]
     to: SocketAddr,
-    /// How much to send
+    /// Length of the stream
     #[arg(long)]
     bytes: u64,
     /// Network namespace to send from
@@ -36,7 +36,7 @@ pub struct Args {
     /// Seed of the pattern; the receiver needs the same
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Give up when nothing moves for so long (0: never)
+    /// Fail when nothing has moved for this time (0: never)
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     stall_limit: u64,
 }
@@ -98,7 +98,7 @@ fn transfer(args: &Args, progress: &mut Progress) -> anyhow::Result<()> {
     }
 }
 
-/// What a socket with a time limit reports when that is over (or a signal came).
+/// Whether an error means that a socket's time limit is over, or that a signal came.
 pub(crate) fn is_timeout(kind: ErrorKind) -> bool {
     matches!(
         kind,

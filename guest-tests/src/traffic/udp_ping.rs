@@ -15,28 +15,28 @@ use crate::{
     traffic::{pattern::Pattern, progress::report_result},
 };
 
-/// Sends datagrams that carry the pattern, and verifies each when it comes back; one that doesn't is an error
+/// Sends datagrams that carry the pattern, and verifies each when it comes back; a lost one is an error
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where to, for instance 192.0.2.1:7777
+    /// Address and port of the echo, for instance 192.0.2.1:7777
     #[arg(long, value_name = "ADDR:PORT")]
     to: SocketAddr,
-    /// How many
+    /// Number of datagrams
     #[arg(long)]
     count: u32,
-    /// Payload bytes of the longest; sizes go round from 8 up to it
+    /// Payload bytes of the longest datagram; sizes vary from 8 up to it
     #[arg(long)]
     size: usize,
-    /// How many are on their way at once; more of the longest don't fit a socket's receive buffer
+    /// Datagrams in flight; more than 8 of the longest don't fit a socket's receive buffer
     #[arg(long, default_value_t = 8)]
     window: usize,
-    /// How long one may take
+    /// Time limit per datagram
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     patience: u64,
     /// Network namespace to send from
     #[arg(long, value_name = "NAME")]
     netns: Option<String>,
-    /// The port to send from: with it, all datagrams are one flow
+    /// Source port, so that several calls are one flow (0: any)
     #[arg(long, default_value_t = 0)]
     from_port: u16,
 }
@@ -80,7 +80,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         // One flow in one queue keeps its order.
         ensure!(
             away.pop_front().map(u64::from) == Some(number),
-            "datagram {number} came out of turn"
+            "datagram {number} came out of order"
         );
         ensure!(
             length == size(number as u32),

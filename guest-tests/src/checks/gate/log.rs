@@ -8,7 +8,7 @@ use std::{
 
 use zcnic_guest_protocol::check::{LogFindings, LogHit};
 
-/// A class of lines, with one line as the kernel writes it (7.3), which also is what `inject` writes.
+/// A class of lines, with one line as the kernel writes it (7.3), which [`inject`] writes.
 pub struct BadLine {
     /// Name of the class.
     pub name: &'static str,
@@ -90,7 +90,7 @@ pub const BAD_LINES: &[BadLine] = &[
     BadLine {
         name: "dma-api",
         sample: "DMA-API: virtio-pci 0000:00:02.0: device driver frees DMA memory with different size",
-        // What it says of itself at boot is no complaint.
+        // Its messages at boot are no complaints.
         matches: |line| {
             line.starts_with("DMA-API:")
                 && !line.contains("debug entries")
@@ -155,14 +155,14 @@ pub fn classify(line: &str) -> Vec<&'static str> {
         .collect()
 }
 
-/// Lines shown from the first hit on: a trace with its registers.
+/// Lines shown from the first hit on: enough for a trace with its registers.
 const CONTEXT: usize = 120;
 
 /// Takes one record as `/dev/kmsg` gives it: "prio,seq,usec,flags[,…];text", newlines in the
 /// text escaped, then lines with a dictionary.
 fn take(findings: &mut LogFindings, since: u64, record: &str) {
-    let head = record.lines().next().unwrap_or_default();
-    let Some((fields, text)) = head.split_once(';') else {
+    let line = record.lines().next().unwrap_or_default();
+    let Some((fields, text)) = line.split_once(';') else {
         return;
     };
     let mut fields = fields.split(',').skip(1).map(str::parse::<u64>);
@@ -206,7 +206,7 @@ pub fn read(since: u64) -> io::Result<LogFindings> {
                 &String::from_utf8_lossy(&buffer[..len]),
             ),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            // Overwritten while we were reading; the sequence numbers tell how many.
+            // Overwritten while we were reading; gaps in the sequence numbers show how many.
             Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
             Err(error) => return Err(error),
         }
@@ -228,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_sample_trips_its_own_class() {
+    fn every_sample_is_of_its_own_class() {
         for class in BAD_LINES {
             assert!(
                 classify(class.sample).contains(&class.name),
@@ -284,7 +284,7 @@ mod tests {
 
     /// From boots of Debian kernels under QEMU, and lines that look worse than they are.
     #[test]
-    fn harmless_lines_do_not_trip() {
+    fn harmless_lines_are_of_no_class() {
         for line in [
             "Spectre V2 : WARNING: Unprivileged eBPF is enabled with eIBRS on",
             "DMA-API: preallocated 65536 debug entries",

@@ -1,4 +1,4 @@
-//! `zcnic-guest check`: what the kernel thinks of a run, however well the test itself went.
+//! The gate: `zcnic-guest check` looks for problems in the kernel after a test, passed or failed.
 
 pub mod log;
 pub mod pools;
@@ -14,10 +14,10 @@ pub struct Args {
     /// First record of the kernel log to look at: "next_seq" of an earlier call
     #[arg(long, value_name = "SEQ", default_value_t = 0)]
     since: u64,
-    /// How long buffers may need to come home
+    /// Time limit for buffers to be returned
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     wait: u64,
-    /// Buffers that may be out per page pool, instead of each interface's receive ring size
+    /// Buffers that may be in use per page pool, instead of each interface's receive ring size
     #[arg(long, value_name = "BUFFERS")]
     posted: Option<u64>,
 }
@@ -53,7 +53,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Writes a bad line to the kernel log, to see that the gate notices
+/// Writes a bad line to the kernel log, to test that `check` finds it
 #[derive(Debug, clap::Args)]
 pub struct InjectLogArgs {
     /// Class of the line; without it the classes are listed, one per line

@@ -1,4 +1,4 @@
-//! Page pools when everything that a test made is gone: none may be left detached, and a live one
+//! Page pools after a test has closed everything: none may be left detached, and a live one
 //! may have no more buffers out than its ring takes.
 
 use std::{
@@ -17,15 +17,15 @@ use crate::kit::net;
 /// A page pool and where it is.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// For the host.
+    /// The report to the host.
     pub place: FoundPool,
-    /// It has no device, but a virtio_net one may be the one: that driver makes its pools at probe,
-    /// and a move to another namespace makes the kernel forget whose they are.
+    /// It has no device, but may belong to a virtio_net device: that driver makes its pools at probe,
+    /// and after a move to another namespace the kernel no longer reports their device.
     pub moved: bool,
 }
 
 impl Found {
-    /// What is wrong with it.
+    /// Describes its problem, if it has one.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
         let FoundPool {
@@ -47,7 +47,7 @@ impl Found {
                 "page pool {id}{place} with {inflight} pages has no device"
             ));
         }
-        // One page more than buffers: the one that fragments are being cut from.
+        // One page more than buffers: the driver is splitting it into fragments.
         let out = pool.outstanding.unwrap_or(pool.inflight);
         let limit = (*posted)? + 1;
         (out > limit).then(|| {
@@ -59,8 +59,8 @@ impl Found {
     }
 }
 
-/// All pools of our network namespace and the named ones. `posted` replaces what the interfaces say
-/// of their rings.
+/// All pools of our network namespace and the named ones. `posted` replaces the ring sizes of
+/// the interfaces.
 pub fn list(posted: Option<u64>) -> anyhow::Result<Vec<Found>> {
     let mut found = list_here(None, posted)?;
     let names = match std::fs::read_dir("/run/netns") {
@@ -70,7 +70,7 @@ pub fn list(posted: Option<u64>) -> anyhow::Result<Vec<Found>> {
     };
     for entry in names {
         let name = entry.file_name().to_string_lossy().into_owned();
-        // A namespace is a thread's; so its own thread saves going back.
+        // Each thread has its own namespace, so a new thread saves going back.
         let there = thread::spawn(move || {
             net::enter_netns(&name)?;
             list_here(Some(&name), posted)
@@ -109,7 +109,7 @@ fn list_here(netns: Option<&str>, posted: Option<u64>) -> anyhow::Result<Vec<Fou
         .collect())
 }
 
-/// Whether virtio_net drives any device, in whatever namespace that is.
+/// Whether virtio_net drives any device, in any namespace.
 fn virtio_net_in_use() -> io::Result<bool> {
     match std::fs::read_dir("/sys/bus/virtio/drivers/virtio_net") {
         Ok(entries) => Ok(entries.flatten().any(|entry| {
@@ -121,8 +121,8 @@ fn virtio_net_in_use() -> io::Result<bool> {
     }
 }
 
-/// Waits until no pool has a problem, or `limit` is over (pages may still be on their way home: RCU,
-/// and `page_pool_release_retry()` looks once a second). Returns the last look.
+/// Waits until no pool has a problem, or `limit` is over (the kernel may return pages late: RCU
+/// defers some, and `page_pool_release_retry()` runs once a second). Returns the last list.
 pub fn settle(posted: Option<u64>, limit: Duration) -> anyhow::Result<Vec<Found>> {
     let started = Instant::now();
     loop {
@@ -131,7 +131,7 @@ pub fn settle(posted: Option<u64>, limit: Duration) -> anyhow::Result<Vec<Found>
             return Ok(found);
         }
         flush_deferred_frees()?;
-        // The kernel reports pools that go, but not what is out of one; so look again.
+        // The kernel notifies of pools that end, but not of pages that return; so list them again.
         thread::sleep(Duration::from_millis(100));
     }
 }
@@ -151,7 +151,7 @@ pub(crate) fn flush_deferred_frees() -> anyhow::Result<()> {
         }
         io::Result::Ok(())
     };
-    // A thread of its own, for it ends up on the last CPU.
+    // On a new thread, because it ends up on the last CPU.
     thread::scope(|scope| scope.spawn(flush).join())
         .map_err(|_| anyhow::anyhow!("flushing deferred frees panicked"))?
         .context("sending over the loopback interface to flush deferred frees")

@@ -1,4 +1,4 @@
-//! What the kernel's selftests need beyond what their harness gives them: each list has a reason.
+//! Requirements of the kernel's selftests that their harness does not meet. Each list has a reason.
 
 use std::{
     fs, io, os::unix::fs::MetadataExt, path::Path, process::Command, thread, time::Duration,
@@ -13,31 +13,33 @@ use crate::{
 
 /// kselftest's limit for directories that set none, in seconds.
 const DEFAULT_TIMEOUT: u64 = 45;
-/// For directories that say `timeout=0`: kselftest would wait for ever.
+/// Limit for directories with `timeout=0`, for which kselftest would wait for ever.
 const HANGS_AFTER: Duration = Duration::from_secs(1800);
 /// Tests that look for processors on which no queue interrupts, and for queues that interrupt on one
 /// only.
 const NEED_FREE_PROCESSORS: [&str; 1] = ["toeplitz.py"];
-/// Tests to which the order of frames matters that the peer sends one after the other: from several queues they come in
-/// any, and so they do from Debian's queueing discipline, which takes turns among flows once the peer is faster than its
-/// port.
+/// Tests that need the peer's frames in order. Several transmit queues would reorder them, and so would
+/// Debian's queueing discipline, which alternates between flows once the peer is faster than its port.
 const NEED_ORDER: [&str; 2] = ["gro.py", "gro_hw.py"];
-/// Programs whose completion queue has room for less than they are sent, and which fail when it overflows. The kernel takes
-/// payload for as long as more comes meanwhile, and up to a receive window of it each time (docs/findings.md).
+/// Programs that fail when their completion queue overflows, which is smaller than the data that they
+/// are sent. The kernel receives as long as more data arrives, up to a receive window each time
+/// (docs/findings.md).
 const NEED_SMALL_WINDOW: [&str; 2] = ["iou-zcrx.py", "nk_qlease.py"];
-/// Programs whose receivers lose what their sockets have no room for: 480 aggregates, of 500 that are sent at once. On the
-/// processor that takes a queue's frames they would not run until all are there.
+/// Programs whose sockets have room for 480 of the 500 aggregates that are sent at once. On the
+/// processor that receives a queue's frames, their receivers would not run until all have arrived, and
+/// lose the rest.
 const NEED_OTHER_PROCESSORS: [&str; 2] = ["gro.py", "gro_hw.py"];
-/// Programs that allow the kernel a time for something while all processors are busy with the load that they made: they come
-/// before it.
+/// Programs that measure a time limit while their own load keeps all processors busy. They get a higher
+/// priority than the load.
 const NEED_PRIORITY: [&str; 1] = ["rss_ctx.py"];
-/// Protocols that tests take to be built in.
+/// Protocols that tests expect to be built in.
 const NEED_MODULE: [(&str, &str); 1] = [("gro.py", "pppoe")];
-/// Programs that wait for longer than their directory allows them: `xdp.py` for two seconds after each of some 130
-/// datagrams.
+/// Programs that take longer than their directory allows: `xdp.py` waits for two seconds after each of
+/// some 130 datagrams.
 const WAITS_LONGER: [(&str, Duration); 1] = [("xdp.py", Duration::from_secs(900))];
 
-/// Loads the modules that a test needs, and makes the ports such as it needs them; they are made anew for the next one.
+/// Loads the modules that a test needs, and configures the ports for it. The host sets the ports up
+/// again before the next test.
 pub(super) fn prepare(file: &str) -> Result<()> {
     if NEED_FREE_PROCESSORS.contains(&file) || NEED_OTHER_PROCESSORS.contains(&file) {
         pin_interrupts(ports::PORTS[0].name)?;
@@ -57,7 +59,7 @@ pub(super) fn prepare(file: &str) -> Result<()> {
     Ok(())
 }
 
-/// Does `work`, which is to run the test, while things are such as it needs them.
+/// Runs `work`, which runs the test, with the settings that the test needs.
 pub(super) fn during<T>(file: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     if NEED_SMALL_WINDOW.contains(&file) {
         with_small_window(work)
@@ -66,7 +68,7 @@ pub(super) fn during<T>(file: &str, work: impl FnOnce() -> Result<T>) -> Result<
     }
 }
 
-/// Keeps receive windows at what they are at a stream's beginning while `work` goes on.
+/// Keeps receive windows at their initial size while `work` runs.
 fn with_small_window<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     const WINDOW: &str = "/proc/sys/net/ipv4/tcp_rmem";
     let set = |value: &str| fs::write(WINDOW, value).context(WINDOW);
@@ -81,8 +83,8 @@ fn with_small_window<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     result
 }
 
-/// How kselftest starts it: a file that is not executable by its interpreter. Of those that need priority or other
-/// processors, all are.
+/// Starts it as kselftest does: a file that is not executable by its interpreter. All files that need
+/// priority or other processors are executable.
 pub(super) fn command(path: &Path, file: &str) -> Result<Command> {
     let content = fs::read(path).with_context(|| path.display().to_string())?;
     let program = format!("./{file}");
@@ -118,8 +120,8 @@ pub(super) fn command(path: &Path, file: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// Binds each pair's interrupts to one processor in the lower half, in turn. The kernel keeps that for
-/// the pair when channels come and go (`netif_set_affinity_auto()`).
+/// Binds each pair's interrupts to one processor in the lower half, round-robin. The kernel keeps that for
+/// the pair when channels are added and removed (`netif_set_affinity_auto()`).
 fn pin_interrupts(interface: &str) -> Result<()> {
     let path = format!("/sys/class/net/{interface}/device/../msi_irqs");
     let mut interrupts = Vec::new();
@@ -130,7 +132,7 @@ fn pin_interrupts(interface: &str) -> Result<()> {
     }
     interrupts.sort_unstable();
     let used = interrupted(thread::available_parallelism()?.get());
-    // The first one is the configuration's; then each pair has two.
+    // The first vector is the configuration's; then each pair has two.
     for (place, interrupt) in interrupts.iter().skip(1).enumerate() {
         let path = format!("/proc/irq/{interrupt}/smp_affinity_list");
         let processor = place / 2 % used;
@@ -139,12 +141,12 @@ fn pin_interrupts(interface: &str) -> Result<()> {
     Ok(())
 }
 
-/// Of so many processors, those that have interrupts once these are pinned: the first ones.
+/// The processors that get the pinned interrupts: the first half of `count`.
 fn interrupted(processors: usize) -> usize {
     processors.div_ceil(2)
 }
 
-/// How long a test may take: what its directory's `settings` say, unless it waits for longer.
+/// Time limit of a test: that of its directory's `settings`, unless it is known to take longer.
 pub(super) fn time_limit(directory: &Path, file: &str) -> Result<Duration> {
     if let Some((_, limit)) = WAITS_LONGER.iter().find(|(test, _)| *test == file) {
         return Ok(*limit);

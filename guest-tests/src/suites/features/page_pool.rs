@@ -16,7 +16,7 @@ use crate::{
     checks::gate::pools,
     fixture::{
         connection::{Sender, connect, read_all},
-        lab::{HOME, Lab, eventually},
+        lab::{Lab, RETURN_LIMIT, eventually},
         processor::{Interrupts, Processor},
         recycling::{BULK, PoolChange, PoolCounts, set_no_recycle},
         settings::{with_mtu, without_split},
@@ -229,7 +229,7 @@ fn unread(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     sockopt::set_socket_recv_buffer_size_force(&connection.receiver, 16 << 20)?;
     let sender = Sender::start(connection.sender, SEED, UNREAD);
     transcript.does("A program lets 2 MiB wait");
-    eventually(HOME, || {
+    eventually(RETURN_LIMIT, || {
         let waiting = ioctl_fionread(&connection.receiver)?;
         ensure!(waiting == UNREAD, "{waiting} bytes of {UNREAD} have come");
         Ok(())
@@ -248,7 +248,7 @@ fn unread(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let received = read_all(&connection.receiver, SEED)?;
     transcript.is("bytes received and right", received, UNREAD)?;
     sender.finish()?;
-    let seen = eventually(HOME, || {
+    let seen = eventually(RETURN_LIMIT, || {
         pools::flush_deferred_frees()?;
         let seen = before.since()?.payload;
         let missing = seen.handed_out().saturating_sub(seen.taken_back());

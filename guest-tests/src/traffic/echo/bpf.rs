@@ -10,14 +10,14 @@ use crate::kit::bpf::{
 /// Ethernet, IPv4 and UDP.
 const HEADERS: i32 = 42;
 
-/// What becomes of UDP datagrams over IPv4 to a port; all other frames pass.
+/// The program's action on UDP datagrams over IPv4 to a port; all other frames pass.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum EchoAction<'a> {
-    /// Back to where they came from, from the queue where they are.
+    /// Sends them back from the queue that received them.
     Transmit,
-    /// Back, by way of what others redirect to this interface.
+    /// Redirects them to this interface.
     Redirect(u32),
-    /// To the socket of their queue.
+    /// Redirects them to the socket of their queue.
     Socket(&'a SocketMap),
 }
 

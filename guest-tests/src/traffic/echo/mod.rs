@@ -25,10 +25,10 @@ pub(crate) mod socket;
 use bpf::{EchoAction, SocketMap, program};
 use socket::{Shape, Socket};
 
-/// How long a queue may be busy.
+/// Time limit for the kernel to release a queue.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Sends UDP datagrams over IPv4 back to where they came from, until it is killed
+/// Sends UDP datagrams over IPv4 back to their sender, until it is killed
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Interface
@@ -37,39 +37,39 @@ pub struct Args {
     /// Port of the datagrams; all other frames pass
     #[arg(long)]
     port: u16,
-    /// How they are sent back
+    /// How to send them back
     #[arg(long, value_enum)]
     by: By,
-    /// Also frames that take several buffers
+    /// Also send back frames that take several buffers
     #[arg(long)]
     fragments: bool,
     /// Queue of the socket
     #[arg(long, default_value_t = 0)]
     queue: u32,
-    /// Have the kernel copy between the socket's memory and its own
+    /// Have the kernel copy between the socket's memory and the driver's
     #[arg(long)]
     copy: bool,
-    /// Chunks of the socket's memory lie anywhere
+    /// Use unaligned chunks of the socket's memory
     #[arg(long)]
     unaligned: bool,
-    /// The kernel need not wait for the socket's flags
+    /// Wake the kernel for each batch instead of when its rings ask for it (no XDP_USE_NEED_WAKEUP)
     #[arg(long)]
     always_wake: bool,
     /// Bytes per chunk
     #[arg(long, default_value_t = 2048)]
     chunk: u32,
-    /// Bytes that are left free in front of frames
+    /// Bytes of headroom in front of frames
     #[arg(long, default_value_t = 0)]
     headroom: u32,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum By {
-    /// The program, with XDP_TX
+    /// By the program, with XDP_TX
     Tx,
-    /// The program, redirected to the interface
+    /// By the program, redirected to the interface
     Redirect,
-    /// An AF_XDP socket
+    /// Through an AF_XDP socket
     Socket,
 }
 
@@ -114,7 +114,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Binds the socket. The kernel lets go of a queue some time after the socket before was closed.
+/// Binds the socket. The kernel releases a queue some time after the previous socket was closed.
 fn bind(interface: u32, queue: u32, shape: Shape) -> io::Result<Socket> {
     let deadline = Instant::now() + PATIENCE;
     loop {

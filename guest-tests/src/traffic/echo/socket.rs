@@ -1,4 +1,5 @@
-//! An AF_XDP socket that sends back what it receives, in the chunks in which it came, or frames of its own.
+//! An AF_XDP socket that sends received frames back, in the chunks that hold them, or sends frames of
+//! its own.
 #![allow(
     unsafe_code,
     reason = "rings that the kernel shares with us, and system calls with pointers"
@@ -31,21 +32,21 @@ const NEED_WAKEUP: u16 = 1 << 3;
 const SEVERAL_CHUNKS: u16 = 1 << 4;
 
 const UNALIGNED: u32 = 1;
-/// In a descriptor: the frame goes on in the next one (`XDP_PKT_CONTD`).
+/// Flag of a descriptor: the frame continues in the next one (`XDP_PKT_CONTD`).
 const CONTINUED: u32 = 1;
-/// In a ring's flags: the kernel waits for a system call.
+/// Flag of a ring: the kernel waits for a system call.
 const RING_NEEDS_WAKEUP: u32 = 1;
-/// In an address of an unaligned chunk: below it the chunk, from here up the offset in it.
+/// Shift in the address of an unaligned chunk: low bits are the chunk, high bits the offset in it.
 const OFFSET_SHIFT: u32 = 48;
 
 /// Entries of each ring, and chunks.
 const ENTRIES: u32 = 512;
 const PAGE: usize = 4096;
-/// Where unaligned chunks start in their page: not at a multiple of anything, and far enough from the next page, which
-/// need not be behind this one in memory.
+/// Offset of unaligned chunks in their page: no power of two, and far enough from the next page, which
+/// need not follow this one in memory.
 const ODD_START: usize = 1001;
 
-/// How the socket is to be.
+/// Options of the socket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
     pub(super) copy: bool,
@@ -54,12 +55,12 @@ pub(crate) struct Shape {
     pub(super) several_chunks: bool,
     pub(super) chunk: u32,
     pub(super) headroom: u32,
-    /// All chunks are for frames of its own.
+    /// All chunks are for frames that it sends.
     pub(super) sends: bool,
 }
 
 impl Shape {
-    /// That of one that only sends, without copies.
+    /// Options of a socket that only sends, without copies.
     pub(crate) const SENDER: Self = Self {
         copy: false,
         unaligned: false,
@@ -95,7 +96,7 @@ struct XskRing<T> {
     map: NonNull<u8>,
     length: usize,
     offset: RingOffset,
-    /// Ours of the two indices.
+    /// The program's one of the two indices.
     next: u32,
     entry: std::marker::PhantomData<T>,
 }
@@ -125,13 +126,13 @@ impl<T: Copy> XskRing<T> {
     }
 
     fn word(&self, offset: u64) -> &AtomicU32 {
-        // SAFETY: the kernel says that there is one, in the mapping, which lives as long as this.
+        // SAFETY: the kernel gave the offset of this word in the mapping, which lives as long as this.
         unsafe { self.map.add(offset as usize).cast().as_ref() }
     }
 
     fn entry(&self, index: u32) -> NonNull<T> {
         let index = (index & (ENTRIES - 1)) as usize;
-        // SAFETY: in the mapping, which was made for so many.
+        // SAFETY: the index is below the number of entries that the mapping has.
         unsafe {
             self.map
                 .add(self.offset.descriptors as usize)
@@ -185,7 +186,7 @@ pub(crate) struct Socket {
     socket: OwnedFd,
     memory: Area,
     shape: Shape,
-    /// Chunks for frames of its own.
+    /// Free chunks for frames to send.
     free: Vec<u64>,
 }
 
@@ -247,7 +248,7 @@ impl Socket {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the kernel has just made it, for nobody else.
+        // SAFETY: the kernel has made the descriptor for this call alone.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
         let stride = if shape.unaligned {
             PAGE
@@ -310,12 +311,12 @@ impl Socket {
         self.socket.as_raw_fd()
     }
 
-    /// Whether the device uses our memory itself.
+    /// Whether the device uses the socket's memory without copies.
     pub(crate) fn is_zero_copy(&self) -> io::Result<bool> {
         Ok(get::<u32>(&self.socket, OPTIONS)? & 1 != 0)
     }
 
-    /// Sends everything back until that fails.
+    /// Sends frames back until that fails; returns the error.
     pub(super) fn echo(&mut self) -> io::Error {
         let mut begins = true;
         loop {
@@ -325,7 +326,7 @@ impl Socket {
         }
     }
 
-    /// Sends back what there is, or waits for it.
+    /// Sends received frames back, or waits for some.
     fn round(&mut self, begins: &mut bool) -> io::Result<()> {
         let mut sent = false;
         while let Some(descriptor) = self.receive.pop() {
@@ -352,7 +353,7 @@ impl Socket {
         }
         assert!(frame.len() <= self.shape.chunk as usize, "it fits a chunk");
         let address = self.free.pop().ok_or(io::ErrorKind::WouldBlock)?;
-        // SAFETY: the chunk is in the area, and as long as it is free it is ours alone.
+        // SAFETY: the chunk is in the area, and the kernel does not use it while it is free.
         unsafe {
             let chunk = self.memory.as_ptr().add(address as usize).as_ptr();
             chunk.copy_from_nonoverlapping(frame.as_ptr(), frame.len());
@@ -388,7 +389,7 @@ impl Socket {
             "a frame of {} bytes at {at}",
             descriptor.length
         );
-        // SAFETY: in the area; from its receipt to its transmission the frame is ours alone.
+        // SAFETY: in the area; the kernel does not use the frame between its receipt and its transmission.
         let head = unsafe {
             std::slice::from_raw_parts_mut(self.memory.as_ptr().add(at as usize).as_ptr(), 42)
         };
@@ -398,9 +399,9 @@ impl Socket {
         }
     }
 
-    /// Has the kernel look at the transmit ring.
+    /// Makes the kernel process the transmit ring.
     fn wake(&self) -> io::Result<()> {
-        // SAFETY: sends nothing of ours.
+        // SAFETY: the call has no buffer.
         let result = unsafe {
             libc::sendto(
                 self.socket.as_raw_fd(),
@@ -413,21 +414,21 @@ impl Socket {
         };
         let error = io::Error::last_os_error();
         match error.raw_os_error() {
-            // It is looking at it; or the link is down for a moment.
+            // The kernel is processing it already, or the link is down for a moment.
             _ if result >= 0 => Ok(()),
             Some(libc::EAGAIN | libc::EBUSY | libc::ENOBUFS | libc::ENETDOWN) => Ok(()),
             _ => Err(error),
         }
     }
 
-    /// Waits for frames, or for a moment: completions wake nobody.
+    /// Waits for frames, at most for a moment, because completions don't wake a poll.
     fn wait(&self) -> io::Result<()> {
         let mut poll = libc::pollfd {
             fd: self.socket.as_raw_fd(),
             events: libc::POLLIN,
             revents: 0,
         };
-        // SAFETY: one structure, as is said.
+        // SAFETY: the count is that of the one structure.
         if unsafe { libc::poll(&raw mut poll, 1, 20) } < 0 {
             let error = io::Error::last_os_error();
             if error.kind() != io::ErrorKind::Interrupted {

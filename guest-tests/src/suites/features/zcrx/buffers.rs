@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 
-use super::stream::{PAGE, all_home, stream};
+use super::stream::{PAGE, pools_released, stream};
 use crate::{
     fixture::{
         device::provider_pool, lab::Lab, receiver::Receiver, trace::PoolEnds, traffic::QUEUE,
@@ -32,7 +32,7 @@ pub(super) fn life_cycle(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     }
     transcript.is("buffers taken back", receiver.taken_back(), held)?;
     drop(receiver);
-    all_home(transcript, &ends, out)
+    pools_released(transcript, &ends, out)
 }
 
 /// How many buffers a stream takes from where.

@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
-use super::stream::{all_home, connection, stream};
+use super::stream::{connection, pools_released, stream};
 use crate::{
     fixture::{
         connection::Sender,
@@ -69,16 +69,16 @@ pub(super) fn ring_closed(lab: &mut Lab, transcript: &Transcript) -> Result<()> 
     transcript.holds("the card has returned every chain", stop.clean)?;
     transcript.does("The socket is closed");
     drop(unread.receiver);
-    all_home(transcript, &ends, out)
+    pools_released(transcript, &ends, out)
 }
 
 /// The namespace that is destroyed, and a name for the one where eth0 belongs.
 const DOOMED: &str = "doomed";
-const HOME: &str = "home";
+const RETURN_LIMIT: &str = "home";
 
 pub(super) fn namespace_destroyed(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let ends = PoolEnds::watch()?;
-    net::run(None, &["ip", "netns", "attach", HOME, "1"])?;
+    net::run(None, &["ip", "netns", "attach", RETURN_LIMIT, "1"])?;
     net::run(None, &["ip", "netns", "add", DOOMED])?;
     let moved = net::run(None, &["ip", "link", "set", "eth0", "netns", DOOMED]);
     let out = moved.map_err(Into::into).and_then(|_| {
@@ -88,7 +88,7 @@ pub(super) fn namespace_destroyed(_: &mut Lab, transcript: &Transcript) -> Resul
     let restored = restore();
     let out = out?;
     restored?;
-    all_home(transcript, &ends, out)
+    pools_released(transcript, &ends, out)
 }
 
 /// Binds a queue of eth0 in the namespace, and destroys that. Returns how many buffers were out by then.
@@ -107,7 +107,7 @@ fn destroy(transcript: &Transcript) -> Result<u64> {
     transcript.does("The program leaves the namespace, which is destroyed then");
     // Each of its sockets would keep it alive.
     receiver.hang_up();
-    net::enter_netns(HOME)?;
+    net::enter_netns(RETURN_LIMIT)?;
     net::run(None, &["ip", "netns", "delete", DOOMED])?;
     eventually(PATIENCE, || Ok(net::ifindex("eth0")?))?;
     transcript.sees("eth0", "back in the initial namespace");
@@ -130,7 +130,7 @@ fn restore() -> Result<()> {
     if fs::exists(format!("/run/netns/{DOOMED}"))? {
         net::run(None, &["ip", "netns", "delete", DOOMED])?;
     }
-    net::run(None, &["ip", "netns", "delete", HOME])?;
+    net::run(None, &["ip", "netns", "delete", RETURN_LIMIT])?;
     let index = eventually(PATIENCE, || Ok(net::ifindex("eth0")?))?;
     ports::configure(&PORTS[0])?;
     Ok(link::wait_for_carrier(index, PATIENCE)?)

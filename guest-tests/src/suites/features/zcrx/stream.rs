@@ -33,11 +33,11 @@ pub(super) fn stream(receiver: &mut Receiver, seed: u64, bytes: u64) -> Result<(
 }
 
 /// Sees that no page pool is left, and that each has given back what it took.
-pub(super) fn all_home(transcript: &Transcript, ends: &PoolEnds, least: u64) -> Result<()> {
+pub(super) fn pools_released(transcript: &Transcript, ends: &PoolEnds, least: u64) -> Result<()> {
     await_pools(<[_]>::is_empty)?;
     transcript.sees("page pools with a provider's memory", "none");
     // One that has been in another namespace is not seen any more.
-    let seen = ends.await_all_home()?;
+    let seen = ends.await_released()?;
     let most = seen.iter().max_by_key(|end| end.hold);
     let most = most.context("no page pool has ended")?;
     transcript.at_least("buffers that it took in its life", most.hold, least)?;
