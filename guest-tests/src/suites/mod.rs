@@ -1,4 +1,4 @@
-//! Suites: programs in the guest that have cases of their own.
+//! Suites: programs in the guest that run many cases.
 
 pub mod compare;
 pub mod faults;

@@ -1,12 +1,11 @@
-//! A case of the suite: a fault rule, what happens meanwhile, and what the driver counts.
+//! A case of the suite: a fault rule, the traffic meanwhile, and the counters that go up.
 
 use anyhow::Result;
 use serde_json::Value;
 
 use crate::fixture::{lab::Lab, traffic::How};
 
-/// A rule for frame number `$nth` of a stream that is received by zero copy, on the side that receives or on the one
-/// that sends.
+/// A rule for frame number `$nth` of the zero-copy stream, on the receiving or on the sending side.
 macro_rules! nth {
     ($nth:literal, $direction:literal, $action:literal) => {
         concat!(
@@ -22,35 +21,35 @@ macro_rules! nth {
 }
 pub(super) use nth;
 
-/// One way in which the device misbehaves.
+/// A fault, and the driver's reaction to it.
 pub(super) struct FaultCase {
-    /// What is shown.
+    /// `action, direction: statement`.
     pub(super) name: &'static str,
-    /// The port whose device misbehaves: eth0, which receives, is 0, and eth1 1.
+    /// The port that misbehaves: 0 is eth0, which receives, and 1 is eth1.
     pub(super) port: &'static str,
     /// The rule, in JSON.
     rule: &'static str,
     pub(super) check: Check,
-    /// What that port's driver counts.
+    /// Counters of that port's driver.
     pub(super) counted: &'static [Counted],
 }
 
-/// What happens meanwhile, and how it must go.
+/// Traffic while the rule is armed, and its result.
 pub(super) enum Check {
-    /// Of ten datagrams these arrive, in this order.
+    /// Of ten datagrams, those with these numbers arrive, in this order.
     Datagrams(&'static [u8]),
-    /// A stream arrives, every byte of it.
+    /// A stream arrives, with every byte right.
     Stream(How),
-    /// The same, received by zero copy, and the kernel copied some of it.
+    /// The same, received by zero copy, and the kernel copies some of it.
     Copied,
-    /// Something else, told the rule's number.
+    /// Another check, called with the rule's number.
     Script(fn(&mut Lab, u64) -> Result<()>),
 }
 
-/// A counter of `ethtool -S`, and by how much it goes up at least and at most.
+/// A counter of `ethtool -S`, and the least and greatest number that it goes up by.
 pub(super) struct Counted(pub(super) &'static str, pub(super) u64, pub(super) u64);
 
-/// Whatever the count.
+/// No upper limit.
 pub(super) const ANY: u64 = u64::MAX;
 
 impl FaultCase {
@@ -74,7 +73,7 @@ impl FaultCase {
     }
 
     pub(super) fn rule(&self) -> Value {
-        // A wrong one is refused.
+        // The device refuses a malformed rule.
         serde_json::from_str(self.rule).unwrap_or_else(|_| self.rule.into())
     }
 }

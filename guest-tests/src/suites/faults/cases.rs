@@ -1,4 +1,4 @@
-//! The cases: on which frame or command what goes wrong, what arrives all the same, what the driver counts.
+//! The cases, by the place of the fault.
 
 mod commands;
 mod completions;

@@ -1,7 +1,7 @@
-//! `zcnic-guest faults`: the driver under fire. Each case has the device misbehave (docs/faults.md), over
-//! the control socket that the guest has as a virtio-serial port, sees what the driver makes of it under
-//! traffic, takes the fault away, and sees that everything is as before: traffic, configuration, the
-//! kernel's log, the page pools.
+//! `zcnic-guest faults`: the driver under faults of the device (docs/faults.md). Each case arms a fault
+//! rule over the control socket, which the guest has as a virtio-serial port, and checks the driver's
+//! reaction under traffic. Then it removes the rule and checks that everything is as before: traffic,
+//! configuration, the kernel's log, the page pools.
 
 mod case;
 mod cases;
@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use crate::fixture::cases::Selection;
 
-/// Has the device misbehave, one case after the other, and prints a JSON object for each
+/// Runs cases in which the device misbehaves, and prints a JSON object for each
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! One case: the device misbehaves, the driver makes of it what it should, and nothing is left.
+//! Runs one case: the device misbehaves, the driver reacts as it should, and nothing is left.
 
 use anyhow::{Context, Result, ensure};
 
@@ -8,7 +8,7 @@ use crate::fixture::{
     traffic::{self, How, QUIET, Stream},
 };
 
-/// Runs a case, and sees that nothing is left of its fault.
+/// Runs a case, and checks that nothing is left of its fault.
 pub(super) fn verify(lab: &mut Lab, case: &FaultCase) -> Result<()> {
     let result = misbehave(lab, case);
     lab.disarm()?;
@@ -37,7 +37,7 @@ fn misbehave(lab: &mut Lab, case: &FaultCase) -> Result<()> {
         }
         Check::Script(run) => run(lab, id)?,
     }
-    // A script that takes the rule away has waited for it.
+    // A script that removes the rule has waited for its hits.
     if lab.hits(id)?.is_some() {
         lab.wait_for_hits(id, 1)
             .context("the fault did not happen")?;
@@ -45,7 +45,7 @@ fn misbehave(lab: &mut Lab, case: &FaultCase) -> Result<()> {
     counted(lab, case.port, &before, case.counted)
 }
 
-/// Waits until the driver has counted what it should have.
+/// Waits until the driver has counted the fault as it should.
 fn counted(lab: &Lab, port: &str, before: &Counters, wanted: &[Counted]) -> Result<()> {
     eventually(RECOVERY, || {
         let now = lab.counters(port)?;

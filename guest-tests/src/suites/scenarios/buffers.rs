@@ -1,4 +1,4 @@
-//! Where buffers come from and go to: refill ring, area, copies.
+//! The way of buffers: refill ring, area, copies.
 
 use std::{thread, time::Duration};
 
@@ -41,13 +41,13 @@ pub(crate) fn refill_ring_full(_: &mut Lab, transcript: &Transcript) -> Result<(
     let kept = receiver.held() as u64;
     transcript.within("buffers kept", kept, 256..=1024)?;
 
-    transcript.does("It returns all of them, and nothing more comes on the queue");
+    transcript.does("It returns all of them, and no more frames reach the queue");
     receiver.give_back();
     let waiting = |receiver: &Receiver| receiver.zcrx.pending_returns() as u64;
     let ring = |receiver: &Receiver| receiver.zcrx.in_refill_ring();
     transcript.is("entries in the ring", ring(&receiver), ENTRIES)?;
     transcript.is(
-        "buffers for which there is no room",
+        "buffers that do not fit",
         waiting(&receiver) - u64::from(ENTRIES),
         kept - u64::from(ENTRIES),
     )?;
@@ -56,8 +56,7 @@ pub(crate) fn refill_ring_full(_: &mut Lab, transcript: &Transcript) -> Result<(
     transcript.why(
         "The kernel takes entries only when the queue's page pool runs out of buffers, in NAPI",
     );
-    transcript
-        .why("(io_pp_zc_alloc_netmems, io_uring/zcrx.c); a program has to keep what does not fit.");
+    transcript.why("(io_pp_zc_alloc_netmems, io_uring/zcrx.c); a program has to keep the rest.");
 
     transcript
         .does("It asks the kernel to take them, by ZCRX_CTRL_FLUSH_RQ, and fills the ring again");
@@ -68,7 +67,9 @@ pub(crate) fn refill_ring_full(_: &mut Lab, transcript: &Transcript) -> Result<(
         ensure!(flushes <= kept, "flushing does not empty the ring");
     }
     transcript.is("flushes", flushes, kept.div_ceil(ENTRIES.into()))?;
-    transcript.why("A flush takes what is in the ring, and no more than its size (zcrx_flush_rq).");
+    transcript.why(
+        "A flush takes the entries in the ring, at most as many as the ring has (zcrx_flush_rq).",
+    );
 
     transcript.does("It receives 4 MiB and returns each buffer at once");
     receiver.keep(false);
@@ -80,14 +81,17 @@ pub(crate) fn refill_ring_full(_: &mut Lab, transcript: &Transcript) -> Result<(
     let stats = receiver.zcrx.stats().context("no statistics")?;
     transcript.is("bytes copied", stats.copy_bytes, 0)?;
     let taken = receiver.taken_back() - kept;
-    // Those of a window (of about a tenth of the stream) may go by before the program is at its turn again.
+    // Buffers of a window (about a tenth of the stream) may pass before the program runs again.
     let least = 4 * u64::from(ENTRIES);
-    transcript.at_least("buffers that the kernel has taken by itself", taken, least)?;
-    transcript.sees("that it has not", waiting(&receiver));
-    transcript
-        .why("Under traffic the kernel looks into the ring first, and takes 64 buffers at a time");
+    transcript.at_least(
+        "buffers that the kernel has taken without a flush",
+        taken,
+        least,
+    )?;
+    transcript.sees("buffers that it has not", waiting(&receiver));
+    transcript.why("Under traffic the kernel takes buffers from the ring first, 64 at a time");
     transcript.why(
-        "(io_zcrx_ring_refill); if it finds none there, others of the area (io_zcrx_refill_slow).",
+        "(io_zcrx_ring_refill); if it is empty, from the area's free list (io_zcrx_refill_slow).",
     );
     Ok(())
 }
@@ -123,15 +127,17 @@ pub(crate) fn area_exhausted(lab: &mut Lab, transcript: &Transcript) -> Result<(
         512..=BUFFERS as u64,
     )?;
     let ledger = lab.ledger(QUEUE)?;
-    transcript.is("buffers that the card has", ledger.with_device, 0)?;
+    transcript.is("buffers that the device has", ledger.with_device, 0)?;
     ensure!(receiver.end(0).is_none(), "the request ended");
-    transcript.sees("the request", "goes on, and gets nothing");
+    transcript.sees("the request", "continues without data");
     transcript.why(
-        "Refill ring and area are empty, so NAPI has nothing to post, and the card drops frames.",
+        "Refill ring and area are empty, so NAPI has no buffers to post, and the device drops frames.",
     );
-    transcript.why("The kernel says so (io_pp_zc_alloc_netmems, io_uring/zcrx.c); nothing ends.");
+    transcript.why(
+        "The kernel notifies of that (io_pp_zc_alloc_netmems, io_uring/zcrx.c); no request ends.",
+    );
 
-    transcript.does("It wants to be told again, by ZCRX_CTRL_ARM_EVENT");
+    transcript.does("It arms the notification again, by ZCRX_CTRL_ARM_EVENT");
     transcript.is("notifications so far", receiver.notified.len(), 1)?;
     receiver.zcrx.ring.arm(sys::EVENT_ALLOC_FAIL)?;
     receiver.until("a second notification comes", |receiver| {
@@ -146,7 +152,7 @@ pub(crate) fn area_exhausted(lab: &mut Lab, transcript: &Transcript) -> Result<(
     transcript
         .why("Each notification comes once until it is armed (zcrx_send_notif, zcrx_arm_notif).");
 
-    transcript.does("It returns all buffers, and each of the following at once");
+    transcript.does("It returns all buffers, and each further one at once");
     receiver.keep(false);
     receiver.give_back();
     receiver.finish(BYTES)?;
@@ -155,16 +161,22 @@ pub(crate) fn area_exhausted(lab: &mut Lab, transcript: &Transcript) -> Result<(
     let counts = lab.counted(counter)?;
     let frames = counts.queues.get(&(QUEUE as u16));
     let frames = frames.context("no frame reached the queue")?;
-    transcript.at_least("frames that the card dropped meanwhile", frames.dropped, 1)?;
+    transcript.at_least(
+        "frames that the device dropped meanwhile",
+        frames.dropped,
+        1,
+    )?;
     let stats = receiver.zcrx.stats().context("no statistics")?;
     transcript.is("bytes copied", stats.copy_bytes, 0)?;
-    transcript
-        .why("The driver tries again and again to get buffers; TCP sends again what was dropped.");
+    transcript.why(
+        "The driver retries its allocations periodically; TCP retransmits the dropped segments.",
+    );
     Ok(())
 }
 
-/// Sees that the kernel has copied so many bytes. A short segment that comes while the socket is busy is moved to the
-/// packet's head (`skb_condense()`), and what is copied from there is not counted.
+/// Checks that the kernel has copied `bytes` bytes, less one in a hundred. A short segment that comes
+/// while the socket is busy is moved to the linear part of its skb (`skb_condense()`), and the kernel
+/// does not count copies from there.
 pub(crate) fn all_copied(transcript: &Transcript, copied: u64, bytes: u64) -> Result<()> {
     transcript.within("bytes copied", copied, bytes - bytes / 100..=bytes)
 }
@@ -202,7 +214,7 @@ pub(crate) fn copy_fallback(lab: &mut Lab, transcript: &Transcript) -> Result<()
     transcript.does("It receives 4 MiB more, and returns each buffer at once");
     let pending = receiver.zcrx.pending_returns() as u64;
     transcript.within(
-        "buffers in the refill ring before",
+        "buffers in the refill ring before that",
         pending,
         stats.copy_count..=stats.copy_count + 8,
     )?;
@@ -231,10 +243,10 @@ pub(crate) fn copy_fallback(lab: &mut Lab, transcript: &Transcript) -> Result<()
     receiver.finish(LITTLE + MUCH)?;
     sender.finish()?;
     transcript.why(
-        "Copies take buffers from the area only (io_alloc_fallback_niov). Those in the refill ring",
+        "Copies take buffers from the area's free list only (io_alloc_fallback_niov). The bound queue takes",
     );
     transcript
-        .why("are taken when the bound queue needs some; it gets no frames, so it needs none.");
+        .why("buffers from the refill ring when it needs some; without frames it needs none.");
     transcript.does("After each ENOMEM it flushes the refill ring, and makes another request");
     transcript.at_least("requests that ended with ENOMEM", ends, 1)?;
     transcript.is(

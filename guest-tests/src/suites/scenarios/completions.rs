@@ -1,4 +1,4 @@
-//! The completion queue: when it is full, and when many connections share it.
+//! The completion queue: its overflow, and many connections that share it.
 
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,7 @@ pub(super) fn queue_full(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     )?;
     transcript.sees("the submission queue's flags", "IORING_SQ_CQ_OVERFLOW");
 
-    transcript.does("It takes them, and looks again");
+    transcript.does("It takes them, and waits for more");
     receiver.reap()?;
     let before = receiver.received();
     transcript.within("bytes in 64 completions", before, 1..=ENTRIES as u64 * 4096)?;
@@ -58,15 +58,16 @@ pub(super) fn queue_full(_: &mut Lab, transcript: &Transcript) -> Result<()> {
         -libc::ENOSPC,
     )?;
     receiver.until_quiet(Duration::from_secs(1))?;
-    transcript.is("bytes that came since", receiver.received() - before, 0)?;
+    transcript.is("bytes received after that", receiver.received() - before, 0)?;
     transcript.why(
-        "A completion with data that finds no room is not kept, as others are: the request ends",
+        "The kernel does not keep data completions on overflow, as it does others: the request ends",
     );
-    transcript
-        .why("(io_zcrx_queue_cqe, io_uring/zcrx.c), and its last completion is what overflowed.");
-    transcript.why("No byte is lost, but without another request nothing ever comes.");
+    transcript.why(
+        "(io_zcrx_queue_cqe, io_uring/zcrx.c), and its last completion is the one that overflows.",
+    );
+    transcript.why("No byte is lost, but no more data comes without another request.");
 
-    transcript.does("It makes another request whenever one has ended so");
+    transcript.does("It makes another request whenever one has ended like that");
     let mut requests = 1;
     receiver.request(0)?;
     loop {
@@ -103,12 +104,12 @@ pub(crate) fn many_sockets(lab: &mut Lab, transcript: &Transcript) -> Result<()>
         sender.finish()?;
     }
     transcript.is(
-        "bytes received, and right by the connection that their completion names",
+        "bytes received, and right for the connection that their completion names",
         receiver.received(),
         SOCKETS as u64 * BYTES,
     )?;
     let pools = provider_pools()?;
-    transcript.is("page pools with memory of io_uring's", pools.len(), 1)?;
+    transcript.is("page pools with memory of io_uring", pools.len(), 1)?;
     let stats = receiver.zcrx.stats().context("no statistics")?;
     transcript.is("bytes copied", stats.copy_bytes, 0)?;
     let counts = lab.counted(counter)?;
@@ -119,17 +120,13 @@ pub(crate) fn many_sockets(lab: &mut Lab, transcript: &Transcript) -> Result<()>
         bound.delivered,
         SOCKETS as u64 * BYTES / 1500,
     )?;
-    transcript.is(
-        "frames with a payload that were not split",
-        bound.unsplit,
-        0,
-    )?;
+    transcript.is("frames with payload that were not split", bound.unsplit, 0)?;
     transcript.is("other queues that were reached", counts.queues.len() - 1, 0)?;
     transcript.why(
         "Memory belongs to the queue, not to a connection: a request names the instance that it",
     );
     transcript.why(
-        "receives by (io_recvzc_prep, io_uring/net.c), and buffers of all come back by one ring.",
+        "receives by (io_recvzc_prep, io_uring/net.c), and one ring returns the buffers of all.",
     );
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! `zcnic-guest scenarios`: what the kernel does in cases that users ask about, shown on demand. A scenario
-//! says what it does, what the kernel answers, and why; and it fails if the kernel answers anything else.
+//! `zcnic-guest scenarios`: the kernel's behaviour in situations that users ask about, shown on demand.
+//! A scenario prints its actions, the kernel's answers and their reasons, and fails on any other answer.
 
 pub(crate) mod buffers;
 pub(crate) mod completions;
@@ -12,29 +12,29 @@ use anyhow::{Context, Result};
 
 use crate::fixture::{cases::each, lab::Lab, transcript::Transcript};
 
-/// Shows what the kernel does in cases that users ask about
+/// Shows the kernel's behaviour in situations that users ask about
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only these
+    /// Names of scenarios; all of them if none is named
     names: Vec<String>,
     /// Print names and titles of all scenarios
     #[arg(long)]
     list: bool,
-    /// Print JSON objects: a line of a scenario each, and its end; of a list only names
+    /// Print the lines and ends of scenarios as JSON objects; with --list, print only names
     #[arg(long)]
     json: bool,
 }
 
 /// A kernel behaviour.
 struct Scenario {
-    /// For command lines.
+    /// Name on the command line.
     name: &'static str,
-    /// For people.
+    /// Heading in the documentation.
     title: &'static str,
     run: fn(&mut Lab, &Transcript) -> Result<()>,
 }
 
-/// All of them, as the documentation has them.
+/// All scenarios, in the order of the documentation.
 const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "refill-ring-full",
@@ -121,7 +121,7 @@ fn find(name: &str) -> Result<&'static Scenario> {
     found.with_context(|| format!("there is no scenario {name}: --list names them"))
 }
 
-/// Runs a scenario under the device's ledger, and sees that it leaves nothing.
+/// Runs a scenario under the device's ledger, and checks that it has restored everything.
 fn play(lab: &mut Lab, transcript: &Transcript, scenario: &Scenario) -> Result<()> {
     transcript.title(scenario.title);
     let result = lab.watched(|lab| (scenario.run)(lab, transcript));
@@ -135,7 +135,7 @@ fn play(lab: &mut Lab, transcript: &Transcript, scenario: &Scenario) -> Result<(
 mod tests {
     use super::*;
 
-    /// Written from a report of a run, which may be of other scenarios.
+    /// Generated from the report of an earlier run, which may have had other scenarios.
     const DOCUMENT: &str = include_str!("../../../../docs/scenarios.md");
 
     #[test]

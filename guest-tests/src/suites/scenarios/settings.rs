@@ -1,4 +1,4 @@
-//! Settings of the interface while a queue of it is bound.
+//! Changes of the interface's settings while a queue of it is bound.
 
 use std::time::{Duration, Instant};
 
@@ -16,9 +16,9 @@ use crate::{
     kit::{link, net, zcrx::Options},
 };
 
-/// How long a carrier may take to come.
+/// Time limit for carrier.
 const CARRIER: Duration = Duration::from_secs(30);
-/// How long the queue may stay bound to who has gone.
+/// Time limit for the kernel to release the queue of a closed instance.
 const RELEASE: Duration = Duration::from_secs(15);
 
 fn set_link(state: &str) -> Result<()> {
@@ -51,11 +51,12 @@ pub(super) fn interface_down(lab: &mut Lab, transcript: &Transcript) -> Result<(
     transcript.sees("milliseconds until there is a carrier", took.as_millis());
     let new = provider_pool()?.id;
     transcript.holds(
-        "there is another page pool with memory of io_uring's",
+        "there is another page pool with memory of io_uring",
         new != before,
     )?;
 
-    transcript.does("The program returns what it has kept, and the rest of the stream at once");
+    transcript
+        .does("The program returns the kept buffers, and those of the rest of the stream at once");
     receiver.keep(false);
     receiver.give_back();
     receiver.finish(BYTES)?;
@@ -69,35 +70,34 @@ pub(super) fn interface_down(lab: &mut Lab, transcript: &Transcript) -> Result<(
     transcript.is("bytes copied", stats.copy_bytes, 0)?;
     await_pools(|left| left.iter().all(|pool| pool.id != before))?;
     transcript.sees("the old page pool", "gone");
-    transcript.why(
-        "A buffer that comes back goes to the pool that it was taken from (io_zcrx_return_niov,",
-    );
-    transcript.why("io_uring/zcrx.c), and by that to the area.");
+    transcript
+        .why("A returned buffer goes to the pool that it was taken from (io_zcrx_return_niov,");
+    transcript.why("io_uring/zcrx.c), and from there to the area.");
     Ok(())
 }
 
-/// What is left of the page pool, and who has the queue.
+/// Checks that the destroyed page pool waits for its buffers, and that the queue is still bound.
 fn while_down(lab: &mut Lab, transcript: &Transcript, pool: u64) -> Result<()> {
     let stop = lab.ledger(QUEUE)?.last_stop;
     let stop = stop.context("the queue did not stop")?;
-    transcript.holds("the card has returned every chain", stop.clean)?;
+    transcript.holds("the device has returned every chain", stop.clean)?;
     let pools = provider_pools()?;
     let old = pools.iter().find(|found| found.id == pool);
-    let old = old.context("the page pool is gone although buffers are out of it")?;
+    let old = old.context("the page pool has ended although buffers of it are in use")?;
     transcript.holds("its page pool was destroyed", old.detach_time.is_some())?;
-    transcript.within("buffers still out of it", old.inflight, 100..=8192)?;
-    transcript.is("page pools with memory of io_uring's", pools.len(), 1)?;
+    transcript.within("buffers of it still in use", old.inflight, 100..=8192)?;
+    transcript.is("page pools with memory of io_uring", pools.len(), 1)?;
     let other = bind(QUEUE, &Options::default());
     transcript.fails("another program that binds the queue", other, libc::EEXIST)?;
     transcript
-        .why("The provider is the queue's (rxq->mp_params), and a queue outlives its page pools.");
+        .why("The provider belongs to the queue (rxq->mp_params), which outlives its page pools.");
     Ok(())
 }
 
 pub(super) fn channel_change(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     let was = net::rx_queues("eth0")?;
     let result = change_channels(lab, transcript, was);
-    // Whoever has gone may still have the queue for a while.
+    // The kernel releases the queue some time after the instance was closed.
     eventually(RELEASE, || Ok(channels(was)?))?;
     result
 }
@@ -116,7 +116,7 @@ fn change_channels(lab: &mut Lab, transcript: &Transcript, was: u32) -> Result<(
     receiver.add(connection.receiver, 1)?;
     let sender = Sender::start(connection.sender, 1, BYTES);
     let some = |receiver: &Receiver| receiver.received() >= BYTES / 4;
-    receiver.until("a quarter has come", some)?;
+    receiver.until("a quarter has been received", some)?;
     let pool = provider_pool()?.id;
 
     transcript.does("ethtool -L eth0 combined 3, with a flow rule to queue 3 and without it");
@@ -133,7 +133,7 @@ fn change_channels(lab: &mut Lab, transcript: &Transcript, was: u32) -> Result<(
     );
     lab.add_flow_rule()?;
     without?;
-    transcript.why("The core refuses before the driver is asked (ethtool_check_max_channel,");
+    transcript.why("The core refuses without calling the driver (ethtool_check_max_channel,");
     transcript.why("net/ethtool/common.c).");
 
     transcript
@@ -141,7 +141,7 @@ fn change_channels(lab: &mut Lab, transcript: &Transcript, was: u32) -> Result<(
     channels(8)?;
     transcript.is("queues", net::rx_queues("eth0")?, 8)?;
     let half = |receiver: &Receiver| receiver.received() >= BYTES / 2;
-    receiver.until("half has come", half)?;
+    receiver.until("half has been received", half)?;
     let words = "too low for existing memory provider setting (4)";
     transcript.refused("combined 4", channels(4), words)?;
     channels(5)?;
@@ -152,10 +152,9 @@ fn change_channels(lab: &mut Lab, transcript: &Transcript, was: u32) -> Result<(
     let same = provider_pool()?.id == pool;
     transcript.holds("queue 3 has the page pool that it had", same)?;
     transcript.why(
-        "Queues that stay are not touched. 4 would do for queue 3, but the core compares with the",
+        "The other queues are not touched. 4 would suffice for queue 3, but the core treats the",
     );
-    transcript
-        .why("count that is needed as if it were a queue's number (dev_get_min_mp_channel_count,");
+    transcript.why("required count as if it were a queue's number (dev_get_min_mp_channel_count,");
     transcript.why("net/core/dev.c), and wants one more.");
     Ok(())
 }
@@ -176,13 +175,14 @@ pub(super) fn split_off(_: &mut Lab, transcript: &Transcript) -> Result<()> {
         net::set_hds_thresh("eth0", 100),
         "can't set non-zero hds_thresh while device is memory provider enabled",
     )?;
-    transcript
-        .why("Memory that the CPU does not read may only get payload: the core refuses before the");
-    transcript.why("driver is asked (ethnl_set_rings, net/ethtool/rings.c).");
+    transcript.why(
+        "Memory that the CPU does not read may only hold payload: the core refuses without calling",
+    );
+    transcript.why("the driver (ethnl_set_rings, net/ethtool/rings.c).");
 
-    transcript.does("The program ends, and the same is tried again");
+    transcript.does("The program ends, and the same is repeated");
     drop(zcrx);
-    // Whoever has gone may still have the queue for a while.
+    // The kernel releases the queue some time after the instance was closed.
     eventually(RELEASE, || Ok(net::set_tcp_data_split("eth0", false)?))?;
     transcript.sees("tcp-data-split off", "done");
     let off = transcript.fails("binding then", bind(QUEUE, &options), libc::EINVAL);
@@ -194,15 +194,15 @@ pub(super) fn split_off(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     net::set_hds_thresh("eth0", 0)?;
     thresh?;
     transcript.why(
-        "The other way round the same is asked (__netif_mp_open_rxq, net/core/netdev_rx_queue.c).",
+        "Binding requires the same settings (__netif_mp_open_rxq, net/core/netdev_rx_queue.c).",
     );
 
-    transcript.does("Both are set as they should be, and the queue is bound again");
+    transcript.does("Both settings are restored, and the queue is bound again");
     let (zcrx, _) = bind_patiently(QUEUE, &options)?;
     let pool = provider_pool()?;
     let length = pool.io_uring_rx_buf_len.unwrap_or_default();
     transcript.is(
-        "its page pool has memory of io_uring's, in buffers of",
+        "its page pool has memory of io_uring, in buffers of",
         length,
         4096,
     )?;

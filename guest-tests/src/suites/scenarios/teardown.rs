@@ -1,4 +1,4 @@
-//! The end of a binding: a process that is killed, and one that is run again.
+//! The end of a binding: a process is killed, and a program is run again.
 
 use std::{
     io::Read,
@@ -21,12 +21,12 @@ use crate::{
     kit::zcrx::Options,
 };
 
-/// Buffers of a ring that was not made smaller.
+/// Buffers of a receive ring of default size.
 const POSTED: u64 = 512;
-/// How long what was sent may need to come.
+/// Time limit for sent data to arrive.
 const ARRIVAL: Duration = Duration::from_secs(15);
 
-/// What a program can bring about at once.
+/// Small sizes, which a program can exhaust at once.
 fn small() -> Options {
     Options {
         area_bytes: 4 << 20,
@@ -35,17 +35,21 @@ fn small() -> Options {
 }
 
 pub(crate) fn process_killed(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
-    transcript.does("A process receives a stream and has 256 buffers at any time; others are posted to the card");
+    transcript.does("A process receives a stream and holds 256 buffers at any time; others are posted to the device");
     let mut stream = Stream::start_with(How::ZeroCopy, 1 << 40, &["--window=256"])?;
     stream.wait_for_progress()?;
     let pool = provider_pool()?;
     transcript.within(
-        "buffers out of its page pool",
+        "buffers in use of its page pool",
         pool.inflight,
         POSTED + 256..=8192,
     )?;
     let ledger = lab.ledger(QUEUE)?;
-    transcript.within("chains that the card owns", ledger.with_device, 1..=POSTED)?;
+    transcript.within(
+        "chains that the device owns",
+        ledger.with_device,
+        1..=POSTED,
+    )?;
     transcript.within("filled and not posted again", ledger.out, 256..=8192)?;
 
     transcript.does("It gets SIGKILL, and queue 3 is bound again as soon as that is possible");
@@ -56,21 +60,22 @@ pub(crate) fn process_killed(lab: &mut Lab, transcript: &Transcript) -> Result<(
     transcript.sees("milliseconds", killed.elapsed().as_millis());
     ensure!(
         provider_pool()?.id != pool.id,
-        "the page pool is the old one"
+        "the page pool is still the old one"
     );
     transcript.why(
         "The ring is torn down by a work item, after the process has gone (io_ring_exit_work,",
     );
-    transcript
-        .why("io_uring/io_uring.c), and only then is the queue restarted with memory of its own.");
+    transcript.why(
+        "io_uring/io_uring.c), and only then does the queue restart with the driver's memory.",
+    );
 
-    transcript.does("What the card and the kernel say of what was left behind");
+    transcript.does("The device and the kernel report what the process left behind");
     let stop = lab
         .ledger(QUEUE)?
         .last_stop
         .context("the queue did not stop")?;
     transcript.holds(
-        "the card has returned every chain, and the ledger has found nothing",
+        "the device has returned every chain, and the ledger has no violation",
         stop.clean,
     )?;
     transcript.is(
@@ -79,30 +84,30 @@ pub(crate) fn process_killed(lab: &mut Lab, transcript: &Transcript) -> Result<(
         0,
     )?;
     await_pools(|left| left.iter().all(|found| found.id != pool.id))?;
-    transcript.sees("the process's page pool", "gone");
+    transcript.sees("the process's page pool", "ended");
     let sender = stream.sender_end()?;
     let error = sender.error.as_deref().unwrap_or_default();
     transcript.sees("the sender's error", error);
-    // Which of them depends on whether the socket had unread data when it was closed.
+    // The error depends on whether the socket had unread data when it was closed.
     let refused = ["reset by peer", "Broken pipe"].map(|words| error.contains(words));
     ensure!(refused.contains(&true), "the sender reports {sender:?}");
     transcript.why(
-        "Buffers in the program's hands are taken back (io_zcrx_scrub, io_uring/zcrx.c), those in",
+        "The kernel reclaims buffers that the program holds (io_zcrx_scrub, io_uring/zcrx.c), those in",
     );
-    transcript.why("sockets go with their sockets, and those on the card with RXQ_STOP.");
+    transcript.why("sockets when these are closed, and those of the device with RXQ_STOP.");
     drop(zcrx);
     await_pools(<[_]>::is_empty)
 }
 
 pub(super) fn rerun(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     let options = small();
-    transcript.does("A program binds queue 3, and so does another one");
+    transcript.does("A program binds queue 3, and a second program tries to");
     let (first, _) = bind_patiently(QUEUE, &options)?;
-    transcript.fails("the other one", bind(QUEUE, &options), libc::EEXIST)?;
+    transcript.fails("the second program", bind(QUEUE, &options), libc::EEXIST)?;
     transcript.why("A queue has one provider (__netif_mp_open_rxq, net/core/netdev_rx_queue.c).");
 
     transcript.does("The program starts a helper that inherits the ring's descriptor, and ends");
-    // Unlike the original a copy is not closed on exec.
+    // Unlike the original descriptor, a copy is not closed on exec.
     let copy = rustix::io::dup(first.as_fd())?;
     let mut helper = Command::new("cat")
         .stdin(Stdio::piped())
@@ -113,7 +118,7 @@ pub(super) fn rerun(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     std::thread::sleep(Duration::from_millis(500));
     transcript.fails("half a second later", bind(QUEUE, &options), libc::EEXIST)?;
     transcript.why(
-        "The provider lives as long as the ring, and the ring as long as anybody has it open.",
+        "The provider lives as long as the ring, and the ring as long as any process has it open.",
     );
 
     transcript.does("The helper ends");
@@ -125,16 +130,15 @@ pub(super) fn rerun(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     transcript.sees("milliseconds", ended.elapsed().as_millis());
     transcript
         .why("Even then the ring ends some time after its last descriptor (io_ring_exit_work,");
-    transcript
-        .why("io_uring/io_uring.c): who runs a program again at once should try more than once.");
+    transcript.why("io_uring/io_uring.c), so a program that is run again at once has to retry.");
 
-    transcript.does("The ring is closed while a socket has data that nobody has read");
+    transcript.does("The ring is closed while a socket has unread data");
     const UNREAD: u64 = 32 << 10;
     let mut connection = connect(PORT, 1)?.remove(0);
     Sender::start(connection.sender, 1, UNREAD).finish()?;
     eventually(ARRIVAL, || {
         let unread = rustix::io::ioctl_fionread(&connection.receiver)?;
-        ensure!(unread == UNREAD, "{unread} of {UNREAD} bytes have come");
+        ensure!(unread == UNREAD, "{unread} of {UNREAD} bytes have arrived");
         Ok(())
     })?;
     let pool = provider_pool()?;
@@ -143,7 +147,7 @@ pub(super) fn rerun(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     let left = |id| -> Result<u64> {
         let pools = provider_pools()?;
         let found = pools.iter().find(|pool| pool.id == id);
-        let found = found.context("the old page pool is gone")?;
+        let found = found.context("the old page pool has ended")?;
         ensure!(
             found.detach_time.is_some(),
             "the old page pool was not destroyed"
@@ -157,9 +161,9 @@ pub(super) fn rerun(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
         UNREAD / 4096..=POSTED,
     )?;
     transcript.sees("the queue", "bound again");
-    transcript.why("Buffers with data that nobody has read keep their page pool, not the queue.");
+    transcript.why("Buffers with unread data keep their page pool alive, not the binding.");
 
-    transcript.does("That data is asked for by way of the new ring, and by read()");
+    transcript.does("The new ring, and then read(), ask for that data");
     receiver.add(connection.receiver.try_clone()?, 1)?;
     receiver.until("the request ends", |receiver| receiver.end(0).is_some())?;
     transcript.completion("recvzc", receiver.end(0).as_ref(), -libc::EFAULT)?;
@@ -170,7 +174,7 @@ pub(super) fn rerun(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
         other => bail!("read: {other:?}, not EFAULT"),
     }
     transcript.why(
-        "It is in memory of the old ring (io_zcrx_recv_frag, io_uring/zcrx.c), which the kernel",
+        "It is in the old ring's memory (io_zcrx_recv_frag, io_uring/zcrx.c), which the kernel",
     );
     transcript.why("itself never reads.");
 
@@ -178,6 +182,6 @@ pub(super) fn rerun(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     drop(receiver);
     drop(connection.receiver);
     await_pools(<[_]>::is_empty)?;
-    transcript.sees("the destroyed page pool", "gone");
+    transcript.sees("the destroyed page pool", "ended");
     lab.ledger_is_clean()
 }

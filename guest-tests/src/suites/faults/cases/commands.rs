@@ -18,7 +18,7 @@ use crate::{
     kit::net,
 };
 
-/// The answer to such a command.
+/// A rule for the answers to a command.
 macro_rules! answer {
     ($opcode:literal, $times:literal, $action:literal) => {
         concat!(
@@ -33,18 +33,18 @@ macro_rules! answer {
     };
 }
 
-/// The driver begins a new session, or more of them, and does not reset the device.
-const ANEW: &[Counted] = &[Counted("sessions", 1, ANY), Counted("resets", 0, 0)];
-/// It resets the device, which says nothing any more.
+/// The driver starts one or more new sessions, and does not reset the device.
+const NEW_SESSION: &[Counted] = &[Counted("sessions", 1, ANY), Counted("resets", 0, 0)];
+/// It resets the device, which no longer answers.
 const RESET: &[Counted] = &[Counted("sessions", 1, ANY), Counted("resets", 1, 3)];
-const AS_IF_NOTHING: &[Counted] = &[Counted("sessions", 0, 0), Counted("resets", 0, 0)];
+const NO_REACTION: &[Counted] = &[Counted("sessions", 0, 0), Counted("resets", 0, 0)];
 
-/// Longer than the driver waits for an answer, and shorter than twice.
+/// Longer than the driver waits for an answer, and shorter than twice that.
 const PATIENCE: Duration = Duration::from_secs(9);
 
 pub(super) const CASES: &[FaultCase] = &[
     FaultCase::new(
-        "command-error, command: a flow rule that is refused is an error and no rule",
+        "command-error, command: a refused flow rule is an error and is not added",
         "0",
         answer!(
             "rule-set",
@@ -53,44 +53,44 @@ pub(super) const CASES: &[FaultCase] = &[
         ),
         Script(rule_refused),
     )
-    .counts(AS_IF_NOTHING),
+    .counts(NO_REACTION),
     FaultCase::new(
-        "command-error, command: a table that is refused is an error and no table",
+        "command-error, command: a refused indirection table is an error and is not set",
         "0",
         answer!("rss-set", "1", r#"{"command-error":{"status":"busy"}}"#),
         Script(table_refused),
     )
-    .counts(AS_IF_NOTHING),
+    .counts(NO_REACTION),
     FaultCase::new(
         "command-error, command: a queue that doesn't start for a provider starts in a new session",
         "0",
         answer!("rxq-start", "1", r#"{"command-error":{}}"#),
         Stream(ZeroCopy),
     )
-    .counts(ANEW),
+    .counts(NEW_SESSION),
     FaultCase::new(
         "command-error, command: a queue that doesn't stop stops with the session",
         "0",
         answer!("rxq-stop", "2", r#"{"command-error":{"status":"busy"}}"#),
         Stream(ZeroCopy),
     )
-    .counts(ANEW),
+    .counts(NEW_SESSION),
     FaultCase::new(
-        "command-error, command: queues that don't start for an interface that comes up",
+        "command-error, command: queues don't start when the interface comes up",
         "0",
         answer!("txq-start", "2", r#"{"command-error":{}}"#),
         Script(down_and_up),
     )
-    .counts(ANEW),
+    .counts(NEW_SESSION),
     FaultCase::new(
-        "command-error, command: queues that don't stop for an interface that goes down",
+        "command-error, command: queues don't stop when the interface goes down",
         "0",
         answer!("txq-stop", "2", r#"{"command-error":{}}"#),
         Script(down_and_up),
     )
-    .counts(ANEW),
+    .counts(NEW_SESSION),
     FaultCase::new(
-        "command-error, command: rings that are to be larger, and a queue that doesn't start",
+        "command-error, command: a queue doesn't start with a resized ring",
         "0",
         answer!(
             "rxq-start",
@@ -99,16 +99,16 @@ pub(super) const CASES: &[FaultCase] = &[
         ),
         Script(other_rings),
     )
-    .counts(ANEW),
+    .counts(NEW_SESSION),
     FaultCase::new(
-        "command-error, command: HELLO is output again until a session begins",
+        "command-error, command: HELLO is repeated until a session starts",
         "0",
         answer!("hello", "3", r#"{"command-error":{"status":"busy"}}"#),
         Script(reset_by_hand),
     )
-    .counts(ANEW),
+    .counts(NEW_SESSION),
     FaultCase::new(
-        "command-error, command: half a configuration is none",
+        "command-error, command: an incomplete replay is repeated",
         "0",
         answer!("offloads", "2", r#"{"command-error":{}}"#),
         Script(reset_by_hand),
@@ -124,14 +124,14 @@ pub(super) const CASES: &[FaultCase] = &[
         ),
         Script(reset_by_hand),
     )
-    .counts(ANEW),
+    .counts(NEW_SESSION),
     FaultCase::new(
-        "command-error, command: a session that the device does not know any more is begun anew",
+        "command-error, command: a stale session is replaced by a new one",
         "0",
         answer!("stats", "1", r#"{"command-error":{"status":"stale"}}"#),
         Script(counters_asked_for),
     )
-    .counts(ANEW),
+    .counts(NEW_SESSION),
     FaultCase::new(
         "command-error, command: STATUS and STATS that are refused change nothing",
         "0",
@@ -142,23 +142,23 @@ pub(super) const CASES: &[FaultCase] = &[
         ),
         Script(status_refused),
     )
-    .counts(AS_IF_NOTHING),
+    .counts(NO_REACTION),
     FaultCase::new(
-        "command-timeout, command: one that is not executed costs a reset",
+        "command-timeout, command: a command that was not executed causes a reset",
         "0",
         answer!("rule-set", "1", r#"{"command-timeout":{}}"#),
         Script(rule_unanswered),
     )
     .counts(RESET),
     FaultCase::new(
-        "command-timeout, command: so does one that is",
+        "command-timeout, command: a command that was executed causes a reset, too",
         "0",
         answer!("rule-set", "1", r#"{"command-timeout":{"executed":true}}"#),
         Script(rule_unanswered),
     )
     .counts(RESET),
     FaultCase::new(
-        "command-timeout, command: an answer within the driver's patience is one",
+        "command-timeout, command: a late answer within the driver's time limit is accepted",
         "0",
         answer!(
             "rxq-start",
@@ -167,9 +167,9 @@ pub(super) const CASES: &[FaultCase] = &[
         ),
         Stream(ZeroCopy),
     )
-    .counts(AS_IF_NOTHING),
+    .counts(NO_REACTION),
     FaultCase::new(
-        "command-timeout, command: an empty answer means that nobody executed it",
+        "command-timeout, command: an empty answer means that the command was not executed",
         "0",
         answer!(
             "rxq-start",
@@ -178,30 +178,30 @@ pub(super) const CASES: &[FaultCase] = &[
         ),
         Stream(ZeroCopy),
     )
-    .counts(ANEW),
+    .counts(NEW_SESSION),
     FaultCase::new(
-        "command-timeout, command: a provider's queue does not start and nobody says so",
+        "command-timeout, command: a provider's queue does not start, and no answer comes",
         "0",
         answer!("rxq-start", "1", r#"{"command-timeout":{}}"#),
         Stream(ZeroCopy),
     )
     .counts(RESET),
     FaultCase::new(
-        "command-timeout, command: a provider's queue does not stop and nobody says so",
+        "command-timeout, command: a provider's queue does not stop, and no answer comes",
         "0",
         answer!("rxq-stop", "2", r#"{"command-timeout":{}}"#),
         Stream(ZeroCopy),
     )
     .counts(RESET),
     FaultCase::new(
-        "command-timeout, command: an interface goes down and up while nothing is answered",
+        "command-timeout, command: an interface goes down and up without any answer",
         "0",
         r#"{"direction":"command","times":2,"action":{"command-timeout":{}}}"#,
         Script(down_and_up),
     )
     .counts(RESET),
     FaultCase::new(
-        "command-timeout, command: HELLO is not answered either",
+        "command-timeout, command: an unanswered HELLO causes a reset",
         "0",
         answer!("hello", "1", r#"{"command-timeout":{}}"#),
         Script(reset_by_hand),
@@ -238,7 +238,7 @@ fn rule_refused(_: &mut Lab, _: u64) -> Result<()> {
     ensure!(added.is_err(), "a rule that was refused was added");
     ensure!(
         rules()? == before,
-        "there are other rules now: {}",
+        "the flow rules have changed: {}",
         rules()?
     );
     Ok(())
@@ -249,23 +249,19 @@ fn table_refused(_: &mut Lab, _: u64) -> Result<()> {
     let before = table()?;
     let set = net::set_rss_equal("eth0", 2);
     ensure!(set.is_err(), "a table that was refused was set");
-    ensure!(
-        table()? == before,
-        "there is another table now: {}",
-        table()?
-    );
+    ensure!(table()? == before, "the table has changed: {}", table()?);
     Ok(())
 }
 
-/// Whoever waits for a command that is not answered holds RTNL no longer than the driver waits.
+/// A caller of a command without an answer holds RTNL no longer than the driver waits.
 fn rule_unanswered(_: &mut Lab, _: u64) -> Result<()> {
     let started = Instant::now();
     let rule = std::thread::spawn(|| net::run(None, &ADD));
     net::run(None, &["ip", "link", "set", "eth0", "txqueuelen", "1000"])?;
     let added = rule.join();
     let took = started.elapsed();
-    ensure!(took < PATIENCE, "RTNL was not to be had for {took:?}");
-    // Nobody knows whether it was executed, so it is kept, and replayed.
+    ensure!(took < PATIENCE, "RTNL was held for {took:?}");
+    // The driver can't know whether it was executed, so it keeps the rule and replays it.
     if let Ok(Ok(output)) = added {
         let location = output.split_whitespace().last().unwrap_or_default();
         net::run(None, &["ethtool", "-N", "eth0", "delete", location])?;
@@ -287,7 +283,7 @@ fn other_rings(_: &mut Lab, _: u64) -> Result<()> {
     Ok(())
 }
 
-/// Whatever the fault is about happens in the replay that follows.
+/// The reset causes a replay, whose commands the fault hits.
 fn reset_by_hand(lab: &mut Lab, id: u64) -> Result<()> {
     let flow = traffic::Stream::start(ZeroCopy, 4 * MUCH)?;
     lab.ask("device-reset", &json!({"port": "0"}))?;

@@ -1,5 +1,5 @@
-//! Used rings with wrong elements, queues that stand still, interrupts that get lost. A ring that can't be
-//! trusted any more costs a reset of the device, with the provider bound.
+//! Wrong elements of used rings, stalled queues, lost interrupts. The driver resets the device when it
+//! can't trust a ring any more; the provider stays bound.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ const NO_RESET: &[Counted] = &[Counted("resets", 0, 0), Counted("sessions", 0, 0
 
 pub(super) const CASES: &[FaultCase] = &[
     FaultCase::new(
-        "descriptor-error, rx: a buffer that comes back unused is posted again",
+        "descriptor-error, rx: a buffer that is returned unused is posted again",
         "0",
         r#"{"direction":"rx","queue":3,"every":10,"times":100,"action":"descriptor-error"}"#,
         Stream(ZeroCopy),
@@ -41,14 +41,14 @@ pub(super) const CASES: &[FaultCase] = &[
     )
     .counts(ONE_RESET),
     FaultCase::new(
-        "bad-used-id, rx: far beyond the ring",
+        "bad-used-id, rx: an id far beyond the ring causes a reset",
         "0",
         nth!("100", "rx", r#"{"bad-used-id":{"beyond":4294960000}}"#),
         Stream(ZeroCopy),
     )
     .counts(ONE_RESET),
     FaultCase::new(
-        "bad-used-id, rx: again and again, the device is reset once a second at most",
+        "bad-used-id, rx: repeated errors reset the device once a second at most",
         "0",
         r#"{"direction":"rx","queue":3,"every":1000,"times":3,"action":{"bad-used-id":{}}}"#,
         Stream(ZeroCopy),
@@ -76,56 +76,56 @@ pub(super) const CASES: &[FaultCase] = &[
     )
     .counts(ONE_RESET),
     FaultCase::new(
-        "withhold-completion, rx: the next completion is not the one that is due",
+        "withhold-completion, rx: the next completion is detected as out of order",
         "0",
         nth!("100", "rx", r#"{"withhold-completion":{}}"#),
         Stream(ZeroCopy),
     )
     .counts(&[Counted("rx_misordered", 1, 1), Counted("resets", 1, 1)]),
     FaultCase::new(
-        "withhold-completion, rx: behind three others, which is too late as well",
+        "withhold-completion, rx: a completion behind three others is detected as out of order",
         "0",
         nth!("100", "rx", r#"{"withhold-completion":{"frames":3}}"#),
         Stream(ZeroCopy),
     )
     .counts(&[Counted("rx_misordered", 1, 1), Counted("resets", 1, 1)]),
     FaultCase::new(
-        "withhold-completion, tx: the next completion is not the one that is due",
+        "withhold-completion, tx: the next completion is detected as out of order",
         "1",
         nth!("100", "tx", r#"{"withhold-completion":{}}"#),
         Stream(ZeroCopy),
     )
     .counts(&[Counted("tx_misordered", 1, 1), Counted("resets", 1, 1)]),
     FaultCase::new(
-        "stall, rx: a stream waits for a queue that stands still for two seconds",
+        "stall, rx: a stream waits for a queue that is stalled for two seconds",
         "0",
         nth!("100", "rx", r#"{"stall":{"nanoseconds":2000000000}}"#),
         Stream(ZeroCopy),
     )
     .counts(NO_RESET),
     FaultCase::new(
-        "stall, rx: and for one that stands still until somebody mends it",
+        "stall, rx: a stream waits for a queue that is stalled until the rule is removed",
         "0",
         nth!("100", "rx", r#"{"stall":{}}"#),
-        Script(mended),
+        Script(unstalled),
     )
     .counts(NO_RESET),
     FaultCase::new(
-        "stall, tx: a stream waits for a queue that stands still for two seconds",
+        "stall, tx: a stream waits for a queue that is stalled for two seconds",
         "1",
         nth!("100", "tx", r#"{"stall":{"nanoseconds":2000000000}}"#),
         Stream(ZeroCopy),
     )
     .counts(NO_RESET),
     FaultCase::new(
-        "stall, tx: a queue that stands still for good costs a reset",
+        "stall, tx: a queue that is stalled for good causes a reset",
         "1",
         nth!("100", "tx", r#"{"stall":{}}"#),
         Stream(ZeroCopy),
     )
     .counts(ONE_RESET),
     FaultCase::new(
-        "lost-interrupt, rx: what nobody was told of is found",
+        "lost-interrupt, rx: a frame without an interrupt is found",
         "0",
         r#"{"direction":"rx","match":{"protocol":"udp","destination-port":4435},"nth":1,
             "action":"lost-interrupt"}"#,
@@ -133,7 +133,7 @@ pub(super) const CASES: &[FaultCase] = &[
     )
     .counts(&[Counted("rx_lost_interrupts", 1, 2), Counted("resets", 0, 0)]),
     FaultCase::new(
-        "lost-interrupt, tx: what nobody was told of is found",
+        "lost-interrupt, tx: a completion without an interrupt is found",
         "1",
         r#"{"direction":"tx","match":{"protocol":"udp","destination-port":4435},"nth":1,
             "action":"lost-interrupt"}"#,
@@ -141,7 +141,7 @@ pub(super) const CASES: &[FaultCase] = &[
     )
     .counts(&[Counted("rx_lost_interrupts", 1, 2), Counted("resets", 0, 0)]),
     FaultCase::new(
-        "lost-interrupt, rx: a stream goes on whenever one is lost",
+        "lost-interrupt, rx: a stream continues after each lost interrupt",
         "0",
         r#"{"direction":"rx","queue":3,"every":200,"times":5,"action":"lost-interrupt"}"#,
         Stream(ZeroCopy),
@@ -151,14 +151,14 @@ pub(super) const CASES: &[FaultCase] = &[
         Counted("resets", 0, 0),
     ]),
     FaultCase::new(
-        "spurious-interrupt, rx: nothing comes of it",
+        "spurious-interrupt, rx: it has no effect",
         "0",
         r#"{"direction":"rx","every":10,"action":"spurious-interrupt"}"#,
         Stream(ZeroCopy),
     )
     .counts(NO_RESET),
     FaultCase::new(
-        "spurious-interrupt, tx: nothing comes of it",
+        "spurious-interrupt, tx: it has no effect",
         "1",
         r#"{"direction":"tx","every":10,"action":"spurious-interrupt"}"#,
         Stream(ZeroCopy),
@@ -166,7 +166,7 @@ pub(super) const CASES: &[FaultCase] = &[
     .counts(NO_RESET),
 ];
 
-fn mended(lab: &mut Lab, id: u64) -> Result<()> {
+fn unstalled(lab: &mut Lab, id: u64) -> Result<()> {
     let flow = traffic::Stream::start(ZeroCopy, MUCH)?;
     lab.wait_for_hits(id, 1)?;
     flow.wait_for_stall()?;
@@ -174,7 +174,7 @@ fn mended(lab: &mut Lab, id: u64) -> Result<()> {
     flow.finish().map(drop)
 }
 
-/// Long enough for the driver to look after its rings.
+/// Long enough for the driver's periodic check of its rings.
 const LOOK: Duration = Duration::from_secs(5);
 
 fn found(_: &mut Lab, _: u64) -> Result<()> {

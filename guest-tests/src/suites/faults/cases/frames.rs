@@ -1,4 +1,4 @@
-//! Bad wires: what is lost, comes twice, late, in another order, or damaged.
+//! Faults of the wire: frames that are lost, duplicated, late, out of order, or damaged.
 
 use super::super::case::{
     ANY,
@@ -30,7 +30,7 @@ macro_rules! third {
     };
 }
 
-/// Every so many frames of a stream that is received by zero copy.
+/// Every `$count`th frame of the zero-copy stream.
 macro_rules! every {
     ($count:literal, $action:literal) => {
         concat!(
@@ -57,7 +57,7 @@ pub(super) const CASES: &[FaultCase] = &[
         Datagrams(WITHOUT_THE_THIRD),
     ),
     FaultCase::new(
-        "drop, rx: a stream arrives by zero copy all the same",
+        "drop, rx: a zero-copy stream still arrives complete",
         "0",
         every!("100", r#""drop""#),
         Stream(ZeroCopy),
@@ -75,7 +75,7 @@ pub(super) const CASES: &[FaultCase] = &[
         Datagrams(THE_THIRD_TWICE),
     ),
     FaultCase::new(
-        "duplicate, rx: no byte of a stream comes twice by zero copy",
+        "duplicate, rx: no byte of a zero-copy stream comes twice",
         "0",
         every!("50", r#"{"duplicate":{"copies":3}}"#),
         Stream(ZeroCopy),
@@ -105,7 +105,7 @@ pub(super) const CASES: &[FaultCase] = &[
         Datagrams(THE_THIRD_FIFTH),
     ),
     FaultCase::new(
-        "reorder, rx: a stream is in order by zero copy",
+        "reorder, rx: a zero-copy stream is in order",
         "0",
         every!("50", r#"{"reorder":{"by":5}}"#),
         Stream(ZeroCopy),
@@ -135,7 +135,7 @@ pub(super) const CASES: &[FaultCase] = &[
         Counted("rx_dropped", 5, ANY),
     ]),
     FaultCase::new(
-        "corrupt, rx: whatever bit of a frame it is, a stream is right by zero copy",
+        "corrupt, rx: with any bit of a frame, a zero-copy stream is right",
         "0",
         r#"{"direction":"rx","queue":3,"probability":0.02,"seed":7,"action":{"corrupt":{}}}"#,
         Stream(ZeroCopy),

@@ -1,4 +1,4 @@
-//! Frames that are put where they don't belong, or described wrongly, on a queue with a provider's memory.
+//! Frames that are misplaced or wrongly described, on a queue with a provider's memory.
 
 use anyhow::{Result, ensure};
 use serde_json::json;
@@ -28,7 +28,7 @@ macro_rules! five {
     };
 }
 
-/// What arrives while the queue stops is dropped as well.
+/// Frames that arrive while the queue stops are dropped as well.
 const A_FEW_MORE: u64 = 10;
 
 pub(super) const CASES: &[FaultCase] = &[
@@ -40,7 +40,7 @@ pub(super) const CASES: &[FaultCase] = &[
     )
     .counts(&[Counted("rx_bad_header", 5, 5), Counted("resets", 0, 0)]),
     FaultCase::new(
-        "short-buffer, rx: a used length of less than the receive header is no frame",
+        "short-buffer, rx: a used length below that of the receive header is dropped and counted",
         "0",
         five!(r#"{"short-buffer":{"bytes":1500}}"#),
         Stream(ZeroCopy),
@@ -75,14 +75,14 @@ pub(super) const CASES: &[FaultCase] = &[
     )
     .counts(&[Counted("rx_dropped", 5, A_FEW_MORE)]),
     FaultCase::new(
-        "split-wrong, rx: in the payload, what is in the header fragment arrives, too",
+        "split-wrong, rx: in the payload, the part in the header fragment arrives, too",
         "0",
         five!(r#"{"split-wrong":{"at":100}}"#),
         Stream(ZeroCopy),
     )
     .counts(&[Counted("rx_bad_header", 0, 0)]),
     FaultCase::new(
-        "split-wrong, rx: on a queue that anybody can read nothing is lost",
+        "split-wrong, rx: on a queue without a provider nothing is lost",
         "0",
         r#"{"direction":"rx","match":{"protocol":"tcp","destination-port":4434},"every":100,
             "action":{"split-wrong":{"at":20}}}"#,
@@ -90,27 +90,27 @@ pub(super) const CASES: &[FaultCase] = &[
     )
     .counts(&[Counted("rx_dropped", 0, 0), Counted("rx_bad_header", 0, 0)]),
     FaultCase::new(
-        "payload-in-header, rx: what is in the header fragment arrives, too",
+        "payload-in-header, rx: the part in the header fragment arrives, too",
         "0",
         five!(r#""payload-in-header""#),
         Stream(ZeroCopy),
     )
     .counts(&[Counted("rx_bad_header", 0, 0)]),
     FaultCase::new(
-        "wrong-queue, rx: what comes by another queue is copied",
+        "wrong-queue, rx: frames on another queue are copied",
         "0",
         five!(r#"{"wrong-queue":{"queue":0}}"#),
         Copied,
     ),
     FaultCase::new(
-        "wrong-queue, rx: a frame of somebody else is in nobody's data",
+        "wrong-queue, rx: a frame of another flow corrupts no data",
         "0",
         r#"{"direction":"rx","match":{"protocol":"tcp","destination-port":4434},"nth":50,
             "action":{"wrong-queue":{"queue":3}}}"#,
-        Script(of_somebody_else),
+        Script(of_another_flow),
     ),
     FaultCase::new(
-        "wrong-queue, rx: frames for a queue that is not there are lost",
+        "wrong-queue, rx: frames for a queue that does not exist are lost",
         "0",
         five!(r#"{"wrong-queue":{"queue":40}}"#),
         Stream(ZeroCopy),
@@ -122,21 +122,21 @@ pub(super) const CASES: &[FaultCase] = &[
         Stream(ZeroCopy),
     ),
     FaultCase::new(
-        "wrong-checksum, rx: called bad, payload that the stack can't check is dropped and counted",
+        "wrong-checksum, rx: reported bad, payload that the stack can't check is dropped and counted",
         "0",
         five!(r#"{"wrong-checksum":{"verdict":"bad"}}"#),
         Stream(ZeroCopy),
     )
     .counts(&[Counted("rx_csum_bad", 5, 5), Counted("rx_dropped", 5, A_FEW_MORE)]),
     FaultCase::new(
-        "wrong-checksum, rx: not said to be good, payload that the stack can't check is dropped",
+        "wrong-checksum, rx: not reported good, payload that the stack can't check is dropped",
         "0",
         five!(r#"{"wrong-checksum":{"verdict":"unknown"}}"#),
         Stream(ZeroCopy),
     )
     .counts(&[Counted("rx_dropped", 5, A_FEW_MORE)]),
     FaultCase::new(
-        "wrong-checksum, rx: called bad, payload that the stack can check is not lost",
+        "wrong-checksum, rx: reported bad, payload that the stack can check is not lost",
         "0",
         r#"{"direction":"rx","match":{"protocol":"tcp","destination-port":4434},"every":100,
             "action":{"wrong-checksum":{}}}"#,
@@ -145,12 +145,13 @@ pub(super) const CASES: &[FaultCase] = &[
     .counts(&[Counted("rx_csum_bad", 5, ANY), Counted("rx_dropped", 0, 0)]),
 ];
 
-/// A frame of an ordinary stream comes by the queue with the provider's memory, which its reader can't read.
-fn of_somebody_else(lab: &mut Lab, id: u64) -> Result<()> {
+/// A frame of an ordinary stream comes on the queue with the provider's memory, which its reader can't
+/// read.
+fn of_another_flow(lab: &mut Lab, id: u64) -> Result<()> {
     let bound = traffic::Stream::start(ZeroCopy, 4 * MUCH)?;
     let other = traffic::Stream::start(Plain, MUCH)?;
     lab.wait_for_hits(id, 1)?;
-    // It is told that it can't, or what came instead is right.
+    // The reader gets EFAULT, or a retransmission that it can read.
     let result = other.end()?;
     let error = result.error.as_deref().unwrap_or_default();
     ensure!(
@@ -160,7 +161,7 @@ fn of_somebody_else(lab: &mut Lab, id: u64) -> Result<()> {
     bound.finish()?;
     let again = json!({"direction": "rx", "match": plain_port(), "nth": 1,
         "action": {"wrong-queue": {"queue": ZERO_COPY.0}}});
-    // Nothing is bound any more: whatever queue it is, anybody can read it.
+    // Nothing is bound any more, so that the memory of every queue can be read.
     lab.arm("0", &again)?;
     traffic::Stream::start(Plain, MUCH)?.finish().map(drop)
 }

@@ -1,4 +1,4 @@
-//! What happens to the whole port, in the middle of a stream that is received by zero copy.
+//! Faults of the whole port, in the middle of a zero-copy stream.
 
 use anyhow::{Result, ensure};
 
@@ -12,7 +12,7 @@ use crate::fixture::{
     traffic::{self, How::ZeroCopy},
 };
 
-/// With the device's counters, which the driver asks for every two seconds and with those of its own.
+/// On a read of the device's counters, which the driver does every two seconds and for `ethtool -S`.
 macro_rules! with_stats {
     ($action:literal) => {
         concat!(
@@ -28,63 +28,63 @@ const NEW_SESSION: &[Counted] = &[Counted("sessions", 1, ANY), Counted("resets",
 
 pub(super) const CASES: &[FaultCase] = &[
     FaultCase::new(
-        "link-flap, rx: the carrier goes for a second, and the stream goes on",
+        "link-flap, rx: the carrier is lost for a second, and the stream continues",
         "0",
         nth!("1000", "rx", r#"{"link-flap":{"nanoseconds":1000000000}}"#),
         Script(carrier_lost),
     )
     .counts(SAME_SESSION),
     FaultCase::new(
-        "link-flap, tx: the carrier goes for a second, and the stream goes on",
+        "link-flap, tx: the carrier is lost for a second, and the stream continues",
         "1",
         nth!("1000", "tx", r#"{"link-flap":{"nanoseconds":1000000000}}"#),
         Script(carrier_lost),
     )
     .counts(SAME_SESSION),
     FaultCase::new(
-        "link-flap, command: the carrier goes for a second, and the stream goes on",
+        "link-flap, command: the carrier is lost for a second, and the stream continues",
         "0",
         with_stats!(r#"{"link-flap":{"nanoseconds":1000000000}}"#),
         Script(carrier_lost),
     )
     .counts(SAME_SESSION),
     FaultCase::new(
-        "device-reset, rx: a new session is begun, and the stream goes on",
+        "device-reset, rx: a new session starts, and the stream continues",
         "0",
         nth!("1000", "rx", r#""device-reset""#),
         Stream(ZeroCopy),
     )
     .counts(NEW_SESSION),
     FaultCase::new(
-        "device-reset, tx: a new session is begun, and the stream goes on",
+        "device-reset, tx: a new session starts, and the stream continues",
         "1",
         nth!("1000", "tx", r#""device-reset""#),
         Stream(ZeroCopy),
     )
     .counts(NEW_SESSION),
     FaultCase::new(
-        "device-reset, command: a new session is begun, and the stream goes on",
+        "device-reset, command: a new session starts, and the stream continues",
         "0",
         with_stats!(r#""device-reset""#),
         Script(with_a_command),
     )
     .counts(NEW_SESSION),
     FaultCase::new(
-        "disconnect, rx: QEMU connects again, and the stream goes on",
+        "disconnect, rx: QEMU connects again, and the stream continues",
         "0",
         nth!("1000", "rx", r#""disconnect""#),
         Stream(ZeroCopy),
     )
     .counts(NEW_SESSION),
     FaultCase::new(
-        "disconnect, tx: QEMU connects again, and the stream goes on",
+        "disconnect, tx: QEMU connects again, and the stream continues",
         "1",
         nth!("1000", "tx", r#""disconnect""#),
         Stream(ZeroCopy),
     )
     .counts(NEW_SESSION),
     FaultCase::new(
-        "disconnect, command: QEMU connects again, and the stream goes on",
+        "disconnect, command: QEMU connects again, and the stream continues",
         "0",
         with_stats!(r#""disconnect""#),
         Script(with_a_command),

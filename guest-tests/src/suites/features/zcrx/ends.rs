@@ -74,11 +74,11 @@ pub(super) fn ring_closed(lab: &mut Lab, transcript: &Transcript) -> Result<()> 
 
 /// The namespace that is destroyed, and a name for the one where eth0 belongs.
 const DOOMED: &str = "doomed";
-const RETURN_LIMIT: &str = "home";
+const OWN_NETNS: &str = "home";
 
 pub(super) fn namespace_destroyed(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let ends = PoolEnds::watch()?;
-    net::run(None, &["ip", "netns", "attach", RETURN_LIMIT, "1"])?;
+    net::run(None, &["ip", "netns", "attach", OWN_NETNS, "1"])?;
     net::run(None, &["ip", "netns", "add", DOOMED])?;
     let moved = net::run(None, &["ip", "link", "set", "eth0", "netns", DOOMED]);
     let out = moved.map_err(Into::into).and_then(|_| {
@@ -107,7 +107,7 @@ fn destroy(transcript: &Transcript) -> Result<u64> {
     transcript.does("The program leaves the namespace, which is destroyed then");
     // Each of its sockets would keep it alive.
     receiver.hang_up();
-    net::enter_netns(RETURN_LIMIT)?;
+    net::enter_netns(OWN_NETNS)?;
     net::run(None, &["ip", "netns", "delete", DOOMED])?;
     eventually(PATIENCE, || Ok(net::ifindex("eth0")?))?;
     transcript.sees("eth0", "back in the initial namespace");
@@ -130,7 +130,7 @@ fn restore() -> Result<()> {
     if fs::exists(format!("/run/netns/{DOOMED}"))? {
         net::run(None, &["ip", "netns", "delete", DOOMED])?;
     }
-    net::run(None, &["ip", "netns", "delete", RETURN_LIMIT])?;
+    net::run(None, &["ip", "netns", "delete", OWN_NETNS])?;
     let index = eventually(PATIENCE, || Ok(net::ifindex("eth0")?))?;
     ports::configure(&PORTS[0])?;
     Ok(link::wait_for_carrier(index, PATIENCE)?)
