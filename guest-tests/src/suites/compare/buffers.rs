@@ -1,6 +1,7 @@
-//! What it costs to let `io_uring` choose a buffer, and to give it back: the five rows of the measurement that came with
-//! rings of provided buffers (Axboe, 2022). Requests did nothing then, but no NOP takes a buffer any more
-//! (`io_init_req()`, io_uring/io_uring.c: `-EOPNOTSUPP`); a read of /dev/null takes one and does nothing with it.
+//! The cost of letting `io_uring` choose a buffer and of providing it again: the five rows of the
+//! measurement that came with rings of provided buffers (Axboe, 2022). That used NOPs, which no longer
+//! take a buffer (`io_init_req()`, io_uring/io_uring.c: `-EOPNOTSUPP`); a read of /dev/null takes one and
+//! does nothing else.
 
 use std::{collections::BTreeMap, fs::File, time::Instant};
 
@@ -13,23 +14,23 @@ use crate::{
     kit::provided::{BufferGroup, GroupKind},
 };
 
-/// Buffers that there are, as in 2022.
+/// Buffers of the group, as in 2022.
 const BUFFERS: u16 = 128;
 /// Requests at a time, as in 2022.
 const BATCH: u16 = 32;
 
-/// What requests do.
+/// Kind of requests.
 #[derive(Debug, Clone, Copy)]
 enum Row {
-    /// Nothing at all, with no file either.
+    /// NOPs, without a file.
     Nop,
-    /// Read, and name the memory.
+    /// Reads that name their memory.
     Named,
-    /// Read into a buffer that the kernel chooses, which gets so many back at a time.
+    /// Reads into a buffer that the kernel chooses; buffers are provided again in batches of this size.
     Chosen(GroupKind, u16),
 }
 
-/// All rows, each beside reads that name their memory.
+/// Compares each kind of requests with reads that name their memory.
 pub(super) fn compare(rounds: usize, requests: u64) -> Result<Vec<Figure>> {
     Processor::Receivers.take()?;
     let rows = [
@@ -84,10 +85,10 @@ fn rate(row: Row, requests: u64) -> Result<f64> {
             let wanted = matches!(row, Row::Chosen(..)).then_some(first + number);
             ensure!(
                 completion.result == 0 && completion.buffer == wanted,
-                "{completion:?}, and not buffer {wanted:?}"
+                "{completion:?}, expected buffer {wanted:?}"
             );
         }
-        // Classic ones go with the next batch's submission.
+        // Classic buffers go with the next batch's submission.
         if let Row::Chosen(_, at_once) = row {
             for number in (0..BATCH).step_by(at_once.into()) {
                 group.provide(first + number, at_once)?;

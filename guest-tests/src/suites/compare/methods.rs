@@ -1,4 +1,4 @@
-//! The methods to receive that are compared.
+//! The compared receive methods.
 
 use std::{
     io::{ErrorKind, Read},
@@ -23,15 +23,15 @@ use crate::{
 const READ: usize = 256 << 10;
 /// Bytes of a large page.
 const LARGE: u32 = 32 << 10;
-/// Nothing takes longer.
+/// Time limit for every wait.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A method to receive.
+/// A receive method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Method {
     /// `recv()` in a loop.
     Recv,
-    /// `recv()` when `epoll_wait()` says so.
+    /// `recv()` when `epoll_wait()` reports data.
     Epoll,
     /// Pages mapped by `TCP_ZEROCOPY_RECEIVE`.
     Mapped,
@@ -41,17 +41,17 @@ pub(super) enum Method {
     ZcrxLarge,
 }
 
-/// What has come so far.
+/// Bytes received so far.
 pub(super) struct ByteCounts<'p> {
     pub(super) bytes: u64,
     /// Bytes that the kernel copied.
     pub(super) copied: u64,
-    /// What all is to be compared with, if it is.
+    /// The pattern to verify the stream with, if at all.
     pub(super) pattern: Option<&'p Pattern>,
 }
 
 impl ByteCounts<'_> {
-    /// These came next.
+    /// Counts the next bytes of the stream.
     pub(super) fn take(&mut self, bytes: &[u8]) -> Result<()> {
         if let Some(pattern) = self.pattern {
             pattern.verify(self.bytes, bytes)?;
@@ -60,14 +60,14 @@ impl ByteCounts<'_> {
         Ok(())
     }
 
-    /// These were copied.
+    /// Counts the next bytes, which the kernel copied.
     fn take_copied(&mut self, bytes: &[u8]) -> Result<()> {
         self.copied += bytes.len() as u64;
         self.take(bytes)
     }
 }
 
-/// Whatever a method needs before the connection is there.
+/// State that a method needs before the connection exists.
 pub(super) enum MethodReceiver {
     Recv,
     Epoll,
@@ -84,7 +84,7 @@ impl Method {
         Self::ZcrxLarge,
     ];
 
-    /// As the report has it.
+    /// Name of its figure.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Recv => "recv",
@@ -146,7 +146,7 @@ impl MethodReceiver {
     }
 }
 
-/// Reads until there is no more for now; returns whether the stream has ended.
+/// Reads until there is no more data for now; returns whether the stream has ended.
 fn read_all(mut socket: &TcpStream, received: &mut ByteCounts<'_>) -> Result<bool> {
     let mut buffer = vec![0; READ];
     loop {
@@ -171,7 +171,7 @@ fn wait_and_read(socket: &TcpStream, received: &mut ByteCounts<'_>) -> Result<()
         events.clear();
         let spare = rustix::buffer::spare_capacity(&mut events);
         if epoll::wait(&waiter, spare, Some(&timeout))? == 0 {
-            bail!("nothing came for {PATIENCE:?}");
+            bail!("no data for {PATIENCE:?}");
         }
         if read_all(socket, received)? {
             return Ok(());
@@ -206,7 +206,7 @@ fn take_completions(
             }
         }
         if received.bytes == at {
-            bail!("nothing came for {PATIENCE:?}");
+            bail!("no data for {PATIENCE:?}");
         }
         zcrx.publish();
     }

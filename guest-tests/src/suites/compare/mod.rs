@@ -1,8 +1,8 @@
-//! `zcnic-guest compare`: the same stream received by several methods, and what a processor does
-//! for it; and, without a stream, what provided buffers cost.
+//! `zcnic-guest compare`: the processor time of several receive methods for the same stream, and,
+//! without a stream, the cost of provided buffers.
 //!
-//! Whoever receives has the first processor to himself, interrupts included, and whoever sends the second one; so the
-//! time that the first one is not idle is what receiving costs, wherever in the kernel it is spent.
+//! The receiver has the first processor to itself, its interrupts included, and the sender the second
+//! one. So the first one's busy time is the cost of receiving, wherever in the kernel it is spent.
 
 mod buffers;
 mod methods;
@@ -38,13 +38,13 @@ const RATE: &str = "bytes/CPU s";
 /// Compares methods to receive a TCP stream, by bytes per second of processor time
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// How often each takes turns with recv()
+    /// Rounds, in each of which every method is interleaved with recv()
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// How much a stream has; turns have as many as they need
+    /// Bytes per stream; a sample takes as many streams as it needs
     #[arg(long, default_value_t = 64 << 20)]
     bytes: u64,
-    /// How many requests each turn makes where nothing is received
+    /// Requests per sample of the comparisons without a stream
     #[arg(long, default_value_t = 400_000)]
     requests: u64,
 }
@@ -53,7 +53,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<ExitCode> {
     prepare()?;
     for method in Method::ALL {
-        // Once with every byte verified, which would be most of the time that is measured.
+        // Verify every byte once, outside the samples, because that would dominate their time.
         stream(method, args.bytes, true).with_context(|| format!("{method:?}"))?;
     }
     let mut figures = buffers::compare(args.rounds, args.requests)?;
@@ -69,18 +69,19 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Steers one flow to a queue that splits, with segments that fill pages, and divides the guest.
+/// Steers one flow to a queue that splits, makes segments fill pages, and divides the processors.
 fn prepare() -> Result<()> {
     for side in &PORTS {
         net::run(side.netns, &["ip", "link", "set", side.name, "mtu", MTU])?;
     }
     lab::prepare()?;
-    // For the areas of several turns: the kernel closes rings, and gives their areas back, some time after the program did.
+    // Enough for the areas of several samples: the kernel releases an area some time after the program has
+    // closed its ring.
     net::run(None, &["sysctl", "-qw", "vm.nr_hugepages=96"])?;
     Interrupts::divide().map(drop)
 }
 
-/// A method beside recv().
+/// Compares a method with recv().
 fn compare(method: Method, args: &Args) -> Result<Figure> {
     let (mut bytes, mut copied) = (0, 0);
     let mut figure = interleave(method.name(), RATE, args.rounds, |side| match side {
@@ -96,7 +97,7 @@ fn compare(method: Method, args: &Args) -> Result<Figure> {
     Ok(figure)
 }
 
-/// recv() of pages that are recycled, beside the same without recycling (images/driver/zcnic_hold.c).
+/// Compares recv() with recycling of pages and without it (images/driver/zcnic_hold.c).
 fn recycling(args: &Args) -> Result<Figure> {
     let mut counters = BTreeMap::new();
     let mut figure = interleave("guest_recycling", RATE, args.rounds, |side| {
@@ -118,7 +119,7 @@ fn recycling(args: &Args) -> Result<Figure> {
     Ok(figure)
 }
 
-/// A turn, or one stream of it.
+/// A sample, or one stream of it.
 #[derive(Default)]
 struct Turn {
     bytes: u64,
@@ -129,9 +130,9 @@ struct Turn {
 }
 
 impl Turn {
-    /// Receives one stream after the other until the time that it took can be told.
+    /// Receives streams until their time is long enough to be measured.
     fn take(method: Method, args: &Args) -> Result<Self> {
-        /// Ten times what the kernel measures idle time in.
+        /// Ten times the unit in which the kernel reports idle time.
         const LEAST: Duration = Duration::from_millis(100);
         const MOST: usize = 20;
         let mut turn = Self::default();
@@ -144,16 +145,16 @@ impl Turn {
                 return Ok(turn);
             }
         }
-        bail!("{} bytes came in {:?}", turn.bytes, turn.busy)
+        bail!("{} bytes arrived in {:?}", turn.bytes, turn.busy)
     }
 
-    /// How many bytes a second of processor time is good for.
+    /// Bytes per second of processor time.
     fn rate(&self) -> f64 {
         self.bytes as f64 / self.busy.as_secs_f64()
     }
 }
 
-/// Receives so many bytes.
+/// Receives one stream of `bytes` bytes.
 fn stream(method: Method, bytes: u64, verify: bool) -> Result<Turn> {
     const SEED: u64 = 1;
     net::run(
@@ -183,7 +184,7 @@ fn stream(method: Method, bytes: u64, verify: bool) -> Result<Turn> {
     sender.finish()?;
     ensure!(
         received.bytes == bytes,
-        "{} of {bytes} bytes came",
+        "{} of {bytes} bytes arrived",
         received.bytes
     );
     Ok(Turn {

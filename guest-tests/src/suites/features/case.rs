@@ -4,9 +4,9 @@ use anyhow::Result;
 
 use crate::fixture::{lab::Lab, transcript::Transcript};
 
-/// Something that a system does.
+/// A state or mode of a receive-path feature.
 pub(super) struct FeatureCase {
-    /// The system, and what is shown.
+    /// `feature: statement`.
     pub(super) name: &'static str,
     pub(super) run: fn(&mut Lab, &Transcript) -> Result<()>,
 }

@@ -1,5 +1,5 @@
-//! `zcnic-guest systems`: the receive-side systems of the kernel, each exercised end to end. A case shows one state
-//! or mode of one system, verifies every byte, and says the figures that its authors care about.
+//! `zcnic-guest features`: the kernel's receive-path features, each exercised end to end. A case shows one
+//! state or mode of a feature, verifies every byte, and reports the figures that its authors care about.
 
 mod case;
 mod devmem;
@@ -19,14 +19,14 @@ use anyhow::Result;
 use self::case::FeatureCase;
 use crate::fixture::{cases::Selection, lab::Lab, transcript::Transcript};
 
-/// Exercises the receive-side systems of the kernel, one case after the other, and prints a JSON object for each
+/// Exercises the kernel's receive-path features, and prints a JSON object for each case
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     selection: Selection,
 }
 
-/// All of them, by system.
+/// All cases, by feature.
 fn all() -> impl Iterator<Item = &'static FeatureCase> {
     [
         devmem::CASES,

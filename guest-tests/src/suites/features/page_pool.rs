@@ -1,7 +1,9 @@
-//! Recycling of pages in ordinary receive: what a queue's page pools count (`page-pool-stats-get`).
+//! Recycling of pages in ordinary receive, by the statistics of a queue's page pools
+//! (`page-pool-stats-get`).
 //!
-//! Queue 3 has two of them if it splits: one for header fragments, which the driver copies and gives back at once, and
-//! one for payload, whose pages go to the stack. Without split there is one, and its pages hold two frames each.
+//! Queue 3 has two pools if it splits: one for header fragments, which the driver copies and returns at
+//! once, and one for payload, whose pages go to the stack. Without split it has one pool, and each page
+//! holds two frames.
 
 use std::{fs, thread};
 
@@ -36,15 +38,15 @@ pub(super) const CASES: &[FeatureCase] = &[
         run: steady_state,
     },
     FeatureCase {
-        name: "page pool: what is read on another CPU is freed on NAPI's, which may use its cache",
+        name: "page pool: pages read on another CPU are freed on NAPI's, which may use its cache",
         run: read_elsewhere,
     },
     FeatureCase {
-        name: "page pool: what is freed on another CPU comes back by the ring",
+        name: "page pool: pages freed on another CPU return by the ring",
         run: freed_elsewhere,
     },
     FeatureCase {
-        name: "page pool: header fragments share pages, and come back at once",
+        name: "page pool: header fragments share pages, and return at once",
         run: headers,
     },
     FeatureCase {
@@ -60,11 +62,11 @@ pub(super) const CASES: &[FeatureCase] = &[
         run: multi_buffer,
     },
     FeatureCase {
-        name: "page pool: pages that nobody reads are replaced, and too many to keep when they come back",
+        name: "page pool: unread pages are replaced, and the pool does not keep all of them when they return",
         run: unread,
     },
     FeatureCase {
-        name: "page pool: pages that a program has mapped are given up",
+        name: "page pool: pages that a program has mapped are released",
         run: mapped,
     },
     FeatureCase {
@@ -73,10 +75,10 @@ pub(super) const CASES: &[FeatureCase] = &[
     },
 ];
 
-/// Streams to a reader on some processor; NAPI is on the receivers', and who sends on the other one.
+/// Streams to a reader on the given processor. NAPI runs on the receivers', the sender on the other one.
 fn stream(reader: Processor) -> Result<()> {
     const SEED: u64 = 3;
-    /// So little waits to be read that the pool's ring takes all of it when it is.
+    /// So little data waits that the pool's ring has room for all its pages when it is read.
     const WAITING: usize = 128 << 10;
     let connection = connect(PORT, 1)?.pop().context("one connection")?;
     let socket = connection.receiver;
@@ -91,14 +93,14 @@ fn stream(reader: Processor) -> Result<()> {
     let received = reader.join();
     sender.finish()?;
     let received = received.unwrap_or_else(|_| bail!("the reader panicked"))?;
-    ensure!(received == BYTES, "{received} bytes came, not {BYTES}");
+    ensure!(received == BYTES, "{received} bytes arrived, not {BYTES}");
     Ok(())
 }
 
-/// What a stream does to the pools when another one has been there before.
+/// The pools' changes by a second stream, after a first one has filled them.
 fn after_another(reader: Processor) -> Result<PoolChange> {
     let interrupts = Interrupts::divide()?;
-    // A thread of its own: the streams choose a processor.
+    // On a new thread, because the streams choose a processor.
     let streams = move || {
         stream(reader)?;
         let before = PoolCounts::now(QUEUE)?;
@@ -110,7 +112,7 @@ fn after_another(reader: Processor) -> Result<PoolChange> {
     seen.unwrap_or_else(|_| bail!("a thread panicked"))
 }
 
-/// Says how it was, and sees that pages came from the pool and went back to it.
+/// Reports the statistics, and checks that pages came from the pool and returned to it.
 fn recycled(transcript: &Transcript, stats: &PagePoolStats) -> Result<()> {
     let handed_out = stats.handed_out();
     transcript.sees("pages handed out", handed_out);
@@ -120,9 +122,12 @@ fn recycled(transcript: &Transcript, stats: &PagePoolStats) -> Result<()> {
     );
     transcript.sees("pages back into the cache", stats.cached);
     transcript.sees("pages back into the ring", stats.ring);
-    transcript.sees("pages back for which the ring had no room", stats.ring_full);
-    transcript.is("pages given up", stats.released, 0)?;
-    // More may wait to be read than ever before: once, and 64 pages more are the pool's.
+    transcript.sees(
+        "pages back that the full ring did not take",
+        stats.ring_full,
+    );
+    transcript.is("pages released", stats.released, 0)?;
+    // Once, more data than ever before may wait to be read; then the pool gets 64 more pages.
     transcript.within("calls of the page allocator", stats.slow, 0..=1)?;
     let of_pool = (handed_out - stats.slow) * 1000 / handed_out.max(1);
     transcript.at_least("per mille on the fast path", of_pool, 990)
@@ -140,8 +145,8 @@ fn steady_state(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     recycled(transcript, &seen.headers)
 }
 
-/// `skb_attempt_defer_free()` (net/core/skbuff.c) leaves packets to the CPU that allocated them, which frees them
-/// where its NAPI may use the cache (`page_pool_napi_local()`).
+/// `skb_attempt_defer_free()` (net/core/skbuff.c) leaves packets to the CPU that allocated them. That CPU
+/// frees them where its NAPI may use the cache (`page_pool_napi_local()`).
 fn read_elsewhere(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let seen = after_another(Processor::Senders)?;
     recycled(transcript, &seen.payload)?;
@@ -153,7 +158,7 @@ fn read_elsewhere(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     )
 }
 
-/// The same if packets are not left to anybody: another CPU must not touch the cache.
+/// The same without deferred frees: another CPU must not touch the cache.
 fn freed_elsewhere(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     const DEFERRED: &str = "/proc/sys/net/core/skb_defer_max";
     let before = fs::read_to_string(DEFERRED)?;
@@ -170,7 +175,8 @@ fn freed_elsewhere(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     )
 }
 
-/// Buffers are posted 16 at a time, so that so many more or less may be made of pages than came back with frames.
+/// The driver posts 16 buffers at a time, so the number of fragments may differ by that from the number
+/// of frames.
 const POSTED: u64 = 16;
 
 fn headers(_: &mut Lab, transcript: &Transcript) -> Result<()> {
@@ -182,7 +188,7 @@ fn headers(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let (least, most) = (seen.frames - 2 * POSTED, seen.frames + 2 * POSTED);
     transcript.sees("frames", seen.frames);
     transcript.within("fragments of these pages", fragments, least..=most)?;
-    // In NAPI, nobody else has them.
+    // NAPI returns them itself, so none comes back by the ring.
     transcript.is("back by the ring", seen.headers.ring, 0)
 }
 
@@ -191,7 +197,7 @@ fn two_frames(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     recycled(transcript, &seen.headers)?;
     let (least, most) = (seen.frames - POSTED, seen.frames + POSTED);
     transcript.sees("frames", seen.frames);
-    // The second frame of a page is a reference to what has a first one (pp_ref_count).
+    // The second frame of a page is a second reference to it (pp_ref_count).
     transcript.within(
         "halves of pages",
         2 * seen.headers.handed_out(),
@@ -214,7 +220,7 @@ fn multi_buffer(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     })?;
     transcript.sees("frames", seen.frames);
     recycled(transcript, &seen.headers)?;
-    // 9014 bytes are six times what half a page has room for.
+    // 9014 bytes fill six halves of a page.
     let halves = 10 * 2 * seen.headers.handed_out() / seen.frames.max(1);
     transcript.within("tenths of half a page by frame", halves, 52..=60)
 }
@@ -231,7 +237,10 @@ fn unread(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     transcript.does("A program lets 2 MiB wait");
     eventually(RETURN_LIMIT, || {
         let waiting = ioctl_fionread(&connection.receiver)?;
-        ensure!(waiting == UNREAD, "{waiting} bytes of {UNREAD} have come");
+        ensure!(
+            waiting == UNREAD,
+            "{waiting} bytes of {UNREAD} have arrived"
+        );
         Ok(())
     })?;
     let held = before.since()?.payload;
@@ -240,7 +249,7 @@ fn unread(_: &mut Lab, transcript: &Transcript) -> Result<()> {
         held.handed_out(),
         UNREAD / 1448 - POSTED,
     )?;
-    transcript.within("pages that came back", held.taken_back(), 0..=POSTED)?;
+    transcript.within("pages that returned", held.taken_back(), 0..=POSTED)?;
     let fresh = held.slow * BULK;
     transcript.at_least("pages from the page allocator", fresh, UNREAD / 1448 - KEPT)?;
 
@@ -252,13 +261,13 @@ fn unread(_: &mut Lab, transcript: &Transcript) -> Result<()> {
         pools::flush_deferred_frees()?;
         let seen = before.since()?.payload;
         let missing = seen.handed_out().saturating_sub(seen.taken_back());
-        ensure!(missing <= POSTED, "{missing} pages have not come back");
+        ensure!(missing <= POSTED, "{missing} pages have not returned");
         Ok(seen)
     })?;
     transcript.sees("pages back into the cache", seen.cached);
     transcript.sees("pages back into the ring", seen.ring);
     transcript.at_least(
-        "pages back for which the ring had no room",
+        "pages back that the full ring did not take",
         seen.ring_full,
         UNREAD / 1448 - KEPT,
     )
@@ -266,7 +275,7 @@ fn unread(_: &mut Lab, transcript: &Transcript) -> Result<()> {
 
 fn mapped(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let (mapped, seen) = with_mtu(PAGES, || {
-        // What the pool had is gone after this.
+        // The pool's former pages are gone after this.
         map(BYTES, || Ok(()))?;
         let before = PoolCounts::now(QUEUE)?;
         map(BYTES, || {
@@ -280,10 +289,10 @@ fn mapped(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     given_up(transcript, &seen, pages * 95 / 100)
 }
 
-/// Sees that so many pages left the pool because somebody else had them, too, and others came for them.
+/// Checks that the pool released `pages` pages, which had another user, and allocated others for them.
 fn given_up(transcript: &Transcript, stats: &PagePoolStats, pages: u64) -> Result<()> {
-    transcript.at_least("pages given up", stats.released, pages)?;
-    transcript.sees("pages that came back", stats.cached + stats.ring);
+    transcript.at_least("pages released", stats.released, pages)?;
+    transcript.sees("pages that returned", stats.cached + stats.ring);
     let fresh = stats.slow * BULK;
     transcript.at_least(
         "pages from the page allocator",

@@ -1,4 +1,4 @@
-//! Provided buffers of `io_uring`: whoever receives does not say where to, but what there is to choose from.
+//! Provided buffers of `io_uring`: a receive request names a group of buffers, and the kernel chooses one.
 
 use std::{
     io,
@@ -29,27 +29,27 @@ const LENGTH: u32 = 4096;
 
 pub(super) const CASES: &[FeatureCase] = &[
     FeatureCase {
-        name: "provided buffers: classic ones are used once each, in their order",
+        name: "provided buffers: classic buffers are used once each, in their order",
         run: |_, transcript| once_each(transcript, GroupKind::Classic),
     },
     FeatureCase {
-        name: "provided buffers: those of a ring are used once each, in their order",
+        name: "provided buffers: buffers of a ring are used once each, in their order",
         run: |_, transcript| once_each(transcript, GroupKind::Ring),
     },
     FeatureCase {
-        name: "provided buffers: classic ones, replenished one at a time",
+        name: "provided buffers: classic buffers, replenished one at a time",
         run: |_, transcript| replenished(transcript, GroupKind::Classic, 1),
     },
     FeatureCase {
-        name: "provided buffers: classic ones, replenished 32 at a time",
+        name: "provided buffers: classic buffers, replenished 32 at a time",
         run: |_, transcript| replenished(transcript, GroupKind::Classic, 32),
     },
     FeatureCase {
-        name: "provided buffers: those of a ring, replenished one at a time",
+        name: "provided buffers: buffers of a ring, replenished one at a time",
         run: |_, transcript| replenished(transcript, GroupKind::Ring, 1),
     },
     FeatureCase {
-        name: "provided buffers: those of a ring, replenished 32 at a time",
+        name: "provided buffers: buffers of a ring, replenished 32 at a time",
         run: |_, transcript| replenished(transcript, GroupKind::Ring, 32),
     },
     FeatureCase {
@@ -57,19 +57,19 @@ pub(super) const CASES: &[FeatureCase] = &[
         run: multishot,
     },
     FeatureCase {
-        name: "provided buffers: what a receive leaves of a buffer is the next one's (IOU_PBUF_RING_INC)",
+        name: "provided buffers: the next receive continues in the rest of a buffer (IOU_PBUF_RING_INC)",
         run: incremental,
     },
     FeatureCase {
-        name: "provided buffers: one completion is of several buffers (bundle)",
+        name: "provided buffers: one completion covers several buffers (bundle)",
         run: bundles,
     },
     FeatureCase {
-        name: "provided buffers: without classic ones a request ends with ENOBUFS, and with some it goes on",
+        name: "provided buffers: without classic buffers a request ends with ENOBUFS, and a new one continues with some",
         run: |_, transcript| exhausted(transcript, GroupKind::Classic),
     },
     FeatureCase {
-        name: "provided buffers: without any in the ring a request ends with ENOBUFS, and with some it goes on",
+        name: "provided buffers: with an empty ring a request ends with ENOBUFS, and a new one continues with some",
         run: |_, transcript| exhausted(transcript, GroupKind::Ring),
     },
 ];
@@ -85,7 +85,7 @@ struct BufferStream {
 }
 
 impl BufferStream {
-    /// Makes a group of buffers that the kernel does not have yet, and begins to send.
+    /// Makes a group of buffers, none of them provided, and starts to send.
     fn start(kind: GroupKind, buffers: u16, length: u32, bytes: u64) -> Result<Self> {
         const SEED: u64 = 7;
         let connection = connect(PORT, 1)?.pop().context("one connection")?;
@@ -103,7 +103,7 @@ impl BufferStream {
         self.group.receive(&self.socket, how)
     }
 
-    /// The next completion, waited for.
+    /// Waits for the next completion.
     fn next(&mut self) -> Result<BufferCompletion> {
         loop {
             if let Some(completion) = self.group.next()? {
@@ -113,7 +113,7 @@ impl BufferStream {
         }
     }
 
-    /// Verifies what came next: so many bytes at some place of a buffer.
+    /// Verifies the next bytes of the stream, at a place in a buffer.
     fn take(&mut self, buffer: u16, offset: usize, length: usize) -> Result<()> {
         let bytes = self.group.bytes(buffer, offset, length)?;
         self.pattern.verify(self.received, bytes)?;
@@ -121,8 +121,8 @@ impl BufferStream {
         Ok(())
     }
 
-    /// Verifies what a completion says, from the start of its buffer on. Returns the buffer; `None`: the stream has
-    /// ended.
+    /// Verifies a completion's bytes, from the start of its buffer on. Returns the buffer; `None` at the end of
+    /// the stream.
     fn take_whole(&mut self, completion: &BufferCompletion) -> Result<Option<u16>> {
         let length = received(completion)?;
         if length == 0 {
@@ -133,14 +133,14 @@ impl BufferStream {
         Ok(Some(buffer))
     }
 
-    /// Sees that everything came.
+    /// Checks that the whole stream has been received.
     fn finish(self, transcript: &Transcript) -> Result<()> {
         self.sender.finish()?;
         transcript.is("bytes received and right", self.received, self.bytes)
     }
 }
 
-/// Bytes of a completion that is no error.
+/// Bytes of a completion; fails if it is an error.
 fn received(completion: &BufferCompletion) -> Result<usize> {
     let error = || io::Error::from_raw_os_error(-completion.result);
     usize::try_from(completion.result)
@@ -148,7 +148,7 @@ fn received(completion: &BufferCompletion) -> Result<usize> {
         .context("receiving")
 }
 
-/// There are more buffers than are needed, and at the end the kernel has what was not used.
+/// There are more buffers than needed, and at the end the kernel has the unused ones.
 fn once_each(transcript: &Transcript, kind: GroupKind) -> Result<()> {
     const BUFFERS: u16 = 4096;
     let mut stream = BufferStream::start(kind, BUFFERS, LENGTH, BYTES)?;
@@ -158,7 +158,7 @@ fn once_each(transcript: &Transcript, kind: GroupKind) -> Result<()> {
         stream.request(Receive::Once)?;
         let completion = stream.next()?;
         let Some(buffer) = stream.take_whole(&completion)? else {
-            // It was chosen, and then there was nothing to put there (io_kbuf_recycle).
+            // The kernel chose it, found no data for it, and recycled it (io_kbuf_recycle).
             break;
         };
         ensure!(
@@ -180,7 +180,7 @@ fn once_each(transcript: &Transcript, kind: GroupKind) -> Result<()> {
     stream.finish(transcript)
 }
 
-/// The kernel has 128 buffers, and gets `batch` of them back as soon as so many are read.
+/// The kernel has 128 buffers; as soon as `batch` of them are read, they are provided again.
 fn replenished(transcript: &Transcript, kind: GroupKind, batch: u16) -> Result<()> {
     const BUFFERS: u16 = 128;
     let mut stream = BufferStream::start(kind, BUFFERS, LENGTH, BYTES)?;
@@ -348,7 +348,7 @@ fn exhausted(transcript: &Transcript, kind: GroupKind) -> Result<()> {
     let mut stream = BufferStream::start(kind, BUFFERS, LENGTH, BYTES)?;
     stream.group.provide(0, BUFFERS)?;
     stream.request(Receive::Multishot)?;
-    transcript.does("A program with 16 buffers reads what comes, and gives none back");
+    transcript.does("A program with 16 buffers reads the stream, and provides none again");
     for due in 0..BUFFERS {
         let completion = stream.next()?;
         let buffer = stream.take_whole(&completion)?;
@@ -359,12 +359,12 @@ fn exhausted(transcript: &Transcript, kind: GroupKind) -> Result<()> {
     ensure!(!end.goes_on && end.buffer.is_none(), "{end:?}");
     let received = stream.received;
     transcript.within(
-        "bytes until then",
+        "bytes before that",
         received,
         1..=u64::from(BUFFERS) * u64::from(LENGTH),
     )?;
 
-    transcript.does("It gives all of them back, and then each when it is read");
+    transcript.does("It provides all of them again, and then each one when it is read");
     stream.group.provide(0, BUFFERS)?;
     stream.request(Receive::Multishot)?;
     let mut ends = 1;

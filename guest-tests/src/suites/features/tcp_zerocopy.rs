@@ -1,5 +1,5 @@
-//! What sockets do without copies: pages mapped by `TCP_ZEROCOPY_RECEIVE`, memory sent by `MSG_ZEROCOPY` and
-//! `IORING_OP_SEND_ZC`, and the one as the other.
+//! Zero copy of TCP sockets: pages mapped by `TCP_ZEROCOPY_RECEIVE`, memory sent by `MSG_ZEROCOPY` and
+//! `IORING_OP_SEND_ZC`, and received pages sent back.
 
 use std::{
     io::Write,
@@ -34,7 +34,7 @@ use crate::{
 const PORT: u16 = ZERO_COPY.1;
 const BYTES: u64 = 4 << 20;
 const SEED: u64 = 11;
-/// Payload of a segment is a page then: 20 bytes of IPv4, 20 of TCP, 12 of its timestamps.
+/// An MTU with which the payload of a segment is a page: 20 bytes of IPv4, 20 of TCP, 12 of its timestamps.
 pub(super) const PAGES: &str = "4148";
 pub(super) const PAGE: u64 = 4096;
 
@@ -44,11 +44,11 @@ pub(super) const CASES: &[FeatureCase] = &[
         run: mapped_with_split,
     },
     FeatureCase {
-        name: "tcp zero copy: without header split none is (TCP_ZEROCOPY_RECEIVE)",
+        name: "tcp zero copy: without header split no page is mapped (TCP_ZEROCOPY_RECEIVE)",
         run: mapped_without_split,
     },
     FeatureCase {
-        name: "tcp zero copy: what is sent by MSG_ZEROCOPY is not copied, and each send completes",
+        name: "tcp zero copy: data sent by MSG_ZEROCOPY is not copied, and each send completes",
         run: |_, transcript| {
             sent(transcript, "calls", |socket| {
                 Ok(Box::new(Flagged::new(socket)?))
@@ -56,7 +56,7 @@ pub(super) const CASES: &[FeatureCase] = &[
         },
     },
     FeatureCase {
-        name: "tcp zero copy: what is sent by SEND_ZC of io_uring is not copied, and each request notifies",
+        name: "tcp zero copy: data sent by SEND_ZC of io_uring is not copied, and each request notifies",
         run: |_, transcript| {
             sent(transcript, "requests", |socket| {
                 Ok(Box::new(Requested::new(socket)?))
@@ -64,32 +64,32 @@ pub(super) const CASES: &[FeatureCase] = &[
         },
     },
     FeatureCase {
-        name: "tcp zero copy: what a packet socket sees is copied, and MSG_ZEROCOPY says so",
+        name: "tcp zero copy: data that a packet socket sees is copied, and MSG_ZEROCOPY reports it",
         run: |_, transcript| watched(transcript, |socket| Ok(Box::new(Flagged::new(socket)?))),
     },
     FeatureCase {
-        name: "tcp zero copy: what a packet socket sees is copied, and SEND_ZC says so",
+        name: "tcp zero copy: data that a packet socket sees is copied, and SEND_ZC reports it",
         run: |_, transcript| watched(transcript, |socket| Ok(Box::new(Requested::new(socket)?))),
     },
     FeatureCase {
-        name: "tcp zero copy: received pages that are mapped go back by MSG_ZEROCOPY",
+        name: "tcp zero copy: received pages that are mapped are sent back by MSG_ZEROCOPY",
         run: |_, transcript| looped(transcript, |socket| Ok(Box::new(Flagged::new(socket)?))),
     },
     FeatureCase {
-        name: "tcp zero copy: received pages that are mapped go back by SEND_ZC",
+        name: "tcp zero copy: received pages that are mapped are sent back by SEND_ZC",
         run: |_, transcript| looped(transcript, |socket| Ok(Box::new(Requested::new(socket)?))),
     },
     FeatureCase {
-        name: "tcp zero copy: received pages go back by splice",
+        name: "tcp zero copy: received pages are sent back by splice",
         run: |_, transcript| with_mtu(PAGES, || spliced(transcript)),
     },
 ];
 
-/// How to send on a socket.
+/// Opens a zero-copy sender on a socket.
 type OpenSender = for<'s> fn(&'s TcpStream) -> Result<Box<dyn ZeroCopy + 's>>;
 
-/// Receives by `TCP_ZEROCOPY_RECEIVE`, and verifies. Returns how many bytes were mapped, and what `then` says while all
-/// of them still are.
+/// Receives by `TCP_ZEROCOPY_RECEIVE`, and verifies. Returns the number of mapped bytes, and the result of
+/// `then`, which runs while all of them are still mapped.
 pub(super) fn map<T>(bytes: u64, then: impl FnOnce() -> Result<T>) -> Result<(u64, T)> {
     let connection = connect(PORT, 1)?.pop().context("one connection")?;
     let sender = Sender::start(connection.sender, SEED, bytes);
@@ -105,14 +105,14 @@ pub(super) fn map<T>(bytes: u64, then: impl FnOnce() -> Result<T>) -> Result<(u6
         mapped += piece.mapped.len() as u64;
     }
     sender.finish()?;
-    ensure!(received == bytes, "{received} bytes came, not {bytes}");
+    ensure!(received == bytes, "{received} bytes arrived, not {bytes}");
     Ok((mapped, then()?))
 }
 
 fn mapped_with_split(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let mapped = with_mtu(PAGES, || map(BYTES, || Ok(())))?.0;
     transcript.sees("bytes received and right", BYTES);
-    // Where a retransmission cuts segments otherwise, pages are not full.
+    // Where a retransmission segments the stream differently, pages are not full.
     transcript.within(
         "pages mapped",
         mapped / PAGE,
@@ -125,7 +125,7 @@ fn mapped_with_split(_: &mut Lab, transcript: &Transcript) -> Result<()> {
 fn mapped_without_split(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let mapped = without_split(|| with_mtu(PAGES, || map(BYTES, || Ok(()))))?.0;
     transcript.sees("bytes received and right", BYTES);
-    // can_map_frag() (net/ipv4/tcp.c) wants whole pages, and headers are in the open.
+    // can_map_frag() (net/ipv4/tcp.c) wants whole pages, and these also have headers.
     transcript.is("pages mapped", mapped / PAGE, 0)
 }
 
@@ -137,7 +137,7 @@ fn verifier<'t>(
     scope.spawn(move || read_all(&socket, SEED))
 }
 
-/// Sends the stream from one buffer, some pages at a time, to somebody who verifies it.
+/// Sends the stream from one buffer, some pages at a time, to a thread that verifies it.
 fn send_all(transcript: &Transcript, open: OpenSender) -> Result<SendCounts> {
     let connection = connect(PORT, 1)?.pop().context("one connection")?;
     let mut memory = vec![0; BYTES as usize];
@@ -168,7 +168,7 @@ fn sent(transcript: &Transcript, calls: &str, open: OpenSender) -> Result<()> {
     transcript.is("of them with data that was copied", sent.copied, 0)
 }
 
-/// A packet socket gets a clone, and data that may loop to who receives is copied before that
+/// A packet socket gets a clone, and the kernel copies data that may loop to a receiver before that
 /// (`skb_orphan_frags_rx()` in `dev_queue_xmit_nit()`, net/core/dev.c).
 fn watched(transcript: &Transcript, open: OpenSender) -> Result<()> {
     /// `ETH_P_ALL`, in network byte order.
@@ -188,8 +188,8 @@ fn watched(transcript: &Transcript, open: OpenSender) -> Result<()> {
     transcript.is("of them with data that was copied", sent.copied, sent.sends)
 }
 
-/// Sends pages back as they are mapped, while the next ones are mapped in their place: who sends has references of
-/// its own to them.
+/// Sends pages back while they are mapped, and maps the next ones in their place: the sending socket has
+/// its own references to them.
 fn looped(transcript: &Transcript, open: OpenSender) -> Result<()> {
     let (mapped, sent) = with_mtu(PAGES, || {
         let connection = connect(PORT, 1)?.pop().context("one connection")?;
@@ -214,7 +214,7 @@ fn looped(transcript: &Transcript, open: OpenSender) -> Result<()> {
             socket.shutdown(std::net::Shutdown::Write)?;
             sender.finish()?;
             transcript.is(
-                "bytes that came back, and right",
+                "bytes that came back and are right",
                 finished(verifier)?,
                 BYTES,
             )?;
@@ -254,7 +254,7 @@ fn spliced(transcript: &Transcript) -> Result<()> {
         sender.finish()?;
         transcript.is("bytes passed on", passed, BYTES)?;
         transcript.is(
-            "bytes that came back, and right",
+            "bytes that came back and are right",
             finished(verifier)?,
             BYTES,
         )

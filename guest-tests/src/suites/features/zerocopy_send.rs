@@ -1,5 +1,5 @@
-//! Sending without copies: `MSG_ZEROCOPY` of sockets, `IORING_OP_SEND_ZC` of `io_uring`, and what the kernel says when
-//! it needs the memory no more.
+//! Sending without copies: `MSG_ZEROCOPY` of sockets, `IORING_OP_SEND_ZC` of `io_uring`, and the kernel's
+//! notifications that it no longer needs the memory.
 #![allow(unsafe_code, reason = "pushing a submission queue entry")]
 
 use std::{
@@ -19,32 +19,32 @@ use rustix::{
 
 use crate::kit::socket::{allow_zerocopy, sent};
 
-/// `IORING_SEND_ZC_REPORT_USAGE`: a notification says whether data was copied.
+/// `IORING_SEND_ZC_REPORT_USAGE`: a notification reports whether data was copied.
 const REPORT_USAGE: u16 = 1 << 3;
 /// `IORING_NOTIF_USAGE_ZC_COPIED`, in the result of a notification.
 const USAGE_COPIED: u32 = 1 << 31;
-/// How long memory may be in use.
+/// Time limit for the kernel to release memory.
 const PATIENCE: Timespec = Timespec {
     tv_sec: 30,
     tv_nsec: 0,
 };
 
-/// What became of sends.
+/// Counts of sends.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SendCounts {
     /// Calls, or requests.
     pub(super) sends: u64,
-    /// Of these, those whose memory is not needed any more.
+    /// Completed sends, whose memory the kernel no longer needs.
     pub(super) completed: u64,
-    /// Of these, those that the kernel copied nevertheless.
+    /// Completed sends that the kernel copied nevertheless.
     pub(super) copied: u64,
 }
 
-/// Somebody who sends on a socket. Memory must stay as it is until [`ZeroCopy::finish`].
+/// A zero-copy sender. Memory must not change until [`ZeroCopy::finish`].
 pub(super) trait ZeroCopy {
     /// Sends all of it.
     fn send(&mut self, bytes: &[u8]) -> Result<()>;
-    /// Waits until no memory is needed any more.
+    /// Waits until the kernel no longer needs any memory.
     fn finish(&mut self) -> Result<SendCounts>;
 }
 
@@ -71,7 +71,7 @@ impl<'s> Flagged<'s> {
         let Some(completed) = sent(self.socket.as_fd()).context("reading the error queue")? else {
             return Ok(false);
         };
-        // Mostly in order, but not if something was sent again.
+        // In order, except after a retransmission.
         for number in u64::from(completed.first)..=u64::from(completed.last) {
             ensure!(
                 self.pending.remove(&number),
@@ -87,7 +87,7 @@ impl<'s> Flagged<'s> {
     /// Waits for a message of the error queue, and takes it.
     fn wait(&mut self) -> Result<()> {
         while !self.reap()? {
-            // Errors are always polled for.
+            // poll() always reports errors.
             let mut poll_for = [PollFd::new(self.socket, PollFlags::empty())];
             let ready = poll(&mut poll_for, Some(&PATIENCE))?;
             ensure!(ready > 0, "memory is still in use: {:?}", self.sent);
@@ -107,7 +107,7 @@ impl ZeroCopy for Flagged<'_> {
                     bytes = &bytes[length..];
                     while self.reap()? {}
                 }
-                // Completions that nobody has read count against net.core.optmem_max.
+                // Unread completions count against net.core.optmem_max.
                 Err(rustix::io::Errno::NOBUFS) if !self.pending.is_empty() => {
                     self.wait()?;
                 }
@@ -141,7 +141,7 @@ impl<'s> Requested<'s> {
         })
     }
 
-    /// Takes completions until there is one of a request, and returns its result; or (`false`) one of a notification.
+    /// Takes completions up to one of a request (`true`), whose result it returns, or of a notification (`false`).
     fn next(&mut self, of_request: bool) -> Result<i32> {
         let timeout = types::Timespec::from(Duration::from_secs(30));
         loop {
@@ -174,8 +174,8 @@ impl ZeroCopy for Requested<'_> {
         while !bytes.is_empty() {
             let fd = types::Fd(self.socket.as_raw_fd());
             let length = bytes.len().min(1 << 30) as u32;
-            // What is appended to another request's packet is reported as copied, although it is not
-            // (io_link_skb(), io_notif_tw_complete(), io_uring/notif.c): so each has packets of its own.
+            // The kernel reports data that it appends to another request's packet as copied, although it is not
+            // (io_link_skb(), io_notif_tw_complete(), io_uring/notif.c), so each request has its own packets.
             let request = opcode::SendZc::new(fd, bytes.as_ptr(), length)
                 .flags(libc::MSG_WAITALL | libc::MSG_EOR)
                 .zc_flags(REPORT_USAGE)

@@ -8,7 +8,7 @@ use super::case::FeatureCase;
 
 pub(super) const CASES: &[FeatureCase] = &[
     FeatureCase {
-        name: "devmem: payload is in the dmabuf, and SO_DEVMEM_DONTNEED gives buffers back",
+        name: "devmem: payload is in the dmabuf, and SO_DEVMEM_DONTNEED returns buffers",
         run: receive::tokens,
     },
     FeatureCase {
@@ -16,7 +16,7 @@ pub(super) const CASES: &[FeatureCase] = &[
         run: receive::large_buffers,
     },
     FeatureCase {
-        name: "devmem: linear data comes to the program's buffer, what is left in the headers",
+        name: "devmem: linear data, left in the headers, comes to the program's buffer",
         run: receive::linear,
     },
     FeatureCase {
@@ -36,7 +36,7 @@ pub(super) const CASES: &[FeatureCase] = &[
         run: receive::closed_in_flight,
     },
     FeatureCase {
-        name: "devmem: tokens that were not returned come back when the socket is closed",
+        name: "devmem: tokens that were not returned are reclaimed when the socket is closed",
         run: receive::socket_closed,
     },
     FeatureCase {
@@ -48,7 +48,7 @@ pub(super) const CASES: &[FeatureCase] = &[
         run: transmit::stream,
     },
     FeatureCase {
-        name: "devmem: what can't be sent from a dmabuf is refused",
+        name: "devmem: invalid sends from a dmabuf are refused",
         run: transmit::refusals,
     },
 ];

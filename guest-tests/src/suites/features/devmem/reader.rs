@@ -1,5 +1,5 @@
-//! A program that receives a connection's bytes by devmem TCP, verifies each, and gives fragments back when it is told
-//! to.
+//! Receives a connection's bytes by devmem TCP, verifies each, and keeps or returns fragments as the case
+//! asks.
 
 use std::{collections::BTreeSet, net::TcpStream, os::fd::AsFd, time::Duration};
 
@@ -16,26 +16,26 @@ use crate::{
 /// A buffer, unless it is a larger one.
 pub(super) const PAGE: u64 = 4096;
 
-/// How long nothing may come.
+/// Time limit without data.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Bytes that one call asks for.
+/// Bytes per call.
 const READ: usize = 256 << 10;
 
 /// One connection.
 pub(super) struct Reader<'m> {
     pub(super) socket: TcpStream,
     pattern: Pattern,
-    /// By the names that their bindings have or had.
+    /// Dmabufs by the ids of their bindings, present or former.
     memories: Vec<(u32, &'m Dmabuf)>,
-    /// Whether fragments are to be kept.
+    /// Whether to keep fragments instead of returning them.
     pub(super) keeps: bool,
-    /// Those that were not given back.
+    /// Fragments that were not returned.
     pub(super) held: Vec<Fragment>,
-    /// Bytes that came in a dmabuf.
+    /// Bytes received in a dmabuf.
     pub(super) in_dmabuf: u64,
-    /// Bytes of frames with more in a dmabuf, that were not there themselves.
+    /// Linear bytes of frames whose other bytes are in a dmabuf.
     pub(super) linear: u64,
-    /// Bytes that came in memory that the kernel reads.
+    /// Bytes received in memory that the kernel reads.
     pub(super) readable: u64,
     ended: bool,
 }
@@ -69,19 +69,19 @@ impl<'m> Reader<'m> {
         self.in_dmabuf + self.linear + self.readable
     }
 
-    /// Buffers that these are in: what two calls have received of one is two fragments.
+    /// Number of buffers that the fragments are in; parts of a buffer that two calls received are two fragments.
     pub(super) fn buffers(&self) -> u64 {
         let place = |fragment: &Fragment| (fragment.dmabuf, fragment.offset / PAGE);
         self.held.iter().map(place).collect::<BTreeSet<_>>().len() as u64
     }
 
-    /// Gives back all fragments that are kept; returns how many of them the kernel knew.
+    /// Returns all kept fragments; returns the number that the kernel knew.
     pub(super) fn give_back(&mut self) -> Result<u64> {
         let tokens: Vec<_> = self.held.drain(..).map(|fragment| fragment.token).collect();
         Ok(dont_need(self.socket.as_fd(), &tokens)? as u64)
     }
 
-    /// Goes on until so many bytes have come, or more.
+    /// Receives until there are `bytes` bytes or more.
     pub(super) fn until(&mut self, bytes: u64) -> Result<()> {
         while self.received() < bytes {
             self.receive()?;
@@ -90,13 +90,13 @@ impl<'m> Reader<'m> {
         Ok(())
     }
 
-    /// Goes on until the stream ends, as it should after so many bytes.
+    /// Receives until the stream ends; fails unless it has `bytes` bytes.
     pub(super) fn finish(&mut self, bytes: u64) -> Result<()> {
         while !self.ended {
             self.receive()?;
         }
         let received = self.received();
-        ensure!(received == bytes, "{received} bytes came, not {bytes}");
+        ensure!(received == bytes, "{received} bytes arrived, not {bytes}");
         Ok(())
     }
 
@@ -118,7 +118,7 @@ impl<'m> Reader<'m> {
                 PayloadPiece::Linear(len) => {
                     let (now, later) = linear
                         .split_at_checked(len as usize)
-                        .context("more linear data than there is room")?;
+                        .context("more linear data than the buffer holds")?;
                     self.pattern.verify(self.received(), now)?;
                     self.linear += u64::from(len);
                     linear = later;
@@ -131,7 +131,7 @@ impl<'m> Reader<'m> {
         let told = self.received() - before;
         ensure!(
             told == came.bytes as u64,
-            "{} bytes came, and control messages tell of {told}",
+            "{} bytes arrived, and control messages describe {told}",
             came.bytes
         );
         if !self.keeps {
@@ -145,7 +145,8 @@ impl<'m> Reader<'m> {
     fn take(&mut self, fragment: Fragment) -> Result<()> {
         let mut memories = self.memories.iter();
         let memory = memories.find(|(id, _)| *id == fragment.dmabuf);
-        let (_, dmabuf) = memory.with_context(|| format!("{fragment:?} is in nobody's dmabuf"))?;
+        let (_, dmabuf) =
+            memory.with_context(|| format!("{fragment:?} is in an unknown dmabuf"))?;
         let bytes = dmabuf
             .memory()
             .bytes(fragment.offset, fragment.len as usize);

@@ -26,7 +26,7 @@ use crate::{
 };
 
 const MIB: u64 = 1 << 20;
-/// A dmabuf that is large enough for all that is sent and posted.
+/// Bytes of a dmabuf that is large enough for all sent and posted data.
 const LARGE: usize = 16 << 20;
 
 /// A dmabuf that a queue receives into.
@@ -59,24 +59,22 @@ pub(super) fn tokens(_: &mut Lab, transcript: &Transcript) -> Result<()> {
         other => bail!("read: {other:?}, not EFAULT"),
     }
     transcript.why(
-        "Without MSG_SOCK_DEVMEM nobody gets at a dmabuf (tcp_recvmsg_locked, net/ipv4/tcp.c).",
+        "Without MSG_SOCK_DEVMEM a program can't read a dmabuf (tcp_recvmsg_locked, net/ipv4/tcp.c).",
     );
     let held = reader.held.len() as u64;
     transcript.at_least("tokens that are kept", held, KEPT / PAGE)?;
     let buffers = reader.buffers();
-    transcript.sees("buffers that they stand for", buffers);
+    transcript.sees("buffers that they refer to", buffers);
     let out = provider_pool()?.inflight;
     transcript.at_least("buffers out of the page pool", out, buffers)?;
     let first = reader.held.first().context("no token")?.token;
-    transcript.is(
-        "tokens that the kernel takes back",
-        reader.give_back()?,
-        held,
-    )?;
+    transcript.is("tokens that the kernel accepts", reader.give_back()?, held)?;
     let again = dont_need(reader.socket.as_fd(), &[first])?;
-    transcript.is("and of one of them once more", again, 0)?;
+    transcript.is("tokens that it accepts a second time", again, 0)?;
 
-    transcript.does("The rest of the stream, twice as long as the dmabuf, and each token at once");
+    transcript.does(
+        "The rest of the stream is twice as long as the dmabuf, and each token is returned at once",
+    );
     reader.keeps = false;
     reader.finish(BYTES)?;
     sender.finish()?;
@@ -133,7 +131,7 @@ pub(super) fn linear(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     let sender = Sender::start(sender, 1, BYTES);
     reader.finish(BYTES)?;
     sender.finish()?;
-    let hits = lab.hits(rule)?.context("the rule is gone")?;
+    let hits = lab.hits(rule)?.context("the rule is no longer armed")?;
     lab.disarm()?;
     transcript.at_least("frames whose headers have payload behind them", hits, 64)?;
     transcript.at_least("bytes by SCM_DEVMEM_LINEAR", reader.linear, hits)?;
@@ -164,7 +162,7 @@ pub(super) fn several_bindings(lab: &mut Lab, transcript: &Transcript) -> Result
         let mut senders = Vec::new();
         for (seed, (port, (dmabuf, binding))) in (1..).zip(streams) {
             let Connection { receiver, sender } = connection(port)?;
-            // It knows its own dmabuf only.
+            // The reader knows its own dmabuf only.
             readers.push(Reader::new(receiver, seed, &[(binding, dmabuf)])?);
             senders.push(Sender::start(sender, seed, BYTES));
         }
@@ -217,14 +215,14 @@ pub(super) fn closed_in_flight(lab: &mut Lab, transcript: &Transcript) -> Result
     reader.until(MIB)?;
     eventually(Duration::from_secs(15), || {
         let unread = rustix::io::ioctl_fionread(&reader.socket)?;
-        ensure!(unread > 0, "nothing more has come");
+        ensure!(unread > 0, "no more data has arrived");
         Ok(())
     })?;
     transcript.does("The binding is closed");
     drop(binding);
     let stop = lab.ledger(QUEUE)?.last_stop;
     let stop = stop.context("the queue did not stop")?;
-    transcript.holds("the card has returned every chain", stop.clean)?;
+    transcript.holds("the device has returned every chain", stop.clean)?;
     let pools = provider_pools()?;
     transcript.is("page pools that are left", pools.len(), 1)?;
     ensure!(pools[0].detach_time.is_some(), "it was not destroyed");
@@ -240,17 +238,13 @@ pub(super) fn closed_in_flight(lab: &mut Lab, transcript: &Transcript) -> Result
     )?;
     transcript.at_least("bytes in memory that the kernel reads", reader.readable, 1)?;
     transcript.is("bytes that are right", reader.received(), BYTES)?;
-    transcript.why("What has come stays where it is; the queue has other memory at once");
+    transcript.why("Received data stays in its buffers; the queue has other memory at once");
     transcript.why("(net_devmem_unbind_dmabuf, net/core/devmem.c).");
     transcript.at_least("tokens that are kept", reader.held.len() as u64, kept)?;
     let held = reader.held.len() as u64;
-    transcript.is(
-        "tokens that the kernel takes back",
-        reader.give_back()?,
-        held,
-    )?;
+    transcript.is("tokens that the kernel accepts", reader.give_back()?, held)?;
     await_pools(<[_]>::is_empty)?;
-    transcript.sees("its page pool", "gone");
+    transcript.sees("its page pool", "ended");
     Ok(())
 }
 
@@ -266,20 +260,21 @@ pub(super) fn socket_closed(_: &mut Lab, transcript: &Transcript) -> Result<()> 
     let held = reader.held.len() as u64;
     transcript.at_least("tokens that are kept", held, BYTES / PAGE)?;
     let buffers = reader.buffers();
-    transcript.sees("buffers that they stand for", buffers);
+    transcript.sees("buffers that they refer to", buffers);
     let pool = provider_pool()?;
 
     transcript.does("The binding is closed, and then the socket");
     drop(binding);
     let left = provider_pools()?;
     transcript.is("page pools that are left", left.len(), 1)?;
-    transcript.at_least("buffers out of it", left[0].inflight, buffers)?;
-    ensure!(left[0].id == pool.id, "it is another one");
+    transcript.at_least("buffers of it in use", left[0].inflight, buffers)?;
+    ensure!(left[0].id == pool.id, "it is another page pool");
     drop(reader);
     await_pools(<[_]>::is_empty)?;
-    transcript.sees("the page pool", "gone");
-    transcript
-        .why("tcp_v4_destroy_sock puts what the socket's tokens stand for (net/ipv4/tcp_ipv4.c).");
+    transcript.sees("the page pool", "ended");
+    transcript.why(
+        "tcp_v4_destroy_sock releases the buffers of the socket's tokens (net/ipv4/tcp_ipv4.c).",
+    );
     Ok(())
 }
 

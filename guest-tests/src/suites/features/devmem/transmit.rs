@@ -27,7 +27,7 @@ use crate::{
 };
 
 const BYTES: usize = 4 << 20;
-/// Bytes per call: not a multiple of a page, so that most begin and end within one.
+/// Bytes per call: not a multiple of a page, so that most calls start and end within a page.
 const CALL: usize = 60_001;
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -58,7 +58,7 @@ fn read_all(mut socket: TcpStream) -> Result<u64> {
     }
 }
 
-/// Takes all completed of what is sent; returns how many calls that are, none of them sent by a copy.
+/// Takes all completions, and fails if one is of a copy; returns the number of completed calls.
 fn take_news(socket: &TcpStream) -> Result<u32> {
     let mut calls = 0;
     while let Some(completed) = sent(socket.as_fd())? {
@@ -93,11 +93,7 @@ pub(super) fn stream(_: &mut Lab, transcript: &Transcript) -> Result<()> {
         ensure!(ready > 0, "no completions of {calls} calls after {done}");
         done += take_news(&receiver)?;
     }
-    transcript.is(
-        "calls that are told to be done, none by a copy",
-        done,
-        calls,
-    )
+    transcript.is("calls reported as completed, none by a copy", done, calls)
 }
 
 pub(super) fn refusals(_: &mut Lab, transcript: &Transcript) -> Result<()> {
@@ -118,24 +114,24 @@ pub(super) fn refusals(_: &mut Lab, transcript: &Transcript) -> Result<()> {
         libc::EINVAL,
     )?;
     fails(
-        "behind its end",
+        "beyond its end",
         send(&receiver, id, BYTES, CALL, zerocopy),
         libc::EFAULT,
     )?;
     fails(
-        "a dmabuf that nobody has bound",
+        "a dmabuf that is not bound",
         send(&receiver, id + 1, 0, CALL, zerocopy),
         libc::EINVAL,
     )?;
     allow_zerocopy(&sender)?;
     fails(
-        "by another interface than it is bound to",
+        "on another interface than its binding's",
         send(&sender, id, 0, CALL, zerocopy),
         libc::ENODEV,
     )?;
     drop(binding);
     fails(
-        "when its binding is closed",
+        "after its binding was closed",
         send(&receiver, id, 0, CALL, zerocopy),
         libc::EINVAL,
     )

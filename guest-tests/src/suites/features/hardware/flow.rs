@@ -41,7 +41,7 @@ impl DatagramFlow {
     fn new(sender: UdpSocket, receiver: UdpSocket) -> Result<Self> {
         sender.connect(receiver.local_addr()?)?;
         receiver.set_read_timeout(Some(PATIENCE))?;
-        // Everything that is on its way may wait there.
+        // Room for all datagrams in flight.
         rustix::net::sockopt::set_socket_recv_buffer_size_force(&receiver, 8 << 20)?;
         Ok(Self {
             sender,
@@ -69,7 +69,7 @@ impl DatagramFlow {
             .with_context(|| format!("datagram {number}"))
     }
 
-    /// Sends one after the other, each so long after the one before, and meanwhile receives them.
+    /// Sends `count` datagrams with a pause between two, and receives them meanwhile.
     pub(super) fn run(&self, count: u64, size: usize, pause: Duration) -> Result<()> {
         thread::scope(|scope| {
             let sender = scope.spawn(|| {

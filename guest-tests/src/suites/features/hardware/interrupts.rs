@@ -1,4 +1,4 @@
-//! When and where the card interrupts, and who polls instead.
+//! Interrupt moderation and affinity, threaded NAPI, busy polling.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use crate::{
     kit::{net, socket::set_option},
 };
 
-/// UDP to a port is steered to a queue of eth0, as long as this lives.
+/// A flow rule that steers UDP to a port to a queue of eth0, until this is dropped.
 struct Steered(u32);
 
 impl Steered {
@@ -30,12 +30,12 @@ impl Steered {
 
 impl Drop for Steered {
     fn drop(&mut self) {
-        // What is left behind, the configuration tells.
+        // The check of the configuration would find it if this failed.
         let _ = net::delete_flow_rule("eth0", self.0);
     }
 }
 
-/// A file of /sys or /proc that has another content as long as this lives.
+/// A file of /sys or /proc with another content, until this is dropped.
 struct Setting {
     path: PathBuf,
     before: String,
@@ -53,26 +53,26 @@ impl Setting {
 
 impl Drop for Setting {
     fn drop(&mut self) {
-        // The next case finds out what is wrong with it.
+        // If this failed, the next case would find it.
         let _ = std::fs::write(&self.path, self.before.trim());
     }
 }
 
 const PORT: u16 = 5101;
 const QUEUE: u32 = ZERO_COPY.0;
-/// Datagrams, and the time between two: enough for a processor to go idle.
+/// Number of datagrams, and the time between two: long enough for a processor to go idle.
 const COUNT: u64 = 400;
 const PAUSE: Duration = Duration::from_micros(300);
 const SIZE: usize = 200;
 
-/// What `ethtool -C` is asked for.
+/// Limits of interrupt moderation (`ethtool -C`).
 const FRAMES: u64 = 32;
 const DELAY: Duration = Duration::from_millis(20);
 
-/// A vector of the card's.
+/// An interrupt vector of the NIC.
 struct Vector {
     number: String,
-    /// How often it came, by processor.
+    /// Its interrupts, by processor.
     counts: Vec<u64>,
 }
 
@@ -87,7 +87,7 @@ fn vectors(rings: &str) -> Result<Vec<Vector>> {
     let of_ours = text.lines().filter_map(|line| {
         let name = line.split_whitespace().last()?;
         let number = name.strip_prefix(&prefix)?;
-        // All of them, or the one that was asked for.
+        // All vectors, or only the wanted one.
         let is_it = number.is_empty() || !rings.ends_with(|last: char| last.is_ascii_digit());
         is_it.then_some(line)
     });
@@ -105,7 +105,7 @@ fn vectors(rings: &str) -> Result<Vec<Vector>> {
     Ok(vectors)
 }
 
-/// How often they came.
+/// Number of their interrupts.
 fn total(rings: &str) -> Result<u64> {
     let vectors = vectors(rings)?;
     Ok(vectors.iter().flat_map(|vector| &vector.counts).sum())
@@ -115,7 +115,7 @@ fn receive_ring() -> String {
     format!("rx{QUEUE}")
 }
 
-/// How often eth0 interrupted meanwhile.
+/// Number of eth0's interrupts while `work` runs.
 fn interrupts_of(rings: &str, work: impl FnOnce() -> Result<()>) -> Result<u64> {
     let before = total(rings)?;
     work()?;
@@ -128,7 +128,7 @@ fn incoming() -> Result<(DatagramFlow, Steered)> {
     Ok((flow, steered))
 }
 
-/// `ethtool -C eth0`, taken back when it goes.
+/// Interrupt moderation of eth0 (`ethtool -C`), switched off on drop.
 struct Coalescing;
 
 impl Coalescing {
@@ -142,7 +142,7 @@ impl Coalescing {
 
 impl Drop for Coalescing {
     fn drop(&mut self) {
-        // The next case finds out what is wrong with it.
+        // If this failed, the next case would find it.
         let off = [
             "rx-usecs",
             "0",
@@ -161,8 +161,8 @@ fn coalesce(how: &[&str]) -> Result<(), net::Error> {
     net::run(None, &[&["ethtool", "-C", "eth0"], how].concat()).map(drop)
 }
 
-/// Compares a flow with and without it.
-fn coalesced(
+/// Compares a flow with and without interrupt moderation.
+fn moderated(
     transcript: &Transcript,
     direction: &str,
     flow: &DatagramFlow,
@@ -178,7 +178,8 @@ fn coalesced(
     let began = Instant::now();
     let with = run()?;
     let delays = began.elapsed().as_nanos() / DELAY.as_nanos();
-    // Each has a reason: so many frames, or a time that was up on one of the rings. One of both may be from before.
+    // Each interrupt has a reason: enough frames, or the end of the delay on a ring. One more of each may be
+    // left from before.
     let most = COUNT / FRAMES + vectors(rings)?.len() as u64 * (delays as u64 + 2);
     transcript.within("interrupts", with, 1..=most)?;
     transcript.holds("that is less than half", with < without / 2)?;
@@ -186,9 +187,9 @@ fn coalesced(
     transcript.at_least("interrupts without it again", run()?, COUNT / 4)
 }
 
-pub(super) fn coalesced_receive(_: &mut Lab, transcript: &Transcript) -> Result<()> {
+pub(super) fn moderated_receive(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let (flow, _steered) = incoming()?;
-    coalesced(transcript, "rx", &flow, &receive_ring())?;
+    moderated(transcript, "rx", &flow, &receive_ring())?;
     transcript.refused(
         "a delay that is too long",
         coalesce(&["rx-usecs", "65536"]),
@@ -196,8 +197,8 @@ pub(super) fn coalesced_receive(_: &mut Lab, transcript: &Transcript) -> Result<
     )
 }
 
-pub(super) fn coalesced_transmit(_: &mut Lab, transcript: &Transcript) -> Result<()> {
-    coalesced(transcript, "tx", &DatagramFlow::outgoing()?, "tx")
+pub(super) fn moderated_transmit(_: &mut Lab, transcript: &Transcript) -> Result<()> {
+    moderated(transcript, "tx", &DatagramFlow::outgoing()?, "tx")
 }
 
 pub(super) fn affinity(_: &mut Lab, transcript: &Transcript) -> Result<()> {
@@ -211,7 +212,8 @@ pub(super) fn affinity(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     for processor in [1, 0, 3] {
         transcript.does(&format!("echo {processor} > {file}"));
         let _there = Setting::new(&file, &processor.to_string())?;
-        // It moves with the next one (Documentation/core-api/irq/irq-affinity.rst), which still comes where it was.
+        // The interrupt moves with the next one (Documentation/core-api/irq/irq-affinity.rst), which still comes
+        // to the former processor.
         flow.run(2, SIZE, PAUSE)?;
         let before = vector()?.counts;
         flow.run(COUNT / 4, SIZE, PAUSE)?;
@@ -223,7 +225,7 @@ pub(super) fn affinity(_: &mut Lab, transcript: &Transcript) -> Result<()> {
             .collect();
         transcript.at_least("interrupts there", came[processor], COUNT / 16)?;
         transcript.is(
-            "and elsewhere",
+            "interrupts elsewhere",
             came.iter().sum::<u64>() - came[processor],
             0,
         )?;
@@ -231,11 +233,11 @@ pub(super) fn affinity(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     Ok(())
 }
 
-/// Threads that poll for eth0, and how often they went to sleep.
+/// NAPI threads of eth0: for each, the number of times that it has slept.
 fn pollers() -> Result<Vec<u64>> {
     let mut switches = Vec::new();
     for process in fs::read_dir("/proc")?.flatten() {
-        // It may have ended meanwhile, or be no process.
+        // The process may have ended meanwhile, or the entry may be no process.
         let read = |name| fs::read_to_string(process.path().join(name)).unwrap_or_default();
         if !read("comm").starts_with("napi/eth0-") {
             continue;
@@ -277,15 +279,15 @@ pub(super) fn busy_poll(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let without = interrupts_of(&ring, || flow.run(COUNT, SIZE, PAUSE))?;
     transcript.at_least("interrupts of a reader that sleeps", without, COUNT / 4)?;
 
-    transcript.does("The reader polls, and interrupts are deferred as long as it does");
+    transcript.does("The reader busy-polls, which defers interrupts");
     let _deferred = Setting::new("/sys/class/net/eth0/napi_defer_hard_irqs", "100")?;
     let _timeout = Setting::new("/sys/class/net/eth0/gro_flush_timeout", "200000000")?;
     let socket = flow.receiver.as_fd();
     set_option(socket, libc::SO_BUSY_POLL, &[1_000_000])?;
     set_option(socket, libc::SO_PREFER_BUSY_POLL, &[1])?;
     set_option(socket, libc::SO_BUSY_POLL_BUDGET, &[16])?;
-    // With the first ones the socket learns whom to poll.
+    // With the first datagrams the socket learns the NAPI instance to poll.
     flow.run(4, SIZE, PAUSE)?;
     let with = interrupts_of(&ring, || flow.run(COUNT, SIZE, PAUSE))?;
-    transcript.within("interrupts of one that polls", with, 0..=COUNT / 20)
+    transcript.within("interrupts of a reader that polls", with, 0..=COUNT / 20)
 }

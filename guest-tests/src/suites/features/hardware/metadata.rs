@@ -1,4 +1,4 @@
-//! What the device says of a frame beside its bytes: hash, time, and the tag that it has taken out.
+//! The device's metadata of a frame: hash, timestamp, and the stripped VLAN tag.
 
 use std::{
     io::Read,
@@ -30,14 +30,15 @@ use crate::{
 
 const PORT: u16 = 5102;
 const VLAN: u16 = 7;
-/// In the VLAN.
+/// Addresses in the VLAN.
 const TAGGED_HERE: Ipv4Addr = Ipv4Addr::new(192, 0, 7, 1);
 const TAGGED_THERE: Ipv4Addr = Ipv4Addr::new(192, 0, 7, 2);
 
 /// `XDP_RSS_TYPE_L4_IPV4_UDP` (include/net/xdp.h): IPv4, L4, UDP.
 const UDP4: u32 = 1 << 0 | 1 << 3 | 1 << 5;
 
-/// What the program stores of a frame: where, in a value of [`FrameMetadata::SIZE`] bytes.
+/// The metadata that the program stores of a frame, with their places in a value of
+/// [`FrameMetadata::SIZE`] bytes.
 struct FrameMetadata(Vec<u8>);
 
 impl FrameMetadata {
@@ -47,7 +48,7 @@ impl FrameMetadata {
     const HASH_TYPE: i16 = 12;
     const TAG_TYPE: i16 = 16;
     const TAG: i16 = 18;
-    /// What the functions returned: of the time, the hash, the tag.
+    /// Results of the functions for the time, the hash, the tag.
     const RESULTS: [i16; 3] = [24, 28, 32];
 
     fn bytes<const N: usize>(&self, at: i16) -> [u8; N] {
@@ -58,7 +59,7 @@ impl FrameMetadata {
         u32::from_ne_bytes(self.bytes(at))
     }
 
-    /// Whether a function had something to say; anything but having nothing is an error.
+    /// Whether a function returned metadata; every result but ENODATA is an error.
     fn says(&self, result: i16) -> Result<bool> {
         match self.word(result).cast_signed() {
             0 => Ok(true),
@@ -87,7 +88,7 @@ impl FrameMetadata {
     }
 }
 
-/// A program that stores what the device says of datagrams to [`PORT`], and lets them pass.
+/// A program that stores the metadata of datagrams to [`PORT`], and lets them pass.
 fn program(map: &Map) -> Result<Vec<Instruction>> {
     let [time, hash, tag] = functions([
         "bpf_xdp_metadata_rx_timestamp",
@@ -124,7 +125,7 @@ fn program(map: &Map) -> Result<Vec<Instruction>> {
     Ok(only_if(42, &udp_to(PORT), &found))
 }
 
-/// A VLAN interface on top of each port, as long as this lives.
+/// A VLAN interface on each port, until this is dropped.
 struct Tagged;
 
 impl Tagged {
@@ -137,7 +138,7 @@ impl Tagged {
         for (netns, port, address) in ends {
             let (name, id) = (format!("{port}.{VLAN}"), VLAN.to_string());
             let address = format!("{address}/24");
-            // The priority of all frames, so that there is more in the tag than its identifier.
+            // A priority for all frames, so that the tag has more than its identifier.
             for command in [
                 &[
                     "ip",
@@ -167,13 +168,13 @@ impl Tagged {
 impl Drop for Tagged {
     fn drop(&mut self) {
         for (netns, port) in [(None, "eth0"), (Some(PEER), "eth1")] {
-            // If one is left, the configuration tells.
+            // The check of the configuration would find one that is left.
             let _ = net::run(netns, &["ip", "link", "delete", &format!("{port}.{VLAN}")]);
         }
     }
 }
 
-/// Has eth0 take tags out, as long as this lives.
+/// Makes eth0 strip VLAN tags, until this is dropped.
 struct Stripping;
 
 impl Stripping {
@@ -182,14 +183,14 @@ impl Stripping {
         let features = lab.ask("query-features", &json!({"port": "0"}))?;
         let offloads = features["offloads"].as_array();
         let is_on = offloads.is_some_and(|all| all.iter().any(|one| one == "vlan"));
-        ensure!(is_on, "the device was not told: {features}");
+        ensure!(is_on, "the device does not have it: {features}");
         Ok(Self)
     }
 }
 
 impl Drop for Stripping {
     fn drop(&mut self) {
-        // What is left behind, the configuration tells.
+        // The check of the configuration would find it if this failed.
         let _ = switch("off");
     }
 }
@@ -219,7 +220,7 @@ fn toeplitz(key: &[u8], input: &[u8]) -> u32 {
         .fold(0, |hash, at| hash ^ window(at))
 }
 
-/// What the hash of a flow to [`PORT`] is.
+/// The expected hash of a flow to [`PORT`].
 fn hash_of(flow: &DatagramFlow, from: Ipv4Addr, to: Ipv4Addr) -> Result<u32> {
     let port = flow.sender.local_addr()?.port();
     let input = [
@@ -231,7 +232,7 @@ fn hash_of(flow: &DatagramFlow, from: Ipv4Addr, to: Ipv4Addr) -> Result<u32> {
     Ok(toeplitz(&key()?, &input.concat()))
 }
 
-/// Sends a datagram and returns what the program saw, and the time that its socket was told.
+/// Sends a datagram; returns the program's metadata and the timestamp that the socket reports.
 fn pass(flow: &DatagramFlow, map: &Map, number: u64) -> Result<(FrameMetadata, Option<u64>)> {
     const SIZE: usize = 600;
     map.insert(0, &[0xff; FrameMetadata::SIZE])?;
@@ -253,7 +254,7 @@ pub(super) fn programs(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     let _attached = Attached::new(net::ifindex("eth0")?, &program(&map)?, abilities)
         .context("attaching the program")?;
 
-    transcript.does("A datagram of which nothing but its hash is asked for");
+    transcript.does("A datagram arrives with timestamps and tag stripping off");
     let plain = DatagramFlow::incoming((HERE, PORT).into(), THERE)?;
     tell_times(&plain.receiver)?;
     let (seen, _) = pass(&plain, &map, 0)?;
@@ -265,17 +266,20 @@ pub(super) fn programs(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     transcript.is("hash", hash, hash_of(&plain, THERE, HERE)?)?;
     transcript.is("type of the hash", kind, UDP4)?;
 
-    transcript.does("Timestamps are on, and tags are taken out");
+    transcript.does("Timestamps are on, and tags are stripped");
     let _stamping = Stamping::new(None, "eth0", false, true)?;
     let stripping = Stripping::new(lab)?;
     let before = clock.read()?;
     let (seen, told) = pass(&plain, &map, 1)?;
     let time = seen.time()?.context("it has no time")?;
     transcript.holds(
-        "the time is the one that its socket is told",
+        "the time is the one that its socket reports",
         told == Some(time),
     )?;
-    transcript.holds("and by the clock", before < time && time < clock.read()?)?;
+    transcript.holds(
+        "the time is between two readings of the clock",
+        before < time && time < clock.read()?,
+    )?;
     transcript.holds("it has no tag", seen.tag()?.is_none())?;
 
     transcript.does("A datagram with a tag");
@@ -295,7 +299,7 @@ pub(super) fn programs(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     let length = tagged.receiver.recv(&mut buffer)?;
     tagged.verify(3, 600, &buffer[..length])?;
     transcript.holds(
-        "the program finds no datagram where there is a tag",
+        "the program finds no datagram behind a tag",
         map.get(0)? == [0xff; FrameMetadata::SIZE],
     )
 }
@@ -328,12 +332,12 @@ fn stream(seed: u64) -> Result<()> {
 
 pub(super) fn streams(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     let _tagged = Tagged::new()?;
-    transcript.does("A stream in a VLAN, its tags left in");
+    transcript.does("A stream in a VLAN, with its tags left in");
     stream(1)?;
-    transcript.does("One with its tags taken out");
+    transcript.does("A stream with its tags stripped");
     let stripping = Stripping::new(lab)?;
     stream(2)?;
-    transcript.does("One of whose segments the device makes aggregates");
+    transcript.does("A stream that the device coalesces into aggregates");
     net::run(None, &["ethtool", "-K", "eth0", "rx-gro-hw", "on"])?;
     let coalesced = lab.counters("0")?;
     let result = stream(3);
@@ -349,7 +353,7 @@ pub(super) fn streams(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     let aggregates = more("device_rx_gro_frames").context("no counter of aggregates")?;
     transcript.at_least("aggregates", aggregates, 1)?;
     drop(stripping);
-    transcript.does("And one with tags left in again");
+    transcript.does("A stream with tags left in again");
     stream(4)?;
     Ok(())
 }

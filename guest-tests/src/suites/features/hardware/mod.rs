@@ -1,5 +1,5 @@
-//! What the card does for the stack beyond moving frames: it tells the time, says what it knows of a frame, and interrupts
-//! as it is asked to.
+//! Functions of the NIC beyond moving frames: its PTP clock and timestamps, metadata of frames, interrupt
+//! moderation and affinity.
 
 mod flow;
 mod interrupts;
@@ -27,31 +27,31 @@ pub(super) const CASES: &[FeatureCase] = &[
         run: time::set_clock,
     },
     FeatureCase {
-        name: "hardware: what the device says of a frame, XDP programs can read",
+        name: "hardware: XDP programs can read the device's metadata of a frame",
         run: metadata::programs,
     },
     FeatureCase {
-        name: "hardware: VLAN tags are taken out or left in, and every byte arrives",
+        name: "hardware: VLAN tags are stripped or left in, and every byte arrives",
         run: metadata::streams,
     },
     FeatureCase {
-        name: "hardware: interrupts of a receiver are coalesced by frames and by time",
-        run: interrupts::coalesced_receive,
+        name: "hardware: interrupts of a receiver are moderated by frames and by time",
+        run: interrupts::moderated_receive,
     },
     FeatureCase {
-        name: "hardware: interrupts of a sender are coalesced by frames and by time",
-        run: interrupts::coalesced_transmit,
+        name: "hardware: interrupts of a sender are moderated by frames and by time",
+        run: interrupts::moderated_transmit,
     },
     FeatureCase {
-        name: "hardware: a queue's interrupt goes to the processor that it is told to",
+        name: "hardware: a queue's interrupt goes to the processor of its affinity",
         run: interrupts::affinity,
     },
     FeatureCase {
-        name: "hardware: NAPI in threads of its own receives everything",
+        name: "hardware: threaded NAPI receives everything",
         run: interrupts::threaded,
     },
     FeatureCase {
-        name: "hardware: whoever polls receives without interrupts",
+        name: "hardware: a busy-polling reader receives without interrupts",
         run: interrupts::busy_poll,
     },
 ];

@@ -1,4 +1,4 @@
-//! What neither the standard library nor rustix has of timestamps.
+//! System calls for timestamps that neither the standard library nor rustix has.
 #![allow(unsafe_code, reason = "system calls that take pointers")]
 
 use std::{
@@ -33,7 +33,7 @@ struct Configuration {
     receive: i32,
 }
 
-/// Has an interface stamp sent or received frames, by a socket in its namespace.
+/// Makes an interface timestamp sent or received frames, by a socket in its namespace.
 pub(super) fn set_stamping(
     socket: BorrowedFd<'_>,
     interface: &str,
@@ -65,7 +65,7 @@ fn check(result: i32) -> io::Result<()> {
 
 /// Sets a clock, in nanoseconds.
 pub(super) fn set_clock(clock: BorrowedFd<'_>, nanoseconds: u64) -> io::Result<()> {
-    /// `CLOCKFD`: the clock of a file.
+    /// `CLOCKFD`: a clock by its file.
     const OF_FILE: i32 = 3;
     let number = !clock.as_raw_fd() << 3 | OF_FILE;
     let time = libc::timespec {
@@ -76,18 +76,18 @@ pub(super) fn set_clock(clock: BorrowedFd<'_>, nanoseconds: u64) -> io::Result<(
     check(unsafe { libc::clock_settime(number, &raw const time) })
 }
 
-/// What a message came with.
+/// A received datagram, or a message of the error queue about a sent one.
 #[derive(Debug)]
 pub(super) struct Datagram {
-    /// Bytes of it.
+    /// Its length in bytes.
     pub(super) length: usize,
-    /// The time of the hardware, in nanoseconds.
+    /// The hardware's timestamp, in nanoseconds.
     pub(super) time: Option<u64>,
-    /// If it is about one that was sent: which, counted from 0.
+    /// Number of the sent datagram that it is about, from 0.
     pub(super) sent: Option<u32>,
 }
 
-/// Receives a message, or what is told of one that was sent, if that is there.
+/// Receives a datagram, or a message of the error queue about a sent one, if there is one.
 pub(super) fn receive(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],

@@ -1,4 +1,4 @@
-//! Times of frames, by the clock that the card has.
+//! Timestamps of frames, by the NIC's PTP clock.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -24,7 +24,7 @@ use crate::{
 };
 
 const PORT: u16 = 5100;
-/// Payload bytes: frames that stay in one piece and others.
+/// Payload bytes: of frames that fill one buffer, and of longer ones.
 const SIZES: [usize; 6] = [1, 8, 100, 700, 1400, 1472];
 
 /// `SOF_TIMESTAMPING_*` (include/uapi/linux/net_tstamp.h).
@@ -52,9 +52,9 @@ impl Clock {
     }
 }
 
-/// An interface stamps frames as long as this lives.
+/// An interface timestamps frames until this is dropped.
 pub(super) struct Stamping {
-    /// In the interface's namespace.
+    /// A socket in the interface's namespace.
     socket: UdpSocket,
     interface: &'static str,
 }
@@ -75,12 +75,12 @@ impl Stamping {
 
 impl Drop for Stamping {
     fn drop(&mut self) {
-        // What is left behind, the configuration tells.
+        // The check of the configuration would find it if this failed.
         let _ = set_stamping(self.socket.as_fd(), self.interface, false, false);
     }
 }
 
-/// Has a socket tell the hardware's times.
+/// Makes a socket report the hardware's timestamps.
 pub(super) fn tell_times(socket: &UdpSocket) -> Result<()> {
     let flags = TX_HARDWARE | RX_HARDWARE | RAW_HARDWARE | OPT_ID | OPT_TSONLY;
     set_option(socket.as_fd(), libc::SO_TIMESTAMPING, &[flags])?;
@@ -102,28 +102,28 @@ fn pass(flow: &DatagramFlow, number: u64, size: usize) -> Result<Datagram> {
     Ok(message)
 }
 
-/// When a datagram was sent, as its socket is told.
+/// The time at which a datagram was sent, as its socket reports it.
 fn time_of_sent(flow: &DatagramFlow, number: u64) -> Result<u64> {
     let message = eventually(PATIENCE, || {
         match receive(flow.sender.as_fd(), &mut [0; 64], true) {
             Ok(message) => Ok(message),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                bail!("nobody says when datagram {number} was sent")
+                bail!("no timestamp of sent datagram {number}")
             }
-            Err(error) => bail!("asking when it was sent: {error}"),
+            Err(error) => bail!("reading the timestamp of a sent datagram: {error}"),
         }
     })?;
     ensure!(
         message.sent == Some(number as u32),
         "that is not datagram {number}: {message:?}"
     );
-    message.time.context("a datagram that was sent has no time")
+    message.time.context("a sent datagram has no time")
 }
 
 pub(super) fn received(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let clock = Clock::new()?;
     let flow = incoming()?;
-    transcript.does("Datagrams arrive while nobody wants to know when");
+    transcript.does("Datagrams arrive while timestamps are off");
     let quiet = pass(&flow, 0, 100)?;
     transcript.holds("they have no time", quiet.time.is_none())?;
     transcript.does("Timestamps of all received frames are switched on");
@@ -141,7 +141,7 @@ pub(super) fn received(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     transcript.sees("datagrams with a time between two readings", 24);
     drop(stamping);
     let quiet = pass(&flow, 25, 100)?;
-    transcript.holds("switched off, they have none", quiet.time.is_none())
+    transcript.holds("switched off, they have no time", quiet.time.is_none())
 }
 
 pub(super) fn sent(_: &mut Lab, transcript: &Transcript) -> Result<()> {
@@ -149,7 +149,7 @@ pub(super) fn sent(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let flow = DatagramFlow::outgoing()?;
     tell_times(&flow.sender)?;
     let _stamping = Stamping::new(None, "eth0", true, false)?;
-    transcript.does("Datagrams are sent by a socket that wants to know when");
+    transcript.does("Datagrams are sent by a socket with timestamps");
     let mut last = clock.read()?;
     for (number, size) in (0..).zip(SIZES.into_iter().cycle().take(24)) {
         pass(&flow, number, size)?;
@@ -163,7 +163,7 @@ pub(super) fn sent(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     }
     transcript.sees("datagrams with a time between two readings", 24);
 
-    transcript.does("Several are on their way at once");
+    transcript.does("Several are in flight at once");
     for number in 24..88 {
         flow.send(number, 500)?;
     }

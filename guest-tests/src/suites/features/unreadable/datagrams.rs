@@ -1,4 +1,4 @@
-//! Datagrams from eth1, to a port that is steered to memory that the CPU can't read, and to one that is not.
+//! Datagrams from eth1, to a port that is steered to memory that the CPU can't read, and to another port.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
@@ -18,18 +18,18 @@ use crate::{
 
 /// Address of eth0.
 pub(super) const HERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-/// How many are sent at a time.
+/// Datagrams per batch.
 pub(super) const COUNT: u64 = 20;
-/// Payload of each.
+/// Payload bytes of each.
 pub(super) const SIZE: usize = 1000;
-/// Headers in front of it: Ethernet, IPv4, UDP.
+/// Bytes of the headers: Ethernet, IPv4, UDP.
 pub(super) const HEADERS: usize = 14 + 20 + 8;
-/// What all of the payload is.
+/// Value of all payload bytes.
 pub(super) const FILL: u8 = 0xa5;
-/// Whatever was sent is there by then, or will never be.
+/// After this time without a datagram, none will arrive any more.
 const QUIET: Duration = Duration::from_millis(400);
 
-/// Where datagrams are sent to.
+/// Destination port of datagrams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub(super) enum Destination {
@@ -40,13 +40,13 @@ pub(super) enum Destination {
 }
 
 impl Destination {
-    /// What goes there, for tcpdump.
+    /// tcpdump's filter for it.
     pub(super) fn filter(self) -> String {
         format!("udp dst port {}", self as u16)
     }
 }
 
-/// A queue with memory that `io_uring` provides, and what steers [`Destination::Unreadable`] to it.
+/// A queue with memory that `io_uring` provides, and the rule that steers [`Destination::Unreadable`] to it.
 pub(super) struct Bound {
     rule: u32,
     _zcrx: Zcrx,
@@ -63,12 +63,12 @@ impl Bound {
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        // What is left behind, the configuration tells.
+        // The check of the configuration would find it if this failed.
         let _ = net::delete_flow_rule("eth0", self.rule);
     }
 }
 
-/// Sends [`COUNT`].
+/// Sends [`COUNT`] datagrams.
 pub(super) fn send(to: Ipv4Addr, port: Destination) -> Result<()> {
     in_netns(Some(PEER), || {
         let socket = UdpSocket::bind(("192.0.2.2", 0))?;
@@ -79,16 +79,16 @@ pub(super) fn send(to: Ipv4Addr, port: Destination) -> Result<()> {
     })
 }
 
-/// What came of datagrams.
+/// Counts of received datagrams.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Came {
-    /// Whole, every byte right.
+    /// Complete, with every byte right.
     pub(super) whole: u64,
-    /// That could not be read: EFAULT.
+    /// Reported as unreadable: EFAULT.
     pub(super) unreadable: u64,
 }
 
-/// Takes what comes, until nothing does.
+/// Receives until no more datagrams come.
 pub(super) fn take(socket: &UdpSocket) -> Result<Came> {
     socket.set_read_timeout(Some(QUIET))?;
     let mut came = Came::default();
@@ -98,7 +98,7 @@ pub(super) fn take(socket: &UdpSocket) -> Result<Came> {
             Ok(length) => {
                 ensure!(
                     buffer[..length] == [FILL; SIZE],
-                    "a datagram that nobody sent, of {length} bytes"
+                    "a datagram of {length} bytes that was never sent"
                 );
                 came.whole += 1;
             }

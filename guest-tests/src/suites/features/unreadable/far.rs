@@ -1,5 +1,5 @@
-//! A host behind eth0: a network namespace at the other end of a pair of virtual devices. These send only what the CPU
-//! can read (`netmem_tx` is none), and drop the rest.
+//! A host behind eth0: a network namespace at the other end of a veth pair. veth devices only send data that
+//! the CPU can read (they have no `netmem_tx`), and drop the rest.
 
 use std::{fs, net::Ipv4Addr};
 
@@ -8,18 +8,18 @@ use anyhow::{Context, Result};
 use super::datagrams::{Came, Destination, listen, send, take};
 use crate::{kit::net, runtime::ports::PEER};
 
-/// Its namespace.
+/// The host's namespace.
 const NETNS: &str = "far";
-/// The device here.
+/// The near end of the pair.
 pub(super) const NEAR: &str = "near";
 
-/// Exists as long as this does.
+/// The host, until this is dropped.
 pub(super) struct Far {
     address: Ipv4Addr,
 }
 
 impl Far {
-    /// At this address, with the rest of the network on the same link.
+    /// Makes a host with this address, and the rest of the network on the same link.
     pub(super) fn new(address: Ipv4Addr) -> Result<Self> {
         run(None, &format!("ip netns add {NETNS}"))?;
         let far = Self { address };
@@ -31,12 +31,12 @@ impl Far {
         Ok(far)
     }
 
-    /// Runs a command there.
+    /// Runs a command on the host.
     pub(super) fn run(&self, command: &str) -> Result<()> {
         run(Some(NETNS), command)
     }
 
-    /// Sends datagrams from eth1 to it. Returns what came, and how many were dropped on the way.
+    /// Sends datagrams from eth1 to it. Returns the received ones, and the number dropped on the way.
     pub(super) fn exchange(&self, port: Destination) -> Result<(Came, u64)> {
         let socket = listen(Some(NETNS), port)?;
         let before = dropped()?;
@@ -48,24 +48,24 @@ impl Far {
 
 impl Drop for Far {
     fn drop(&mut self) {
-        // Whatever fails here, the configuration tells.
+        // The check of the configuration would find it if this failed.
         let _ = run(None, &format!("ip link delete {NEAR}"));
         let _ = run(None, &format!("ip netns delete {NETNS}"));
     }
 }
 
-/// Frames that the device here was given and did not send.
+/// Frames that the near end dropped instead of sending them.
 fn dropped() -> Result<u64> {
     let path = format!("/sys/class/net/{NEAR}/statistics/tx_dropped");
     let text = fs::read_to_string(&path).context(path)?;
     Ok(text.trim().parse()?)
 }
 
-/// A route of eth1's, as long as this exists.
+/// A route of eth1, until this is dropped.
 pub(super) struct Route(&'static str);
 
 impl Route {
-    /// By eth0.
+    /// Adds a route by eth0.
     pub(super) fn new(network: &'static str) -> Result<Self> {
         run(Some(PEER), &format!("ip route add {network} via 192.0.2.1"))?;
         Ok(Self(network))

@@ -1,5 +1,5 @@
-//! Where payload goes that the CPU can't read, because a user's memory provider has it: whoever wants to look at it gets
-//! headers, an error or nothing, and nobody crashes.
+//! Payload that the CPU can't read, because it is in a memory provider's memory: other users of the stack get
+//! its headers, an error or nothing, and the kernel does not crash.
 
 mod capture;
 mod datagrams;
@@ -46,7 +46,7 @@ pub(super) const CASES: &[FeatureCase] = &[
         run: forwarded,
     },
     FeatureCase {
-        name: "unreadable: forwarded to a device that can, it goes out whole",
+        name: "unreadable: forwarded to a device that can send it, it goes out whole",
         run: hairpin,
     },
     FeatureCase {
@@ -66,7 +66,7 @@ pub(super) const CASES: &[FeatureCase] = &[
         run: multicast,
     },
     FeatureCase {
-        name: "unreadable: GRO does not join it with what is readable",
+        name: "unreadable: GRO does not coalesce it with readable data",
         run: mixed,
     },
     FeatureCase {
@@ -78,7 +78,7 @@ pub(super) const CASES: &[FeatureCase] = &[
 /// A buffer of an area.
 const PAGE: usize = 4096;
 const PATIENCE: Duration = Duration::from_secs(10);
-/// As many as were sent.
+/// All datagrams arrived.
 const ALL: Came = Came {
     whole: COUNT,
     unreadable: 0,
@@ -121,7 +121,7 @@ fn packet_socket(_: &mut Lab, transcript: &Transcript) -> Result<()> {
             );
             ensure!(
                 frame.bytes[HEADERS..].iter().all(|&byte| byte == FILL),
-                "payload that nobody sent"
+                "payload that was never sent"
             );
         }
         transcript.sees(&format!("{port:?}: bytes captured of each frame"), seen);
@@ -129,8 +129,8 @@ fn packet_socket(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     Ok(())
 }
 
-/// Datagrams for the host behind eth0 that are readable come; others are dropped by the device before it
-/// (`validate_xmit_unreadable_skb()`).
+/// Checks that readable datagrams for the host behind eth0 arrive, and that the device in front of it drops
+/// the others (`validate_xmit_unreadable_skb()`).
 fn dropped_before(far: &Far, transcript: &Transcript) -> Result<()> {
     let readable = far.exchange(Destination::Readable)?;
     ensure!(readable == (ALL, 0), "readable datagrams: {readable:?}");
@@ -139,7 +139,7 @@ fn dropped_before(far: &Far, transcript: &Transcript) -> Result<()> {
     transcript.is("frames dropped", dropped, COUNT)
 }
 
-/// Packets are forwarded as long as this exists.
+/// The guest forwards packets until this is dropped.
 struct Forwarding;
 
 impl Forwarding {
@@ -174,7 +174,7 @@ fn forwarded(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     dropped_before(&far, transcript)
 }
 
-/// Back to where it came from: a port that can send from memory that the CPU can't read (`netmem_tx`).
+/// Forwards to the receiving port itself, which can send from memory that the CPU can't read (`netmem_tx`).
 fn hairpin(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let nobody = Ipv4Addr::new(203, 0, 113, 1);
     let _bound = Bound::new()?;
@@ -212,7 +212,7 @@ fn bridged(_: &mut Lab, transcript: &Transcript) -> Result<()> {
 fn redirected(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let _bound = Bound::new()?;
     let far = Far::new(Ipv4Addr::new(198, 51, 100, 2))?;
-    // What is for eth0 is for it.
+    // The far end accepts frames for eth0's address.
     far.run("ip link set far0 address 5a:43:4e:00:00:01")?;
     let _route = Route::new("198.51.100.0/24")?;
     run(None, "tc qdisc add dev eth0 clsact")?;
@@ -260,17 +260,17 @@ fn member(group: Ipv4Addr, port: Destination) -> Result<std::net::UdpSocket> {
     Ok(member)
 }
 
-/// The device does not split a segment that it should. `skb_gro_receive()` of 7.3 would join it with the next one and
-/// call both readable; then whoever copies the payload, tcpdump for instance, reads what is no memory.
+/// The device fails to split one segment. `skb_gro_receive()` of 7.3 would coalesce it with the next one and
+/// mark both readable; then a copy of the payload, by tcpdump for instance, reads invalid memory.
 fn mixed(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     const MSS: u64 = 100;
     const TIMESTAMPS: u64 = 12;
-    /// The first one with data, behind two of the handshake.
+    /// The first frame with data, behind two of the handshake.
     const NTH: u64 = 3;
 
     let (queue, port) = ZERO_COPY;
     let (zcrx, _) = bind_patiently(queue, &Options::default())?;
-    // So short that it fits behind the headers.
+    // Short enough to fit behind the headers.
     run(
         None,
         &format!("ip route add 192.0.2.2/32 dev eth0 advmss {MSS}"),
@@ -278,7 +278,7 @@ fn mixed(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     let fault =
         json!({"direction": "rx", "queue": queue, "action": "payload-in-header", "nth": NTH});
     let fault = lab.arm("0", &fault)?;
-    // Who captures wants to copy whatever is called readable.
+    // A capture copies all data that is marked readable.
     let filter = format!("tcp dst port {port}");
     let captured = capture(None, "eth0", &filter, NTH + 1, || {
         let mut connection = connect(port, 1)?.pop().context("one connection")?;
@@ -290,13 +290,13 @@ fn mixed(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
         let errno = then.err().and_then(|error| error.raw_os_error());
         ensure!(errno == Some(libc::EFAULT), "then: {errno:?}");
         drop(connection.receiver);
-        // Nobody has read the rest.
+        // The rest is unread.
         ensure!(sender.finish().is_err(), "everything was sent");
         Ok(())
     });
     run(None, "ip route delete 192.0.2.2/32 dev eth0")?;
     let readable = captured?.pop().context("no frame")?;
-    transcript.sees("bytes captured of what follows", readable.bytes.len());
+    transcript.sees("bytes captured of the next frame", readable.bytes.len());
     transcript.is(
         "frames that were not split",
         lab.hits(fault)?.unwrap_or(0),
@@ -308,9 +308,9 @@ fn mixed(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
 }
 
 fn closed(_: &mut Lab, transcript: &Transcript) -> Result<()> {
-    /// Of the area.
+    /// Buffers of the area.
     const BUFFERS: usize = 1024;
-    /// What the first socket has of them, at least.
+    /// Least number of them in the first socket's queue.
     const QUEUED: u64 = 128;
 
     let (queue, port) = ZERO_COPY;
@@ -334,16 +334,16 @@ fn closed(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     ensure!(sender.finish().is_err(), "everything was sent");
     pools::flush_deferred_frees()?;
 
-    // Without those of the first socket there would not be so many.
+    // There would not be enough without the first socket's buffers.
     receiver.keep(true);
     receiver.add(second.receiver, 2)?;
     let sender = Sender::start(second.sender, 2, 64 << 20);
     let wanted = BUFFERS - QUEUED as usize / 2;
     receiver.until(
-        "nearly all buffers have come by another socket",
+        "another socket has received nearly all buffers",
         |receiver| receiver.held() >= wanted,
     )?;
-    transcript.sees("buffers that another socket got then", receiver.held());
+    transcript.sees("buffers that another socket received then", receiver.held());
     drop(receiver);
     ensure!(sender.finish().is_err(), "everything was sent");
     await_pools(<[_]>::is_empty)

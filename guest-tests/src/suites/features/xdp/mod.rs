@@ -1,5 +1,4 @@
-//! What XDP programs do with frames before the stack sees them: in one buffer or several, headers and payload in one
-//! piece or apart.
+//! XDP programs and their changes of frames, in one buffer or several, with headers split or not.
 
 mod packet;
 
@@ -35,27 +34,27 @@ use crate::{
 
 pub(super) const CASES: &[FeatureCase] = &[
     FeatureCase {
-        name: "xdp: frames pass a program as they are",
+        name: "xdp: frames pass a program unchanged",
         run: pass,
     },
     FeatureCase {
-        name: "xdp: what a program drops is counted, and all else passes",
+        name: "xdp: frames that a program drops are counted, and all others pass",
         run: drop_some,
     },
     FeatureCase {
-        name: "xdp: a program takes the head off frames",
+        name: "xdp: a program removes a header from frames",
         run: head_off,
     },
     FeatureCase {
-        name: "xdp: a program puts a head on frames",
+        name: "xdp: a program adds a header to frames",
         run: head_on,
     },
     FeatureCase {
-        name: "xdp: a program cuts the tail of frames",
+        name: "xdp: a program shrinks the tail of frames",
         run: tail_off,
     },
     FeatureCase {
-        name: "xdp: a program makes the tail of frames grow",
+        name: "xdp: a program grows the tail of frames",
         run: tail_on,
     },
     FeatureCase {
@@ -64,23 +63,23 @@ pub(super) const CASES: &[FeatureCase] = &[
     },
 ];
 
-/// Types of frames that nobody else sends (IEEE 802, local experiments).
+/// Ethernet types of test frames, which no other program sends (IEEE 802, local experiments).
 const OURS: u16 = 0x88b5;
 const OTHER: u16 = 0x88b6;
 /// An Ethernet header.
 const HEADER: usize = 14;
-/// How many frames of each size.
+/// Frames per size.
 const TIMES: u64 = 8;
-/// So long nothing came, and nothing will.
+/// After this time without a frame, none will arrive any more.
 const QUIET: Duration = Duration::from_millis(300);
 
-/// How eth0 receives.
+/// A layout of received frames.
 #[derive(Clone, Copy)]
 struct Layout {
     frames: &'static str,
     mtu: u32,
     split: bool,
-    /// Lengths of frames.
+    /// Lengths of frames, in bytes.
     sizes: [usize; 4],
 }
 
@@ -98,14 +97,14 @@ const LAYOUTS: [Layout; 3] = [
         sizes: [1514, 3900, 5000, 9014],
     },
     Layout {
-        frames: "frames whose headers and payload are apart",
+        frames: "frames with split headers",
         mtu: 9000,
         split: true,
         sizes: [200, 1514, 5000, 9014],
     },
 ];
 
-/// eth0 receives so as long as this lives.
+/// eth0 receives in a layout, until this is dropped.
 struct Prepared(bool);
 
 impl Prepared {
@@ -121,7 +120,7 @@ impl Prepared {
 
 impl Drop for Prepared {
     fn drop(&mut self) {
-        // What is left behind, the configuration tells.
+        // The check of the configuration would find it if this failed.
         if !self.0 {
             let _ = net::set_tcp_data_split("eth0", true);
         }
@@ -139,11 +138,11 @@ fn set_mtu(mtu: u32) -> Result<(), net::Error> {
     Ok(())
 }
 
-/// A program at work on frames of [`OURS`].
+/// A program attached for frames of type [`OURS`].
 struct Bench {
     layout: Layout,
     sender: PacketSocket,
-    /// Of each type.
+    /// Receivers, one per type.
     receivers: [(u16, PacketSocket); 2],
     addresses: [u8; 12],
     pattern: Pattern,
@@ -177,7 +176,7 @@ impl Bench {
         })
     }
 
-    /// A header in front of this.
+    /// The payload with a header in front of it.
     fn framed(&self, kind: u16, payload: &[u8]) -> Vec<u8> {
         [&self.addresses[..], &kind.to_be_bytes(), payload].concat()
     }
@@ -188,7 +187,7 @@ impl Bench {
         self.framed(kind, &payload)
     }
 
-    /// Sends a frame, and fails unless this arrives.
+    /// Sends a frame, and fails unless the wanted frame arrives.
     fn expect(&self, sent: &[u8], kind: u16, wanted: &[u8]) -> Result<()> {
         self.sender.send(sent)?;
         let (_, receiver) = self
@@ -212,7 +211,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Of every size some.
+    /// Checks frames of every size.
     fn each(&self, mut check: impl FnMut(u64, usize) -> Result<()>) -> Result<()> {
         for size in self.layout.sizes {
             for number in 0..TIMES {
@@ -225,7 +224,7 @@ impl Bench {
     fn nothing_more(&self) -> Result<()> {
         for (kind, receiver) in &self.receivers {
             let more = receiver.receive_within(QUIET)?;
-            ensure!(more.is_none(), "a frame too many of type {kind:#x}");
+            ensure!(more.is_none(), "an extra frame of type {kind:#x}");
         }
         Ok(())
     }
@@ -242,17 +241,14 @@ fn in_every_way(
         let bench = Bench::new(layout, found)?;
         show(&bench).with_context(|| layout.frames)?;
         bench.nothing_more()?;
-        transcript.sees(
-            "frames as they should be",
-            TIMES * layout.sizes.len() as u64,
-        );
+        transcript.sees("frames that are right", TIMES * layout.sizes.len() as u64);
     }
     Ok(())
 }
 
 const PASS: [Instruction; 2] = [set(0, XDP_PASS), EXIT];
 
-/// Changes the frame by one of the kernel's functions.
+/// A program that changes the frame by a helper function.
 fn adjust(helper: i32, by: i32) -> Vec<Instruction> {
     vec![copy(1, 6), set(2, by), call(helper)]
 }
@@ -303,15 +299,15 @@ fn head_off(_: &mut Lab, transcript: &Transcript) -> Result<()> {
             }
         })
     })?;
-    transcript.why("An Ethernet header must be left where headers are, or all stays as it is (bpf_xdp_adjust_head(),");
-    transcript.why("net/core/filter.c); and the device, which knows nothing of what follows, has put none but that one there.");
+    transcript.why("An Ethernet header must remain in the first buffer, or the frame stays unchanged (bpf_xdp_adjust_head(),");
+    transcript.why("net/core/filter.c). The device can't parse this frame, and has put only that header there.");
     Ok(())
 }
 
 fn head_on(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let mut found = adjust(HELPER_ADJUST_HEAD, -(HEADER as i32));
     found.extend(reload());
-    // The addresses again, and a type of its own; the verifier wants to know that all of it is there.
+    // The addresses again, and another type; the verifier requires a check that all of it is in the buffer.
     let mut write = Vec::new();
     for at in [0, 4, 8] {
         write.push(load(Width::Word, 5, 2, HEADER as i16 + at));
@@ -330,15 +326,15 @@ fn head_on(_: &mut Lab, transcript: &Transcript) -> Result<()> {
 }
 
 fn tail_off(_: &mut Lab, transcript: &Transcript) -> Result<()> {
-    // Of the longest frames, several buffers as a whole.
+    // From the longest frames, several whole buffers.
     for by in [100, 4500] {
-        transcript.does(&format!("{by} bytes less"));
+        transcript.does(&format!("The program removes {by} bytes"));
         let mut found = adjust(HELPER_ADJUST_TAIL, -by);
         found.extend(PASS);
         in_every_way(transcript, &found, |bench| {
             bench.each(|number, size| {
                 let frame = bench.frame(OURS, number, size);
-                // Not less than an Ethernet header is left (bpf_xdp_adjust_tail(), net/core/filter.c).
+                // At least an Ethernet header remains (bpf_xdp_adjust_tail(), net/core/filter.c).
                 let left = size.saturating_sub(by as usize);
                 let left = if left < HEADER { size } else { left };
                 bench.expect(&frame, OURS, &frame[..left])
@@ -362,12 +358,13 @@ fn tail_on(_: &mut Lab, transcript: &Transcript) -> Result<()> {
             bench.expect(&sent, OURS, &frame)
         })
     })?;
-    transcript.why("Buffers of headers and of payload differ in size, so that the kernel, which is told one size, does");
-    transcript.why("not know where the last one ends, and leaves such a frame alone (bpf_xdp_frags_increase_tail).");
+    transcript.why("Buffers of headers and of payload differ in size. The kernel has one size for both and does");
+    transcript
+        .why("not know where the last buffer ends, so it refuses (bpf_xdp_frags_increase_tail).");
     Ok(())
 }
 
-/// Binds as soon as whoever had the queue has gone.
+/// Binds as soon as the queue's former owner has released it.
 fn bind_sender(queue: u32) -> Result<Socket> {
     let interface = net::ifindex("eth0")?;
     let bind = || Ok(Socket::bind(interface, queue, Shape::SENDER)?);
@@ -380,7 +377,7 @@ fn beside_io_uring(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     const SOCKET: u32 = 1;
     transcript.does("A socket is bound to queue 1, and then io_uring to queue 3");
     let mut socket = bind_sender(SOCKET)?;
-    transcript.holds("it is without copies", socket.is_zero_copy()?)?;
+    transcript.holds("the socket is without copies", socket.is_zero_copy()?)?;
     let (queue, port) = ZERO_COPY;
     let mut receiver = Receiver::new(queue, &Options::default())?;
     let connection = connect(port, 1)?.pop().context("one connection")?;
@@ -390,16 +387,16 @@ fn beside_io_uring(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let peer = PacketSocket::new(Some(PEER), "eth1", OURS)?;
     let addresses = [address_of(&PORTS[1])?, address_of(&PORTS[0])?].concat();
     let pattern = Pattern::new(3);
-    // What comes meanwhile waits in sockets.
+    // Frames that arrive meanwhile wait in sockets.
     for number in 0..FRAMES {
         let mut payload = vec![0; 64 + number as usize * 4];
         pattern.fill(number << 16, &mut payload);
         let frame = [&addresses[..], &OURS.to_be_bytes(), &payload].concat();
         socket.send(&frame).context("sending")?;
         let seen = peer.receive()?;
-        ensure!(seen == frame, "frame {number} arrived as another one");
+        ensure!(seen == frame, "frame {number} arrived with other bytes");
         let share = BYTES * number / FRAMES;
-        receiver.until("its share has come", |receiver| {
+        receiver.until("its share has been received", |receiver| {
             receiver.received() >= share
         })?;
     }
@@ -410,12 +407,13 @@ fn beside_io_uring(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     transcript.is("bytes copied", stats.copy_bytes, 0)?;
     transcript.sees("frames sent and right", FRAMES);
     drop(socket);
-    transcript.does("The other way round");
+    transcript.does("io_uring is bound first, and then the socket");
     let bound = Socket::bind(net::ifindex("eth0")?, SOCKET, Shape::SENDER);
     let refused = bound.err().and_then(|error| error.raw_os_error());
     transcript.holds("it is refused with EBUSY", refused == Some(libc::EBUSY))?;
-    transcript.why("Who binds a pool looks at all queues for memory providers (xp_assign_dev(),");
-    transcript.why("net/xdp/xsk_buff_pool.c); who binds a provider at its own for pools.");
+    transcript.why("Binding a pool checks all queues for memory providers (xp_assign_dev(),");
+    transcript
+        .why("net/xdp/xsk_buff_pool.c); binding a provider checks only its own queue for pools.");
     drop(receiver);
     await_pools(<[_]>::is_empty)
 }

@@ -32,11 +32,11 @@ pub(super) fn address_of(port: &Port) -> Result<[u8; 6]> {
     Ok(bytes)
 }
 
-/// Sends and receives frames of one type, header and all.
+/// Sends and receives frames of one type, with their headers.
 pub(super) struct PacketSocket(OwnedFd);
 
 impl PacketSocket {
-    /// For a type of frames; with 0 it receives none.
+    /// Opens a socket for a type of frames; with type 0 it receives none.
     pub(super) fn new(netns: Option<&str>, interface: &str, kind: u16) -> Result<Self> {
         in_netns(netns, || {
             let interface = net::ifindex(interface)?;
@@ -54,7 +54,7 @@ impl PacketSocket {
     }
 
     pub(super) fn receive(&self) -> Result<Vec<u8>> {
-        self.receive_within(PATIENCE)?.context("nothing came")
+        self.receive_within(PATIENCE)?.context("no frame arrived")
     }
 
     pub(super) fn receive_within(&self, patience: Duration) -> Result<Option<Vec<u8>>> {

@@ -20,7 +20,7 @@ use crate::{
 
 const BYTES: u64 = 4 << 20;
 
-/// Receives a stream into such memory, all of it without a copy. Returns how many buffers it came in.
+/// Receives a stream into such memory without a copy. Returns the number of its buffers.
 fn receive(transcript: &Transcript, options: &Options) -> Result<Receiver> {
     let mut receiver = Receiver::new(QUEUE, options)?;
     stream(&mut receiver, 1, BYTES)?;
@@ -59,17 +59,17 @@ pub(super) fn dmabuf(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     receiver.add(connection.receiver, 2)?;
     receiver.until("the request ends", Receiver::all_ended)?;
     transcript.completion(
-        "recvzc of what came by other queues",
+        "recvzc of data from other queues",
         receiver.end(1).as_ref(),
         -libc::ENOMEM,
     )?;
     transcript
         .why("io_alloc_fallback_niov (io_uring/zcrx.c) has no buffer of a dmabuf to copy into.");
-    transcript.is("bytes that came of it", receiver.received() - BYTES, 0)?;
+    transcript.is("bytes received of it", receiver.received() - BYTES, 0)?;
     sender.finish()
 }
 
-/// Receives a stream of joined segments into buffers of this size.
+/// Receives a stream of coalesced segments into buffers of this size.
 fn large(transcript: &Transcript, memory: Memory, buf_len: u32) -> Result<()> {
     with_huge_pages(|| {
         let options = Options {
@@ -80,7 +80,7 @@ fn large(transcript: &Transcript, memory: Memory, buf_len: u32) -> Result<()> {
         with_hardware_gro(|| {
             let mut receiver = Receiver::new(QUEUE, &options)?;
             receiver.keep(true);
-            // Half of what the area takes, even if each buffer is filled by half only.
+            // Half of the area, even if each buffer is only half full.
             stream(&mut receiver, 1, 2 * BYTES)?;
             transcript.is("bytes received and right", receiver.received(), 2 * BYTES)?;
             let stats = receiver.zcrx.stats().context("no statistics")?;
@@ -129,7 +129,11 @@ pub(super) fn added(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     )?;
     transcript.why("All areas are readable by the kernel, or none (io_zcrx_append_area).");
     let before = provider_pool()?.inflight;
-    transcript.within("buffers out of the page pool", before, 1..=BUFFERS as u64)?;
+    transcript.within(
+        "buffers in use of the page pool",
+        before,
+        1..=BUFFERS as u64,
+    )?;
     receiver.zcrx.add_area(Memory::Anonymous, 16 << 20)?;
     receiver.finish(BYTES)?;
     sender.finish()?;
@@ -138,14 +142,18 @@ pub(super) fn added(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     transcript.within("buffers of the first area", first, 1..=BUFFERS as u64)?;
     transcript.at_least("buffers of the second one", second, 1)?;
 
-    transcript.does("All are returned and taken back");
+    transcript.does("All are returned, and the kernel takes them");
     let held = receiver.held() as u64;
     receiver.give_back();
     eventually(Duration::from_secs(5), || {
         receiver.zcrx.flush()?;
         let left = receiver.zcrx.pending_returns();
-        ensure!(left == 0, "{left} buffers are not taken back");
+        ensure!(left == 0, "the kernel has not taken {left} buffers");
         Ok(())
     })?;
-    transcript.is("buffers taken back", receiver.taken_back(), held)
+    transcript.is(
+        "buffers that the kernel has taken",
+        receiver.taken_back(),
+        held,
+    )
 }

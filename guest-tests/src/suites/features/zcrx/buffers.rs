@@ -1,4 +1,5 @@
-//! The life of buffers: from the area's list or the refill ring to the driver, into packets, to the program, and back.
+//! The life of buffers: from the area's free list or the refill ring to the driver, into packets, to the
+//! program, and back.
 
 use anyhow::{Context, Result};
 
@@ -12,7 +13,7 @@ use crate::{
 };
 
 const MIB: u64 = 1 << 20;
-/// Buffers that a page pool has in its own cache at most: `PP_ALLOC_CACHE_REFILL` and one batch that is put back.
+/// Most buffers that a page pool has in its own cache: `PP_ALLOC_CACHE_REFILL` and one batch of returns.
 const CACHE: u64 = 128;
 
 pub(super) fn life_cycle(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
@@ -22,25 +23,29 @@ pub(super) fn life_cycle(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     receiver.keep(true);
     stream(&mut receiver, 1, BYTES)?;
     let held = receiver.held() as u64;
-    transcript.at_least("buffers at the user's", held, BYTES / PAGE as u64)?;
+    transcript.at_least("buffers that the program has", held, BYTES / PAGE as u64)?;
     let out = provider_pool()?.inflight;
     let posted = lab.ledger(QUEUE)?.with_device;
-    transcript.at_least("buffers out of the page pool", out, held + posted)?;
+    transcript.at_least("buffers in use of the page pool", out, held + posted)?;
     receiver.give_back();
     while receiver.zcrx.pending_returns() > 0 {
         receiver.zcrx.flush()?;
     }
-    transcript.is("buffers taken back", receiver.taken_back(), held)?;
+    transcript.is(
+        "buffers that the kernel has taken",
+        receiver.taken_back(),
+        held,
+    )?;
     drop(receiver);
     pools_released(transcript, &ends, out)
 }
 
-/// How many buffers a stream takes from where.
+/// Sources of a stream's buffers.
 struct Sources {
-    /// From the area's list: `net_mp_niov_set_page_pool()`, on behalf of `io_zcrx_refill_slow()`, counts them as
+    /// From the area's free list: `net_mp_niov_set_page_pool()`, on behalf of `io_zcrx_refill_slow()`, counts them as
     /// held by the page pool.
     list: u64,
-    /// Out of the refill ring: to `io_zcrx_ring_refill()` they are the page pool's already.
+    /// From the refill ring: `io_zcrx_ring_refill()` already counts them as the page pool's.
     ring: u64,
 }
 
@@ -58,9 +63,9 @@ pub(super) fn slow_path(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     receiver.keep(true);
     let sources = sources(&mut receiver, 1, 4 * MIB)?;
     let held = receiver.held() as u64;
-    transcript.sees("buffers at the user's", held);
+    transcript.sees("buffers that the program has", held);
     transcript.within(
-        "buffers taken from the area's list",
+        "buffers taken from the area's free list",
         sources.list,
         held.saturating_sub(CACHE)..=held + CACHE,
     )?;
@@ -68,10 +73,10 @@ pub(super) fn slow_path(_: &mut Lab, transcript: &Transcript) -> Result<()> {
 }
 
 pub(super) fn hot_path(_: &mut Lab, transcript: &Transcript) -> Result<()> {
-    /// So many that it counts little if more circulate than before, once: those of a larger window, which a program that
-    /// is late lets come.
+    /// So many that a single growth of the circulating buffers counts little: a late program lets a larger
+    /// window arrive.
     const BYTES: u64 = 16 * MIB;
-    // As many as circulate: those that are posted, and a receive window.
+    // The circulating buffers: the posted ones and a receive window.
     let options = Options {
         area_bytes: 8 * MIB as usize,
         ..Options::default()
@@ -85,7 +90,7 @@ pub(super) fn hot_path(_: &mut Lab, transcript: &Transcript) -> Result<()> {
         BYTES / PAGE as u64,
     )?;
     transcript.within(
-        "buffers taken from the area's list",
+        "buffers taken from the area's free list",
         sources.list,
         0..=sources.ring / 10,
     )?;

@@ -1,4 +1,4 @@
-//! What the kernel copies, and what not.
+//! Data that the kernel copies, and data that it does not.
 
 use std::{io::Write, time::Duration};
 
@@ -22,7 +22,7 @@ use crate::{
     traffic::pattern::Pattern,
 };
 
-/// How long what was sent may need to come.
+/// Time limit for sent data to arrive.
 const ARRIVAL: Duration = Duration::from_secs(15);
 
 fn copied(receiver: &Receiver) -> Result<sys::Stats> {
@@ -58,7 +58,7 @@ pub(super) fn linear_frames(_: &mut Lab, transcript: &Transcript) -> Result<()> 
     const SOCKETS: usize = 16;
     const FRAME: u64 = 300;
     transcript.does(
-        "16 sockets get a frame of 300 bytes each, which the threshold of 1000 leaves unsplit",
+        "16 sockets receive a frame of 300 bytes each, which the threshold of 1000 leaves unsplit",
     );
     net::set_hds_thresh("eth0", 1000)?;
     let sent = send_one_frame_each(SOCKETS, FRAME);
@@ -75,18 +75,18 @@ pub(super) fn linear_frames(_: &mut Lab, transcript: &Transcript) -> Result<()> 
     receiver.finish(bytes)?;
     transcript.is("bytes received and right", receiver.received(), bytes)?;
     transcript.is(
-        "buffers of the area that they are in",
+        "buffers of the area that hold them",
         receiver.held(),
         SOCKETS,
     )?;
     let stats = copied(&receiver)?;
     transcript.is("copies that the kernel counts", stats.copy_count, 0)?;
-    transcript.why("It counts copies of fragments (io_zcrx_copy_frag, io_uring/zcrx.c), and these are copies of linear");
+    transcript.why("It counts copies of fragments (io_zcrx_copy_frag, io_uring/zcrx.c), but not these copies of linear");
     transcript.why("data (io_zcrx_recv_skb).");
     Ok(())
 }
 
-/// Connections with so many bytes in their sockets, in a frame each, and the end of the stream behind them.
+/// Connections with `bytes` bytes in their sockets, in a frame each, followed by the end of the stream.
 fn send_one_frame_each(sockets: usize, bytes: u64) -> Result<Vec<Connection>> {
     let mut connections = connect(PORT, sockets)?;
     let mut frame = vec![0; usize::try_from(bytes)?];
@@ -104,7 +104,7 @@ fn send_one_frame_each(sockets: usize, bytes: u64) -> Result<Vec<Connection>> {
 fn arrived(connection: &Connection, bytes: u64) -> Result<()> {
     eventually(ARRIVAL, || {
         let unread = rustix::io::ioctl_fionread(&connection.receiver)?;
-        ensure!(unread == bytes, "{unread} of {bytes} bytes have come");
+        ensure!(unread == bytes, "{unread} of {bytes} bytes have arrived");
         Ok(())
     })
 }
@@ -123,7 +123,7 @@ pub(super) fn payload_in_header(lab: &mut Lab, transcript: &Transcript) -> Resul
     let sender = Sender::start(sender, 1, BYTES);
     receiver.finish(BYTES)?;
     sender.finish()?;
-    let hits = lab.hits(rule)?.context("the rule is gone")?;
+    let hits = lab.hits(rule)?.context("the rule is no longer armed")?;
     lab.disarm()?;
     transcript.at_least("frames whose headers have payload behind them", hits, 64)?;
     transcript.is("bytes received and right", receiver.received(), BYTES)?;
@@ -157,7 +157,7 @@ pub(super) fn copy_event(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     receiver.zcrx.ring.arm(sys::EVENT_COPY)?;
     unsteered(&mut receiver, 3)?;
     transcript.is(
-        "and after it was armed and another one",
+        "after it was armed, and one more stream",
         receiver.notified.len(),
         2,
     )?;

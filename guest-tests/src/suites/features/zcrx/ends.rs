@@ -1,4 +1,5 @@
-//! The end of a binding with buffers everywhere: in the program's hands, in the refill ring, in sockets, on the card.
+//! The end of a binding with buffers everywhere: held by the program, in the refill ring, in sockets, posted
+//! to the device.
 
 use std::{fs, time::Duration};
 
@@ -19,9 +20,9 @@ use crate::{
     runtime::ports::{self, PORTS, in_netns},
 };
 
-/// How long what was sent may need to come.
+/// Time limit for sent data to arrive.
 const ARRIVAL: Duration = Duration::from_secs(15);
-/// How long a namespace or a carrier may need.
+/// Time limit for a namespace to be destroyed, and for carrier.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) fn ring_closed(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
@@ -39,40 +40,40 @@ pub(super) fn ring_closed(lab: &mut Lab, transcript: &Transcript) -> Result<()> 
         1,
     )?;
     stream(&mut receiver, 2, BYTES)?;
-    transcript.at_least("buffers in the program's hands", receiver.held() as u64, 1)?;
+    transcript.at_least("buffers held by the program", receiver.held() as u64, 1)?;
     let posted = lab.ledger(QUEUE)?.with_device;
-    transcript.at_least("buffers on the card", posted, 1)?;
+    transcript.at_least("buffers that the device has", posted, 1)?;
     let unread = connection()?;
     Sender::start(unread.sender, 3, UNREAD).finish()?;
     eventually(ARRIVAL, || {
         let came = rustix::io::ioctl_fionread(&unread.receiver)?;
-        ensure!(came == UNREAD, "{came} of {UNREAD} bytes have come");
+        ensure!(came == UNREAD, "{came} of {UNREAD} bytes have arrived");
         Ok(())
     })?;
-    transcript.sees("bytes in a socket that nobody reads", UNREAD);
+    transcript.sees("unread bytes in a socket", UNREAD);
     let out = provider_pool()?.inflight;
 
     transcript.does("The ring is closed");
     drop(receiver);
-    // Buffers that come back to a page pool that was destroyed are looked for once a second.
+    // The kernel checks a destroyed page pool for returned buffers once a second.
     await_pools(|left| left.iter().all(|pool| pool.inflight < FEW))?;
     let left = provider_pools()?;
     transcript.is("page pools that are left", left.len(), 1)?;
     ensure!(left[0].detach_time.is_some(), "it was not destroyed");
     transcript.within(
-        "buffers out of it, which are the socket's",
+        "buffers of it in use, by the socket",
         left[0].inflight,
         UNREAD / 4096..=FEW,
     )?;
     let stop = lab.ledger(QUEUE)?.last_stop;
     let stop = stop.context("the queue did not stop")?;
-    transcript.holds("the card has returned every chain", stop.clean)?;
+    transcript.holds("the device has returned every chain", stop.clean)?;
     transcript.does("The socket is closed");
     drop(unread.receiver);
     pools_released(transcript, &ends, out)
 }
 
-/// The namespace that is destroyed, and a name for the one where eth0 belongs.
+/// The namespace that is destroyed, and a name for the initial one, where eth0 belongs.
 const DOOMED: &str = "doomed";
 const OWN_NETNS: &str = "home";
 
@@ -82,7 +83,7 @@ pub(super) fn namespace_destroyed(_: &mut Lab, transcript: &Transcript) -> Resul
     net::run(None, &["ip", "netns", "add", DOOMED])?;
     let moved = net::run(None, &["ip", "link", "set", "eth0", "netns", DOOMED]);
     let out = moved.map_err(Into::into).and_then(|_| {
-        // A ring is its thread's, and so is a namespace.
+        // Rings and namespaces belong to a thread.
         in_netns(Some(DOOMED), || destroy(transcript))
     });
     let restored = restore();
@@ -91,7 +92,7 @@ pub(super) fn namespace_destroyed(_: &mut Lab, transcript: &Transcript) -> Resul
     pools_released(transcript, &ends, out)
 }
 
-/// Binds a queue of eth0 in the namespace, and destroys that. Returns how many buffers were out by then.
+/// Binds a queue of eth0 in the namespace, and destroys that. Returns the number of buffers in use by then.
 fn destroy(transcript: &Transcript) -> Result<u64> {
     const BYTES: u64 = 1 << 20;
     ports::configure(&PORTS[0])?;
@@ -100,9 +101,9 @@ fn destroy(transcript: &Transcript) -> Result<u64> {
     receiver.keep(true);
     stream(&mut receiver, 1, BYTES)?;
     let held = receiver.held() as u64;
-    transcript.at_least("buffers in the program's hands", held, 1)?;
+    transcript.at_least("buffers held by the program", held, 1)?;
     let out = provider_pool()?.inflight;
-    transcript.at_least("buffers out of the page pool", out, held)?;
+    transcript.at_least("buffers in use of the page pool", out, held)?;
 
     transcript.does("The program leaves the namespace, which is destroyed then");
     // Each of its sockets would keep it alive.
@@ -118,14 +119,14 @@ fn destroy(transcript: &Transcript) -> Result<u64> {
         bind(QUEUE, &Options::default()),
         libc::EEXIST,
     )?;
-    transcript.why("The provider is the interface's, which goes where it came from");
+    transcript.why("The provider belongs to the interface, which returns to its former namespace");
     transcript.why("(default_device_exit_net, net/core/dev.c).");
     transcript.does("The ring is closed");
     drop(receiver);
     Ok(out)
 }
 
-/// Puts eth0 back where it belongs, wherever it is.
+/// Moves eth0 back to the initial namespace, from any other.
 fn restore() -> Result<()> {
     if fs::exists(format!("/run/netns/{DOOMED}"))? {
         net::run(None, &["ip", "netns", "delete", DOOMED])?;

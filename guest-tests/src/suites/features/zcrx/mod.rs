@@ -11,18 +11,18 @@ mod stream;
 use super::case::FeatureCase;
 use crate::suites::scenarios;
 
-/// Some are scenarios, too, which say more of why.
+/// Some are scenarios, too, which explain more.
 pub(super) const CASES: &[FeatureCase] = &[
     FeatureCase {
-        name: "zcrx: every buffer that was handed out comes back, and the page pool goes",
+        name: "zcrx: every buffer is returned, and the page pool ends",
         run: buffers::life_cycle,
     },
     FeatureCase {
-        name: "zcrx: buffers that nobody returns are replaced by the area's list",
+        name: "zcrx: buffers that are not returned are replaced from the area's free list",
         run: buffers::slow_path,
     },
     FeatureCase {
-        name: "zcrx: buffers that are returned are taken from the refill ring, and the list rests",
+        name: "zcrx: returned buffers are taken from the refill ring, and none from the free list",
         run: buffers::hot_path,
     },
     FeatureCase {
@@ -78,7 +78,7 @@ pub(super) const CASES: &[FeatureCase] = &[
         run: requests::multishot,
     },
     FeatureCase {
-        name: "zcrx: requests of limited length end after exactly so much",
+        name: "zcrx: requests of limited length end after exactly that length",
         run: requests::limited,
     },
     FeatureCase {
@@ -86,11 +86,11 @@ pub(super) const CASES: &[FeatureCase] = &[
         run: copies::tiny_payloads,
     },
     FeatureCase {
-        name: "zcrx: linear data is copied, whole frames that came below hds-thresh",
+        name: "zcrx: linear data is copied: whole frames below hds-thresh",
         run: copies::linear_frames,
     },
     FeatureCase {
-        name: "zcrx: linear data is copied, the part of a payload that is left in the headers",
+        name: "zcrx: linear data is copied: the part of a payload that is left in the headers",
         run: copies::payload_in_header,
     },
     FeatureCase {
@@ -98,11 +98,11 @@ pub(super) const CASES: &[FeatureCase] = &[
         run: scenarios::buffers::copy_fallback,
     },
     FeatureCase {
-        name: "zcrx: ZCRX_EVENT_COPY comes once, and again when it is armed",
+        name: "zcrx: ZCRX_EVENT_COPY comes once, and once more after it is armed",
         run: copies::copy_event,
     },
     FeatureCase {
-        name: "zcrx: ZCRX_EVENT_ALLOC_FAIL comes once, and again when it is armed",
+        name: "zcrx: ZCRX_EVENT_ALLOC_FAIL comes once, and once more after it is armed",
         run: scenarios::buffers::area_exhausted,
     },
     FeatureCase {

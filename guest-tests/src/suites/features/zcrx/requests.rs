@@ -1,4 +1,4 @@
-//! Requests: what they ask for, and when they end.
+//! Requests, their limits and their ends.
 
 use std::os::fd::AsFd;
 
@@ -26,7 +26,7 @@ pub(super) fn not_multishot(_: &mut Lab, transcript: &Transcript) -> Result<()> 
     transcript.completion("the request ends", end.as_ref(), -libc::EINVAL)?;
     transcript.why("io_recvzc_prep (io_uring/net.c) wants IORING_RECV_MULTISHOT.");
 
-    transcript.does("The socket is as good as before");
+    transcript.does("The socket still works");
     receiver.request(flow)?;
     let sender = Sender::start(connection.sender, 1, BYTES);
     receiver.finish(BYTES)?;
@@ -44,7 +44,7 @@ pub(super) fn multishot(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     transcript.is("bytes received and right", receiver.received(), BYTES)?;
     let completions = receiver.held() as u64;
     transcript.within(
-        "completions with data, all of which said that more may come",
+        "completions with data, all with IORING_CQE_F_MORE",
         completions,
         BYTES / 4096..=BYTES / 512,
     )?;
@@ -79,11 +79,11 @@ pub(super) fn limited(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     transcript.is("bytes received and right", receiver.received(), BYTES)?;
     let wanted = BYTES / u64::from(LIMIT) + 1;
     transcript.is(
-        "requests, of which the last one met the end of the stream",
+        "requests, the last of which met the end of the stream",
         requests,
         wanted,
     )?;
     transcript
-        .why("They cut frames and buffers in two: a buffer is returned as often as it was named.");
+        .why("Their limits divide frames and buffers: a buffer is returned once per completion that names it.");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Several queues, several rings.
+//! Several queues, and several rings that share an instance.
 
 use std::{
     os::fd::AsFd,
@@ -22,7 +22,7 @@ use crate::{
 
 const BYTES: u64 = 2 << 20;
 const COMPLETIONS: u32 = 4096;
-/// How long a stream may take.
+/// Time limit for a stream.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) fn several_queues(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
@@ -40,7 +40,7 @@ pub(super) fn several_queues(lab: &mut Lab, transcript: &Transcript) -> Result<(
             senders.push(Sender::start(connection.sender, seed, BYTES));
         }
         let pools = provider_pools()?;
-        transcript.is("page pools with memory of io_uring's", pools.len(), 2)?;
+        transcript.is("page pools with memory of io_uring", pools.len(), 2)?;
         let both = Instant::now() + PATIENCE;
         while !receivers.iter().all(Receiver::all_ended) {
             ensure!(Instant::now() < both, "the streams do not end");
@@ -61,7 +61,11 @@ pub(super) fn several_queues(lab: &mut Lab, transcript: &Transcript) -> Result<(
             let own = counts.queues.get(&(queue as u16));
             let own = own.map_or(0, |count| count.delivered);
             transcript.at_least("frames of its flow on a queue", own, BYTES / 1500)?;
-            transcript.is("other queues that they reached", counts.queues.len() - 1, 0)?;
+            transcript.is(
+                "other queues that its frames reached",
+                counts.queues.len() - 1,
+                0,
+            )?;
         }
         Ok(())
     })
@@ -72,7 +76,7 @@ pub(super) fn export(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let handle = receiver.zcrx.ring.export()?;
     let mut other = Ring::import(handle.as_fd(), COMPLETIONS)?;
     drop(handle);
-    transcript.does("A stream is received by the other ring, into the memory of the first one");
+    transcript.does("The second ring receives a stream, into the memory of the first one");
     let connection = connection()?;
     let flow = receiver.expect(connection.receiver, 1);
     let socket = receiver.socket(flow).try_clone()?;
@@ -91,25 +95,21 @@ pub(super) fn export(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     }
     sender.finish()?;
     receiver.finish(BYTES)?;
-    transcript.at_least("completions on the other ring", completions, BYTES / 4096)?;
+    transcript.at_least("completions on the second ring", completions, BYTES / 4096)?;
     transcript.is(
         "completions on the first one",
         receiver.zcrx.ring.waiting(),
         0,
     )?;
     let returned = receiver.taken_back();
-    transcript.at_least(
-        "buffers that came back by the one refill ring",
-        returned,
-        64,
-    )?;
-    transcript.does("Another is received by the first one");
+    transcript.at_least("buffers returned by the only refill ring", returned, 64)?;
+    transcript.does("The first ring receives another stream");
     stream(&mut receiver, 2, BYTES)?;
     transcript.is("bytes received and right", receiver.received(), 2 * BYTES)?;
     let stats = receiver.zcrx.stats().context("no statistics")?;
     transcript.is("bytes copied", stats.copy_bytes, 0)?;
     let pools = provider_pools()?;
-    transcript.is("page pools with memory of io_uring's", pools.len(), 1)
+    transcript.is("page pools with memory of io_uring", pools.len(), 1)
 }
 
 pub(super) fn last_ring(_: &mut Lab, transcript: &Transcript) -> Result<()> {
@@ -117,18 +117,18 @@ pub(super) fn last_ring(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let (first, _) = bind_patiently(QUEUE, &options)?;
     let handle = first.ring.export()?;
     drop(first);
-    transcript.does("The ring that the instance was made for is closed, and a handle is left");
-    // The ring ends some time after its last descriptor.
+    transcript.does("The instance's own ring is closed, and an exported handle stays open");
+    // The kernel closes the ring some time after its last descriptor.
     std::thread::sleep(Duration::from_millis(300));
     transcript.fails("binding the queue", bind(QUEUE, &options), libc::EEXIST)?;
     let importer = Ring::import(handle.as_fd(), COMPLETIONS)?;
     drop(handle);
-    transcript.does("The handle is closed, and a ring that has imported it is left");
+    transcript.does("The handle is closed, and a ring that has imported it stays open");
     std::thread::sleep(Duration::from_millis(300));
     transcript.fails("binding the queue", bind(QUEUE, &options), libc::EEXIST)?;
     transcript
-        .why("Each has the instance's user_refs (import_zcrx and zcrx_export, io_uring/zcrx.c).");
-    transcript.does("That one is closed");
+        .why("Each holds a reference to the instance (user_refs; import_zcrx and zcrx_export, io_uring/zcrx.c).");
+    transcript.does("That ring is closed");
     drop(importer);
     let (last, _) = bind_patiently(QUEUE, &options)?;
     transcript.sees("binding the queue", "works");

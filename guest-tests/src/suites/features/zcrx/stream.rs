@@ -1,4 +1,4 @@
-//! Streams to the bound queue, and the pool that they leave behind.
+//! Streams to the bound queue, and the final counts of its page pool.
 
 use anyhow::{Context, Result};
 
@@ -19,7 +19,7 @@ pub(super) fn connection() -> Result<Connection> {
     connect(PORT, 1)?.pop().context("one connection")
 }
 
-/// Receives so many bytes on a new connection, which gets the next number. All others have ended.
+/// Receives `bytes` bytes on a new connection, which gets the next number. All others have ended.
 pub(super) fn stream(receiver: &mut Receiver, seed: u64, bytes: u64) -> Result<()> {
     let Connection {
         receiver: socket,
@@ -32,14 +32,14 @@ pub(super) fn stream(receiver: &mut Receiver, seed: u64, bytes: u64) -> Result<(
     sender.finish()
 }
 
-/// Sees that no page pool is left, and that each has given back what it took.
+/// Checks that no page pool is left, and that each has released all its buffers.
 pub(super) fn pools_released(transcript: &Transcript, ends: &PoolEnds, least: u64) -> Result<()> {
     await_pools(<[_]>::is_empty)?;
     transcript.sees("page pools with a provider's memory", "none");
-    // One that has been in another namespace is not seen any more.
+    // A pool that has been in another namespace is not listed any more.
     let seen = ends.await_released()?;
     let most = seen.iter().max_by_key(|end| end.hold);
     let most = most.context("no page pool has ended")?;
-    transcript.at_least("buffers that it took in its life", most.hold, least)?;
-    transcript.is("buffers that it gave back", most.release, most.hold)
+    transcript.at_least("buffers that it has taken in all", most.hold, least)?;
+    transcript.is("buffers that it has released", most.release, most.hold)
 }
