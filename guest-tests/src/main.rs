@@ -4,61 +4,69 @@ use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use zcnic_guest::{
-    agent, compare, echo, faults, gate, init, kselftest, ports, receive, scenarios, send, steer,
-    systems, volley,
+    checks::{gate, kselftest},
+    runtime::{agent, flow_steer, init, ports, snapshot},
+    suites::{compare, faults, features, scenarios},
+    traffic::{echo, receive, send, udp_ping},
 };
 
 #[derive(Parser)]
 #[command(
     name = "zcnic-guest",
     version,
-    about = "What runs inside a zcnic guest"
+    about = "Init, agent, traffic and tests of a zcnic guest"
 )]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
-/// One variant per module that has a command line.
+/// One variant per module that has a command line. Former names are hidden aliases.
 #[derive(Subcommand)]
 enum Command {
     Agent(agent::Args),
+    #[command(alias = "gate")]
+    Check(gate::Args),
     Compare(compare::Args),
     Echo(echo::Args),
     Faults(faults::Args),
-    Gate(gate::Args),
+    #[command(alias = "systems")]
+    Features(features::Args),
+    #[command(alias = "steer")]
+    FlowSteer(flow_steer::Args),
     Init(init::Args),
+    #[command(alias = "trip")]
+    InjectLog(gate::InjectLogArgs),
     Kselftest(kselftest::Args),
     Ports(ports::Args),
     Receive(receive::Args),
     Scenarios(scenarios::Args),
     Send(send::Args),
-    State(steer::StateArgs),
-    Steer(steer::Args),
-    Systems(systems::Args),
-    Trip(gate::TripArgs),
-    Volley(volley::Args),
+    #[command(alias = "state")]
+    Snapshot(snapshot::Args),
+    #[command(alias = "volley")]
+    UdpPing(udp_ping::Args),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse_from(command_line());
     let result: anyhow::Result<ExitCode> = match cli.command {
         Command::Agent(args) => agent::run(&args),
+        Command::Check(args) => gate::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Echo(args) => echo::run(&args),
         Command::Faults(args) => faults::run(&args),
-        Command::Gate(args) => gate::run(&args),
+        Command::Features(args) => features::run(&args),
+        Command::FlowSteer(args) => flow_steer::run(&args),
         Command::Init(args) => init::run(&args),
+        Command::InjectLog(args) => gate::inject_log(&args),
         Command::Kselftest(args) => kselftest::run(&args),
         Command::Ports(args) => ports::run(&args),
         Command::Receive(args) => receive::run(&args),
         Command::Scenarios(args) => scenarios::run(&args),
         Command::Send(args) => send::run(&args),
-        Command::State(args) => steer::state(&args),
-        Command::Steer(args) => steer::run(&args),
-        Command::Systems(args) => systems::run(&args),
-        Command::Trip(args) => gate::trip(&args),
-        Command::Volley(args) => volley::run(&args),
+        Command::Snapshot(args) => snapshot::run(&args),
+        Command::UdpPing(args) => udp_ping::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("zcnic-guest: {error:#}");
@@ -66,8 +74,8 @@ fn main() -> ExitCode {
     })
 }
 
-/// The kernel starts init with arguments of its own choosing (whatever it did not understand on its
-/// command line), so as init they are not ours to parse.
+/// The kernel starts init with all words of its command line that it did not understand. As init, the
+/// program therefore ignores its arguments.
 fn command_line() -> Vec<OsString> {
     let given: Vec<OsString> = std::env::args_os().collect();
     let named_init = given

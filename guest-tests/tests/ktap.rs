@@ -4,7 +4,8 @@
 
 use std::{fs, path::PathBuf};
 
-use zcnic_guest::ktap::{Outcome, parse};
+use zcnic_guest::checks::ktap::parse;
+use zcnic_guest_protocol::selftest::Outcome;
 
 fn golden(name: &str) {
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/ktap");

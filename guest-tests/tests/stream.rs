@@ -6,8 +6,8 @@ use std::{
     process::{Child, ChildStdout, Command, Output, Stdio},
 };
 
-use serde_json::Value;
-use zcnic_guest::pattern::Pattern;
+use zcnic_guest::traffic::pattern::Pattern;
+use zcnic_guest_protocol::event::{Event, ReceiveResult};
 
 fn zcnic_guest(arguments: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_zcnic-guest"));
@@ -36,19 +36,44 @@ impl Receiver {
             lines,
             port: 0,
         };
-        receiver.port = receiver.wait_for("listening")["port"].as_u64().unwrap() as u16;
+        receiver.port = receiver.wait_for(|event| match event {
+            Event::Listening { port } => Some(port),
+            _ => None,
+        });
         receiver
     }
 
-    /// Reads up to the event of that name.
-    fn wait_for(&mut self, event: &str) -> Value {
+    /// Reads up to an event that `wanted` takes.
+    fn wait_for<T>(&mut self, wanted: impl Fn(Event<ReceiveResult>) -> Option<T>) -> T {
         loop {
             let line = self.lines.next().expect("end of output").unwrap();
-            let line: Value = serde_json::from_str(&line).unwrap();
-            if line["event"] == event {
-                return line;
+            if let Some(found) = wanted(serde_json::from_str(&line).unwrap()) {
+                return found;
             }
         }
+    }
+
+    fn result(&mut self) -> ReceiveResult {
+        self.wait_for(|event| match event {
+            Event::Result(result) => Some(result),
+            _ => None,
+        })
+    }
+
+    /// Bytes at the next stall.
+    fn stalled(&mut self) -> u64 {
+        self.wait_for(|event| match event {
+            Event::Stalled { bytes } => Some(bytes),
+            _ => None,
+        })
+    }
+
+    /// Bytes at the next progress.
+    fn progress(&mut self) -> u64 {
+        self.wait_for(|event| match event {
+            Event::Progress { bytes } => Some(bytes),
+            _ => None,
+        })
     }
 
     fn connect(&self) -> TcpStream {
@@ -74,9 +99,9 @@ fn every_byte_arrives() {
     let mut receiver = Receiver::start("--bytes 9000001");
     let output = send(receiver.port, "--bytes 9000001");
     assert!(output.status.success(), "{output:?}");
-    let result = receiver.wait_for("result");
-    assert_eq!(result["ok"], true);
-    assert_eq!(result["bytes_verified"], 9_000_001);
+    let result = receiver.result();
+    assert!(result.ok);
+    assert_eq!(result.bytes_verified, 9_000_001);
     assert!(receiver.child.wait().unwrap().success());
 }
 
@@ -84,17 +109,10 @@ fn every_byte_arrives() {
 fn the_wrong_bytes_fail() {
     let mut receiver = Receiver::start("--bytes 5000");
     send(receiver.port, "--bytes 5000 --seed 2");
-    let result = receiver.wait_for("result");
-    assert_eq!(
-        (&result["ok"], &result["bytes_verified"]),
-        (&false.into(), &0.into())
-    );
-    assert!(
-        result["error"]
-            .as_str()
-            .unwrap()
-            .starts_with("byte 0 of the stream is 0x")
-    );
+    let result = receiver.result();
+    assert_eq!((result.ok, result.bytes_verified), (false, 0));
+    let error = result.error.unwrap();
+    assert!(error.starts_with("byte 0 of the stream is 0x"), "{error}");
     assert!(!receiver.child.wait().unwrap().success());
 }
 
@@ -106,7 +124,9 @@ fn too_few_and_too_many_bytes_fail() {
     ] {
         let mut receiver = Receiver::start("--bytes 5000");
         send(receiver.port, &format!("--bytes {sent}"));
-        assert_eq!(receiver.wait_for("result")["error"], error);
+        let result = receiver.result();
+        assert_eq!(result.ended_early(), sent < 5000);
+        assert_eq!(result.error.as_deref(), Some(error));
         assert!(!receiver.child.wait().unwrap().success());
     }
 }
@@ -118,20 +138,20 @@ fn a_stall_is_reported_and_survived() {
     let mut receiver = Receiver::start("--bytes 6000 --seed 7");
     let mut stream = receiver.connect();
     stream.write_all(&bytes[..1000]).unwrap();
-    assert_eq!(receiver.wait_for("stalled")["bytes"], 1000);
+    assert_eq!(receiver.stalled(), 1000);
     stream.write_all(&bytes[1000..2000]).unwrap();
-    assert_eq!(receiver.wait_for("progress")["bytes"], 2000);
-    assert_eq!(receiver.wait_for("stalled")["bytes"], 2000);
+    assert_eq!(receiver.progress(), 2000);
+    assert_eq!(receiver.stalled(), 2000);
     stream.write_all(&bytes[2000..]).unwrap();
     drop(stream);
-    assert_eq!(receiver.wait_for("result")["bytes_verified"], 6000);
+    assert_eq!(receiver.result().bytes_verified, 6000);
 }
 
 #[test]
 fn a_stall_has_a_limit_if_wanted() {
     let mut receiver = Receiver::start("--bytes 6000 --stall-limit 1");
     let _stream = receiver.connect();
-    let error = receiver.wait_for("result")["error"].to_string();
+    let error = receiver.result().error.unwrap();
     assert!(error.contains("nothing moved for"), "{error}");
     assert!(!receiver.child.wait().unwrap().success());
 }
@@ -141,7 +161,7 @@ fn held_data_stays_unread() {
     let mut receiver = Receiver::start("--bytes 6000 --hold");
     let mut stream = receiver.connect();
     stream.write_all(&[1; 100]).unwrap();
-    receiver.wait_for("held");
+    receiver.wait_for(|event| matches!(event, Event::Held).then_some(()));
     assert!(receiver.child.try_wait().unwrap().is_none());
 }
 

@@ -12,8 +12,8 @@
 //!
 //! Output is passed on as it comes (`{"id":1,"stdout":"…"}`, `{"id":1,"stderr":"…"}`). Each command
 //! ends with exactly one `{"exit":0,"id":1}`, `{"id":1,"signal":9}` or `{"error":"…","id":1}`. A
-//! command has ended when its process has: the agent does not wait for background processes that the
-//! command left running.
+//! command has ended when its process has: the agent does not wait for processes that the command
+//! left running in the background.
 
 use std::collections::BTreeMap;
 
@@ -56,7 +56,8 @@ pub struct Exec {
     pub env: BTreeMap<String, String>,
     /// Seconds after which the agent kills it; without a limit it may run for ever.
     pub timeout: Option<f64>,
-    /// Rows and columns of a terminal that it runs on; standard error then comes as standard output.
+    /// Rows and columns of a terminal that it runs on; its standard error then comes as standard
+    /// output.
     pub tty: Option<[u16; 2]>,
 }
 

@@ -1,0 +1,6 @@
+//! Suites: programs in the guest that run many cases.
+
+pub mod compare;
+pub mod faults;
+pub mod features;
+pub mod scenarios;
