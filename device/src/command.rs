@@ -10,7 +10,7 @@ use crate::{
     features::{Feature, FeatureSet},
     filter::AddressFilter,
     limits::{MAX_FRAME, MAX_RSS_CONTEXTS, MAX_RSS_TABLE, MAX_RULES},
-    port::{Delay, Mode, Moderation, Port, QueueSet, Rings, Session},
+    port::{InterruptModeration, Mode, ModerationLimits, Port, QueueSet, Rings, Session},
     receive::{Layout, MAX_CHAINS, RX_HEADER},
     steering::{Steering, SteeringError},
 };
@@ -235,9 +235,12 @@ impl Port {
             Opcode::Coalesce => {
                 need(session, Feature::Coalesce)?;
                 let command: abi::Coalesce = abi::read_request(request)?;
-                self.moderation = Moderation {
-                    receive: Delay::new(command.rx_usecs.get(), command.rx_chains.get()),
-                    transmit: Delay::new(command.tx_usecs.get(), command.tx_chains.get()),
+                self.moderation = InterruptModeration {
+                    receive: ModerationLimits::new(command.rx_usecs.get(), command.rx_chains.get()),
+                    transmit: ModerationLimits::new(
+                        command.tx_usecs.get(),
+                        command.tx_chains.get(),
+                    ),
                 };
                 rings.configure(self.configuration());
                 Ok(Answer::default())
@@ -279,7 +282,7 @@ impl Port {
         });
         self.steering = Arc::new(Steering::new(pair));
         self.offloads = FeatureSet::default();
-        self.moderation = Moderation::default();
+        self.moderation = InterruptModeration::default();
         self.rx_running = QueueSet::default();
         self.tx_running = QueueSet::default();
         rings.configure(self.configuration());

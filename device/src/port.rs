@@ -37,14 +37,14 @@ pub struct Session {
 
 /// How long the interrupts of rings in one direction are put off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Delay {
+pub struct ModerationLimits {
     /// For so long at most; 0: not at all.
     pub nanoseconds: u64,
     /// Until the driver has so many chains to look at; 0: however many.
     pub chains: u16,
 }
 
-impl Delay {
+impl ModerationLimits {
     pub(crate) fn new(microseconds: u16, chains: u16) -> Self {
         let nanoseconds = u64::from(microseconds) * 1000;
         Self {
@@ -56,11 +56,11 @@ impl Delay {
 
 /// How long interrupts are put off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Moderation {
+pub struct InterruptModeration {
     /// Those of receive rings.
-    pub receive: Delay,
+    pub receive: ModerationLimits,
     /// Those of transmit rings.
-    pub transmit: Delay,
+    pub transmit: ModerationLimits,
 }
 
 /// What the data path reads. Cheap to clone.
@@ -75,7 +75,7 @@ pub struct Configuration {
     /// Transmit features in force.
     pub features: FeatureSet,
     /// How long interrupts are put off.
-    pub moderation: Moderation,
+    pub moderation: InterruptModeration,
 }
 
 /// What commands need of the rings and of the world.
@@ -135,7 +135,7 @@ pub struct Port {
     /// What the next HELLO can agree on.
     pub(crate) offered: FeatureSet,
     pub(crate) offloads: FeatureSet,
-    pub(crate) moderation: Moderation,
+    pub(crate) moderation: InterruptModeration,
     pub(crate) rx_running: QueueSet,
     pub(crate) tx_running: QueueSet,
     pub(crate) event_sequence: u32,
@@ -158,7 +158,7 @@ impl Port {
             steering: Arc::new(Steering::new(0)),
             offered: FeatureSet::ALL,
             offloads: FeatureSet::default(),
-            moderation: Moderation::default(),
+            moderation: InterruptModeration::default(),
             rx_running: QueueSet::default(),
             tx_running: QueueSet::default(),
             event_sequence: 0,

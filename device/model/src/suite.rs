@@ -69,7 +69,7 @@ macro_rules! suite {
                 rules_need_their_feature
                 receive_mode
                 offloads
-                delays_of_interrupts
+                interrupt_moderation
                 counters
                 a_request_is_as_long_as_its_header_says
                 refused_commands_are_counted

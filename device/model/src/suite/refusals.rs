@@ -405,7 +405,7 @@ pub fn offloads<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
 }
 
 /// COALESCE takes any delay, if it was negotiated.
-pub fn delays_of_interrupts<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+pub fn interrupt_moderation<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let mut driver = without(&connect, Feature::Coalesce);
     let refused = Err(unsupported(Feature::Coalesce));
     assert_eq!(driver.coalesce((1, 1), (1, 1)), refused);
