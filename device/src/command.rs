@@ -10,7 +10,7 @@ use crate::{
     features::{Feature, FeatureSet},
     filter::AddressFilter,
     limits::{MAX_FRAME, MAX_RSS_CONTEXTS, MAX_RSS_TABLE, MAX_RULES},
-    port::{InterruptModeration, Mode, ModerationLimits, Port, QueueSet, Rings, Session},
+    port::{DriverMode, InterruptModeration, ModerationLimits, Port, QueueSet, Rings, Session},
     receive::{Layout, MAX_CHAINS, RX_HEADER},
     steering::{Steering, SteeringError},
 };
@@ -126,8 +126,8 @@ impl Port {
             }
         };
         let session = match self.mode {
-            Mode::Zcnic(session) => session.id,
-            Mode::Undecided | Mode::Plain => 0,
+            DriverMode::Zcnic(session) => session.id,
+            DriverMode::Undecided | DriverMode::Plain => 0,
         };
         let mut response = abi::Response {
             magic: abi::MAGIC.into(),
@@ -165,7 +165,7 @@ impl Port {
             return self.hello(pair, request, rings);
         }
         let session = match self.mode {
-            Mode::Zcnic(session) if session.id == header.session.get() => session,
+            DriverMode::Zcnic(session) if session.id == header.session.get() => session,
             _ => return Err(Refusal::new(Status::Stale, 0)),
         };
         match opcode {
@@ -275,7 +275,7 @@ impl Port {
         }
         rings.reset(pair);
         let features = self.offered.and(FeatureSet::from_words(hello.features));
-        self.mode = Mode::Zcnic(Session {
+        self.mode = DriverMode::Zcnic(Session {
             id: rings.session_id(),
             command_pair: pair,
             features,

@@ -15,7 +15,7 @@ use crate::{
 
 /// Who drives the port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum DriverMode {
     /// Nobody spoke yet: buffers may have been posted, but it is unknown in which format.
     Undecided,
     /// An ordinary virtio-net driver.
@@ -130,7 +130,7 @@ pub struct PortCounters {
 /// The control plane of one port.
 #[derive(Debug)]
 pub struct Port {
-    pub(crate) mode: Mode,
+    pub(crate) mode: DriverMode,
     pub(crate) steering: Arc<Steering>,
     /// What the next HELLO can agree on.
     pub(crate) offered: FeatureSet,
@@ -154,7 +154,7 @@ impl Port {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            mode: Mode::Undecided,
+            mode: DriverMode::Undecided,
             steering: Arc::new(Steering::new(0)),
             offered: FeatureSet::ALL,
             offloads: FeatureSet::default(),
@@ -169,7 +169,7 @@ impl Port {
 
     /// Who drives the port.
     #[must_use]
-    pub fn mode(&self) -> Mode {
+    pub fn mode(&self) -> DriverMode {
         self.mode
     }
 
@@ -187,7 +187,7 @@ impl Port {
     /// The first ordinary transmit was seen, or the port was told to be plain: `pairs` queue pairs are
     /// enabled and frames are spread over them. Also when their number changes.
     pub fn run_plain(&mut self, pairs: u16, rings: &mut impl Rings) {
-        self.mode = Mode::Plain;
+        self.mode = DriverMode::Plain;
         self.steering = Arc::new(Steering::plain(pairs));
         rings.configure(self.configuration());
     }
@@ -210,13 +210,15 @@ impl Port {
     #[must_use]
     pub fn configuration(&self) -> Configuration {
         let (offloads, features, transmit_format) = match self.mode {
-            Mode::Undecided => (FeatureSet::default(), FeatureSet::default(), None),
-            Mode::Plain => (
+            DriverMode::Undecided => (FeatureSet::default(), FeatureSet::default(), None),
+            DriverMode::Plain => (
                 FeatureSet::PLAIN,
                 FeatureSet::PLAIN,
                 Some(TransmitFormat::VirtioNet),
             ),
-            Mode::Zcnic(session) => (self.offloads, session.features, Some(TransmitFormat::Zcnic)),
+            DriverMode::Zcnic(session) => {
+                (self.offloads, session.features, Some(TransmitFormat::Zcnic))
+            }
         };
         Configuration {
             steering: Arc::clone(&self.steering),
@@ -229,7 +231,7 @@ impl Port {
 
     /// The event that tells the driver to ask STATUS about `pending`, if it is a zcnic driver.
     pub fn event(&mut self, pending: u32) -> Option<crate::abi::Event> {
-        let Mode::Zcnic(session) = self.mode else {
+        let DriverMode::Zcnic(session) = self.mode else {
             return None;
         };
         self.event_sequence = self.event_sequence.wrapping_add(1);

@@ -21,7 +21,7 @@ use zcnic_device::{
     fault::Lane,
     features::{Feature, FeatureSet},
     ledger::{Mode as KeptMode, What},
-    port::Mode,
+    port::DriverMode,
     receive,
     rules::Action,
 };
@@ -38,9 +38,9 @@ impl Inner {
         let ports = self.entries().iter().map(|entry| {
             let port = &entry.port;
             let (driver, data_pairs) = match port.control().device.mode() {
-                Mode::Undecided => (Driver::Undecided, None),
-                Mode::Plain => (Driver::Plain, None),
-                Mode::Zcnic(session) => (Driver::Zcnic, Some(session.command_pair)),
+                DriverMode::Undecided => (Driver::Undecided, None),
+                DriverMode::Plain => (Driver::Plain, None),
+                DriverMode::Zcnic(session) => (Driver::Zcnic, Some(session.command_pair)),
             };
             let usable = |&ring: &usize| {
                 port.set_up(ring, |transport| {
@@ -123,8 +123,8 @@ impl Inner {
         let control = port.control();
         let configuration = control.device.configuration();
         let negotiated = match control.device.mode() {
-            Mode::Zcnic(session) => session.features,
-            Mode::Undecided | Mode::Plain => FeatureSet::default(),
+            DriverMode::Zcnic(session) => session.features,
+            DriverMode::Undecided | DriverMode::Plain => FeatureSet::default(),
         };
         Features {
             virtio: control.features(),

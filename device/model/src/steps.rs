@@ -320,7 +320,7 @@ impl<T: Transport> Actor<T> {
             Step::Coalesce { usecs, chains } => {
                 let [receive, transmit] = [0, 1].map(|at| (usecs[at], chains[at]));
                 driver
-                    .coalesce(receive, transmit)
+                    .set_moderation(receive, transmit)
                     .expect("it was negotiated");
             }
             Step::Clock => {

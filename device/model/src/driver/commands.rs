@@ -357,7 +357,7 @@ impl<T: Transport> Driver<T> {
     /// # Errors
     ///
     /// The device refuses.
-    pub fn coalesce(&mut self, receive: (u16, u16), transmit: (u16, u16)) -> Result<()> {
+    pub fn set_moderation(&mut self, receive: (u16, u16), transmit: (u16, u16)) -> Result<()> {
         let request = abi::Coalesce {
             rx_usecs: receive.0.into(),
             rx_chains: receive.1.into(),

@@ -6,7 +6,7 @@ use virtio_queue::Queue;
 use vm_memory::GuestMemoryMmap;
 use zcnic_device::{
     abi,
-    port::{Configuration, Mode, Port, PortCounters, Rings},
+    port::{Configuration, DriverMode, Port, PortCounters, Rings},
     receive::{Layout, MAX_CHAINS, ReceiveCounters, ReceiveQueue},
     transmit::{TransmitCounters, has_zcnic_header, wants_time},
 };
@@ -112,8 +112,8 @@ impl DevicePort {
     pub(super) fn take(&mut self, pair: usize) -> Option<Chain> {
         let side = &mut self.rings.transmit[pair];
         let serves = match self.control.mode() {
-            Mode::Zcnic(session) => usize::from(session.command_pair) == pair || side.running,
-            Mode::Undecided | Mode::Plain => true,
+            DriverMode::Zcnic(session) => usize::from(session.command_pair) == pair || side.running,
+            DriverMode::Undecided | DriverMode::Plain => true,
         };
         if serves {
             pop(&mut side.ring, &self.memory)
@@ -125,14 +125,14 @@ impl DevicePort {
     /// Whether a chain is for the control plane, and not a frame.
     pub(super) fn is_control(&self, pair: usize, chain: &Chain) -> bool {
         let command_ring = matches!(self.control.mode(),
-            Mode::Zcnic(session) if usize::from(session.command_pair) == pair);
+            DriverMode::Zcnic(session) if usize::from(session.command_pair) == pair);
         command_ring || !(chain.writable.is_empty() || self.wants_time(chain))
     }
 
     /// Whether a chain is a frame that wants to know when it was sent.
     pub(super) fn wants_time(&self, chain: &Chain) -> bool {
         let start = gather(&self.memory, &chain.readable, 2);
-        let zcnic = matches!(self.control.mode(), Mode::Zcnic(_));
+        let zcnic = matches!(self.control.mode(), DriverMode::Zcnic(_));
         let lengths = chain.writable.iter().map(|span| span.length);
         zcnic
             && start
@@ -161,7 +161,7 @@ impl DevicePort {
     pub(super) fn decide_plain(&mut self, chain: &Chain) {
         let start = gather(&self.memory, &chain.readable, size_of::<abi::TxHeader>());
         let ordinary = chain.valid && !has_zcnic_header(&start);
-        if self.control.mode() == Mode::Undecided && ordinary {
+        if self.control.mode() == DriverMode::Undecided && ordinary {
             for side in &mut self.rings.receive {
                 side.queue.start(Layout::VirtioNet, MAX_CHAINS);
             }
@@ -197,7 +197,7 @@ impl DevicePort {
 
     /// Writes what is pending to an event buffer, if there is one.
     pub(super) fn flush_events(&mut self) -> bool {
-        let Mode::Zcnic(session) = self.control.mode() else {
+        let DriverMode::Zcnic(session) = self.control.mode() else {
             self.pending_events = 0;
             return false;
         };

@@ -408,10 +408,10 @@ pub fn offloads<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
 pub fn interrupt_moderation<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let mut driver = without(&connect, Feature::Coalesce);
     let refused = Err(unsupported(Feature::Coalesce));
-    assert_eq!(driver.coalesce((1, 1), (1, 1)), refused);
+    assert_eq!(driver.set_moderation((1, 1), (1, 1)), refused);
     let mut driver = greeted(connect);
     driver
-        .coalesce((u16::MAX, u16::MAX), (u16::MAX, u16::MAX))
+        .set_moderation((u16::MAX, u16::MAX), (u16::MAX, u16::MAX))
         .expect("all that there are");
     let mut longer = abi::Coalesce::default().as_bytes().to_vec();
     longer.push(1);
