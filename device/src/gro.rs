@@ -157,8 +157,12 @@ impl Layers {
         head[self.l4.offset + FLAGS] |= flags;
         let headers = self.headers(Headers::default());
         let sum = headers.pseudo_header(head, self.l4.payload_end - self.l4.offset);
-        let begun = sum.unwrap_or_default().fold();
-        put16(head, self.l4.offset + CHECKSUM, usize::from(begun));
+        let pseudo_header_sum = sum.unwrap_or_default().fold();
+        put16(
+            head,
+            self.l4.offset + CHECKSUM,
+            usize::from(pseudo_header_sum),
+        );
     }
 
     /// With the Ethernet header of `ethernet`.
@@ -173,7 +177,7 @@ impl Layers {
     fn checksum(&self) -> ChecksumState {
         let start = self.l4.offset;
         let field = start + CHECKSUM;
-        ChecksumState::Owed { start, field }
+        ChecksumState::Partial { start, field }
     }
 
     /// The identifications of the IPv4 headers, outermost first.

@@ -23,7 +23,7 @@ pub enum ChecksumState {
     Final,
     /// The field holds the sum of the pseudo header; the sum from `start` to the end of the frame is owed
     /// to it (virtio 1.3, 5.1.6.2: `VIRTIO_NET_HDR_F_NEEDS_CSUM`).
-    Owed {
+    Partial {
         /// First byte that the checksum covers, from the start of the frame.
         start: usize,
         /// Where its two bytes are, from the start of the frame.
@@ -138,23 +138,23 @@ pub struct Segment<'h> {
     /// Bytes of the whole frame.
     pub length: usize,
     /// The checksum that is still to be inserted.
-    pub(crate) owed: Option<Owed>,
+    pub(crate) partial: Option<PartialChecksum>,
     /// Where this frame's L4 payload ends: what follows is Ethernet padding.
     pub l4_end: usize,
 }
 
 /// A checksum that a frame lacks.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Owed {
+pub(crate) struct PartialChecksum {
     /// Where its two bytes are, from the start of the frame.
     field: usize,
     /// The sum of what it covers in the head.
     sum: Checksum,
     /// It was begun right, so that it comes out right.
-    pub(crate) right: bool,
+    pub(crate) valid: bool,
 }
 
-impl Owed {
+impl PartialChecksum {
     /// Completes the checksum in `head`; `body` is all that is behind.
     #[inline]
     pub(crate) fn insert(&self, head: &mut Head<'_>, body: Checksum) {
@@ -217,7 +217,7 @@ impl<'a, S: ?Sized> Train<'a, S> {
     {
         let checksum = match self.checksum {
             ChecksumState::Final => ChecksumState::Final,
-            ChecksumState::Owed { start, field } => ChecksumState::Owed {
+            ChecksumState::Partial { start, field } => ChecksumState::Partial {
                 start: start
                     .checked_sub(VLAN_TAG)
                     .filter(|start| *start >= VLAN_OFFSET)?,
@@ -299,7 +299,7 @@ impl<'a, S: ?Sized> Train<'a, S> {
         // The body starts behind the headers, so that payload is copied straight to where it is wanted, but
         // never inside the checksum field. Of a frame that is in the snapshot as a whole it is not needed.
         let mut head_length = self.headers.payload_offset();
-        if let ChecksumState::Owed { field, .. } = self.checksum {
+        if let ChecksumState::Partial { field, .. } = self.checksum {
             head_length = head_length.max(field + 2);
         }
         if self.length <= self.head.len() {
@@ -307,20 +307,20 @@ impl<'a, S: ?Sized> Train<'a, S> {
         }
         let sent = &self.head[..head_length];
         let l4_end = self.headers.l4.map_or(self.length, |l4| l4.payload_end);
-        let owed = match self.checksum {
+        let partial = match self.checksum {
             ChecksumState::Final => None,
-            ChecksumState::Owed { start, field } => {
+            ChecksumState::Partial { start, field } => {
                 let mut sum = Checksum::new();
                 sum.add(&sent[start.min(head_length)..]);
-                let right = l4_end == self.length && self.is_begun_right(start, field);
-                Some(Owed { field, sum, right })
+                let valid = l4_end == self.length && self.has_pseudo_header_sum(start, field);
+                Some(PartialChecksum { field, sum, valid })
             }
         };
         Segment {
             head: Head::new(sent, changes),
             body: self.start + head_length,
             length: self.length,
-            owed,
+            partial,
             l4_end,
         }
     }
@@ -328,7 +328,7 @@ impl<'a, S: ?Sized> Train<'a, S> {
     /// Whether the checksum that is owed to `field` from `start` on is that of the L4 header, begun with the sum of the
     /// pseudo header.
     #[inline]
-    fn is_begun_right(&self, start: usize, field: usize) -> bool {
+    fn has_pseudo_header_sum(&self, start: usize, field: usize) -> bool {
         let Some(l4) = self.headers.l4 else {
             return false;
         };
@@ -390,10 +390,10 @@ impl<'a, S: ?Sized> Train<'a, S> {
             head,
             body: self.start + cut.header_length + done,
             length,
-            owed: Some(Owed {
+            partial: Some(PartialChecksum {
                 field: cut.l4_offset + cut.protocol.checksum_offset(),
                 sum,
-                right: true,
+                valid: true,
             }),
             l4_end: length,
         }
@@ -420,10 +420,10 @@ pub fn finish_into<M: Mover>(
     frame.resize(segment.length, 0);
     let body = &mut frame[segment.head.sent().len()..];
     mover.snapshot(train.source(), segment.body, body);
-    if let Some(owed) = segment.owed {
+    if let Some(partial) = segment.partial {
         let mut sum = Checksum::new();
         sum.add(body);
-        owed.insert(&mut segment.head, sum);
+        partial.insert(&mut segment.head, sum);
     }
     segment.head.write(frame);
 }

@@ -208,7 +208,7 @@ pub fn parse_into<'a, M: Mover>(
                 return Err(TransmitError::ChecksumOffset(field));
             }
             let start = start.into();
-            ChecksumState::Owed { start, field }
+            ChecksumState::Partial { start, field }
         }
     };
     train.head = &head[..head_length];
@@ -307,7 +307,7 @@ fn segment<S: ?Sized>(gso: Gso, train: &mut Train<'_, S>) -> Result<(), Transmit
         return Err(TransmitError::Segmentation);
     };
     let header_length = headers.payload_offset();
-    let owed = ChecksumState::Owed {
+    let partial = ChecksumState::Partial {
         start: l4.offset,
         field: l4.offset + gso.protocol.checksum_offset(),
     };
@@ -319,7 +319,7 @@ fn segment<S: ?Sized>(gso: Gso, train: &mut Train<'_, S>) -> Result<(), Transmit
     let is = |said: Option<u16>, found: usize| said.is_none_or(|said| usize::from(said) == found);
     let agreed = version_agrees
         && l4.protocol == gso.protocol
-        && train.checksum == owed
+        && train.checksum == partial
         && gso.size > 0
         && is(gso.header_length, header_length)
         && is(gso.l3_offset, l3.offset)

@@ -109,11 +109,11 @@ fn cut(joined: &Joined) -> Vec<Vec<u8>> {
     let headers = *whole.headers();
     let l4 = headers.l4.expect("TCP");
     // What goes in is a checksum that is begun, as the stack has it.
-    let begun = headers
+    let pseudo_header_sum = headers
         .pseudo_header(&frame, frame.len() - l4.offset)
         .expect("TCP")
         .fold();
-    put16(&mut frame, l4.offset + CHECKSUM, begun.into());
+    put16(&mut frame, l4.offset + CHECKSUM, pseudo_header_sum.into());
     let header = TxHeader {
         flags: abi::TX_CSUM.into(),
         gso_type: match aggregate.version {

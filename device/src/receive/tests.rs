@@ -275,14 +275,18 @@ fn a_udp_checksum_of_zero_goes_out_as_all_ones() {
 
 /// What a receiver sees of a TCP frame of 100 bytes of payload and some padding whose checksum is begun with `begun`
 /// for `[start, field]`: whether it is judged good, and whether it is right.
-fn completed(begun: impl Fn(u16) -> u16, [start, field]: [u16; 2], padding: &[u8]) -> (bool, bool) {
+fn completed(
+    partial: impl Fn(u16) -> u16,
+    [start, field]: [u16; 2],
+    padding: &[u8],
+) -> (bool, bool) {
     let (mut queue, mut ring) = (queue(SPLIT), VecRing::default());
     ring.post(1, &[256, 4096]);
     let mut frame = tcp4(&pattern(100));
     let length = frame.len() - 34;
     let headers = Headers::parse(&frame, frame.len());
     let pseudo = headers.pseudo_header(&frame, length).expect("is TCP");
-    frame[50..52].copy_from_slice(&begun(pseudo.fold()).to_be_bytes());
+    frame[50..52].copy_from_slice(&partial(pseudo.fold()).to_be_bytes());
     frame.extend(padding);
     let header = abi::TxHeader {
         flags: abi::TX_CSUM.into(),
@@ -309,22 +313,26 @@ fn completed(begun: impl Fn(u16) -> u16, [start, field]: [u16; 2], padding: &[u8
 }
 
 #[test]
-fn a_checksum_is_inserted_as_asked_and_judged_as_it_came_out() {
-    let right = |begun| begun;
-    for (expected, begun, at, padding) in [
-        (true, &right as &dyn Fn(u16) -> u16, [34, 50], &[][..]),
-        (false, &|begun| begun ^ 0x100, [34, 50], &[]),
+fn an_inserted_checksum_is_verified() {
+    let valid = |sum| sum;
+    for (expected, partial, at, padding) in [
+        (true, &valid as &dyn Fn(u16) -> u16, [34, 50], &[][..]),
+        (false, &|sum| sum ^ 0x100, [34, 50], &[]),
         (false, &|_| 0, [34, 50], &[]),
         // Of other bytes, or put elsewhere: over the checksum in part, over an address.
-        (false, &right, [36, 50], &[]),
-        (false, &right, [34, 49], &[]),
-        (false, &right, [14, 28], &[]),
+        (false, &valid, [36, 50], &[]),
+        (false, &valid, [34, 49], &[]),
+        (false, &valid, [14, 28], &[]),
         // What is owed reaches to the end of the frame, the checksum only to that of the datagram.
-        (true, &right, [34, 50], &[0; 3]),
-        (false, &right, [34, 50], &[1, 2, 3]),
+        (true, &valid, [34, 50], &[0; 3]),
+        (false, &valid, [34, 50], &[1, 2, 3]),
     ] {
-        let judged = completed(begun, at, padding);
-        assert_eq!(judged, (expected, expected), "{at:?}, padding {padding:?}");
+        let verified = completed(partial, at, padding);
+        assert_eq!(
+            verified,
+            (expected, expected),
+            "{at:?}, padding {padding:?}"
+        );
     }
 }
 

@@ -23,11 +23,11 @@ pub(super) fn finish_checksum(
     covered: &Checksum,
     padding: &Checksum,
 ) -> Verdict {
-    if let Some(owed) = segment.owed {
+    if let Some(partial) = segment.partial {
         let mut body = *covered;
         body.add_checksum(*padding);
-        owed.insert(&mut segment.head, body);
-        if owed.right {
+        partial.insert(&mut segment.head, body);
+        if partial.valid {
             return Verdict::Good;
         }
         // It was begun wrongly, or elsewhere, or covers what it should not.

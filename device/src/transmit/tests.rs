@@ -37,7 +37,7 @@ fn a_frame_without_requests_is_a_train_of_one_untouched_segment() {
     let train = parse_chain(&chain).expect("is sent");
     assert_eq!((train.segments(), train.wire_bytes()), (1, frame.len()));
     assert_eq!(wire(&train, 0), frame);
-    assert!(train.segment(0, &mut Changes::default()).owed.is_none());
+    assert!(train.segment(0, &mut Changes::default()).partial.is_none());
 }
 
 #[test]
@@ -273,13 +273,13 @@ impl Mover for Pieces {
 proptest! {
     /// Where a frame is cut into pieces makes no difference to what it is.
     #[test]
-    fn frames_are_the_same_in_pieces(length in 0usize..1500, cut in 0usize..1600, v6: bool, owed: bool) {
+    fn frames_are_the_same_in_pieces(length in 0usize..1500, cut in 0usize..1600, v6: bool, partial: bool) {
         let payload = pattern(length);
         let frame = if v6 { udp6(&payload) } else { tcp4(&payload) };
         let headers = Headers::parse(&frame, frame.len());
         let l4 = headers.l4.expect("there is one");
         let mut header = abi::TxHeader::default();
-        if owed {
+        if partial {
             header.flags = abi::TX_CSUM.into();
             header.csum_start = (l4.offset as u16).into();
             header.csum_offset = (l4.protocol.checksum_offset() as u16).into();
@@ -314,9 +314,9 @@ proptest! {
             prop_assert_eq!(ip.header_checksum, ip.calc_header_checksum());
             prop_assert_eq!(ip.identification, index as u16);
             prop_assert_eq!(tcp.sequence_number() as usize, 7 + stream.len());
-            let right = tcp.to_header().calc_checksum_ipv4(&ip, tcp.payload()).expect("fits");
+            let expected = tcp.to_header().calc_checksum_ipv4(&ip, tcp.payload()).expect("fits");
             // Both are zero; the one is sent that UDP can tell from no checksum, as Linux does.
-            prop_assert_eq!(tcp.checksum(), if right == 0 { 0xffff } else { right });
+            prop_assert_eq!(tcp.checksum(), if expected == 0 { 0xffff } else { expected });
             stream.extend_from_slice(tcp.payload());
         }
         prop_assert_eq!(stream, payload);
@@ -337,8 +337,8 @@ proptest! {
             };
             prop_assert_eq!(usize::from(udp.length()), 8 + udp.payload().len());
             let ip = ip.header().to_header();
-            let right = udp.to_header().calc_checksum_ipv6(&ip, udp.payload()).expect("fits");
-            prop_assert_eq!(udp.checksum(), right);
+            let expected = udp.to_header().calc_checksum_ipv6(&ip, udp.payload()).expect("fits");
+            prop_assert_eq!(udp.checksum(), expected);
             stream.extend_from_slice(udp.payload());
         }
         prop_assert_eq!(stream, payload);
