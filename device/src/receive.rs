@@ -12,7 +12,7 @@ mod untagged;
 mod verdict;
 
 pub(crate) use self::place::{Placed, PlacedFrame};
-use self::{coalesce::Held, place::Scratch, verdict::Verdict};
+use self::{coalesce::Held, place::Scratch, verdict::ChecksumVerdict};
 pub use self::{coalesce::Settled, layout::Layout};
 use crate::{
     abi::RxHeader,
@@ -244,7 +244,7 @@ impl ReceiveQueue {
         &mut self,
         frame: PlacedFrame,
         length: usize,
-        verdict: Verdict,
+        verdict: ChecksumVerdict,
         note: &Annotation,
     ) {
         self.next_frame = self.next_frame.wrapping_add(1);
@@ -254,7 +254,7 @@ impl ReceiveQueue {
         if frame.split {
             self.counters.split += 1;
         }
-        if verdict == Verdict::Bad {
+        if verdict == ChecksumVerdict::Bad {
             self.counters.csum_bad += 1;
         }
         if note.hash.is_some() {

@@ -15,7 +15,7 @@ use crate::rules::{Action, Candidate, MAX_MASKS, Refusal, Rule, RuleError, RuleT
 
 /// What is to happen with a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum SteeringDecision {
     /// It goes to a queue, which is one of the data queues.
     Queue {
         /// The queue.
@@ -201,7 +201,7 @@ impl Steering {
     /// Decides where the frame with these headers goes.
     #[must_use]
     #[inline]
-    pub fn steer(&self, headers: &Headers, head: &[u8]) -> Verdict {
+    pub fn steer(&self, headers: &Headers, head: &[u8]) -> SteeringDecision {
         self.steer_by(None, headers, head)
     }
 
@@ -213,15 +213,15 @@ impl Steering {
         candidate: Option<Candidate<'_>>,
         headers: &Headers,
         head: &[u8],
-    ) -> Verdict {
+    ) -> SteeringDecision {
         if !headers
             .ether_destination(head)
             .is_some_and(|address| self.filter.accepts(address))
         {
-            return Verdict::Filtered;
+            return SteeringDecision::Filtered;
         }
         let (queue, hash) = match self.rules.action(headers, head, candidate) {
-            Some(Action::Drop) => return Verdict::RuleDrop,
+            Some(Action::Drop) => return SteeringDecision::RuleDrop,
             Some(Action::Queue(queue)) => (queue, self.default_context.hash(headers, head)),
             Some(Action::Context { context, offset }) => {
                 let context = self.context(context).unwrap_or(&self.default_context);
@@ -235,7 +235,7 @@ impl Steering {
         };
         // A context's table may have changed since a rule that adds an offset was set.
         let queue = queue.min(self.data_queues.saturating_sub(1));
-        Verdict::Queue { queue, hash }
+        SteeringDecision::Queue { queue, hash }
     }
 
     fn context(&self, number: u16) -> Option<&Arc<RssContext>> {

@@ -11,7 +11,7 @@ use zcnic_device::{
     },
     memory::FromDevice,
     receive::{Annotation, Delivered},
-    steering::Verdict,
+    steering::SteeringDecision,
     train::finished,
     transmit::{Snapshot, TransmitCounters, TransmitFormat},
 };
@@ -76,7 +76,7 @@ impl Port {
                 .steering
                 .steer(train.headers(), train.head());
             match verdict {
-                Verdict::Queue { queue, hash } => {
+                SteeringDecision::Queue { queue, hash } => {
                     let mut delivered = Delivered::default();
                     peer.on_receive(queue, |faulty, note| {
                         let note = Annotation { hash, ..*note };
@@ -96,10 +96,10 @@ impl Port {
                     let flows = peer.flows.current();
                     flows.count(train.headers(), train.head(), queue, &delivered);
                 }
-                Verdict::Filtered => {
+                SteeringDecision::Filtered => {
                     peer.counters.filtered.fetch_add(1, Ordering::Relaxed);
                 }
-                Verdict::RuleDrop => {
+                SteeringDecision::RuleDrop => {
                     peer.counters.rule_drop.fetch_add(1, Ordering::Relaxed);
                 }
             }

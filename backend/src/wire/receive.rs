@@ -7,7 +7,7 @@ use zcnic_device::{
     features::Feature,
     receive::{Annotation, ReceiveQueue},
     rss::Hash,
-    steering::Verdict,
+    steering::SteeringDecision,
     train::Train,
 };
 
@@ -282,14 +282,14 @@ fn steer(
         }
         let candidate = candidates[index % RULES_AHEAD];
         let by_rule = match steering.steer_by(candidate, train.headers(), train.head()) {
-            Verdict::Queue { queue, hash } => {
+            SteeringDecision::Queue { queue, hash } => {
                 let index = index as u32;
                 queues = [queues[0].min(queue), queues[1].max(queue)];
                 outgoing.push(Outgoing { index, queue, hash });
                 continue;
             }
-            Verdict::Filtered => false,
-            Verdict::RuleDrop => true,
+            SteeringDecision::Filtered => false,
+            SteeringDecision::RuleDrop => true,
         };
         refused.push(Refused {
             position: *position,

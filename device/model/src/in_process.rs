@@ -12,7 +12,7 @@ use std::{
 use zcnic_device::{
     features::Feature,
     receive::{Annotation, ReceiveCounters},
-    steering::Verdict,
+    steering::SteeringDecision,
     train::Train,
     transmit::{Snapshot, parse},
 };
@@ -186,9 +186,9 @@ fn deliver(rings: &mut PortRings, mover: &CrossMover<'_>, train: &Train<'_, [Spa
         .steering
         .steer(train.headers(), train.head())
     {
-        Verdict::Filtered => rings.counters.filtered += segments as u64,
-        Verdict::RuleDrop => rings.counters.rule_drop += segments as u64,
-        Verdict::Queue { queue, hash } => {
+        SteeringDecision::Filtered => rings.counters.filtered += segments as u64,
+        SteeringDecision::RuleDrop => rings.counters.rule_drop += segments as u64,
+        SteeringDecision::Queue { queue, hash } => {
             let Some(side) = rings.receive.get_mut(usize::from(queue)) else {
                 return;
             };

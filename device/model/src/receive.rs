@@ -153,11 +153,11 @@ impl Received {
 
 /// What a driver expects of verdicts on checksums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdicts {
+pub(crate) enum ExpectedVerdict {
     /// There are none.
     None,
     /// They are those of etherparse.
-    Right,
+    Valid,
     /// Any will do.
     Any,
 }
@@ -183,7 +183,7 @@ pub struct ReceiveQueue {
     events: VecDeque<abi::Event>,
     returned: Returned,
     /// What is expected of verdicts on checksums.
-    pub(crate) verdicts: Verdicts,
+    pub(crate) expected_verdict: ExpectedVerdict,
     /// Whether frames tell when they arrived; `None`: each as it likes.
     pub(crate) stamped: Option<bool>,
     /// When the last one did.
@@ -208,7 +208,7 @@ impl ReceiveQueue {
             frames: VecDeque::new(),
             events: VecDeque::new(),
             returned: Returned::default(),
-            verdicts: Verdicts::None,
+            expected_verdict: ExpectedVerdict::None,
             stamped: Some(false),
             last: 0,
         }
@@ -547,10 +547,10 @@ impl ReceiveQueue {
             header,
             chains: parts.len(),
         };
-        let expected = match self.verdicts {
-            Verdicts::None => None,
-            Verdicts::Right => verify::l4_checksum_is_right(&received.frame),
-            Verdicts::Any => received.checksum(),
+        let expected = match self.expected_verdict {
+            ExpectedVerdict::None => None,
+            ExpectedVerdict::Valid => verify::l4_checksum_is_right(&received.frame),
+            ExpectedVerdict::Any => received.checksum(),
         };
         assert_eq!(
             received.checksum(),

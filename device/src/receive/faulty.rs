@@ -2,7 +2,7 @@
 //! wrong with do not come this way while there are no rules.
 
 use super::{
-    Annotation, Layout, Placed, PlacedFrame, RX_HEADER, ReceiveQueue, Verdict,
+    Annotation, ChecksumVerdict, Layout, Placed, PlacedFrame, RX_HEADER, ReceiveQueue,
     layout::split_point,
     place::{Extent, Reservation, Scratch},
     untagged::untagged,
@@ -15,7 +15,7 @@ use crate::{
     train::{Changes, Train},
 };
 
-impl Verdict {
+impl ChecksumVerdict {
     fn falsified(self, wrong: Option<WrongVerdict>) -> Self {
         match wrong {
             None => self,

@@ -1,7 +1,7 @@
 //! How a queue's chains look: their shapes, where a frame is split over them, and the headers that they
 //! begin with.
 
-use super::{Annotation, RX_HEADER, Verdict};
+use super::{Annotation, ChecksumVerdict, RX_HEADER};
 use crate::{
     abi::{self, GsoType, HashType, RxHeader},
     features::Feature,
@@ -47,13 +47,13 @@ impl Layout {
 /// `struct virtio_net_hdr_mrg_rxbuf` of a frame in `buffers` chains.
 #[inline]
 pub(super) fn virtio_net_header(
-    verdict: Verdict,
+    verdict: ChecksumVerdict,
     note: &Annotation,
     buffers: u16,
 ) -> [u8; VIRTIO_NET_HEADER] {
     /// `VIRTIO_NET_HDR_F_DATA_VALID` (virtio 1.3, 5.1.6.4).
     const DATA_VALID: u8 = 2;
-    let is_valid = verdict == Verdict::Good && note.offloads.has(Feature::RxCsum);
+    let is_valid = verdict == ChecksumVerdict::Good && note.offloads.has(Feature::RxCsum);
     let flags = if is_valid { DATA_VALID } else { 0 };
     // As it is read: in two words.
     let mut header = [0; VIRTIO_NET_HEADER];
@@ -102,7 +102,7 @@ pub(super) fn words(header: RxHeader) -> [u64; RX_HEADER / 8] {
 #[inline]
 pub(super) fn receive_flags(
     split: bool,
-    verdict: Verdict,
+    verdict: ChecksumVerdict,
     note: &Annotation,
     aggregate: Option<&Aggregate>,
 ) -> u16 {
@@ -110,9 +110,9 @@ pub(super) fn receive_flags(
     let aggregate = aggregate.map_or(0, |aggregate| abi::RX_AGGREGATED | aggregate.flags);
     let verdict = match verdict {
         _ if !note.offloads.has(Feature::RxCsum) => 0,
-        Verdict::Good => abi::RX_CSUM_GOOD,
-        Verdict::Bad => abi::RX_CSUM_BAD,
-        Verdict::Unknown => 0,
+        ChecksumVerdict::Good => abi::RX_CSUM_GOOD,
+        ChecksumVerdict::Bad => abi::RX_CSUM_BAD,
+        ChecksumVerdict::Unknown => 0,
     };
     let timestamp = if note.time != 0 { abi::RX_TIMESTAMP } else { 0 };
     let vlan = if note.vlan.is_some() { abi::RX_VLAN } else { 0 };

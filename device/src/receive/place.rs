@@ -1,7 +1,7 @@
 //! Placing one frame: reserve chains, copy the payload, put headers with the final checksum, commit.
 
 use super::{
-    Annotation, Layout, RX_HEADER, ReceiveQueue, Verdict,
+    Annotation, ChecksumVerdict, Layout, RX_HEADER, ReceiveQueue,
     layout::{
         VIRTIO_NET_HEADER, fits, receive_flags, receive_header, single, split_point,
         virtio_net_header, words,
@@ -224,7 +224,7 @@ impl ReceiveQueue {
         layout: Layout,
         at: usize,
         note: &Annotation,
-    ) -> Verdict
+    ) -> ChecksumVerdict
     where
         M: Mover,
         R: ReceiveRing<Target = M::Target>,
@@ -305,7 +305,7 @@ impl ReceiveQueue {
         layout: Layout,
         split: bool,
         note: &Annotation,
-    ) -> Verdict
+    ) -> ChecksumVerdict
     where
         M: Mover,
         R: ReceiveRing<Target = M::Target>,
@@ -331,7 +331,7 @@ impl ReceiveQueue {
         ring: &R,
         train: &Train<'_, M::Source>,
         segment: &mut Segment<'_>,
-    ) -> Verdict
+    ) -> ChecksumVerdict
     where
         M: Mover,
         R: ReceiveRing<Target = M::Target>,
@@ -377,7 +377,7 @@ impl ReceiveQueue {
         ring: &R,
         (frame_length, aggregate): (usize, Option<&Aggregate>),
         split: bool,
-        verdict: Verdict,
+        verdict: ChecksumVerdict,
         note: &Annotation,
     ) where
         M: Mover,
@@ -421,7 +421,7 @@ impl ReceiveQueue {
         &self,
         mover: &M,
         ring: &R,
-        verdict: Verdict,
+        verdict: ChecksumVerdict,
         note: &Annotation,
     ) where
         M: Mover,

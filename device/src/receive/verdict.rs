@@ -8,7 +8,7 @@ use crate::{
 
 /// Whether the L4 checksum was verified, and how it came out.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum ChecksumVerdict {
     Unknown,
     Good,
     Bad,
@@ -22,13 +22,13 @@ pub(super) fn finish_checksum(
     segment: &mut Segment<'_>,
     covered: &Checksum,
     padding: &Checksum,
-) -> Verdict {
+) -> ChecksumVerdict {
     if let Some(partial) = segment.partial {
         let mut body = *covered;
         body.add_checksum(*padding);
         partial.insert(&mut segment.head, body);
         if partial.valid {
-            return Verdict::Good;
+            return ChecksumVerdict::Good;
         }
         // It was begun wrongly, or elsewhere, or covers what it should not.
         return verify_changed(headers, segment, covered);
@@ -39,30 +39,30 @@ pub(super) fn finish_checksum(
 /// Checks the L4 checksum of a frame that is as it was sent; of its bytes behind the head that it covers `covered`
 /// is the sum.
 #[inline(always)]
-fn verify(headers: &Headers, segment: &Segment<'_>, covered: &Checksum) -> Verdict {
+fn verify(headers: &Headers, segment: &Segment<'_>, covered: &Checksum) -> ChecksumVerdict {
     let Some(l4) = headers.l4 else {
-        return Verdict::Unknown;
+        return ChecksumVerdict::Unknown;
     };
     let head = segment.head.sent();
     let field = l4.offset + l4.protocol.checksum_offset();
     if l4.protocol == L4Protocol::Udp && head[field..field + 2] == [0, 0] {
-        return Verdict::Unknown;
+        return ChecksumVerdict::Unknown;
     }
     let end = segment.l4_end.min(head.len());
     let Some(mut sum) = headers.pseudo_header_and(head, segment.l4_end - l4.offset, end) else {
-        return Verdict::Unknown;
+        return ChecksumVerdict::Unknown;
     };
     sum.add_checksum(*covered);
     if sum.finish() == 0 {
-        Verdict::Good
+        ChecksumVerdict::Good
     } else {
-        Verdict::Bad
+        ChecksumVerdict::Bad
     }
 }
 
 /// The same of a frame whose head was changed.
 #[cold]
-fn verify_changed(headers: &Headers, segment: &Segment<'_>, covered: &Checksum) -> Verdict {
+fn verify_changed(headers: &Headers, segment: &Segment<'_>, covered: &Checksum) -> ChecksumVerdict {
     let mut buffer = [0; SNAPSHOT];
     let head = &mut buffer[..segment.head.sent().len()];
     segment.head.write(head);

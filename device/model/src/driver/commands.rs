@@ -7,7 +7,7 @@ use zcnic_device::{
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, little_endian::U64};
 
 use super::{Driver, Failure, Result, Role, Transport};
-use crate::receive::{Shape, Verdicts};
+use crate::receive::{ExpectedVerdict, Shape};
 
 /// Bytes for a response: STATS of the most queue pairs.
 const RESPONSE_ROOM: usize = 16384;
@@ -65,7 +65,7 @@ impl<T: Transport> Driver<T> {
             );
             pair.receive.set_shape(None);
             pair.receive.forget_frames();
-            pair.receive.verdicts = Verdicts::None;
+            pair.receive.expected_verdict = ExpectedVerdict::None;
             pair.receive.stamped = Some(false);
         }
         self.pairs
@@ -219,9 +219,9 @@ impl<T: Transport> Driver<T> {
         };
         self.command(Opcode::Offloads, request.as_bytes())?;
         for pair in &mut self.pairs {
-            pair.receive.verdicts = match on.contains(&Feature::RxCsum) {
-                true => Verdicts::Right,
-                false => Verdicts::None,
+            pair.receive.expected_verdict = match on.contains(&Feature::RxCsum) {
+                true => ExpectedVerdict::Valid,
+                false => ExpectedVerdict::None,
             };
             pair.receive.stamped = Some(on.contains(&Feature::Timestamp));
         }
@@ -232,7 +232,7 @@ impl<T: Transport> Driver<T> {
     /// differently, because they are not well-formed. So is any set of offloads, which noise may switch.
     pub fn accept_anything(&mut self) {
         for pair in &mut self.pairs {
-            pair.receive.verdicts = Verdicts::Any;
+            pair.receive.expected_verdict = ExpectedVerdict::Any;
             pair.receive.stamped = None;
         }
     }
