@@ -194,8 +194,8 @@ impl Port {
             }),
             Opcode::RuleSet => self.steer(rings, |steering| {
                 need(session, Feature::Rules)?;
-                let rules = abi::read_array::<abi::RuleSet, abi::Rule>(request, |head| {
-                    head.count.get() as usize
+                let rules = abi::read_array::<abi::RuleSet, abi::Rule>(request, |fixed| {
+                    fixed.count.get() as usize
                 })?
                 .1;
                 Ok(steering.set_rules(rules)?)
@@ -203,18 +203,18 @@ impl Port {
             Opcode::RuleDel => self.steer(rings, |steering| {
                 let locations = abi::read_array::<abi::RuleDel, zerocopy::little_endian::U32>(
                     request,
-                    |head| head.count.get() as usize,
+                    |fixed| fixed.count.get() as usize,
                 )?
                 .1;
                 let locations: Vec<u32> = locations.iter().map(|location| location.get()).collect();
                 Ok(steering.delete_rules(&locations)?)
             }),
             Opcode::RxMode => self.steer(rings, |steering| {
-                let (head, addresses) =
-                    abi::read_array::<abi::RxMode, abi::Address>(request, |head| {
-                        usize::from(head.count.get())
+                let (fixed, addresses) =
+                    abi::read_array::<abi::RxMode, abi::Address>(request, |fixed| {
+                        usize::from(fixed.count.get())
                     })?;
-                steering.set_filter(AddressFilter::from_request(&head, addresses)?);
+                steering.set_filter(AddressFilter::from_request(&fixed, addresses)?);
                 Ok(())
             }),
             Opcode::Offloads => {
@@ -424,15 +424,16 @@ fn need(session: Session, feature: Feature) -> Result<()> {
 }
 
 fn set_rss(steering: &mut Steering, session: Session, request: &[u8]) -> Result<()> {
-    let (head, table) =
-        abi::read_array::<abi::RssSet, U16>(request, |head| usize::from(head.table_length.get()))?;
-    if head.context.get() != 0 {
+    let (fixed, table) = abi::read_array::<abi::RssSet, U16>(request, |fixed| {
+        usize::from(fixed.table_length.get())
+    })?;
+    if fixed.context.get() != 0 {
         need(session, Feature::RssContexts)?;
     }
-    if head.symmetric.get() != 0 {
+    if fixed.symmetric.get() != 0 {
         need(session, Feature::RssSymmetric)?;
     }
-    Ok(steering.set_context(&head, table)?)
+    Ok(steering.set_context(&fixed, table)?)
 }
 
 fn layout(session: Session, command: &abi::RxqStart) -> Result<Layout> {

@@ -22,14 +22,14 @@ pub struct FlowPattern {
 impl FlowPattern {
     /// Whether the frame with these headers, parsed from `head`, is meant.
     #[must_use]
-    pub fn matches(&self, headers: &Headers, head: &[u8]) -> bool {
+    pub fn matches(&self, headers: &Headers, header_bytes: &[u8]) -> bool {
         let address = |bytes: &[u8]| -> Option<IpAddr> {
             <[u8; 4]>::try_from(bytes)
                 .map(IpAddr::from)
                 .or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
                 .ok()
         };
-        let addresses = headers.addresses(head);
+        let addresses = headers.addresses(header_bytes);
         let is = |wanted: Option<IpAddr>, bytes: Option<&[u8]>| {
             wanted.is_none_or(|wanted| bytes.and_then(address) == Some(wanted))
         };

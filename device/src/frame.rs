@@ -159,19 +159,19 @@ impl Headers {
     /// or than the frame only that much is looked at.
     #[must_use]
     #[inline(never)]
-    pub fn parse(head: &[u8], frame_len: usize) -> Self {
+    pub fn parse(header_bytes: &[u8], frame_len: usize) -> Self {
         let mut headers = Self::default();
-        headers.find(head, frame_len);
+        headers.find(header_bytes, frame_len);
         headers
     }
 
     /// As [`parse`](Self::parse), in place of whatever was known before.
     #[inline(always)]
-    pub(crate) fn find(&mut self, head: &[u8], frame_len: usize) {
-        let head = &head[..head.len().min(frame_len).min(SNAPSHOT)];
+    pub(crate) fn find(&mut self, header_bytes: &[u8], frame_len: usize) {
+        let header_bytes = &header_bytes[..header_bytes.len().min(frame_len).min(SNAPSHOT)];
         let headers = self;
         *headers = Self::default();
-        let Some(ether_type) = be16(head, ETHERNET_HEADER - 2) else {
+        let Some(ether_type) = be16(header_bytes, ETHERNET_HEADER - 2) else {
             return;
         };
         headers.ether_type = ether_type;
@@ -183,7 +183,8 @@ impl Headers {
             ) {
                 break;
             }
-            let Some(&[tci_high, tci_low, type_high, type_low]) = array(head, headers.l2_end)
+            let Some(&[tci_high, tci_low, type_high, type_low]) =
+                array(header_bytes, headers.l2_end)
             else {
                 break;
             };
@@ -196,40 +197,50 @@ impl Headers {
         // Each by itself: put together they would be moved, right after they were stored in parts.
         match headers.ether_type {
             ETHER_TYPE_IPV4 => {
-                headers.take(head, L3::parse_v4(head, headers.l2_end, frame_len));
+                headers.take(
+                    header_bytes,
+                    L3::parse_v4(header_bytes, headers.l2_end, frame_len),
+                );
             }
-            ETHER_TYPE_IPV6 => headers.find_v6(head, frame_len),
+            ETHER_TYPE_IPV6 => headers.find_v6(header_bytes, frame_len),
             _ => {}
         }
     }
 
     #[inline(never)]
-    fn find_v6(&mut self, head: &[u8], frame_len: usize) {
-        self.take(head, L3::parse_v6(head, self.l2_end, frame_len));
+    fn find_v6(&mut self, header_bytes: &[u8], frame_len: usize) {
+        self.take(
+            header_bytes,
+            L3::parse_v6(header_bytes, self.l2_end, frame_len),
+        );
     }
 
     /// Keeps an IP header, and finds what follows it if it says that an L4 header may.
     #[inline(always)]
-    fn take(&mut self, head: &[u8], parsed: Option<(L3, bool)>) {
+    fn take(&mut self, header_bytes: &[u8], parsed: Option<(L3, bool)>) {
         if let Some((l3, has_l4)) = parsed {
             self.l3 = Some(l3);
             if has_l4 {
-                self.l4 = L4::parse(head, &l3);
+                self.l4 = L4::parse(header_bytes, &l3);
             }
         }
     }
 
     /// The headers of the IP packet that this one carries, with this frame's Ethernet header, if `head`, the one
     /// that was parsed, has them (IP in IP, RFC 2003 and RFC 2473). Only one tunnel is entered.
-    pub(crate) fn inner(&self, head: &[u8]) -> Option<Self> {
+    pub(crate) fn inner(&self, header_bytes: &[u8]) -> Option<Self> {
         let outer = self.l3.filter(|l3| !l3.fragment && self.l4.is_none())?;
-        let head = &head[..head.len().min(outer.payload_end).min(SNAPSHOT)];
+        let header_bytes = &header_bytes[..header_bytes.len().min(outer.payload_end).min(SNAPSHOT)];
         let (l3, has_l4) = match outer.protocol {
-            PROTOCOL_IPV4 => L3::parse_v4(head, outer.payload_offset, outer.payload_end),
-            PROTOCOL_IPV6 => L3::parse_v6(head, outer.payload_offset, outer.payload_end),
+            PROTOCOL_IPV4 => L3::parse_v4(header_bytes, outer.payload_offset, outer.payload_end),
+            PROTOCOL_IPV6 => L3::parse_v6(header_bytes, outer.payload_offset, outer.payload_end),
             _ => None,
         }?;
-        let l4 = if has_l4 { L4::parse(head, &l3) } else { None };
+        let l4 = if has_l4 {
+            L4::parse(header_bytes, &l3)
+        } else {
+            None
+        };
         let l3 = Some(l3);
         Some(Self { l3, l4, ..*self })
     }
@@ -258,46 +269,46 @@ impl Headers {
     /// Destination Ethernet address.
     #[must_use]
     #[inline]
-    pub fn ether_destination(&self, head: &[u8]) -> Option<[u8; 6]> {
-        array(head, 0).copied()
+    pub fn ether_destination(&self, header_bytes: &[u8]) -> Option<[u8; 6]> {
+        array(header_bytes, 0).copied()
     }
 
     /// Source Ethernet address.
     #[must_use]
-    pub fn ether_source(&self, head: &[u8]) -> Option<[u8; 6]> {
-        array(head, 6).copied()
+    pub fn ether_source(&self, header_bytes: &[u8]) -> Option<[u8; 6]> {
+        array(header_bytes, 6).copied()
     }
 
     /// Source and destination IP address as they stand in the frame: 4 or 16 bytes each.
     #[must_use]
     #[inline]
-    pub fn addresses<'a>(&self, head: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
-        let both = self.both_addresses(head)?;
+    pub fn addresses<'a>(&self, header_bytes: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+        let both = self.both_addresses(header_bytes)?;
         Some(both.split_at(both.len() / 2))
     }
 
     #[inline]
-    fn both_addresses<'a>(&self, head: &'a [u8]) -> Option<&'a [u8]> {
-        head.get(self.l3?.addresses())
+    fn both_addresses<'a>(&self, header_bytes: &'a [u8]) -> Option<&'a [u8]> {
+        header_bytes.get(self.l3?.addresses())
     }
 
     /// Those of IPv4, one behind the other.
     #[inline]
-    pub(crate) fn addresses_v4<'a>(&self, head: &'a [u8]) -> Option<&'a [u8; 8]> {
+    pub(crate) fn addresses_v4<'a>(&self, header_bytes: &'a [u8]) -> Option<&'a [u8; 8]> {
         let l3 = self.l3.filter(|l3| l3.version == IpVersion::V4)?;
-        array(head, l3.addresses().start)
+        array(header_bytes, l3.addresses().start)
     }
 
     /// The sum of the pseudo header that the checksum of the L4 header covers, if header and payload have
     /// `length` bytes: those of the frame itself, or of a segment that is cut from it.
     #[must_use]
     #[inline]
-    pub fn pseudo_header(&self, head: &[u8], length: usize) -> Option<Checksum> {
+    pub fn pseudo_header(&self, header_bytes: &[u8], length: usize) -> Option<Checksum> {
         let mut sum = self.lengths_and_protocol(length)?;
-        match self.addresses_v4(head) {
+        match self.addresses_v4(header_bytes) {
             // The compiler knows how long they are.
             Some(addresses) => sum.add(addresses),
-            None => sum.add(self.both_addresses(head)?),
+            None => sum.add(self.both_addresses(header_bytes)?),
         }
         Some(sum)
     }
@@ -307,7 +318,7 @@ impl Headers {
     #[inline]
     pub(crate) fn pseudo_header_and(
         &self,
-        head: &[u8],
+        header_bytes: &[u8],
         length: usize,
         end: usize,
     ) -> Option<Checksum> {
@@ -315,10 +326,10 @@ impl Headers {
         let mut sum = self.lengths_and_protocol(length)?;
         if addresses.end == l4.offset {
             // Nothing is between the two, unless there are options or extension headers.
-            sum.add(head.get(addresses.start..end)?);
+            sum.add(header_bytes.get(addresses.start..end)?);
         } else {
-            sum.add(head.get(addresses)?);
-            sum.add(head.get(l4.offset..end)?);
+            sum.add(header_bytes.get(addresses)?);
+            sum.add(header_bytes.get(l4.offset..end)?);
         }
         Some(sum)
     }
@@ -363,15 +374,15 @@ impl L3 {
 
     /// Parses an IPv4 header; also returns whether an L4 header may follow.
     #[inline(always)]
-    fn parse_v4(head: &[u8], offset: usize, frame_len: usize) -> Option<(Self, bool)> {
-        let header: &[u8; IPV4_HEADER] = array(head, offset)?;
+    fn parse_v4(header_bytes: &[u8], offset: usize, frame_len: usize) -> Option<(Self, bool)> {
+        let header: &[u8; IPV4_HEADER] = array(header_bytes, offset)?;
         let header_length = usize::from(header[0] & 0x0f) * 4;
         let total_length = usize::from(u16::from_be_bytes([header[2], header[3]]));
         if header[0] >> 4 != 4 || header_length < IPV4_HEADER || total_length < header_length {
             return None;
         }
         let payload_offset = offset + header_length;
-        if payload_offset > head.len() {
+        if payload_offset > header_bytes.len() {
             return None;
         }
         let fragment = u16::from_be_bytes([header[6], header[7]]) & IPV4_FRAGMENT != 0;
@@ -390,8 +401,8 @@ impl L3 {
     }
 
     /// Parses an IPv6 header and its extension headers; also returns whether an L4 header may follow.
-    fn parse_v6(head: &[u8], offset: usize, frame_len: usize) -> Option<(Self, bool)> {
-        let header: &[u8; IPV6_HEADER] = array(head, offset)?;
+    fn parse_v6(header_bytes: &[u8], offset: usize, frame_len: usize) -> Option<(Self, bool)> {
+        let header: &[u8; IPV6_HEADER] = array(header_bytes, offset)?;
         let first = u32::from_be_bytes([header[0], header[1], header[2], header[3]]);
         if first >> 28 != 6 {
             return None;
@@ -408,12 +419,12 @@ impl L3 {
             flow_label: first & 0x000f_ffff,
             fragment: false,
         };
-        let whole = end <= frame_len && l3.parse_extensions(head);
+        let whole = end <= frame_len && l3.parse_extensions(header_bytes);
         Some((l3, whole && !l3.fragment))
     }
 
     /// Steps over the extension headers; returns whether what follows them may be an L4 header.
-    fn parse_extensions(&mut self, head: &[u8]) -> bool {
+    fn parse_extensions(&mut self, header_bytes: &[u8]) -> bool {
         for _ in 0..MAX_IPV6_EXTENSIONS {
             let unit = match self.protocol {
                 PROTOCOL_HOP_BY_HOP | PROTOCOL_ROUTING | PROTOCOL_DESTINATION => 8,
@@ -421,14 +432,14 @@ impl L3 {
                 PROTOCOL_FRAGMENT => 0,
                 _ => return true,
             };
-            let Some(extension) = array::<IPV6_EXTENSION>(head, self.payload_offset) else {
+            let Some(extension) = array::<IPV6_EXTENSION>(header_bytes, self.payload_offset) else {
                 return false;
             };
             // RFC 8200, section 4, counts 8-byte units beyond the first; RFC 4302, section 2.2, counts
             // 4-byte units minus 2.
             let length = IPV6_EXTENSION + usize::from(extension[1]) * unit;
             let end = self.payload_offset + length;
-            if end > head.len() || end > self.payload_end {
+            if end > header_bytes.len() || end > self.payload_end {
                 return false;
             }
             let protocol = self.protocol;
@@ -453,9 +464,9 @@ impl L3 {
 
 impl L4 {
     #[inline(always)]
-    fn parse(head: &[u8], l3: &L3) -> Option<Self> {
+    fn parse(header_bytes: &[u8], l3: &L3) -> Option<Self> {
         let offset = l3.payload_offset;
-        let available = head.get(offset..head.len().min(l3.payload_end))?;
+        let available = header_bytes.get(offset..header_bytes.len().min(l3.payload_end))?;
         let (protocol, payload_offset, payload_end) = match l3.protocol {
             PROTOCOL_TCP => {
                 let header: &[u8; TCP_HEADER] = array(available, 0)?;

@@ -57,18 +57,18 @@ pub(crate) struct Stream {
 }
 
 /// The headers that say which stream a frame belongs to: those in a tunnel, if it is one.
-fn innermost(headers: &Headers, head: &[u8]) -> Headers {
-    headers.inner(head).unwrap_or(*headers)
+fn innermost(headers: &Headers, header_bytes: &[u8]) -> Headers {
+    headers.inner(header_bytes).unwrap_or(*headers)
 }
 
 /// What the frame with these headers has to do with TCP streams.
-pub(crate) fn classify(headers: &Headers, head: &[u8]) -> Class {
-    let inner = innermost(headers, head);
+pub(crate) fn classify(headers: &Headers, header_bytes: &[u8]) -> Class {
+    let inner = innermost(headers, header_bytes);
     match (inner.l3, inner.l4) {
         (None, _) => Class::Other,
         (Some(_), Some(l4)) if l4.protocol == L4Protocol::Tcp => {
             let mut addresses = [0; 32];
-            if let Some((source, destination)) = inner.addresses(head) {
+            if let Some((source, destination)) = inner.addresses(header_bytes) {
                 addresses[..source.len()].copy_from_slice(source);
                 addresses[16..16 + destination.len()].copy_from_slice(destination);
             }
@@ -85,9 +85,9 @@ pub(crate) fn classify(headers: &Headers, head: &[u8]) -> Class {
 
 /// Whether the TCP header of a frame that was not segmented lets it be joined to others; the rest of the answer
 /// takes its bytes.
-pub(crate) fn may_join(headers: &Headers, head: &[u8]) -> bool {
-    innermost(headers, head).l4.is_some_and(|l4| {
-        l4.payload_end > l4.payload_offset && head[l4.offset + FLAGS] & ALONE == 0
+pub(crate) fn may_join(headers: &Headers, header_bytes: &[u8]) -> bool {
+    innermost(headers, header_bytes).l4.is_some_and(|l4| {
+        l4.payload_end > l4.payload_offset && header_bytes[l4.offset + FLAGS] & ALONE == 0
     })
 }
 
@@ -102,8 +102,8 @@ struct Layers {
 
 impl Layers {
     /// `None`: it is never joined, whatever is in its payload.
-    fn find(headers: &Headers, head: &[u8]) -> Option<Self> {
-        let inner = innermost(headers, head);
+    fn find(headers: &Headers, header_bytes: &[u8]) -> Option<Self> {
+        let inner = innermost(headers, header_bytes);
         let layers = Self {
             outer: headers.l3.filter(|_| headers.l4.is_none()),
             inner: inner.l3?,
@@ -112,10 +112,10 @@ impl Layers {
         let end = layers.l4.payload_end;
         let usable = layers.l4.protocol == L4Protocol::Tcp
             && end > layers.l4.payload_offset
-            && head[layers.l4.offset + FLAGS] & ALONE == 0
+            && header_bytes[layers.l4.offset + FLAGS] & ALONE == 0
             && layers
                 .ip()
-                .all(|l3| l3.payload_end == end && is_plain(&l3, head));
+                .all(|l3| l3.payload_end == end && is_plain(&l3, header_bytes));
         usable.then_some(layers)
     }
 
@@ -139,27 +139,27 @@ impl Layers {
     }
 
     /// Writes lengths, flags and checksums of a frame that ends where the headers say; the TCP checksum is begun.
-    fn write(&self, head: &mut [u8], flags: u8) {
+    fn write(&self, header_bytes: &mut [u8], flags: u8) {
         for l3 in self.ip() {
             let length = l3.payload_end - l3.offset;
             match l3.version {
                 IpVersion::V4 => {
-                    let ip = &mut head[l3.offset..l3.offset + IPV4_HEADER];
+                    let ip = &mut header_bytes[l3.offset..l3.offset + IPV4_HEADER];
                     put16(ip, 2, length);
                     put16(ip, 10, 0);
                     let mut sum = Checksum::new();
                     sum.add(ip);
                     put16(ip, 10, usize::from(sum.finish()));
                 }
-                IpVersion::V6 => put16(head, l3.offset + 4, length - IPV6_HEADER),
+                IpVersion::V6 => put16(header_bytes, l3.offset + 4, length - IPV6_HEADER),
             }
         }
-        head[self.l4.offset + FLAGS] |= flags;
+        header_bytes[self.l4.offset + FLAGS] |= flags;
         let headers = self.headers(Headers::default());
-        let sum = headers.pseudo_header(head, self.l4.payload_end - self.l4.offset);
+        let sum = headers.pseudo_header(header_bytes, self.l4.payload_end - self.l4.offset);
         let pseudo_header_sum = sum.unwrap_or_default().fold();
         put16(
-            head,
+            header_bytes,
             self.l4.offset + CHECKSUM,
             usize::from(pseudo_header_sum),
         );
@@ -181,9 +181,9 @@ impl Layers {
     }
 
     /// The identifications of the IPv4 headers, outermost first.
-    fn ids(&self, head: &[u8]) -> [Option<u16>; 2] {
+    fn ids(&self, header_bytes: &[u8]) -> [Option<u16>; 2] {
         let id = |l3: &L3| {
-            let field = [head[l3.offset + 4], head[l3.offset + 5]];
+            let field = [header_bytes[l3.offset + 4], header_bytes[l3.offset + 5]];
             (l3.version == IpVersion::V4).then(|| u16::from_be_bytes(field))
         };
         [self.outer.as_ref().and_then(id), id(&self.inner)]
@@ -191,8 +191,8 @@ impl Layers {
 }
 
 /// Whether an IP header has nothing that stands in the way: no options, no fragment, a wrong length or checksum.
-fn is_plain(l3: &L3, head: &[u8]) -> bool {
-    let header = &head[l3.offset..l3.payload_offset];
+fn is_plain(l3: &L3, header_bytes: &[u8]) -> bool {
+    let header = &header_bytes[l3.offset..l3.payload_offset];
     let length = |at: usize| usize::from(u16::from_be_bytes([header[at], header[at + 1]]));
     let whole = l3.payload_end - l3.offset;
     if l3.version == IpVersion::V6 {
@@ -223,10 +223,10 @@ impl<'f> Segment<'f> {
     /// The segment that a frame is; `None`: it can't be joined to others, and ends what is before it.
     pub(crate) fn new(frame: &'f [u8]) -> Option<Self> {
         let train = finished(frame);
-        let (parsed, head) = (*train.headers(), train.head());
-        let layers = Layers::find(&parsed, head)?;
+        let (parsed, header_bytes) = (*train.headers(), train.header_bytes());
+        let layers = Layers::find(&parsed, header_bytes)?;
         let (l4, length) = (layers.l4, layers.l4.payload_end - layers.l4.offset);
-        let mut sum = layers.headers(parsed).pseudo_header(head, length)?;
+        let mut sum = layers.headers(parsed).pseudo_header(header_bytes, length)?;
         sum.add(&frame[l4.offset..l4.payload_end]);
         if sum.finish() != 0 {
             return None;
@@ -434,17 +434,18 @@ impl Joined {
 /// the train becomes aggregates and nothing else, of which the last is closed; `None` if that is not so.
 pub(crate) fn run<S: ?Sized>(train: &Train<'_, S>, from: usize, limit: usize) -> Option<usize> {
     let cut = train.segmentation.as_ref()?;
-    let (headers, head, segments) = (train.headers(), train.head(), train.segments());
+    let (headers, header_bytes, segments) =
+        (train.headers(), train.header_bytes(), train.segments());
     let last = train.segment_length(segments - 1) - cut.header_length;
     let (l3, l4) = (headers.l3?, headers.l4?);
-    let flags = head[l4.offset + FLAGS];
+    let flags = header_bytes[l4.offset + FLAGS];
     let usable = cut.protocol == L4Protocol::Tcp
         // The first segment's CWR sets it apart from the others.
         && flags & (ALONE | CWR) == 0
         && (flags & CLOSING != 0 || last < cut.size)
         && match l3.version {
             IpVersion::V4 => {
-                let field = u16::from_be_bytes([head[l3.offset + 6], head[l3.offset + 7]]);
+                let field = u16::from_be_bytes([header_bytes[l3.offset + 6], header_bytes[l3.offset + 7]]);
                 l3.payload_offset - l3.offset == IPV4_HEADER && field & IPV4_FRAGMENT == 0
             }
             IpVersion::V6 => true,
@@ -474,8 +475,8 @@ pub(crate) fn joined<'a, S: ?Sized>(
     let last = from + count == train.segments();
     let mut changes = Changes::default();
     let segment = train.segment(from, &mut changes);
-    let (start, body) = (segment.head.sent().len(), segment.body);
-    segment.head.write(buffer);
+    let (start, body) = (segment.header_bytes.sent().len(), segment.body);
+    segment.header_bytes.write(buffer);
     let payload = if last {
         train.length - cut.header_length - from * cut.size
     } else {
@@ -488,13 +489,13 @@ pub(crate) fn joined<'a, S: ?Sized>(
     };
     layers.set_end(start + payload);
     let closing = if last {
-        train.head()[layers.l4.offset + FLAGS] & CLOSING
+        train.header_bytes()[layers.l4.offset + FLAGS] & CLOSING
     } else {
         0
     };
     layers.write(&mut buffer[..start], closing);
     Some(Train {
-        head: &buffer[..start],
+        header_bytes: &buffer[..start],
         headers: layers.headers(*train.headers()),
         source: train.source(),
         start: body - start,

@@ -167,12 +167,12 @@ impl RssContext {
     /// The hash of a frame; `None` if it is not IP or its flow type has no fields.
     #[must_use]
     #[inline]
-    pub fn hash(&self, headers: &Headers, head: &[u8]) -> Option<Hash> {
+    pub fn hash(&self, headers: &Headers, header_bytes: &[u8]) -> Option<Hash> {
         let flow = flow_type(headers)?;
         let input = self.inputs.get(usize::from(u8::from(flow)))?;
         let value = match (input.is_common, headers.l4) {
             // What nearly everybody wants, in runs whose length the compiler knows.
-            (true, Some(l4)) if let Some(addresses) = headers.addresses_v4(head) => {
+            (true, Some(l4)) if let Some(addresses) = headers.addresses_v4(header_bytes) => {
                 let ([s0, s1], [d0, d1]) = (
                     l4.source_port.to_be_bytes(),
                     l4.destination_port.to_be_bytes(),
@@ -180,7 +180,7 @@ impl RssContext {
                 let ports = [s0, s1, d0, d1];
                 self.toeplitz.hash_at(0, addresses) ^ self.toeplitz.hash_at(8, &ports)
             }
-            _ => self.hash_any(input.fields, headers, head)?,
+            _ => self.hash_any(input.fields, headers, header_bytes)?,
         };
         let kind = input.kind;
         Some(Hash { value, kind })
@@ -188,12 +188,12 @@ impl RssContext {
 
     /// The hash over any `fields`; `None` if there are none.
     #[inline(never)]
-    fn hash_any(&self, fields: u16, headers: &Headers, head: &[u8]) -> Option<u32> {
+    fn hash_any(&self, fields: u16, headers: &Headers, header_bytes: &[u8]) -> Option<u32> {
         if fields == 0 {
             return None;
         }
         let wants = |field| fields & field != 0;
-        let (source, destination) = headers.addresses(head)?;
+        let (source, destination) = headers.addresses(header_bytes)?;
         let mut sum = Sum {
             toeplitz: &self.toeplitz,
             symmetric: self.symmetric,

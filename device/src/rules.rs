@@ -205,18 +205,18 @@ impl RuleTable {
 
     /// The rule with the lowest location that matches the frame.
     #[must_use]
-    pub fn lookup(&self, headers: &Headers, head: &[u8]) -> Option<&Rule> {
-        self.at(self.find(headers, head)?.location)
+    pub fn lookup(&self, headers: &Headers, header_bytes: &[u8]) -> Option<&Rule> {
+        self.at(self.find(headers, header_bytes)?.location)
     }
 
     /// The only entry that the frame can match, if its type lets it match those of one group at most.
     #[must_use]
     #[inline]
-    pub fn candidate(&self, headers: &Headers, head: &[u8]) -> Option<Candidate<'_>> {
+    pub fn candidate(&self, headers: &Headers, header_bytes: &[u8]) -> Option<Candidate<'_>> {
         let mut groups = self.groups.iter().filter(|group| group.concerns(headers));
         match (groups.next(), groups.next()) {
             (Some(group), None) => {
-                let flow = key_of(headers, head)?;
+                let flow = key_of(headers, header_bytes)?;
                 Some(Candidate {
                     group,
                     entry: group.first_of_hash(&flow, &self.hasher),
@@ -232,24 +232,24 @@ impl RuleTable {
     pub fn action(
         &self,
         headers: &Headers,
-        head: &[u8],
+        header_bytes: &[u8],
         candidate: Option<Candidate<'_>>,
     ) -> Option<Action> {
         if let Some(candidate) = candidate {
             let entry = candidate.entry?;
-            if candidate.group.has(entry, &key_of(headers, head)?) {
+            if candidate.group.has(entry, &key_of(headers, header_bytes)?) {
                 return Some(entry.action());
             }
         }
-        self.find(headers, head).map(Entry::action)
+        self.find(headers, header_bytes).map(Entry::action)
     }
 
     #[inline]
-    fn find(&self, headers: &Headers, head: &[u8]) -> Option<&Entry> {
+    fn find(&self, headers: &Headers, header_bytes: &[u8]) -> Option<&Entry> {
         if self.groups.is_empty() {
             return None;
         }
-        let flow = key_of(headers, head)?;
+        let flow = key_of(headers, header_bytes)?;
         let mut found: Option<&Entry> = None;
         for group in &self.groups {
             if found.is_some_and(|found| found.location < group.first()) {
@@ -312,8 +312,8 @@ impl RuleTable {
 /// Made of whole words, because as words it is read: of a [`Flow`] that was just stored field by field, none could be until
 /// all of it is in the cache.
 #[inline]
-fn key_of(headers: &Headers, head: &[u8]) -> Option<Key> {
-    let (first, rest) = head.split_first_chunk::<8>()?;
+fn key_of(headers: &Headers, header_bytes: &[u8]) -> Option<Key> {
+    let (first, rest) = header_bytes.split_first_chunk::<8>()?;
     let rest = rest.first_chunk::<4>()?;
     let big_endian = |value: u16| u64::from(value.swap_bytes());
     let (ether_type, tci) = (headers.ether_type, headers.vlan.unwrap_or(0));
@@ -321,7 +321,7 @@ fn key_of(headers: &Headers, head: &[u8]) -> Option<Key> {
     key[0] = u64::from_le_bytes(*first);
     key[1] =
         u64::from(u32::from_le_bytes(*rest)) | big_endian(ether_type) << 32 | big_endian(tci) << 48;
-    if let (Some(l3), Some((source, destination))) = (headers.l3, headers.addresses(head)) {
+    if let (Some(l3), Some((source, destination))) = (headers.l3, headers.addresses(header_bytes)) {
         let (source, destination) = (address_words(source), address_words(destination));
         key[2] = u64::from(l3.protocol) | u64::from(l3.tos) << 8 | source[0] << 32;
         key[3] = source[1];

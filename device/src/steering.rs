@@ -194,15 +194,15 @@ impl Steering {
     /// many: the memory of 10,000 is as large as a second-level cache.
     #[must_use]
     #[inline]
-    pub fn candidate(&self, headers: &Headers, head: &[u8]) -> Option<Candidate<'_>> {
-        self.rules.candidate(headers, head)
+    pub fn candidate(&self, headers: &Headers, header_bytes: &[u8]) -> Option<Candidate<'_>> {
+        self.rules.candidate(headers, header_bytes)
     }
 
     /// Decides where the frame with these headers goes.
     #[must_use]
     #[inline]
-    pub fn steer(&self, headers: &Headers, head: &[u8]) -> SteeringDecision {
-        self.steer_by(None, headers, head)
+    pub fn steer(&self, headers: &Headers, header_bytes: &[u8]) -> SteeringDecision {
+        self.steer_by(None, headers, header_bytes)
     }
 
     /// The same, given what [`candidate`](Self::candidate) said of the frame.
@@ -212,24 +212,24 @@ impl Steering {
         &self,
         candidate: Option<Candidate<'_>>,
         headers: &Headers,
-        head: &[u8],
+        header_bytes: &[u8],
     ) -> SteeringDecision {
         if !headers
-            .ether_destination(head)
+            .ether_destination(header_bytes)
             .is_some_and(|address| self.filter.accepts(address))
         {
             return SteeringDecision::Filtered;
         }
-        let (queue, hash) = match self.rules.action(headers, head, candidate) {
+        let (queue, hash) = match self.rules.action(headers, header_bytes, candidate) {
             Some(Action::Drop) => return SteeringDecision::RuleDrop,
-            Some(Action::Queue(queue)) => (queue, self.default_context.hash(headers, head)),
+            Some(Action::Queue(queue)) => (queue, self.default_context.hash(headers, header_bytes)),
             Some(Action::Context { context, offset }) => {
                 let context = self.context(context).unwrap_or(&self.default_context);
-                let hash = context.hash(headers, head);
+                let hash = context.hash(headers, header_bytes);
                 (context.queue(hash).saturating_add(offset), hash)
             }
             None => {
-                let hash = self.default_context.hash(headers, head);
+                let hash = self.default_context.hash(headers, header_bytes);
                 (self.default_context.queue(hash), hash)
             }
         };

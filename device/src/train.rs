@@ -5,11 +5,11 @@
 //! of the checksum. A frame that needs no segmentation is a train of one segment. Materialising a segment
 //! ([`Train::segment`]) costs a copy of the headers; payload is copied once, by the receiver.
 
-mod head;
+mod header_bytes;
 
 use std::ops::Range;
 
-pub use self::head::{Changes, Head};
+pub use self::header_bytes::{Changes, HeaderBytes};
 use crate::{
     checksum::Checksum,
     frame::{ETHER_TYPE_VLAN, Headers, IpVersion, L4Protocol, SNAPSHOT, VLAN_OFFSET, VLAN_TAG},
@@ -54,11 +54,11 @@ pub struct Segmentation {
 
 impl Segmentation {
     /// A frame with these headers is cut into pieces of `size`; `None` if it has none that can be repeated.
-    pub(crate) fn new(headers: &Headers, head: &[u8], size: usize) -> Option<Self> {
+    pub(crate) fn new(headers: &Headers, header_bytes: &[u8], size: usize) -> Option<Self> {
         let (l3, l4) = (headers.l3?, headers.l4?);
         let header_length = headers.payload_offset();
         let without = |range: Range<usize>, differ: &[usize]| -> Option<Checksum> {
-            let header = head.get(range)?;
+            let header = header_bytes.get(range)?;
             let mut sum = Checksum::new();
             sum.add(header);
             for &at in differ {
@@ -73,7 +73,7 @@ impl Segmentation {
             L4Protocol::Tcp => &[4, 6, 12, 16],
             L4Protocol::Udp => &[4, 6],
         };
-        let mut l4_sum = headers.pseudo_header(head, 0)?;
+        let mut l4_sum = headers.pseudo_header(header_bytes, 0)?;
         l4_sum.add_checksum(without(l4.offset..header_length, differ)?);
         Some(Self {
             protocol: l4.protocol,
@@ -99,7 +99,7 @@ impl Segmentation {
 /// A train of segments whose bytes are in `source`. Its parts have been checked against each other by
 /// [`transmit::parse`](crate::transmit::parse).
 pub struct Train<'a, S: ?Sized> {
-    pub(crate) head: &'a [u8],
+    pub(crate) header_bytes: &'a [u8],
     pub(crate) headers: Headers,
     pub(crate) source: &'a S,
     /// Where the frame starts in the source.
@@ -132,7 +132,7 @@ pub(crate) struct Aggregate {
 /// One frame of a train: `head`, then the bytes of the source from `body` on.
 pub struct Segment<'h> {
     /// The bytes at the start of the frame that the device has a snapshot of.
-    pub head: Head<'h>,
+    pub header_bytes: HeaderBytes<'h>,
     /// Where in the train's source the bytes behind the head are.
     pub body: usize,
     /// Bytes of the whole frame.
@@ -157,7 +157,7 @@ pub(crate) struct PartialChecksum {
 impl PartialChecksum {
     /// Completes the checksum in `head`; `body` is all that is behind.
     #[inline]
-    pub(crate) fn insert(&self, head: &mut Head<'_>, body: Checksum) {
+    pub(crate) fn insert(&self, header_bytes: &mut HeaderBytes<'_>, body: Checksum) {
         let mut sum = self.sum;
         sum.add_checksum(body);
         // 0 means "no checksum" in UDP, so its equal 0xffff is sent (RFC 768); TCP takes either.
@@ -165,7 +165,7 @@ impl PartialChecksum {
             0 => 0xffff,
             value => value,
         };
-        head.change(self.field, value);
+        header_bytes.change(self.field, value);
     }
 }
 
@@ -179,7 +179,7 @@ impl<'a, S: ?Sized> Train<'a, S> {
     #[inline]
     pub fn unset(source: &'a S) -> Self {
         Self {
-            head: &[],
+            header_bytes: &[],
             headers: Headers::default(),
             source,
             start: 0,
@@ -198,8 +198,8 @@ impl<'a, S: ?Sized> Train<'a, S> {
 
     /// The snapshot that [`headers`](Self::headers) was parsed from.
     #[must_use]
-    pub fn head(&self) -> &'a [u8] {
-        self.head
+    pub fn header_bytes(&self) -> &'a [u8] {
+        self.header_bytes
     }
 
     /// Where the payload is.
@@ -211,7 +211,7 @@ impl<'a, S: ?Sized> Train<'a, S> {
     /// The same without the outer tag, its head in `head`. `None`: that is no 802.1Q tag, or the checksum that is owed
     /// covers it.
     #[cold]
-    pub(crate) fn untagged<'b>(&self, head: &'b mut [u8; SNAPSHOT]) -> Option<Train<'b, S>>
+    pub(crate) fn untagged<'b>(&self, header_bytes: &'b mut [u8; SNAPSHOT]) -> Option<Train<'b, S>>
     where
         'a: 'b,
     {
@@ -224,18 +224,18 @@ impl<'a, S: ?Sized> Train<'a, S> {
                 field: field - VLAN_TAG,
             },
         };
-        let (addresses, tagged) = self.head.split_at_checked(VLAN_OFFSET)?;
+        let (addresses, tagged) = self.header_bytes.split_at_checked(VLAN_OFFSET)?;
         if !tagged.starts_with(&ETHER_TYPE_VLAN.to_be_bytes()) {
             return None;
         }
         let rest = tagged.get(VLAN_TAG..)?;
-        let head = &mut head[..addresses.len() + rest.len()];
-        head[..VLAN_OFFSET].copy_from_slice(addresses);
-        head[VLAN_OFFSET..].copy_from_slice(rest);
+        let header_bytes = &mut header_bytes[..addresses.len() + rest.len()];
+        header_bytes[..VLAN_OFFSET].copy_from_slice(addresses);
+        header_bytes[VLAN_OFFSET..].copy_from_slice(rest);
         let length = self.length - VLAN_TAG;
         Some(Train {
-            head,
-            headers: Headers::parse(head, length),
+            header_bytes,
+            headers: Headers::parse(header_bytes, length),
             source: self.source,
             start: self.start + VLAN_TAG,
             length,
@@ -298,27 +298,27 @@ impl<'a, S: ?Sized> Train<'a, S> {
     fn whole<'h>(&'h self, changes: &'h mut Changes) -> Segment<'h> {
         // The body starts behind the headers, so that payload is copied straight to where it is wanted, but
         // never inside the checksum field. Of a frame that is in the snapshot as a whole it is not needed.
-        let mut head_length = self.headers.payload_offset();
+        let mut header_bytes_length = self.headers.payload_offset();
         if let ChecksumState::Partial { field, .. } = self.checksum {
-            head_length = head_length.max(field + 2);
+            header_bytes_length = header_bytes_length.max(field + 2);
         }
-        if self.length <= self.head.len() {
-            head_length = self.length;
+        if self.length <= self.header_bytes.len() {
+            header_bytes_length = self.length;
         }
-        let sent = &self.head[..head_length];
+        let sent = &self.header_bytes[..header_bytes_length];
         let l4_end = self.headers.l4.map_or(self.length, |l4| l4.payload_end);
         let partial = match self.checksum {
             ChecksumState::Final => None,
             ChecksumState::Partial { start, field } => {
                 let mut sum = Checksum::new();
-                sum.add(&sent[start.min(head_length)..]);
+                sum.add(&sent[start.min(header_bytes_length)..]);
                 let valid = l4_end == self.length && self.has_pseudo_header_sum(start, field);
                 Some(PartialChecksum { field, sum, valid })
             }
         };
         Segment {
-            head: Head::new(sent, changes),
-            body: self.start + head_length,
+            header_bytes: HeaderBytes::new(sent, changes),
+            body: self.start + header_bytes_length,
             length: self.length,
             partial,
             l4_end,
@@ -337,8 +337,8 @@ impl<'a, S: ?Sized> Train<'a, S> {
             && field == start + l4.protocol.checksum_offset()
             && self
                 .headers
-                .pseudo_header(self.head, length)
-                .is_some_and(|sum| sum.fold().to_be_bytes() == self.head[field..field + 2])
+                .pseudo_header(self.header_bytes, length)
+                .is_some_and(|sum| sum.fold().to_be_bytes() == self.header_bytes[field..field + 2])
     }
 
     #[inline(never)]
@@ -350,7 +350,7 @@ impl<'a, S: ?Sized> Train<'a, S> {
     ) -> Segment<'h> {
         let done = index * cut.size;
         let length = cut.header_length + cut.payload(self.length, index);
-        let mut head = Head::new(&self.head[..cut.header_length], changes);
+        let mut header_bytes = HeaderBytes::new(&self.header_bytes[..cut.header_length], changes);
         match cut.version {
             // A datagram of its own (RFC 6864).
             IpVersion::V4 => {
@@ -358,16 +358,19 @@ impl<'a, S: ?Sized> Train<'a, S> {
                 let mut sum = cut.ip_sum;
                 for (offset, value) in [
                     (2, (length - ip) as u16),
-                    (4, word(head.sent(), ip + 4).wrapping_add(index as u16)),
+                    (
+                        4,
+                        word(header_bytes.sent(), ip + 4).wrapping_add(index as u16),
+                    ),
                 ] {
                     sum.add_u16(value);
-                    head.change(ip + offset, value);
+                    header_bytes.change(ip + offset, value);
                 }
-                head.change(ip + 10, sum.finish());
+                header_bytes.change(ip + 10, sum.finish());
             }
             IpVersion::V6 => {
                 let payload = length - cut.l3_offset - IPV6_HEADER;
-                head.change(cut.l3_offset + 4, payload as u16);
+                header_bytes.change(cut.l3_offset + 4, payload as u16);
             }
         }
         let l4_length = (length - cut.l4_offset) as u16;
@@ -376,18 +379,18 @@ impl<'a, S: ?Sized> Train<'a, S> {
         match cut.protocol {
             L4Protocol::Tcp => {
                 let last = index + 1 == self.segments();
-                for (offset, value) in tcp_words(head.sent(), cut.l4_offset, done, last) {
+                for (offset, value) in tcp_words(header_bytes.sent(), cut.l4_offset, done, last) {
                     sum.add_u16(value);
-                    head.change(cut.l4_offset + offset, value);
+                    header_bytes.change(cut.l4_offset + offset, value);
                 }
             }
             L4Protocol::Udp => {
                 sum.add_u16(l4_length);
-                head.change(cut.l4_offset + 4, l4_length);
+                header_bytes.change(cut.l4_offset + 4, l4_length);
             }
         }
         Segment {
-            head,
+            header_bytes,
             body: self.start + cut.header_length + done,
             length,
             partial: Some(PartialChecksum {
@@ -418,23 +421,23 @@ pub fn finish_into<M: Mover>(
     let mut segment = train.segment(index, &mut changes);
     frame.clear();
     frame.resize(segment.length, 0);
-    let body = &mut frame[segment.head.sent().len()..];
+    let body = &mut frame[segment.header_bytes.sent().len()..];
     mover.snapshot(train.source(), segment.body, body);
     if let Some(partial) = segment.partial {
         let mut sum = Checksum::new();
         sum.add(body);
-        partial.insert(&mut segment.head, sum);
+        partial.insert(&mut segment.header_bytes, sum);
     }
-    segment.head.write(frame);
+    segment.header_bytes.write(frame);
 }
 
 /// A frame that is as the receiver shall see it, as a train of one.
 #[must_use]
 pub fn finished(frame: &[u8]) -> Train<'_, [u8]> {
-    let head = &frame[..frame.len().min(SNAPSHOT)];
+    let header_bytes = &frame[..frame.len().min(SNAPSHOT)];
     Train {
-        head,
-        headers: Headers::parse(head, frame.len()),
+        header_bytes,
+        headers: Headers::parse(header_bytes, frame.len()),
         source: frame,
         start: 0,
         length: frame.len(),
@@ -445,22 +448,22 @@ pub fn finished(frame: &[u8]) -> Train<'_, [u8]> {
 }
 
 /// Stores the low 16 bits of `value`, which the caller has bounded, in network order.
-pub(crate) fn put16(head: &mut [u8], offset: usize, value: usize) {
-    head[offset..offset + 2].copy_from_slice(&(value as u16).to_be_bytes());
+pub(crate) fn put16(header_bytes: &mut [u8], offset: usize, value: usize) {
+    header_bytes[offset..offset + 2].copy_from_slice(&(value as u16).to_be_bytes());
 }
 
 /// The word at `offset`, in network order.
 #[inline]
-fn word(head: &[u8], offset: usize) -> u16 {
-    u16::from_be_bytes([head[offset], head[offset + 1]])
+fn word(header_bytes: &[u8], offset: usize) -> u16 {
+    u16::from_be_bytes([header_bytes[offset], header_bytes[offset + 1]])
 }
 
 /// The words of a TCP header in which segments differ, and where they are: `done` bytes of payload were before.
 #[inline]
-fn tcp_words(head: &[u8], tcp: usize, done: usize, last: bool) -> [(usize, u16); 3] {
+fn tcp_words(header_bytes: &[u8], tcp: usize, done: usize, last: bool) -> [(usize, u16); 3] {
     const FIN_PSH: u16 = 0x09;
     const CWR: u16 = 0x80;
-    let [high, low, mut flags] = [4, 6, 12].map(|offset| word(head, tcp + offset));
+    let [high, low, mut flags] = [4, 6, 12].map(|offset| word(header_bytes, tcp + offset));
     let sequence = (u32::from(high) << 16 | u32::from(low)).wrapping_add(done as u32);
     if !last {
         flags &= !FIN_PSH;

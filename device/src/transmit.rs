@@ -170,7 +170,7 @@ pub fn parse_into<'a, M: Mover>(
     }
     let length = total - start;
     // Headers are in one piece as a rule, apart from the payload.
-    let mut head_length = length.min(FIRST_LOOK).min(mover.piece_len(source, start));
+    let mut header_bytes_length = length.min(FIRST_LOOK).min(mover.piece_len(source, start));
     // The header by itself: its fields are not in two pieces of a longer copy then.
     let request = match format {
         TransmitFormat::VirtioNet => {
@@ -184,19 +184,23 @@ pub fn parse_into<'a, M: Mover>(
             zcnic_request(&header, features)?
         }
     };
-    let head = &mut snapshot.0;
-    mover.snapshot(source, start, &mut head[..head_length]);
+    let header_bytes = &mut snapshot.0;
+    mover.snapshot(source, start, &mut header_bytes[..header_bytes_length]);
 
     let headers = &mut train.headers;
-    headers.find(&head[..head_length], length);
+    headers.find(&header_bytes[..header_bytes_length], length);
     let field_end = request.checksum.map_or(0, |(start, offset)| {
         usize::from(start) + usize::from(offset) + 2
     });
     let limit = length.min(SNAPSHOT);
-    if head_length < limit && (headers.l4.is_none() || field_end > head_length) {
-        mover.snapshot(source, start + head_length, &mut head[head_length..limit]);
-        head_length = limit;
-        *headers = Headers::parse(&head[..head_length], length);
+    if header_bytes_length < limit && (headers.l4.is_none() || field_end > header_bytes_length) {
+        mover.snapshot(
+            source,
+            start + header_bytes_length,
+            &mut header_bytes[header_bytes_length..limit],
+        );
+        header_bytes_length = limit;
+        *headers = Headers::parse(&header_bytes[..header_bytes_length], length);
     }
 
     train.checksum = match request.checksum {
@@ -204,14 +208,14 @@ pub fn parse_into<'a, M: Mover>(
         Some(_) if !features.has(Feature::TxCsum) => return Err(TransmitError::Unsupported),
         Some((start, _)) => {
             let field = field_end - 2;
-            if field_end > head_length {
+            if field_end > header_bytes_length {
                 return Err(TransmitError::ChecksumOffset(field));
             }
             let start = start.into();
             ChecksumState::Partial { start, field }
         }
     };
-    train.head = &head[..head_length];
+    train.header_bytes = &header_bytes[..header_bytes_length];
     train.start = start;
     train.length = length;
     match request.gso {
@@ -328,7 +332,8 @@ fn segment<S: ?Sized>(gso: Gso, train: &mut Train<'_, S>) -> Result<(), Transmit
         return Err(TransmitError::Segmentation);
     }
     let size = usize::from(gso.size);
-    let cut = Segmentation::new(headers, train.head, size).ok_or(TransmitError::Segmentation)?;
+    let cut =
+        Segmentation::new(headers, train.header_bytes, size).ok_or(TransmitError::Segmentation)?;
     if header_length + size > MAX_FRAME {
         return Err(TransmitError::TooLong(header_length + size));
     }

@@ -74,7 +74,7 @@ impl Port {
             let verdict = active
                 .configuration
                 .steering
-                .steer(train.headers(), train.head());
+                .steer(train.headers(), train.header_bytes());
             match verdict {
                 SteeringDecision::Queue { queue, hash } => {
                     let mut delivered = Delivered::default();
@@ -94,7 +94,7 @@ impl Port {
                         delivered = faulty.deliver(&train, &mut progress, &note, false);
                     });
                     let flows = peer.flows.current();
-                    flows.count(train.headers(), train.head(), queue, &delivered);
+                    flows.count(train.headers(), train.header_bytes(), queue, &delivered);
                 }
                 SteeringDecision::Filtered => {
                     peer.counters.filtered.fetch_add(1, Ordering::Relaxed);

@@ -184,7 +184,7 @@ fn deliver(rings: &mut PortRings, mover: &CrossMover<'_>, train: &Train<'_, [Spa
     match rings
         .configuration
         .steering
-        .steer(train.headers(), train.head())
+        .steer(train.headers(), train.header_bytes())
     {
         SteeringDecision::Filtered => rings.counters.filtered += segments as u64,
         SteeringDecision::RuleDrop => rings.counters.rule_drop += segments as u64,

@@ -58,8 +58,8 @@ pub fn read_request<T: Layout>(request: &[u8]) -> Result<T, Invalid> {
     }
     let mut value = T::new_zeroed();
     let known = request.len().min(size_of::<T>());
-    let (head, tail) = request.split_at(known);
-    value.as_mut_bytes()[..known].copy_from_slice(head);
+    let (known_bytes, tail) = request.split_at(known);
+    value.as_mut_bytes()[..known].copy_from_slice(known_bytes);
     if let Some(at) = first_nonzero(tail) {
         return Err(Invalid { offset: known + at });
     }

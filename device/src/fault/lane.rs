@@ -276,7 +276,7 @@ impl Lane {
                 .as_deref()
                 .is_none_or(|state| state == self.state())
             && match *subject {
-                Subject::Frame(headers, head) => rule.flow.matches(headers, head),
+                Subject::Frame(headers, header_bytes) => rule.flow.matches(headers, header_bytes),
                 Subject::Command(opcode) => rule.opcode.is_none_or(|wanted| opcode == Some(wanted)),
             }
     }

@@ -80,7 +80,7 @@ where
             if index >= progress.shown {
                 progress.shown = index + 1;
                 if let Some(armed) = self.armed {
-                    let subject = Subject::Frame(train.headers(), train.head());
+                    let subject = Subject::Frame(train.headers(), train.header_bytes());
                     strikes = self.lane.consult(armed, &subject, self.effects);
                 }
             }

@@ -60,7 +60,7 @@ impl Lane {
     ) -> Sent {
         let mut sent = Sent::default();
         for index in 0..train.segments() {
-            let subject = Subject::Frame(train.headers(), train.head());
+            let subject = Subject::Frame(train.headers(), train.header_bytes());
             let strikes = self.consult(armed, &subject, effects);
             let touched = strikes.iter().any(|strike| {
                 matches!(

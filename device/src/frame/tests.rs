@@ -396,26 +396,26 @@ fn oracle_checksum(frame: &[u8]) -> u16 {
     }
 }
 
-fn check_bounds(headers: &Headers, head: &[u8], frame_len: usize) {
-    let head_len = head.len().min(frame_len).min(SNAPSHOT);
-    assert!(headers.l2_end <= head_len);
+fn check_bounds(headers: &Headers, header_bytes: &[u8], frame_len: usize) {
+    let header_bytes_length = header_bytes.len().min(frame_len).min(SNAPSHOT);
+    assert!(headers.l2_end <= header_bytes_length);
     let mut deepest = headers.l2_end;
     if let Some(l3) = headers.l3 {
         assert_eq!(l3.offset, headers.l2_end);
-        assert!(l3.offset < l3.payload_offset && l3.payload_offset <= head_len);
+        assert!(l3.offset < l3.payload_offset && l3.payload_offset <= header_bytes_length);
         assert!(l3.payload_offset <= l3.payload_end && l3.payload_end <= frame_len);
-        assert!(headers.addresses(head).is_some());
+        assert!(headers.addresses(header_bytes).is_some());
         deepest = l3.payload_offset;
     }
     if let Some(l4) = headers.l4 {
         let l3 = headers.l3.unwrap();
         assert!(!l3.fragment);
         assert_eq!(l4.offset, l3.payload_offset);
-        assert!(l4.offset < l4.payload_offset && l4.payload_offset <= head_len);
+        assert!(l4.offset < l4.payload_offset && l4.payload_offset <= header_bytes_length);
         assert!(l4.payload_offset <= l4.payload_end && l4.payload_end <= l3.payload_end);
         assert!(
             headers
-                .pseudo_header(head, l4.payload_end - l4.offset)
+                .pseudo_header(header_bytes, l4.payload_end - l4.offset)
                 .is_some()
         );
         deepest = l4.payload_offset;
@@ -432,9 +432,9 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_stay_in_bounds(
-        head in proptest::collection::vec(any::<u8>(), 0..300), frame_len in 0..400usize,
+        header_bytes in proptest::collection::vec(any::<u8>(), 0..300), frame_len in 0..400usize,
     ) {
-        check_bounds(&Headers::parse(&head, frame_len), &head, frame_len);
+        check_bounds(&Headers::parse(&header_bytes, frame_len), &header_bytes, frame_len);
     }
 
     #[test]
@@ -462,8 +462,8 @@ proptest! {
     fn valid_frames_are_what_etherparse_says(frame in frames()) {
         let headers = parse(&frame);
         prop_assert_eq!(headers, oracle(&frame));
-        let head = &frame[..frame.len().min(SNAPSHOT)];
-        prop_assert_eq!(Headers::parse(head, frame.len()), headers);
+        let header_bytes = &frame[..frame.len().min(SNAPSHOT)];
+        prop_assert_eq!(Headers::parse(header_bytes, frame.len()), headers);
     }
 
     #[test]

@@ -258,7 +258,10 @@ fn some_frames_are_joined_to_nothing() {
     fragment[24..26].copy_from_slice(&sum.finish().to_be_bytes());
     assert!(alone(&fragment));
     let train = finished(&fragment);
-    assert_eq!(classify(train.headers(), train.head()), Class::Unknown);
+    assert_eq!(
+        classify(train.headers(), train.header_bytes()),
+        Class::Unknown
+    );
 }
 
 #[test]
@@ -336,7 +339,7 @@ proptest! {
         let mut train = whole.train();
         // As it comes from a sender.
         train.aggregate = None;
-        train.segmentation = Segmentation::new(train.headers(), train.head(), size);
+        train.segmentation = Segmentation::new(train.headers(), train.header_bytes(), size);
         let mut at = 0;
         while at < frames.len() {
             let Some(run) = run(&train, at, limit) else {

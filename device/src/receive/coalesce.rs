@@ -82,7 +82,7 @@ impl Settled {
 
     /// The bytes that they were parsed from.
     #[must_use]
-    pub fn head(&self) -> &[u8] {
+    pub fn header_bytes(&self) -> &[u8] {
         &self.frame[..self.frame.len().min(SNAPSHOT)]
     }
 }
@@ -272,7 +272,7 @@ where
         let coalesces = note.offloads.has(Feature::Gro)
             && !matches!(self.queue.layout, None | Some(Layout::VirtioNet));
         let class = if coalesces {
-            classify(train.headers(), train.head())
+            classify(train.headers(), train.header_bytes())
         } else {
             Class::Unknown
         };
@@ -285,7 +285,7 @@ where
             }
         };
         while *at < end {
-            if train.segments() == 1 && !may_join(train.headers(), train.head()) {
+            if train.segments() == 1 && !may_join(train.headers(), train.header_bytes()) {
                 self.flush_stream(&stream)?;
                 return self.pass(train, at, end, note, delivered);
             }

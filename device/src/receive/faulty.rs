@@ -57,9 +57,9 @@ impl ReceiveQueue {
         M: Mover,
         R: ReceiveRing<Target = M::Target>,
     {
-        let mut head = [0; SNAPSHOT];
+        let mut header_bytes = [0; SNAPSHOT];
         if note.offloads.has(Feature::Vlan)
-            && let Some((train, note)) = untagged(train, &mut head, note)
+            && let Some((train, note)) = untagged(train, &mut header_bytes, note)
         {
             let placed = self.place_as_is(mover, ring, layout, &train, index, &note, tweak);
             self.count_tags(matches!(placed, Placed::Frame(_)).into());

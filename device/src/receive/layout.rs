@@ -143,12 +143,12 @@ pub(super) fn single<M: Mover>(
                 page_size,
                 ..
             },
-            [head, page],
+            [header, page],
         ) => {
             let (header_size, page_size) = (header_size as usize, page_size as usize);
             let at = split_at?;
             let is_shape =
-                mover.target_len(head) == header_size && mover.target_len(page) == page_size;
+                mover.target_len(header) == header_size && mover.target_len(page) == page_size;
             (is_shape && RX_HEADER + at <= header_size && length - at <= page_size).then_some(at)
         }
         _ => None,

@@ -232,22 +232,25 @@ impl ReceiveQueue {
         let targets = ring.chain(0);
         let header_length = layout.header_length();
         let mut segment = train.segment(index, &mut self.scratch.changes);
-        let (length, head_length) = (segment.length, segment.head.sent().len());
+        let (length, header_bytes_length) = (segment.length, segment.header_bytes.sent().len());
         let split = at < length;
-        debug_assert!(!split || at <= head_length, "headers and payload are split");
+        debug_assert!(
+            !split || at <= header_bytes_length,
+            "headers and payload are split"
+        );
         let (mut covered, mut padding) = (Checksum::default(), Checksum::default());
-        if head_length < length {
+        if header_bytes_length < length {
             let (target, offset) = if split {
-                (&targets[1], head_length.saturating_sub(at))
+                (&targets[1], header_bytes_length.saturating_sub(at))
             } else {
-                (&targets[0], header_length + head_length)
+                (&targets[0], header_length + header_bytes_length)
             };
             let (source, body) = (train.source(), segment.body);
             // What is behind the L4 payload is not covered by its checksum.
-            let covers = segment.l4_end.clamp(head_length, length) - head_length;
+            let covers = segment.l4_end.clamp(header_bytes_length, length) - header_bytes_length;
             ring.copying_to(0);
             mover.copy(source, body, target, offset, covers, &mut covered);
-            let behind = length - head_length - covers;
+            let behind = length - header_bytes_length - covers;
             if behind > 0 {
                 let (body, offset) = (body + covers, offset + covers);
                 mover.copy(source, body, target, offset, behind, &mut padding);
@@ -255,13 +258,13 @@ impl ReceiveQueue {
         }
         let verdict = finish_checksum(train.headers(), &mut segment, &covered, &padding);
 
-        let head = &segment.head;
-        let (first, second) = head.sent().split_at(head_length.min(at));
+        let header_bytes = &segment.header_bytes;
+        let (first, second) = header_bytes.sent().split_at(header_bytes_length.min(at));
         mover.put(&targets[0], header_length, first);
         if !second.is_empty() {
             mover.put(&targets[1], 0, second);
         }
-        for (offset, word) in head.changes() {
+        for (offset, word) in header_bytes.changes() {
             if offset + 2 <= at {
                 mover.put(&targets[0], header_length + offset, &word);
             } else {
@@ -336,13 +339,13 @@ impl ReceiveQueue {
         M: Mover,
         R: ReceiveRing<Target = M::Target>,
     {
-        let head_length = segment.head.sent().len();
+        let header_bytes_length = segment.header_bytes.sent().len();
         let copy = |range: std::ops::Range<usize>, sum: &mut Checksum| {
             for part in parts(&self.scratch.extents, range) {
                 ring.copying_to(part.chain);
                 mover.copy(
                     train.source(),
-                    segment.body + part.frame_offset - head_length,
+                    segment.body + part.frame_offset - header_bytes_length,
                     &ring.chain(part.chain)[part.descriptor],
                     part.offset,
                     part.length,
@@ -351,18 +354,18 @@ impl ReceiveQueue {
             }
         };
         // Two runs: what the L4 checksum covers, and the padding behind it.
-        let covered_end = segment.l4_end.max(head_length);
+        let covered_end = segment.l4_end.max(header_bytes_length);
         let (mut covered, mut padding) = (Checksum::default(), Checksum::default());
-        copy(head_length..covered_end, &mut covered);
+        copy(header_bytes_length..covered_end, &mut covered);
         copy(covered_end..segment.length, &mut padding);
 
         let verdict = finish_checksum(train.headers(), segment, &covered, &padding);
-        let head = &segment.head;
-        for part in parts(&self.scratch.extents, 0..head_length) {
-            let bytes = &head.sent()[part.frame_offset..part.frame_offset + part.length];
+        let header_bytes = &segment.header_bytes;
+        for part in parts(&self.scratch.extents, 0..header_bytes_length) {
+            let bytes = &header_bytes.sent()[part.frame_offset..part.frame_offset + part.length];
             mover.put(&ring.chain(part.chain)[part.descriptor], part.offset, bytes);
         }
-        for (offset, word) in head.changes() {
+        for (offset, word) in header_bytes.changes() {
             for part in parts(&self.scratch.extents, offset..offset + 2) {
                 let bytes = &word[part.frame_offset - offset..][..part.length];
                 mover.put(&ring.chain(part.chain)[part.descriptor], part.offset, bytes);
@@ -394,8 +397,8 @@ impl ReceiveQueue {
         for number in 0u16.. {
             // Of descriptors 0 and 1: there are no more.
             let (chain, lengths, rest) = match left {
-                [head, page, rest @ ..] if head.chain == page.chain => {
-                    (head.chain, [head.length, page.length], rest)
+                [header, page, rest @ ..] if header.chain == page.chain => {
+                    (header.chain, [header.length, page.length], rest)
                 }
                 [only, rest @ ..] if only.descriptor == 0 => (only.chain, [only.length, 0], rest),
                 [only, rest @ ..] => (only.chain, [0, only.length], rest),

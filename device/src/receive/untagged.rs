@@ -10,11 +10,11 @@ use crate::{
 /// A train without its tag, its head in `head`, and what is told of it. `None`: it has no tag that can be taken out.
 pub(super) fn untagged<'b, S: ?Sized>(
     train: &Train<'b, S>,
-    head: &'b mut [u8; SNAPSHOT],
+    header_bytes: &'b mut [u8; SNAPSHOT],
     note: &Annotation,
 ) -> Option<(Train<'b, S>, Annotation)> {
     let vlan = Some(train.headers().vlan?);
-    Some((train.untagged(head)?, Annotation { vlan, ..*note }))
+    Some((train.untagged(header_bytes)?, Annotation { vlan, ..*note }))
 }
 
 impl ReceiveQueue {
@@ -37,8 +37,8 @@ impl ReceiveQueue {
         M: Mover,
         R: ReceiveRing<Target = M::Target>,
     {
-        let mut head = [0; SNAPSHOT];
-        let (train, note) = untagged(train, &mut head, note)?;
+        let mut header_bytes = [0; SNAPSHOT];
+        let (train, note) = untagged(train, &mut header_bytes, note)?;
         let delivered = self.deliver_as_is(mover, ring, &train, from, &note);
         self.count_tags(delivered.frames);
         Some(delivered)

@@ -3,7 +3,7 @@
 use crate::{
     checksum::Checksum,
     frame::{Headers, L4Protocol, SNAPSHOT},
-    train::{Changes, Head, Segment},
+    train::{Changes, HeaderBytes, Segment},
 };
 
 /// Whether the L4 checksum was verified, and how it came out.
@@ -26,7 +26,7 @@ pub(super) fn finish_checksum(
     if let Some(partial) = segment.partial {
         let mut body = *covered;
         body.add_checksum(*padding);
-        partial.insert(&mut segment.head, body);
+        partial.insert(&mut segment.header_bytes, body);
         if partial.valid {
             return ChecksumVerdict::Good;
         }
@@ -43,13 +43,14 @@ fn verify(headers: &Headers, segment: &Segment<'_>, covered: &Checksum) -> Check
     let Some(l4) = headers.l4 else {
         return ChecksumVerdict::Unknown;
     };
-    let head = segment.head.sent();
+    let header_bytes = segment.header_bytes.sent();
     let field = l4.offset + l4.protocol.checksum_offset();
-    if l4.protocol == L4Protocol::Udp && head[field..field + 2] == [0, 0] {
+    if l4.protocol == L4Protocol::Udp && header_bytes[field..field + 2] == [0, 0] {
         return ChecksumVerdict::Unknown;
     }
-    let end = segment.l4_end.min(head.len());
-    let Some(mut sum) = headers.pseudo_header_and(head, segment.l4_end - l4.offset, end) else {
+    let end = segment.l4_end.min(header_bytes.len());
+    let Some(mut sum) = headers.pseudo_header_and(header_bytes, segment.l4_end - l4.offset, end)
+    else {
         return ChecksumVerdict::Unknown;
     };
     sum.add_checksum(*covered);
@@ -64,11 +65,11 @@ fn verify(headers: &Headers, segment: &Segment<'_>, covered: &Checksum) -> Check
 #[cold]
 fn verify_changed(headers: &Headers, segment: &Segment<'_>, covered: &Checksum) -> ChecksumVerdict {
     let mut buffer = [0; SNAPSHOT];
-    let head = &mut buffer[..segment.head.sent().len()];
-    segment.head.write(head);
+    let header_bytes = &mut buffer[..segment.header_bytes.sent().len()];
+    segment.header_bytes.write(header_bytes);
     let changes = &mut Changes::default();
     let written = Segment {
-        head: Head::new(head, changes),
+        header_bytes: HeaderBytes::new(header_bytes, changes),
         ..*segment
     };
     verify(headers, &written, covered)

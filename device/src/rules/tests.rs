@@ -17,15 +17,15 @@ fn rule(location: u32, rule_type: RuleType, mask: Flow, value: Flow) -> Rule {
 }
 
 /// The fields of a frame; those that it lacks are zero. `None` if it has no Ethernet addresses.
-fn flow_of(headers: &Headers, head: &[u8]) -> Option<Flow> {
+fn flow_of(headers: &Headers, header_bytes: &[u8]) -> Option<Flow> {
     let mut flow = Flow {
-        eth_dst: headers.ether_destination(head)?,
-        eth_src: headers.ether_source(head)?,
+        eth_dst: headers.ether_destination(header_bytes)?,
+        eth_src: headers.ether_source(header_bytes)?,
         eth_type: headers.ether_type.into(),
         vlan_tci: headers.vlan.unwrap_or(0).into(),
         ..Flow::default()
     };
-    if let (Some(l3), Some((source, destination))) = (headers.l3, headers.addresses(head)) {
+    if let (Some(l3), Some((source, destination))) = (headers.l3, headers.addresses(header_bytes)) {
         flow.ip_proto = l3.protocol;
         flow.ip_tos = l3.tos;
         flow.ip_src[..source.len()].copy_from_slice(source);
@@ -498,10 +498,10 @@ proptest! {
     }
 
     #[test]
-    fn any_head_can_be_looked_up(head in vec(any::<u8>(), 0..100), length in 0..200usize) {
+    fn any_header_bytes_can_be_looked_up(header_bytes in vec(any::<u8>(), 0..100), length in 0..200usize) {
         let table = table(&[any_of(1, RuleType::Ether), any_of(0, RuleType::Udp4)]);
-        let headers = Headers::parse(&head, length);
-        prop_assert_eq!(table.lookup(&headers, &head).is_some(), head.len() >= 12);
+        let headers = Headers::parse(&header_bytes, length);
+        prop_assert_eq!(table.lookup(&headers, &header_bytes).is_some(), header_bytes.len() >= 12);
         prop_assert!(table.lookup(&headers, &[]).is_none());
     }
 }

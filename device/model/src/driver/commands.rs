@@ -243,12 +243,12 @@ impl<T: Transport> Driver<T> {
     ///
     /// The device refuses.
     pub fn receive_mode(&mut self, flags: u16, addresses: &[[u8; 6]]) -> Result<()> {
-        let head = abi::RxMode {
+        let fixed = abi::RxMode {
             flags: flags.into(),
             count: (addresses.len() as u16).into(),
             ..Default::default()
         };
-        self.command(Opcode::RxMode, &with_array(&head, addresses))
+        self.command(Opcode::RxMode, &with_array(&fixed, addresses))
             .map(|_| ())
     }
 
@@ -258,12 +258,12 @@ impl<T: Transport> Driver<T> {
     ///
     /// The device refuses.
     pub fn set_rss(&mut self, set: abi::RssSet, table: &[u16]) -> Result<()> {
-        let head = abi::RssSet {
+        let fixed = abi::RssSet {
             table_length: (table.len() as u16).into(),
             ..set
         };
         let table: Vec<_> = table.iter().map(|queue| queue.to_le_bytes()).collect();
-        self.command(Opcode::RssSet, &with_array(&head, &table))
+        self.command(Opcode::RssSet, &with_array(&fixed, &table))
             .map(|_| ())
     }
 
@@ -286,11 +286,11 @@ impl<T: Transport> Driver<T> {
     ///
     /// The device refuses.
     pub fn set_rules(&mut self, rules: &[abi::Rule]) -> Result<()> {
-        let head = abi::RuleSet {
+        let fixed = abi::RuleSet {
             count: (rules.len() as u32).into(),
             ..Default::default()
         };
-        self.command(Opcode::RuleSet, &with_array(&head, rules))
+        self.command(Opcode::RuleSet, &with_array(&fixed, rules))
             .map(|_| ())
     }
 
@@ -300,7 +300,7 @@ impl<T: Transport> Driver<T> {
     ///
     /// The device refuses.
     pub fn delete_rules(&mut self, locations: &[u32]) -> Result<()> {
-        let head = abi::RuleDel {
+        let fixed = abi::RuleDel {
             count: (locations.len() as u32).into(),
             ..Default::default()
         };
@@ -308,7 +308,7 @@ impl<T: Transport> Driver<T> {
             .iter()
             .map(|location| location.to_le_bytes())
             .collect();
-        self.command(Opcode::RuleDel, &with_array(&head, &locations))
+        self.command(Opcode::RuleDel, &with_array(&fixed, &locations))
             .map(|_| ())
     }
 
@@ -326,7 +326,7 @@ impl<T: Transport> Driver<T> {
         let bytes = self
             .command(Opcode::Stats, request.as_bytes())
             .expect("STATS is executed");
-        let (head, rest) = abi::StatsResponse::read_from_prefix(&bytes).expect("a response");
+        let (fixed, rest) = abi::StatsResponse::read_from_prefix(&bytes).expect("a response");
         let size = size_of::<abi::QueueStats>();
         assert_eq!(
             rest.len(),
@@ -336,7 +336,7 @@ impl<T: Transport> Driver<T> {
         let queues = rest
             .chunks_exact(size)
             .map(|bytes| abi::QueueStats::read_from_bytes(bytes).expect("a whole struct"));
-        (head.port, queues.collect())
+        (fixed.port, queues.collect())
     }
 
     /// STATUS.
@@ -401,8 +401,8 @@ fn status(response: abi::Response) -> Status {
 }
 
 fn with_array<H: IntoBytes + Immutable, E: IntoBytes + Immutable>(
-    head: &H,
+    fixed: &H,
     array: &[E],
 ) -> Vec<u8> {
-    [head.as_bytes(), array.as_bytes()].concat()
+    [fixed.as_bytes(), array.as_bytes()].concat()
 }

@@ -434,12 +434,12 @@ pub fn counters<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
             .command(Opcode::Stats, request.as_bytes())
             .map(|response| response.len())
     };
-    let (head, queue) = (
+    let (fixed, queue) = (
         size_of::<abi::StatsResponse>(),
         size_of::<abi::QueueStats>(),
     );
-    assert_eq!(stats(0, QUEUES), Ok(head + queue * usize::from(QUEUES)));
-    assert_eq!(stats(QUEUES, 0), Ok(head));
+    assert_eq!(stats(0, QUEUES), Ok(fixed + queue * usize::from(QUEUES)));
+    assert_eq!(stats(QUEUES, 0), Ok(fixed));
     assert_eq!(
         stats(QUEUES + 1, 0),
         Err(Failure::invalid(offset_of!(abi::Stats, first)))
@@ -456,12 +456,12 @@ pub fn a_request_is_as_long_as_its_header_says<T: Transport>(
 ) {
     let mut driver = greeted(connect);
     let length = Err(Failure::invalid(offset_of!(abi::Request, length)));
-    let head = abi::RuleDel {
+    let fixed = abi::RuleDel {
         count: 2.into(),
         ..Default::default()
     };
     for bytes in [0, 4, 7, 9, 12] {
-        let request = [head.as_bytes(), &vec![0; bytes]].concat();
+        let request = [fixed.as_bytes(), &vec![0; bytes]].concat();
         assert_eq!(
             driver.command(Opcode::RuleDel, &request),
             length,

@@ -95,14 +95,14 @@ impl Bench {
         let mut received = Vec::<Received>::new();
         for (length, chain) in std::mem::take(&mut self.ring.used) {
             let (header, first) = RxHeader::read_from_prefix(&chain[0]).expect("a header");
-            let (head, body) = (header.header_length.get(), header.payload_length.get());
-            assert_eq!(length, 64 + head + body);
+            let (headers, body) = (header.header_length.get(), header.payload_length.get());
+            assert_eq!(length, 64 + headers + body);
             if header.flags.get() & abi::RX_FIRST != 0 {
                 let frame = Vec::new();
                 received.push(Received { frame, header });
             }
             let last = received.last_mut().expect("a first chain comes first");
-            last.frame.extend_from_slice(&first[..head as usize]);
+            last.frame.extend_from_slice(&first[..headers as usize]);
             if let Some(page) = chain.get(1) {
                 last.frame.extend_from_slice(&page[..body as usize]);
             }

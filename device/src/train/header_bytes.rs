@@ -9,12 +9,12 @@ const CHANGES: usize = 7;
 
 /// The first bytes of a frame.
 #[derive(Debug)]
-pub struct Head<'h> {
+pub struct HeaderBytes<'h> {
     sent: &'h [u8],
     changes: &'h mut Changes,
 }
 
-/// Room for what a [`Head`] has of its own, which is not moved with it.
+/// Room for what a [`HeaderBytes`] has of its own, which is not moved with it.
 #[derive(Debug, Default)]
 pub struct Changes {
     words: [Change; CHANGES],
@@ -28,7 +28,7 @@ struct Change {
     value: u16,
 }
 
-impl<'h> Head<'h> {
+impl<'h> HeaderBytes<'h> {
     /// A head that is as it was sent.
     #[inline]
     pub(crate) fn new(sent: &'h [u8], changes: &'h mut Changes) -> Self {
@@ -54,7 +54,10 @@ impl<'h> Head<'h> {
     /// changed.
     #[inline]
     pub(crate) fn change(&mut self, offset: usize, value: u16) {
-        debug_assert!(offset + 2 <= self.sent.len(), "a word is in the head");
+        debug_assert!(
+            offset + 2 <= self.sent.len(),
+            "a word is in the header_bytes"
+        );
         let Changes { words, count } = &mut *self.changes;
         debug_assert!(*count < CHANGES, "no frame has as many changes");
         if let Some(free) = words.get_mut(*count) {
