@@ -195,22 +195,22 @@ mod tests {
         #[test]
         fn any_split_gives_the_naive_sum(
             bytes in proptest::collection::vec(any::<u8>(), 0..600),
-            cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..6),
+            splits in proptest::collection::vec(any::<prop::sample::Index>(), 0..6),
         ) {
-            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
-            cuts.extend([0, bytes.len()]);
-            cuts.sort_unstable();
+            let mut splits: Vec<usize> = splits.iter().map(|split| split.index(bytes.len() + 1)).collect();
+            splits.extend([0, bytes.len()]);
+            splits.sort_unstable();
             let mut added = Checksum::new();
-            let mut joined = Checksum::new();
-            for pair in cuts.windows(2) {
+            let mut merged = Checksum::new();
+            for pair in splits.windows(2) {
                 let run = &bytes[pair[0]..pair[1]];
                 added.add(run);
-                joined.add_checksum(of(run));
+                merged.add_checksum(of(run));
             }
             prop_assert_eq!(added.fold(), naive(&bytes));
-            prop_assert_eq!(joined.fold(), naive(&bytes));
+            prop_assert_eq!(merged.fold(), naive(&bytes));
             prop_assert_eq!(added.0 & ODD != 0, bytes.len() % 2 == 1);
-            prop_assert_eq!(joined.0 & ODD, added.0 & ODD);
+            prop_assert_eq!(merged.0 & ODD, added.0 & ODD);
         }
 
         #[test]

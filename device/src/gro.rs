@@ -85,7 +85,7 @@ pub(crate) fn classify(headers: &Headers, header_bytes: &[u8]) -> Class {
 
 /// Whether the TCP header of a frame that was not segmented lets it be joined to others; the rest of the answer
 /// takes its bytes.
-pub(crate) fn may_join(headers: &Headers, header_bytes: &[u8]) -> bool {
+pub(crate) fn may_coalesce(headers: &Headers, header_bytes: &[u8]) -> bool {
     innermost(headers, header_bytes).l4.is_some_and(|l4| {
         l4.payload_end > l4.payload_offset && header_bytes[l4.offset + FLAGS] & ALONE == 0
     })
@@ -208,7 +208,7 @@ fn is_plain(l3: &L3, header_bytes: &[u8]) -> bool {
 
 /// A segment that may be joined to others of its stream.
 #[derive(Debug)]
-pub(crate) struct Segment<'f> {
+pub(crate) struct TcpSegment<'f> {
     frame: &'f [u8],
     parsed: Headers,
     layers: Layers,
@@ -219,7 +219,7 @@ pub(crate) struct Segment<'f> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Common([u8; SNAPSHOT]);
 
-impl<'f> Segment<'f> {
+impl<'f> TcpSegment<'f> {
     /// The segment that a frame is; `None`: it can't be joined to others, and ends what is before it.
     pub(crate) fn new(frame: &'f [u8]) -> Option<Self> {
         let train = finished(frame);
@@ -282,7 +282,7 @@ impl<'f> Segment<'f> {
 
 /// Segments that were joined, in memory of the device.
 #[derive(Debug)]
-pub(crate) struct Joined {
+pub(crate) struct Coalesced {
     /// The first segment's frame, and from the second on the payload of the others behind its own.
     frame: Vec<u8>,
     /// The headers of the first, as they are found from outside.
@@ -300,9 +300,9 @@ pub(crate) struct Joined {
     closed: bool,
 }
 
-impl Joined {
+impl Coalesced {
     /// One segment, which does not [close](Segment::closes), to begin with; `buffer` is memory to use.
-    pub(crate) fn new(first: Segment<'_>, mut buffer: Vec<u8>) -> Self {
+    pub(crate) fn new(first: TcpSegment<'_>, mut buffer: Vec<u8>) -> Self {
         buffer.clear();
         buffer.extend_from_slice(first.frame);
         let size = first.payload().len();
@@ -323,7 +323,7 @@ impl Joined {
     }
 
     /// Joins `segment` if that is allowed and the frame then has at most `limit` bytes.
-    pub(crate) fn join(&mut self, segment: &Segment<'_>, limit: usize) -> bool {
+    pub(crate) fn merge(&mut self, segment: &TcpSegment<'_>, limit: usize) -> bool {
         let payload = segment.payload();
         let end = self.layers.l4.payload_end + payload.len();
         let fits = end <= limit && end - self.layers.start() <= MAX_PACKET && self.count < u16::MAX;
@@ -433,16 +433,16 @@ impl Joined {
 /// How many segments of a train, from number `from` on, make one frame of at most `limit` bytes, if what is left of
 /// the train becomes aggregates and nothing else, of which the last is closed; `None` if that is not so.
 pub(crate) fn run<S: ?Sized>(train: &Train<'_, S>, from: usize, limit: usize) -> Option<usize> {
-    let cut = train.segmentation.as_ref()?;
+    let segmentation = train.segmentation.as_ref()?;
     let (headers, header_bytes, segments) =
         (train.headers(), train.header_bytes(), train.segments());
-    let last = train.segment_length(segments - 1) - cut.header_length;
+    let last = train.segment_length(segments - 1) - segmentation.header_length;
     let (l3, l4) = (headers.l3?, headers.l4?);
     let flags = header_bytes[l4.offset + FLAGS];
-    let usable = cut.protocol == L4Protocol::Tcp
+    let usable = segmentation.protocol == L4Protocol::Tcp
         // The first segment's CWR sets it apart from the others.
         && flags & (ALONE | CWR) == 0
-        && (flags & CLOSING != 0 || last < cut.size)
+        && (flags & CLOSING != 0 || last < segmentation.size)
         && match l3.version {
             IpVersion::V4 => {
                 let field = u16::from_be_bytes([header_bytes[l3.offset + 6], header_bytes[l3.offset + 7]]);
@@ -451,9 +451,11 @@ pub(crate) fn run<S: ?Sized>(train: &Train<'_, S>, from: usize, limit: usize) ->
             IpVersion::V6 => true,
         };
     let room = limit.min(l3.offset + MAX_PACKET);
-    let fit = room.checked_sub(cut.header_length)? / cut.size;
+    let fit = room.checked_sub(segmentation.header_length)? / segmentation.size;
     let left = segments - from;
-    let count = if train.length - cut.header_length - from * cut.size <= room - cut.header_length {
+    let count = if train.length - segmentation.header_length - from * segmentation.size
+        <= room - segmentation.header_length
+    {
         left
     } else {
         fit
@@ -465,22 +467,22 @@ pub(crate) fn run<S: ?Sized>(train: &Train<'_, S>, from: usize, limit: usize) ->
 
 /// `count` segments of a train from number `from` on, for which [`run`] allowed it, as one frame. Its head is made in
 /// `buffer`.
-pub(crate) fn joined<'a, S: ?Sized>(
+pub(crate) fn coalesced<'a, S: ?Sized>(
     train: &'a Train<'_, S>,
     from: usize,
     count: usize,
     buffer: &'a mut [u8; SNAPSHOT],
 ) -> Option<Train<'a, S>> {
-    let cut = train.segmentation.as_ref()?;
+    let segmentation = train.segmentation.as_ref()?;
     let last = from + count == train.segments();
     let mut changes = Changes::default();
     let segment = train.segment(from, &mut changes);
     let (start, body) = (segment.header_bytes.sent().len(), segment.body);
     segment.header_bytes.write(buffer);
     let payload = if last {
-        train.length - cut.header_length - from * cut.size
+        train.length - segmentation.header_length - from * segmentation.size
     } else {
-        count * cut.size
+        count * segmentation.size
     };
     let mut layers = Layers {
         outer: None,
@@ -504,10 +506,10 @@ pub(crate) fn joined<'a, S: ?Sized>(
         segmentation: None,
         aggregate: (count > 1).then_some(Aggregate {
             count: count as u16,
-            size: cut.size as u16,
-            version: cut.version,
-            l3_offset: cut.l3_offset as u16,
-            l4_offset: cut.l4_offset as u16,
+            size: segmentation.size as u16,
+            version: segmentation.version,
+            l3_offset: segmentation.l3_offset as u16,
+            l4_offset: segmentation.l4_offset as u16,
             flags: 0,
         }),
     })

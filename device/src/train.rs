@@ -240,11 +240,11 @@ impl<'a, S: ?Sized> Train<'a, S> {
             start: self.start + VLAN_TAG,
             length,
             checksum,
-            segmentation: self.segmentation.map(|cut| Segmentation {
-                header_length: cut.header_length - VLAN_TAG,
-                l3_offset: cut.l3_offset - VLAN_TAG,
-                l4_offset: cut.l4_offset - VLAN_TAG,
-                ..cut
+            segmentation: self.segmentation.map(|segmentation| Segmentation {
+                header_length: segmentation.header_length - VLAN_TAG,
+                l3_offset: segmentation.l3_offset - VLAN_TAG,
+                l4_offset: segmentation.l4_offset - VLAN_TAG,
+                ..segmentation
             }),
             aggregate: self.aggregate.map(|aggregate| Aggregate {
                 l3_offset: aggregate.l3_offset - VLAN_TAG as u16,
@@ -258,8 +258,10 @@ impl<'a, S: ?Sized> Train<'a, S> {
     #[must_use]
     #[inline]
     pub fn segments(&self) -> usize {
-        self.segmentation.as_ref().map_or(1, |cut| {
-            (self.length - cut.header_length).div_ceil(cut.size).max(1)
+        self.segmentation.as_ref().map_or(1, |segmentation| {
+            (self.length - segmentation.header_length)
+                .div_ceil(segmentation.size)
+                .max(1)
         })
     }
 
@@ -270,7 +272,7 @@ impl<'a, S: ?Sized> Train<'a, S> {
         let repeated = self
             .segmentation
             .as_ref()
-            .map_or(0, |cut| cut.header_length);
+            .map_or(0, |segmentation| segmentation.header_length);
         self.length + (self.segments() - 1) * repeated
     }
 
@@ -278,9 +280,11 @@ impl<'a, S: ?Sized> Train<'a, S> {
     #[must_use]
     #[inline]
     pub fn segment_length(&self, index: usize) -> usize {
-        self.segmentation.as_ref().map_or(self.length, |cut| {
-            cut.header_length + cut.payload(self.length, index)
-        })
+        self.segmentation
+            .as_ref()
+            .map_or(self.length, |segmentation| {
+                segmentation.header_length + segmentation.payload(self.length, index)
+            })
     }
 
     /// Frame number `index`, from 0; `index` must be below [`segments`](Self::segments). What differs from what was
@@ -289,7 +293,7 @@ impl<'a, S: ?Sized> Train<'a, S> {
     #[inline(always)]
     pub fn segment<'h>(&'h self, index: usize, changes: &'h mut Changes) -> Segment<'h> {
         match &self.segmentation {
-            Some(cut) => self.cut(cut, index, changes),
+            Some(segmentation) => self.materialise(segmentation, index, changes),
             None => self.whole(changes),
         }
     }
@@ -342,20 +346,21 @@ impl<'a, S: ?Sized> Train<'a, S> {
     }
 
     #[inline(never)]
-    fn cut<'h>(
+    fn materialise<'h>(
         &'h self,
-        cut: &Segmentation,
+        segmentation: &Segmentation,
         index: usize,
         changes: &'h mut Changes,
     ) -> Segment<'h> {
-        let done = index * cut.size;
-        let length = cut.header_length + cut.payload(self.length, index);
-        let mut header_bytes = HeaderBytes::new(&self.header_bytes[..cut.header_length], changes);
-        match cut.version {
+        let done = index * segmentation.size;
+        let length = segmentation.header_length + segmentation.payload(self.length, index);
+        let mut header_bytes =
+            HeaderBytes::new(&self.header_bytes[..segmentation.header_length], changes);
+        match segmentation.version {
             // A datagram of its own (RFC 6864).
             IpVersion::V4 => {
-                let ip = cut.l3_offset;
-                let mut sum = cut.ip_sum;
+                let ip = segmentation.l3_offset;
+                let mut sum = segmentation.ip_sum;
                 for (offset, value) in [
                     (2, (length - ip) as u16),
                     (
@@ -369,32 +374,34 @@ impl<'a, S: ?Sized> Train<'a, S> {
                 header_bytes.change(ip + 10, sum.finish());
             }
             IpVersion::V6 => {
-                let payload = length - cut.l3_offset - IPV6_HEADER;
-                header_bytes.change(cut.l3_offset + 4, payload as u16);
+                let payload = length - segmentation.l3_offset - IPV6_HEADER;
+                header_bytes.change(segmentation.l3_offset + 4, payload as u16);
             }
         }
-        let l4_length = (length - cut.l4_offset) as u16;
-        let mut sum = cut.l4_sum;
+        let l4_length = (length - segmentation.l4_offset) as u16;
+        let mut sum = segmentation.l4_sum;
         sum.add_u16(l4_length);
-        match cut.protocol {
+        match segmentation.protocol {
             L4Protocol::Tcp => {
                 let last = index + 1 == self.segments();
-                for (offset, value) in tcp_words(header_bytes.sent(), cut.l4_offset, done, last) {
+                for (offset, value) in
+                    tcp_words(header_bytes.sent(), segmentation.l4_offset, done, last)
+                {
                     sum.add_u16(value);
-                    header_bytes.change(cut.l4_offset + offset, value);
+                    header_bytes.change(segmentation.l4_offset + offset, value);
                 }
             }
             L4Protocol::Udp => {
                 sum.add_u16(l4_length);
-                header_bytes.change(cut.l4_offset + 4, l4_length);
+                header_bytes.change(segmentation.l4_offset + 4, l4_length);
             }
         }
         Segment {
             header_bytes,
-            body: self.start + cut.header_length + done,
+            body: self.start + segmentation.header_length + done,
             length,
             partial: Some(PartialChecksum {
-                field: cut.l4_offset + cut.protocol.checksum_offset(),
+                field: segmentation.l4_offset + segmentation.protocol.checksum_offset(),
                 sum,
                 valid: true,
             }),

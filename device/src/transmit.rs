@@ -332,7 +332,7 @@ fn segment<S: ?Sized>(gso: Gso, train: &mut Train<'_, S>) -> Result<(), Transmit
         return Err(TransmitError::Segmentation);
     }
     let size = usize::from(gso.size);
-    let cut =
+    let segmentation =
         Segmentation::new(headers, train.header_bytes, size).ok_or(TransmitError::Segmentation)?;
     if header_length + size > MAX_FRAME {
         return Err(TransmitError::TooLong(header_length + size));
@@ -340,7 +340,7 @@ fn segment<S: ?Sized>(gso: Gso, train: &mut Train<'_, S>) -> Result<(), Transmit
     if train.length > header_length + MAX_SEGMENTS * size {
         return Err(TransmitError::Segmentation);
     }
-    train.segmentation = Some(cut);
+    train.segmentation = Some(segmentation);
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use zcnic_model::{
     frames::pattern,
     in_process::cabled,
     steps::{PAIRS, any_flow, any_shape, any_step, assert_nothing_is_lost},
-    suite::segmentation::cut,
+    suite::segmentation::assert_segmented,
 };
 
 const QUEUES: u16 = PAIRS - 1;
@@ -40,7 +40,7 @@ proptest! {
         let (payload, size) = if small { (payload % 250 + 1, size % 20 + 1) } else { (payload, size) };
         // Of one byte each at least 80 segments of a packet fit the buffers.
         let size = size.max(payload.div_ceil(80) as u16);
-        cut(&mut sender, &mut receiver, &flow, payload, size);
+        assert_segmented(&mut sender, &mut receiver, &flow, payload, size);
     }
 
     /// A train means its segments: a receiver can't tell them from frames that were sent one by one, and

@@ -51,7 +51,7 @@ macro_rules! suite {
                 a_request_of_another_session_is_stale_and_not_executed
                 nobody_receives_before_somebody_spoke
                 status_shows_which_queues_run
-                a_response_is_cut_to_the_room_there_is
+                a_response_is_truncated_to_the_room_there_is
                 what_has_no_magic_is_not_executed
                 all_queues_that_there_can_be_work
             }
@@ -111,8 +111,8 @@ macro_rules! suite {
                 counters_count_wire_frames
             }
             segmentation {
-                tcp_is_cut_exactly
-                udp_is_cut_exactly
+                tcp_is_segmented_exactly
+                udp_is_segmented_exactly
                 flags_go_to_the_segments_that_they_belong_to
                 segments_fill_what_buffers_there_are
             }

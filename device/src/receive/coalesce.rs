@@ -15,7 +15,7 @@ use super::{Annotation, Delivered, Layout, RX_HEADER, ReceiveQueue};
 use crate::{
     features::Feature,
     frame::{Headers, SNAPSHOT},
-    gro::{Class, Joined, Segment, Stream, classify, joined, may_join, run},
+    gro::{Class, Coalesced, Stream, TcpSegment, classify, coalesced, may_coalesce, run},
     memory::{FromDevice, Mover, ReceiveRing},
     train::{Train, finish_into, finished},
 };
@@ -58,7 +58,7 @@ pub(super) struct Held {
 
 #[derive(Debug)]
 struct Waiting {
-    joined: Joined,
+    coalesced: Coalesced,
     stream: Stream,
     note: Annotation,
     since: u64,
@@ -93,7 +93,10 @@ struct NoBuffer;
 impl Held {
     /// Drops everything; says how many wire frames that were.
     pub(super) fn forget(&mut self) -> u64 {
-        let frames = self.held.values().map(|one| u64::from(one.joined.count()));
+        let frames = self
+            .held
+            .values()
+            .map(|one| u64::from(one.coalesced.count()));
         let frames = frames.sum();
         *self = Self {
             next: self.next,
@@ -103,14 +106,14 @@ impl Held {
         frames
     }
 
-    fn hold(&mut self, segment: Segment<'_>, stream: Stream, note: &Annotation, now: u64) {
-        let joined = Joined::new(segment, self.spare.pop().unwrap_or_default());
-        self.bytes += joined.length();
+    fn hold(&mut self, segment: TcpSegment<'_>, stream: Stream, note: &Annotation, now: u64) {
+        let coalesced = Coalesced::new(segment, self.spare.pop().unwrap_or_default());
+        self.bytes += coalesced.length();
         self.streams.insert(stream, self.next);
         self.held.insert(
             self.next,
             Waiting {
-                joined,
+                coalesced,
                 stream,
                 note: *note,
                 since: now,
@@ -123,7 +126,7 @@ impl Held {
         let waiting = self.held.remove(&id)?;
         self.streams.remove(&waiting.stream);
         self.complete.remove(&id);
-        self.bytes -= waiting.joined.length();
+        self.bytes -= waiting.coalesced.length();
         Some(waiting)
     }
 
@@ -285,7 +288,7 @@ where
             }
         };
         while *at < end {
-            if train.segments() == 1 && !may_join(train.headers(), train.header_bytes()) {
+            if train.segments() == 1 && !may_coalesce(train.headers(), train.header_bytes()) {
                 self.flush_stream(&stream)?;
                 return self.pass(train, at, end, note, delivered);
             }
@@ -297,7 +300,7 @@ where
                     None
                 };
             match direct {
-                Some(count) => self.join_in_place(train, *at, count, note, delivered)?,
+                Some(count) => self.coalesce_in_place(train, *at, count, note, delivered)?,
                 None => self.stage(train, *at, &stream, note, delivered)?,
             }
             *at += direct.unwrap_or(1);
@@ -349,7 +352,7 @@ where
     }
 
     /// Delivers the end of a train, or as much of it as fits into one frame, from where it lies.
-    fn join_in_place(
+    fn coalesce_in_place(
         &mut self,
         train: &Train<'_, M::Source>,
         at: usize,
@@ -358,14 +361,14 @@ where
         delivered: &mut Delivered,
     ) -> Result<(), NoBuffer> {
         let mut buffer = [0; SNAPSHOT];
-        let Some(frame) = joined(train, at, count, &mut buffer) else {
+        let Some(frame) = coalesced(train, at, count, &mut buffer) else {
             return Ok(());
         };
         let wire: usize = (at..at + count)
             .map(|index| train.segment_length(index))
             .sum();
         let one = self.queue.deliver(self.mover, self.ring, &frame, 0, note);
-        let one = self.queue.count_joined(&frame, one, count, wire, note);
+        let one = self.queue.count_coalesced(&frame, one, count, wire, note);
         delivered.merge(&one);
         match one.blocked_at {
             Some(_) => Err(NoBuffer),
@@ -396,7 +399,7 @@ where
         note: &Annotation,
         delivered: &mut Delivered,
     ) -> Result<(), NoBuffer> {
-        let segment = Segment::new(frame);
+        let segment = TcpSegment::new(frame);
         let limit = segment
             .as_ref()
             .and_then(|segment| self.limit(segment.header_length()));
@@ -404,10 +407,10 @@ where
         if let (Some(segment), Some(limit), Some(&id)) = (&segment, limit, held.streams.get(stream))
             && let Some(waiting) = held.held.get_mut(&id)
         {
-            let before = waiting.joined.length();
-            if waiting.joined.join(segment, limit) {
-                let closed = waiting.joined.is_closed();
-                held.bytes = held.bytes - before + waiting.joined.length();
+            let before = waiting.coalesced.length();
+            if waiting.coalesced.merge(segment, limit) {
+                let closed = waiting.coalesced.is_closed();
+                held.bytes = held.bytes - before + waiting.coalesced.length();
                 if closed {
                     // Without buffers it stays: the segment was taken.
                     let _ = self.flush(id);
@@ -463,18 +466,18 @@ where
         let Some(mut waiting) = self.queue.held.remove(id) else {
             return Ok(());
         };
-        waiting.joined.seal();
-        let (count, wire) = (waiting.joined.count(), waiting.joined.wire_bytes());
-        let frame = waiting.joined.train();
+        waiting.coalesced.seal();
+        let (count, wire) = (waiting.coalesced.count(), waiting.coalesced.wire_bytes());
+        let frame = waiting.coalesced.train();
         let one = self.deliver_own(&frame, &waiting.note);
         let count = usize::from(count);
         let mut delivered = self
             .queue
-            .count_joined(&frame, one, count, wire, &waiting.note);
+            .count_coalesced(&frame, one, count, wire, &waiting.note);
         if delivered.blocked_at.take().is_some() {
             if self.waits && self.now < waiting.since.saturating_add(HOLD + PATIENCE) {
                 let held = &mut self.queue.held;
-                held.bytes += waiting.joined.length();
+                held.bytes += waiting.coalesced.length();
                 held.streams.insert(waiting.stream, id);
                 held.complete.insert(id);
                 held.held.insert(id, waiting);
@@ -483,7 +486,7 @@ where
             self.queue.counters.no_buffer += count as u64;
             delivered.dropped += count as u32;
         }
-        let (headers, frame) = waiting.joined.into_parts();
+        let (headers, frame) = waiting.coalesced.into_parts();
         self.queue.held.settled.push(Settled {
             headers,
             frame,
@@ -501,7 +504,7 @@ where
 
 impl ReceiveQueue {
     /// What was delivered as one frame counts as the frames that it was made of.
-    fn count_joined<S: ?Sized>(
+    fn count_coalesced<S: ?Sized>(
         &mut self,
         frame: &Train<'_, S>,
         one: Delivered,

@@ -110,7 +110,7 @@ fn payload_goes_on_in_the_pages_of_follow_on_chains_that_appear_together() {
     assert_eq!(ring.commits, [3]);
     let chains: Vec<_> = ring.used.iter().map(read).collect();
     let ends = [abi::RX_FIRST, 0, abi::RX_LAST];
-    let mut joined = Vec::new();
+    let mut payloads = Vec::new();
     for (number, (header, headers, page)) in chains.iter().enumerate() {
         assert_eq!(
             flags(*header) & (abi::RX_FIRST | abi::RX_LAST),
@@ -121,9 +121,9 @@ fn payload_goes_on_in_the_pages_of_follow_on_chains_that_appear_together() {
             (number, 0)
         );
         assert_eq!(headers.is_empty(), number > 0);
-        joined.extend_from_slice(page);
+        payloads.extend_from_slice(page);
     }
-    assert_eq!(joined, payload);
+    assert_eq!(payloads, payload);
 }
 
 #[test]

@@ -357,14 +357,14 @@ fn rules_about(sources: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<Rule>> {
     vec((0..64u32, types, masks(), select(sources)), 0..40).prop_map(|rules| {
         let rules = rules.into_iter().map(|(location, rule_type, mask, frame)| {
             let headers = Headers::parse(&frame, frame.len());
-            let cut = |a: &Flow, b: &Flow| -> Flow {
+            let masked = |a: &Flow, b: &Flow| -> Flow {
                 let (a, b) = (key(a), key(b));
                 let both: Key = std::array::from_fn(|word| a[word] & b[word]);
                 let bytes = both.map(u64::to_le_bytes);
                 zerocopy::transmute!(bytes)
             };
-            let mask = cut(&mask, &maskable(rule_type));
-            let value = cut(&flow_of(&headers, &frame).unwrap(), &mask);
+            let mask = masked(&mask, &maskable(rule_type));
+            let value = masked(&flow_of(&headers, &frame).unwrap(), &mask);
             rule(location, rule_type, mask, value)
         });
         rules.collect()

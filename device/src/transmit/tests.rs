@@ -273,7 +273,7 @@ impl Mover for Pieces {
 proptest! {
     /// Where a frame is cut into pieces makes no difference to what it is.
     #[test]
-    fn frames_are_the_same_in_pieces(length in 0usize..1500, cut in 0usize..1600, v6: bool, partial: bool) {
+    fn frames_are_the_same_in_pieces(length in 0usize..1500, split in 0usize..1600, v6: bool, partial: bool) {
         let payload = pattern(length);
         let frame = if v6 { udp6(&payload) } else { tcp4(&payload) };
         let headers = Headers::parse(&frame, frame.len());
@@ -285,7 +285,7 @@ proptest! {
             header.csum_offset = (l4.protocol.checksum_offset() as u16).into();
         }
         let chain = chain(header, &frame);
-        let pieces = Pieces(cut.min(chain.len()));
+        let pieces = Pieces(split.min(chain.len()));
         let snapshot = &mut Snapshot::default();
         let train = parse(&pieces, &chain, TransmitFormat::Zcnic, FeatureSet::ALL, snapshot);
         let train = train.expect("is sent");

@@ -148,8 +148,8 @@ impl<T: Transport> Driver<T> {
     pub fn exchange(&mut self, request: &[u8]) -> Result<Vec<u8>> {
         let command_pair = self.pairs.len() - 1;
         // Cut in an odd place, so that a device which expects one descriptor fails.
-        let cut = request.len().min(7);
-        let pieces: Vec<&[u8]> = [&request[..cut], &request[cut..]]
+        let middle = request.len().min(7);
+        let pieces: Vec<&[u8]> = [&request[..middle], &request[middle..]]
             .into_iter()
             .filter(|piece| !piece.is_empty())
             .collect();

@@ -114,11 +114,11 @@ pub fn offloads_work_without_zcnic<T: Transport>(connect: impl Fn(u16) -> [Drive
         assert_eq!(frames(&mut other), [&frame[..]]);
         one.send(0, Packet::from(&frame).segmented(400).indirect());
         let segments = frames(&mut other);
-        let joined: Vec<u8> = segments
+        let payloads: Vec<u8> = segments
             .iter()
             .flat_map(|frame| verify::l4_payload(frame).to_vec())
             .collect();
-        assert_eq!((segments.len(), joined), (3, pattern(900)));
+        assert_eq!((segments.len(), payloads), (3, pattern(900)));
         for segment in &segments {
             assert_eq!(verify::l4_checksum_is_right(segment), Some(true));
         }

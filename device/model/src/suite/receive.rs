@@ -498,10 +498,10 @@ pub fn what_is_no_tag_of_a_vlan_stays<T: Transport>(connect: impl Fn(u16) -> [Dr
     let plain = Flow::udp4().frame(&pattern(100));
     let mut service = Flow::udp4().in_vlan(9).frame(&pattern(100));
     service[12..14].copy_from_slice(&[0x88, 0xa8]);
-    let cut_short = service[..14].to_vec();
-    let mut tagged_nothing = cut_short.clone();
+    let truncated = service[..14].to_vec();
+    let mut tagged_nothing = truncated.clone();
     tagged_nothing[12..14].copy_from_slice(&[0x81, 0]);
-    for frame in [plain, service.clone(), cut_short, tagged_nothing] {
+    for frame in [plain, service.clone(), truncated, tagged_nothing] {
         sender.send(0, &frame);
         let received = receiver.receive(0);
         assert_eq!((received.tag(), received.frame), (None, frame));

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Payload, sequence numbers, identifications, lengths and checksums of every segment.
-pub fn tcp_is_cut_exactly<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+pub fn tcp_is_segmented_exactly<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 100);
     for flow in [Flow::tcp4(), Flow::tcp6(), Flow::tcp4().in_vlan(5)] {
         for (payload, size) in [
@@ -25,17 +25,17 @@ pub fn tcp_is_cut_exactly<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2])
             let flow = flow
                 .clone()
                 .tcp_header(|tcp| tcp.sequence_number = u32::MAX - 3000);
-            cut(&mut sender, &mut receiver, &flow, payload, size);
+            assert_segmented(&mut sender, &mut receiver, &flow, payload, size);
         }
     }
 }
 
 /// UDP has lengths and checksums only.
-pub fn udp_is_cut_exactly<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+pub fn udp_is_segmented_exactly<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 100);
     for flow in [Flow::udp4(), Flow::udp6()] {
         for (payload, size) in [(7, 3), (1200, 1200), (30_001, 1200)] {
-            cut(&mut sender, &mut receiver, &flow, payload, size);
+            assert_segmented(&mut sender, &mut receiver, &flow, payload, size);
         }
     }
 }
@@ -72,16 +72,16 @@ pub fn segments_fill_what_buffers_there_are<T: Transport>(connect: impl Fn(u16) 
         Packet::from(Flow::tcp4().frame(&payload)).segmented(1000),
     );
     let frames = receiver.receive_all();
-    let joined: Vec<u8> = frames
+    let payloads: Vec<u8> = frames
         .iter()
         .flat_map(|(_, got)| verify::l4_payload(&got.frame).to_vec())
         .collect();
-    assert_eq!(joined, payload[..3000]);
+    assert_eq!(payloads, payload[..3000]);
     assert_eq!(receiver.stats().1[0].rx_no_buffer.get(), 2);
 }
 
 /// Sends one segmented packet of `flow` and checks the segments that arrive against it.
-pub fn cut<T: Transport>(
+pub fn assert_segmented<T: Transport>(
     sender: &mut Driver<T>,
     receiver: &mut Driver<T>,
     flow: &Flow,

@@ -259,7 +259,7 @@ pub fn status_shows_which_queues_run<T: Transport>(connect: impl Fn(u16) -> [Dri
 }
 
 /// A driver that leaves too little room gets what fits, and sees from the length that there is more.
-pub fn a_response_is_cut_to_the_room_there_is<T: Transport>(
+pub fn a_response_is_truncated_to_the_room_there_is<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
     let [mut driver, _] = connect(PAIRS);

@@ -52,7 +52,7 @@ action_tests! {
         assert_eq!(drawn(), drawn());
     }
 
-    "truncate" => fn truncate_cuts_the_frame() {
+    "truncate" => fn truncate_shortens_the_frame() {
         let bench = struck(Action::Frame(FrameFault::Truncate { length: 100 }));
         assert_eq!(bench.seen(), instead(|mut frame| {
             frame.frame.truncate(100);
