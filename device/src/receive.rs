@@ -8,8 +8,8 @@ mod coalesce;
 pub(crate) mod faulty;
 mod layout;
 mod place;
-mod untagged;
 mod verdict;
+mod vlan;
 
 pub(crate) use self::place::{Placed, PlacedFrame};
 use self::{coalesce::Held, place::Scratch, verdict::ChecksumVerdict};
@@ -202,7 +202,7 @@ impl ReceiveQueue {
         R: ReceiveRing<Target = M::Target>,
     {
         if note.offloads.has(Feature::Vlan)
-            && let Some(delivered) = self.deliver_untagged(mover, ring, train, from, note)
+            && let Some(delivered) = self.deliver_stripped(mover, ring, train, from, note)
         {
             return delivered;
         }

@@ -211,7 +211,10 @@ impl<'a, S: ?Sized> Train<'a, S> {
     /// The same without the outer tag, its head in `head`. `None`: that is no 802.1Q tag, or the checksum that is owed
     /// covers it.
     #[cold]
-    pub(crate) fn untagged<'b>(&self, header_bytes: &'b mut [u8; SNAPSHOT]) -> Option<Train<'b, S>>
+    pub(crate) fn without_vlan_tag<'b>(
+        &self,
+        header_bytes: &'b mut [u8; SNAPSHOT],
+    ) -> Option<Train<'b, S>>
     where
         'a: 'b,
     {

@@ -89,7 +89,7 @@ proptest! {
 
     /// A tag that is taken out is missing, and nothing else is different.
     #[test]
-    fn only_the_tag_is_taken_out(
+    fn only_the_tag_is_stripped(
         flow in any_flow(),
         payload in 0..5000usize,
         size in prop::option::of(100..3000u16),
@@ -117,19 +117,19 @@ proptest! {
             let bytes: u64 = receiver.stats().1.iter().map(|queue| queue.rx_bytes.get()).sum();
             (receiver.receive_all(), bytes)
         };
-        let (left_in, taken_out) = (outcome(&[Feature::RxCsum]), outcome(&[Feature::RxCsum, Feature::Vlan]));
-        prop_assert_eq!(left_in.1, taken_out.1);
-        prop_assert_eq!(left_in.0.len(), taken_out.0.len());
-        for ((_, left_in), (_, taken_out)) in left_in.0.into_iter().zip(taken_out.0) {
-            let mut frame = taken_out.frame.clone();
-            if let Some(tag) = taken_out.tag() {
+        let (left_in, stripped) = (outcome(&[Feature::RxCsum]), outcome(&[Feature::RxCsum, Feature::Vlan]));
+        prop_assert_eq!(left_in.1, stripped.1);
+        prop_assert_eq!(left_in.0.len(), stripped.0.len());
+        for ((_, left_in), (_, stripped)) in left_in.0.into_iter().zip(stripped.0) {
+            let mut frame = stripped.frame.clone();
+            if let Some(tag) = stripped.tag() {
                 let [high, low] = tag.to_be_bytes();
                 frame.splice(12..12, [0x81, 0, high, low]);
             } else {
                 prop_assert!(damage.is_some_and(|at| at < 14), "a tag was left");
             }
             prop_assert_eq!(frame, left_in.frame.clone());
-            prop_assert_eq!(left_in.checksum(), taken_out.checksum());
+            prop_assert_eq!(left_in.checksum(), stripped.checksum());
         }
     }
 

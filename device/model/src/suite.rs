@@ -96,8 +96,8 @@ macro_rules! suite {
                 a_queue_starts_again_in_another_shape
                 wrong_checksums_are_delivered_and_marked
                 verdicts_and_hashes_are_given_only_when_asked_for
-                tags_are_taken_out_when_asked_for
-                what_is_no_tag_of_a_vlan_stays
+                tags_are_stripped_when_asked_for
+                only_802_1q_tags_are_stripped
                 frames_keep_their_order
                 frames_become_visible_whole
             }

@@ -5,7 +5,7 @@ use super::{
     Annotation, ChecksumVerdict, Layout, Placed, PlacedFrame, RX_HEADER, ReceiveQueue,
     layout::split_point,
     place::{Extent, Reservation, Scratch},
-    untagged::untagged,
+    vlan::stripped,
 };
 use crate::{
     fault::{metadata::WrongVerdict, placement::WrongSplit},
@@ -59,10 +59,10 @@ impl ReceiveQueue {
     {
         let mut header_bytes = [0; SNAPSHOT];
         if note.offloads.has(Feature::Vlan)
-            && let Some((train, note)) = untagged(train, &mut header_bytes, note)
+            && let Some((train, note)) = stripped(train, &mut header_bytes, note)
         {
             let placed = self.place_as_is(mover, ring, layout, &train, index, &note, tweak);
-            self.count_tags(matches!(placed, Placed::Frame(_)).into());
+            self.count_stripped_tags(matches!(placed, Placed::Frame(_)).into());
             return placed;
         }
         self.place_as_is(mover, ring, layout, train, index, note, tweak)

@@ -450,7 +450,7 @@ pub fn verdicts_and_hashes_are_given_only_when_asked_for<T: Transport>(
 }
 
 /// Whole frames, segments, and frames whose checksum is inserted; what is left is the frame without it.
-pub fn tags_are_taken_out_when_asked_for<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+pub fn tags_are_stripped_when_asked_for<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::split(256, 1024), 64);
     let mut bytes = 0;
     for flow in Flow::all() {
@@ -492,7 +492,7 @@ pub fn tags_are_taken_out_when_asked_for<T: Transport>(connect: impl Fn(u16) -> 
 }
 
 /// No tag, one of a service provider, and one that a checksum covers. Of two the outer one goes.
-pub fn what_is_no_tag_of_a_vlan_stays<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+pub fn only_802_1q_tags_are_stripped<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::linear(2048), 16);
     receiver.offloads(&[Feature::Vlan]).expect("offloads");
     let plain = Flow::udp4().frame(&pattern(100));

@@ -8,24 +8,27 @@ use crate::{
 };
 
 /// A train without its tag, its head in `head`, and what is told of it. `None`: it has no tag that can be taken out.
-pub(super) fn untagged<'b, S: ?Sized>(
+pub(super) fn stripped<'b, S: ?Sized>(
     train: &Train<'b, S>,
     header_bytes: &'b mut [u8; SNAPSHOT],
     note: &Annotation,
 ) -> Option<(Train<'b, S>, Annotation)> {
     let vlan = Some(train.headers().vlan?);
-    Some((train.untagged(header_bytes)?, Annotation { vlan, ..*note }))
+    Some((
+        train.without_vlan_tag(header_bytes)?,
+        Annotation { vlan, ..*note },
+    ))
 }
 
 impl ReceiveQueue {
     /// Counts the bytes that so many frames had on the wire, and have not where they were placed.
-    pub(super) fn count_tags(&mut self, frames: u32) {
+    pub(super) fn count_stripped_tags(&mut self, frames: u32) {
         self.counters.bytes += u64::from(frames) * VLAN_TAG as u64;
     }
 
     /// Does what [`deliver`](Self::deliver) does without the tag, if there is one that can be taken out.
     #[cold]
-    pub(super) fn deliver_untagged<M, R>(
+    pub(super) fn deliver_stripped<M, R>(
         &mut self,
         mover: &M,
         ring: &mut R,
@@ -38,9 +41,9 @@ impl ReceiveQueue {
         R: ReceiveRing<Target = M::Target>,
     {
         let mut header_bytes = [0; SNAPSHOT];
-        let (train, note) = untagged(train, &mut header_bytes, note)?;
+        let (train, note) = stripped(train, &mut header_bytes, note)?;
         let delivered = self.deliver_as_is(mover, ring, &train, from, &note);
-        self.count_tags(delivered.frames);
+        self.count_stripped_tags(delivered.frames);
         Some(delivered)
     }
 }
