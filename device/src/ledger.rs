@@ -53,20 +53,20 @@ pub struct Settings {
 
 /// A run of guest memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Span {
+pub struct GuestRange {
     /// Guest-physical address.
     pub address: u64,
     /// Bytes.
     pub length: u32,
 }
 
-impl Span {
+impl GuestRange {
     const fn end(self) -> u64 {
         self.address.saturating_add(self.length as u64)
     }
 }
 
-impl fmt::Display for Span {
+impl fmt::Display for GuestRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes at {:#x}", self.length, self.address)
     }
@@ -78,7 +78,7 @@ pub enum Violation {
     /// A buffer was posted that the device owns already.
     PostedTwice {
         /// The buffer.
-        span: Span,
+        range: GuestRange,
         /// Chain that it is in now.
         head: u16,
         /// Chain that it was posted with before.
@@ -87,11 +87,11 @@ pub enum Violation {
     /// A buffer was posted that shares bytes with one that the device owns.
     Overlap {
         /// The buffer.
-        span: Span,
+        range: GuestRange,
         /// Its chain.
         head: u16,
         /// What the device owned already.
-        with: Span,
+        with: GuestRange,
         /// Chain of that.
         other: u16,
     },
@@ -125,14 +125,14 @@ pub enum Violation {
     /// The driver has kept a filled buffer for too long.
     Overdue {
         /// The buffer.
-        span: Span,
+        range: GuestRange,
         /// When it was returned.
         since: u64,
     },
     /// Somebody wrote to a buffer that the device owned.
     Written {
         /// The buffer.
-        span: Span,
+        range: GuestRange,
         /// Its chain.
         head: u16,
         /// The first byte that was changed.
@@ -161,20 +161,20 @@ impl Violation {
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::PostedTwice { span, head, other } => {
+            Self::PostedTwice { range, head, other } => {
                 write!(
                     f,
-                    "{span} posted with chain {head} while still posted with chain {other}"
+                    "{range} posted with chain {head} while still posted with chain {other}"
                 )
             }
             Self::Overlap {
-                span,
+                range,
                 head,
                 with,
                 other,
             } => write!(
                 f,
-                "{span} posted with chain {head} overlap {with} of chain {other}"
+                "{range} posted with chain {head} overlap {with} of chain {other}"
             ),
             Self::Unusable { head } => {
                 write!(
@@ -195,12 +195,16 @@ impl fmt::Display for Violation {
             Self::Count { posted, returned } => {
                 write!(f, "{posted} chains were posted and {returned} returned")
             }
-            Self::Overdue { span, since } => {
-                write!(f, "{span}, filled at {since} ns, were not posted again")
+            Self::Overdue { range, since } => {
+                write!(f, "{range}, filled at {since} ns, were not posted again")
             }
-            Self::Written { span, head, offset } => write!(
+            Self::Written {
+                range,
+                head,
+                offset,
+            } => write!(
                 f,
-                "byte {offset} of {span} was written while the device owned it with chain {head}"
+                "byte {offset} of {range} was written while the device owned it with chain {head}"
             ),
         }
     }
@@ -208,18 +212,18 @@ impl fmt::Display for Violation {
 
 /// What happened to a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct BufferEvent {
     /// When, in nanoseconds.
     pub time: u64,
     /// In which chain.
     pub head: u16,
-    /// What.
-    pub what: What,
+    /// Transfer.
+    pub transfer: Transfer,
 }
 
 /// Ways in which a buffer changes hands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum Transfer {
     /// From the driver to the device.
     Posted,
     /// Back, in a chain with data.
@@ -257,7 +261,7 @@ pub struct Statistics {
 
 /// What is said at a stop of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct StopReport {
     /// Chains posted since the queue started.
     pub posted: u64,
     /// Chains returned since then, with data or without.
@@ -268,7 +272,7 @@ pub struct Report {
     pub out: u64,
 }
 
-impl Report {
+impl StopReport {
     /// Whether every buffer came home and nothing was wrong.
     #[must_use]
     pub const fn is_clean(&self) -> bool {
@@ -283,8 +287,8 @@ struct Buffer {
     /// Number of buffers posted when it was returned.
     order: u64,
     filled: bool,
-    told: bool,
-    history: VecDeque<Event>,
+    reported: bool,
+    history: VecDeque<BufferEvent>,
 }
 
 /// The ledger of one receive queue. Times are nanoseconds of the caller's clock.
@@ -295,7 +299,7 @@ pub struct Ledger {
     /// Chains posted and returned, and violations, when the queue last stopped.
     base: (u64, u64, u64),
     /// Chains that the device owns and their buffers.
-    chains: BTreeMap<u16, Vec<Span>>,
+    chains: BTreeMap<u16, Vec<GuestRange>>,
     /// Buffers that the device owns, which do not overlap, by address: end and chain.
     owned: BTreeMap<u64, (u64, u16)>,
     /// All known buffers by address.
@@ -342,13 +346,13 @@ impl Ledger {
 
     /// What is known of the buffer that `address` lies in, oldest first.
     #[must_use]
-    pub fn history(&self, address: u64) -> Option<(Span, Vec<Event>)> {
+    pub fn history(&self, address: u64) -> Option<(GuestRange, Vec<BufferEvent>)> {
         let (&start, buffer) = self.buffers.range(..=address).next_back()?;
-        let span = Span {
+        let range = GuestRange {
             address: start,
             length: buffer.length,
         };
-        (address < span.end()).then(|| (span, buffer.history.iter().copied().collect()))
+        (address < range.end()).then(|| (range, buffer.history.iter().copied().collect()))
     }
 
     /// The driver made so many chains available, and the device returned so many with data and without, the last one
@@ -368,7 +372,7 @@ impl Ledger {
     }
 
     /// The driver made a chain available; `None`: its descriptors can't be used.
-    pub fn posted(&mut self, head: u16, spans: Option<&[Span]>, now: u64) {
+    pub fn posted(&mut self, head: u16, ranges: Option<&[GuestRange]>, now: u64) {
         if self.settings.mode == Mode::Off {
             return;
         }
@@ -376,36 +380,36 @@ impl Ledger {
         if self.settings.mode == Mode::Counting {
             return;
         }
-        if spans.is_none() {
+        if ranges.is_none() {
             self.violate(Violation::Unusable { head });
         }
         if let Some(lost) = self.chains.remove(&head) {
             self.violate(Violation::ChainPostedTwice { head });
-            for span in lost {
-                self.disown(span, head);
+            for range in lost {
+                self.disown(range, head);
             }
         }
-        let spans = spans.unwrap_or_default();
-        for &span in spans {
-            self.own(span, head, now);
+        let ranges = ranges.unwrap_or_default();
+        for &range in ranges {
+            self.own(range, head, now);
         }
-        self.chains.insert(head, spans.to_vec());
+        self.chains.insert(head, ranges.to_vec());
     }
 
-    fn own(&mut self, span: Span, head: u16, now: u64) {
-        let overlapping = self.owned.range(..span.end()).next_back();
+    fn own(&mut self, range: GuestRange, head: u16, now: u64) {
+        let overlapping = self.owned.range(..range.end()).next_back();
         if let Some((&address, &(end, other))) =
-            overlapping.filter(|(_, (end, _))| *end > span.address)
+            overlapping.filter(|(_, (end, _))| *end > range.address)
         {
-            let with = Span {
+            let with = GuestRange {
                 address,
                 length: (end - address) as u32,
             };
-            self.violate(if with == span {
-                Violation::PostedTwice { span, head, other }
+            self.violate(if with == range {
+                Violation::PostedTwice { range, head, other }
             } else {
                 Violation::Overlap {
-                    span,
+                    range,
                     head,
                     with,
                     other,
@@ -413,25 +417,25 @@ impl Ledger {
             });
             return;
         }
-        self.owned.insert(span.address, (span.end(), head));
+        self.owned.insert(range.address, (range.end(), head));
         self.order += 1;
         // Memory that is cut in another way than before is other buffers.
         while let Some((&address, _)) =
             self.buffers
-                .range(..span.end())
+                .range(..range.end())
                 .next_back()
                 .filter(|(address, buffer)| {
-                    let known = Span {
+                    let known = GuestRange {
                         address: **address,
                         length: buffer.length,
                     };
-                    known.end() > span.address && known != span
+                    known.end() > range.address && known != range
                 })
         {
-            self.forget(address);
+            self.evict(address);
         }
-        if let Some(buffer) = self.buffers.get_mut(&span.address) {
-            self.idle.remove(&(buffer.since, span.address));
+        if let Some(buffer) = self.buffers.get_mut(&range.address) {
+            self.idle.remove(&(buffer.since, range.address));
             if std::mem::take(&mut buffer.filled) {
                 self.statistics.out -= 1;
                 self.statistics.held.add(now.saturating_sub(buffer.since));
@@ -440,38 +444,38 @@ impl Ledger {
                 self.statistics.distance.add(between);
             }
         }
-        let buffer = self.buffers.entry(span.address).or_insert_with(|| Buffer {
-            length: span.length,
+        let buffer = self.buffers.entry(range.address).or_insert_with(|| Buffer {
+            length: range.length,
             since: now,
             order: 0,
             filled: false,
-            told: false,
+            reported: false,
             history: VecDeque::with_capacity(HISTORY),
         });
-        buffer.told = false;
-        buffer.remember(Event {
+        buffer.reported = false;
+        buffer.remember(BufferEvent {
             time: now,
             head,
-            what: What::Posted,
+            transfer: Transfer::Posted,
         });
         if self.buffers.len() > MAX_BUFFERS
             && let Some(&(_, address)) = self.idle.first()
         {
-            self.forget(address);
+            self.evict(address);
             self.statistics.forgotten += 1;
         }
     }
 
     /// The device does not own `span` as a part of chain `head` any more; whether it did.
-    fn disown(&mut self, span: Span, head: u16) -> bool {
-        let owned = self.owned.get(&span.address) == Some(&(span.end(), head));
+    fn disown(&mut self, range: GuestRange, head: u16) -> bool {
+        let owned = self.owned.get(&range.address) == Some(&(range.end(), head));
         if owned {
-            self.owned.remove(&span.address);
+            self.owned.remove(&range.address);
         }
         owned
     }
 
-    fn forget(&mut self, address: u64) {
+    fn evict(&mut self, address: u64) {
         if let Some(buffer) = self.buffers.remove(&address) {
             self.idle.remove(&(buffer.since, address));
             self.statistics.out -= u64::from(buffer.filled);
@@ -481,40 +485,48 @@ impl Ledger {
     /// The device returns a chain with this used length.
     pub fn returned(&mut self, head: u16, written: u32, now: u64) {
         let filled = written > 0;
-        let spans = match self.settings.mode {
+        let ranges = match self.settings.mode {
             Mode::Off => return,
             Mode::Counting => return self.count(0, filled.into(), (!filled).into(), head),
             Mode::Full => match self.chains.remove(&head) {
-                Some(spans) => spans,
+                Some(ranges) => ranges,
                 None => return self.violate(Violation::NotPosted { head }),
             },
         };
         self.count(0, filled.into(), (!filled).into(), head);
-        for span in spans {
-            if !self.disown(span, head) {
+        for range in ranges {
+            if !self.disown(range, head) {
                 continue;
             }
-            let Some(buffer) = self.buffers.get_mut(&span.address) else {
+            let Some(buffer) = self.buffers.get_mut(&range.address) else {
                 continue;
             };
             buffer.since = now;
             buffer.order = self.order;
             buffer.filled = filled;
-            buffer.remember(Event {
+            buffer.remember(BufferEvent {
                 time: now,
                 head,
-                what: if filled { What::Filled } else { What::Unused },
+                transfer: if filled {
+                    Transfer::Filled
+                } else {
+                    Transfer::Unused
+                },
             });
-            self.idle.insert((now, span.address));
+            self.idle.insert((now, range.address));
             self.statistics.out += u64::from(filled);
             self.statistics.out_most = self.statistics.out_most.max(self.statistics.out);
         }
     }
 
     /// Somebody wrote to byte `offset` of a buffer that the device owned with chain `head`.
-    pub fn written(&mut self, span: Span, head: u16, offset: usize) {
+    pub fn written(&mut self, range: GuestRange, head: u16, offset: usize) {
         let offset = offset as u32;
-        self.violate(Violation::Written { span, head, offset });
+        self.violate(Violation::Written {
+            range,
+            head,
+            offset,
+        });
     }
 
     /// Looks for buffers that the driver has kept for too long. Each is told of once.
@@ -527,11 +539,11 @@ impl Ledger {
         for &(since, address) in self.idle.range(..(late, 0)) {
             if let Some(buffer) = self.buffers.get_mut(&address)
                 && buffer.filled
-                && !std::mem::replace(&mut buffer.told, true)
+                && !std::mem::replace(&mut buffer.reported, true)
             {
                 let length = buffer.length;
                 overdue.push(Violation::Overdue {
-                    span: Span { address, length },
+                    range: GuestRange { address, length },
                     since,
                 });
             }
@@ -542,7 +554,7 @@ impl Ledger {
     }
 
     /// The queue stopped, and everything has been returned that will be.
-    pub fn stop(&mut self, now: u64) -> Report {
+    pub fn stop(&mut self, now: u64) -> StopReport {
         self.check_overdue(now);
         let heads: Vec<u16> = self.chains.keys().copied().collect();
         for &head in &heads {
@@ -559,7 +571,7 @@ impl Ledger {
         self.owned.clear();
         let statistics = &mut self.statistics;
         statistics.with_device = 0;
-        let report = Report {
+        let report = StopReport {
             posted,
             returned,
             violations: statistics.violations - violations,
@@ -587,7 +599,7 @@ impl Ledger {
 }
 
 impl Buffer {
-    fn remember(&mut self, event: Event) {
+    fn remember(&mut self, event: BufferEvent) {
         if self.history.len() == HISTORY {
             self.history.pop_front();
         }

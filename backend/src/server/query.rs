@@ -1,4 +1,4 @@
-//! What the queries return.
+//! Transfer the queries return.
 
 use std::sync::{
     Arc,
@@ -20,7 +20,7 @@ use zcnic_device::{
     abi::{self, Flow, RuleType},
     fault::Lane,
     features::{Feature, FeatureSet},
-    ledger::{Mode as KeptMode, What},
+    ledger::{Mode as KeptMode, Transfer},
     port::DriverMode,
     receive,
     rules::Action,
@@ -261,10 +261,10 @@ impl Inner {
                 .map(|event| BufferEvent {
                     time: event.time,
                     head: event.head,
-                    what: match event.what {
-                        What::Posted => BufferChange::Posted,
-                        What::Filled => BufferChange::Filled,
-                        What::Unused => BufferChange::Unused,
+                    what: match event.transfer {
+                        Transfer::Posted => BufferChange::Posted,
+                        Transfer::Filled => BufferChange::Filled,
+                        Transfer::Unused => BufferChange::Unused,
                     },
                 })
                 .collect(),

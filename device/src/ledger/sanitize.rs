@@ -9,10 +9,10 @@ pub trait Inspect {
     fn length(&self, target: &Self::Target) -> usize;
 
     /// Reads from a buffer; `offset` and length are within it.
-    fn peek(&self, target: &Self::Target, offset: usize, into: &mut [u8]);
+    fn read(&self, target: &Self::Target, offset: usize, into: &mut [u8]);
 
     /// Writes to a buffer; `offset` and length are within it.
-    fn poke(&self, target: &Self::Target, offset: usize, bytes: &[u8]);
+    fn write(&self, target: &Self::Target, offset: usize, bytes: &[u8]);
 }
 
 /// Bytes handled at once.
@@ -21,7 +21,7 @@ const CHUNK: usize = 512;
 /// Fills a buffer at `address` with what [`intact`] expects.
 pub fn poison<I: Inspect>(memory: &I, target: &I::Target, address: u64) {
     chunks(memory.length(target), |offset, length| {
-        memory.poke(target, offset, &pattern(address, offset)[..length]);
+        memory.write(target, offset, &pattern(address, offset)[..length]);
         None::<()>
     });
 }
@@ -31,7 +31,7 @@ pub fn poison<I: Inspect>(memory: &I, target: &I::Target, address: u64) {
 pub fn intact<I: Inspect>(memory: &I, target: &I::Target, address: u64) -> Option<usize> {
     chunks(memory.length(target), |offset, length| {
         let mut bytes = [0; CHUNK];
-        memory.peek(target, offset, &mut bytes[..length]);
+        memory.read(target, offset, &mut bytes[..length]);
         let expected = pattern(address, offset);
         let differs = (0..length).find(|&at| bytes[at] != expected[at]);
         differs.map(|at| offset + at)
@@ -75,11 +75,11 @@ mod tests {
             target.borrow().len()
         }
 
-        fn peek(&self, target: &Self::Target, offset: usize, into: &mut [u8]) {
+        fn read(&self, target: &Self::Target, offset: usize, into: &mut [u8]) {
             into.copy_from_slice(&target.borrow()[offset..offset + into.len()]);
         }
 
-        fn poke(&self, target: &Self::Target, offset: usize, bytes: &[u8]) {
+        fn write(&self, target: &Self::Target, offset: usize, bytes: &[u8]) {
             target.borrow_mut()[offset..offset + bytes.len()].copy_from_slice(bytes);
         }
     }
