@@ -12,7 +12,7 @@ mod values;
 
 pub use command::*;
 pub use data::*;
-pub use read::{Invalid, Layout, read_array, read_request, reserved_bits};
+pub use read::{AbiStruct, Invalid, read_array, read_request, reserved_bits};
 pub use values::*;
 
 /// The version of the ABI that this crate speaks.

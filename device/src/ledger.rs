@@ -217,7 +217,7 @@ pub struct BufferEvent {
     pub time: u64,
     /// In which chain.
     pub head: u16,
-    /// Transfer.
+    /// How the buffer changed hands.
     pub transfer: Transfer,
 }
 

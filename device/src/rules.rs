@@ -23,7 +23,7 @@ pub const MAX_MASKS: usize = 64;
 
 /// What a rule does with a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
+pub enum FlowAction {
     /// Drops it.
     Drop,
     /// Steers it to this queue.
@@ -39,13 +39,13 @@ pub enum Action {
 
 /// One flow rule, checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rule {
+pub struct FlowRule {
     /// The lowest that matches wins.
     pub location: u32,
     /// The frames it is about.
     pub rule_type: RuleType,
     /// What happens to them.
-    pub action: Action,
+    pub action: FlowAction,
     /// What they have in the bits of `mask`.
     pub value: Flow,
     /// The bits that are compared.
@@ -54,7 +54,7 @@ pub struct Rule {
 
 /// Why rules were not set or deleted. The table is as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RuleError {
+pub enum FlowRuleError {
     /// A rule is not acceptable.
     #[error("rule {index} of the request: the field at byte {offset} {reason}")]
     Refused {
@@ -77,12 +77,12 @@ pub enum RuleError {
 }
 
 /// A field that is not acceptable: its offset in [`abi::Rule`] and what is wrong with it.
-pub(crate) type Refusal = (usize, &'static str);
+pub(crate) type FieldRefusal = (usize, &'static str);
 
-impl TryFrom<&abi::Rule> for Rule {
-    type Error = Refusal;
+impl TryFrom<&abi::Rule> for FlowRule {
+    type Error = FieldRefusal;
 
-    fn try_from(rule: &abi::Rule) -> Result<Self, Refusal> {
+    fn try_from(rule: &abi::Rule) -> Result<Self, FieldRefusal> {
         let location = rule.location.get();
         if location >= MAX_RULES {
             return Err((
@@ -94,18 +94,18 @@ impl TryFrom<&abi::Rule> for Rule {
             .map_err(|_| (offset_of!(abi::Rule, rule_type), "is not a rule type"))?;
         let (queue, context) = (rule.queue.get(), rule.context.get());
         let action = match RuleAction::try_from(rule.action) {
-            Ok(RuleAction::Drop) if queue == 0 => Action::Drop,
+            Ok(RuleAction::Drop) if queue == 0 => FlowAction::Drop,
             Ok(RuleAction::Drop) => {
                 return Err((offset_of!(abi::Rule, queue), "means nothing to a drop"));
             }
-            Ok(RuleAction::Queue) => Action::Queue(queue),
-            Ok(RuleAction::Context) => Action::Context {
+            Ok(RuleAction::Queue) => FlowAction::Queue(queue),
+            Ok(RuleAction::Context) => FlowAction::Context {
                 context,
                 offset: queue,
             },
             Err(_) => return Err((offset_of!(abi::Rule, action), "is not an action")),
         };
-        if context != 0 && !matches!(action, Action::Context { .. }) {
+        if context != 0 && !matches!(action, FlowAction::Context { .. }) {
             return Err((
                 offset_of!(abi::Rule, context),
                 "is for context actions only",
@@ -137,7 +137,7 @@ impl TryFrom<&abi::Rule> for Rule {
 #[derive(Debug, Clone, Default)]
 pub struct RuleTable {
     /// Those with the same location / [`BLOCK`] together, all ascending.
-    blocks: BTreeMap<u32, Arc<BTreeMap<u32, Rule>>>,
+    blocks: BTreeMap<u32, Arc<BTreeMap<u32, FlowRule>>>,
     groups: Vec<Arc<Group>>,
     hasher: RandomState,
 }
@@ -170,14 +170,14 @@ impl RuleTable {
     ///
     /// # Errors
     /// There would be too many masks.
-    pub fn set(&mut self, rules: &[Rule]) -> Result<(), RuleError> {
+    pub fn set(&mut self, rules: &[FlowRule]) -> Result<(), FlowRuleError> {
         let mut changed = self.clone();
         for rule in rules {
             changed.remove(rule.location);
             changed.insert(rule);
         }
         if changed.groups.len() > MAX_MASKS {
-            return Err(RuleError::TooManyMasks);
+            return Err(FlowRuleError::TooManyMasks);
         }
         *self = changed;
         Ok(())
@@ -187,25 +187,25 @@ impl RuleTable {
     ///
     /// # Errors
     /// A location has no rule.
-    pub fn delete(&mut self, locations: &[u32]) -> Result<(), RuleError> {
+    pub fn delete(&mut self, locations: &[u32]) -> Result<(), FlowRuleError> {
         let mut changed = self.clone();
         for &location in locations {
             changed
                 .remove(location)
-                .ok_or(RuleError::NotFound { location })?;
+                .ok_or(FlowRuleError::NotFound { location })?;
         }
         *self = changed;
         Ok(())
     }
 
     /// The rules, by location.
-    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+    pub fn rules(&self) -> impl Iterator<Item = &FlowRule> {
         self.blocks.values().flat_map(|block| block.values())
     }
 
     /// The rule with the lowest location that matches the frame.
     #[must_use]
-    pub fn lookup(&self, headers: &Headers, header_bytes: &[u8]) -> Option<&Rule> {
+    pub fn lookup(&self, headers: &Headers, header_bytes: &[u8]) -> Option<&FlowRule> {
         self.at(self.find(headers, header_bytes)?.location)
     }
 
@@ -234,7 +234,7 @@ impl RuleTable {
         headers: &Headers,
         header_bytes: &[u8],
         candidate: Option<Candidate<'_>>,
-    ) -> Option<Action> {
+    ) -> Option<FlowAction> {
         if let Some(candidate) = candidate {
             let entry = candidate.entry?;
             if candidate.group.has(entry, &key_of(headers, header_bytes)?) {
@@ -265,12 +265,12 @@ impl RuleTable {
         found
     }
 
-    fn at(&self, location: u32) -> Option<&Rule> {
+    fn at(&self, location: u32) -> Option<&FlowRule> {
         self.blocks.get(&(location / BLOCK))?.get(&location)
     }
 
     /// Adds a rule at a location that has none.
-    fn insert(&mut self, rule: &Rule) {
+    fn insert(&mut self, rule: &FlowRule) {
         let block = self.blocks.entry(rule.location / BLOCK).or_default();
         Arc::make_mut(block).insert(rule.location, *rule);
         let group = self.groups.iter_mut().find(|group| group.is_of(rule));
@@ -282,7 +282,7 @@ impl RuleTable {
     }
 
     /// Takes away the rule at a location.
-    fn remove(&mut self, location: u32) -> Option<Rule> {
+    fn remove(&mut self, location: u32) -> Option<FlowRule> {
         let block = self.blocks.get_mut(&(location / BLOCK))?;
         if !block.contains_key(&location) {
             return None;

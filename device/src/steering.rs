@@ -11,7 +11,9 @@ use crate::filter::AddressFilter;
 use crate::frame::Headers;
 use crate::limits::MAX_RSS_CONTEXTS;
 use crate::rss::{Hash, RssContext};
-use crate::rules::{Action, Candidate, MAX_MASKS, Refusal, Rule, RuleError, RuleTable};
+use crate::rules::{
+    Candidate, FieldRefusal, FlowAction, FlowRule, FlowRuleError, MAX_MASKS, RuleTable,
+};
 
 /// What is to happen with a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +39,7 @@ pub enum SteeringError {
     Invalid(#[from] Invalid),
     /// Rules are not acceptable.
     #[error(transparent)]
-    Rules(#[from] RuleError),
+    Rules(#[from] FlowRuleError),
     /// There is no such RSS context.
     #[error("there is no RSS context {0}")]
     NoContext(u16),
@@ -52,12 +54,14 @@ impl SteeringError {
     pub fn status(&self) -> (Status, u32) {
         let (status, detail) = match *self {
             Self::Invalid(Invalid { offset }) => (Status::Invalid, offset),
-            Self::Rules(RuleError::Refused { index, offset, .. }) => {
+            Self::Rules(FlowRuleError::Refused { index, offset, .. }) => {
                 let start = size_of::<RuleSet>() + index * size_of::<abi::Rule>();
                 (Status::Invalid, start + offset)
             }
-            Self::Rules(RuleError::TooManyMasks) => (Status::NoSpace, MAX_MASKS),
-            Self::Rules(RuleError::NotFound { location }) => return (Status::NotFound, location),
+            Self::Rules(FlowRuleError::TooManyMasks) => (Status::NoSpace, MAX_MASKS),
+            Self::Rules(FlowRuleError::NotFound { location }) => {
+                return (Status::NotFound, location);
+            }
             Self::NoContext(context) => return (Status::NotFound, context.into()),
             Self::ContextInUse(context) => return (Status::Busy, context.into()),
         };
@@ -116,7 +120,7 @@ impl Steering {
     }
 
     /// The flow rules, by location.
-    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+    pub fn rules(&self) -> impl Iterator<Item = &FlowRule> {
         self.rules.rules()
     }
 
@@ -156,7 +160,7 @@ impl Steering {
         if !self.contexts.contains_key(&number) {
             return Err(SteeringError::NoContext(number));
         }
-        let uses = |rule: &Rule| matches!(rule.action, Action::Context { context, .. } if context == number);
+        let uses = |rule: &FlowRule| matches!(rule.action, FlowAction::Context { context, .. } if context == number);
         if self.rules.rules().any(uses) {
             return Err(SteeringError::ContextInUse(number));
         }
@@ -172,8 +176,8 @@ impl Steering {
     pub fn set_rules(&mut self, rules: &[abi::Rule]) -> Result<(), SteeringError> {
         let mut checked = Vec::with_capacity(rules.len());
         for (index, rule) in rules.iter().enumerate() {
-            let rule = Rule::try_from(rule).and_then(|rule| self.check_target(rule));
-            checked.push(rule.map_err(|(offset, reason)| RuleError::Refused {
+            let rule = FlowRule::try_from(rule).and_then(|rule| self.check_target(rule));
+            checked.push(rule.map_err(|(offset, reason)| FlowRuleError::Refused {
                 index,
                 offset,
                 reason,
@@ -221,9 +225,11 @@ impl Steering {
             return SteeringDecision::Filtered;
         }
         let (queue, hash) = match self.rules.action(headers, header_bytes, candidate) {
-            Some(Action::Drop) => return SteeringDecision::RuleDrop,
-            Some(Action::Queue(queue)) => (queue, self.default_context.hash(headers, header_bytes)),
-            Some(Action::Context { context, offset }) => {
+            Some(FlowAction::Drop) => return SteeringDecision::RuleDrop,
+            Some(FlowAction::Queue(queue)) => {
+                (queue, self.default_context.hash(headers, header_bytes))
+            }
+            Some(FlowAction::Context { context, offset }) => {
                 let context = self.context(context).unwrap_or(&self.default_context);
                 let hash = context.hash(headers, header_bytes);
                 (context.queue(hash).saturating_add(offset), hash)
@@ -246,11 +252,11 @@ impl Steering {
     }
 
     /// Checks that what the rule steers to exists.
-    fn check_target(&self, rule: Rule) -> Result<Rule, Refusal> {
+    fn check_target(&self, rule: FlowRule) -> Result<FlowRule, FieldRefusal> {
         let highest = match rule.action {
-            Action::Drop => return Ok(rule),
-            Action::Queue(queue) => queue,
-            Action::Context { context, offset } => self
+            FlowAction::Drop => return Ok(rule),
+            FlowAction::Queue(queue) => queue,
+            FlowAction::Context { context, offset } => self
                 .context(context)
                 .ok_or((offset_of!(abi::Rule, context), "is not an RSS context"))?
                 .highest_queue()

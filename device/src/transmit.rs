@@ -86,7 +86,7 @@ pub enum TransmitError {
 
 /// The transmit header, whichever format it came in.
 #[derive(Clone, Copy)]
-struct Request {
+struct OffloadRequest {
     /// Where the checksum that is owed starts, and where from there its field is.
     checksum: Option<(u16, u16)>,
     gso: Option<Gso>,
@@ -228,7 +228,10 @@ pub fn parse_into<'a, M: Mover>(
 }
 
 #[inline]
-fn zcnic_request(header: &abi::TxHeader, features: FeatureSet) -> Result<Request, TransmitError> {
+fn zcnic_request(
+    header: &abi::TxHeader,
+    features: FeatureSet,
+) -> Result<OffloadRequest, TransmitError> {
     let flags = header.flags.get();
     // As two words: the first two bytes are in another one.
     let (first, rest) = header.reserved1.split_at(2);
@@ -238,7 +241,7 @@ fn zcnic_request(header: &abi::TxHeader, features: FeatureSet) -> Result<Request
     if (others != 0 && !stamped) || reserved {
         return Err(TransmitError::Unsupported);
     }
-    Ok(Request {
+    Ok(OffloadRequest {
         checksum: (flags & abi::TX_CSUM != 0)
             .then(|| (header.csum_start.get(), header.csum_offset.get())),
         gso: match header.gso_type {
@@ -281,7 +284,7 @@ impl VirtioNetHeader {
     }
 
     #[inline]
-    fn request(&self) -> Result<Request, TransmitError> {
+    fn request(&self) -> Result<OffloadRequest, TransmitError> {
         let gso = match self.0[1] & !Self::GSO_ECN {
             0 => None,
             Self::GSO_TCPV4 => Some((Feature::Tso4, L4Protocol::Tcp)),
@@ -289,7 +292,7 @@ impl VirtioNetHeader {
             Self::GSO_UDP_L4 => Some((Feature::Uso, L4Protocol::Udp)),
             _ => return Err(TransmitError::Unsupported),
         };
-        Ok(Request {
+        Ok(OffloadRequest {
             checksum: (self.0[0] & Self::NEEDS_CSUM != 0).then(|| (self.word(6), self.word(8))),
             // hdr_len is a hint that drivers get wrong (virtio 1.3, 5.1.6.2.1): the parser knows better.
             gso: gso.map(|(feature, protocol)| Gso {

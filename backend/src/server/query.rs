@@ -1,4 +1,4 @@
-//! Transfer the queries return.
+//! What the queries return.
 
 use std::sync::{
     Arc,
@@ -23,7 +23,7 @@ use zcnic_device::{
     ledger::{Mode as KeptMode, Transfer},
     port::DriverMode,
     receive,
-    rules::Action,
+    rules::FlowAction,
 };
 
 use super::{Inner, not_found};
@@ -174,9 +174,9 @@ impl Inner {
         });
         let rules = steering.rules().map(|rule| {
             let (action, queue, context) = match rule.action {
-                Action::Drop => ("drop", None, None),
-                Action::Queue(queue) => ("queue", Some(queue), None),
-                Action::Context { context, offset } => ("context", Some(offset), Some(context)),
+                FlowAction::Drop => ("drop", None, None),
+                FlowAction::Queue(queue) => ("queue", Some(queue), None),
+                FlowAction::Context { context, offset } => ("context", Some(offset), Some(context)),
             };
             SteeringRule {
                 location: rule.location,

@@ -26,21 +26,21 @@ impl Invalid {
 }
 
 /// A struct of the ABI, and which of its bytes are reserved.
-pub trait Layout: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned {
+pub trait AbiStruct: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned {
     /// Byte ranges that are zero when sent and refused when they are not.
     const RESERVED: &'static [Range<usize>];
 }
 
-impl Layout for U16 {
+impl AbiStruct for U16 {
     const RESERVED: &'static [Range<usize>] = &[];
 }
 
-impl Layout for U32 {
+impl AbiStruct for U32 {
     const RESERVED: &'static [Range<usize>] = &[];
 }
 
 /// The offset of the first byte of `value` that is reserved and not zero.
-pub fn reserved_bits<T: Layout>(value: &T) -> Option<usize> {
+pub fn reserved_bits<T: AbiStruct>(value: &T) -> Option<usize> {
     let bytes = value.as_bytes();
     T::RESERVED
         .iter()
@@ -52,7 +52,7 @@ pub fn reserved_bits<T: Layout>(value: &T) -> Option<usize> {
 /// # Errors
 /// The request ends inside its header, is longer than `T` with a tail that is not zero, or has a reserved
 /// field that is not zero.
-pub fn read_request<T: Layout>(request: &[u8]) -> Result<T, Invalid> {
+pub fn read_request<T: AbiStruct>(request: &[u8]) -> Result<T, Invalid> {
     if request.len() < size_of::<Request>() {
         return Err(Invalid::LENGTH);
     }
@@ -75,7 +75,7 @@ pub fn read_request<T: Layout>(request: &[u8]) -> Result<T, Invalid> {
 /// # Errors
 /// The request does not end exactly behind the last element, or the struct or an element has a reserved
 /// field that is not zero.
-pub fn read_array<T: Layout, E: Layout>(
+pub fn read_array<T: AbiStruct, E: AbiStruct>(
     request: &[u8],
     count: impl FnOnce(&T) -> usize,
 ) -> Result<(T, &[E]), Invalid> {
@@ -102,11 +102,11 @@ fn first_nonzero(bytes: &[u8]) -> Option<usize> {
     bytes.iter().position(|byte| *byte != 0)
 }
 
-/// Implements [`Layout`] from the reserved fields of each struct, and `Default` as all zeroes.
+/// Implements [`AbiStruct`] from the reserved fields of each struct, and `Default` as all zeroes.
 macro_rules! layout {
     ($($name:ident: $($field:ident $(. $inner:ident)*),*;)+) => {
         $(
-            impl $crate::abi::Layout for $name {
+            impl $crate::abi::AbiStruct for $name {
                 const RESERVED: &'static [std::ops::Range<usize>] = &[$({
                     let start = std::mem::offset_of!($name, $field $(. $inner)*);
                     start..start + $crate::abi::read::field_size(

@@ -13,7 +13,7 @@ pub enum Purpose {
 
 /// Who draws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Source {
+pub struct DrawSource {
     /// The rule's seed.
     pub seed: u64,
     /// The rule's stream: its number among those that share a seed.
@@ -24,7 +24,7 @@ pub struct Source {
     pub queue: u16,
 }
 
-impl Source {
+impl DrawSource {
     /// A number that depends on nothing but this source, `count` and `purpose`, and looks random.
     #[must_use]
     pub fn draw(&self, count: u64, purpose: Purpose) -> u64 {
@@ -50,7 +50,7 @@ fn mix(word: u64) -> u64 {
 mod tests {
     use super::*;
 
-    const SOURCE: Source = Source {
+    const SOURCE: DrawSource = DrawSource {
         seed: 7,
         stream: 0,
         direction: Direction::Receive,
@@ -73,16 +73,16 @@ mod tests {
 
     #[test]
     fn everything_that_a_draw_depends_on_counts() {
-        let draw = |source: Source| source.draw(1, Purpose::Hit);
+        let draw = |source: DrawSource| source.draw(1, Purpose::Hit);
         let others = [
             draw(SOURCE),
-            draw(Source { seed: 8, ..SOURCE }),
-            draw(Source {
+            draw(DrawSource { seed: 8, ..SOURCE }),
+            draw(DrawSource {
                 stream: 1,
                 ..SOURCE
             }),
-            draw(Source { queue: 4, ..SOURCE }),
-            draw(Source {
+            draw(DrawSource { queue: 4, ..SOURCE }),
+            draw(DrawSource {
                 direction: Direction::Transmit,
                 ..SOURCE
             }),

@@ -6,7 +6,7 @@ use super::{
     Action, Armed, CompletionFault, Direction, InterruptFault, PortFault, RawRing, Rule, RuleId,
     UsedElement, When,
     completion::Withheld,
-    draw::{Purpose, Source},
+    draw::{DrawSource, Purpose},
     rule::INITIAL_STATE,
 };
 use crate::{abi::Opcode, frame::Headers, rss::Hash};
@@ -225,7 +225,7 @@ impl Lane {
             let tally = self.tally(one.id);
             tally.seen += 1;
             let count = tally.seen;
-            let source = Source {
+            let source = DrawSource {
                 seed: rule.seed,
                 stream: rule.stream,
                 direction: self.direction,

@@ -9,7 +9,7 @@ use std::{
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use super::{Action, Key, Rule, key};
+use super::{FlowAction, FlowRule, Key, key};
 use crate::abi::RuleType;
 use crate::frame::{Headers, IpVersion, L4Protocol};
 use crate::limits::MAX_RSS_CONTEXTS;
@@ -45,7 +45,7 @@ pub(super) struct Entry {
     action: Packed,
 }
 
-/// An [`Action`] in four bytes.
+/// An [`FlowAction`] in four bytes.
 #[derive(Debug, Clone, Copy)]
 struct Packed {
     /// Of a context, or one of the two below, which are the numbers of none.
@@ -60,12 +60,12 @@ impl Packed {
 
 const _: () = assert!(size_of::<Entry>() == 64 && MAX_RSS_CONTEXTS <= Packed::QUEUE);
 
-impl From<Action> for Packed {
-    fn from(action: Action) -> Self {
+impl From<FlowAction> for Packed {
+    fn from(action: FlowAction) -> Self {
         let (context, queue) = match action {
-            Action::Drop => (Self::DROP, 0),
-            Action::Queue(queue) => (Self::QUEUE, queue),
-            Action::Context { context, offset } => (context, offset),
+            FlowAction::Drop => (Self::DROP, 0),
+            FlowAction::Queue(queue) => (Self::QUEUE, queue),
+            FlowAction::Context { context, offset } => (context, offset),
         };
         Self { context, queue }
     }
@@ -74,12 +74,12 @@ impl From<Action> for Packed {
 impl Entry {
     /// What the rule at the lowest location does.
     #[inline]
-    pub(super) fn action(&self) -> Action {
+    pub(super) fn action(&self) -> FlowAction {
         let Packed { context, queue } = self.action;
         match context {
-            Packed::DROP => Action::Drop,
-            Packed::QUEUE => Action::Queue(queue),
-            _ => Action::Context {
+            Packed::DROP => FlowAction::Drop,
+            Packed::QUEUE => FlowAction::Queue(queue),
+            _ => FlowAction::Context {
                 context,
                 offset: queue,
             },
@@ -89,7 +89,7 @@ impl Entry {
 
 impl Group {
     /// An empty group for rules such as `rule`.
-    pub(super) fn of(rule: &Rule) -> Self {
+    pub(super) fn of(rule: &FlowRule) -> Self {
         Self {
             rule_type: rule.rule_type,
             mask: key(&rule.mask),
@@ -102,7 +102,7 @@ impl Group {
     }
 
     /// Whether `rule` belongs here.
-    pub(super) fn is_of(&self, rule: &Rule) -> bool {
+    pub(super) fn is_of(&self, rule: &FlowRule) -> bool {
         self.rule_type == rule.rule_type && self.mask == key(&rule.mask)
     }
 
@@ -142,7 +142,7 @@ impl Group {
     }
 
     /// Adds a rule.
-    pub(super) fn insert(&mut self, rule: &Rule, hasher: &RandomState) {
+    pub(super) fn insert(&mut self, rule: &FlowRule, hasher: &RandomState) {
         let value = key(&rule.value);
         let hash = hasher.hash_one(value);
         let shard = Arc::make_mut(&mut self.shards[shard(hash)]);
@@ -166,8 +166,8 @@ impl Group {
     /// Takes a rule away. `behind` are all rules of the table with higher locations, ascending.
     pub(super) fn remove<'r>(
         &mut self,
-        rule: &Rule,
-        behind: impl Iterator<Item = &'r Rule> + Clone,
+        rule: &FlowRule,
+        behind: impl Iterator<Item = &'r FlowRule> + Clone,
         hasher: &RandomState,
     ) {
         let value = key(&rule.value);

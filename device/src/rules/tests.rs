@@ -6,11 +6,11 @@ use super::*;
 use crate::frame::generate::frames;
 use crate::frame::{IpVersion, L4Protocol};
 
-fn rule(location: u32, rule_type: RuleType, mask: Flow, value: Flow) -> Rule {
-    Rule {
+fn rule(location: u32, rule_type: RuleType, mask: Flow, value: Flow) -> FlowRule {
+    FlowRule {
         location,
         rule_type,
-        action: Action::Queue(location as u16),
+        action: FlowAction::Queue(location as u16),
         value,
         mask,
     }
@@ -39,7 +39,7 @@ fn flow_of(headers: &Headers, header_bytes: &[u8]) -> Option<Flow> {
 }
 
 /// Matches what its type says.
-fn any_of(location: u32, rule_type: RuleType) -> Rule {
+fn any_of(location: u32, rule_type: RuleType) -> FlowRule {
     rule(location, rule_type, Flow::default(), Flow::default())
 }
 
@@ -48,7 +48,7 @@ fn found(table: &RuleTable, frame: &[u8]) -> Option<u32> {
     table.lookup(&headers, frame).map(|rule| rule.location)
 }
 
-fn table(rules: &[Rule]) -> RuleTable {
+fn table(rules: &[FlowRule]) -> RuleTable {
     let mut table = RuleTable::default();
     table.set(rules).unwrap();
     table
@@ -172,7 +172,7 @@ fn failed_changes_change_nothing() {
     let mut table = table(&[any_of(1, RuleType::Ether)]);
     assert_eq!(
         table.delete(&[1, 3]),
-        Err(RuleError::NotFound { location: 3 })
+        Err(FlowRuleError::NotFound { location: 3 })
     );
     let masks: Vec<_> = (0..MAX_MASKS as u32)
         .map(|n| {
@@ -183,7 +183,7 @@ fn failed_changes_change_nothing() {
             rule(100 + n, RuleType::Tcp4, mask, Flow::default())
         })
         .collect();
-    assert_eq!(table.set(&masks), Err(RuleError::TooManyMasks));
+    assert_eq!(table.set(&masks), Err(FlowRuleError::TooManyMasks));
     assert!(table.rules().eq(&[any_of(1, RuleType::Ether)]));
     assert_eq!(found(&table, &tcp4(None)), Some(1));
     assert_eq!(table.set(&masks[1..]), Ok(()));
@@ -259,7 +259,7 @@ fn unacceptable_rules_name_the_field() {
         rule.mask.l4_dst.set(0xfff0);
         rule.value.l4_dst.set(0x50);
         change(&mut rule);
-        let refused = Rule::try_from(&rule).err().map(|(offset, _)| offset);
+        let refused = FlowRule::try_from(&rule).err().map(|(offset, _)| offset);
         assert_eq!(refused, offset, "{what}");
     }
     let of_type = |rule_type: RuleType| abi::Rule {
@@ -268,14 +268,14 @@ fn unacceptable_rules_name_the_field() {
     };
     let mut rule = of_type(RuleType::Udp6);
     rule.mask.ip_src = [0xff; 16];
-    assert!(Rule::try_from(&rule).is_ok());
+    assert!(FlowRule::try_from(&rule).is_ok());
     let mut rule = of_type(RuleType::Ipv6);
     rule.mask.ip_proto = 0xff;
-    assert!(Rule::try_from(&rule).is_ok());
+    assert!(FlowRule::try_from(&rule).is_ok());
 }
 
 /// Whether the rule matches, field by field, without keys or groups.
-fn matches(rule: &Rule, headers: &Headers, frame: &[u8]) -> bool {
+fn matches(rule: &FlowRule, headers: &Headers, frame: &[u8]) -> bool {
     let (l3, l4) = (headers.l3.unwrap(), headers.l4);
     let v4 = l3.version == IpVersion::V4;
     let tcp = l4.is_some_and(|l4| l4.protocol == L4Protocol::Tcp);
@@ -344,7 +344,7 @@ fn masks() -> impl Strategy<Value = Flow> {
 }
 
 /// Rules that have a chance to match one of the frames: value and mask are cut to what the type can match.
-fn rules_about(sources: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<Rule>> {
+fn rules_about(sources: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<FlowRule>> {
     let types = select(vec![
         RuleType::Ether,
         RuleType::Ipv4,
@@ -391,7 +391,7 @@ fn a_lookup_costs_what_there_are_masks_not_rules() {
     };
     // One hash table is asked for each group.
     for (rules, masks) in [(1, 1), (10_000, 1), (10_000, 2), (10_000, 16)] {
-        let rules: Vec<Rule> = (0..rules)
+        let rules: Vec<FlowRule> = (0..rules)
             .map(|location| exact(location, 0xffff << (location % masks)))
             .collect();
         let table = table(&rules);
@@ -412,7 +412,7 @@ fn a_candidate_is_not_taken_for_another_rule_whose_hash_is_alike() {
         frame
     };
     // Hash tables compare seven bits of a hash first, so some of so many are alike in these.
-    let rules: Vec<Rule> = (0..10_000u16)
+    let rules: Vec<FlowRule> = (0..10_000u16)
         .map(|source| {
             let value = Flow {
                 l4_src: source.into(),
@@ -427,7 +427,7 @@ fn a_candidate_is_not_taken_for_another_rule_whose_hash_is_alike() {
         let headers = Headers::parse(&frame, frame.len());
         let candidate = table.candidate(&headers, &frame);
         assert!(candidate.is_some(), "there is one group");
-        let expected = (source < 10_000).then_some(Action::Queue(source));
+        let expected = (source < 10_000).then_some(FlowAction::Queue(source));
         assert_eq!(table.action(&headers, &frame, candidate), expected);
     }
 }
@@ -438,7 +438,10 @@ fn a_frame_that_two_groups_are_about_has_no_candidate() {
     let frame = tcp4(None);
     let headers = Headers::parse(&frame, frame.len());
     assert!(table.candidate(&headers, &frame).is_none());
-    assert_eq!(table.action(&headers, &frame, None), Some(Action::Queue(0)));
+    assert_eq!(
+        table.action(&headers, &frame, None),
+        Some(FlowAction::Queue(0))
+    );
 }
 
 #[test]
@@ -468,7 +471,7 @@ proptest! {
         for rules in rules.chunks(7) {
             table.set(rules).unwrap();
         }
-        let mut expected: BTreeMap<u32, Rule> =
+        let mut expected: BTreeMap<u32, FlowRule> =
             rules.iter().map(|rule| (rule.location, *rule)).collect();
         for at in deleted {
             if let Some(location) = expected.keys().nth(at.index(64)).copied() {
@@ -492,7 +495,7 @@ proptest! {
     #[test]
     fn a_rule_of_any_bytes_is_checked_or_refused(bytes: [u8; 64], rest: [u8; 64]) {
         let rule: abi::Rule = zerocopy::transmute!([bytes, rest]);
-        if let Ok(rule) = Rule::try_from(&rule) {
+        if let Ok(rule) = FlowRule::try_from(&rule) {
             prop_assert!(first_outside(&rule.value, &rule.mask).is_none());
         }
     }
