@@ -291,7 +291,7 @@ impl<'p> PortRings<'p> {
             }
         };
         if split.is_none() {
-            lane.forget();
+            lane.reset();
         }
         let mut chains =
             ReceiveChains::new(split, usize::MAX, Window::default()).watched_by(witness);

@@ -352,15 +352,15 @@ impl Port {
             let mut side = lock(side);
             side.queue.stop();
             side.stalled = false;
-            side.lane.forget();
+            side.lane.reset();
             side.books.lost();
         }
         for side in &self.transmit {
             let mut side = lock(side);
             side.running = false;
             side.blocked = None;
-            side.lane.forget();
-            side.commands.forget();
+            side.lane.reset();
+            side.commands.reset();
             side.shown = None;
         }
         control.suspended = false;

@@ -275,7 +275,7 @@ impl Port {
             way.interrupts.extend(transport.interrupt());
         }
         if armed.is_some() {
-            let due = lane.next_due(armed.as_deref());
+            let due = lane.next_deadline(armed.as_deref());
             self.follow(Direction::Transmit, pair as u16, due);
             self.carry_out(effects);
         }

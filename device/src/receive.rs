@@ -12,7 +12,7 @@ mod verdict;
 mod vlan;
 
 pub(crate) use self::place::{Placed, PlacedFrame};
-use self::{coalesce::Held, place::Scratch, verdict::ChecksumVerdict};
+use self::{coalesce::HeldSegments, place::Scratch, verdict::ChecksumVerdict};
 pub use self::{coalesce::Settled, layout::Layout};
 use crate::{
     abi::RxHeader,
@@ -118,7 +118,7 @@ pub struct ReceiveQueue {
     next_frame: u32,
     counters: ReceiveCounters,
     scratch: Scratch,
-    held: Held,
+    held: HeldSegments,
 }
 
 impl ReceiveQueue {
@@ -131,7 +131,7 @@ impl ReceiveQueue {
     /// Frames are dropped from now on; the ring's owner returns what is posted.
     pub fn stop(&mut self) {
         self.layout = None;
-        self.counters.stopped += self.held.forget();
+        self.counters.stopped += self.held.drop_all();
     }
 
     /// The layout of a started queue.

@@ -163,7 +163,11 @@ impl Port {
         if let Some(error) = error {
             self.broken(2 * pair, transport, error);
         }
-        self.follow(Direction::Receive, queue, lane.next_due(armed.as_deref()));
+        self.follow(
+            Direction::Receive,
+            queue,
+            lane.next_deadline(armed.as_deref()),
+        );
         let violations = books.violations();
         drop(guard);
         if let Some(interrupt) = interrupt {
@@ -324,7 +328,9 @@ impl Port {
                     let length = answer(ring, &response);
                     commands.hold_answer(ring, length, strike, nanoseconds, now);
                 });
-                let due = lock(&self.transmit[pair]).commands.next_due(Some(&armed));
+                let due = lock(&self.transmit[pair])
+                    .commands
+                    .next_deadline(Some(&armed));
                 self.follow(Direction::Command, pair as u16, due);
                 None
             }

@@ -218,7 +218,7 @@ impl Port {
         }
         let violations = books.violations();
         if armed.is_some() {
-            let due = lane.next_due(armed.as_deref());
+            let due = lane.next_deadline(armed.as_deref());
             self.follow(Direction::Receive, queue, due);
         }
         drop(guard);

@@ -237,7 +237,7 @@ impl ReceiveQueue {
     }
 
     /// Forgets which number the next frame must have: a new session or device begins.
-    pub fn forget_frames(&mut self) {
+    pub fn reset_frame_number(&mut self) {
         self.next_frame = None;
     }
 

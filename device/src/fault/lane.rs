@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     Action, Armed, CompletionFault, Direction, InterruptFault, PortFault, RawRing, Rule, RuleId,
     UsedElement, When,
-    completion::Withheld,
+    completion::WithheldChains,
     draw::{DrawSource, Purpose},
     rule::INITIAL_STATE,
 };
@@ -56,7 +56,7 @@ pub struct OwnedFrame {
 
 /// When something that is held back goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Due {
+pub(super) enum Deadline {
     /// At this time.
     At(u64),
     /// When this many frames were presented to the lane.
@@ -68,9 +68,9 @@ pub(super) enum Due {
 }
 
 #[derive(Debug)]
-struct Held {
+struct HeldFrame {
     rule: RuleId,
-    due: Due,
+    deadline: Deadline,
     frame: OwnedFrame,
 }
 
@@ -110,8 +110,8 @@ pub struct Lane {
     tallies: Vec<(RuleId, Tally)>,
     /// Frames or commands so far.
     presented: u64,
-    held: Vec<Held>,
-    withheld: Vec<Withheld>,
+    held: Vec<HeldFrame>,
+    withheld: Vec<WithheldChains>,
     stall: Option<Stall>,
     dropped: u64,
 }
@@ -178,18 +178,18 @@ impl Lane {
     /// When the lane is to be looked at again, if nothing happens before: something that is held back is
     /// due, or a stall ends.
     #[must_use]
-    pub fn next_due(&self, armed: Option<&Armed>) -> Option<u64> {
+    pub fn next_deadline(&self, armed: Option<&Armed>) -> Option<u64> {
         let gone = |rule: RuleId| armed.is_none_or(|armed| !armed.has(rule));
-        let time = |rule: RuleId, due: Due| match due {
-            Due::Stop => None,
+        let time = |rule: RuleId, deadline: Deadline| match deadline {
+            Deadline::Stop => None,
             _ if gone(rule) => Some(0),
-            Due::At(time) => Some(time),
-            Due::Frames(_) | Due::Removal => None,
+            Deadline::At(time) => Some(time),
+            Deadline::Frames(_) | Deadline::Removal => None,
         };
         let held = self
             .held
             .iter()
-            .filter_map(|held| time(held.rule, held.due));
+            .filter_map(|held| time(held.rule, held.deadline));
         let withheld = self
             .withheld
             .iter()
@@ -301,39 +301,43 @@ impl Lane {
     }
 
     /// Until when a completion fault holds back what it does.
-    pub(super) fn withheld_until(&self, fault: CompletionFault) -> Due {
+    pub(super) fn withheld_until(&self, fault: CompletionFault) -> Deadline {
         match fault {
             CompletionFault::Withhold {
                 frames: Some(frames),
             } => self.behind(frames.get()),
-            CompletionFault::Withhold { frames: None } => Due::Removal,
-            _ => Due::Stop,
+            CompletionFault::Withhold { frames: None } => Deadline::Removal,
+            _ => Deadline::Stop,
         }
     }
 
     /// Until when `frames` more frames were presented.
-    pub(super) fn behind(&self, frames: u32) -> Due {
-        Due::Frames(self.presented.saturating_add(u64::from(frames)))
+    pub(super) fn behind(&self, frames: u32) -> Deadline {
+        Deadline::Frames(self.presented.saturating_add(u64::from(frames)))
     }
 
     /// Holds a frame back; `false`: there are too many, it is dropped.
-    pub(super) fn hold(&mut self, rule: RuleId, due: Due, frame: OwnedFrame) -> bool {
+    pub(super) fn hold(&mut self, rule: RuleId, deadline: Deadline, frame: OwnedFrame) -> bool {
         let room = self.held.len() < MAX_HELD;
         if room {
-            self.held.push(Held { rule, due, frame });
+            self.held.push(HeldFrame {
+                rule,
+                deadline,
+                frame,
+            });
         } else {
             self.drop_frame();
         }
         room
     }
 
-    fn is_due(&self, rule: RuleId, due: Due, armed: Option<&Armed>, now: u64) -> bool {
-        match due {
-            Due::Stop => false,
+    fn is_due(&self, rule: RuleId, deadline: Deadline, armed: Option<&Armed>, now: u64) -> bool {
+        match deadline {
+            Deadline::Stop => false,
             _ if armed.is_none_or(|armed| !armed.has(rule)) => true,
-            Due::At(time) => time <= now,
-            Due::Frames(presented) => presented <= self.presented,
-            Due::Removal => false,
+            Deadline::At(time) => time <= now,
+            Deadline::Frames(presented) => presented <= self.presented,
+            Deadline::Removal => false,
         }
     }
 
@@ -346,11 +350,11 @@ impl Lane {
         }
         let (mut due, held): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held)
             .into_iter()
-            .partition(|held| self.is_due(held.rule, held.due, armed, now));
+            .partition(|held| self.is_due(held.rule, held.deadline, armed, now));
         self.held = held;
-        due.sort_by_key(|held| match held.due {
-            Due::At(time) => time,
-            Due::Frames(_) | Due::Removal | Due::Stop => 0,
+        due.sort_by_key(|held| match held.deadline {
+            Deadline::At(time) => time,
+            Deadline::Frames(_) | Deadline::Removal | Deadline::Stop => 0,
         });
         due.into_iter().map(|held| held.frame).collect()
     }
@@ -359,7 +363,7 @@ impl Lane {
     pub(super) fn withhold(
         &mut self,
         rule: RuleId,
-        until: Due,
+        until: Deadline,
         elements: Vec<UsedElement>,
         ring: &mut impl RawRing,
     ) {
@@ -372,7 +376,7 @@ impl Lane {
                 .for_each(|element| ring.put_used(element));
             return;
         }
-        self.withheld.push(Withheld {
+        self.withheld.push(WithheldChains {
             rule,
             elements,
             until,
@@ -399,12 +403,12 @@ impl Lane {
         let withheld = std::mem::take(&mut self.withheld);
         let elements = withheld.into_iter().flat_map(|one| one.elements);
         let returned = elements.map(|element| ring.put_used(element)).count();
-        self.forget();
+        self.reset();
         returned
     }
 
     /// As [`stop`](Self::stop), of a ring that is gone: nothing can be returned.
-    pub fn forget(&mut self) {
+    pub fn reset(&mut self) {
         self.withheld.clear();
         self.held.clear();
         self.stall = None;

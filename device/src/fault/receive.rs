@@ -5,7 +5,7 @@ use super::{
     QueueFault, RawRing, RuleId,
     completion::complete,
     frame::change,
-    lane::{Due, OwnedFrame, Strike, Subject},
+    lane::{Deadline, OwnedFrame, Strike, Subject},
     metadata::wrong_hash,
     placement::WrongSplit,
 };
@@ -52,7 +52,7 @@ struct Plan {
     copies: u32,
     /// The frame's bytes, if they are the device's own.
     bytes: Option<Vec<u8>>,
-    hold: Option<(RuleId, Due)>,
+    hold: Option<(RuleId, Deadline)>,
     redirect: Option<u16>,
     tweak: Tweak,
     completion: Option<(RuleId, CompletionFault)>,
@@ -208,7 +208,7 @@ where
             delivered.dropped += 1;
             return;
         }
-        if let Some((rule, due)) = plan.hold {
+        if let Some((rule, deadline)) = plan.hold {
             let hash = note.hash;
             let bytes = plan.bytes.take().unwrap_or_default();
             for _ in 0..=plan.copies {
@@ -216,7 +216,7 @@ where
                     bytes: bytes.clone(),
                     hash,
                 };
-                delivered.dropped += u32::from(!self.lane.hold(rule, due, frame));
+                delivered.dropped += u32::from(!self.lane.hold(rule, deadline, frame));
             }
             return;
         }
@@ -268,8 +268,8 @@ where
                 }
                 FrameFault::Delay { nanoseconds } => {
                     own(plan);
-                    let due = Due::At(self.now.saturating_add(nanoseconds));
-                    plan.hold = Some((rule, due));
+                    let deadline = Deadline::At(self.now.saturating_add(nanoseconds));
+                    plan.hold = Some((rule, deadline));
                 }
                 FrameFault::Reorder { by } => {
                     own(plan);

@@ -5,7 +5,7 @@ use super::{
     RuleId,
     completion::complete,
     frame::change,
-    lane::{Due, OwnedFrame, Strike, Subject},
+    lane::{Deadline, OwnedFrame, Strike, Subject},
 };
 use crate::{
     abi::{self, Opcode},
@@ -108,7 +108,7 @@ impl Lane {
                         copies = copies.saturating_add(more.get());
                     }
                     FrameFault::Delay { nanoseconds } => {
-                        hold = Some((rule, Due::At(now.saturating_add(nanoseconds))));
+                        hold = Some((rule, Deadline::At(now.saturating_add(nanoseconds))));
                     }
                     FrameFault::Reorder { by } => hold = Some((rule, self.behind(by.get()))),
                     FrameFault::Corrupt { .. } | FrameFault::Truncate { .. } => {
@@ -135,11 +135,11 @@ impl Lane {
             return Vec::new();
         }
         let frames = (0..=copies).map(|_| plain(bytes.clone()));
-        let Some((rule, due)) = hold else {
+        let Some((rule, deadline)) = hold else {
             return frames.collect();
         };
         for frame in frames {
-            self.hold(rule, due, frame);
+            self.hold(rule, deadline, frame);
         }
         Vec::new()
     }
@@ -181,7 +181,9 @@ impl Lane {
         nanoseconds: Option<u64>,
         now: u64,
     ) {
-        let until = nanoseconds.map_or(Due::Removal, |late| Due::At(now.saturating_add(late)));
+        let until = nanoseconds.map_or(Deadline::Removal, |late| {
+            Deadline::At(now.saturating_add(late))
+        });
         let mut elements = Vec::new();
         ring.hold(&[length], &mut elements);
         self.withhold(rule.rule, until, elements, ring);

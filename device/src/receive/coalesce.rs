@@ -42,7 +42,7 @@ const SPARE: usize = 4;
 
 /// What a queue holds, by age.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct HeldSegments {
     held: BTreeMap<u64, Waiting>,
     streams: HashMap<Stream, u64, RandomState>,
     /// Those that wait for nothing but buffers.
@@ -90,9 +90,9 @@ impl Settled {
 /// No buffer: it stays where it is.
 struct NoBuffer;
 
-impl Held {
+impl HeldSegments {
     /// Drops everything; says how many wire frames that were.
-    pub(super) fn forget(&mut self) -> u64 {
+    pub(super) fn drop_all(&mut self) -> u64 {
         let frames = self
             .held
             .values()

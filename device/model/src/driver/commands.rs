@@ -64,7 +64,7 @@ impl<T: Transport> Driver<T> {
                 "HELLO returns all chains of queue {number}"
             );
             pair.receive.set_shape(None);
-            pair.receive.forget_frames();
+            pair.receive.reset_frame_number();
             pair.receive.expected_verdict = ExpectedVerdict::None;
             pair.receive.stamped = Some(false);
         }

@@ -18,7 +18,7 @@ action_tests! {
         let mut bench = struck(Action::Frame(FrameFault::Delay { nanoseconds: 5000 }));
         assert_eq!(bench.seen(), instead(|_| vec![]));
         let armed = bench.engine.armed(Direction::Receive);
-        assert_eq!(bench.lane.next_due(armed.as_ref()), Some(bench.now + 5000));
+        assert_eq!(bench.lane.next_deadline(armed.as_ref()), Some(bench.now + 5000));
         bench.now += 4999;
         assert_eq!(bench.release(), Delivered::default());
         bench.now += 1;
@@ -78,14 +78,14 @@ fn removing_the_rule_lets_go_what_it_held() {
         let mut bench = struck(Action::Frame(action));
         assert_eq!(bench.release(), Delivered::default());
         bench.engine.clear();
-        assert_eq!(bench.lane.next_due(None), Some(0));
+        assert_eq!(bench.lane.next_deadline(None), Some(0));
         assert_eq!(bench.release().frames, 1);
         assert!(bench.lane.is_idle());
     }
 }
 
 #[test]
-fn a_stop_forgets_what_was_held() {
+fn a_stop_drops_held_frames() {
     let mut bench = struck(Action::Frame(FrameFault::Delay { nanoseconds: 10 }));
     bench.queue.stop();
     assert_eq!(bench.lane.stop(&mut bench.ring), 0);

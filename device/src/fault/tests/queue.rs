@@ -7,7 +7,7 @@ action_tests! {
         assert_eq!(bench.seen(), clean(SPLIT)[..2]);
         assert_eq!(bench.lane.dropped(), 3);
         let armed = bench.engine.armed(Direction::Receive);
-        assert_eq!(bench.lane.next_due(armed.as_ref()), Some(bench.now + 500));
+        assert_eq!(bench.lane.next_deadline(armed.as_ref()), Some(bench.now + 500));
         bench.now += 500;
         bench.send(&frames()[0]);
         assert_eq!(bench.seen().len(), 3);

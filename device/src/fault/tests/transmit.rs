@@ -167,7 +167,7 @@ fn frames_are_damaged_on_the_wire() {
 fn delayed_frames_are_sent_in_time() {
     let (mut lane, engine, _) = sent(Action::Frame(FrameFault::Delay { nanoseconds: 7 }), 100);
     let armed = engine.armed(Direction::Transmit);
-    assert_eq!(lane.next_due(armed.as_ref()), Some(107));
+    assert_eq!(lane.next_deadline(armed.as_ref()), Some(107));
     assert_eq!(lane.take_due(armed.as_ref(), 106), []);
     let due = lane.take_due(armed.as_ref(), 107);
     assert_eq!(
