@@ -97,7 +97,7 @@ fn requests_and_results_are_as_documented() {
 }
 
 #[test]
-fn refusals_and_ends_are_told_apart() {
+fn refusals_differ_from_disconnects() {
     let refusal = json!({"error": {"class": "CommandNotFound", "desc": "No such thing"}});
     let (_directory, path, server) = serve(vec![refusal, json!("nonsense")]);
     let mut client = Client::connect(&path).expect("connect");
@@ -141,7 +141,7 @@ fn used_port(
 }
 
 #[test]
-fn what_others_left_on_a_port_is_not_for_us() {
+fn leftovers_of_earlier_programs_are_discarded() {
     const BEFORE: &str = "tail of a line\"}}\n\
         {\"return\":{\"ids\":[7]}}\n\
         {\"error\":{\"class\":\"GenericError\",\"desc\":\"Line is not a request\"}}\n\
@@ -165,7 +165,7 @@ fn what_others_left_on_a_port_is_not_for_us() {
 }
 
 #[test]
-fn a_backend_that_begins_anew_is_asked_again() {
+fn a_restarted_backend_is_asked_again() {
     let client = used_port("", |_, mut say| {
         // The request got lost with the connection that it was sent over.
         writeln!(say, "{GREETING}").expect("greeting");
@@ -208,7 +208,7 @@ fn people_get_tables() {
 }
 
 #[test]
-fn the_first_port_is_meant_if_none_is_named() {
+fn the_first_port_is_the_default() {
     let status = json!({"return": {"ports": [{"name": "left"}], "cables": []}});
     let (_directory, path, server) = serve(vec![status, json!({"return": {"ids": [12]}})]);
     let (code, text) = by_hand(&path, &["fault", "add", "rx", "drop", "--nth", "3"]);
@@ -370,7 +370,7 @@ fn zcnicctl_prints_the_result() {
 }
 
 #[test]
-fn a_capture_becomes_a_file() {
+fn a_capture_is_written_to_a_file() {
     let frame = |bytes: &str| {
         json!({"event": "frame", "data": {"port": "1", "direction": "rx", "time": 1_000_000_007_u64,
             "length": 60, "bytes": bytes}})
@@ -397,7 +397,7 @@ fn a_capture_becomes_a_file() {
 }
 
 #[test]
-fn zcnicctl_says_what_is_wrong_in_one_line() {
+fn zcnicctl_reports_errors_in_one_line() {
     let refusal = json!({"error": {"class": "NotFound", "desc": "No flow counter 9"}});
     let (_directory, path, server) = serve(vec![refusal]);
     let (good, _, said) = zcnicctl(&path, &["flow", "query", "9"]);

@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_asked_for_passes() {
+    fn only_listed_addresses_pass() {
         let accepted = |filter: &AddressFilter| {
             [OWN, OTHER, ALL_HOSTS, ALL_ROUTERS, BROADCAST].map(|address| filter.accepts(address))
         };

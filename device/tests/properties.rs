@@ -135,7 +135,7 @@ proptest! {
 
     /// Verdicts are about the frame on the wire, whoever computed its checksum and whatever follows it.
     #[test]
-    fn verdicts_are_about_what_arrives(
+    fn verdicts_are_about_the_frame_on_the_wire(
         flow in any_flow(),
         payload in 0..600usize,
         padding in prop_oneof![Just(0), 1..40usize],

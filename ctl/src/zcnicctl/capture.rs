@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn captures_are_read_back() {
         let mut file = Vec::new();
         let mut recording = Recording::new(&mut file, "0", 64).expect("a file");
         let mut frame = Frame {

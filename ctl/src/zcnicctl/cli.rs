@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_are_said_in_words() {
+    fn command_lines_become_rules() {
         let drop = rule("rx drop --nth 3 --queue 2").expect("a rule");
         assert_eq!(
             serde_json::to_value(drop).expect("JSON"),

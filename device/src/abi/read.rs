@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn longer_requests_are_refused_at_the_first_byte_that_says_something() {
+    fn longer_requests_are_refused_at_the_first_nonzero_byte() {
         let mut bytes = hello().as_bytes().to_vec();
         let known = bytes.len();
         bytes.extend([0; 9]);

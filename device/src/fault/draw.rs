@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_a_draw_depends_on_counts() {
+    fn draws_depend_on_every_input() {
         let draw = |source: DrawSource| source.draw(1, Purpose::Hit);
         let others = [
             draw(SOURCE),

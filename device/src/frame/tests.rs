@@ -459,7 +459,7 @@ proptest! {
     }
 
     #[test]
-    fn valid_frames_are_what_etherparse_says(frame in frames()) {
+    fn parsing_agrees_with_etherparse(frame in frames()) {
         let headers = parse(&frame);
         prop_assert_eq!(headers, oracle(&frame));
         let header_bytes = &frame[..frame.len().min(SNAPSHOT)];
@@ -467,7 +467,7 @@ proptest! {
     }
 
     #[test]
-    fn l4_checksums_are_what_etherparse_says(frame in frames()) {
+    fn l4_checksums_agree_with_etherparse(frame in frames()) {
         let headers = parse(&frame);
         let Some(l4) = headers.l4 else {
             return Ok(());

@@ -167,7 +167,7 @@ fn changed(change: impl Fn(&mut Vec<u8>)) -> [Vec<u8>; 2] {
 }
 
 #[test]
-fn what_follows_is_coalesced_until_it_is_shorter_or_pushed() {
+fn segments_coalesce_until_one_is_shorter_or_pushed() {
     assert!(coalesces(&stream(&[100, 100, 100, 40], |n| n as u16, PSH)));
     assert!(coalesces(&stream(&[100, 1], |_| 3, 0)));
     assert!(

@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn poison_of_another_buffer_is_no_poison() {
+    fn poison_of_another_buffer_is_detected() {
         let buffer = RefCell::new(vec![0; 4096]);
         poison(&Vecs, &buffer, 0x1000);
         assert!(intact(&Vecs, &buffer, 0x2000).is_some());

@@ -198,7 +198,7 @@ fn overdue_buffers_are_reported_once() {
 }
 
 #[test]
-fn counting_counts_only() {
+fn counting_mode_keeps_counts_only() {
     let mut ledger = with(Settings {
         mode: Mode::Counting,
         ..Settings::default()
@@ -224,7 +224,7 @@ fn counting_counts_only() {
 }
 
 #[test]
-fn off_is_off() {
+fn mode_off_records_nothing() {
     let mut ledger = Ledger::default();
     ledger.posted(0, None, 0);
     ledger.returned(3, 1, 0);

@@ -127,7 +127,7 @@ fn payload_goes_on_in_the_pages_of_follow_on_chains_that_appear_together() {
 }
 
 #[test]
-fn headers_that_do_not_fit_the_fragment_are_split_at_the_last_end_that_does() {
+fn headers_that_do_not_fit_the_fragment_are_split_at_the_last_boundary_that_does() {
     let layout = Layout::Split {
         header_size: 64 + 40,
         page_size: 4096,

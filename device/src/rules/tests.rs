@@ -104,7 +104,7 @@ fn set_replaces_the_rule_at_the_location() {
 }
 
 #[test]
-fn types_are_what_they_say() {
+fn rule_types_match_their_protocols() {
     let tcp4 = tcp4(None);
     let mut fragment = tcp4.clone();
     fragment[21] = 1;
@@ -380,7 +380,7 @@ proptest! {
 }
 
 #[test]
-fn a_lookup_costs_what_there_are_masks_not_rules() {
+fn a_lookup_costs_one_probe_per_mask() {
     let exact = |location: u32, bits: u16| {
         let mut rule = any_of(location, RuleType::Udp4);
         rule.mask.l4_dst = bits.into();
@@ -401,7 +401,7 @@ fn a_lookup_costs_what_there_are_masks_not_rules() {
 }
 
 #[test]
-fn a_candidate_is_not_taken_for_another_rule_whose_hash_is_alike() {
+fn a_candidate_with_a_colliding_hash_is_not_matched() {
     let port = Flow {
         l4_src: 0xffff.into(),
         ..Flow::default()

@@ -160,7 +160,7 @@ fn a_table_that_grows_under_a_rule_never_leads_beyond_the_last_queue() {
 }
 
 #[test]
-fn rules_to_what_does_not_exist_are_refused() {
+fn rules_with_missing_targets_are_refused() {
     let mut steering = port();
     set_context(&mut steering, 3, &[2, 4]).unwrap();
     let fine = rule(0, 1, RuleAction::Queue, 7, 0);

@@ -80,7 +80,7 @@ fn refused(header: abi::TxHeader, frame: &[u8]) -> TransmitError {
 }
 
 #[test]
-fn what_the_transmit_header_says_must_agree_with_the_frame() {
+fn the_transmit_header_must_agree_with_the_frame() {
     let frame = tcp4(&pattern(250));
     let good = gso(&frame, GsoType::Tcp4, 100);
     let wrong = [
@@ -190,7 +190,7 @@ fn sizes_have_limits() {
 }
 
 #[test]
-fn a_checksum_that_the_device_does_not_see_is_refused() {
+fn a_checksum_outside_the_snapshot_is_refused() {
     let frame = tcp4(&pattern(1000));
     for (start, offset) in [(300, 16), (0xffff, 0xffff), (34, 221)] {
         let header = abi::TxHeader {
@@ -273,7 +273,7 @@ impl Mover for Pieces {
 proptest! {
     /// Where a frame is cut into pieces makes no difference to what it is.
     #[test]
-    fn frames_are_the_same_in_pieces(length in 0usize..1500, split in 0usize..1600, v6: bool, partial: bool) {
+    fn frames_parse_the_same_in_pieces(length in 0usize..1500, split in 0usize..1600, v6: bool, partial: bool) {
         let payload = pattern(length);
         let frame = if v6 { udp6(&payload) } else { tcp4(&payload) };
         let headers = Headers::parse(&frame, frame.len());
@@ -297,7 +297,7 @@ proptest! {
 
     /// Cutting and joining gives the stream back, and every segment is a right frame of its own.
     #[test]
-    fn tcp_segments_are_right_frames_that_add_up(length in 1usize..4000, size in 1u16..2000) {
+    fn tcp_segments_are_valid_frames_that_add_up(length in 1usize..4000, size in 1u16..2000) {
         prop_assume!(length <= MAX_SEGMENTS * usize::from(size));
         let payload = pattern(length);
         let frame = tcp4(&payload);
@@ -323,7 +323,7 @@ proptest! {
     }
 
     #[test]
-    fn udp_segments_are_right_frames_that_add_up(length in 1usize..4000, size in 1u16..2000) {
+    fn udp_segments_are_valid_frames_that_add_up(length in 1usize..4000, size in 1u16..2000) {
         let payload = pattern(length);
         let frame = udp6(&payload);
         let chain = chain(gso(&frame, GsoType::Udp, size), &frame);

@@ -68,7 +68,9 @@ pub fn chains_that_can_not_be_sent_are_counted<T: Transport>(
 }
 
 /// A driver that does not know an offload can't use it by accident.
-pub fn what_was_not_negotiated_is_not_done<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+pub fn offloads_that_were_not_negotiated_are_refused<T: Transport>(
+    connect: impl Fn(u16) -> [Driver<T>; 2],
+) {
     let [mut sender, mut receiver] = connect(PAIRS);
     receiver.bring_up(Shape::SPLIT, 16);
     let packets = [

@@ -149,7 +149,7 @@ pub fn fragments_are_split_behind_ip<T: Transport>(connect: impl Fn(u16) -> [Dri
 }
 
 /// Ethernet and IP are known even if what is in them is not.
-pub fn unknown_protocols_are_split_behind_what_is_known<T: Transport>(
+pub fn unknown_protocols_are_split_behind_the_last_known_header<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 8);
@@ -193,7 +193,7 @@ pub fn truncated_packets_are_split_behind_ip<T: Transport>(
 }
 
 /// No frame is dropped because its headers are long.
-pub fn headers_that_do_not_fit_are_split_at_the_last_end_that_does<T: Transport>(
+pub fn headers_that_do_not_fit_are_split_at_the_last_boundary_that_does<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
     let [mut sender, mut receiver] = up(connect, Shape::split(192, 4096), 8);

@@ -19,7 +19,7 @@ use crate::{
 const QUEUES: u16 = PAIRS - 1;
 
 /// Header fields, whatever the command.
-pub fn what_every_request_must_have<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+pub fn request_header_fields_are_checked<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let mut driver = greeted(connect);
     for opcode in [0, 2, 17, u16::MAX] {
         let refused = (Status::Unsupported, u32::from(opcode));

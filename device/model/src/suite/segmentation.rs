@@ -41,9 +41,7 @@ pub fn udp_is_segmented_exactly<T: Transport>(connect: impl Fn(u16) -> [Driver<T
 }
 
 /// FIN and PSH on the last, CWR on the first (as Linux's `tcp_gso_segment()`), all others on all.
-pub fn flags_go_to_the_segments_that_they_belong_to<T: Transport>(
-    connect: impl Fn(u16) -> [Driver<T>; 2],
-) {
+pub fn tcp_flags_go_to_the_right_segments<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 16);
     let flow = Flow::tcp4().tcp_header(|tcp| {
         (tcp.fin, tcp.psh, tcp.cwr, tcp.ece, tcp.urg) = (true, true, true, true, true);
@@ -64,7 +62,7 @@ pub fn flags_go_to_the_segments_that_they_belong_to<T: Transport>(
 }
 
 /// A train that finds too few buffers loses its end, not its beginning, and nothing in between.
-pub fn segments_fill_what_buffers_there_are<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+pub fn segments_fill_the_available_buffers<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 3);
     let payload = pattern(5000);
     sender.send(

@@ -37,7 +37,9 @@ pub fn hello_agrees_on_version_limits_and_features<T: Transport>(
 }
 
 /// Features that only one side knows are not negotiated, in either word.
-pub fn hello_knows_only_what_both_know<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+pub fn hello_negotiates_common_features_only<T: Transport>(
+    connect: impl Fn(u16) -> [Driver<T>; 2],
+) {
     let [mut driver, _] = connect(PAIRS);
     let split = 1u64 << Feature::Split as u32;
     let request = abi::Hello {
@@ -51,7 +53,7 @@ pub fn hello_knows_only_what_both_know<T: Transport>(connect: impl Fn(u16) -> [D
 }
 
 /// The driver's range must hold the device's version.
-pub fn hello_without_a_common_version_names_the_devices<T: Transport>(
+pub fn hello_without_a_common_version_returns_the_devices<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
     let [mut driver, _] = connect(PAIRS);
@@ -95,7 +97,7 @@ pub fn hello_must_come_from_the_last_pair<T: Transport>(connect: impl Fn(u16) ->
 }
 
 /// There is no session yet that a HELLO could belong to.
-pub fn hello_names_no_session<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+pub fn hello_carries_no_session<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut driver, _] = connect(PAIRS);
     let mut request = driver.hello_request();
     request.request = header(Opcode::Hello, size_of::<abi::Hello>(), 1);
@@ -122,7 +124,7 @@ pub fn a_refused_hello_leaves_the_session_alone<T: Transport>(
 }
 
 /// HELLO is legal at any time, and afterwards everything is as in the beginning.
-pub fn hello_again_returns_every_chain_and_erases_everything<T: Transport>(
+pub fn hello_again_returns_every_chain_and_resets_the_port<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 16);
@@ -227,9 +229,7 @@ pub fn a_request_of_another_session_is_stale_and_not_executed<T: Transport>(
 }
 
 /// A port that can't know who posted its buffers leaves them alone.
-pub fn nobody_receives_before_somebody_spoke<T: Transport>(
-    connect: impl Fn(u16) -> [Driver<T>; 2],
-) {
+pub fn an_undecided_port_receives_nothing<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = connect(PAIRS);
     sender.bring_up(Shape::SPLIT, 4);
     for queue in 0..PAIRS {
@@ -278,7 +278,9 @@ pub fn a_response_is_truncated_to_the_room_there_is<T: Transport>(
 }
 
 /// Something else than a command comes back as if nobody had been there.
-pub fn what_has_no_magic_is_not_executed<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+pub fn a_request_without_magic_is_not_executed<T: Transport>(
+    connect: impl Fn(u16) -> [Driver<T>; 2],
+) {
     let [mut driver, _] = connect(PAIRS);
     driver.hello();
     let mut request = header(Opcode::Status, size_of::<abi::Request>(), driver.session());
@@ -291,7 +293,7 @@ pub fn what_has_no_magic_is_not_executed<T: Transport>(connect: impl Fn(u16) -> 
 }
 
 /// The command pair is the 128th: a frontend names a ring by one byte.
-pub fn all_queues_that_there_can_be_work<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+pub fn all_128_queue_pairs_work<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = connect(limits::MAX_QUEUE_PAIRS);
     sender.bring_up(Shape::SPLIT, 0);
     receiver.bring_up(Shape::SPLIT, 2);

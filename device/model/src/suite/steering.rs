@@ -88,7 +88,7 @@ pub fn flows_spread_by_their_published_hash<T: Transport>(connect: impl Fn(u16) 
 }
 
 /// "Verifying the RSS Hash Calculation" (Microsoft): addresses, ports, hash without and with ports.
-pub fn the_hash_is_what_was_published<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+pub fn hashes_match_the_published_vectors<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 16);
     let v4 = Flow::tcp4()
         .between4([66, 9, 149, 187], [161, 142, 100, 80])
@@ -120,7 +120,7 @@ pub fn the_hash_is_what_was_published<T: Transport>(connect: impl Fn(u16) -> [Dr
 }
 
 /// Only what is chosen tells flows apart, and with a symmetric transform directions don't.
-pub fn fields_choose_what_is_hashed<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+pub fn fields_select_the_hash_input<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 64);
     let mut hash = |receiver: &mut Driver<T>, flow: &Flow| {
         sender.send(0, flow.frame(&[1]));
@@ -239,7 +239,7 @@ pub fn rules_drop_and_count<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2
 }
 
 /// Any bits of any field, and nothing else.
-pub fn rules_match_what_their_masks_cover<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+pub fn rules_match_the_bits_of_their_masks<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 64);
     let rule = |location: u32, rule_type: RuleType, fill: fn(&mut abi::Flow, &mut abi::Flow)| {
         let mut rule = abi::Rule {

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Every frame, whole or split, and between two readings of the clock.
-pub fn frames_tell_when_they_arrived<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+pub fn received_frames_are_timestamped<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::split(256, 1024), 32);
     let frame = |payload| Flow::udp4().frame(&pattern(payload));
     sender.send(0, frame(100));
@@ -39,7 +39,7 @@ pub fn frames_tell_when_they_arrived<T: Transport>(connect: impl Fn(u16) -> [Dri
 }
 
 /// Those that ask, by the clock that the other port has, too, and not later than they arrive.
-pub fn frames_tell_when_they_were_sent<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+pub fn sent_frames_are_timestamped<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 64);
     let packet = |payload| Packet::from(Flow::tcp4().frame(&pattern(payload)));
     let packets = [
@@ -73,7 +73,7 @@ pub fn frames_tell_when_they_were_sent<T: Transport>(connect: impl Fn(u16) -> [D
 }
 
 /// What can't be sent has no time; a place of another size is none, and without a place nobody is told.
-pub fn only_frames_that_ask_as_they_should_are_told<T: Transport>(
+pub fn only_valid_requests_get_a_transmit_timestamp<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 8);

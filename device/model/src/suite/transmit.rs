@@ -12,9 +12,7 @@ use crate::{
 };
 
 /// Descriptors of any length, in the ring or in a table.
-pub fn frames_are_sent_however_they_are_scattered<T: Transport>(
-    connect: impl Fn(u16) -> [Driver<T>; 2],
-) {
+pub fn scattered_frames_are_sent_whole<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 32);
     let frame = Flow::tcp6().frame(&pattern(1300));
     let scatterings: [&[usize]; 6] = [

@@ -35,7 +35,7 @@ action_tests! {
         assert!(bench.lane.is_idle());
     }
 
-    "withhold-completion" => fn withheld_completions_come_later() {
+    "withhold-completion" => fn withheld_completions_are_returned_later() {
         let bench = struck(Action::Completion(CompletionFault::Withhold { frames: Some(n32(1)) }));
         let clean = clean(SPLIT);
         let order = [0, 1, 3, 2, 4].map(|index: usize| clean[index].clone());
@@ -68,7 +68,7 @@ fn those_that_break_the_order_void_recovery() {
 }
 
 #[test]
-fn removing_the_rule_returns_what_it_withheld() {
+fn removing_the_rule_returns_withheld_chains() {
     for frames in [None, Some(n32(100))] {
         let mut bench = struck(Action::Completion(CompletionFault::Withhold { frames }));
         bench.release();

@@ -68,7 +68,7 @@ action_tests! {
 }
 
 #[test]
-fn removing_the_rule_lets_go_what_it_held() {
+fn removing_the_rule_releases_held_frames() {
     for action in [
         FrameFault::Delay {
             nanoseconds: 1 << 40,

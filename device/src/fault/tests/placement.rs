@@ -2,7 +2,7 @@ use super::*;
 use crate::abi::RX_SPLIT;
 
 action_tests! {
-    "short-buffer" => fn short_buffer_returns_less_than_the_header_says() {
+    "short-buffer" => fn short_buffer_returns_a_shorter_used_length() {
         let bench = struck(Action::Placement(PlacementFault::ShortBuffer { bytes: 7 }));
         assert_eq!(bench.seen(), instead(|mut frame| {
             frame.missing = 7;

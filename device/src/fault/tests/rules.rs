@@ -140,7 +140,7 @@ fn several_rules_can_hit_one_frame() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused() {
+fn invalid_rules_are_refused() {
     let ok = third(DROP);
     let refused = |rule: Rule| rule.check().expect_err("makes no sense").to_string();
     assert_eq!(ok.check(), Ok(()));

@@ -179,7 +179,7 @@ fn delayed_frames_are_sent_in_time() {
 }
 
 #[test]
-fn transmit_chains_come_back_wrongly() {
+fn completion_faults_apply_to_transmit_chains() {
     for (fault, expected) in [
         (CompletionFault::DescriptorError, vec![0, 1, 2, 3, 4]),
         (

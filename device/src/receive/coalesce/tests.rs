@@ -199,7 +199,7 @@ fn segments_become_one_frame_when_one_is_pushed() {
 }
 
 #[test]
-fn a_frame_that_nothing_follows_comes_as_it_was_sent() {
+fn a_lone_segment_is_delivered_unchanged() {
     let mut bench = Bench::with_buffers(LINEAR);
     let frame = segment(1, 0, 0, &pattern(100));
     bench.frame(&frame);
@@ -231,7 +231,7 @@ fn on_a_busy_queue_a_segment_waits_for_a_bounded_time() {
 }
 
 #[test]
-fn streams_are_told_apart_and_keep_their_order() {
+fn streams_are_distinguished_and_keep_their_order() {
     let mut bench = Bench::with_buffers(LINEAR);
     for stream in 0..20 {
         bench.frame(&segment(stream, 0, 0, &pattern(100)));
@@ -297,7 +297,7 @@ fn a_pushed_train_is_delivered_at_once_from_where_it_lies() {
 }
 
 #[test]
-fn a_train_goes_behind_what_is_held_of_its_stream() {
+fn a_train_follows_held_segments_of_its_stream() {
     let mut bench = Bench::with_buffers(SPLIT);
     let train = train_chain(PSH, 100, &pattern(250));
     bench.frame(&segment(1000, 7u32.wrapping_sub(100), 0, &pattern(100)));
@@ -334,7 +334,7 @@ fn an_aggregate_takes_no_more_chains_than_the_driver_can_have() {
 }
 
 #[test]
-fn what_is_held_is_bounded() {
+fn held_bytes_and_streams_are_bounded() {
     let mut bench = Bench::new(LINEAR);
     bench.post(4096);
     let streams = MAX_STREAMS as u16;
@@ -383,7 +383,7 @@ fn without_buffers_frames_wait_or_are_dropped_and_counted() {
 }
 
 #[test]
-fn who_waits_for_buffers_does_not_wait_for_ever() {
+fn frames_wait_for_buffers_for_a_bounded_time() {
     let mut bench = Bench::new(LINEAR);
     bench.frame(&segment(1, 0, 0, &pattern(100)));
     for (milliseconds, holds) in [(40, true), (609, true), (1, false)] {
@@ -397,7 +397,7 @@ fn who_waits_for_buffers_does_not_wait_for_ever() {
 }
 
 #[test]
-fn a_stop_drops_and_counts_what_is_held() {
+fn a_stop_drops_and_counts_held_segments() {
     let mut bench = Bench::with_buffers(LINEAR);
     bench.frame(&segment(1, 0, 0, &pattern(100)));
     bench.frame(&segment(1, 100, 0, &pattern(100)));
@@ -412,7 +412,7 @@ fn a_stop_drops_and_counts_what_is_held() {
 }
 
 #[test]
-fn switched_off_it_lets_go_and_holds_nothing() {
+fn switching_gro_off_releases_held_segments() {
     let mut bench = Bench::with_buffers(LINEAR);
     bench.frame(&segment(1, 0, 0, &pattern(100)));
     let off = Annotation {
