@@ -14,20 +14,20 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use thiserror::Error;
 
-pub use crate::line::{PORT_NAME, find_port};
+pub use crate::stream::{PORT_NAME, find_port};
 use crate::{
-    line::{Line as Wire, deadline},
     protocol::{
         Failure, Greeting, MAX_LINE, Outcome, Request, Response, command,
         event::{Event, Subscribe},
     },
+    stream::{Stream, deadline},
 };
 
 /// How long whoever is at the other end of a port may take to answer what is only meant to be answered.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Between two looks whether somebody is there again.
-const PAUSE: Duration = Duration::from_millis(50);
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Why a command has no result.
 #[derive(Debug, Error)]
@@ -46,7 +46,7 @@ pub enum ClientError {
     Unexpected(#[from] serde_json::Error),
     /// The other side answers although nothing was asked.
     #[error("Backend answered although nothing was asked")]
-    Unasked,
+    Unsolicited,
     /// The backend refused.
     #[error("{}", .0.desc)]
     Refused(Failure),
@@ -55,7 +55,7 @@ pub enum ClientError {
 /// A connection to a backend's control socket.
 #[derive(Debug)]
 pub struct Client {
-    stream: BufReader<Wire>,
+    stream: BufReader<Stream>,
     greeting: Option<Greeting>,
     /// Events that came while an answer was waited for.
     events: VecDeque<Event>,
@@ -66,7 +66,7 @@ pub struct Client {
 /// A line from the backend after its greeting.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Line {
+enum Incoming {
     Event(Event),
     Response(Response),
 }
@@ -79,12 +79,16 @@ impl Client {
     /// Nobody listens at `path`, or it is not a zcnic backend.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         let is_port = fs::metadata(path).is_ok_and(|found| found.file_type().is_char_device());
-        let open = if is_port { Wire::port } else { Wire::socket };
-        let wire = open(path).map_err(|error| ClientError::Connect(path.to_owned(), error))?;
+        let open = if is_port {
+            Stream::port
+        } else {
+            Stream::socket
+        };
+        let stream = open(path).map_err(|error| ClientError::Connect(path.to_owned(), error))?;
         if is_port {
-            return Self::take_over(wire);
+            return Self::take_over(stream);
         }
-        let mut client = Self::new(wire);
+        let mut client = Self::new(stream);
         client.greeting = Some(serde_json::from_slice(&client.bytes()?)?);
         Ok(client)
     }
@@ -97,29 +101,29 @@ impl Client {
     ///
     /// Nobody answers, or the connection failed.
     pub fn over(port: File) -> Result<Self, ClientError> {
-        Self::take_over(Wire::over(port))
+        Self::take_over(Stream::over(port))
     }
 
-    fn new(wire: Wire) -> Self {
+    fn new(stream: Stream) -> Self {
         Self {
-            stream: BufReader::new(wire),
+            stream: BufReader::new(stream),
             greeting: None,
             events: VecDeque::new(),
             partial: Vec::new(),
         }
     }
 
-    fn take_over(wire: Wire) -> Result<Self, ClientError> {
-        let mut client = Self::new(wire);
-        let until = deadline(PATIENCE);
+    fn take_over(stream: Stream) -> Result<Self, ClientError> {
+        let mut client = Self::new(stream);
+        let until = deadline(ANSWER_TIMEOUT);
         client.stream.get_mut().deadline = until;
-        while let Err(error) = client.silence() {
+        while let Err(error) = client.resynchronise() {
             if until.is_none_or(|until| Instant::now() >= until) {
                 return Err(error);
             }
             // The backend is being exchanged: nothing tells when the next one is there.
             client.partial.clear();
-            thread::sleep(PAUSE);
+            thread::sleep(RETRY_INTERVAL);
         }
         client.stream.get_mut().deadline = None;
         Ok(client)
@@ -127,8 +131,8 @@ impl Client {
 
     /// Ends the line that somebody began, what somebody waits for, and all subscriptions. What comes before the
     /// answer to that is not for us.
-    fn silence(&mut self) -> Result<(), ClientError> {
-        let mut asked = self.ask_for_silence()?;
+    fn resynchronise(&mut self) -> Result<(), ClientError> {
+        let mut asked = self.request_resynchronisation()?;
         loop {
             let line = self.bytes()?;
             match serde_json::from_slice(&line) {
@@ -138,13 +142,13 @@ impl Client {
             if let Ok(greeting) = serde_json::from_slice(&line) {
                 // Somebody new is at the other end, who may not have got what we asked.
                 self.greeting = Some(greeting);
-                asked = self.ask_for_silence()?;
+                asked = self.request_resynchronisation()?;
             }
         }
     }
 
     /// Returns what the answer's `id` will be.
-    fn ask_for_silence(&mut self) -> Result<Value, ClientError> {
+    fn request_resynchronisation(&mut self) -> Result<Value, ClientError> {
         let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let time = time.unwrap_or_default().as_nanos();
         let id = Value::from(format!("{}-{time}", std::process::id()));
@@ -189,8 +193,8 @@ impl Client {
         self.send(&request)?;
         let response = loop {
             match self.line()? {
-                Line::Event(event) => self.events.push_back(event),
-                Line::Response(response) => break response,
+                Incoming::Event(event) => self.events.push_back(event),
+                Incoming::Response(response) => break response,
             }
         };
         match response.outcome {
@@ -199,7 +203,7 @@ impl Client {
         }
     }
 
-    fn line(&mut self) -> Result<Line, ClientError> {
+    fn line(&mut self) -> Result<Incoming, ClientError> {
         Ok(serde_json::from_slice(&self.bytes()?)?)
     }
 
@@ -207,18 +211,18 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// None comes within `patience` ([`io::ErrorKind::WouldBlock`]), or the connection failed.
-    pub fn event(&mut self, patience: Option<Duration>) -> Result<Event, ClientError> {
+    /// None comes within `timeout` ([`io::ErrorKind::WouldBlock`]), or the connection failed.
+    pub fn event(&mut self, timeout: Option<Duration>) -> Result<Event, ClientError> {
         if let Some(event) = self.events.pop_front() {
             return Ok(event);
         }
-        self.stream.get_mut().deadline = patience.and_then(deadline);
+        self.stream.get_mut().deadline = timeout.and_then(deadline);
         let line = self.line();
         self.stream.get_mut().deadline = None;
         match line? {
-            Line::Event(event) => Ok(event),
+            Incoming::Event(event) => Ok(event),
             // Nothing was asked.
-            Line::Response(_) => Err(ClientError::Unasked),
+            Incoming::Response(_) => Err(ClientError::Unsolicited),
         }
     }
 

@@ -261,7 +261,7 @@ impl Inner {
                 .map(|event| BufferEvent {
                     time: event.time,
                     head: event.head,
-                    what: match event.transfer {
+                    change: match event.transfer {
                         Transfer::Posted => BufferChange::Posted,
                         Transfer::Filled => BufferChange::Filled,
                         Transfer::Unused => BufferChange::Unused,

@@ -120,8 +120,9 @@ pub struct BufferEvent {
     pub time: u64,
     /// The chain that it was in.
     pub head: u16,
-    /// How.
-    pub what: BufferChange,
+    /// How; `what` on the wire.
+    #[serde(rename = "what")]
+    pub change: BufferChange,
 }
 
 /// Ways in which a buffer changes hands.

@@ -53,10 +53,10 @@ pub(crate) enum Command {
     Steering,
     /// Counters of single flows
     #[command(subcommand)]
-    Flow(Flow),
+    Flow(FlowCommand),
     /// Things that go wrong on demand (docs/faults.md)
     #[command(subcommand)]
-    Fault(Fault),
+    Fault(FaultCommand),
     /// Who owns which receive buffer
     Ledger(LedgerArgs),
     /// Takes the carrier away or gives it back
@@ -101,9 +101,9 @@ pub(crate) enum LinkState {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Flow {
+pub(crate) enum FlowCommand {
     /// Begins to count the frames of a flow that the port receives; prints the counter's number
-    Add(Pattern),
+    Add(FlowArgs),
     /// Prints the counts by receive queue
     Query {
         /// The counter's number
@@ -118,7 +118,7 @@ pub(crate) enum Flow {
 
 /// Which frames.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Pattern {
+pub(crate) struct FlowArgs {
     /// tcp or udp
     #[arg(long, value_parser = word::<Protocol>)]
     protocol: Option<Protocol>,
@@ -136,8 +136,8 @@ pub(crate) struct Pattern {
     destination_port: Option<u16>,
 }
 
-impl From<Pattern> for FlowMatch {
-    fn from(pattern: Pattern) -> Self {
+impl From<FlowArgs> for FlowMatch {
+    fn from(pattern: FlowArgs) -> Self {
         Self {
             protocol: pattern.protocol,
             source: pattern.source,
@@ -149,9 +149,9 @@ impl From<Pattern> for FlowMatch {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Fault {
+pub(crate) enum FaultCommand {
     /// Adds a rule; prints its number
-    Add(Box<AddFault>),
+    Add(Box<FaultArgs>),
     /// Adds all rules of a scenario file (TOML, or JSON if its name ends so); prints their numbers
     Load {
         /// The file
@@ -183,7 +183,7 @@ pub(crate) enum Fault {
 
 /// A rule.
 #[derive(Args, Debug)]
-pub(crate) struct AddFault {
+pub(crate) struct FaultArgs {
     /// rx, tx or command
     #[arg(value_parser = word::<Direction>)]
     direction: Direction,
@@ -205,7 +205,7 @@ pub(crate) struct AddFault {
     #[arg(long)]
     queue: Option<u16>,
     #[command(flatten)]
-    pattern: Pattern,
+    pattern: FlowArgs,
     /// Only these commands
     #[arg(long, value_parser = word::<Opcode>)]
     opcode: Option<Opcode>,
@@ -219,13 +219,13 @@ pub(crate) struct AddFault {
     #[arg(long)]
     enter: Option<String>,
     #[command(flatten)]
-    parameters: Parameters,
+    parameters: ActionArgs,
 }
 
 /// Parameters of actions.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Parameters of actions")]
-struct Parameters {
+struct ActionArgs {
     /// delay, stall, link-flap, command-timeout: how long (5ms, 2s)
     #[arg(long, value_parser = duration)]
     time: Option<Duration>,
@@ -273,7 +273,7 @@ struct Parameters {
     executed: bool,
 }
 
-impl Parameters {
+impl ActionArgs {
     fn members(&self) -> Map<String, Value> {
         let all = [
             (
@@ -301,7 +301,7 @@ impl Parameters {
     }
 }
 
-impl AddFault {
+impl FaultArgs {
     /// The rule.
     ///
     /// # Errors
@@ -343,11 +343,11 @@ pub(crate) struct LedgerArgs {
     #[arg(long)]
     pub(crate) check: bool,
     #[command(subcommand)]
-    pub(crate) command: Option<Ledger>,
+    pub(crate) command: Option<LedgerCommand>,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Ledger {
+pub(crate) enum LedgerCommand {
     /// Begins a new ledger
     Set {
         /// off, counting or full
@@ -420,7 +420,7 @@ mod tests {
             .map_err(|error| error.to_string())?
             .command
         {
-            Command::Fault(Fault::Add(add)) => add.rule(),
+            Command::Fault(FaultCommand::Add(add)) => add.rule(),
             other => Err(format!("{other:?}")),
         }
     }

@@ -56,19 +56,19 @@ pub const RING_SIZE: u16 = 1024;
 /// The drivers of two cabled ports with `pairs` queue pairs each, command pair included.
 #[must_use]
 pub fn cabled(pairs: u16) -> [Driver<InProcess>; 2] {
-    let sides = [0, 1].map(|_| {
+    let guests = [0, 1].map(|_| {
         let mut guest = Guest::new();
         let pairs = Pair::allocate(&mut guest, pairs, RING_SIZE);
         (guest, pairs)
     });
     let clock = Clock::default();
     let ports = [0, 1].map(|port| {
-        let (guest, pairs) = &sides[port];
+        let (guest, pairs) = &guests[port];
         DevicePort::new(guest.memory(), pairs, port as u64, clock.clone())
     });
     let world = Rc::new(RefCell::new(World { ports }));
     let mut port = 0..;
-    sides.map(|(guest, pairs)| {
+    guests.map(|(guest, pairs)| {
         let transport = InProcess {
             world: Rc::clone(&world),
             port: port.next().expect("endless"),
@@ -189,7 +189,7 @@ fn deliver(rings: &mut PortRings, mover: &CrossMover<'_>, train: &Train<'_, [Spa
         SteeringDecision::Filtered => rings.counters.filtered += segments as u64,
         SteeringDecision::RuleDrop => rings.counters.rule_drop += segments as u64,
         SteeringDecision::Queue { queue, hash } => {
-            let Some(side) = rings.receive.get_mut(usize::from(queue)) else {
+            let Some(rx) = rings.receive.get_mut(usize::from(queue)) else {
                 return;
             };
             let note = Annotation {
@@ -202,13 +202,13 @@ fn deliver(rings: &mut PortRings, mover: &CrossMover<'_>, train: &Train<'_, [Spa
                 },
                 vlan: None,
             };
-            let mut chains = memory::ReceiveChains::new(&mut side.ring, mover.target);
+            let mut chains = memory::ReceiveChains::new(&mut rx.ring, mover.target);
             let mut from = 0;
             while from < segments {
-                let delivered = side.queue.deliver(mover, &mut chains, train, from, &note);
+                let delivered = rx.queue.deliver(mover, &mut chains, train, from, &note);
                 from = delivered
                     .blocked_at
-                    .map_or(segments, |at| side.queue.drop_blocked(train, at));
+                    .map_or(segments, |at| rx.queue.drop_blocked(train, at));
             }
         }
     }

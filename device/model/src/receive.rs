@@ -185,7 +185,7 @@ pub struct ReceiveQueue {
     /// What is expected of verdicts on checksums.
     pub(crate) expected_verdict: ExpectedVerdict,
     /// Whether frames tell when they arrived; `None`: each as it likes.
-    pub(crate) stamped: Option<bool>,
+    pub(crate) timestamped: Option<bool>,
     /// When the last one did.
     last: u64,
 }
@@ -209,7 +209,7 @@ impl ReceiveQueue {
             events: VecDeque::new(),
             returned: Returned::default(),
             expected_verdict: ExpectedVerdict::None,
-            stamped: Some(false),
+            timestamped: Some(false),
             last: 0,
         }
     }
@@ -442,16 +442,17 @@ impl ReceiveQueue {
             assert!(aggregate.iter().all(|field| *field > 0), "in {header:?}");
             assert!(header.seg_count.get() > 1, "in {header:?}");
         }
-        let stamped = flags & abi::RX_TIMESTAMP != 0;
-        let expected = self.stamped.unwrap_or(stamped);
-        assert_eq!(stamped, expected, "TIMESTAMP in {header:?}");
+        let timestamped = flags & abi::RX_TIMESTAMP != 0;
+        let expected = self.timestamped.unwrap_or(timestamped);
+        assert_eq!(timestamped, expected, "TIMESTAMP in {header:?}");
         let tagged = flags & abi::RX_VLAN != 0;
         assert!(
-            header.timestamp_ns.get() != 0 || !stamped,
+            header.timestamp_ns.get() != 0 || !timestamped,
             "no time in {header:?}"
         );
         assert!(
-            (tagged || header.vlan_tci.get() == 0) && (stamped || header.timestamp_ns.get() == 0),
+            (tagged || header.vlan_tci.get() == 0)
+                && (timestamped || header.timestamp_ns.get() == 0),
             "fields without their flag in {header:?}"
         );
         assert_eq!(header.queue.get(), self.number, "queue in {header:?}");

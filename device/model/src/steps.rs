@@ -216,7 +216,7 @@ pub struct Actor<T> {
     driver: Driver<T>,
     shapes: [Shape; QUEUES as usize],
     posted: u64,
-    came_back: u64,
+    returned: u64,
 }
 
 impl<T: Transport> Actor<T> {
@@ -228,7 +228,7 @@ impl<T: Transport> Actor<T> {
             driver,
             shapes: [Shape::SPLIT; QUEUES as usize],
             posted: 8 * u64::from(QUEUES),
-            came_back: 0,
+            returned: 0,
         }
     }
 
@@ -354,10 +354,10 @@ impl<T: Transport> Actor<T> {
     /// Takes what came back and counts the chains.
     pub fn settle(&mut self) {
         for (_, frame) in self.driver.receive_all() {
-            self.came_back += frame.chains as u64;
+            self.returned += frame.chains as u64;
         }
         for queue in 0..QUEUES {
-            self.came_back += u64::from(self.driver.take_returned(queue));
+            self.returned += u64::from(self.driver.take_returned(queue));
         }
     }
 
@@ -372,7 +372,7 @@ impl<T: Transport> Actor<T> {
             .sum();
         assert_eq!(
             self.posted,
-            self.came_back + out,
+            self.returned + out,
             "chains posted, and where they are"
         );
     }

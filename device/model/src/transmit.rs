@@ -142,7 +142,7 @@ impl Packet {
 
 /// What the driver remembers of a transmit chain.
 #[derive(Debug)]
-pub struct Chain {
+pub struct TransmitChain {
     /// Readable buffers and what was put into them.
     readable: Vec<(Buffer, Vec<u8>)>,
     /// It is a command, not a frame.
@@ -156,7 +156,7 @@ pub struct Chain {
 /// A transmit ring.
 #[derive(Debug)]
 pub struct TransmitQueue {
-    ring: Ring<Chain>,
+    ring: Ring<TransmitChain>,
     /// Responses in the order of their commands; empty: nobody executed it.
     responses: VecDeque<Vec<u8>>,
     /// Of frames that asked for it; `None`: they were not told.
@@ -177,7 +177,7 @@ impl TransmitQueue {
 
     /// Its ring.
     #[must_use]
-    pub fn ring(&self) -> &Ring<Chain> {
+    pub fn ring(&self) -> &Ring<TransmitChain> {
         &self.ring
     }
 
@@ -290,7 +290,7 @@ impl TransmitQueue {
     }
 
     /// Its ring, for tests that misuse it.
-    pub fn ring_mut(&mut self) -> &mut Ring<Chain> {
+    pub fn ring_mut(&mut self) -> &mut Ring<TransmitChain> {
         &mut self.ring
     }
 
@@ -325,7 +325,7 @@ impl TransmitQueue {
         self.ring.add(
             &pieces,
             at,
-            Chain {
+            TransmitChain {
                 readable,
                 command,
                 response,

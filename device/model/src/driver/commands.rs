@@ -66,7 +66,7 @@ impl<T: Transport> Driver<T> {
             pair.receive.set_shape(None);
             pair.receive.reset_frame_number();
             pair.receive.expected_verdict = ExpectedVerdict::None;
-            pair.receive.stamped = Some(false);
+            pair.receive.timestamped = Some(false);
         }
         self.pairs
             .last_mut()
@@ -223,7 +223,7 @@ impl<T: Transport> Driver<T> {
                 true => ExpectedVerdict::Valid,
                 false => ExpectedVerdict::None,
             };
-            pair.receive.stamped = Some(on.contains(&Feature::Timestamp));
+            pair.receive.timestamped = Some(on.contains(&Feature::Timestamp));
         }
         Ok(())
     }
@@ -233,7 +233,7 @@ impl<T: Transport> Driver<T> {
     pub fn accept_anything(&mut self) {
         for pair in &mut self.pairs {
             pair.receive.expected_verdict = ExpectedVerdict::Any;
-            pair.receive.stamped = None;
+            pair.receive.timestamped = None;
         }
     }
 

@@ -31,8 +31,8 @@ pub(super) struct DevicePort {
 #[derive(Debug)]
 pub(super) struct PortRings {
     memory: Arc<GuestMemoryMmap>,
-    pub(super) receive: Vec<ReceiveSide>,
-    transmit: Vec<TransmitSide>,
+    pub(super) receive: Vec<DeviceRxQueue>,
+    transmit: Vec<DeviceTxQueue>,
     pub(super) configuration: Configuration,
     pub(super) counters: PortCounters,
     pub(super) clock: Clock,
@@ -40,13 +40,13 @@ pub(super) struct PortRings {
 }
 
 #[derive(Debug)]
-pub(super) struct ReceiveSide {
+pub(super) struct DeviceRxQueue {
     pub(super) ring: Queue,
     pub(super) queue: ReceiveQueue,
 }
 
 #[derive(Debug)]
-struct TransmitSide {
+struct DeviceTxQueue {
     ring: Queue,
     running: bool,
     counters: TransmitCounters,
@@ -60,11 +60,11 @@ impl DevicePort {
         clock: Clock,
     ) -> Self {
         let control = Port::new();
-        let receive = pairs.iter().map(|pair| ReceiveSide {
+        let receive = pairs.iter().map(|pair| DeviceRxQueue {
             ring: device_ring(pair.receive.ring().addresses()),
             queue: ReceiveQueue::default(),
         });
-        let transmit = pairs.iter().map(|pair| TransmitSide {
+        let transmit = pairs.iter().map(|pair| DeviceTxQueue {
             ring: device_ring(pair.transmit.ring().addresses()),
             running: false,
             counters: TransmitCounters::default(),
@@ -99,24 +99,24 @@ impl DevicePort {
     }
 
     pub(super) fn end_session(&mut self) {
-        for side in &mut self.rings.receive {
-            side.queue.stop();
+        for rx in &mut self.rings.receive {
+            rx.queue.stop();
         }
-        for side in &mut self.rings.transmit {
-            side.running = false;
+        for tx in &mut self.rings.transmit {
+            tx.running = false;
         }
         self.control.reset(&mut self.rings);
     }
 
     /// Takes a chain of a transmit ring, unless the queue is stopped.
     pub(super) fn take(&mut self, pair: usize) -> Option<Chain> {
-        let side = &mut self.rings.transmit[pair];
+        let tx = &mut self.rings.transmit[pair];
         let serves = match self.control.mode() {
-            DriverMode::Zcnic(session) => usize::from(session.command_pair) == pair || side.running,
+            DriverMode::Zcnic(session) => usize::from(session.command_pair) == pair || tx.running,
             DriverMode::Undecided | DriverMode::Plain => true,
         };
         if serves {
-            pop(&mut side.ring, &self.memory)
+            pop(&mut tx.ring, &self.memory)
         } else {
             None
         }
@@ -152,9 +152,9 @@ impl DevicePort {
                 executed = true;
             }
         }
-        let side = &mut self.rings.transmit[pair];
-        side.counters.errors += u64::from(!executed);
-        complete(&mut side.ring, &self.memory, chain.head, written as u32);
+        let tx = &mut self.rings.transmit[pair];
+        tx.counters.errors += u64::from(!executed);
+        complete(&mut tx.ring, &self.memory, chain.head, written as u32);
     }
 
     /// An ordinary frame: whoever sends it is a plain driver if nobody said otherwise before.
@@ -162,8 +162,8 @@ impl DevicePort {
         let start = gather(&self.memory, &chain.readable, size_of::<abi::TxHeader>());
         let ordinary = chain.valid && !has_zcnic_header(&start);
         if self.control.mode() == DriverMode::Undecided && ordinary {
-            for side in &mut self.rings.receive {
-                side.queue.start(Layout::VirtioNet, MAX_CHAINS);
+            for rx in &mut self.rings.receive {
+                rx.queue.start(Layout::VirtioNet, MAX_CHAINS);
             }
             let pairs = self.pairs() as u16;
             self.control.run_plain(pairs, &mut self.rings);
@@ -187,12 +187,12 @@ impl DevicePort {
             };
             written = scatter(&self.memory, &chain.writable, time.as_bytes());
         }
-        let side = &mut self.rings.transmit[pair];
+        let tx = &mut self.rings.transmit[pair];
         let (frames, bytes) = sent.unwrap_or_default();
-        side.counters.frames += frames;
-        side.counters.bytes += bytes;
-        side.counters.errors += u64::from(sent.is_none());
-        complete(&mut side.ring, &self.memory, chain.head, written as u32);
+        tx.counters.frames += frames;
+        tx.counters.bytes += bytes;
+        tx.counters.errors += u64::from(sent.is_none());
+        complete(&mut tx.ring, &self.memory, chain.head, written as u32);
     }
 
     /// Writes what is pending to an event buffer, if there is one.
@@ -248,14 +248,14 @@ impl Rings for PortRings {
     }
 
     fn start_receive(&mut self, queue: u16, layout: Layout, max_chains: usize) {
-        let side = &mut self.receive[usize::from(queue)];
-        side.queue.start(layout, max_chains);
+        let rx = &mut self.receive[usize::from(queue)];
+        rx.queue.start(layout, max_chains);
     }
 
     fn stop_receive(&mut self, queue: u16) -> u32 {
-        let side = &mut self.receive[usize::from(queue)];
-        side.queue.stop();
-        Self::drain(&self.memory, &mut side.ring)
+        let rx = &mut self.receive[usize::from(queue)];
+        rx.queue.stop();
+        Self::drain(&self.memory, &mut rx.ring)
     }
 
     fn start_transmit(&mut self, queue: u16) {
@@ -263,9 +263,9 @@ impl Rings for PortRings {
     }
 
     fn stop_transmit(&mut self, queue: u16) -> u32 {
-        let side = &mut self.transmit[usize::from(queue)];
-        side.running = false;
-        Self::drain(&self.memory, &mut side.ring)
+        let tx = &mut self.transmit[usize::from(queue)];
+        tx.running = false;
+        Self::drain(&self.memory, &mut tx.ring)
     }
 
     fn counters(&self, queue: u16) -> (ReceiveCounters, TransmitCounters) {

@@ -18,13 +18,13 @@ const PORTS: &str = "/sys/class/virtio-ports";
 
 /// A stream of bytes both ways.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct Stream {
     file: File,
     /// Until when to wait for the other side.
     pub(crate) deadline: Option<Instant>,
 }
 
-impl Line {
+impl Stream {
     pub(crate) fn over(file: File) -> Self {
         Self {
             file,
@@ -64,14 +64,14 @@ impl Line {
     }
 }
 
-impl Read for Line {
+impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.wait(PollFlags::IN)?;
         self.file.read(buffer)
     }
 }
 
-impl Write for Line {
+impl Write for Stream {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         self.wait(PollFlags::OUT)?;
         self.file.write(buffer)
