@@ -9,13 +9,14 @@
 
 mod histogram;
 pub mod sanitize;
+mod violation;
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    fmt,
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+pub use self::{
+    histogram::{BUCKETS, Histogram},
+    violation::{GuestRange, Violation},
 };
-
-pub use histogram::{BUCKETS, Histogram};
 
 /// The most buffers that a ledger knows at once.
 pub const MAX_BUFFERS: usize = 65536;
@@ -49,165 +50,6 @@ pub struct Settings {
     /// A filled buffer that the driver keeps for longer than this many nanoseconds is a violation; in mode
     /// [`Full`](Mode::Full).
     pub overdue: Option<u64>,
-}
-
-/// A run of guest memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct GuestRange {
-    /// Guest-physical address.
-    pub address: u64,
-    /// Bytes.
-    pub length: u32,
-}
-
-impl GuestRange {
-    const fn end(self) -> u64 {
-        self.address.saturating_add(self.length as u64)
-    }
-}
-
-impl fmt::Display for GuestRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes at {:#x}", self.length, self.address)
-    }
-}
-
-/// Something that must not happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Violation {
-    /// A buffer was posted that the device owns already.
-    PostedTwice {
-        /// The buffer.
-        range: GuestRange,
-        /// Chain that it is in now.
-        head: u16,
-        /// Chain that it was posted with before.
-        other: u16,
-    },
-    /// A buffer was posted that shares bytes with one that the device owns.
-    Overlap {
-        /// The buffer.
-        range: GuestRange,
-        /// Its chain.
-        head: u16,
-        /// What the device owned already.
-        with: GuestRange,
-        /// Chain of that.
-        other: u16,
-    },
-    /// A chain was posted of which a descriptor is not in guest memory, or that is otherwise unusable.
-    Unusable {
-        /// The chain.
-        head: u16,
-    },
-    /// A chain was posted that the device owns already.
-    ChainPostedTwice {
-        /// The chain.
-        head: u16,
-    },
-    /// A chain was returned that the device did not own.
-    NotPosted {
-        /// The chain.
-        head: u16,
-    },
-    /// At a stop of the queue, the device still owned a chain.
-    NotReturned {
-        /// The chain.
-        head: u16,
-    },
-    /// At a stop of the queue, the numbers did not add up.
-    Count {
-        /// Chains posted since the queue started.
-        posted: u64,
-        /// Chains returned since then.
-        returned: u64,
-    },
-    /// The driver has kept a filled buffer for too long.
-    Overdue {
-        /// The buffer.
-        range: GuestRange,
-        /// When it was returned.
-        since: u64,
-    },
-    /// Somebody wrote to a buffer that the device owned.
-    Written {
-        /// The buffer.
-        range: GuestRange,
-        /// Its chain.
-        head: u16,
-        /// The first byte that was changed.
-        offset: u32,
-    },
-}
-
-impl Violation {
-    /// A name for programs.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::PostedTwice { .. } => "posted-twice",
-            Self::Overlap { .. } => "overlap",
-            Self::Unusable { .. } => "unusable",
-            Self::ChainPostedTwice { .. } => "chain-posted-twice",
-            Self::NotPosted { .. } => "not-posted",
-            Self::NotReturned { .. } => "not-returned",
-            Self::Count { .. } => "count",
-            Self::Overdue { .. } => "overdue",
-            Self::Written { .. } => "written",
-        }
-    }
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::PostedTwice { range, head, other } => {
-                write!(
-                    f,
-                    "{range} posted with chain {head} while still posted with chain {other}"
-                )
-            }
-            Self::Overlap {
-                range,
-                head,
-                with,
-                other,
-            } => write!(
-                f,
-                "{range} posted with chain {head} overlap {with} of chain {other}"
-            ),
-            Self::Unusable { head } => {
-                write!(
-                    f,
-                    "chain {head} was posted with memory that is not the guest's"
-                )
-            }
-            Self::ChainPostedTwice { head } => {
-                write!(f, "chain {head} was posted while the device had it")
-            }
-            Self::NotPosted { head } => {
-                write!(
-                    f,
-                    "chain {head} was returned while the device did not have it"
-                )
-            }
-            Self::NotReturned { head } => write!(f, "chain {head} did not come back at the stop"),
-            Self::Count { posted, returned } => {
-                write!(f, "{posted} chains were posted and {returned} returned")
-            }
-            Self::Overdue { range, since } => {
-                write!(f, "{range}, filled at {since} ns, were not posted again")
-            }
-            Self::Written {
-                range,
-                head,
-                offset,
-            } => write!(
-                f,
-                "byte {offset} of {range} was written while the device owned it with chain {head}"
-            ),
-        }
-    }
 }
 
 /// What happened to a buffer.
