@@ -7,12 +7,14 @@
 
 mod command;
 mod data;
+mod layout;
 mod read;
 mod values;
 
 pub use command::*;
 pub use data::*;
-pub use read::{AbiStruct, Invalid, read_array, read_request, reserved_bits};
+pub use layout::{AbiStruct, reserved_bits};
+pub use read::{Invalid, read_array, read_request};
 pub use values::*;
 
 /// The version of the ABI that this crate speaks.

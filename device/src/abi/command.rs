@@ -3,7 +3,7 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned, big_endian};
 
-use super::read::layout;
+use super::layout::layout;
 use super::{FEATURE_WORDS, FLOW_TYPES, RSS_KEY_SIZE};
 
 /// The start of every request.

@@ -3,7 +3,7 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::read::layout;
+use super::layout::layout;
 
 /// At the start of descriptor 0 of every used receive chain; used.len is 64 plus both lengths.
 #[derive(

@@ -2,12 +2,13 @@
 //! longer one is refused unless what follows is zero, so that either side may be the newer one.
 
 use std::mem::{offset_of, size_of};
-use std::ops::Range;
 
-use zerocopy::little_endian::{U16, U32};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::FromBytes;
 
-use super::Request;
+use super::{
+    command::Request,
+    layout::{AbiStruct, first_nonzero, reserved_bits},
+};
 
 /// A request was refused because of the field at this byte offset in it
 /// ([`Status::Invalid`](super::Status::Invalid), whose detail it is).
@@ -23,28 +24,6 @@ impl Invalid {
     pub(crate) const LENGTH: Self = Self {
         offset: offset_of!(Request, length),
     };
-}
-
-/// A struct of the ABI, and which of its bytes are reserved.
-pub trait AbiStruct: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned {
-    /// Byte ranges that are zero when sent and refused when they are not.
-    const RESERVED: &'static [Range<usize>];
-}
-
-impl AbiStruct for U16 {
-    const RESERVED: &'static [Range<usize>] = &[];
-}
-
-impl AbiStruct for U32 {
-    const RESERVED: &'static [Range<usize>] = &[];
-}
-
-/// The offset of the first byte of `value` that is reserved and not zero.
-pub fn reserved_bits<T: AbiStruct>(value: &T) -> Option<usize> {
-    let bytes = value.as_bytes();
-    T::RESERVED
-        .iter()
-        .find_map(|range| first_nonzero(bytes.get(range.clone())?).map(|at| range.start + at))
 }
 
 /// Reads the fixed struct `T`, which begins with the request header, from the bytes of a whole request.
@@ -98,41 +77,9 @@ pub fn read_array<T: AbiStruct, E: AbiStruct>(
     Ok((fixed, elements))
 }
 
-fn first_nonzero(bytes: &[u8]) -> Option<usize> {
-    bytes.iter().position(|byte| *byte != 0)
-}
-
-/// Implements [`AbiStruct`] from the reserved fields of each struct, and `Default` as all zeroes.
-macro_rules! layout {
-    ($($name:ident: $($field:ident $(. $inner:ident)*),*;)+) => {
-        $(
-            impl $crate::abi::AbiStruct for $name {
-                const RESERVED: &'static [std::ops::Range<usize>] = &[$({
-                    let start = std::mem::offset_of!($name, $field $(. $inner)*);
-                    start..start + $crate::abi::read::field_size(
-                        |value: &Self| &value.$field $(. $inner)*
-                    )
-                }),*];
-            }
-
-            impl Default for $name {
-                fn default() -> Self {
-                    Self::new_zeroed()
-                }
-            }
-        )+
-    };
-}
-pub(super) use layout;
-
-/// The size of the field that `_field` selects.
-pub(super) const fn field_size<T, F>(_field: fn(&T) -> &F) -> usize {
-    size_of::<F>()
-}
-
 #[cfg(test)]
 mod tests {
-    use zerocopy::IntoBytes;
+    use zerocopy::{IntoBytes, little_endian::U32};
 
     use super::*;
     use crate::abi::{Hello, QueueCommand, Rule, RuleDel, RuleSet};

@@ -45,15 +45,6 @@ pub trait RawRing {
     fn put_used(&mut self, element: UsedElement);
 }
 
-/// Returned chains of one frame that are held back.
-#[derive(Clone, Debug)]
-pub(super) struct WithheldChains {
-    /// Rule that did it.
-    pub(super) rule: super::RuleId,
-    pub(super) elements: Vec<UsedElement>,
-    pub(super) until: super::lane::Deadline,
-}
-
 /// Takes the next chains of `ring` and returns them as `fault` says. What is to be held back is returned.
 pub(super) fn complete(
     ring: &mut impl RawRing,

@@ -1,6 +1,6 @@
 //! Chance without state.
 
-use super::Direction;
+use super::action::Direction;
 
 /// What a draw decides, so that a rule's draws for one frame do not resemble each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

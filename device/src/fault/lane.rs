@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::{
     Action, Armed, CompletionFault, Direction, InterruptFault, PortFault, RawRing, Rule, RuleId,
     UsedElement, When,
-    completion::WithheldChains,
     draw::{DrawSource, Purpose},
     rule::INITIAL_STATE,
 };
@@ -72,6 +71,15 @@ struct HeldFrame {
     rule: RuleId,
     deadline: Deadline,
     frame: OwnedFrame,
+}
+
+/// Returned chains of one frame that are held back.
+#[derive(Clone, Debug)]
+struct WithheldChains {
+    /// Rule that did it.
+    rule: RuleId,
+    elements: Vec<UsedElement>,
+    until: Deadline,
 }
 
 #[derive(Clone, Copy, Debug, Default)]

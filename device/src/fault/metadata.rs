@@ -1,5 +1,6 @@
 //! Faults of what the receive header tells about a frame.
 
+pub use crate::receive::faulty::WrongVerdict;
 use crate::{abi::HashType, rss::Hash};
 
 /// What is told wrongly.
@@ -15,19 +16,6 @@ pub enum MetadataFault {
         /// What it is instead.
         verdict: WrongVerdict,
     },
-}
-
-/// What is said about a checksum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WrongVerdict {
-    /// Good becomes bad, anything else good.
-    Inverted,
-    /// It is said to be right.
-    Good,
-    /// It is said to be wrong.
-    Bad,
-    /// Nothing is said.
-    Unknown,
 }
 
 /// The hash that is told instead of `hash`.

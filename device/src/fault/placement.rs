@@ -23,14 +23,3 @@ pub enum PlacementFault {
         queue: u16,
     },
 }
-
-/// Where a frame is split instead of where it should be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WrongSplit {
-    /// Everything is payload.
-    Nothing,
-    /// At this offset.
-    At(usize),
-    /// Where the header fragment ends.
-    Full,
-}

@@ -7,12 +7,14 @@ use super::{
     frame::change,
     lane::{Deadline, OwnedFrame, Strike, Subject},
     metadata::wrong_hash,
-    placement::WrongSplit,
 };
 use crate::{
     features::Feature,
     memory::{FromDevice, Mover, ReceiveRing},
-    receive::{Annotation, Delivered, Placed, ReceiveQueue, faulty::Tweak},
+    receive::{
+        Annotation, Delivered, Placed, ReceiveQueue,
+        faulty::{Tweak, WrongSplit},
+    },
     train::{Train, finish, finished},
 };
 

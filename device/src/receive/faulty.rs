@@ -8,12 +8,35 @@ use super::{
     vlan::stripped,
 };
 use crate::{
-    fault::{metadata::WrongVerdict, placement::WrongSplit},
     features::Feature,
     frame::SNAPSHOT,
     memory::{Mover, ReceiveRing},
     train::{Changes, Train},
 };
+
+/// What is said about a checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WrongVerdict {
+    /// Good becomes bad, anything else good.
+    Inverted,
+    /// It is said to be right.
+    Good,
+    /// It is said to be wrong.
+    Bad,
+    /// Nothing is said.
+    Unknown,
+}
+
+/// Where a frame is split instead of where it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WrongSplit {
+    /// Everything is payload.
+    Nothing,
+    /// At this offset.
+    At(usize),
+    /// Where the header fragment ends.
+    Full,
+}
 
 impl ChecksumVerdict {
     fn falsified(self, wrong: Option<WrongVerdict>) -> Self {
