@@ -1,4 +1,5 @@
-//! Executes the commands of docs/abi.md. Every command is checked whole before it changes anything.
+//! Executes the commands of docs/abi.md. Every command is validated completely before it changes
+//! anything.
 
 use std::{mem::offset_of, sync::Arc};
 
@@ -28,7 +29,7 @@ const MAX_LINEAR_SIZE: u32 = 65536;
 /// The shortest payload buffer.
 const MIN_PAGE_SIZE: u32 = 256;
 
-/// Why a command was not executed: what the response says.
+/// A refused command: status and detail of the response.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("{status:?}, detail {detail}")]
 struct Refusal {
@@ -60,7 +61,7 @@ impl From<SteeringError> for Refusal {
     }
 }
 
-/// What a command that was executed answers: the detail, and what follows the response header.
+/// The result of an executed command: the detail, and the bytes behind the response header.
 #[derive(Default)]
 struct Answer {
     detail: u32,
@@ -86,7 +87,7 @@ impl Answer {
 
 type Result<T> = std::result::Result<T, Refusal>;
 
-/// Whether the readable part of a chain that also has a writable one is a HELLO.
+/// Whether `request`, the readable part of a chain that also has a writable part, is a HELLO.
 #[must_use]
 pub fn is_hello(request: &[u8]) -> bool {
     abi::Request::read_from_prefix(request).is_ok_and(|(header, _)| {
@@ -224,7 +225,8 @@ impl Port {
                 if let Some(bit) = on.first_outside(allowed) {
                     return Err(Refusal::new(Status::Unsupported, bit));
                 }
-                // What is coalesced was verified, and is of use only to who is told so.
+                // GRO coalesces verified segments, and the driver needs the verdict to use an
+                // aggregate.
                 if on.has(Feature::Gro) && !on.has(Feature::RxCsum) {
                     return Err(Refusal::field(offset_of!(abi::Offloads, features)));
                 }
@@ -341,7 +343,8 @@ impl Port {
         run(self, queue)
     }
 
-    /// Changes a copy of the steering and puts it into force if all of the change was accepted.
+    /// Applies `change` to a copy of the steering configuration and publishes the copy if the whole
+    /// change was accepted.
     fn steer(
         &mut self,
         rings: &mut impl Rings,
@@ -414,7 +417,7 @@ impl Port {
     }
 }
 
-/// Refuses what needs a feature that was not negotiated.
+/// Refuses a command whose feature was not negotiated.
 fn need(session: Session, feature: Feature) -> Result<()> {
     if session.features.has(feature) {
         Ok(())

@@ -1,4 +1,4 @@
-//! The address filter: which frames a port accepts at all.
+//! The address filter of a port.
 
 use std::mem::offset_of;
 use std::sync::Arc;
@@ -9,7 +9,8 @@ const BROADCAST: [u8; 6] = [0xff; 6];
 /// Set in the first octet of group addresses (IEEE 802.3).
 const GROUP: u8 = 0x01;
 
-/// The destination addresses that a port accepts. Broadcast always passes; the default accepts nothing else.
+/// The destination addresses that a port accepts. Broadcast always passes; the default filter
+/// accepts nothing else.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AddressFilter {
     promisc: bool,

@@ -1,14 +1,15 @@
-//! Finds the headers of an Ethernet frame: what steering, split, checksums and segmentation decide on.
+//! Finds the headers of an Ethernet frame, for steering, header/data split, checksums and
+//! segmentation.
 //!
-//! Parsing goes as far as the bytes make sense and stops there without an error: a NIC delivers frames that it
-//! does not understand. Tunnels are not entered.
+//! Parsing stops without an error at the first byte that makes no sense: a NIC delivers frames that
+//! it does not understand. Tunnels are not entered.
 
 use std::ops::Range;
 
 use crate::checksum::Checksum;
 
-/// The most bytes from the start of a frame that the device reads to decide about it. Headers that reach
-/// beyond are not parsed.
+/// The most bytes from the start of a frame that the device reads for its decisions. Headers beyond
+/// are not parsed.
 pub const SNAPSHOT: usize = 256;
 
 /// Bytes of an Ethernet header without tags.
@@ -35,7 +36,7 @@ pub const PROTOCOL_IPV6: u8 = 41;
 
 /// Bytes of a VLAN tag.
 pub(crate) const VLAN_TAG: usize = 4;
-/// Where the outer tag is.
+/// Where the outer VLAN tag is.
 pub(crate) const VLAN_OFFSET: usize = 12;
 const MAX_VLAN_TAGS: usize = 2;
 
@@ -45,7 +46,7 @@ const IPV4_FRAGMENT: u16 = 0x3fff;
 
 const IPV6_HEADER: usize = 40;
 const IPV6_EXTENSION: usize = 8;
-/// Bounds the work that one frame can cause; the snapshot has no room for more that mean anything.
+/// Bounds the work for one frame; the snapshot has no room for more extension headers with content.
 const MAX_IPV6_EXTENSIONS: usize = 8;
 const PROTOCOL_HOP_BY_HOP: u8 = 0;
 const PROTOCOL_ROUTING: u8 = 43;
@@ -58,11 +59,11 @@ const IPV6_FRAGMENT: u16 = 0xfff9;
 const TCP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
 
-/// Where the headers of one frame are and the fields of them that decisions need.
+/// Offsets of one frame's headers, and the header fields that decisions need.
 ///
-/// Offsets count from the first byte of the frame. Those of headers lie within the head that was parsed;
-/// ends of payloads lie within the frame. Accessors that take a head expect the one that was parsed; with
-/// another one they return something else or `None`.
+/// Offsets count from the first byte of the frame. Header offsets lie within the parsed header
+/// bytes, ends of payloads within the frame. Accessors with a `header_bytes` parameter expect the
+/// parsed bytes; for other bytes they return something else or `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Headers {
     /// End of the Ethernet header and its tags; 0 if the frame has no room for them.
@@ -73,7 +74,7 @@ pub struct Headers {
     pub vlan: Option<u16>,
     /// The IP header.
     pub l3: Option<L3>,
-    /// The TCP or UDP header: `None` for fragments and whatever is not consistent.
+    /// The TCP or UDP header; `None` for fragments and inconsistent headers.
     pub l4: Option<L4>,
 }
 
@@ -86,8 +87,8 @@ pub struct L3 {
     pub offset: usize,
     /// Where it ends, behind the last extension header parsed.
     pub payload_offset: usize,
-    /// Where its payload ends by its own length field: padding follows. The frame's end if the length
-    /// field says more than the frame has; then there is no L4.
+    /// Where its payload ends by its own length field; padding follows. If the length field exceeds
+    /// the frame, this is the frame's end, and there is no L4.
     pub payload_end: usize,
     /// Protocol of the payload.
     pub protocol: u8,
@@ -95,7 +96,7 @@ pub struct L3 {
     pub tos: u8,
     /// IPv6 flow label in the lower 20 bits; 0 with IPv4.
     pub flow_label: u32,
-    /// This is a fragment of a packet, the first included, but not an atomic one (RFC 6946).
+    /// Whether this is a fragment, the first one included, but not an atomic one (RFC 6946).
     pub fragment: bool,
 }
 
@@ -117,7 +118,7 @@ pub struct L4 {
     pub offset: usize,
     /// Where it ends, TCP options included.
     pub payload_offset: usize,
-    /// Where its payload ends: checksums cover `offset..payload_end`.
+    /// Where its payload ends. Checksums cover `offset..payload_end`.
     pub payload_end: usize,
     /// Source port.
     pub source_port: u16,
@@ -155,8 +156,8 @@ impl L4Protocol {
 }
 
 impl Headers {
-    /// Parses the first bytes, `head`, of a frame of `frame_len` bytes. Of a head longer than [`SNAPSHOT`]
-    /// or than the frame only that much is looked at.
+    /// Parses `header_bytes`, the first bytes of a frame of `frame_len` bytes. Bytes beyond
+    /// [`SNAPSHOT`] or the frame's end are ignored.
     #[must_use]
     #[inline(never)]
     pub fn parse(header_bytes: &[u8], frame_len: usize) -> Self {
@@ -165,7 +166,7 @@ impl Headers {
         headers
     }
 
-    /// As [`parse`](Self::parse), in place of whatever was known before.
+    /// Like [`parse`](Self::parse), in place.
     #[inline(always)]
     pub(crate) fn find(&mut self, header_bytes: &[u8], frame_len: usize) {
         let header_bytes = &header_bytes[..header_bytes.len().min(frame_len).min(SNAPSHOT)];
@@ -194,7 +195,8 @@ impl Headers {
             headers.ether_type = u16::from_be_bytes([type_high, type_low]);
             headers.l2_end += VLAN_TAG;
         }
-        // Each by itself: put together they would be moved, right after they were stored in parts.
+        // Each version sets the fields by itself: a value returned from both arms would be moved
+        // right after it was stored in parts (a store-to-load forwarding stall).
         match headers.ether_type {
             ETHER_TYPE_IPV4 => {
                 headers.take(
@@ -215,7 +217,7 @@ impl Headers {
         );
     }
 
-    /// Keeps an IP header, and finds what follows it if it says that an L4 header may.
+    /// Keeps an IP header, and parses the L4 header if one may follow.
     #[inline(always)]
     fn take(&mut self, header_bytes: &[u8], parsed: Option<(L3, bool)>) {
         if let Some((l3, has_l4)) = parsed {
@@ -226,8 +228,9 @@ impl Headers {
         }
     }
 
-    /// The headers of the IP packet that this one carries, with this frame's Ethernet header, if `head`, the one
-    /// that was parsed, has them (IP in IP, RFC 2003 and RFC 2473). Only one tunnel is entered.
+    /// The headers of the IP packet inside this one, with this frame's Ethernet header, if
+    /// `header_bytes`, the parsed bytes, contain them (IP in IP, RFC 2003 and RFC 2473). Only one
+    /// tunnel is entered.
     pub(crate) fn inner(&self, header_bytes: &[u8]) -> Option<Self> {
         let outer = self.l3.filter(|l3| !l3.fragment && self.l4.is_none())?;
         let header_bytes = &header_bytes[..header_bytes.len().min(outer.payload_end).min(SNAPSHOT)];
@@ -253,8 +256,8 @@ impl Headers {
         l4.or(l3).unwrap_or(l2)
     }
 
-    /// Where to split the frame if its headers may take at most `room` bytes: the last end of a header that
-    /// fits, or `room` if not even the Ethernet header does.
+    /// Where to split the frame if its headers may take at most `room` bytes: the last header
+    /// boundary that fits, or `room` if not even the Ethernet header does.
     #[must_use]
     #[inline]
     pub fn split_point(&self, room: usize) -> usize {
@@ -279,7 +282,7 @@ impl Headers {
         array(header_bytes, 6).copied()
     }
 
-    /// Source and destination IP address as they stand in the frame: 4 or 16 bytes each.
+    /// Source and destination IP address in network order: 4 or 16 bytes each.
     #[must_use]
     #[inline]
     pub fn addresses<'a>(&self, header_bytes: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
@@ -292,28 +295,28 @@ impl Headers {
         header_bytes.get(self.l3?.addresses())
     }
 
-    /// Those of IPv4, one behind the other.
+    /// Source and destination IPv4 address in one array.
     #[inline]
     pub(crate) fn addresses_v4<'a>(&self, header_bytes: &'a [u8]) -> Option<&'a [u8; 8]> {
         let l3 = self.l3.filter(|l3| l3.version == IpVersion::V4)?;
         array(header_bytes, l3.addresses().start)
     }
 
-    /// The sum of the pseudo header that the checksum of the L4 header covers, if header and payload have
-    /// `length` bytes: those of the frame itself, or of a segment that is cut from it.
+    /// The sum of the pseudo header for an L4 header and payload of `length` bytes: those of the
+    /// frame itself, or of one of its segments.
     #[must_use]
     #[inline]
     pub fn pseudo_header(&self, header_bytes: &[u8], length: usize) -> Option<Checksum> {
         let mut sum = self.lengths_and_protocol(length)?;
         match self.addresses_v4(header_bytes) {
-            // The compiler knows how long they are.
+            // The compiler knows the length.
             Some(addresses) => sum.add(addresses),
             None => sum.add(self.both_addresses(header_bytes)?),
         }
         Some(sum)
     }
 
-    /// The same with what there is in `head` of L4 header and payload until `end`.
+    /// The same, plus the bytes of L4 header and payload in `header_bytes` before `end`.
     #[must_use]
     #[inline]
     pub(crate) fn pseudo_header_and(
@@ -325,7 +328,7 @@ impl Headers {
         let (addresses, l4) = (self.l3?.addresses(), self.l4?);
         let mut sum = self.lengths_and_protocol(length)?;
         if addresses.end == l4.offset {
-            // Nothing is between the two, unless there are options or extension headers.
+            // Addresses and L4 header are adjacent unless there are options or extension headers.
             sum.add(header_bytes.get(addresses.start..end)?);
         } else {
             sum.add(header_bytes.get(addresses)?);
@@ -334,8 +337,8 @@ impl Headers {
         Some(sum)
     }
 
-    /// The sum of what a pseudo header has beside addresses. RFC 793 and RFC 768 count the length in 16 bits, RFC 8200
-    /// (section 8.1) in 32.
+    /// The sum of length and protocol in a pseudo header. RFC 793 and RFC 768 count the length in
+    /// 16 bits, RFC 8200 (section 8.1) in 32.
     #[inline]
     fn lengths_and_protocol(&self, length: usize) -> Option<Checksum> {
         let (l3, l4) = (self.l3?, self.l4?);
@@ -400,7 +403,8 @@ impl L3 {
         Some((l3, whole && !fragment))
     }
 
-    /// Parses an IPv6 header and its extension headers; also returns whether an L4 header may follow.
+    /// Parses an IPv6 header and its extension headers; also returns whether an L4 header may
+    /// follow.
     fn parse_v6(header_bytes: &[u8], offset: usize, frame_len: usize) -> Option<(Self, bool)> {
         let header: &[u8; IPV6_HEADER] = array(header_bytes, offset)?;
         let first = u32::from_be_bytes([header[0], header[1], header[2], header[3]]);
@@ -435,8 +439,8 @@ impl L3 {
             let Some(extension) = array::<IPV6_EXTENSION>(header_bytes, self.payload_offset) else {
                 return false;
             };
-            // RFC 8200, section 4, counts 8-byte units beyond the first; RFC 4302, section 2.2, counts
-            // 4-byte units minus 2.
+            // RFC 8200, section 4, counts 8-byte units beyond the first; RFC 4302, section 2.2,
+            // counts 4-byte units minus 2.
             let length = IPV6_EXTENSION + usize::from(extension[1]) * unit;
             let end = self.payload_offset + length;
             if end > header_bytes.len() || end > self.payload_end {
@@ -450,7 +454,8 @@ impl L3 {
                     let field = u16::from_be_bytes([extension[2], extension[3]]);
                     self.fragment |= field & IPV6_FRAGMENT != 0;
                 }
-                // With segments left, the L4 checksum covers another destination than the header's.
+                // With segments left, the L4 checksum covers another destination address than the
+                // header's.
                 PROTOCOL_ROUTING if extension[3] != 0 => return false,
                 _ => {}
             }

@@ -1,8 +1,8 @@
-//! Hardware GRO: which TCP segments may become one frame, and what that frame looks like.
+//! Hardware GRO: which TCP segments may be coalesced into one frame, and the headers of that frame.
 //!
-//! The rules are those of the kernel's software GRO. Segments are joined if they follow each other in one stream
-//! and all that can't be restored by segmentation is the same in their headers: then cutting the aggregate gives
-//! back the very frames. Everything here works on copies of frames as they cross the wire.
+//! The rules are those of the kernel's software GRO. Consecutive segments of a stream are coalesced
+//! if all header fields that segmentation can't restore are equal, so that segmenting the aggregate
+//! gives the original frames. Everything here works on copies of wire frames.
 
 use crate::{
     abi,
@@ -25,9 +25,9 @@ const RST: u8 = 0x04;
 const PSH: u8 = 0x08;
 const URG: u8 = 0x20;
 const CWR: u8 = 0x80;
-/// What ends an aggregate, and is in the flags of all of it.
+/// Flags that end an aggregate, which then has them.
 const CLOSING: u8 = FIN | PSH;
-/// What is never joined.
+/// Flags of segments that are never coalesced.
 const ALONE: u8 = SYN | RST | URG;
 
 /// Offsets in a TCP header.
@@ -38,14 +38,14 @@ const CHECKSUM: usize = 16;
 const PROTOCOL_ICMP: u8 = 1;
 const PROTOCOL_ICMP6: u8 = 58;
 
-/// What a frame has to do with TCP streams.
+/// The relation of a frame to TCP streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
-    /// Nothing: it may overtake their segments.
+    /// None: it may overtake their segments.
     Other,
-    /// Maybe something: it overtakes nothing.
+    /// Unknown: it may overtake no segment.
     Unknown,
-    /// It belongs to this one.
+    /// It belongs to this stream.
     Stream(Stream),
 }
 
@@ -56,12 +56,12 @@ pub(crate) struct Stream {
     ports: [u16; 2],
 }
 
-/// The headers that say which stream a frame belongs to: those in a tunnel, if it is one.
+/// The innermost parsed headers: of the inner packet if the frame is a tunnel.
 fn innermost(headers: &Headers, header_bytes: &[u8]) -> Headers {
     headers.inner(header_bytes).unwrap_or(*headers)
 }
 
-/// What the frame with these headers has to do with TCP streams.
+/// Classifies the frame with these headers.
 pub(crate) fn classify(headers: &Headers, header_bytes: &[u8]) -> Class {
     let inner = innermost(headers, header_bytes);
     match (inner.l3, inner.l4) {
@@ -83,25 +83,25 @@ pub(crate) fn classify(headers: &Headers, header_bytes: &[u8]) -> Class {
     }
 }
 
-/// Whether the TCP header of a frame that was not segmented lets it be joined to others; the rest of the answer
-/// takes its bytes.
+/// Whether a single frame with these headers may be coalesced with others, by its TCP header;
+/// [`TcpSegment::new`] checks the rest.
 pub(crate) fn may_coalesce(headers: &Headers, header_bytes: &[u8]) -> bool {
     innermost(headers, header_bytes).l4.is_some_and(|l4| {
         l4.payload_end > l4.payload_offset && header_bytes[l4.offset + FLAGS] & ALONE == 0
     })
 }
 
-/// The IP headers of a frame that is joined to others.
+/// The headers of a frame that may be coalesced.
 #[derive(Clone, Copy, Debug)]
 struct Layers {
-    /// Of a tunnel.
+    /// The outer IP header of a tunnel.
     outer: Option<L3>,
     inner: L3,
     l4: L4,
 }
 
 impl Layers {
-    /// `None`: it is never joined, whatever is in its payload.
+    /// `None`: the frame is never coalesced.
     fn find(headers: &Headers, header_bytes: &[u8]) -> Option<Self> {
         let inner = innermost(headers, header_bytes);
         let layers = Self {
@@ -129,7 +129,7 @@ impl Layers {
         self.outer.unwrap_or(self.inner).offset
     }
 
-    /// Has the headers say that the frame ends at `end`.
+    /// Sets the lengths of all headers for a frame that ends at `end`.
     fn set_end(&mut self, end: usize) {
         self.inner.payload_end = end;
         self.l4.payload_end = end;
@@ -138,7 +138,8 @@ impl Layers {
         }
     }
 
-    /// Writes lengths, flags and checksums of a frame that ends where the headers say; the TCP checksum is begun.
+    /// Writes lengths, flags and checksums into the header bytes; the TCP checksum field gets the
+    /// pseudo-header sum.
     fn write(&self, header_bytes: &mut [u8], flags: u8) {
         for l3 in self.ip() {
             let length = l3.payload_end - l3.offset;
@@ -190,7 +191,7 @@ impl Layers {
     }
 }
 
-/// Whether an IP header has nothing that stands in the way: no options, no fragment, a wrong length or checksum.
+/// Whether an IP header allows coalescing: no options, no fragment, a correct length and checksum.
 fn is_plain(l3: &L3, header_bytes: &[u8]) -> bool {
     let header = &header_bytes[l3.offset..l3.payload_offset];
     let length = |at: usize| usize::from(u16::from_be_bytes([header[at], header[at + 1]]));
@@ -206,13 +207,13 @@ fn is_plain(l3: &L3, header_bytes: &[u8]) -> bool {
         && sum.finish() == 0
 }
 
-/// A segment that may be joined to others of its stream.
+/// A segment that may be coalesced with others of its stream.
 #[derive(Debug)]
 pub(crate) struct TcpSegment<'f> {
     frame: &'f [u8],
     parsed: Headers,
     layers: Layers,
-    /// Its headers without what differs from segment to segment.
+    /// Its header bytes, with zeroes in all fields that differ from segment to segment.
     common: Common,
 }
 
@@ -220,7 +221,8 @@ pub(crate) struct TcpSegment<'f> {
 struct Common([u8; SNAPSHOT]);
 
 impl<'f> TcpSegment<'f> {
-    /// The segment that a frame is; `None`: it can't be joined to others, and ends what is before it.
+    /// Makes a segment of a frame; `None`: the frame can't be coalesced, and ends the aggregate
+    /// before it.
     pub(crate) fn new(frame: &'f [u8]) -> Option<Self> {
         let train = finished(frame);
         let (parsed, header_bytes) = (*train.headers(), train.header_bytes());
@@ -260,7 +262,7 @@ impl<'f> TcpSegment<'f> {
         self.layers.l4.payload_offset
     }
 
-    /// Whether nothing can follow in the same aggregate.
+    /// Whether it ends its aggregate.
     pub(crate) fn closes(&self) -> bool {
         self.flags() & CLOSING != 0
     }
@@ -280,17 +282,17 @@ impl<'f> TcpSegment<'f> {
     }
 }
 
-/// Segments that were joined, in memory of the device.
+/// Coalesced segments, in memory of the device.
 #[derive(Debug)]
 pub(crate) struct Coalesced {
-    /// The first segment's frame, and from the second on the payload of the others behind its own.
+    /// The first segment's frame, then the payloads of the others.
     frame: Vec<u8>,
-    /// The headers of the first, as they are found from outside.
+    /// The headers of the first segment, as parsed from the whole frame.
     parsed: Headers,
     layers: Layers,
     common: Common,
     ids: [Option<u16>; 2],
-    /// Whether all identifications are the same, from the second segment on.
+    /// Whether all IPv4 identifications are equal, from the second segment on.
     fixed: [bool; 2],
     count: u16,
     wire_bytes: usize,
@@ -301,7 +303,7 @@ pub(crate) struct Coalesced {
 }
 
 impl Coalesced {
-    /// One segment, which does not [close](Segment::closes), to begin with; `buffer` is memory to use.
+    /// Starts with one segment, which must not [close](TcpSegment::closes). Reuses `buffer`.
     pub(crate) fn new(first: TcpSegment<'_>, mut buffer: Vec<u8>) -> Self {
         buffer.clear();
         buffer.extend_from_slice(first.frame);
@@ -322,7 +324,7 @@ impl Coalesced {
         }
     }
 
-    /// Joins `segment` if that is allowed and the frame then has at most `limit` bytes.
+    /// Appends `segment` if the rules allow it and the frame then has at most `limit` bytes.
     pub(crate) fn merge(&mut self, segment: &TcpSegment<'_>, limit: usize) -> bool {
         let payload = segment.payload();
         let end = self.layers.l4.payload_end + payload.len();
@@ -339,7 +341,7 @@ impl Coalesced {
             return false;
         };
         self.fixed = fixed;
-        // What was behind the first one's payload is padding.
+        // Bytes behind the first payload are padding.
         self.frame.truncate(self.layers.l4.payload_end);
         self.frame.extend_from_slice(payload);
         self.layers.set_end(end);
@@ -351,7 +353,8 @@ impl Coalesced {
         true
     }
 
-    /// Whether identifications go on as they began, by one each or not at all; which of these it is then.
+    /// Checks that identifications continue as they began, by one each or not at all, and returns
+    /// which of the two it is.
     fn identified(&self, ids: [Option<u16>; 2]) -> Option<[bool; 2]> {
         let mut fixed = self.fixed;
         for ((first, id), fixed) in self.ids.into_iter().zip(ids).zip(&mut fixed) {
@@ -368,7 +371,7 @@ impl Coalesced {
         Some(fixed)
     }
 
-    /// Whether nothing more can be joined.
+    /// Whether no segment can be appended.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed
     }
@@ -388,7 +391,7 @@ impl Coalesced {
         self.frame.len()
     }
 
-    /// Writes the headers of the whole; to be called once nothing is joined any more.
+    /// Writes the headers of the aggregate; no segment may be appended afterwards.
     pub(crate) fn seal(&mut self) {
         self.closed = true;
         if self.count > 1 {
@@ -424,14 +427,15 @@ impl Coalesced {
         }
     }
 
-    /// The first segment's headers and frame, as flows are told by, and the frame's memory.
+    /// The first segment's headers and the frame, for flow counters and reuse of the memory.
     pub(crate) fn into_parts(self) -> (Headers, Vec<u8>) {
         (self.parsed, self.frame)
     }
 }
 
-/// How many segments of a train, from number `from` on, make one frame of at most `limit` bytes, if what is left of
-/// the train becomes aggregates and nothing else, of which the last is closed; `None` if that is not so.
+/// The number of segments of a train, from number `from` on, that make one frame of at most `limit`
+/// bytes. `None` unless the rest of the train becomes aggregates only and the last of these is
+/// closed.
 pub(crate) fn run<S: ?Sized>(train: &Train<'_, S>, from: usize, limit: usize) -> Option<usize> {
     let segmentation = train.segmentation.as_ref()?;
     let (headers, header_bytes, segments) =
@@ -440,7 +444,7 @@ pub(crate) fn run<S: ?Sized>(train: &Train<'_, S>, from: usize, limit: usize) ->
     let (l3, l4) = (headers.l3?, headers.l4?);
     let flags = header_bytes[l4.offset + FLAGS];
     let usable = segmentation.protocol == L4Protocol::Tcp
-        // The first segment's CWR sets it apart from the others.
+        // CWR is on the first segment only, so that it can't be coalesced with the others.
         && flags & (ALONE | CWR) == 0
         && (flags & CLOSING != 0 || last < segmentation.size)
         && match l3.version {
@@ -460,13 +464,13 @@ pub(crate) fn run<S: ?Sized>(train: &Train<'_, S>, from: usize, limit: usize) ->
     } else {
         fit
     };
-    // One that is left over and does not close by itself may have followers.
+    // A single segment that does not close the aggregate may have successors.
     let held = left == 1 && flags & CLOSING == 0;
     (usable && count >= 1 && !held).then_some(count)
 }
 
-/// `count` segments of a train from number `from` on, for which [`run`] allowed it, as one frame. Its head is made in
-/// `buffer`.
+/// `count` segments of a train from number `from` on, for which [`run`] allowed it, as one frame,
+/// whose header bytes are written to `buffer`.
 pub(crate) fn coalesced<'a, S: ?Sized>(
     train: &'a Train<'_, S>,
     from: usize,

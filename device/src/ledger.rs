@@ -1,11 +1,13 @@
-//! Who owned which receive buffer when.
+//! The ownership of receive buffers over time.
 //!
-//! A chain is *posted* when the driver makes it available and *returned* when the device puts it into the
-//! used ring, filled or unused. Between those the device owns its buffers; before and after, the driver. The
-//! ledger of a queue is told of both and of nothing else: what does not fit together is a [`Violation`].
+//! A chain is *posted* when the driver makes it available and *returned* when the device puts it
+//! into the used ring, filled or unused. In between the device owns its buffers; before and after,
+//! the driver. The ledger of a queue records both events and nothing else, and reports a
+//! [`Violation`] if they contradict each other. Buffers are identified by guest-physical addresses,
+//! which are never dereferenced here.
 //!
-//! Its memory is bounded: at most a ring full of chains is with the device, and of the buffers that are with
-//! the driver those that have been there longest are forgotten first.
+//! Its memory is bounded: at most a ring full of chains is with the device, and of the buffers with
+//! the driver the oldest records are evicted first.
 
 mod histogram;
 pub mod sanitize;
@@ -18,95 +20,96 @@ pub use self::{
     violation::{GuestRange, Violation},
 };
 
-/// The most buffers that a ledger knows at once.
+/// The most buffers that a ledger records.
 pub const MAX_BUFFERS: usize = 65536;
 
-/// The most violations that are kept until somebody takes them. Beyond that they are only counted.
+/// The most violations that are kept until [`Ledger::take_violations`]. Further ones are only
+/// counted.
 pub const MAX_VIOLATIONS: usize = 256;
 
-/// Events that are kept of one buffer.
+/// Events recorded per buffer.
 pub const HISTORY: usize = 8;
 
-/// How much is kept.
+/// The amount of records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// Nothing.
     #[default]
     Off,
-    /// How many chains were posted and returned.
+    /// Numbers of chains posted and returned.
     Counting,
     /// Every buffer.
     Full,
 }
 
-/// What a ledger does.
+/// The settings of a ledger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// How much is kept.
+    /// The amount of records.
     pub mode: Mode,
-    /// Buffers are poisoned when they are posted and checked when they are returned; in mode
+    /// Whether buffers are poisoned when posted and checked when returned; needs mode
     /// [`Full`](Mode::Full).
     pub sanitize: bool,
-    /// A filled buffer that the driver keeps for longer than this many nanoseconds is a violation; in mode
-    /// [`Full`](Mode::Full).
+    /// A filled buffer that the driver keeps for longer than this many nanoseconds is a violation;
+    /// needs mode [`Full`](Mode::Full).
     pub overdue: Option<u64>,
 }
 
-/// What happened to a buffer.
+/// A recorded transfer of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BufferEvent {
-    /// When, in nanoseconds.
+    /// The time, in nanoseconds.
     pub time: u64,
-    /// In which chain.
+    /// Head of the chain that the buffer was in.
     pub head: u16,
-    /// How the buffer changed hands.
+    /// The kind of transfer.
     pub transfer: Transfer,
 }
 
-/// Ways in which a buffer changes hands.
+/// Transfers of a buffer's ownership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transfer {
     /// From the driver to the device.
     Posted,
-    /// Back, in a chain with data.
+    /// From the device to the driver, in a chain with data.
     Filled,
-    /// Back, in a chain without.
+    /// From the device to the driver, in a chain without data.
     Unused,
 }
 
-/// Numbers of one queue. Those of buffers are 0 unless the mode is [`Full`](Mode::Full).
+/// Statistics of one queue. Those of buffers are 0 unless the mode is [`Full`](Mode::Full).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// Chains posted.
     pub posted: u64,
     /// Chains returned with data.
     pub filled: u64,
-    /// Chains returned without.
+    /// Chains returned without data.
     pub unused: u64,
     /// Chains that the device owns.
     pub with_device: u64,
-    /// The most that it ever did.
+    /// The most chains that it ever owned.
     pub with_device_most: u64,
     /// Filled buffers that the driver has not posted again.
     pub out: u64,
-    /// The most that there ever were.
+    /// The maximum of `out`.
     pub out_most: u64,
-    /// Buffers that were forgotten because there were too many.
+    /// Buffers whose record was evicted.
     pub forgotten: u64,
     /// Violations.
     pub violations: u64,
-    /// For how many nanoseconds the driver keeps a filled buffer.
+    /// Nanoseconds for which the driver keeps a filled buffer.
     pub held: Histogram,
-    /// How many other buffers are posted before a filled one is again.
+    /// Number of other buffers posted before a filled one is posted again.
     pub distance: Histogram,
 }
 
-/// What is said at a stop of a queue.
+/// The balance of a queue when it stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StopReport {
     /// Chains posted since the queue started.
     pub posted: u64,
-    /// Chains returned since then, with data or without.
+    /// Chains returned since then, with or without data.
     pub returned: u64,
     /// Violations since then.
     pub violations: u64,
@@ -115,7 +118,7 @@ pub struct StopReport {
 }
 
 impl StopReport {
-    /// Whether every buffer came home and nothing was wrong.
+    /// Whether every chain was returned and there was no violation.
     #[must_use]
     pub const fn is_clean(&self) -> bool {
         self.posted == self.returned && self.violations == 0
@@ -126,7 +129,7 @@ impl StopReport {
 struct Buffer {
     length: u32,
     since: u64,
-    /// Number of buffers posted when it was returned.
+    /// The number of buffers posted when it was returned.
     order: u64,
     filled: bool,
     reported: bool,
@@ -146,7 +149,7 @@ pub struct Ledger {
     owned: BTreeMap<u64, (u64, u16)>,
     /// All known buffers by address.
     buffers: BTreeMap<u64, Buffer>,
-    /// Those that are with the driver, by the time of their return.
+    /// Buffers of the driver, by the time of their return.
     idle: BTreeSet<(u64, u64)>,
     /// Buffers posted.
     order: u64,
@@ -154,8 +157,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Begins anew with these settings; chains that the device owns now are unknown to it, so a queue is best
-    /// stopped.
+    /// Restarts the ledger with these settings. It does not know chains that the device owns at
+    /// that time, so the queue should be stopped.
     pub fn configure(&mut self, settings: Settings) {
         *self = Self {
             settings,
@@ -163,30 +166,30 @@ impl Ledger {
         };
     }
 
-    /// What it does.
+    /// The settings.
     #[must_use]
     pub fn settings(&self) -> Settings {
         self.settings
     }
 
-    /// The numbers.
+    /// The statistics.
     #[must_use]
     pub fn statistics(&self) -> &Statistics {
         &self.statistics
     }
 
-    /// Takes the violations since the last call, the oldest ones if there were many.
+    /// Takes the violations since the last call; only the oldest ones if there were too many.
     pub fn take_violations(&mut self) -> Vec<Violation> {
         std::mem::take(&mut self.violations)
     }
 
-    /// Whether the device owns chain `head`, as far as the ledger knows.
+    /// Whether the device owns chain `head`, according to the ledger.
     #[must_use]
     pub fn has(&self, head: u16) -> bool {
         self.chains.contains_key(&head)
     }
 
-    /// What is known of the buffer that `address` lies in, oldest first.
+    /// The recorded events of the buffer that contains `address`, oldest first.
     #[must_use]
     pub fn history(&self, address: u64) -> Option<(GuestRange, Vec<BufferEvent>)> {
         let (&start, buffer) = self.buffers.range(..=address).next_back()?;
@@ -197,8 +200,8 @@ impl Ledger {
         (address < range.end()).then(|| (range, buffer.history.iter().copied().collect()))
     }
 
-    /// The driver made so many chains available, and the device returned so many with data and without, the last one
-    /// of which was `last`. To a ledger that counts it does not matter which the others were.
+    /// Counts chains: `posted` made available by the driver, `filled` and `unused` returned by the
+    /// device, `last` being the last of these. A counting ledger does not need the others.
     pub fn count(&mut self, posted: u16, filled: u32, unused: u32, last: u16) {
         let statistics = &mut self.statistics;
         statistics.posted += u64::from(posted);
@@ -213,7 +216,7 @@ impl Ledger {
         }
     }
 
-    /// The driver made a chain available; `None`: its descriptors can't be used.
+    /// Records a chain that the driver made available; `None`: its descriptors are unusable.
     pub fn posted(&mut self, head: u16, ranges: Option<&[GuestRange]>, now: u64) {
         if self.settings.mode == Mode::Off {
             return;
@@ -261,7 +264,7 @@ impl Ledger {
         }
         self.owned.insert(range.address, (range.end(), head));
         self.order += 1;
-        // Memory that is cut in another way than before is other buffers.
+        // Other boundaries in the same memory make other buffers.
         while let Some((&address, _)) =
             self.buffers
                 .range(..range.end())
@@ -281,7 +284,7 @@ impl Ledger {
             if std::mem::take(&mut buffer.filled) {
                 self.statistics.out -= 1;
                 self.statistics.held.add(now.saturating_sub(buffer.since));
-                // Itself not counted.
+                // The buffer itself does not count.
                 let between = self.order - buffer.order - 1;
                 self.statistics.distance.add(between);
             }
@@ -308,7 +311,8 @@ impl Ledger {
         }
     }
 
-    /// The device does not own `span` as a part of chain `head` any more; whether it did.
+    /// Ends the device's ownership of `range` as a part of chain `head`; returns whether it was the
+    /// owner.
     fn disown(&mut self, range: GuestRange, head: u16) -> bool {
         let owned = self.owned.get(&range.address) == Some(&(range.end(), head));
         if owned {
@@ -324,7 +328,7 @@ impl Ledger {
         }
     }
 
-    /// The device returns a chain with this used length.
+    /// Records that the device returns a chain with this used length.
     pub fn returned(&mut self, head: u16, written: u32, now: u64) {
         let filled = written > 0;
         let ranges = match self.settings.mode {
@@ -361,7 +365,8 @@ impl Ledger {
         }
     }
 
-    /// Somebody wrote to byte `offset` of a buffer that the device owned with chain `head`.
+    /// Records that the guest wrote to byte `offset` of a buffer that the device owned with chain
+    /// `head`.
     pub fn written(&mut self, range: GuestRange, head: u16, offset: usize) {
         let offset = offset as u32;
         self.violate(Violation::Written {
@@ -371,7 +376,7 @@ impl Ledger {
         });
     }
 
-    /// Looks for buffers that the driver has kept for too long. Each is told of once.
+    /// Checks for buffers that the driver has kept for too long, and reports each once.
     pub fn check_overdue(&mut self, now: u64) {
         let Some(limit) = self.settings.overdue else {
             return;
@@ -395,7 +400,7 @@ impl Ledger {
         }
     }
 
-    /// The queue stopped, and everything has been returned that will be.
+    /// Records a stop of the queue, after the last chain was returned.
     pub fn stop(&mut self, now: u64) -> StopReport {
         self.check_overdue(now);
         let heads: Vec<u16> = self.chains.keys().copied().collect();
@@ -427,7 +432,8 @@ impl Ledger {
         report
     }
 
-    /// The ring is gone, and with it every chain: the virtual machine was reset or its monitor went away.
+    /// Restarts the ledger because the ring is gone with every chain: the virtual machine was reset
+    /// or disconnected.
     pub fn lost(&mut self) {
         self.configure(self.settings);
     }

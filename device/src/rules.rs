@@ -1,8 +1,9 @@
 //! Flow rules: exact and masked matches on header fields, by tuple-space search.
 //!
-//! Rules with the same type and mask form a group with one hash table, so that a frame costs one probe per
-//! distinct (type, mask) however many rules there are. A changed table shares what did not change with the one
-//! that it replaces, so that a change costs what it changes, not what there is.
+//! Rules with the same type and mask form a group with one hash table, so that a frame costs one
+//! probe per distinct (type, mask) at any number of rules. A changed table shares its unchanged
+//! parts with the table that it replaces, so that the cost of a change does not depend on the size
+//! of the table.
 
 mod group;
 
@@ -18,10 +19,10 @@ use crate::abi::{self, Flow, RuleAction, RuleType};
 use crate::frame::Headers;
 use crate::limits::MAX_RULES;
 
-/// Distinct (type, mask) pairs in one table: bounds what one frame can cost.
+/// The most distinct (type, mask) pairs in one table, which bounds the cost per frame.
 pub const MAX_MASKS: usize = 64;
 
-/// What a rule does with a frame.
+/// The action of a flow rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FlowAction {
     /// Drops it.
@@ -32,37 +33,37 @@ pub enum FlowAction {
     Context {
         /// The RSS context.
         context: u16,
-        /// What is added to the queue in its table.
+        /// The offset to the queue in its table.
         offset: u16,
     },
 }
 
-/// One flow rule, checked.
+/// A validated flow rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlowRule {
     /// The lowest that matches wins.
     pub location: u32,
-    /// The frames it is about.
+    /// The frames that it applies to.
     pub rule_type: RuleType,
-    /// What happens to them.
+    /// The action on matching frames.
     pub action: FlowAction,
-    /// What they have in the bits of `mask`.
+    /// Values of the bits in `mask`.
     pub value: Flow,
     /// The bits that are compared.
     pub mask: Flow,
 }
 
-/// Why rules were not set or deleted. The table is as it was.
+/// The reason why rules were not set or deleted. The table is unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FlowRuleError {
-    /// A rule is not acceptable.
+    /// A rule is invalid.
     #[error("rule {index} of the request: the field at byte {offset} {reason}")]
     Refused {
-        /// Which of the rules passed, from 0.
+        /// The rule's position in the request, from 0.
         index: usize,
         /// The field, in bytes from the start of [`abi::Rule`].
         offset: usize,
-        /// What is wrong with the field.
+        /// The reason, which completes "the field …".
         reason: &'static str,
     },
     /// The rules have more distinct masks than [`MAX_MASKS`].
@@ -76,7 +77,7 @@ pub enum FlowRuleError {
     },
 }
 
-/// A field that is not acceptable: its offset in [`abi::Rule`] and what is wrong with it.
+/// An invalid field: its offset in [`abi::Rule`] and the reason.
 pub(crate) type FieldRefusal = (usize, &'static str);
 
 impl TryFrom<&abi::Rule> for FlowRule {
@@ -132,37 +133,37 @@ impl TryFrom<&abi::Rule> for FlowRule {
     }
 }
 
-/// The flow rules of a port. Cloning it is cheap, and so is changing a clone: the two share all parts that are
-/// the same.
+/// The flow rules of a port. Cloning is cheap, and so is changing a clone: the two share all parts
+/// that are equal.
 #[derive(Debug, Clone, Default)]
 pub struct RuleTable {
-    /// Those with the same location / [`BLOCK`] together, all ascending.
+    /// Rules in blocks of [`BLOCK`] locations, ascending.
     blocks: BTreeMap<u32, Arc<BTreeMap<u32, FlowRule>>>,
     groups: Vec<Arc<Group>>,
     hasher: RandomState,
 }
 
-/// Where the rule is that a frame matches if it matches any. Nothing was read there: memory that many rules take has to be
-/// sent for first.
+/// The only rule that a frame can match, found but not read: the memory of many rules is not in the
+/// cache and should be prefetched first.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate<'t> {
     group: &'t Group,
-    /// One with such a hash; there may be others. `None`: the frame matches no rule.
+    /// An entry with the frame's hash, possibly another value's; `None`: the frame matches no rule.
     entry: Option<&'t Entry>,
 }
 
 impl Candidate<'_> {
-    /// Where that is, a line of the cache.
+    /// The entry's address, a cache line to prefetch. It is not to be dereferenced.
     #[must_use]
     pub fn address(&self) -> Option<*const u8> {
         self.entry.map(|entry| std::ptr::from_ref(entry).cast())
     }
 }
 
-/// Locations whose rules are copied together when one of them changes.
+/// Locations per block, which is copied when one of its rules changes.
 const BLOCK: u32 = 64;
 
-/// A [`Flow`] as words of which the first byte is the lowest, for masking and hashing.
+/// A [`Flow`] as little-endian words, for masking and hashing.
 type Key = [u64; size_of::<Flow>() / 8];
 
 impl RuleTable {
@@ -209,7 +210,7 @@ impl RuleTable {
         self.at(self.find(headers, header_bytes)?.location)
     }
 
-    /// The only entry that the frame can match, if its type lets it match those of one group at most.
+    /// The only entry that the frame can match, if its type restricts it to the rules of one group.
     #[must_use]
     #[inline]
     pub fn candidate(&self, headers: &Headers, header_bytes: &[u8]) -> Option<Candidate<'_>> {
@@ -226,7 +227,8 @@ impl RuleTable {
         }
     }
 
-    /// What that rule does. `candidate` is what [`candidate`](Self::candidate) found for the frame, if it was asked.
+    /// The action of the matching rule. `candidate` is the result of [`candidate`](Self::candidate)
+    /// for the frame, if the caller asked.
     #[must_use]
     #[inline]
     pub fn action(
@@ -281,7 +283,7 @@ impl RuleTable {
         Arc::make_mut(group).insert(rule, &self.hasher);
     }
 
-    /// Takes away the rule at a location.
+    /// Removes the rule at a location.
     fn remove(&mut self, location: u32) -> Option<FlowRule> {
         let block = self.blocks.get_mut(&(location / BLOCK))?;
         if !block.contains_key(&location) {
@@ -307,10 +309,11 @@ impl RuleTable {
     }
 }
 
-/// The [`key`] of the fields of a frame; those that it lacks are zero. `None` if it has no Ethernet addresses.
+/// The [`key`] of the fields of a frame, missing fields being zero. `None` if it has no Ethernet
+/// addresses.
 ///
-/// Made of whole words, because as words it is read: of a [`Flow`] that was just stored field by field, none could be until
-/// all of it is in the cache.
+/// Assembled from whole words because it is read in words: reading a [`Flow`] that was just stored
+/// field by field would be a store-to-load forwarding stall.
 #[inline]
 fn key_of(headers: &Headers, header_bytes: &[u8]) -> Option<Key> {
     let (first, rest) = header_bytes.split_first_chunk::<8>()?;
@@ -352,7 +355,8 @@ fn address_words(address: &[u8]) -> [u64; 3] {
     }
 }
 
-/// The bits that a rule of this type may compare. The L4 protocol of a TCP or UDP type is the type itself.
+/// The bits that a rule of this type may compare. The type implies the L4 protocol of a TCP or UDP
+/// rule.
 fn maskable(rule_type: RuleType) -> Flow {
     let (address, protocol, tos, port) = match rule_type {
         RuleType::Ether => (0, 0, 0, 0),

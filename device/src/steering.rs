@@ -1,4 +1,4 @@
-//! Where a received frame goes: address filter, then flow rules, then RSS.
+//! Steering of received frames: address filter, then flow rules, then RSS.
 
 use std::collections::BTreeMap;
 use std::mem::{offset_of, size_of};
@@ -15,29 +15,29 @@ use crate::rules::{
     Candidate, FieldRefusal, FlowAction, FlowRule, FlowRuleError, MAX_MASKS, RuleTable,
 };
 
-/// What is to happen with a frame.
+/// The steering decision on a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SteeringDecision {
-    /// It goes to a queue, which is one of the data queues.
+    /// It goes to a data queue.
     Queue {
         /// The queue.
         queue: u16,
         /// Its hash.
         hash: Option<Hash>,
     },
-    /// It is not for this port's addresses.
+    /// The address filter drops it.
     Filtered,
-    /// A rule drops it.
+    /// A flow rule drops it.
     RuleDrop,
 }
 
-/// Why steering was not changed. It is as it was.
+/// The reason why the steering configuration was not changed. It is as before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SteeringError {
-    /// A field of the request is not acceptable.
+    /// A field of the request is invalid.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// Rules are not acceptable.
+    /// Flow rules are invalid.
     #[error(transparent)]
     Rules(#[from] FlowRuleError),
     /// There is no such RSS context.
@@ -49,7 +49,7 @@ pub enum SteeringError {
 }
 
 impl SteeringError {
-    /// The status and detail that tell the driver.
+    /// The status and detail for the response.
     #[must_use]
     pub fn status(&self) -> (Status, u32) {
         let (status, detail) = match *self {
@@ -69,8 +69,8 @@ impl SteeringError {
     }
 }
 
-/// The steering configuration of a port. Cloning it is cheap: control changes a clone and publishes that, and
-/// frames in flight keep the one that they started with.
+/// The steering configuration of a port. Cloning is cheap: control changes a clone and publishes
+/// it, and frames in flight keep the one that they started with.
 #[derive(Debug, Clone)]
 pub struct Steering {
     data_queues: u16,
@@ -83,7 +83,8 @@ pub struct Steering {
 }
 
 impl Steering {
-    /// The steering of a new session: only broadcast passes, and everything goes to queue 0 of `data_queues`.
+    /// The steering of a new session: only broadcast passes, and all frames go to queue 0 of
+    /// `data_queues`.
     #[must_use]
     pub fn new(data_queues: u16) -> Self {
         Self {
@@ -95,8 +96,8 @@ impl Steering {
         }
     }
 
-    /// The steering of a plain virtio-net device with `queues` queue pairs in use: every frame passes and
-    /// flows are spread over them.
+    /// The steering of a plain virtio-net device with `queues` queue pairs in use: all frames pass
+    /// and flows are spread over the queues.
     #[must_use]
     pub fn plain(queues: u16) -> Self {
         Self {
@@ -132,7 +133,7 @@ impl Steering {
     /// Executes RSS_SET: sets or creates a context.
     ///
     /// # Errors
-    /// Names the field that is not acceptable ([`RssContext::from_request`]).
+    /// The invalid field ([`RssContext::from_request`]).
     pub fn set_context(&mut self, set: &RssSet, table: &[U16]) -> Result<(), SteeringError> {
         let number = set.context.get();
         if number >= MAX_RSS_CONTEXTS {
@@ -151,7 +152,7 @@ impl Steering {
     /// Executes RSS_DEL.
     ///
     /// # Errors
-    /// Context 0 can't be deleted, nor one that does not exist or that a rule uses.
+    /// The context is 0, does not exist, or a rule uses it.
     pub fn delete_context(&mut self, number: u16) -> Result<(), SteeringError> {
         if number == 0 {
             let offset = offset_of!(RssDel, context);
@@ -171,8 +172,8 @@ impl Steering {
     /// Executes RULE_SET: sets all of `rules` or none.
     ///
     /// # Errors
-    /// A rule is not acceptable in itself, names a queue or a context that does not exist, or would steer
-    /// beyond the last queue; or the table can't hold them ([`RuleTable::set`]).
+    /// A rule is invalid, names a queue or a context that does not exist, or would steer beyond the
+    /// last queue; or the table can't hold the rules ([`RuleTable::set`]).
     pub fn set_rules(&mut self, rules: &[abi::Rule]) -> Result<(), SteeringError> {
         let mut checked = Vec::with_capacity(rules.len());
         for (index, rule) in rules.iter().enumerate() {
@@ -194,22 +195,22 @@ impl Steering {
         Ok(Arc::make_mut(&mut self.rules).delete(locations)?)
     }
 
-    /// The rule to send for before the frame is [steered by it](Self::steer_by), if it can match only one. Rules are
-    /// many: the memory of 10,000 is as large as a second-level cache.
+    /// The rule to prefetch before the frame is [steered by it](Self::steer_by), if the frame can
+    /// match only one. The memory of 10,000 rules is as large as a second-level cache.
     #[must_use]
     #[inline]
     pub fn candidate(&self, headers: &Headers, header_bytes: &[u8]) -> Option<Candidate<'_>> {
         self.rules.candidate(headers, header_bytes)
     }
 
-    /// Decides where the frame with these headers goes.
+    /// Decides on the frame with these headers.
     #[must_use]
     #[inline]
     pub fn steer(&self, headers: &Headers, header_bytes: &[u8]) -> SteeringDecision {
         self.steer_by(None, headers, header_bytes)
     }
 
-    /// The same, given what [`candidate`](Self::candidate) said of the frame.
+    /// The same, with the result of [`candidate`](Self::candidate) for the frame.
     #[must_use]
     #[inline]
     pub fn steer_by(
@@ -251,7 +252,7 @@ impl Steering {
         }
     }
 
-    /// Checks that what the rule steers to exists.
+    /// Checks that the rule's queue or context exists.
     fn check_target(&self, rule: FlowRule) -> Result<FlowRule, FieldRefusal> {
         let highest = match rule.action {
             FlowAction::Drop => return Ok(rule),

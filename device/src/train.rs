@@ -1,9 +1,10 @@
-//! What crosses a wire: a [`Train`] of segments that share one set of headers.
+//! The unit that crosses a wire: a [`Train`] of segments with one set of headers.
 //!
-//! A train *means* its segments, frames that fit the MTU with final checksums, but carries them as the sender
-//! handed them over: one snapshot of the headers, one reference to the payload, a segment size and the state
-//! of the checksum. A frame that needs no segmentation is a train of one segment. Materialising a segment
-//! ([`Train::segment`]) costs a copy of the headers; payload is copied once, by the receiver.
+//! A train *means* its segments, frames that fit the MTU with final checksums, but carries them as
+//! the sender handed them over, like a GSO skb: one snapshot of the headers, one reference to the
+//! payload, a segment size and the state of the checksum. A frame without segmentation is a train
+//! of one segment. Materialising a segment ([`Train::segment`]) costs a copy of the headers; the
+//! receiver copies the payload once.
 
 mod header_bytes;
 
@@ -16,22 +17,23 @@ use crate::{
     memory::Mover,
 };
 
-/// Who owes the L4 checksum of a frame.
+/// The state of a frame's L4 checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChecksumState {
-    /// The field is as the receiver shall see it; whether it is right is unknown.
+    /// The field is final; it may be valid or not.
     Final,
-    /// The field holds the sum of the pseudo header; the sum from `start` to the end of the frame is owed
-    /// to it (virtio 1.3, 5.1.6.2: `VIRTIO_NET_HDR_F_NEEDS_CSUM`).
+    /// The checksum is partial: the field holds the pseudo-header sum, and the device adds the sum
+    /// from `start` to the end of the frame (`CHECKSUM_PARTIAL`; virtio 1.3, 5.1.6.2:
+    /// `VIRTIO_NET_HDR_F_NEEDS_CSUM`).
     Partial {
         /// First byte that the checksum covers, from the start of the frame.
         start: usize,
-        /// Where its two bytes are, from the start of the frame.
+        /// Offset of its two bytes, from the start of the frame.
         field: usize,
     },
 }
 
-/// How a train is cut into segments.
+/// The segmentation of a train.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segmentation {
     /// TCP or UDP.
@@ -46,14 +48,15 @@ pub struct Segmentation {
     pub l3_offset: usize,
     /// Where the L4 header starts.
     pub l4_offset: usize,
-    /// The sum of an IPv4 header without what differs from segment to segment.
+    /// The sum of an IPv4 header without the fields that differ between segments.
     ip_sum: Checksum,
-    /// The sum of the pseudo header and the L4 header without what differs.
+    /// The sum of pseudo header and L4 header without the fields that differ.
     l4_sum: Checksum,
 }
 
 impl Segmentation {
-    /// A frame with these headers is cut into pieces of `size`; `None` if it has none that can be repeated.
+    /// Segmentation of a frame with these headers into segments of `size` bytes; `None` if its
+    /// headers can't be repeated.
     pub(crate) fn new(headers: &Headers, header_bytes: &[u8], size: usize) -> Option<Self> {
         let (l3, l4) = (headers.l3?, headers.l4?);
         let header_length = headers.payload_offset();
@@ -96,8 +99,8 @@ impl Segmentation {
     }
 }
 
-/// A train of segments whose bytes are in `source`. Its parts have been checked against each other by
-/// [`transmit::parse`](crate::transmit::parse).
+/// A train of segments whose bytes are in `source`. [`transmit::parse`](crate::transmit::parse) has
+/// checked its parts against each other.
 pub struct Train<'a, S: ?Sized> {
     pub(crate) header_bytes: &'a [u8],
     pub(crate) headers: Headers,
@@ -108,11 +111,11 @@ pub struct Train<'a, S: ?Sized> {
     pub(crate) length: usize,
     pub(crate) checksum: ChecksumState,
     pub(crate) segmentation: Option<Segmentation>,
-    /// It is one frame that the receiver makes of many, and stays one.
+    /// Set if it is an aggregate, which is not segmented again.
     pub(crate) aggregate: Option<Aggregate>,
 }
 
-/// What a frame was made of that hardware GRO made ([`gro`](crate::gro)).
+/// The composition of an aggregate ([`gro`](crate::gro)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Aggregate {
     /// Wire frames.
@@ -129,33 +132,33 @@ pub(crate) struct Aggregate {
     pub(crate) flags: u16,
 }
 
-/// One frame of a train: `head`, then the bytes of the source from `body` on.
+/// One frame of a train: the header bytes, then the bytes of the source from `body` on.
 pub struct Segment<'h> {
-    /// The bytes at the start of the frame that the device has a snapshot of.
+    /// The first bytes of the frame, from the snapshot.
     pub header_bytes: HeaderBytes<'h>,
-    /// Where in the train's source the bytes behind the head are.
+    /// Offset of the bytes behind them, in the train's source.
     pub body: usize,
     /// Bytes of the whole frame.
     pub length: usize,
-    /// The checksum that is still to be inserted.
+    /// The checksum that is to be inserted.
     pub(crate) partial: Option<PartialChecksum>,
-    /// Where this frame's L4 payload ends: what follows is Ethernet padding.
+    /// End of this frame's L4 payload; Ethernet padding follows.
     pub l4_end: usize,
 }
 
-/// A checksum that a frame lacks.
+/// A partial checksum.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PartialChecksum {
-    /// Where its two bytes are, from the start of the frame.
+    /// Offset of its two bytes, from the start of the frame.
     field: usize,
-    /// The sum of what it covers in the head.
+    /// The sum of the covered header bytes.
     sum: Checksum,
-    /// It was begun right, so that it comes out right.
+    /// Whether the inserted checksum will be valid.
     pub(crate) valid: bool,
 }
 
 impl PartialChecksum {
-    /// Completes the checksum in `head`; `body` is all that is behind.
+    /// Inserts the checksum into `header_bytes`; `body` is the sum of all bytes behind them.
     #[inline]
     pub(crate) fn insert(&self, header_bytes: &mut HeaderBytes<'_>, body: Checksum) {
         let mut sum = self.sum;
@@ -173,8 +176,8 @@ impl PartialChecksum {
 const IPV6_HEADER: usize = 40;
 
 impl<'a, S: ?Sized> Train<'a, S> {
-    /// A place for [`transmit::parse_into`](crate::transmit::parse_into) to make a train in: for now a frame of
-    /// no bytes.
+    /// A place for [`transmit::parse_into`](crate::transmit::parse_into) to make a train in; a
+    /// frame of no bytes until then.
     #[must_use]
     #[inline]
     pub fn unset(source: &'a S) -> Self {
@@ -196,20 +199,20 @@ impl<'a, S: ?Sized> Train<'a, S> {
         &self.headers
     }
 
-    /// The snapshot that [`headers`](Self::headers) was parsed from.
+    /// The header bytes: the snapshot that [`headers`](Self::headers) was parsed from.
     #[must_use]
     pub fn header_bytes(&self) -> &'a [u8] {
         self.header_bytes
     }
 
-    /// Where the payload is.
+    /// The source of the payload.
     #[must_use]
     pub fn source(&self) -> &'a S {
         self.source
     }
 
-    /// The same without the outer tag, its head in `head`. `None`: that is no 802.1Q tag, or the checksum that is owed
-    /// covers it.
+    /// The same train without its outer VLAN tag, its header bytes in `header_bytes`. `None`: the
+    /// tag is not an 802.1Q tag, or the partial checksum covers it.
     #[cold]
     pub(crate) fn without_vlan_tag<'b>(
         &self,
@@ -290,8 +293,8 @@ impl<'a, S: ?Sized> Train<'a, S> {
             })
     }
 
-    /// Frame number `index`, from 0; `index` must be below [`segments`](Self::segments). What differs from what was
-    /// sent goes to `changes`.
+    /// Frame number `index`, from 0; `index` must be below [`segments`](Self::segments). Header
+    /// fields that differ from the snapshot go to `changes`.
     #[must_use]
     #[inline(always)]
     pub fn segment<'h>(&'h self, index: usize, changes: &'h mut Changes) -> Segment<'h> {
@@ -303,8 +306,9 @@ impl<'a, S: ?Sized> Train<'a, S> {
 
     #[inline(always)]
     fn whole<'h>(&'h self, changes: &'h mut Changes) -> Segment<'h> {
-        // The body starts behind the headers, so that payload is copied straight to where it is wanted, but
-        // never inside the checksum field. Of a frame that is in the snapshot as a whole it is not needed.
+        // The body starts behind the headers, so that the payload is copied straight to its buffer,
+        // but never inside the checksum field. A frame that is completely in the snapshot has no
+        // body.
         let mut header_bytes_length = self.headers.payload_offset();
         if let ChecksumState::Partial { field, .. } = self.checksum {
             header_bytes_length = header_bytes_length.max(field + 2);
@@ -332,8 +336,8 @@ impl<'a, S: ?Sized> Train<'a, S> {
         }
     }
 
-    /// Whether the checksum that is owed to `field` from `start` on is that of the L4 header, begun with the sum of the
-    /// pseudo header.
+    /// Whether the partial checksum at `field`, from `start` on, is the L4 header's and the field
+    /// holds the pseudo-header sum.
     #[inline]
     fn has_pseudo_header_sum(&self, start: usize, field: usize) -> bool {
         let Some(l4) = self.headers.l4 else {
@@ -360,7 +364,7 @@ impl<'a, S: ?Sized> Train<'a, S> {
         let mut header_bytes =
             HeaderBytes::new(&self.header_bytes[..segmentation.header_length], changes);
         match segmentation.version {
-            // A datagram of its own (RFC 6864).
+            // Each segment has its own identification (RFC 6864).
             IpVersion::V4 => {
                 let ip = segmentation.l3_offset;
                 let mut sum = segmentation.ip_sum;
@@ -413,14 +417,14 @@ impl<'a, S: ?Sized> Train<'a, S> {
     }
 }
 
-/// A copy of frame number `index` of a train as the receiver shall see it, with its final checksum.
+/// A copy of frame number `index` of a train, with its final checksum.
 pub(crate) fn finish<M: Mover>(mover: &M, train: &Train<'_, M::Source>, index: usize) -> Vec<u8> {
     let mut frame = Vec::new();
     finish_into(mover, train, index, &mut frame);
     frame
 }
 
-/// Makes a copy of frame number `index` of a train, as the receiver shall see it, with its final checksum.
+/// Copies frame number `index` of a train into `frame`, with its final checksum.
 pub fn finish_into<M: Mover>(
     mover: &M,
     train: &Train<'_, M::Source>,
@@ -441,7 +445,7 @@ pub fn finish_into<M: Mover>(
     segment.header_bytes.write(frame);
 }
 
-/// A frame that is as the receiver shall see it, as a train of one.
+/// A frame with final checksums, as a train of one segment.
 #[must_use]
 pub fn finished(frame: &[u8]) -> Train<'_, [u8]> {
     let header_bytes = &frame[..frame.len().min(SNAPSHOT)];
@@ -468,7 +472,8 @@ fn word(header_bytes: &[u8], offset: usize) -> u16 {
     u16::from_be_bytes([header_bytes[offset], header_bytes[offset + 1]])
 }
 
-/// The words of a TCP header in which segments differ, and where they are: `done` bytes of payload were before.
+/// The words of a TCP header that differ between segments, with their offsets; `done` bytes of
+/// payload are in segments before.
 #[inline]
 fn tcp_words(header_bytes: &[u8], tcp: usize, done: usize, last: bool) -> [(usize, u16); 3] {
     const FIN_PSH: u16 = 0x09;

@@ -1,4 +1,4 @@
-//! Properties of a port under anything that a driver may do, in process.
+//! Properties of a port with arbitrary driver behaviour, in process.
 
 use proptest::{collection::vec, prelude::*};
 use zcnic_device::{
@@ -26,7 +26,7 @@ proptest! {
         assert_nothing_is_lost(cabled(PAIRS), &steps);
     }
 
-    /// Segments are exact for any payload, segment size and way to hand them over.
+    /// Segments are exact for any payload and segment size.
     #[test]
     fn segmentation_is_exact(
         flow in any_flow(),
@@ -38,13 +38,13 @@ proptest! {
         sender.bring_up(Shape::SPLIT, 0);
         receiver.bring_up(Shape::SPLIT, 0);
         let (payload, size) = if small { (payload % 250 + 1, size % 20 + 1) } else { (payload, size) };
-        // Of one byte each at least 80 segments of a packet fit the buffers.
+        // At least 80 one-byte segments fit the buffers.
         let size = size.max(payload.div_ceil(80) as u16);
         assert_segmented(&mut sender, &mut receiver, &flow, payload, size);
     }
 
-    /// A train means its segments: a receiver can't tell them from frames that were sent one by one, and
-    /// neither can its counters.
+    /// A train means its segments: a receiver and its counters can't distinguish them from frames
+    /// that were sent one by one.
     #[test]
     fn trains_mean_their_segments(
         flow in any_flow(),
@@ -87,7 +87,7 @@ proptest! {
         prop_assert_eq!((together.3, together.4), (one_by_one.3, one_by_one.4));
     }
 
-    /// A tag that is taken out is missing, and nothing else is different.
+    /// Stripping removes the tag and changes nothing else.
     #[test]
     fn only_the_tag_is_stripped(
         flow in any_flow(),
@@ -133,7 +133,8 @@ proptest! {
         }
     }
 
-    /// Verdicts are about the frame on the wire, whoever computed its checksum and whatever follows it.
+    /// Verdicts are about the frame on the wire, no matter which end computed its checksum and
+    /// which padding follows.
     #[test]
     fn verdicts_are_about_the_frame_on_the_wire(
         flow in any_flow(),
@@ -151,18 +152,18 @@ proptest! {
         }
         packet.frame.resize(packet.frame.len() + padding, 0x77);
         if let (Some(at), Some(l4)) = (damage, zcnic_model::verify::dissect(&packet.frame).l4) {
-            // Not the lengths and ports, which say where the payload ends and whose it is.
+            // Not the lengths and ports, which determine the payload's end and the flow.
             let field = l4.start + l4.checksum;
             let at = if at < 2 { field + at } else { (l4.end + at).min(packet.frame.len() - 1) };
             packet.frame[at] ^= 0x10;
         }
         sender.send(0, packet);
-        // The driver compares each verdict with what it finds itself.
+        // The driver verifies each verdict itself.
         receiver.receive(0);
     }
 }
 
-/// Commands in the middle of nowhere: noise never takes a session down.
+/// Invalid commands never end a session.
 #[test]
 fn noise_on_the_command_pair_is_answered() {
     let [mut driver, _other] = cabled(PAIRS);

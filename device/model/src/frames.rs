@@ -1,16 +1,16 @@
-//! Frames to send, built by etherparse with right checksums.
+//! Frames to send, built by etherparse with valid checksums.
 
 use etherparse::{
     IpHeaders, Ipv4Header, Ipv6Header, PacketBuilder, SingleVlanHeader, TcpHeader, VlanHeader,
     VlanId, ip_number,
 };
 
-/// Address of the port that frames of [`Flow`] go to.
+/// Address of the receiving port of [`Flow`] frames.
 pub const RECEIVER: [u8; 6] = [0x5a, 0x43, 0x4e, 0, 0, 2];
-/// Address of the port that they come from.
+/// Address of the sending port.
 pub const SENDER: [u8; 6] = [0x5a, 0x43, 0x4e, 0, 0, 1];
 
-/// What the frames of one flow have in common. Lengths, protocols and checksums are filled in.
+/// The common fields of one flow's frames. Lengths, protocols and checksums are filled in.
 #[derive(Clone, Debug)]
 pub struct Flow {
     /// Destination Ethernet address.
@@ -50,14 +50,14 @@ impl Flow {
         }
     }
 
-    /// TCP over IPv6: [2001:db8::2]:1000 to [2001:db8::1]:2000.
+    /// TCP over IPv6: `[2001:db8::2]:1000` to `[2001:db8::1]:2000`.
     #[must_use]
     pub fn tcp6() -> Self {
         let address = |last: u128| (0x2001_0db8 << 96 | last).to_be_bytes();
         Self::new(ipv6(address(2), address(1)), tcp(1000, 2000))
     }
 
-    /// UDP over IPv6: [2001:db8::2]:1000 to [2001:db8::1]:2000.
+    /// UDP over IPv6: `[2001:db8::2]:1000` to `[2001:db8::1]:2000`.
     #[must_use]
     pub fn udp6() -> Self {
         Self {
@@ -127,7 +127,7 @@ impl Flow {
     ///
     /// # Panics
     ///
-    /// It is UDP.
+    /// The flow is UDP.
     #[must_use]
     pub fn tcp_header(mut self, change: impl FnOnce(&mut TcpHeader)) -> Self {
         match &mut self.transport {
@@ -193,13 +193,13 @@ fn tcp(source: u16, destination: u16) -> Transport {
     Transport::Tcp(Box::new(header))
 }
 
-/// Payload whose bytes tell their position.
+/// Payload whose bytes encode their position.
 #[must_use]
 pub fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at % 251) as u8).collect()
 }
 
-/// A broadcast frame of an EtherType that nobody parses.
+/// A broadcast frame of an EtherType for local experiments, which is not parsed.
 #[must_use]
 pub fn broadcast(payload: &[u8]) -> Vec<u8> {
     [&[0xff; 6][..], &SENDER, &[0x88, 0xb5], payload].concat()

@@ -1,9 +1,9 @@
 //! A driver in Rust that drives the device through real rings, for tests.
 //!
-//! [`Driver`] is what the kernel's driver is to the real device, but stricter: it checks everything that
-//! comes back against docs/abi.md and panics with what is wrong. It reaches a device through a
-//! [`Transport`]: [`in_process`] runs the device behind real rings without threads, to completion whenever
-//! the driver waits; `vhost_user` is a frontend to a backend in another process.
+//! [`Driver`] is to the device what the kernel's driver is, but stricter: it checks each result
+//! against docs/abi.md and panics with the violation. It reaches a device through a [`Transport`]:
+//! [`in_process`] runs the device behind real rings without threads, to completion whenever the
+//! driver waits; `vhost_user` is a frontend to a backend in another process.
 
 pub mod driver;
 pub mod frames;

@@ -1,6 +1,7 @@
-//! What a zcnic port must do, as scenarios that run over any transport: against the device in process and
-//! against a backend behind vhost-user. Each takes a function that connects the drivers of two fresh ports,
-//! joined by a cable, with a given number of queue pairs; the last pair of each carries commands.
+//! The requirements on a zcnic port, as scenarios that run over any transport: against the device
+//! in process and against a backend behind vhost-user. Each takes a function that connects the
+//! drivers of two fresh ports on one cable, with a given number of queue pairs; the last pair of
+//! each port carries commands.
 
 pub mod errors;
 pub mod plain;
@@ -17,10 +18,11 @@ use crate::{
     receive::Shape,
 };
 
-/// Data pairs and the command pair of the ports of most scenarios.
+/// Queue pairs of most scenarios' ports, the command pair included.
 const PAIRS: u16 = 5;
 
-/// Two ports that receive everything: the first one sends, the second one has `buffers` chains on each queue.
+/// Two ports that accept all frames: the first one sends, the second one has `buffers` chains on
+/// each queue.
 fn up<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
     shape: Shape,
@@ -32,8 +34,8 @@ fn up<T: Transport>(
     [sender, receiver]
 }
 
-/// Makes a `#[test]` of every scenario. `$connect` is a function from the number of queue pairs to the two
-/// drivers.
+/// Makes a `#[test]` of every scenario. `$connect` is a function from the number of queue pairs to
+/// the two drivers.
 #[macro_export]
 macro_rules! suite {
     ($connect:path) => {

@@ -1,4 +1,4 @@
-//! The structs of the ABI: how they lie in memory, and which of their bytes are reserved.
+//! The structs of the ABI as values that can be read from bytes, with their reserved fields.
 
 use std::{mem::size_of, ops::Range};
 
@@ -7,9 +7,9 @@ use zerocopy::{
     little_endian::{U16, U32},
 };
 
-/// A struct of the ABI, and which of its bytes are reserved.
+/// A struct of the ABI, and the ranges of its reserved bytes.
 pub trait AbiStruct: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned {
-    /// Byte ranges that are zero when sent and refused when they are not.
+    /// Byte ranges that senders set to zero and receivers refuse otherwise.
     const RESERVED: &'static [Range<usize>];
 }
 

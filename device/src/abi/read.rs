@@ -1,5 +1,5 @@
-//! Reading requests by the rule of openat2(2): a request shorter than its struct means zeroes in the rest, a
-//! longer one is refused unless what follows is zero, so that either side may be the newer one.
+//! Reading requests by the rule of openat2(2), so that either side may be the newer one: missing
+//! bytes of a shorter request are zero, a longer request is refused unless its tail is zero.
 
 use std::mem::{offset_of, size_of};
 
@@ -20,17 +20,18 @@ pub struct Invalid {
 }
 
 impl Invalid {
-    /// The request's length does not suit its content.
+    /// The request's length does not fit its content.
     pub(crate) const LENGTH: Self = Self {
         offset: offset_of!(Request, length),
     };
 }
 
-/// Reads the fixed struct `T`, which begins with the request header, from the bytes of a whole request.
+/// Reads the fixed struct `T`, which begins with the request header, from the bytes of a whole
+/// request.
 ///
 /// # Errors
-/// The request ends inside its header, is longer than `T` with a tail that is not zero, or has a reserved
-/// field that is not zero.
+/// The request ends inside its header, is longer than `T` with a tail that is not zero, or has a
+/// reserved field that is not zero.
 pub fn read_request<T: AbiStruct>(request: &[u8]) -> Result<T, Invalid> {
     if request.len() < size_of::<Request>() {
         return Err(Invalid::LENGTH);
@@ -48,12 +49,12 @@ pub fn read_request<T: AbiStruct>(request: &[u8]) -> Result<T, Invalid> {
     Ok(value)
 }
 
-/// Reads the fixed struct `T` and the elements that follow it from the bytes of a whole request. `count` says
-/// how many the fixed struct announces.
+/// Reads the fixed struct `T` and the elements that follow it from the bytes of a whole request.
+/// `count` returns the number of elements that the fixed struct announces.
 ///
 /// # Errors
-/// The request does not end exactly behind the last element, or the struct or an element has a reserved
-/// field that is not zero.
+/// The request does not end exactly behind the last element, or the struct or an element has a
+/// reserved field that is not zero.
 pub fn read_array<T: AbiStruct, E: AbiStruct>(
     request: &[u8],
     count: impl FnOnce(&T) -> usize,

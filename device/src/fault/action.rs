@@ -1,4 +1,4 @@
-//! The actions of rules, and whose traffic they apply to.
+//! The actions of fault rules, and the traffic that a rule applies to.
 
 use super::{
     command::CommandFault,
@@ -10,7 +10,7 @@ use super::{
     queue::{InterruptFault, QueueFault},
 };
 
-/// Whose traffic a rule watches.
+/// The traffic that a rule applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
     /// Frames that arrive at a receive queue of the port.
@@ -22,7 +22,7 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// As rules name it.
+    /// The name in rules.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -33,34 +33,34 @@ impl Direction {
     }
 }
 
-/// What goes wrong.
+/// The action of a fault rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// With the frame itself, as on a bad wire.
+    /// On the frame itself, as on a bad wire.
     Frame(FrameFault),
-    /// With where the frame is put.
+    /// On the placement of the frame.
     Placement(PlacementFault),
-    /// With what is told about the frame.
+    /// On the metadata of the frame.
     Metadata(MetadataFault),
-    /// With how the frame's chains are returned.
+    /// On the completion of the frame's chains.
     Completion(CompletionFault),
-    /// With the queue.
+    /// On the queue.
     Queue(QueueFault),
-    /// With a command.
+    /// On a command.
     Command(CommandFault),
-    /// With the whole port.
+    /// On the whole port.
     Port(PortFault),
 }
 
 /// An action as docs/faults.md lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ActionInfo {
-    /// As rules name it.
+    /// The name in rules.
     pub name: &'static str,
-    /// Directions in which it can be asked for.
+    /// Directions that the action can be used in.
     pub directions: &'static [Direction],
-    /// It breaks the order of completions, or invents some: after it a backend that dies leaves rings with
-    /// which its successor can't go on.
+    /// It breaks the order of completions, or adds some: a backend that dies after it leaves rings
+    /// that its successor can't resume.
     pub voids_recovery: bool,
 }
 
@@ -81,7 +81,7 @@ const fn info(
     }
 }
 
-/// Every action there is.
+/// All actions.
 pub const ACTIONS: [ActionInfo; 25] = [
     info("drop", BOTH, false),
     info("duplicate", BOTH, false),
@@ -111,7 +111,7 @@ pub const ACTIONS: [ActionInfo; 25] = [
 ];
 
 impl Action {
-    /// As rules name it.
+    /// The name in rules.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -143,7 +143,7 @@ impl Action {
         }
     }
 
-    /// What docs/faults.md lists of it.
+    /// The action's entry in docs/faults.md.
     #[must_use]
     pub fn info(self) -> ActionInfo {
         let found = ACTIONS.iter().find(|info| info.name == self.name());

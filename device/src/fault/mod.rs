@@ -1,18 +1,18 @@
-//! Faults on demand: what no silicon does when asked.
+//! Fault injection: rules that make the device misbehave on demand, as no silicon does.
 //!
-//! A [`Rule`] says on which frame (or command) of which queue what goes wrong. The rules of a port are an
-//! [`Engine`]; the data path gets those of one direction as [`Armed`], once per batch and only if there are
-//! any. What rules count and what they hold back lives in one [`Lane`] per direction and queue, under the
-//! lock of that queue's ring.
+//! A [`Rule`] names frames (or commands) of a queue and the action on them. The rules of a port are
+//! an [`Engine`]; the data path gets the rules of one direction as [`Armed`], once per batch and
+//! only if there are any. One [`Lane`] per direction and queue keeps counts, held frames and
+//! withheld chains, under the lock of that queue's ring.
 //!
-//! **Replay.** A rule counts the frames that it applies to, per lane, and whatever is left to chance is a
-//! hash of (seed, stream, direction, queue, count) ([`draw`]). Nothing depends on how lanes interleave, so
-//! that the same frames in the same order on a queue meet the same faults, however many workers there are.
+//! **Replay.** A rule counts the frames that it applies to, per lane. Every random choice is a hash
+//! of (seed, stream, direction, queue, count) ([`draw`]). Nothing depends on how lanes interleave: the
+//! same frames in the same order on a queue meet the same faults, with any number of workers.
 //!
-//! **Ownership.** Frames that are held back, and those whose bytes change, are copies. Returns that are held
-//! back are descriptor numbers. Neither outlives a stop of its queue ([`Lane::stop`]).
+//! **Ownership.** Held frames and frames with changed bytes are copies. Withheld chains are descriptor
+//! numbers. Neither outlives a stop of its queue ([`Lane::stop`]).
 //!
-//! docs/faults.md explains each action to those who use it.
+//! docs/faults.md explains each action to users.
 
 pub mod action;
 pub mod command;

@@ -257,7 +257,7 @@ fn extension_headers() {
 #[test]
 fn extension_headers_end_with_the_packet() {
     let mut frame = ethernet(0x86dd, &ipv6(60, &[6, 1, 0, 0, 0, 0, 0, 0]));
-    // As padding, what the extension header claims is there.
+    // The extension header's length field reaches into the padding.
     frame.extend([0; 8]);
     frame.extend(TCP);
     let l3 = parse(&frame).l3.unwrap();
@@ -287,7 +287,7 @@ fn offset_in(frame: &[u8], part: &[u8]) -> usize {
     part.as_ptr() as usize - frame.as_ptr() as usize
 }
 
-/// What etherparse says about the frame.
+/// The headers of the frame as etherparse parses them.
 fn oracle(frame: &[u8]) -> Headers {
     let packet = SlicedPacket::from_ethernet(frame).unwrap();
     let tags: Vec<_> = packet
@@ -452,7 +452,7 @@ proptest! {
         let frame_len = frame.len() + missing;
         let headers = Headers::parse(&frame, frame_len);
         check_bounds(&headers, &frame, frame_len);
-        // Another head than the parsed one is no reason to panic.
+        // Other header bytes than the parsed ones must not panic.
         let shorter = &frame[..frame.len() / 2];
         let _ = headers.addresses(shorter);
         let _ = headers.pseudo_header(shorter, frame_len);

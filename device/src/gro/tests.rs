@@ -1,4 +1,5 @@
-//! Cutting an aggregate gives back what it was made of, and what may not be joined is not.
+//! Segmenting an aggregate gives the original frames, and frames that must not be coalesced are
+//! not.
 
 use proptest::prelude::*;
 
@@ -9,11 +10,11 @@ use crate::{
     train::{Segmentation, finish, finished},
 };
 
-/// Where the fields that tests change are, in frames of [`tcp`].
+/// Offsets of the fields that tests change in frames of [`tcp`].
 const TTL: usize = 14 + 8;
 const FLAGS_AT: usize = 14 + 20 + FLAGS;
 
-/// What a test changes about a segment.
+/// The parts of a segment that tests vary.
 #[derive(Clone, Copy)]
 struct Of {
     sequence: u32,
@@ -29,7 +30,7 @@ const PLAIN: Of = Of {
     options: false,
 };
 
-/// An IPv4 TCP frame of one stream, with right checksums.
+/// An IPv4 TCP frame of one stream, with valid checksums.
 fn tcp(of: Of, payload: &[u8]) -> Vec<u8> {
     let builder = etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1])
         .ipv4([192, 0, 2, 2], [192, 0, 2, 1], 64)
@@ -55,7 +56,7 @@ fn tcp(of: Of, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Puts the right checksums into an IPv4 TCP frame.
+/// Puts valid checksums into an IPv4 TCP frame.
 fn repair(frame: &mut [u8]) {
     let headers = Headers::parse(&frame[..frame.len().min(SNAPSHOT)], frame.len());
     let l4 = headers.l4.expect("TCP");
@@ -85,7 +86,7 @@ fn in_tunnel(frame: &[u8], id: u16) -> Vec<u8> {
     [&frame[..14], &outer, &frame[14..]].concat()
 }
 
-/// Joins all of them if the rules allow it.
+/// Coalesces all frames if the rules allow it.
 fn coalesce_all(frames: &[Vec<u8>]) -> Option<Coalesced> {
     let mut coalesced = Coalesced::new(TcpSegment::new(&frames[0])?, Vec::new());
     for frame in &frames[1..] {
@@ -101,14 +102,14 @@ fn coalesces(frames: &[Vec<u8>]) -> bool {
     coalesce_all(frames).is_some()
 }
 
-/// What a sender with segmentation offload makes of the aggregate: the wire frames.
+/// The wire frames that a sender with segmentation offload makes of the aggregate.
 fn segmented(coalesced: &Coalesced) -> Vec<Vec<u8>> {
     let whole = coalesced.train();
     let aggregate = whole.aggregate.expect("an aggregate");
     let mut frame = finish(&VecMover, &whole, 0);
     let headers = *whole.headers();
     let l4 = headers.l4.expect("TCP");
-    // What goes in is a checksum that is begun, as the stack has it.
+    // The stack hands over a partial checksum: the pseudo-header sum.
     let pseudo_header_sum = headers
         .pseudo_header(&frame, frame.len() - l4.offset)
         .expect("TCP")
@@ -158,7 +159,7 @@ fn stream(lengths: &[usize], id: impl Fn(usize) -> u16, last_flags: u8) -> Vec<V
     frames.collect()
 }
 
-/// Two segments that may be joined, of which the second is changed.
+/// Two segments that may be coalesced, the second one changed.
 fn changed(change: impl Fn(&mut Vec<u8>)) -> [Vec<u8>; 2] {
     let mut frames = stream(&[100, 100], |_| 0, 0);
     change(&mut frames[1]);
@@ -311,7 +312,7 @@ fn tunnels_are_coalesced_by_their_inner_headers() {
 }
 
 proptest! {
-    /// The train path is the segment-first path: cutting gives back the wire frames.
+    /// Segmenting the aggregate gives the wire frames.
     #[test]
     fn a_segmented_aggregate_is_its_frames(
         size in 1usize..400,
@@ -327,7 +328,7 @@ proptest! {
         prop_assert_eq!(segmented(&coalesced), frames);
     }
 
-    /// Segments of a train, joined one by one, are what it is joined to where it lies.
+    /// Coalescing the segments of a train in place gives the same as one by one.
     #[test]
     fn in_place_and_one_by_one_are_the_same(
         size in 1usize..400,
@@ -340,7 +341,7 @@ proptest! {
         let frames = stream(&lengths, |n| n as u16, PSH);
         let whole = coalesce_all(&frames).expect("coalesced");
         let mut train = whole.train();
-        // As it comes from a sender.
+        // As from a sender.
         train.aggregate = None;
         train.segmentation = Segmentation::new(train.headers(), train.header_bytes(), size);
         let mut at = 0;
@@ -359,7 +360,7 @@ proptest! {
                 finish(&VecMover, &expected_train, 0)
             );
             at += run;
-            // It was no less than fits.
+            // It is as long as fits.
             prop_assert!(at == frames.len() || direct.length + size > limit);
         }
     }

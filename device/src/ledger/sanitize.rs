@@ -1,4 +1,4 @@
-//! Poison in buffers that the device owns, so that it shows when somebody else writes to them.
+//! Poison in buffers that the device owns, to detect other writers.
 
 /// Access to posted buffers.
 pub trait Inspect {
@@ -18,7 +18,7 @@ pub trait Inspect {
 /// Bytes handled at once.
 const CHUNK: usize = 512;
 
-/// Fills a buffer at `address` with what [`intact`] expects.
+/// Fills a buffer at `address` with poison.
 pub fn poison<I: Inspect>(memory: &I, target: &I::Target, address: u64) {
     chunks(memory.length(target), |offset, length| {
         memory.write(target, offset, &pattern(address, offset)[..length]);
@@ -26,7 +26,7 @@ pub fn poison<I: Inspect>(memory: &I, target: &I::Target, address: u64) {
     });
 }
 
-/// The first byte of a poisoned buffer that somebody changed since.
+/// The first changed byte of a buffer with poison; `None`: it is intact.
 #[must_use]
 pub fn intact<I: Inspect>(memory: &I, target: &I::Target, address: u64) -> Option<usize> {
     chunks(memory.length(target), |offset, length| {
@@ -44,7 +44,7 @@ fn chunks<T>(length: usize, mut visit: impl FnMut(usize, usize) -> Option<T>) ->
         .find_map(|offset| visit(offset, CHUNK.min(length - offset)))
 }
 
-/// Poison depends on the address, so that bytes which were copied from another poisoned buffer show, too.
+/// Poison depends on the address, so that a copy of another poisoned buffer is detected, too.
 fn pattern(address: u64, offset: usize) -> [u8; CHUNK] {
     let mut bytes = [0; CHUNK];
     let (words, _) = bytes.as_chunks_mut::<8>();

@@ -149,7 +149,7 @@ fn violations_are_named() {
             "count"
         ]
     );
-    // The next period is judged for itself.
+    // The next period has its own balance.
     ledger.posted(0, Some(&[A]), 0);
     ledger.returned(0, 0, 0);
     assert!(ledger.stop(0).is_clean());
@@ -260,7 +260,7 @@ fn memory_is_bounded() {
     );
 }
 
-/// What a driver and a device do with a ring of 8 chains of buffers from a pool of 16.
+/// Steps of a driver and a device with a ring of 8 chains and a pool of 16 buffers.
 #[derive(Clone, Debug)]
 enum Step {
     Post { head: u16, buffer: u64 },
@@ -276,8 +276,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    /// Compared with a model that knows for each buffer and chain who has it. Without misdeeds there are no
-    /// violations, and each misdeed is one.
+    /// Compares the ledger with a model that tracks the owner of each buffer and chain. Honest
+    /// steps cause no violation, each dishonest step causes one.
     #[test]
     fn the_ledger_agrees_with_a_simple_model(steps in steps(), honest: bool) {
         let mut ledger = full();
@@ -336,7 +336,7 @@ proptest! {
         }
     }
 
-    /// Whatever is posted, bytes are never owned twice, and nothing overflows.
+    /// Bytes are never owned twice and nothing overflows, for any posted range.
     #[test]
     fn any_memory_can_be_posted(
         posts in proptest::collection::vec((0..6_u16, any::<u64>(), any::<u32>(), 0..3_u8), 0..100)

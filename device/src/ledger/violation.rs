@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A run of guest memory.
+/// A range of guest memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GuestRange {
     /// Guest-physical address.
@@ -23,40 +23,40 @@ impl fmt::Display for GuestRange {
     }
 }
 
-/// Something that must not happen.
+/// A violation of the ownership of buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
-    /// A buffer was posted that the device owns already.
+    /// The driver posted a buffer that the device owned already.
     PostedTwice {
         /// The buffer.
         range: GuestRange,
-        /// Chain that it is in now.
+        /// The chain that it is in now.
         head: u16,
-        /// Chain that it was posted with before.
+        /// The chain that it was posted with before.
         other: u16,
     },
-    /// A buffer was posted that shares bytes with one that the device owns.
+    /// The driver posted a buffer that shares bytes with one that the device owned.
     Overlap {
         /// The buffer.
         range: GuestRange,
         /// Its chain.
         head: u16,
-        /// What the device owned already.
+        /// The buffer that the device owned.
         with: GuestRange,
-        /// Chain of that.
+        /// The chain of that buffer.
         other: u16,
     },
-    /// A chain was posted of which a descriptor is not in guest memory, or that is otherwise unusable.
+    /// The driver posted an unusable chain: for example, a descriptor outside of guest memory.
     Unusable {
         /// The chain.
         head: u16,
     },
-    /// A chain was posted that the device owns already.
+    /// The driver posted a chain that the device owned already.
     ChainPostedTwice {
         /// The chain.
         head: u16,
     },
-    /// A chain was returned that the device did not own.
+    /// The device returned a chain that it did not own.
     NotPosted {
         /// The chain.
         head: u16,
@@ -66,21 +66,21 @@ pub enum Violation {
         /// The chain.
         head: u16,
     },
-    /// At a stop of the queue, the numbers did not add up.
+    /// At a stop of the queue, the counts differed.
     Count {
         /// Chains posted since the queue started.
         posted: u64,
         /// Chains returned since then.
         returned: u64,
     },
-    /// The driver has kept a filled buffer for too long.
+    /// The driver kept a filled buffer for too long.
     Overdue {
         /// The buffer.
         range: GuestRange,
-        /// When it was returned.
+        /// The time of its return.
         since: u64,
     },
-    /// Somebody wrote to a buffer that the device owned.
+    /// The guest wrote to a buffer that the device owned.
     Written {
         /// The buffer.
         range: GuestRange,
@@ -92,7 +92,7 @@ pub enum Violation {
 }
 
 impl Violation {
-    /// A name for programs.
+    /// The name in the control protocol.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {

@@ -1,8 +1,9 @@
-//! Hardware GRO of a receive queue: what is held for segments to come, and when it goes.
+//! Hardware GRO of a receive queue: which segments are held for successors, and when they are
+//! delivered.
 //!
-//! Chains are used in the order of the ring, so that a frame which is not complete can't keep one: its segments are
-//! staged in the device's memory. Only the end of a train, which is complete, is joined where it lies and copied
-//! once. Nothing overtakes segments of its own stream.
+//! Chains are used in the order of the ring, so an incomplete frame can't occupy one: its segments
+//! are staged in the device's memory. Only the end of a train, which is complete, is coalesced in
+//! place and copied once. No frame overtakes segments of its own stream.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -20,36 +21,36 @@ use crate::{
     train::{Train, finish_into, finished},
 };
 
-/// Streams that are held for at once; a further one has the oldest delivered.
+/// The most streams with held segments; for a further one the oldest is delivered.
 const MAX_STREAMS: usize = 1024;
 
-/// Bytes that are held at once.
+/// The most bytes held.
 const MAX_BYTES: usize = 1 << 20;
 
-/// How long a queue may receive nothing, in nanoseconds, until all that it holds is delivered: longer than an emulated
-/// sender's processor is away now and then, no longer than TCP delays an acknowledgement. Senders end what they have
-/// to send with PSH, so that it seldom comes to this.
+/// Idle time in nanoseconds after which a queue delivers all held segments: longer than the pauses
+/// of an emulated sender's processor, no longer than TCP delays an acknowledgement. Senders end
+/// their bursts with PSH, so this is rare.
 const QUIET: u64 = 40_000_000;
 
-/// How long a segment waits for others at most, in nanoseconds: less than TCP retransmits after.
+/// The longest hold of a segment in nanoseconds: less than TCP's retransmission timeout.
 const HOLD: u64 = 150_000_000;
 
-/// How long what is complete waits for buffers at most, in nanoseconds.
+/// The longest time in nanoseconds that a complete aggregate waits for buffers.
 const PATIENCE: u64 = 500_000_000;
 
-/// Buffers kept for what is held next.
+/// Memory buffers kept for reuse.
 const SPARE: usize = 4;
 
-/// What a queue holds, by age.
+/// The held segments of a queue, by age.
 #[derive(Debug, Default)]
 pub(super) struct HeldSegments {
     held: BTreeMap<u64, Waiting>,
     streams: HashMap<Stream, u64, RandomState>,
-    /// Those that wait for nothing but buffers.
+    /// Complete aggregates, which wait for receive buffers only.
     complete: BTreeSet<u64>,
     next: u64,
     bytes: usize,
-    /// When a frame came last.
+    /// Time of the last frame.
     touched: u64,
     settled: Vec<Settled>,
     scratch: Vec<u8>,
@@ -64,34 +65,34 @@ struct Waiting {
     since: u64,
 }
 
-/// What became of frames that were held.
+/// The result of delivering held segments.
 #[derive(Debug)]
 pub struct Settled {
     headers: Headers,
     frame: Vec<u8>,
-    /// What became of them.
+    /// The result.
     pub delivered: Delivered,
 }
 
 impl Settled {
-    /// The headers of the first of them.
+    /// The headers of the first segment.
     #[must_use]
     pub fn headers(&self) -> &Headers {
         &self.headers
     }
 
-    /// The bytes that they were parsed from.
+    /// The bytes that these headers were parsed from.
     #[must_use]
     pub fn header_bytes(&self) -> &[u8] {
         &self.frame[..self.frame.len().min(SNAPSHOT)]
     }
 }
 
-/// No buffer: it stays where it is.
+/// There is no receive buffer: the segments stay held.
 struct NoBuffer;
 
 impl HeldSegments {
-    /// Drops everything; says how many wire frames that were.
+    /// Drops everything and returns the number of wire frames dropped.
     pub(super) fn drop_all(&mut self) -> u64 {
         let frames = self
             .held
@@ -134,7 +135,7 @@ impl HeldSegments {
         self.held.first_key_value().map(|(id, _)| *id)
     }
 
-    /// The first of those that are due.
+    /// The oldest aggregate that is to be delivered at `now`.
     fn due(&self, now: u64) -> Option<u64> {
         let (id, oldest) = self.held.first_key_value()?;
         let quiet = now.saturating_sub(self.touched) >= QUIET;
@@ -146,12 +147,13 @@ impl HeldSegments {
 }
 
 impl ReceiveQueue {
-    /// Does what [`deliver`](Self::deliver) does for `segments` of a train, on a port with hardware GRO or a queue that
-    /// holds something: what can be joined to what follows is held, and what is held goes before what it can't be
-    /// joined to. Of those held, [`settled`](Self::settled) tells.
+    /// Delivers `segments` of a train with hardware GRO, on a port that has it switched on or a
+    /// queue that holds segments. Segments that successors may extend are held; held segments that
+    /// the train can't extend are delivered first. [`settled`](Self::settled) returns the results
+    /// for held segments.
     ///
-    /// If it `waits` and buffers are missing, that is said as `deliver` says it, though it may be older frames which
-    /// miss them; otherwise those are dropped.
+    /// If `waits` and buffers are missing, `blocked_at` is set as by `deliver`, even if older
+    /// frames miss them; otherwise frames without buffers are dropped.
     #[expect(clippy::too_many_arguments, reason = "as of a delivery, and the time")]
     pub fn coalesce<M, R>(
         &mut self,
@@ -180,7 +182,7 @@ impl ReceiveQueue {
         delivered
     }
 
-    /// Delivers what is held and due.
+    /// Delivers the held segments whose time is over.
     pub fn release<M, R>(&mut self, mover: &M, ring: &mut R, waits: bool, now: u64)
     where
         M: Mover,
@@ -194,35 +196,36 @@ impl ReceiveQueue {
         }
     }
 
-    /// Delivers all that is held, as far as there are buffers: something comes that may not overtake it.
+    /// Delivers all held segments, as far as there are buffers, before a frame that must not
+    /// overtake them.
     pub(crate) fn release_all<M, R>(&mut self, mover: &M, ring: &mut R, now: u64)
     where
         M: Mover,
         R: ReceiveRing<Target = M::Target>,
     {
         let mut batch = Batch::new(self, mover, ring, true, now);
-        // What finds no buffers goes later.
+        // Segments without buffers are delivered later.
         let _ = batch.flush_all();
     }
 
-    /// Whether something is held.
+    /// Whether segments are held.
     #[must_use]
     #[inline]
     pub fn holds(&self) -> bool {
         !self.held.held.is_empty()
     }
 
-    /// When [`release`](Self::release) has something to do, if nothing happens before.
+    /// When to call [`release`](Self::release) if no frame arrives before.
     #[must_use]
     pub fn release_at(&self) -> Option<u64> {
         let oldest = self.held.held.first_key_value()?.1;
         Some((oldest.since + HOLD).min(self.held.touched + QUIET))
     }
 
-    /// What became of frames that were held, since this was asked last.
-    pub fn settled(&mut self, mut tell: impl FnMut(&Settled)) {
+    /// Passes the results for held segments since the last call to `report`.
+    pub fn settled(&mut self, mut report: impl FnMut(&Settled)) {
         for one in self.held.settled.drain(..) {
-            tell(&one);
+            report(&one);
             if self.held.spare.len() < SPARE {
                 self.held.spare.push(one.frame);
             }
@@ -230,7 +233,7 @@ impl ReceiveQueue {
     }
 }
 
-/// A queue at work.
+/// A queue with its mover and ring.
 struct Batch<'b, M, R> {
     queue: &'b mut ReceiveQueue,
     mover: &'b M,
@@ -260,7 +263,7 @@ where
         }
     }
 
-    /// Takes segments of a train until `end`; `at` is the next one.
+    /// Delivers or holds segments of a train until `end`; `at` is the next one.
     fn advance(
         &mut self,
         train: &Train<'_, M::Source>,
@@ -308,7 +311,8 @@ where
         Ok(())
     }
 
-    /// The most bytes of an aggregate with so many bytes of headers; `None`: they don't even fit.
+    /// The most bytes of an aggregate with this many bytes of headers; `None`: the headers do not
+    /// fit.
     fn limit(&self, headers: usize) -> Option<usize> {
         match self.queue.layout? {
             Layout::VirtioNet => None,
@@ -322,7 +326,7 @@ where
         }
     }
 
-    /// Delivers segments as they are.
+    /// Delivers segments unchanged.
     fn pass(
         &mut self,
         train: &Train<'_, M::Source>,
@@ -351,7 +355,7 @@ where
         if *at < end { Err(NoBuffer) } else { Ok(()) }
     }
 
-    /// Delivers the end of a train, or as much of it as fits into one frame, from where it lies.
+    /// Delivers the end of a train, or as much of it as fits into one frame, coalesced in place.
     fn coalesce_in_place(
         &mut self,
         train: &Train<'_, M::Source>,
@@ -376,7 +380,7 @@ where
         }
     }
 
-    /// Takes one segment of `stream` by way of the device's memory.
+    /// Copies one segment of `stream` to the device's memory, and delivers or holds it.
     fn stage(
         &mut self,
         train: &Train<'_, M::Source>,
@@ -412,7 +416,7 @@ where
                 let closed = waiting.coalesced.is_closed();
                 held.bytes = held.bytes - before + waiting.coalesced.length();
                 if closed {
-                    // Without buffers it stays: the segment was taken.
+                    // Without buffers the aggregate stays held: it contains the segment.
                     let _ = self.flush(id);
                 }
                 return self.make_room(0);
@@ -433,7 +437,7 @@ where
         }
     }
 
-    /// Delivers the oldest of what is held until `more` bytes of a further stream may be held, too.
+    /// Delivers the oldest aggregates until `more` bytes of a further stream can be held.
     fn make_room(&mut self, more: usize) -> Result<(), NoBuffer> {
         loop {
             let held = &self.queue.held;
@@ -461,7 +465,8 @@ where
         Ok(())
     }
 
-    /// Delivers what is held under this number, or drops it if there is no buffer and no use in waiting.
+    /// Delivers the aggregate with this number, or drops it if there is no buffer and it must not
+    /// wait.
     fn flush(&mut self, id: u64) -> Result<(), NoBuffer> {
         let Some(mut waiting) = self.queue.held.remove(id) else {
             return Ok(());
@@ -495,7 +500,7 @@ where
         Ok(())
     }
 
-    /// Delivers a frame that is in the device's memory.
+    /// Delivers a frame in the device's memory.
     fn deliver_own(&mut self, frame: &Train<'_, [u8]>, note: &Annotation) -> Delivered {
         let mover = FromDevice(self.mover);
         self.queue.deliver(&mover, self.ring, frame, 0, note)
@@ -503,7 +508,7 @@ where
 }
 
 impl ReceiveQueue {
-    /// What was delivered as one frame counts as the frames that it was made of.
+    /// Counts an aggregate as its wire frames.
     fn count_coalesced<S: ?Sized>(
         &mut self,
         frame: &Train<'_, S>,

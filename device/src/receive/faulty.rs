@@ -1,5 +1,5 @@
-//! Placing single frames with something wrong about them ([`fault`](crate::fault)). Frames that nothing is
-//! wrong with do not come this way while there are no rules.
+//! Placing single frames with faults ([`fault`](crate::fault)). Without fault rules no frame takes
+//! this path.
 
 use super::{
     Annotation, ChecksumVerdict, Layout, Placed, PlacedFrame, RX_HEADER, ReceiveQueue,
@@ -14,20 +14,20 @@ use crate::{
     train::{Changes, Train},
 };
 
-/// What is said about a checksum.
+/// The reported verdict on a checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WrongVerdict {
     /// Good becomes bad, anything else good.
     Inverted,
-    /// It is said to be right.
+    /// Reported as valid.
     Good,
-    /// It is said to be wrong.
+    /// Reported as invalid.
     Bad,
-    /// Nothing is said.
+    /// No verdict is reported.
     Unknown,
 }
 
-/// Where a frame is split instead of where it should be.
+/// Where a frame is split instead of behind its headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WrongSplit {
     /// Everything is payload.
@@ -50,18 +50,18 @@ impl ChecksumVerdict {
     }
 }
 
-/// What is to go wrong with one frame ([`fault`](crate::fault)).
+/// The faults of one frame's placement ([`fault`](crate::fault)).
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tweak {
     pub(crate) split: Option<WrongSplit>,
     pub(crate) verdict: Option<WrongVerdict>,
-    /// Bytes that the last used length lacks.
+    /// Bytes missing from the last used length.
     pub(crate) short: u32,
 }
 
 impl ReceiveQueue {
-    /// Fills reserved chains with segment `index` and counts it; [`written`](Self::written) is what is left
-    /// to commit. A frame that was not placed leaves chains reserved, of which none was written to.
+    /// Fills reserved chains with segment `index` and counts it; the caller commits
+    /// [`written`](Self::written). If the frame is not placed, its reserved chains are unchanged.
     #[expect(
         clippy::too_many_arguments,
         reason = "what one frame is and where it goes"
@@ -153,7 +153,7 @@ impl ReceiveQueue {
         Placed::Frame(frame)
     }
 
-    /// Describes a frame in one chain as one that is spread over several is described.
+    /// Describes a frame in one chain by extents, as a frame in several chains is.
     fn spread_single(&mut self, layout: Layout, at: usize, length: usize) {
         let header_length = layout.header_length();
         let Scratch {
@@ -181,7 +181,7 @@ impl ReceiveQueue {
         &self.scratch.written
     }
 
-    /// Counts frames that found no buffer.
+    /// Counts frames without receive buffers.
     pub(crate) fn count_no_buffer(&mut self, frames: u64) {
         self.counters.no_buffer += frames;
     }

@@ -1,5 +1,5 @@
-//! How a queue's chains look: their shapes, where a frame is split over them, and the headers that they
-//! begin with.
+//! The layout of a queue's chains: their shapes, where a frame is split over them, and their
+//! headers.
 
 use super::{Annotation, ChecksumVerdict, RX_HEADER};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 /// Bytes of `struct virtio_net_hdr_mrg_rxbuf`.
 pub(super) const VIRTIO_NET_HEADER: usize = 12;
 
-/// How frames are laid into the chains of a queue.
+/// The layout of frames in the chains of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// Plain virtio-net with mergeable buffers: a header in the first chain only.
@@ -55,7 +55,7 @@ pub(super) fn virtio_net_header(
     const DATA_VALID: u8 = 2;
     let is_valid = verdict == ChecksumVerdict::Good && note.offloads.has(Feature::RxCsum);
     let flags = if is_valid { DATA_VALID } else { 0 };
-    // As it is read: in two words.
+    // In two words, as it is read.
     let mut header = [0; VIRTIO_NET_HEADER];
     let (first, last) = header.split_at_mut(8);
     first.copy_from_slice(&u64::from(flags).to_le_bytes());
@@ -63,7 +63,7 @@ pub(super) fn virtio_net_header(
     header
 }
 
-/// What the receive headers of all chains of a frame have in common.
+/// The common fields of the receive headers of a frame's chains.
 #[inline]
 pub(super) fn receive_header(note: &Annotation, aggregate: Option<&Aggregate>) -> RxHeader {
     let hash = note.hash.filter(|_| note.offloads.has(Feature::RxHash));
@@ -92,13 +92,13 @@ pub(super) fn receive_header(note: &Annotation, aggregate: Option<&Aggregate>) -
     }
 }
 
-/// A receive header as it is stored.
+/// A receive header as words for storing.
 #[inline]
 pub(super) fn words(header: RxHeader) -> [u64; RX_HEADER / 8] {
     zerocopy::transmute!(header)
 }
 
-/// The flags that all chains of a frame have in common.
+/// The common flags of a frame's chains.
 #[inline]
 pub(super) fn receive_flags(
     split: bool,
@@ -119,8 +119,8 @@ pub(super) fn receive_flags(
     split | verdict | aggregate | timestamp | vlan
 }
 
-/// Whether the chain with these descriptors has the right shape and room for the whole frame; if so, how many of its
-/// bytes go to descriptor 0.
+/// If the chain with these descriptors has the right shape and room for the whole frame, the number
+/// of bytes for descriptor 0.
 #[inline]
 pub(super) fn single<M: Mover>(
     layout: Layout,
@@ -155,7 +155,7 @@ pub(super) fn single<M: Mover>(
     }
 }
 
-/// Where a frame is split on a queue of this layout; `None`: it stays in one piece.
+/// Where a frame is split on a queue of this layout; `None`: it is not split.
 #[inline]
 pub(super) fn split_point(layout: Layout, headers: &Headers, length: usize) -> Option<usize> {
     match layout {

@@ -1,4 +1,5 @@
-//! Placing one frame: reserve chains, copy the payload, put headers with the final checksum, commit.
+//! Placing one frame: reserve chains, copy the payload, put headers with the final checksum,
+//! commit.
 
 use super::{
     Annotation, ChecksumVerdict, Layout, RX_HEADER, ReceiveQueue,
@@ -15,12 +16,12 @@ use crate::{
     train::{Aggregate, Changes, Segment, Train},
 };
 
-/// What became of one frame.
+/// The result of placing one frame.
 #[derive(Clone, Copy)]
 pub(crate) enum Placed {
     Frame(PlacedFrame),
     NoBuffer,
-    /// It was counted.
+    /// Dropped and counted.
     TooLong,
 }
 
@@ -32,7 +33,7 @@ pub(crate) struct PlacedFrame {
     pub(super) payload: bool,
 }
 
-/// Buffers reused from frame to frame, so that placing a frame allocates nothing.
+/// Vectors reused from frame to frame, so that placing a frame allocates nothing.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     pub(super) extents: Vec<Extent>,
@@ -40,7 +41,8 @@ pub(super) struct Scratch {
     changes: Changes,
 }
 
-/// `length` frame bytes from `frame_offset` on go to `offset` of descriptor `descriptor` of chain `chain`.
+/// `length` frame bytes from `frame_offset` on go to `offset` of descriptor `descriptor` of chain
+/// `chain`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Extent {
     pub(super) chain: usize,
@@ -51,19 +53,21 @@ pub(super) struct Extent {
 }
 
 pub(super) enum Reservation {
-    /// In one chain: the first bytes, this many, go to descriptor 0 behind the chain's header, the others to
+    /// In one chain: this many bytes go to descriptor 0 behind the chain's header, the others to
     /// the start of descriptor 1.
     Single(usize),
-    /// As the scratch's extents say.
+    /// Over the extents in the scratch.
     Spread,
     NoBuffer,
     TooLong,
 }
 
 impl ReceiveQueue {
-    /// Places and counts segment `index` of a train, and returns its chains. Of a frame that is not placed none is taken.
+    /// Places and counts segment `index` of a train, and returns its chains. A frame that is not
+    /// placed takes no chain.
     ///
-    /// Not a part of the loop over segments: what a single frame needs once would be made ready for a train.
+    /// Not inlined into the loop over segments, which would set up for a train even if there is a
+    /// single frame.
     #[inline(never)]
     pub(super) fn deliver_segment<M, R>(
         &mut self,
@@ -125,8 +129,9 @@ impl ReceiveQueue {
         }
     }
 
-    /// Lays the bytes of a frame out over the chain that is reserved and as many more as it takes. Chains of the wrong
-    /// shape are returned: at the head at once, so that they can't block the ring, later ones together with the frame.
+    /// Lays the bytes of a frame out over the reserved chain and as many more as it takes. Chains
+    /// of the wrong shape are returned: at the front of the ring at once, so that they can't block
+    /// it, later ones together with the frame.
     #[inline(never)]
     fn reserve_more<M, R>(
         &mut self,
@@ -160,7 +165,7 @@ impl ReceiveQueue {
             }
             let targets = ring.chain(chain);
             if !fits(layout, mover, targets) {
-                // Those that go back with the frame are counted with it.
+                // Wrong chains that are returned with the frame are counted with it.
                 if chain == 0 {
                     self.counters.bad_chain += 1;
                     ring.commit(&[0]);
@@ -176,7 +181,7 @@ impl ReceiveQueue {
                 return Reservation::Single(at);
             }
             let before = done;
-            // Room at the start of the chain that a header takes.
+            // Bytes of the chain's header.
             let header = match layout {
                 Layout::VirtioNet if done == 0 => VIRTIO_NET_HEADER,
                 Layout::VirtioNet => 0,
@@ -211,8 +216,8 @@ impl ReceiveQueue {
         Reservation::Spread
     }
 
-    /// Places a frame that goes into one chain: its bytes up to `at` into descriptor 0, the others into 1. The payload
-    /// is in one piece, because frames are not split behind their headers.
+    /// Places a frame that fits one chain: its bytes up to `at` into descriptor 0, the others into
+    /// 1. The payload is contiguous, because frames are not split behind their headers.
     #[expect(clippy::too_many_arguments, reason = "what it takes to place a frame")]
     #[inline]
     fn fill_single<M, R>(
@@ -246,7 +251,7 @@ impl ReceiveQueue {
                 (&targets[0], header_length + header_bytes_length)
             };
             let (source, body) = (train.source(), segment.body);
-            // What is behind the L4 payload is not covered by its checksum.
+            // The checksum does not cover bytes behind the L4 payload.
             let covers = segment.l4_end.clamp(header_bytes_length, length) - header_bytes_length;
             ring.copying_to(0);
             mover.copy(source, body, target, offset, covers, &mut covered);
@@ -297,7 +302,7 @@ impl ReceiveQueue {
         verdict
     }
 
-    /// Places a frame as the extents say, which may be over several chains.
+    /// Places a frame over the extents, which may span several chains.
     #[expect(clippy::too_many_arguments, reason = "what it takes to place a frame")]
     fn fill_spread<M, R>(
         &mut self,
@@ -327,7 +332,7 @@ impl ReceiveQueue {
         verdict
     }
 
-    /// Copies the payload and puts the head with its final checksum.
+    /// Copies the payload and puts the header bytes with the final checksum.
     pub(super) fn fill<M, R>(
         &self,
         mover: &M,
@@ -353,7 +358,7 @@ impl ReceiveQueue {
                 );
             }
         };
-        // Two runs: what the L4 checksum covers, and the padding behind it.
+        // Two runs: bytes that the L4 checksum covers, and the padding behind them.
         let covered_end = segment.l4_end.max(header_bytes_length);
         let (mut covered, mut padding) = (Checksum::default(), Checksum::default());
         copy(header_bytes_length..covered_end, &mut covered);
@@ -395,7 +400,7 @@ impl ReceiveQueue {
         let mut flags = common | abi::RX_FIRST;
         let mut left = self.scratch.extents.as_slice();
         for number in 0u16.. {
-            // Of descriptors 0 and 1: there are no more.
+            // Chains have descriptors 0 and 1 only.
             let (chain, lengths, rest) = match left {
                 [header, page, rest @ ..] if header.chain == page.chain => {
                     (header.chain, [header.length, page.length], rest)
@@ -446,7 +451,7 @@ impl ReceiveQueue {
     }
 }
 
-/// The parts of the extents, which are in the order of the frame, that hold its bytes `range`.
+/// The parts of the extents, which are in frame order, that hold the frame's bytes `range`.
 fn parts(extents: &[Extent], range: std::ops::Range<usize>) -> impl Iterator<Item = Extent> + '_ {
     let before_end = move |extent: &&Extent| extent.frame_offset < range.end;
     extents

@@ -25,7 +25,8 @@ fn deliver(queue: &mut ReceiveQueue, ring: &mut VecRing, frame: &[u8]) -> Delive
     queue.deliver(&VecMover, ring, &train(&chain), 0, &NOTE)
 }
 
-/// Receive header, bytes behind it in descriptor 0, bytes in descriptor 1, checked against the used length.
+/// Receive header, bytes behind it in descriptor 0, bytes in descriptor 1, checked against the used
+/// length.
 fn read(used: &(u32, Vec<Vec<u8>>)) -> (RxHeader, &[u8], &[u8]) {
     let (length, descriptors) = used;
     let (header, rest) = RxHeader::read_from_prefix(&descriptors[0]).expect("64 bytes");
@@ -242,7 +243,7 @@ fn udp_without_a_checksum_gets_no_verdict() {
     assert_eq!(flags(read(&ring.used[0]).0) & verdicts, 0);
 }
 
-/// A UDP frame whose checksum comes out as 0, with the field as a driver that leaves it to us sets it.
+/// A UDP frame whose checksum is 0, with a partial checksum.
 fn udp6_that_sums_to_zero() -> (Vec<u8>, abi::TxHeader) {
     let mut frame = udp6(&[0, 0]);
     let field = 14 + 40 + 6;
@@ -273,8 +274,9 @@ fn a_udp_checksum_of_zero_goes_out_as_all_ones() {
     assert_ne!(flags(header) & abi::RX_CSUM_GOOD, 0);
 }
 
-/// What a receiver sees of a TCP frame of 100 bytes of payload and some padding whose checksum is begun with `begun`
-/// for `[start, field]`: whether it is judged good, and whether it is right.
+/// Sends a TCP frame with 100 bytes of payload and some padding, its checksum field set to
+/// `partial` of the pseudo-header sum, for insertion at `[start, field]`. Returns whether the
+/// verdict is good and whether the checksum is valid.
 fn completed(
     partial: impl Fn(u16) -> u16,
     [start, field]: [u16; 2],
@@ -319,11 +321,11 @@ fn an_inserted_checksum_is_verified() {
         (true, &valid as &dyn Fn(u16) -> u16, [34, 50], &[][..]),
         (false, &|sum| sum ^ 0x100, [34, 50], &[]),
         (false, &|_| 0, [34, 50], &[]),
-        // Of other bytes, or put elsewhere: over the checksum in part, over an address.
+        // Over other bytes, or elsewhere: over the checksum in part, over an address.
         (false, &valid, [36, 50], &[]),
         (false, &valid, [34, 49], &[]),
         (false, &valid, [14, 28], &[]),
-        // What is owed reaches to the end of the frame, the checksum only to that of the datagram.
+        // The inserted checksum covers the frame up to its end, the protocol's only the datagram.
         (true, &valid, [34, 50], &[0; 3]),
         (false, &valid, [34, 50], &[1, 2, 3]),
     ] {

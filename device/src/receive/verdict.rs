@@ -1,4 +1,4 @@
-//! The L4 checksum of a frame that is placed: completed if it is owed, and judged.
+//! The L4 checksum of a placed frame: inserted if it is partial, and verified.
 
 use crate::{
     checksum::Checksum,
@@ -6,7 +6,7 @@ use crate::{
     train::{Changes, HeaderBytes, Segment},
 };
 
-/// Whether the L4 checksum was verified, and how it came out.
+/// The result of verifying an L4 checksum.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ChecksumVerdict {
     Unknown,
@@ -14,8 +14,8 @@ pub(crate) enum ChecksumVerdict {
     Bad,
 }
 
-/// Completes the checksum of a frame if it is owed, and checks it: `covered` is the sum of the bytes behind
-/// the head that it covers, `padding` that of those behind them.
+/// Inserts the checksum of a frame if it is partial, and verifies it. `covered` is the sum of the
+/// covered bytes behind the header bytes, `padding` that of the bytes behind those.
 #[inline(always)]
 pub(super) fn finish_checksum(
     headers: &Headers,
@@ -30,14 +30,14 @@ pub(super) fn finish_checksum(
         if partial.valid {
             return ChecksumVerdict::Good;
         }
-        // It was begun wrongly, or elsewhere, or covers what it should not.
+        // The field held no pseudo-header sum, or start or field are not those of the L4 header.
         return verify_changed(headers, segment, covered);
     }
     verify(headers, segment, covered)
 }
 
-/// Checks the L4 checksum of a frame that is as it was sent; of its bytes behind the head that it covers `covered`
-/// is the sum.
+/// Verifies the L4 checksum of a frame with unchanged header bytes; `covered` is the sum of the
+/// covered bytes behind them.
 #[inline(always)]
 fn verify(headers: &Headers, segment: &Segment<'_>, covered: &Checksum) -> ChecksumVerdict {
     let Some(l4) = headers.l4 else {
@@ -61,7 +61,7 @@ fn verify(headers: &Headers, segment: &Segment<'_>, covered: &Checksum) -> Check
     }
 }
 
-/// The same of a frame whose head was changed.
+/// The same for a frame with changed header bytes.
 #[cold]
 fn verify_changed(headers: &Headers, segment: &Segment<'_>, covered: &Checksum) -> ChecksumVerdict {
     let mut buffer = [0; SNAPSHOT];

@@ -1,4 +1,4 @@
-//! Frames whose VLAN tag is taken out on the way to a buffer.
+//! VLAN stripping on receive.
 
 use super::{Annotation, Delivered, ReceiveQueue};
 use crate::{
@@ -7,7 +7,8 @@ use crate::{
     train::Train,
 };
 
-/// A train without its tag, its head in `head`, and what is told of it. `None`: it has no tag that can be taken out.
+/// A train without its tag, its header bytes in `header_bytes`, and its metadata with the tag.
+/// `None`: it has no tag that can be stripped.
 pub(super) fn stripped<'b, S: ?Sized>(
     train: &Train<'b, S>,
     header_bytes: &'b mut [u8; SNAPSHOT],
@@ -21,12 +22,14 @@ pub(super) fn stripped<'b, S: ?Sized>(
 }
 
 impl ReceiveQueue {
-    /// Counts the bytes that so many frames had on the wire, and have not where they were placed.
+    /// Counts the bytes of stripped tags, which these frames had on the wire but not in their
+    /// buffers.
     pub(super) fn count_stripped_tags(&mut self, frames: u32) {
         self.counters.bytes += u64::from(frames) * VLAN_TAG as u64;
     }
 
-    /// Does what [`deliver`](Self::deliver) does without the tag, if there is one that can be taken out.
+    /// Does the work of [`deliver`](Self::deliver) without the train's tag; `None` if it has none
+    /// that can be stripped.
     #[cold]
     pub(super) fn deliver_stripped<M, R>(
         &mut self,

@@ -38,7 +38,7 @@ fn flow_of(headers: &Headers, header_bytes: &[u8]) -> Option<Flow> {
     Some(flow)
 }
 
-/// Matches what its type says.
+/// Matches all frames of its type.
 fn any_of(location: u32, rule_type: RuleType) -> FlowRule {
     rule(location, rule_type, Flow::default(), Flow::default())
 }
@@ -325,7 +325,7 @@ fn matches(rule: &FlowRule, headers: &Headers, frame: &[u8]) -> bool {
         )
 }
 
-/// A mask with a few fields, whole or in part.
+/// A mask with a few fields, complete or partial.
 fn masks() -> impl Strategy<Value = Flow> {
     let part = || select(vec![0, 0, 0xff, 0x0f]);
     let port = || select(vec![0, 0, 0xffff, 0xfff0]);
@@ -343,7 +343,7 @@ fn masks() -> impl Strategy<Value = Flow> {
     })
 }
 
-/// Rules that have a chance to match one of the frames: value and mask are cut to what the type can match.
+/// Rules that may match one of the frames: mask and value are limited to the fields of the type.
 fn rules_about(sources: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<FlowRule>> {
     let types = select(vec![
         RuleType::Ether,
@@ -389,7 +389,7 @@ fn a_lookup_costs_one_probe_per_mask() {
         rule.value.ip_src[..4].copy_from_slice(&location.to_be_bytes());
         rule
     };
-    // One hash table is asked for each group.
+    // Each group costs one probe.
     for (rules, masks) in [(1, 1), (10_000, 1), (10_000, 2), (10_000, 16)] {
         let rules: Vec<FlowRule> = (0..rules)
             .map(|location| exact(location, 0xffff << (location % masks)))
@@ -411,7 +411,7 @@ fn a_candidate_with_a_colliding_hash_is_not_matched() {
         frame[34..36].copy_from_slice(&source.to_be_bytes());
         frame
     };
-    // Hash tables compare seven bits of a hash first, so some of so many are alike in these.
+    // Hash tables compare seven bits of a hash first, which collide among this many rules.
     let rules: Vec<FlowRule> = (0..10_000u16)
         .map(|source| {
             let value = Flow {

@@ -64,7 +64,7 @@ fn rule(location: u32, port: u16, action: RuleAction, queue: u16, context: u16) 
     rule
 }
 
-/// A zcnic port with eight data queues that takes what is sent to it.
+/// A zcnic port with eight data queues and one address.
 fn port() -> Steering {
     let mut steering = Steering::new(8);
     let own = [Address { octets: OWN }];

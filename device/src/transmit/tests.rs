@@ -9,7 +9,7 @@ use crate::{
     train::{Changes, finish},
 };
 
-/// The transmit header that asks for this frame's payload to be cut into pieces of `size`.
+/// The transmit header for segmentation of this frame's payload into segments of `size` bytes.
 fn gso(frame: &[u8], gso_type: GsoType, size: u16) -> abi::TxHeader {
     let headers = Headers::parse(frame, frame.len());
     let (l3, l4) = (headers.l3.expect("has IP"), headers.l4.expect("has L4"));
@@ -25,7 +25,7 @@ fn gso(frame: &[u8], gso_type: GsoType, size: u16) -> abi::TxHeader {
     }
 }
 
-/// The bytes of segment `index`, checksum completed as a receiver does it.
+/// The bytes of segment `index`, with the checksum inserted as by a receiver.
 fn wire(train: &Train<'_, [u8]>, index: usize) -> Vec<u8> {
     finish(&VecMover, train, index)
 }
@@ -210,7 +210,8 @@ fn a_checksum_outside_the_snapshot_is_refused() {
 #[test]
 fn virtio_net_headers_ask_for_the_same_things() {
     let frame = tcp4(&pattern(250));
-    // flags NEEDS_CSUM, gso TCPv4 | ECN, hdr_len a lie, gso_size 100, csum_start 34, csum_offset 16.
+    // flags NEEDS_CSUM, gso TCPv4 | ECN, hdr_len a lie, gso_size 100, csum_start 34, csum_offset
+    // 16.
     let header = [1, 0x81, 0xff, 0xff, 100, 0, 34, 0, 16, 0, 0, 0];
     let chain = [&header[..], &frame].concat();
     let mut snapshot = Snapshot::default();
@@ -225,7 +226,7 @@ fn virtio_net_headers_ask_for_the_same_things() {
     assert_eq!(train.segments(), 3);
 }
 
-/// Sources whose bytes from number `0` on are somewhere else.
+/// Sources whose bytes from number `0` on are in another piece of memory.
 struct Pieces(usize);
 
 impl Mover for Pieces {
@@ -271,7 +272,7 @@ impl Mover for Pieces {
 }
 
 proptest! {
-    /// Where a frame is cut into pieces makes no difference to what it is.
+    /// The boundaries between pieces of memory make no difference.
     #[test]
     fn frames_parse_the_same_in_pieces(length in 0usize..1500, split in 0usize..1600, v6: bool, partial: bool) {
         let payload = pattern(length);
@@ -295,7 +296,7 @@ proptest! {
         prop_assert_eq!(wire(&train, 0), wire(&whole, 0));
     }
 
-    /// Cutting and joining gives the stream back, and every segment is a right frame of its own.
+    /// The segments' payloads add up to the stream, and every segment is a valid frame.
     #[test]
     fn tcp_segments_are_valid_frames_that_add_up(length in 1usize..4000, size in 1u16..2000) {
         prop_assume!(length <= MAX_SEGMENTS * usize::from(size));
@@ -315,7 +316,8 @@ proptest! {
             prop_assert_eq!(ip.identification, index as u16);
             prop_assert_eq!(tcp.sequence_number() as usize, 7 + stream.len());
             let expected = tcp.to_header().calc_checksum_ipv4(&ip, tcp.payload()).expect("fits");
-            // Both are zero; the one is sent that UDP can tell from no checksum, as Linux does.
+            // Of the two zeroes the one is sent that differs from UDP's "no checksum", as Linux
+            // does.
             prop_assert_eq!(tcp.checksum(), if expected == 0 { 0xffff } else { expected });
             stream.extend_from_slice(tcp.payload());
         }
@@ -344,7 +346,7 @@ proptest! {
         prop_assert_eq!(stream, payload);
     }
 
-    /// Whatever a guest writes, a chain is a train within the limits or an error.
+    /// Any chain is a train within the limits, or an error.
     #[test]
     fn no_chain_panics(bytes in prop::collection::vec(any::<u8>(), 0..400), frame in 0usize..100) {
         let mut hostile = chain(gso(&tcp4(&pattern(frame)), GsoType::Tcp4, 7), &tcp4(&pattern(frame)));

@@ -1,4 +1,4 @@
-//! The driver's commands: sessions, and everything that is configured.
+//! The driver's commands: sessions and configuration.
 
 use zcnic_device::{
     abi::{self, MAGIC, Opcode, Status},
@@ -13,7 +13,7 @@ use crate::receive::{ExpectedVerdict, Shape};
 const RESPONSE_ROOM: usize = 16384;
 
 impl<T: Transport> Driver<T> {
-    /// The HELLO of a driver that knows everything.
+    /// The HELLO of a driver that supports all features.
     #[must_use]
     pub fn hello_request(&self) -> abi::Hello {
         abi::Hello {
@@ -29,17 +29,17 @@ impl<T: Transport> Driver<T> {
     ///
     /// # Panics
     ///
-    /// The device refuses, or does not answer.
+    /// The device refuses or does not answer.
     pub fn hello(&mut self) -> abi::HelloResponse {
         self.try_hello(self.hello_request())
             .expect("HELLO is executed")
     }
 
-    /// Begins a session and checks that every chain came back.
+    /// Begins a session and checks that every chain was returned.
     ///
     /// # Errors
     ///
-    /// The device refuses, or nobody answers.
+    /// The device refuses or does not answer.
     ///
     /// # Panics
     ///
@@ -78,8 +78,8 @@ impl<T: Transport> Driver<T> {
         Ok(response)
     }
 
-    /// HELLO, and then everything that a port needs to receive: PROMISC, offloads, all transmit queues, and
-    /// `buffers` chains on every receive queue.
+    /// HELLO, and then the configuration that a port needs to receive: PROMISC, offloads, all
+    /// transmit queues, and `buffers` chains on every receive queue.
     ///
     /// # Panics
     ///
@@ -101,11 +101,11 @@ impl<T: Transport> Driver<T> {
     ///
     /// # Errors
     ///
-    /// The device refuses, or nobody answers.
+    /// The device refuses or does not answer.
     ///
     /// # Panics
     ///
-    /// The response is not one to this request.
+    /// The response does not match the request.
     pub fn command(&mut self, opcode: Opcode, request: &[u8]) -> Result<Vec<u8>> {
         let session = if opcode == Opcode::Hello {
             0
@@ -136,18 +136,18 @@ impl<T: Transport> Driver<T> {
         }
     }
 
-    /// Sends the bytes of a request as they are and returns the response.
+    /// Sends the bytes of a request unchanged and returns the response.
     ///
     /// # Errors
     ///
-    /// Nobody answers.
+    /// The device does not answer.
     ///
     /// # Panics
     ///
-    /// The response is not one to this request.
+    /// The response does not match the request.
     pub fn exchange(&mut self, request: &[u8]) -> Result<Vec<u8>> {
         let command_pair = self.pairs.len() - 1;
-        // Cut in an odd place, so that a device which expects one descriptor fails.
+        // Split at an odd offset, so that a device which expects one descriptor fails.
         let middle = request.len().min(7);
         let pieces: Vec<&[u8]> = [&request[..middle], &request[middle..]]
             .into_iter()
@@ -180,12 +180,12 @@ impl<T: Transport> Driver<T> {
         Ok(bytes)
     }
 
-    /// Sends a request on the transmit ring of any pair and returns whatever was written to its response
-    /// of at most `room` bytes.
+    /// Sends a request on the transmit ring of any pair and returns the bytes written to its
+    /// response of at most `room` bytes.
     ///
     /// # Errors
     ///
-    /// Nobody answers.
+    /// The device does not answer.
     pub fn exchange_on(&mut self, pair: usize, pieces: &[&[u8]], room: usize) -> Result<Vec<u8>> {
         self.pairs[pair]
             .transmit
@@ -228,8 +228,8 @@ impl<T: Transport> Driver<T> {
         Ok(())
     }
 
-    /// From now on any verdict on a checksum is right: for frames that etherparse and the device may read
-    /// differently, because they are not well-formed. So is any set of offloads, which noise may switch.
+    /// Accepts any verdict on checksums from now on, for malformed frames, which etherparse and the
+    /// device may parse differently. Accepts any set of offloads, too, which noise may switch.
     pub fn accept_anything(&mut self) {
         for pair in &mut self.pairs {
             pair.receive.expected_verdict = ExpectedVerdict::Any;
@@ -377,7 +377,7 @@ impl<T: Transport> Driver<T> {
     ///
     /// # Panics
     ///
-    /// The response is not a whole one.
+    /// The response is too short.
     pub fn clock(&mut self) -> Result<u64> {
         let request = abi::Request::new_zeroed();
         let bytes = self.command(Opcode::Clock, request.as_bytes())?;

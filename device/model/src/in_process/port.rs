@@ -1,4 +1,4 @@
-//! One port: its rings, and what commands do to them.
+//! One port: its rings, and the commands' effects on them.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub(super) struct DevicePort {
     pub(super) pending_events: u32,
 }
 
-/// What a port's commands work on.
+/// The rings and the environment of a port's commands.
 #[derive(Debug)]
 pub(super) struct PortRings {
     memory: Arc<GuestMemoryMmap>,
@@ -122,14 +122,14 @@ impl DevicePort {
         }
     }
 
-    /// Whether a chain is for the control plane, and not a frame.
+    /// Whether a chain is a command, not a frame.
     pub(super) fn is_control(&self, pair: usize, chain: &Chain) -> bool {
         let command_ring = matches!(self.control.mode(),
             DriverMode::Zcnic(session) if usize::from(session.command_pair) == pair);
         command_ring || !(chain.writable.is_empty() || self.wants_time(chain))
     }
 
-    /// Whether a chain is a frame that wants to know when it was sent.
+    /// Whether a chain is a frame that asks for its transmit timestamp.
     pub(super) fn wants_time(&self, chain: &Chain) -> bool {
         let start = gather(&self.memory, &chain.readable, 2);
         let zcnic = matches!(self.control.mode(), DriverMode::Zcnic(_));
@@ -157,7 +157,7 @@ impl DevicePort {
         complete(&mut tx.ring, &self.memory, chain.head, written as u32);
     }
 
-    /// An ordinary frame: whoever sends it is a plain driver if nobody said otherwise before.
+    /// Makes an undecided port plain if the chain is an ordinary frame.
     pub(super) fn decide_plain(&mut self, chain: &Chain) {
         let start = gather(&self.memory, &chain.readable, size_of::<abi::TxHeader>());
         let ordinary = chain.valid && !has_zcnic_header(&start);
@@ -170,8 +170,8 @@ impl DevicePort {
         }
     }
 
-    /// Counts the wire frames and bytes that a chain was sent as, or that it can't be, and completes it; says the
-    /// time to those who asked.
+    /// Counts the wire frames and bytes of a chain, or an error, and completes it; writes the
+    /// transmit timestamp if the frame asked for it.
     pub(super) fn complete_frame(
         &mut self,
         pair: usize,
@@ -195,7 +195,7 @@ impl DevicePort {
         complete(&mut tx.ring, &self.memory, chain.head, written as u32);
     }
 
-    /// Writes what is pending to an event buffer, if there is one.
+    /// Writes pending events to an event buffer, if there is one.
     pub(super) fn flush_events(&mut self) -> bool {
         let DriverMode::Zcnic(session) = self.control.mode() else {
             self.pending_events = 0;

@@ -1,4 +1,4 @@
-//! Commands that are refused, and the detail that says why (docs/abi.md, "Responses"). A command that fails
+//! Refused commands and the detail of the response (docs/abi.md, "Responses"). A command that fails
 //! changes nothing.
 
 use std::mem::offset_of;
@@ -18,7 +18,7 @@ use crate::{
 
 const QUEUES: u16 = PAIRS - 1;
 
-/// Header fields, whatever the command.
+/// Header fields of all commands.
 pub fn request_header_fields_are_checked<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let mut driver = greeted(connect);
     for opcode in [0, 2, 17, u16::MAX] {
@@ -43,7 +43,7 @@ pub fn request_header_fields_are_checked<T: Transport>(connect: impl Fn(u16) -> 
     assert_eq!(raw(&mut driver, |_| {}), (Status::Ok, 0));
 }
 
-/// As openat2(2) does it: short means zeroes, long means a newer driver.
+/// As openat2(2): missing bytes are zero, a longer request is from a newer driver.
 pub fn shorter_and_longer_requests<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let mut driver = greeted(connect);
     let start = abi::RxqStart {
@@ -248,7 +248,7 @@ pub fn rss_contexts<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     );
 }
 
-/// Contexts beside 0 and symmetric hashes are features of their own.
+/// Contexts other than 0 and symmetric hashes are features of their own.
 pub fn rss_needs_its_features<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let mut driver = without(&connect, Feature::RssContexts);
     assert_eq!(
@@ -269,7 +269,7 @@ pub fn rss_needs_its_features<T: Transport>(connect: impl Fn(u16) -> [Driver<T>;
     );
 }
 
-/// A rule's context can't be taken from it.
+/// A context can't be deleted while a rule uses it.
 pub fn rss_contexts_that_are_used_stay<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let mut driver = greeted(connect);
     driver.set_rss(rss(7), &[1]).expect("a context");
@@ -376,7 +376,7 @@ pub fn receive_mode<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
         .expect("many addresses");
 }
 
-/// Only what was negotiated and can be switched.
+/// Only negotiated features that can be switched are accepted.
 pub fn offloads<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let mut driver = without(connect, Feature::RxHash);
     assert_eq!(
@@ -404,7 +404,7 @@ pub fn offloads<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     );
 }
 
-/// COALESCE takes any delay, if it was negotiated.
+/// COALESCE accepts any limits, if it was negotiated.
 pub fn interrupt_moderation<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let mut driver = without(&connect, Feature::Coalesce);
     let refused = Err(unsupported(Feature::Coalesce));
@@ -421,7 +421,7 @@ pub fn interrupt_moderation<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2
     );
 }
 
-/// STATS counts from a pair that exists to one that exists.
+/// STATS accepts ranges of existing pairs.
 pub fn counters<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let mut driver = greeted(connect);
     let mut stats = |first: u16, count: u16| {
@@ -482,7 +482,7 @@ pub fn a_request_is_as_long_as_its_header_says<T: Transport>(
         .expect("64 KiB are allowed");
 }
 
-/// Counters of commands tell all from refused.
+/// All commands and refused commands are counted separately.
 pub fn refused_commands_are_counted<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let mut driver = greeted(connect);
     let (before, _) = driver.stats();
@@ -503,7 +503,7 @@ fn greeted<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) -> Driver<T> {
     driver
 }
 
-/// A driver that knows everything but one feature.
+/// A driver with all features but one.
 fn without<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2], feature: Feature) -> Driver<T> {
     let [mut driver, _] = connect(PAIRS);
     let [mut low, high] = FeatureSet::ALL.to_words();
@@ -523,7 +523,7 @@ fn unsupported(feature: Feature) -> Failure {
     Failure::refused(Status::Unsupported, feature as u32)
 }
 
-/// RXQ_START of a split queue with one thing changed.
+/// RXQ_START of a split queue with one change.
 fn start<T: Transport>(
     driver: &mut Driver<T>,
     change: impl FnOnce(&mut abi::RxqStart),

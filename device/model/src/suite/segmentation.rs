@@ -1,4 +1,4 @@
-//! TCP and UDP segmentation: what one chain means on the wire (docs/abi.md, "Transmit").
+//! TCP and UDP segmentation: the wire frames of one chain (docs/abi.md, "Transmit").
 
 use etherparse::{SlicedPacket, TcpSlice, TransportSlice};
 
@@ -30,7 +30,7 @@ pub fn tcp_is_segmented_exactly<T: Transport>(connect: impl Fn(u16) -> [Driver<T
     }
 }
 
-/// UDP has lengths and checksums only.
+/// UDP segments differ in lengths and checksums only.
 pub fn udp_is_segmented_exactly<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 100);
     for flow in [Flow::udp4(), Flow::udp6()] {
@@ -61,7 +61,7 @@ pub fn tcp_flags_go_to_the_right_segments<T: Transport>(connect: impl Fn(u16) ->
     assert_eq!(flags.collect::<Vec<_>>(), expected);
 }
 
-/// A train that finds too few buffers loses its end, not its beginning, and nothing in between.
+/// A train with too few buffers loses its end, and no segment before.
 pub fn segments_fill_the_available_buffers<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 3);
     let payload = pattern(5000);
@@ -101,7 +101,8 @@ pub fn assert_segmented<T: Transport>(
     let pieces: Vec<&[u8]> = payload.chunks(usize::from(size)).collect();
     assert_eq!(segments.len(), pieces.len());
     for (number, (segment, piece)) in segments.iter().zip(pieces).enumerate() {
-        // A segment is the frame that the same flow would have sent by itself, but for what counts up.
+        // A segment is the frame that the flow would have sent by itself, except for counting
+        // fields.
         let mut expected = flow.frame(piece);
         let parts = verify::dissect(&expected);
         let ((l3, _), l4) = (parts.l3.expect("IP"), parts.l4.expect("TCP or UDP"));

@@ -17,7 +17,7 @@ use crate::{
     receive::Shape,
 };
 
-/// The answer to HELLO tells the driver everything that it must not exceed.
+/// The response to HELLO has all limits of the device.
 pub fn hello_agrees_on_version_limits_and_features<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
@@ -36,7 +36,7 @@ pub fn hello_agrees_on_version_limits_and_features<T: Transport>(
         .expect("limits are reached");
 }
 
-/// Features that only one side knows are not negotiated, in either word.
+/// Features of only one side are not negotiated, in either word.
 pub fn hello_negotiates_common_features_only<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
@@ -52,7 +52,7 @@ pub fn hello_negotiates_common_features_only<T: Transport>(
     assert_eq!(hello.features, [U64::new(split), U64::new(0)]);
 }
 
-/// The driver's range must hold the device's version.
+/// The driver's range must contain the device's version.
 pub fn hello_without_a_common_version_returns_the_devices<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
@@ -82,7 +82,7 @@ pub fn hello_without_a_common_version_returns_the_devices<T: Transport>(
     assert_eq!(hello.version.get(), version);
 }
 
-/// The number of pairs says which one carries commands: the one that the HELLO came from.
+/// The number of pairs determines the command pair, which must be the one that HELLO came from.
 pub fn hello_must_come_from_the_last_pair<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut driver, _] = connect(PAIRS);
     for pairs in [0, 1, PAIRS - 1, PAIRS + 1, u16::MAX] {
@@ -96,7 +96,7 @@ pub fn hello_must_come_from_the_last_pair<T: Transport>(connect: impl Fn(u16) ->
     driver.hello();
 }
 
-/// There is no session yet that a HELLO could belong to.
+/// HELLO begins a session, so it can't carry one.
 pub fn hello_carries_no_session<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut driver, _] = connect(PAIRS);
     let mut request = driver.hello_request();
@@ -123,7 +123,7 @@ pub fn a_refused_hello_leaves_the_session_alone<T: Transport>(
     assert_eq!(driver.posted(0), 4);
 }
 
-/// HELLO is legal at any time, and afterwards everything is as in the beginning.
+/// HELLO is legal at any time, and resets everything.
 pub fn hello_again_returns_every_chain_and_resets_the_port<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
@@ -147,7 +147,7 @@ pub fn hello_again_returns_every_chain_and_resets_the_port<T: Transport>(
         }])
         .expect("a rule");
 
-    // That nothing stays out and nothing is written any more is checked for every HELLO.
+    // The driver checks at every HELLO that all chains are returned and none is written any more.
     receiver.hello();
     assert_ne!(receiver.session(), first);
     sender.flush(0);
@@ -182,7 +182,7 @@ pub fn hello_again_returns_every_chain_and_resets_the_port<T: Transport>(
     );
 }
 
-/// Whoever posted the buffers that a fresh device finds, they are not written.
+/// Buffers from before HELLO are not written, because their owner is unknown.
 pub fn hello_does_not_touch_buffers_posted_before<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
@@ -203,7 +203,7 @@ pub fn hello_does_not_touch_buffers_posted_before<T: Transport>(
     assert_eq!(receiver.stats().1[0].rx_stopped.get(), stopped + 1);
 }
 
-/// Without a HELLO there is no session to be in.
+/// Without a HELLO there is no session.
 pub fn a_request_without_session_is_stale<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut driver, _] = connect(PAIRS);
     let stale = Err(Failure::refused(Status::Stale, 0));
@@ -212,7 +212,7 @@ pub fn a_request_without_session_is_stale<T: Transport>(connect: impl Fn(u16) ->
     driver.start_transmit(0).expect("now there is one");
 }
 
-/// Nothing that belongs to another session is executed.
+/// Requests of another session are not executed.
 pub fn a_request_of_another_session_is_stale_and_not_executed<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
@@ -228,7 +228,7 @@ pub fn a_request_of_another_session_is_stale_and_not_executed<T: Transport>(
     assert_eq!(driver.status().tx_running[0].get(), 0);
 }
 
-/// A port that can't know who posted its buffers leaves them alone.
+/// A port does not write buffers of unknown origin.
 pub fn an_undecided_port_receives_nothing<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = connect(PAIRS);
     sender.bring_up(Shape::SPLIT, 4);
@@ -242,7 +242,7 @@ pub fn an_undecided_port_receives_nothing<T: Transport>(connect: impl Fn(u16) ->
     assert!((0..PAIRS).all(|queue| receiver.posted(queue) == 8));
 }
 
-/// STATUS is the truth about queues and the link.
+/// STATUS reports queues and the link.
 pub fn status_shows_which_queues_run<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut driver, _other] = connect(PAIRS);
     driver.hello();
@@ -258,7 +258,8 @@ pub fn status_shows_which_queues_run<T: Transport>(connect: impl Fn(u16) -> [Dri
     assert_eq!(driver.status().rx_running[0].get(), 0);
 }
 
-/// A driver that leaves too little room gets what fits, and sees from the length that there is more.
+/// A driver with too little room gets the part that fits, and sees from the length that there is
+/// more.
 pub fn a_response_is_truncated_to_the_room_there_is<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
@@ -277,7 +278,7 @@ pub fn a_response_is_truncated_to_the_room_there_is<T: Transport>(
     );
 }
 
-/// Something else than a command comes back as if nobody had been there.
+/// A chain without magic is returned with length 0.
 pub fn a_request_without_magic_is_not_executed<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {

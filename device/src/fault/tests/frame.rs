@@ -38,14 +38,14 @@ action_tests! {
     }
 
     "corrupt" => fn corrupt_flips_one_bit() {
-        // The lowest bit of byte 500: payload, so that the checksum is wrong and says so.
+        // The lowest bit of byte 500: payload, so that the verdict is bad.
         let bench = struck(Action::Frame(FrameFault::Corrupt { bit: Some(500 * 8 + 7) }));
         assert_eq!(bench.seen(), instead(|mut frame| {
             frame.frame[500] ^= 1;
             frame.flags = frame.flags & !RX_CSUM_GOOD | RX_CSUM_BAD;
             vec![frame]
         }));
-        // A drawn one is one bit, too, and the same one every time.
+        // A drawn bit is a single one, and the same one every time.
         let drawn = || struck(Action::Frame(FrameFault::Corrupt { bit: None })).seen()[2].frame.clone();
         let differs: u32 = drawn().iter().zip(&clean(SPLIT)[2].frame).map(|(a, b)| (a ^ b).count_ones()).sum();
         assert_eq!(differs, 1);
@@ -56,12 +56,12 @@ action_tests! {
         let bench = struck(Action::Frame(FrameFault::Truncate { length: 100 }));
         assert_eq!(bench.seen(), instead(|mut frame| {
             frame.frame.truncate(100);
-            // The packet is incomplete: nothing behind IP is believed.
+            // The packet is incomplete: headers behind IP are not parsed.
             (frame.header_length, frame.chains) = (34, 1);
             frame.flags &= !RX_CSUM_GOOD;
             vec![frame]
         }));
-        // Nothing is added to a short frame.
+        // A short frame is not extended.
         let whole = struck(Action::Frame(FrameFault::Truncate { length: 9000 }));
         assert_eq!(whole.seen(), clean(SPLIT));
     }

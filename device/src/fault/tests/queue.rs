@@ -12,7 +12,7 @@ action_tests! {
         bench.send(&frames()[0]);
         assert_eq!(bench.seen().len(), 3);
 
-        // Without an end: until the rule is removed, or the queue stopped.
+        // Without a duration the stall lasts until the rule is removed or the queue stopped.
         let mut bench = struck(stall(None));
         bench.now += 1 << 40;
         bench.send(&frames()[0]);

@@ -1,4 +1,4 @@
-//! What a queue with hardware GRO delivers, when, and what it counts.
+//! Delivery, timing and counters of a queue with hardware GRO.
 
 use std::num::Wrapping;
 
@@ -27,7 +27,7 @@ struct Bench {
     delivered: Delivered,
 }
 
-/// A frame as the driver finds it.
+/// A frame as the driver receives it.
 #[derive(Debug, PartialEq)]
 struct Received {
     frame: Vec<u8>,
@@ -90,7 +90,7 @@ impl Bench {
         self.settle();
     }
 
-    /// What was received since this was asked last.
+    /// The frames received since the last call.
     fn received(&mut self) -> Vec<Received> {
         let mut received = Vec::<Received>::new();
         for (length, chain) in std::mem::take(&mut self.ring.used) {
@@ -110,13 +110,13 @@ impl Bench {
         received
     }
 
-    /// Numbers of wire frames in what was received since this was asked last.
+    /// The numbers of wire frames in the frames received since the last call.
     fn counts(&mut self) -> Vec<u16> {
         self.received().iter().map(Received::segments).collect()
     }
 }
 
-/// A segment with right checksums: stream number, sequence number, flags, payload.
+/// A segment with valid checksums: stream number, sequence number, flags, payload.
 fn segment(stream: u16, sequence: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = tcp4(payload);
     frame[34..36].copy_from_slice(&stream.to_be_bytes());
@@ -304,7 +304,7 @@ fn a_train_follows_held_segments_of_its_stream() {
     let train = parse_chain(&train).expect("a train");
     assert_eq!(bench.send(&train, false), None);
     let one = bench.received();
-    // The identifications of the train begin with that of the first segment, so they don't follow.
+    // The train's identifications start at the first segment's, so they don't continue.
     assert_eq!(
         one.iter().map(Received::segments).collect::<Vec<_>>(),
         [2, 2]
@@ -426,7 +426,7 @@ fn switching_gro_off_releases_held_segments() {
     assert!(!bench.queue.holds());
 }
 
-/// Frames of some streams, mixed: right ones and wrong ones.
+/// Frames of some streams, interleaved, valid and invalid.
 fn traffic() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let one = (
         0u16..3,
@@ -454,7 +454,7 @@ fn traffic() -> impl Strategy<Value = Vec<Vec<u8>>> {
 }
 
 proptest! {
-    /// Whatever is coalesced, each stream's bytes come in the order in which they were sent, and every wire frame is
+    /// Each stream's bytes arrive in the order in which they were sent, and every wire frame is
     /// counted once.
     #[test]
     fn streams_come_whole_and_in_order(frames in traffic(), linear: bool) {
@@ -482,7 +482,8 @@ proptest! {
         prop_assert_eq!(wire, frames.len() as u64);
     }
 
-    /// Aggregates go in the order in which the segments came that ended them, also if they have to wait for buffers.
+    /// Aggregates are delivered in the order of the segments that closed them, also if they wait
+    /// for buffers.
     #[test]
     fn aggregates_keep_the_order_of_their_ends(
         steps in prop::collection::vec((0u16..40, any::<bool>(), 0usize..3), 1..200),
@@ -514,7 +515,7 @@ proptest! {
         prop_assert_eq!(bench.queue.counters().no_buffer, 0);
     }
 
-    /// A train comes to the same as its segments, one by one: frames, headers and counters.
+    /// A train gives the same frames, headers and counters as its segments one by one.
     #[test]
     fn a_train_is_its_segments(
         size in 1u16..2000,
