@@ -23,13 +23,13 @@ use crate::{
     stream::{Stream, deadline},
 };
 
-/// How long whoever is at the other end of a port may take to answer what is only meant to be answered.
+/// The timeout for the first answer on a port, after which there is no backend at its other end.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Between two looks whether somebody is there again.
+/// The interval between attempts to reach a backend that is being restarted.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Why a command has no result.
+/// The reason why a command has no result.
 #[derive(Debug, Error)]
 pub enum ClientError {
     /// The socket can't be reached.
@@ -38,14 +38,14 @@ pub enum ClientError {
     /// The connection failed.
     #[error("Connection failed")]
     Io(#[from] io::Error),
-    /// The other side closed the connection.
+    /// The backend closed the connection.
     #[error("Backend closed the connection")]
     Closed,
-    /// The other side does not speak the protocol.
+    /// The peer does not speak the protocol.
     #[error("Unexpected line from the backend")]
     Unexpected(#[from] serde_json::Error),
-    /// The other side answers although nothing was asked.
-    #[error("Backend answered although nothing was asked")]
+    /// The backend sent an answer without a request.
+    #[error("Backend sent an answer without a request")]
     Unsolicited,
     /// The backend refused.
     #[error("{}", .0.desc)]
@@ -57,9 +57,9 @@ pub enum ClientError {
 pub struct Client {
     stream: BufReader<Stream>,
     greeting: Option<Greeting>,
-    /// Events that came while an answer was waited for.
+    /// Events that arrived before an answer.
     events: VecDeque<Event>,
-    /// The start of a line of which the rest had not come.
+    /// The received part of an incomplete line.
     partial: Vec<u8>,
 }
 
@@ -76,7 +76,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Nobody listens at `path`, or it is not a zcnic backend.
+    /// No backend listens at `path`, or the peer is not a zcnic backend.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         let is_port = fs::metadata(path).is_ok_and(|found| found.file_type().is_char_device());
         let open = if is_port {
@@ -93,13 +93,14 @@ impl Client {
         Ok(client)
     }
 
-    /// Talks over a connection that others talked over before: a virtio-serial port, whose other end does not
-    /// learn that one program closed it and another opened it. What they left behind is forgotten: half a
-    /// request, what they waited for, answers, events, and their subscriptions.
+    /// Takes over a connection that other programs used before: a virtio-serial port, whose other
+    /// end is not notified when one program closes it and another one opens it. State of the
+    /// previous programs is discarded: an incomplete request, pending waits, answers, events, and
+    /// subscriptions.
     ///
     /// # Errors
     ///
-    /// Nobody answers, or the connection failed.
+    /// No backend answers, or the connection failed.
     pub fn over(port: File) -> Result<Self, ClientError> {
         Self::take_over(Stream::over(port))
     }
@@ -121,7 +122,7 @@ impl Client {
             if until.is_none_or(|until| Instant::now() >= until) {
                 return Err(error);
             }
-            // The backend is being exchanged: nothing tells when the next one is there.
+            // The backend is being restarted, and there is no notification of the next one.
             client.partial.clear();
             thread::sleep(RETRY_INTERVAL);
         }
@@ -129,8 +130,8 @@ impl Client {
         Ok(client)
     }
 
-    /// Ends the line that somebody began, what somebody waits for, and all subscriptions. What comes before the
-    /// answer to that is not for us.
+    /// Ends an incomplete request, pending waits and all subscriptions of previous programs. Lines
+    /// before the answer to that belong to them.
     fn resynchronise(&mut self) -> Result<(), ClientError> {
         let mut asked = self.request_resynchronisation()?;
         loop {
@@ -140,14 +141,14 @@ impl Client {
                 _ => {}
             }
             if let Ok(greeting) = serde_json::from_slice(&line) {
-                // Somebody new is at the other end, who may not have got what we asked.
+                // A restarted backend may not have received the request.
                 self.greeting = Some(greeting);
                 asked = self.request_resynchronisation()?;
             }
         }
     }
 
-    /// Returns what the answer's `id` will be.
+    /// Returns the `id` of the expected answer.
     fn request_resynchronisation(&mut self) -> Result<Value, ClientError> {
         let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let time = time.unwrap_or_default().as_nanos();
@@ -162,7 +163,7 @@ impl Client {
         Ok(id)
     }
 
-    /// Who answers; `None` if that was said to somebody before us ([`over`](Self::over)).
+    /// The backend's greeting; `None` if a previous program received it ([`over`](Self::over)).
     #[must_use]
     pub fn greeting(&self) -> Option<&Greeting> {
         self.greeting.as_ref()
@@ -174,7 +175,7 @@ impl Client {
         Ok(self.stream.get_mut().write_all(&bytes)?)
     }
 
-    /// Executes a command and returns what it returns.
+    /// Executes a command and returns its result.
     ///
     /// # Errors
     ///
@@ -207,11 +208,12 @@ impl Client {
         Ok(serde_json::from_slice(&self.bytes()?)?)
     }
 
-    /// The next event of those that were subscribed to.
+    /// Waits for the next event of those subscribed to.
     ///
     /// # Errors
     ///
-    /// None comes within `timeout` ([`io::ErrorKind::WouldBlock`]), or the connection failed.
+    /// No event arrives within `timeout` ([`io::ErrorKind::WouldBlock`]), or the connection failed.
+    /// `None`: no timeout.
     pub fn event(&mut self, timeout: Option<Duration>) -> Result<Event, ClientError> {
         if let Some(event) = self.events.pop_front() {
             return Ok(event);
@@ -221,7 +223,7 @@ impl Client {
         self.stream.get_mut().deadline = None;
         match line? {
             Incoming::Event(event) => Ok(event),
-            // Nothing was asked.
+            // There was no request.
             Incoming::Response(_) => Err(ClientError::Unsolicited),
         }
     }
@@ -230,14 +232,14 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As [`execute`](Self::execute).
+    /// Like [`execute`](Self::execute).
     pub fn query<T: DeserializeOwned>(&mut self, command: &str) -> Result<T, ClientError> {
         self.execute(command, None::<&Value>)
     }
 
     /// The next line.
     fn bytes(&mut self) -> Result<Vec<u8>, ClientError> {
-        // Answers may be longer than requests: statistics of all queues of all ports.
+        // Answers may be longer than requests, such as statistics of all queues of all ports.
         (&mut self.stream)
             .take(64 * MAX_LINE as u64)
             .read_until(b'\n', &mut self.partial)?;

@@ -1,4 +1,4 @@
-//! The client and `zcnicctl` against a server that says what the test tells it.
+//! The client and `zcnicctl` against a server with scripted answers.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -24,15 +24,16 @@ use zcnic_ctl::{
 
 const GREETING: &str = r#"{"zcnic":{"version":"9.9.9"}}"#;
 
-/// Greets one client and answers each request with the next line, or with several; returns the requests.
+/// Greets one client and answers each request with the next line, or with several; returns the
+/// requests.
 fn serve(answers: Vec<Value>) -> (TempDir, PathBuf, JoinHandle<Vec<Value>>) {
     let directory = tempfile::tempdir().expect("directory");
     let path = directory.path().join("control");
     let listener = UnixListener::bind(&path).expect("listen");
     let server = thread::spawn(move || {
         let (stream, _) = listener.accept().expect("accept");
-        let mut say: &UnixStream = &stream;
-        writeln!(say, "{GREETING}").expect("greeting");
+        let mut writer: &UnixStream = &stream;
+        writeln!(writer, "{GREETING}").expect("greeting");
         let mut lines = BufReader::new(&stream).lines();
         let mut requests = Vec::new();
         for answer in answers {
@@ -44,7 +45,7 @@ fn serve(answers: Vec<Value>) -> (TempDir, PathBuf, JoinHandle<Vec<Value>>) {
                 line => vec![line],
             };
             for line in lines {
-                writeln!(say, "{line}").expect("answer");
+                writeln!(writer, "{line}").expect("answer");
             }
         }
         requests
@@ -121,15 +122,16 @@ fn refusals_differ_from_disconnects() {
     );
 }
 
-/// The other end of a port that somebody used before: says `before`, then answers what is asked.
+/// The other end of a port that another program used before: sends `before`, then answers with
+/// `answer`.
 fn used_port(
     before: &'static str,
     answer: impl FnOnce(Value, &UnixStream) + Send + 'static,
 ) -> Client {
     let (ours, theirs) = UnixStream::pair().expect("sockets");
     thread::spawn(move || {
-        let mut say = &theirs;
-        write!(say, "{before}").expect("what was left behind");
+        let mut writer = &theirs;
+        write!(writer, "{before}").expect("leftovers");
         let mut lines = BufReader::new(&theirs).lines();
         let first = lines.next().expect("a line").expect("a line");
         assert_eq!(first, "", "half a line may be there already");
@@ -147,15 +149,15 @@ fn leftovers_of_earlier_programs_are_discarded() {
         {\"error\":{\"class\":\"GenericError\",\"desc\":\"Line is not a request\"}}\n\
         {\"return\":{},\"id\":\"4711-1\"}\n\
         {\"event\":\"link\",\"data\":{\"port\":\"0\",\"up\":false}}\n";
-    let mut client = used_port(BEFORE, |request, mut say| {
+    let mut client = used_port(BEFORE, |request, mut writer| {
         assert_eq!(
             (&request["execute"], &request["arguments"]),
             (&json!("subscribe"), &json!({"events": []}))
         );
         let id = &request["id"];
-        writeln!(say, "{}", json!({"return": {}, "id": id})).expect("answer");
+        writeln!(writer, "{}", json!({"return": {}, "id": id})).expect("answer");
         let event = json!({"event": "link", "data": {"port": "1", "up": true}});
-        writeln!(say, "{event}").expect("event");
+        writeln!(writer, "{event}").expect("event");
     });
     let event = client.event(None).expect("an event of ours");
     assert_eq!(
@@ -166,13 +168,13 @@ fn leftovers_of_earlier_programs_are_discarded() {
 
 #[test]
 fn a_restarted_backend_is_asked_again() {
-    let client = used_port("", |_, mut say| {
-        // The request got lost with the connection that it was sent over.
-        writeln!(say, "{GREETING}").expect("greeting");
-        let mut lines = BufReader::new(say).lines();
+    let client = used_port("", |_, mut writer| {
+        // The request was lost with the previous connection.
+        writeln!(writer, "{GREETING}").expect("greeting");
+        let mut lines = BufReader::new(writer).lines();
         let again = lines.nth(1).expect("a line").expect("a line");
         let again: Value = serde_json::from_str(&again).expect("JSON");
-        writeln!(say, "{}", json!({"return": {}, "id": again["id"]})).expect("answer");
+        writeln!(writer, "{}", json!({"return": {}, "id": again["id"]})).expect("answer");
     });
     assert_eq!(
         client.greeting().expect("a greeting").zcnic.version,
@@ -180,7 +182,7 @@ fn a_restarted_backend_is_asked_again() {
     );
 }
 
-/// Runs `zcnicctl` for people and returns its exit status and what it printed.
+/// Runs `zcnicctl` without --json and returns its exit status and output.
 fn by_hand(socket: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_zcnicctl"))
         .arg("--socket")
@@ -251,8 +253,8 @@ fn scripts_get_an_exit_status() {
 
     let (_directory, path, server) = serve(vec![]);
     let delay = ["--port", "0", "fault", "add", "rx", "delay"];
-    let (code, said) = by_hand(&path, &delay);
-    assert!(code == Some(2) && said.contains("nanoseconds"), "{said}");
+    let (code, text) = by_hand(&path, &delay);
+    assert!(code == Some(2) && text.contains("nanoseconds"), "{text}");
     server.join().expect("server");
 }
 
@@ -293,7 +295,7 @@ fn scenarios_are_loaded_from_files() {
         json!({"port": "1", "rules": rules})
     );
 
-    // What was added is removed if the rest is refused.
+    // Added rules are removed if another port refuses its rules.
     let json = directory.path().join("b.json");
     let two = json!({"port": [
         {"name": "0", "rule": [{"direction": "rx", "action": "drop"}]},
@@ -376,8 +378,8 @@ fn a_capture_is_written_to_a_file() {
             "length": 60, "bytes": bytes}})
     };
     let lost = json!({"event": "lost", "data": {"count": 4}});
-    let told = json!([{"return": {}}, frame("0102"), lost, frame("ff")]);
-    let (directory, path, server) = serve(vec![told]);
+    let lines = json!([{"return": {}}, frame("0102"), lost, frame("ff")]);
+    let (directory, path, server) = serve(vec![lines]);
     let file = directory.path().join("file");
     let name = file.to_str().expect("a path");
     let words = ["capture", "--port=1", "--length=2", "--count=2", name];
@@ -400,15 +402,15 @@ fn a_capture_is_written_to_a_file() {
 fn zcnicctl_reports_errors_in_one_line() {
     let refusal = json!({"error": {"class": "NotFound", "desc": "No flow counter 9"}});
     let (_directory, path, server) = serve(vec![refusal]);
-    let (good, _, said) = zcnicctl(&path, &["flow", "query", "9"]);
+    let (good, _, error) = zcnicctl(&path, &["flow", "query", "9"]);
     assert!(!good);
-    assert_eq!(said, "zcnicctl: No flow counter 9\n");
+    assert_eq!(error, "zcnicctl: No flow counter 9\n");
     server.join().expect("server");
-    let (good, _, said) = zcnicctl(Path::new("/no/such/socket"), &["status"]);
+    let (good, _, error) = zcnicctl(Path::new("/no/such/socket"), &["status"]);
     assert!(!good);
     assert!(
-        said.starts_with("zcnicctl: Can't connect to /no/such/socket: "),
-        "{said}"
+        error.starts_with("zcnicctl: Can't connect to /no/such/socket: "),
+        "{error}"
     );
-    assert_eq!(said.lines().count(), 1);
+    assert_eq!(error.lines().count(), 1);
 }

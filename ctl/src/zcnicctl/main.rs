@@ -1,4 +1,4 @@
-//! `zcnicctl`: talks to a running backend.
+//! `zcnicctl`: controls a running backend.
 
 mod capture;
 mod cli;
@@ -34,7 +34,7 @@ use table::{brief, objects, table};
 /// A ledger has violations.
 const VIOLATIONS: u8 = 5;
 
-/// A backend and how to talk of it.
+/// A connection to a backend, and the options for all commands.
 struct Session {
     client: Client,
     port: Option<String>,
@@ -52,7 +52,7 @@ impl Session {
         Ok(self.client.query(name)?)
     }
 
-    /// The port that is meant.
+    /// The chosen port, or the first one.
     fn port(&mut self) -> anyhow::Result<String> {
         if let Some(port) = &self.port {
             return Ok(port.clone());
@@ -67,18 +67,18 @@ impl Session {
         self.ask(name, &PortName { port })
     }
 
-    /// Prints an answer, for people as `text` has it.
+    /// Prints an answer: as JSON, or the `text` of it.
     fn print(&self, value: &Value, text: impl FnOnce(&Value) -> String) {
         let text = if self.json {
             format!("{value:#}\n")
         } else {
             text(value)
         };
-        // Whoever reads this may stop to.
+        // The reader may have closed the pipe.
         let _ = io::stdout().write_all(text.as_bytes());
     }
 
-    /// Prints the answer to a command that has none for people.
+    /// Prints the answer to a command without output for people.
     fn done(&self, value: &Value) -> CommandResult {
         self.print(value, |_| String::new());
         Ok(ExitCode::SUCCESS)
@@ -101,7 +101,8 @@ impl Session {
                 let Some(seconds) = watch else {
                     return Ok(ExitCode::SUCCESS);
                 };
-                let pause = Duration::try_from_secs_f64(seconds).context("Wrong --watch")?;
+                let pause = Duration::try_from_secs_f64(seconds)
+                    .context("Invalid number of seconds for --watch")?;
                 thread::sleep(pause);
                 if !self.json {
                     println!();
@@ -200,7 +201,8 @@ impl Session {
         }
     }
 
-    /// Adds the rules of a scenario; if a port refuses its rules, those of the ports before are removed.
+    /// Adds the rules of a scenario. If a port refuses its rules, those of the ports before are
+    /// removed.
     fn load(&mut self, file: &Path) -> CommandResult {
         let mut all: Vec<Value> = Vec::new();
         for add in scenario(file)?.requests() {
@@ -470,7 +472,7 @@ fn run(cli: Cli) -> CommandResult {
     let Some(socket) = cli.socket.or_else(find_port) else {
         usage(
             ErrorKind::MissingRequiredArgument,
-            "the control socket is not known: give --socket PATH or set ZCNIC_CONTROL",
+            "the control socket is unknown: give --socket PATH or set ZCNIC_CONTROL",
         )
     };
     let mut session = Session {
@@ -481,12 +483,12 @@ fn run(cli: Cli) -> CommandResult {
     session.run(cli.command)
 }
 
-/// Ends because of the command line.
-fn usage(kind: ErrorKind, what: impl std::fmt::Display) -> ! {
-    Cli::command().error(kind, what).exit()
+/// Exits because of an invalid command line.
+fn usage(kind: ErrorKind, message: impl std::fmt::Display) -> ! {
+    Cli::command().error(kind, message).exit()
 }
 
-/// What scripts see.
+/// The exit status for an error.
 fn status(error: &anyhow::Error) -> ExitCode {
     let cause = error
         .chain()
