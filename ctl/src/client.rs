@@ -53,6 +53,22 @@ pub enum ClientError {
 }
 
 /// A connection to a backend's control socket.
+///
+/// ```no_run
+/// use std::path::Path;
+///
+/// use zcnic_ctl::{
+///     client::{Client, ClientError},
+///     protocol::{Status, command},
+/// };
+///
+/// let mut client = Client::connect(Path::new("/tmp/ctl"))?;
+/// let status: Status = client.query(command::QUERY_STATUS)?;
+/// for port in status.ports {
+///     println!("port {}: {:?}, link {}", port.name, port.driver, port.link);
+/// }
+/// # Ok::<(), ClientError>(())
+/// ```
 #[derive(Debug)]
 pub struct Client {
     stream: BufReader<Stream>,

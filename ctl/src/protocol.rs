@@ -28,6 +28,18 @@ pub struct Identity {
 }
 
 /// A line from the client.
+///
+/// ```
+/// use zcnic_ctl::protocol::{Request, command};
+///
+/// let request = Request {
+///     execute: command::QUERY_STATUS.to_owned(),
+///     arguments: None,
+///     id: Some(7.into()),
+/// };
+/// assert_eq!(serde_json::to_string(&request)?, r#"{"execute":"query-status","id":7}"#);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {

@@ -10,6 +10,15 @@ const STEP: usize = 64;
 ///
 /// All of the state is in one word: a sum is copied often, and a copy right after a store to a part
 /// of it would be a store-to-load forwarding stall.
+///
+/// ```
+/// use zcnic_device::checksum::Checksum;
+///
+/// let mut sum = Checksum::new();
+/// sum.add(&[0x00, 0x01, 0xf2]);
+/// sum.add(&[0x03, 0xf4, 0xf5, 0xf6, 0xf7]);
+/// assert_eq!(sum.finish(), 0x220d);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Checksum(u64);
 

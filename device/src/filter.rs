@@ -11,6 +11,14 @@ const GROUP: u8 = 0x01;
 
 /// The destination addresses that a port accepts. Broadcast always passes; the default filter
 /// accepts nothing else.
+///
+/// ```
+/// use zcnic_device::filter::AddressFilter;
+///
+/// let filter = AddressFilter::default();
+/// assert!(filter.accepts([0xff; 6]) && !filter.accepts([2, 0, 0, 0, 0, 1]));
+/// assert!(AddressFilter::promiscuous().accepts([2, 0, 0, 0, 0, 1]));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AddressFilter {
     promisc: bool,

@@ -64,6 +64,20 @@ const UDP_HEADER: usize = 8;
 /// Offsets count from the first byte of the frame. Header offsets lie within the parsed header
 /// bytes, ends of payloads within the frame. Accessors with a `header_bytes` parameter expect the
 /// parsed bytes; for other bytes they return something else or `None`.
+///
+/// ```
+/// use zcnic_device::frame::{Headers, L4Protocol};
+///
+/// // UDP over IPv4, 192.0.2.2:1000 to 192.0.2.1:2000.
+/// let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00];
+/// frame.extend([0x45, 0, 0, 30, 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 2, 192, 0, 2, 1]);
+/// frame.extend([0x03, 0xe8, 0x07, 0xd0, 0, 10, 0, 0, b'h', b'i']);
+///
+/// let headers = Headers::parse(&frame, frame.len());
+/// let l4 = headers.l4.expect("a UDP header");
+/// assert_eq!((l4.protocol, l4.destination_port), (L4Protocol::Udp, 2000));
+/// assert_eq!(&frame[headers.payload_offset()..], b"hi");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Headers {
     /// End of the Ethernet header and its tags; 0 if the frame has no room for them.

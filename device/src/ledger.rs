@@ -137,6 +137,21 @@ struct Buffer {
 }
 
 /// The ledger of one receive queue. Times are nanoseconds of the caller's clock.
+///
+/// ```
+/// use zcnic_device::ledger::{GuestRange, Ledger, Mode, Settings, Violation};
+///
+/// let mut ledger = Ledger::default();
+/// ledger.configure(Settings { mode: Mode::Full, ..Settings::default() });
+///
+/// let buffer = GuestRange { address: 0x1000, length: 2048 };
+/// ledger.posted(0, Some(&[buffer]), 10);
+/// ledger.posted(1, Some(&[buffer]), 20);
+/// assert_eq!(
+///     ledger.take_violations(),
+///     [Violation::PostedTwice { range: buffer, head: 1, other: 0 }]
+/// );
+/// ```
 #[derive(Debug, Default)]
 pub struct Ledger {
     settings: Settings,

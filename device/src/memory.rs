@@ -6,6 +6,96 @@
 //! [`Candidate::address`](crate::rules::Candidate::address) returns for a prefetch are data. All
 //! decisions are made on private snapshots, taken once: a guest that rewrites its memory changes
 //! the bytes carried, not the decision.
+//!
+//! A mover between slices and vectors, and a ring of vectors, are enough to send a frame:
+//!
+//! ```
+//! use std::cell::RefCell;
+//!
+//! use zcnic_device::{
+//!     checksum::Checksum,
+//!     features::FeatureSet,
+//!     memory::{Mover, ReceiveRing},
+//!     receive::{Annotation, Layout, MAX_CHAINS, RX_HEADER, ReceiveQueue},
+//!     transmit::{Snapshot, TransmitFormat, parse},
+//! };
+//!
+//! type Buffer = RefCell<Vec<u8>>;
+//!
+//! struct VecMover;
+//!
+//! impl Mover for VecMover {
+//!     type Source = [u8];
+//!     type Target = Buffer;
+//!
+//!     fn source_len(&self, source: &[u8]) -> usize {
+//!         source.len()
+//!     }
+//!     fn target_len(&self, target: &Buffer) -> usize {
+//!         target.borrow().len()
+//!     }
+//!     fn snapshot(&self, source: &[u8], offset: usize, into: &mut [u8]) {
+//!         into.copy_from_slice(&source[offset..offset + into.len()]);
+//!     }
+//!     fn copy(
+//!         &self, source: &[u8], from: usize, target: &Buffer, to: usize, length: usize,
+//!         sum: &mut Checksum,
+//!     ) {
+//!         let bytes = &source[from..from + length];
+//!         sum.add(bytes);
+//!         self.put(target, to, bytes);
+//!     }
+//!     fn put(&self, target: &Buffer, offset: usize, bytes: &[u8]) {
+//!         target.borrow_mut()[offset..offset + bytes.len()].copy_from_slice(bytes);
+//!     }
+//! }
+//!
+//! /// Chains of one descriptor, and their used lengths.
+//! #[derive(Default)]
+//! struct VecRing {
+//!     posted: Vec<[Buffer; 1]>,
+//!     reserved: usize,
+//!     used: Vec<u32>,
+//! }
+//!
+//! impl ReceiveRing for VecRing {
+//!     type Target = Buffer;
+//!
+//!     fn reserve(&mut self) -> bool {
+//!         let available = self.used.len() + self.reserved < self.posted.len();
+//!         self.reserved += usize::from(available);
+//!         available
+//!     }
+//!     fn chain(&self, index: usize) -> &[Buffer] {
+//!         &self.posted[self.used.len() + index]
+//!     }
+//!     fn commit(&mut self, written: &[u32]) {
+//!         self.used.extend(written);
+//!         self.reserved = 0;
+//!     }
+//! }
+//!
+//! // A plain virtio-net header, and a broadcast frame.
+//! let mut chain = vec![0; 12];
+//! chain.extend([0xff; 6]);
+//! chain.extend([2, 0, 0, 0, 0, 1, 0x88, 0xb5]);
+//! chain.extend([7; 46]);
+//!
+//! let mut snapshot = Snapshot::default();
+//! let format = TransmitFormat::VirtioNet;
+//! let train = parse(&VecMover, &chain[..], format, FeatureSet::ALL, &mut snapshot)?;
+//!
+//! let mut queue = ReceiveQueue::default();
+//! queue.start(Layout::Linear { size: 2048 }, MAX_CHAINS);
+//! let mut ring = VecRing::default();
+//! ring.posted.push([RefCell::new(vec![0; 2048])]);
+//! let note = Annotation { queue: 0, hash: None, offloads: FeatureSet::PLAIN, time: 0, vlan: None };
+//! let delivered = queue.deliver(&VecMover, &mut ring, &train, 0, &note);
+//!
+//! assert_eq!((delivered.frames, &ring.used[..]), (1, &[64 + 60][..]));
+//! assert_eq!(ring.posted[0][0].borrow()[RX_HEADER..][..60], chain[12..]);
+//! # Ok::<(), zcnic_device::transmit::TransmitError>(())
+//! ```
 
 use zerocopy::IntoBytes;
 

@@ -32,6 +32,14 @@ const MAX_INPUT: usize = 2 * MAX_PART + 2 * 2 + 4;
 const _: () = assert!(MAX_INPUT + size_of::<u32>() <= RSS_KEY_SIZE);
 
 /// The Toeplitz hash with one key, as tables of each input byte's contribution.
+///
+/// ```
+/// use zcnic_device::rss::{DEFAULT_KEY, Toeplitz};
+///
+/// // The first vector of "Verifying the RSS Hash Calculation": 66.9.149.187 to 161.142.100.80.
+/// let toeplitz = Toeplitz::new(&DEFAULT_KEY);
+/// assert_eq!(toeplitz.hash(&[66, 9, 149, 187, 161, 142, 100, 80]), 0x323e_8fc2);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Toeplitz {
     bytes: Box<[[u32; 256]; MAX_INPUT]>,

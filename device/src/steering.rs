@@ -71,6 +71,26 @@ impl SteeringError {
 
 /// The steering configuration of a port. Cloning is cheap: control changes a clone and publishes
 /// it, and frames in flight keep the one that they started with.
+///
+/// ```
+/// use zcnic_device::{
+///     abi::{Rule, RuleAction, RuleType},
+///     frame::Headers,
+///     steering::{Steering, SteeringDecision},
+/// };
+///
+/// let mut steering = Steering::plain(4);
+/// let drop_all = Rule {
+///     rule_type: RuleType::Ether.into(),
+///     action: RuleAction::Drop.into(),
+///     ..Rule::default()
+/// };
+/// steering.set_rules(&[drop_all]).expect("a valid rule");
+///
+/// let frame = [0xff; 60];
+/// let headers = Headers::parse(&frame, frame.len());
+/// assert_eq!(steering.steer(&headers, &frame), SteeringDecision::RuleDrop);
+/// ```
 #[derive(Debug, Clone)]
 pub struct Steering {
     data_queues: u16,

@@ -40,6 +40,15 @@ impl EventKind {
 }
 
 /// A line with an event.
+///
+/// ```
+/// use zcnic_ctl::protocol::event::{Event, EventKind};
+///
+/// let line = r#"{"event": "link", "data": {"port": "1", "up": false}}"#;
+/// let event: Event = serde_json::from_str(line)?;
+/// assert_eq!(event.kind(), Some(EventKind::Link));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "event", content = "data")]
 pub enum Event {

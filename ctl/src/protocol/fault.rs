@@ -20,6 +20,16 @@ pub enum Direction {
 
 /// A fault rule. At most one of `nth`, `every` and `probability` is given; without them the rule
 /// hits every frame or command that it applies to.
+///
+/// ```
+/// use zcnic_ctl::protocol::fault::{Action, FaultRule};
+///
+/// let rule: FaultRule = serde_json::from_str(
+///     r#"{"direction": "rx", "queue": 2, "probability": 0.1, "action": {"delay": {"nanoseconds": 5000}}}"#,
+/// )?;
+/// assert_eq!(rule.action, Action::Delay { nanoseconds: 5000 });
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct FaultRule {

@@ -4,6 +4,16 @@
 //! against docs/abi.md and panics with the violation. It reaches a device through a [`Transport`]:
 //! [`in_process`] runs the device behind real rings without threads, to completion whenever the
 //! driver waits; `vhost_user` is a frontend to a backend in another process.
+//!
+//! ```
+//! use zcnic_model::{Shape, frames::broadcast, in_process::cabled};
+//!
+//! let [mut sender, mut receiver] = cabled(2);
+//! sender.bring_up(Shape::SPLIT, 0);
+//! receiver.bring_up(Shape::SPLIT, 1);
+//! sender.send(0, broadcast(b"hello"));
+//! assert_eq!(&receiver.receive(0).frame[14..], b"hello");
+//! ```
 
 pub mod driver;
 pub mod frames;

@@ -276,6 +276,31 @@ pub struct RuleStatus {
 }
 
 /// The rules of one port.
+///
+/// ```
+/// use zcnic_device::{
+///     fault::{Action, Direction, Engine, FrameFault, Rule, RuleId, When},
+///     flow::FlowPattern,
+/// };
+///
+/// let mut engine = Engine::default();
+/// let drop_all = Rule {
+///     direction: Direction::Receive,
+///     queue: Some(2),
+///     flow: FlowPattern::default(),
+///     opcode: None,
+///     state: None,
+///     when: When::Always,
+///     seed: 0,
+///     stream: 0,
+///     times: None,
+///     action: Action::Frame(FrameFault::Drop),
+///     enter: None,
+/// };
+/// engine.add(vec![drop_all], || RuleId(1)).expect("a valid rule");
+/// assert!(engine.armed(Direction::Receive).is_some());
+/// assert!(engine.armed(Direction::Transmit).is_none());
+/// ```
 #[derive(Debug, Default)]
 pub struct Engine {
     rules: Vec<Arc<ArmedRule>>,
