@@ -16,7 +16,7 @@ pub const PORT_NAME: &str = "zcnic.control";
 /// Where the kernel lists such ports, with or without udev.
 const PORTS: &str = "/sys/class/virtio-ports";
 
-/// A stream of bytes both ways.
+/// A bidirectional stream of bytes.
 #[derive(Debug)]
 pub(crate) struct Stream {
     file: File,

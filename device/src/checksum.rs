@@ -28,13 +28,13 @@ pub struct Checksum(u64);
 const ODD: u64 = 1 << 63;
 
 impl Checksum {
-    /// The sum of nothing.
+    /// The sum of no bytes.
     #[must_use]
     pub const fn new() -> Self {
         Self(0)
     }
 
-    /// Adds `bytes`, which follow what was added before.
+    /// Adds `bytes`, which follow the bytes added before.
     #[inline]
     pub fn add(&mut self, bytes: &[u8]) {
         self.add_native(sum_native(bytes), bytes.len());

@@ -441,7 +441,7 @@ impl L3 {
         Some((l3, whole && !l3.fragment))
     }
 
-    /// Steps over the extension headers; returns whether what follows them may be an L4 header.
+    /// Steps over the extension headers; returns whether an L4 header may follow.
     fn parse_extensions(&mut self, header_bytes: &[u8]) -> bool {
         for _ in 0..MAX_IPV6_EXTENSIONS {
             let unit = match self.protocol {

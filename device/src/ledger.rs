@@ -126,7 +126,7 @@ impl StopReport {
 }
 
 #[derive(Clone, Debug)]
-struct Buffer {
+struct BufferRecord {
     length: u32,
     since: u64,
     /// The number of buffers posted when it was returned.
@@ -163,7 +163,7 @@ pub struct Ledger {
     /// Buffers that the device owns, which do not overlap, by address: end and chain.
     owned: BTreeMap<u64, (u64, u16)>,
     /// All known buffers by address.
-    buffers: BTreeMap<u64, Buffer>,
+    buffers: BTreeMap<u64, BufferRecord>,
     /// Buffers of the driver, by the time of their return.
     idle: BTreeSet<(u64, u64)>,
     /// Buffers posted.
@@ -304,14 +304,17 @@ impl Ledger {
                 self.statistics.distance.add(between);
             }
         }
-        let buffer = self.buffers.entry(range.address).or_insert_with(|| Buffer {
-            length: range.length,
-            since: now,
-            order: 0,
-            filled: false,
-            reported: false,
-            history: VecDeque::with_capacity(HISTORY),
-        });
+        let buffer = self
+            .buffers
+            .entry(range.address)
+            .or_insert_with(|| BufferRecord {
+                length: range.length,
+                since: now,
+                order: 0,
+                filled: false,
+                reported: false,
+                history: VecDeque::with_capacity(HISTORY),
+            });
         buffer.reported = false;
         buffer.remember(BufferEvent {
             time: now,
@@ -461,7 +464,7 @@ impl Ledger {
     }
 }
 
-impl Buffer {
+impl BufferRecord {
     fn remember(&mut self, event: BufferEvent) {
         if self.history.len() == HISTORY {
             self.history.pop_front();

@@ -89,7 +89,8 @@
 //! queue.start(Layout::Linear { size: 2048 }, MAX_CHAINS);
 //! let mut ring = VecRing::default();
 //! ring.posted.push([RefCell::new(vec![0; 2048])]);
-//! let note = Annotation { queue: 0, hash: None, offloads: FeatureSet::PLAIN, time: 0, vlan: None };
+//! let offloads = FeatureSet::PLAIN;
+//! let note = Annotation { queue: 0, hash: None, offloads, time: 0, vlan: None };
 //! let delivered = queue.deliver(&VecMover, &mut ring, &train, 0, &note);
 //!
 //! assert_eq!((delivered.frames, &ring.used[..]), (1, &[64 + 60][..]));
@@ -204,7 +205,7 @@ pub trait ReceiveRing {
     /// One descriptor of a chain; the same type as the mover's.
     type Target;
 
-    /// Takes one more available chain; `false` when there is none.
+    /// Takes one more available chain; `false` if the ring has none.
     fn reserve(&mut self) -> bool;
 
     /// The device-writable descriptors of reserved chain `index`, in chain order. Empty for an

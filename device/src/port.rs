@@ -31,7 +31,7 @@ pub struct Session {
     pub id: u64,
     /// Number of the pair that carries commands; the data pairs are those below.
     pub command_pair: u16,
-    /// The features of both sides.
+    /// The features of both driver and device.
     pub features: FeatureSet,
 }
 

@@ -86,7 +86,7 @@ fn key_window(key: &[u8; RSS_KEY_SIZE], bit: usize) -> u32 {
     (window >> (8 - bit % 8)) as u32
 }
 
-/// A receive hash and what it covers.
+/// A receive hash and the fields that it covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hash {
     /// The Toeplitz hash.
@@ -195,7 +195,7 @@ impl RssContext {
         Some(Hash { value, kind })
     }
 
-    /// The hash over any `fields`; `None` if there are none.
+    /// The hash over any `fields`; `None` without fields.
     #[inline(never)]
     fn hash_any(&self, fields: u16, headers: &Headers, header_bytes: &[u8]) -> Option<u32> {
         if fields == 0 {

@@ -97,7 +97,7 @@ pub struct Steering {
     filter: AddressFilter,
     /// Context 0.
     default_context: Arc<RssContext>,
-    /// The others.
+    /// All other contexts.
     contexts: Arc<BTreeMap<u16, Arc<RssContext>>>,
     rules: Arc<RuleTable>,
 }

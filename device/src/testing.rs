@@ -96,8 +96,7 @@ impl Mover for VecMover {
 pub(crate) struct VecRing {
     pub(crate) posted: VecDeque<Vec<Buffer>>,
     pub(crate) reserved: usize,
-    /// Chains in the order of their return, with their used length, and how many came back
-    /// together.
+    /// Returned chains in order, with their used length, and the number of chains per commit.
     pub(crate) used: Vec<(u32, Vec<Vec<u8>>)>,
     pub(crate) commits: Vec<usize>,
     /// The used ring. Chains are numbered in the order in which they were posted.

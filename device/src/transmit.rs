@@ -329,7 +329,8 @@ fn segment<S: ?Sized>(gso: Gso, train: &mut Train<'_, S>) -> Result<(), Transmit
         Feature::Tso6 => l3.version == IpVersion::V6,
         _ => true,
     };
-    let is = |said: Option<u16>, found: usize| said.is_none_or(|said| usize::from(said) == found);
+    let is =
+        |given: Option<u16>, parsed: usize| given.is_none_or(|given| usize::from(given) == parsed);
     let agreed = version_agrees
         && l4.protocol == gso.protocol
         && train.checksum == partial

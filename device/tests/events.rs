@@ -30,7 +30,7 @@ fn a_device_reset_ends_the_session() {
     sender.send(0, frames::broadcast(&[1; 60]));
     assert!(
         receiver.receive_all().is_empty(),
-        "nobody is known to have posted the buffers"
+        "the owner of the buffers is unknown"
     );
     assert_eq!(receiver.posted(0), 4);
     assert_eq!(

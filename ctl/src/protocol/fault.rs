@@ -25,7 +25,7 @@ pub enum Direction {
 /// use zcnic_ctl::protocol::fault::{Action, FaultRule};
 ///
 /// let rule: FaultRule = serde_json::from_str(
-///     r#"{"direction": "rx", "queue": 2, "probability": 0.1, "action": {"delay": {"nanoseconds": 5000}}}"#,
+///     r#"{"direction": "rx", "probability": 0.1, "action": {"delay": {"nanoseconds": 5000}}}"#,
 /// )?;
 /// assert_eq!(rule.action, Action::Delay { nanoseconds: 5000 });
 /// # Ok::<(), serde_json::Error>(())

@@ -243,7 +243,7 @@ impl<T: Transport> Driver<T> {
         // Chains of the wrong shape may have been returned just before the stop.
         assert!(
             (right..=right + wrong).contains(&count),
-            "the stop says {count} chains; {right} came back, and {wrong} of the wrong shape"
+            "the stop reports {count} chains; {right} were returned, and {wrong} of the wrong shape"
         );
         receive.set_shape(None);
         Ok(count)

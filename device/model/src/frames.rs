@@ -22,12 +22,12 @@ pub struct Flow {
     /// IP header, options and extension headers.
     pub ip: IpHeaders,
     /// TCP or UDP.
-    pub transport: Transport,
+    pub transport: TransportHeader,
 }
 
 /// TCP or UDP header.
 #[derive(Clone, Debug)]
-pub enum Transport {
+pub enum TransportHeader {
     /// TCP.
     Tcp(Box<TcpHeader>),
     /// UDP source and destination port.
@@ -45,7 +45,7 @@ impl Flow {
     #[must_use]
     pub fn udp4() -> Self {
         Self {
-            transport: Transport::Udp(1000, 2000),
+            transport: TransportHeader::Udp(1000, 2000),
             ..Self::tcp4()
         }
     }
@@ -61,7 +61,7 @@ impl Flow {
     #[must_use]
     pub fn udp6() -> Self {
         Self {
-            transport: Transport::Udp(1000, 2000),
+            transport: TransportHeader::Udp(1000, 2000),
             ..Self::tcp6()
         }
     }
@@ -72,7 +72,7 @@ impl Flow {
         [Self::tcp4(), Self::udp4(), Self::tcp6(), Self::udp6()]
     }
 
-    fn new(ip: IpHeaders, transport: Transport) -> Self {
+    fn new(ip: IpHeaders, transport: TransportHeader) -> Self {
         Self {
             destination: RECEIVER,
             source: SENDER,
@@ -86,11 +86,11 @@ impl Flow {
     #[must_use]
     pub fn ports(mut self, source: u16, destination: u16) -> Self {
         match &mut self.transport {
-            Transport::Tcp(header) => {
+            TransportHeader::Tcp(header) => {
                 header.source_port = source;
                 header.destination_port = destination;
             }
-            Transport::Udp(from, to) => (*from, *to) = (source, destination),
+            TransportHeader::Udp(from, to) => (*from, *to) = (source, destination),
         }
         self
     }
@@ -131,8 +131,8 @@ impl Flow {
     #[must_use]
     pub fn tcp_header(mut self, change: impl FnOnce(&mut TcpHeader)) -> Self {
         match &mut self.transport {
-            Transport::Tcp(header) => change(header),
-            Transport::Udp(..) => panic!("UDP has no TCP header"),
+            TransportHeader::Tcp(header) => change(header),
+            TransportHeader::Udp(..) => panic!("UDP has no TCP header"),
         }
         self
     }
@@ -157,10 +157,10 @@ impl Flow {
         };
         let mut frame = Vec::new();
         let written = match &self.transport {
-            Transport::Tcp(header) => ip
+            TransportHeader::Tcp(header) => ip
                 .tcp_header(TcpHeader::clone(header))
                 .write(&mut frame, payload),
-            Transport::Udp(source, destination) => {
+            TransportHeader::Udp(source, destination) => {
                 ip.udp(*source, *destination).write(&mut frame, payload)
             }
         };
@@ -186,11 +186,11 @@ fn ipv6(source: [u8; 16], destination: [u8; 16]) -> IpHeaders {
     IpHeaders::Ipv6(header, Default::default())
 }
 
-fn tcp(source: u16, destination: u16) -> Transport {
+fn tcp(source: u16, destination: u16) -> TransportHeader {
     let mut header = TcpHeader::new(source, destination, 7, 512);
     header.ack = true;
     header.acknowledgment_number = 9;
-    Transport::Tcp(Box::new(header))
+    TransportHeader::Tcp(Box::new(header))
 }
 
 /// Payload whose bytes encode their position.

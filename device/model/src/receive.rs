@@ -351,7 +351,7 @@ impl ReceiveQueue {
         guest.assert_untouched(buffers[0], length);
         if *left > 0 {
             *left -= 1;
-            let frame = self.frames.back_mut().expect("a frame was begun");
+            let frame = self.frames.back_mut().expect("the first chain of a frame");
             frame.frame.extend_from_slice(&bytes);
             frame.chains += 1;
             return;

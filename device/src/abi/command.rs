@@ -94,7 +94,7 @@ pub struct HelloResponse {
     pub max_header_size: U32,
     /// Of descriptor 1 of a split chain, in bytes.
     pub max_page_size: U32,
-    /// Features that both sides know.
+    /// Features of both driver and device.
     pub features: [U64; FEATURE_WORDS],
 }
 

@@ -10,8 +10,8 @@ use super::{
     layout::{AbiStruct, first_nonzero, reserved_bits},
 };
 
-/// A request was refused because of the field at this byte offset in it
-/// ([`Status::Invalid`](super::Status::Invalid), whose detail it is).
+/// A request was refused because of one of its fields. The field's byte offset is the detail of
+/// [`Status::Invalid`](super::Status::Invalid).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the field at byte {offset} of the request is not acceptable")]
 pub struct Invalid {

@@ -6,11 +6,11 @@
 //! withheld chains, under the lock of that queue's ring.
 //!
 //! **Replay.** A rule counts the frames that it applies to, per lane. Every random choice is a hash
-//! of (seed, stream, direction, queue, count) ([`draw`]). Nothing depends on how lanes interleave: the
-//! same frames in the same order on a queue meet the same faults, with any number of workers.
+//! of (seed, stream, direction, queue, count) ([`draw`]). Nothing depends on how lanes interleave:
+//! the same frames in the same order on a queue meet the same faults, with any number of workers.
 //!
-//! **Ownership.** Held frames and frames with changed bytes are copies. Withheld chains are descriptor
-//! numbers. Neither outlives a stop of its queue ([`Lane::stop`]).
+//! **Ownership.** Held frames and frames with changed bytes are copies. Withheld chains are
+//! descriptor numbers. Neither outlives a stop of its queue ([`Lane::stop`]).
 //!
 //! docs/faults.md explains each action to users.
 

@@ -358,7 +358,7 @@ impl Engine {
         })
     }
 
-    /// The rules that the data path consults for one direction; `None`: there are none.
+    /// The rules that the data path consults for one direction; `None`: no rule applies.
     #[must_use]
     pub fn armed(&self, direction: Direction) -> Option<Armed> {
         let of = |armed: &&Arc<ArmedRule>| armed.rule.direction == direction;

@@ -196,11 +196,11 @@ fn inconsistent_headers_have_no_l4() {
         ("data offset", |frame| frame[46] = 0x4f, true),
         ("options beyond the packet", |frame| frame[46] = 0x60, true),
     ];
-    for (what, damage, has_l3) in ipv4_damages {
+    for (name, damage, has_l3) in ipv4_damages {
         let mut frame = ethernet(0x0800, &ipv4(6, &TCP));
         damage(&mut frame);
         let headers = parse(&frame);
-        assert_eq!((headers.l3.is_some(), headers.l4), (has_l3, None), "{what}");
+        assert_eq!((headers.l3.is_some(), headers.l4), (has_l3, None), "{name}");
     }
     let ipv6_damages: [Damage; 4] = [
         ("version", |frame| frame[14] = 0x40, false),
@@ -212,11 +212,11 @@ fn inconsistent_headers_have_no_l4() {
         ("UDP length beyond the packet", |frame| frame[59] += 1, true),
         ("UDP length below the header's", |frame| frame[59] = 7, true),
     ];
-    for (what, damage, has_l3) in ipv6_damages {
+    for (name, damage, has_l3) in ipv6_damages {
         let mut frame = ethernet(0x86dd, &ipv6(17, &UDP));
         damage(&mut frame);
         let headers = parse(&frame);
-        assert_eq!((headers.l3.is_some(), headers.l4), (has_l3, None), "{what}");
+        assert_eq!((headers.l3.is_some(), headers.l4), (has_l3, None), "{name}");
     }
 }
 

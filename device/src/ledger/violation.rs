@@ -142,7 +142,7 @@ impl fmt::Display for Violation {
                     "chain {head} was returned while the device did not have it"
                 )
             }
-            Self::NotReturned { head } => write!(f, "chain {head} did not come back at the stop"),
+            Self::NotReturned { head } => write!(f, "chain {head} was not returned at the stop"),
             Self::Count { posted, returned } => {
                 write!(f, "{posted} chains were posted and {returned} returned")
             }

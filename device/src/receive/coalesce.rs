@@ -154,7 +154,7 @@ impl ReceiveQueue {
     ///
     /// If `waits` and buffers are missing, `blocked_at` is set as by `deliver`, even if older
     /// frames miss them; otherwise frames without buffers are dropped.
-    #[expect(clippy::too_many_arguments, reason = "as of a delivery, and the time")]
+    #[expect(clippy::too_many_arguments, reason = "those of deliver, and the time")]
     pub fn coalesce<M, R>(
         &mut self,
         mover: &M,

@@ -64,7 +64,7 @@ impl ReceiveQueue {
     /// [`written`](Self::written). If the frame is not placed, its reserved chains are unchanged.
     #[expect(
         clippy::too_many_arguments,
-        reason = "what one frame is and where it goes"
+        reason = "one frame, its chains and its metadata"
     )]
     pub(crate) fn place<M, R>(
         &mut self,

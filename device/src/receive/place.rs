@@ -218,7 +218,10 @@ impl ReceiveQueue {
 
     /// Places a frame that fits one chain: its bytes up to `at` into descriptor 0, the others into
     /// 1. The payload is contiguous, because frames are not split behind their headers.
-    #[expect(clippy::too_many_arguments, reason = "what it takes to place a frame")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one frame, its chains and its metadata"
+    )]
     #[inline]
     fn fill_single<M, R>(
         &mut self,
@@ -303,7 +306,10 @@ impl ReceiveQueue {
     }
 
     /// Places a frame over the extents, which may span several chains.
-    #[expect(clippy::too_many_arguments, reason = "what it takes to place a frame")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one frame, its chains and its metadata"
+    )]
     fn fill_spread<M, R>(
         &mut self,
         mover: &M,

@@ -160,7 +160,7 @@ fn too_few_buffers_take_none() {
 }
 
 #[test]
-fn chains_of_the_wrong_shape_come_back_unused_and_block_nothing() {
+fn chains_of_the_wrong_shape_are_returned_unused_and_block_nothing() {
     let (mut queue, mut ring) = (queue(SPLIT), VecRing::default());
     ring.post(1, &[256]);
     ring.post(1, &[256, 4096]);

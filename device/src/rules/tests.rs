@@ -249,7 +249,7 @@ fn unacceptable_rules_name_the_field() {
         ),
         ("reserved", |rule| rule.mask.reserved.set(1), Some(72 + 19)),
     ];
-    for (what, change, offset) in offsets {
+    for (name, change, offset) in offsets {
         let mut rule = abi::Rule {
             rule_type: RuleType::Tcp4.into(),
             action: RuleAction::Queue.into(),
@@ -260,7 +260,7 @@ fn unacceptable_rules_name_the_field() {
         rule.value.l4_dst.set(0x50);
         change(&mut rule);
         let refused = FlowRule::try_from(&rule).err().map(|(offset, _)| offset);
-        assert_eq!(refused, offset, "{what}");
+        assert_eq!(refused, offset, "{name}");
     }
     let of_type = |rule_type: RuleType| abi::Rule {
         rule_type: rule_type.into(),
@@ -426,7 +426,7 @@ fn a_candidate_with_a_colliding_hash_is_not_matched() {
         let frame = from(source);
         let headers = Headers::parse(&frame, frame.len());
         let candidate = table.candidate(&headers, &frame);
-        assert!(candidate.is_some(), "there is one group");
+        assert!(candidate.is_some(), "one group");
         let expected = (source < 10_000).then_some(FlowAction::Queue(source));
         assert_eq!(table.action(&headers, &frame, candidate), expected);
     }

@@ -278,7 +278,7 @@ proptest! {
         let payload = pattern(length);
         let frame = if v6 { udp6(&payload) } else { tcp4(&payload) };
         let headers = Headers::parse(&frame, frame.len());
-        let l4 = headers.l4.expect("there is one");
+        let l4 = headers.l4.expect("TCP or UDP");
         let mut header = abi::TxHeader::default();
         if partial {
             header.flags = abi::TX_CSUM.into();

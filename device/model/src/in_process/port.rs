@@ -209,7 +209,7 @@ impl DevicePort {
             return false;
         };
         let event = self.control.event(std::mem::take(&mut self.pending_events));
-        let event = event.expect("there is a session");
+        let event = event.expect("a session");
         let written = scatter(&self.memory, &chain.writable, event.as_bytes());
         complete(ring, &self.memory, chain.head, written as u32);
         true

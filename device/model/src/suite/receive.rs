@@ -255,8 +255,8 @@ pub fn chains_of_the_wrong_shape_are_returned_and_counted<T: Transport>(
     let frame = Flow::tcp4().frame(&pattern(2500));
     for _ in 0..3 {
         sender.send(0, &frame);
-        assert_eq!(receiver.receive_all(), [], "there are too few");
-        assert_eq!(receiver.posted(0), 2, "only the one at the head came back");
+        assert_eq!(receiver.receive_all(), [], "too few chains");
+        assert_eq!(receiver.posted(0), 2, "only the first one was returned");
         assert_eq!(receiver.stats().1[0].rx_bad_chain.get(), 1);
     }
     receiver.post_lengths(0, rest);
@@ -405,11 +405,7 @@ pub fn wrong_checksums_are_delivered_and_marked<T: Transport>(
     let mut unchecked = Flow::udp4().frame(&pattern(100));
     unchecked[40..42].fill(0);
     sender.send(0, unchecked);
-    assert_eq!(
-        receiver.receive(0).checksum(),
-        None,
-        "0 means that there is none"
-    );
+    assert_eq!(receiver.receive(0).checksum(), None, "0 means no checksum");
 
     let mut padded = Flow::tcp4().frame(&[1, 2, 3]);
     padded.extend([0x99; 20]);

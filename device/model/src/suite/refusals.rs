@@ -280,8 +280,8 @@ pub fn rss_contexts_that_are_used_stay<T: Transport>(connect: impl Fn(u16) -> [D
     };
     driver.set_rules(&[rule]).expect("a rule");
     assert_eq!(driver.delete_rss(7), Err(Failure::refused(Status::Busy, 7)));
-    driver.delete_rules(&[0]).expect("the rule is there");
-    driver.delete_rss(7).expect("nobody uses it any more");
+    driver.delete_rules(&[0]).expect("the rule exists");
+    driver.delete_rss(7).expect("no rule uses it any more");
 }
 
 /// The fields of a rule; the offset counts from the start of the request.
@@ -349,9 +349,7 @@ pub fn rules_are_set_and_deleted_all_or_none<T: Transport>(
     assert_eq!(driver.delete_rules(&[1]), not_found(1));
     driver.set_rules(&[]).expect("no rule is fine");
     let most: Vec<_> = (0..400).map(rule).collect();
-    driver
-        .set_rules(&most)
-        .expect("what a request has room for");
+    driver.set_rules(&most).expect("a full request");
 }
 
 /// RULES was not negotiated.
@@ -391,7 +389,7 @@ pub fn offloads<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     assert_eq!(
         driver.offloads(&[Feature::Gro]),
         Err(Failure::invalid(offset_of!(abi::Offloads, features))),
-        "what is not verified is not coalesced"
+        "GRO needs verified checksums"
     );
     let request = abi::Offloads {
         features: [U64::new(0), U64::new(1)],
@@ -412,7 +410,7 @@ pub fn interrupt_moderation<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2
     let mut driver = greeted(connect);
     driver
         .set_moderation((u16::MAX, u16::MAX), (u16::MAX, u16::MAX))
-        .expect("all that there are");
+        .expect("the largest limits");
     let mut longer = abi::Coalesce::default().as_bytes().to_vec();
     longer.push(1);
     assert_eq!(

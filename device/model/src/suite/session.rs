@@ -209,7 +209,7 @@ pub fn a_request_without_session_is_stale<T: Transport>(connect: impl Fn(u16) ->
     let stale = Err(Failure::refused(Status::Stale, 0));
     assert_eq!(driver.start_transmit(0), stale);
     driver.hello();
-    driver.start_transmit(0).expect("now there is one");
+    driver.start_transmit(0).expect("a session");
 }
 
 /// Requests of another session are not executed.
@@ -271,7 +271,7 @@ pub fn a_response_is_truncated_to_the_room_there_is<T: Transport>(
     let response = driver
         .exchange_on(pair, &[request.as_bytes()], room)
         .expect("an answer");
-    let response = abi::Response::read_from_bytes(&response).expect("as much as there is room for");
+    let response = abi::Response::read_from_bytes(&response).expect("a truncated response");
     assert_eq!(
         response.length.get() as usize,
         size_of::<abi::StatusResponse>()

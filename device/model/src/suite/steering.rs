@@ -216,7 +216,7 @@ pub fn the_lowest_location_wins<T: Transport>(connect: impl Fn(u16) -> [Driver<T
         .expect("a rule behind all others");
     let late = flow.clone().ports(1, 82);
     assert_eq!(queue_of(&mut sender, &mut receiver, &late), Some(3));
-    receiver.delete_rules(&[10, 20]).expect("both are there");
+    receiver.delete_rules(&[10, 20]).expect("both exist");
     assert_eq!(queue_of(&mut sender, &mut receiver, &late), Some(1));
     assert_eq!(queue_of(&mut sender, &mut receiver, &flow), Some(0));
 }

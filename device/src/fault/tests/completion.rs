@@ -24,7 +24,7 @@ action_tests! {
         let mut bench = struck(Action::Completion(CompletionFault::BadUsedId { beyond: 5 }));
         assert_eq!(bench.seen(), instead(|_| vec![]));
         assert_eq!(heads(&bench), [0, 1, 1024 + 5, 4, 5, 6, 7]);
-        assert_eq!(bench.lane.stop(&mut bench.ring), 2, "the chains themselves come back at the stop");
+        assert_eq!(bench.lane.stop(&mut bench.ring), 2, "the chains themselves are returned at the stop");
         assert_eq!(heads(&bench)[7..], [2, 3]);
     }
 

@@ -15,7 +15,7 @@ action_tests! {
     }
 
     "wrong-checksum" => fn wrong_checksum_replaces_the_verdict() {
-        for (verdict, said) in [
+        for (verdict, reported) in [
             (WrongVerdict::Inverted, RX_CSUM_BAD),
             (WrongVerdict::Bad, RX_CSUM_BAD),
             (WrongVerdict::Good, RX_CSUM_GOOD),
@@ -23,7 +23,7 @@ action_tests! {
         ] {
             let bench = struck(Action::Metadata(MetadataFault::WrongChecksum { verdict }));
             assert_eq!(bench.seen(), instead(|mut frame| {
-                frame.flags = frame.flags & !(RX_CSUM_BAD | RX_CSUM_GOOD) | said;
+                frame.flags = frame.flags & !(RX_CSUM_BAD | RX_CSUM_GOOD) | reported;
                 vec![frame]
             }));
         }

@@ -236,7 +236,7 @@ fn a_stalled_queue_sends_no_more() {
         nanoseconds: Some(10),
     });
     let (mut lane, engine, sent) = sent(stall, 0);
-    assert_eq!(wire(&sent), frames(), "what was taken is sent");
+    assert_eq!(wire(&sent), frames(), "taken chains are sent");
     let armed = engine.armed(Direction::Transmit);
     assert!(lane.is_stalled(armed.as_ref(), 9));
     assert!(!lane.is_stalled(armed.as_ref(), 10));
