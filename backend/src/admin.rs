@@ -62,7 +62,7 @@ impl Port {
     }
 
     /// Says how a queue's ledger sees its stop.
-    pub(crate) fn report_stop(&self, pair: usize, report: ledger::Report) {
+    pub(crate) fn report_stop(&self, pair: usize, report: ledger::StopReport) {
         self.hub.events.publish(|| {
             Event::QueueStop(event::QueueStop {
                 port: self.name.clone(),
@@ -89,7 +89,7 @@ impl Port {
 }
 
 /// What is said of a queue that stopped.
-pub(crate) fn stop_report(report: ledger::Report) -> StopReport {
+pub(crate) fn stop_report(report: ledger::StopReport) -> StopReport {
     StopReport {
         clean: report.is_clean(),
         posted: report.posted,

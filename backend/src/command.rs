@@ -6,7 +6,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use zcnic_device::{
     abi,
     fault::Lane,
-    port::{Configuration, Mode, PortCounters, Rings},
+    port::{Configuration, DriverMode, PortCounters, Rings},
     receive::{Layout, ReceiveCounters},
     transmit::{TransmitCounters, has_zcnic_header},
 };
@@ -64,7 +64,7 @@ impl Port {
                 }
                 self.flush_events(&mut control);
             }
-            Next::Frame if control.device.mode() == Mode::Undecided => {
+            Next::Frame if control.device.mode() == DriverMode::Undecided => {
                 if self.mode == PortMode::Auto && control.is_modern() {
                     self.run_plain(&mut control);
                 } else {
@@ -75,7 +75,7 @@ impl Port {
                 self.refuse(pair);
             }
             // The driver sent it before it noticed that this is a new backend.
-            Next::ZcnicFrame if control.device.mode() == Mode::Undecided => self.refuse(pair),
+            Next::ZcnicFrame if control.device.mode() == DriverMode::Undecided => self.refuse(pair),
             // Somebody decided meanwhile: the data path takes it.
             Next::Frame | Next::ZcnicFrame => {}
             Next::Request(_) | Next::Junk => self.refuse(pair),
@@ -291,7 +291,7 @@ impl<'p> PortRings<'p> {
             }
         };
         if split.is_none() {
-            lane.forget();
+            lane.reset();
         }
         let mut chains =
             ReceiveChains::new(split, usize::MAX, Window::default()).watched_by(witness);

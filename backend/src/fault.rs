@@ -180,7 +180,7 @@ impl Port {
             self.follow(
                 Direction::Transmit,
                 queue,
-                side.lane.next_due(armed.as_deref()),
+                side.lane.next_deadline(armed.as_deref()),
             );
             frames
         };
@@ -200,7 +200,7 @@ impl Port {
         });
         let next = lock(&self.transmit[usize::from(queue)])
             .commands
-            .next_due(armed.as_deref());
+            .next_deadline(armed.as_deref());
         self.follow(Direction::Command, queue, next);
     }
 
@@ -261,7 +261,7 @@ impl Port {
         }
         let released = transport.ring().and_then(|ring| {
             if ring.is_none() {
-                lane.forget();
+                lane.reset();
             }
             let mut chains = ReceiveChains::new(ring, usize::MAX, Window::default())
                 .watched_by(books.witness(|| self.hub.now()));
@@ -284,8 +284,8 @@ impl Port {
         }
         let released = transport.ring().map(|ring| {
             let Some(mut ring) = ring else {
-                lane.forget();
-                commands.forget();
+                lane.reset();
+                commands.reset();
                 return false;
             };
             lane.stop(&mut ring);

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use zcnic_device::ledger::{
-    Ledger, Mode, Report, Settings, Span as Place, Violation,
+    GuestRange, Ledger, Mode, Settings, StopReport, Violation,
     sanitize::{Inspect, intact, poison},
 };
 
@@ -16,7 +16,7 @@ pub(crate) struct Books {
     /// Entry of the available ring up to which the ledger was told; `None`: of nothing yet.
     seen: Option<u16>,
     /// What it said when the queue last stopped.
-    pub(crate) last_stop: Option<Report>,
+    pub(crate) last_stop: Option<StopReport>,
 }
 
 impl Books {
@@ -50,7 +50,7 @@ impl Books {
     }
 
     /// The queue stopped and everything is returned.
-    pub(crate) fn stop(&mut self, now: u64) -> Option<Report> {
+    pub(crate) fn stop(&mut self, now: u64) -> Option<StopReport> {
         if self.ledger.settings().mode == Mode::Off {
             return None;
         }
@@ -126,7 +126,7 @@ impl Witness<'_> {
         targets: Option<&[Span<'_>]>,
     ) {
         self.books.seen = Some(entry.wrapping_add(1));
-        let spans: Option<Vec<Place>> =
+        let spans: Option<Vec<GuestRange>> =
             targets.map(|targets| targets.iter().map(|target| span(memory, target)).collect());
         self.books.ledger.posted(head, spans.as_deref(), self.now);
         if self.books.ledger.settings().sanitize {
@@ -175,8 +175,8 @@ impl Drop for Witness<'_> {
 }
 
 /// Where a span is to the guest.
-fn span(memory: &Memory, span: &Span<'_>) -> Place {
-    Place {
+fn span(memory: &Memory, span: &Span<'_>) -> GuestRange {
+    GuestRange {
         address: memory.guest_address(span).unwrap_or(u64::MAX),
         length: span.len() as u32,
     }
@@ -192,11 +192,11 @@ impl<'m> Inspect for Slices<'m> {
         target.len()
     }
 
-    fn peek(&self, target: &Self::Target, offset: usize, into: &mut [u8]) {
+    fn read(&self, target: &Self::Target, offset: usize, into: &mut [u8]) {
         target.read(offset, into);
     }
 
-    fn poke(&self, target: &Self::Target, offset: usize, bytes: &[u8]) {
+    fn write(&self, target: &Self::Target, offset: usize, bytes: &[u8]) {
         target.write(offset, bytes);
     }
 }

@@ -26,7 +26,7 @@ use virtio_bindings::{
 };
 use zcnic_device::{
     features::{Feature, FeatureSet},
-    port::{Configuration, Mode, Port as Device, PortCounters},
+    port::{Configuration, DriverMode, Port as Device, PortCounters},
     receive::{Layout, MAX_CHAINS},
     transmit::TransmitFormat,
 };
@@ -352,20 +352,20 @@ impl Port {
             let mut side = lock(side);
             side.queue.stop();
             side.stalled = false;
-            side.lane.forget();
+            side.lane.reset();
             side.books.lost();
         }
         for side in &self.transmit {
             let mut side = lock(side);
             side.running = false;
             side.blocked = None;
-            side.lane.forget();
-            side.commands.forget();
+            side.lane.reset();
+            side.commands.reset();
             side.shown = None;
         }
         control.suspended = false;
         control.pending_events = 0;
-        if control.device.mode() != Mode::Undecided {
+        if control.device.mode() != DriverMode::Undecided {
             self.info(format_args!("session ended, {why}"));
             let mut rings = PortRings::new(self, control.snapshot());
             control.device.reset(&mut rings);
@@ -374,7 +374,7 @@ impl Port {
 
     /// An ordinary virtio-net driver drives the port.
     pub(crate) fn run_plain(&self, control: &mut Control) {
-        if control.device.mode() != Mode::Plain {
+        if control.device.mode() != DriverMode::Plain {
             self.info(format_args!("driven as a plain virtio-net device"));
         }
         let usable = |transport: &Transport| transport.is_ready() && transport.is_enabled();
@@ -437,8 +437,8 @@ impl Snapshot {
 impl Control {
     pub(crate) fn snapshot(&self) -> Snapshot {
         let command_pair = match self.device.mode() {
-            Mode::Zcnic(session) => Some(usize::from(session.command_pair)),
-            Mode::Undecided | Mode::Plain => None,
+            DriverMode::Zcnic(session) => Some(usize::from(session.command_pair)),
+            DriverMode::Undecided | DriverMode::Plain => None,
         };
         Snapshot {
             features: self.features,

@@ -9,7 +9,7 @@ use zcnic_device::{
     abi::TxTime,
     fault::{Direction, Effects},
     features::FeatureSet,
-    port::Delay,
+    port::ModerationLimits,
     train::Train,
     transmit::{Snapshot, TransmitFormat, parse, parse_into, wants_time},
 };
@@ -275,7 +275,7 @@ impl Port {
             way.interrupts.extend(transport.interrupt());
         }
         if armed.is_some() {
-            let due = lane.next_due(armed.as_deref());
+            let due = lane.next_deadline(armed.as_deref());
             self.follow(Direction::Transmit, pair as u16, due);
             self.carry_out(effects);
         }
@@ -283,7 +283,7 @@ impl Port {
     }
 
     /// Has a ring looked at when an interrupt that was put off is due.
-    fn interrupt_later(&self, ring: usize, transport: &mut Transport, delay: Delay) {
+    fn interrupt_later(&self, ring: usize, transport: &mut Transport, delay: ModerationLimits) {
         if !std::mem::replace(&mut transport.putting_off, true) {
             let due = self.hub.now().saturating_add(delay.nanoseconds);
             self.hub.schedule(due, Job::Interrupt(self.index, ring));

@@ -58,7 +58,7 @@ fn a_frame_interrupts_at_once_unless_somebody_wants_to_wait() {
 #[test]
 fn a_receiver_is_interrupted_when_it_has_enough_to_do() {
     let (_world, [mut a, mut b]) = up();
-    b.coalesce((LONG, 4), (0, 0)).expect("COALESCE");
+    b.set_moderation((LONG, 4), (0, 0)).expect("COALESCE");
     let mut waited = 0;
     for _ in 0..TRIALS {
         for _ in 0..3 {
@@ -80,7 +80,7 @@ fn a_receiver_is_interrupted_when_it_has_enough_to_do() {
 #[test]
 fn a_receiver_is_interrupted_when_the_time_is_up() {
     let (_world, [mut a, mut b]) = up();
-    b.coalesce((LONG, 0), (0, 0)).expect("COALESCE");
+    b.set_moderation((LONG, 0), (0, 0)).expect("COALESCE");
     let mut waited = 0;
     for _ in 0..TRIALS {
         a.send(0, frame());
@@ -91,7 +91,7 @@ fn a_receiver_is_interrupted_when_the_time_is_up() {
         assert_eq!(b.receive_all().len(), 1);
     }
     assert!(waited > 0, "no frame waited");
-    b.coalesce((0, 4), (0, 0)).expect("COALESCE");
+    b.set_moderation((0, 4), (0, 0)).expect("COALESCE");
     a.send(0, frame());
     interrupt(&mut b, RX);
 }
@@ -99,7 +99,7 @@ fn a_receiver_is_interrupted_when_the_time_is_up() {
 #[test]
 fn a_sender_is_interrupted_when_it_has_enough_to_do_or_the_time_is_up() {
     let (_world, [mut a, mut b]) = up();
-    a.coalesce((0, 0), (LONG, 8)).expect("COALESCE");
+    a.set_moderation((0, 0), (LONG, 8)).expect("COALESCE");
     let mut waited = 0;
     for _ in 0..TRIALS {
         for _ in 0..7 {
@@ -121,7 +121,7 @@ fn a_sender_is_interrupted_when_it_has_enough_to_do_or_the_time_is_up() {
 #[test]
 fn what_was_put_off_is_not_forgotten_when_the_ring_stops() {
     let (_world, [mut a, mut b]) = up();
-    b.coalesce((LONG, 0), (0, 0)).expect("COALESCE");
+    b.set_moderation((LONG, 0), (0, 0)).expect("COALESCE");
     a.send(0, frame());
     b.transport().stop_ring(RX);
     interrupt(&mut b, RX);

@@ -14,22 +14,22 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use thiserror::Error;
 
-pub use crate::line::{PORT_NAME, find_port};
+pub use crate::stream::{PORT_NAME, find_port};
 use crate::{
-    line::{Line as Wire, deadline},
     protocol::{
         Failure, Greeting, MAX_LINE, Outcome, Request, Response, command,
         event::{Event, Subscribe},
     },
+    stream::{Stream, deadline},
 };
 
-/// How long whoever is at the other end of a port may take to answer what is only meant to be answered.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The timeout for the first answer on a port, after which there is no backend at its other end.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Between two looks whether somebody is there again.
-const PAUSE: Duration = Duration::from_millis(50);
+/// The interval between attempts to reach a backend that is being restarted.
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Why a command has no result.
+/// The reason why a command has no result.
 #[derive(Debug, Error)]
 pub enum ClientError {
     /// The socket can't be reached.
@@ -38,35 +38,51 @@ pub enum ClientError {
     /// The connection failed.
     #[error("Connection failed")]
     Io(#[from] io::Error),
-    /// The other side closed the connection.
+    /// The backend closed the connection.
     #[error("Backend closed the connection")]
     Closed,
-    /// The other side does not speak the protocol.
+    /// The peer does not speak the protocol.
     #[error("Unexpected line from the backend")]
     Unexpected(#[from] serde_json::Error),
-    /// The other side answers although nothing was asked.
-    #[error("Backend answered although nothing was asked")]
-    Unasked,
+    /// The backend sent an answer without a request.
+    #[error("Backend sent an answer without a request")]
+    Unsolicited,
     /// The backend refused.
     #[error("{}", .0.desc)]
     Refused(Failure),
 }
 
 /// A connection to a backend's control socket.
+///
+/// ```no_run
+/// use std::path::Path;
+///
+/// use zcnic_ctl::{
+///     client::{Client, ClientError},
+///     protocol::{Status, command},
+/// };
+///
+/// let mut client = Client::connect(Path::new("/tmp/ctl"))?;
+/// let status: Status = client.query(command::QUERY_STATUS)?;
+/// for port in status.ports {
+///     println!("port {}: {:?}, link {}", port.name, port.driver, port.link);
+/// }
+/// # Ok::<(), ClientError>(())
+/// ```
 #[derive(Debug)]
 pub struct Client {
-    stream: BufReader<Wire>,
+    stream: BufReader<Stream>,
     greeting: Option<Greeting>,
-    /// Events that came while an answer was waited for.
+    /// Events that arrived before an answer.
     events: VecDeque<Event>,
-    /// The start of a line of which the rest had not come.
+    /// The received part of an incomplete line.
     partial: Vec<u8>,
 }
 
 /// A line from the backend after its greeting.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Line {
+enum Incoming {
     Event(Event),
     Response(Response),
 }
@@ -76,59 +92,64 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Nobody listens at `path`, or it is not a zcnic backend.
+    /// No backend listens at `path`, or the peer is not a zcnic backend.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         let is_port = fs::metadata(path).is_ok_and(|found| found.file_type().is_char_device());
-        let open = if is_port { Wire::port } else { Wire::socket };
-        let wire = open(path).map_err(|error| ClientError::Connect(path.to_owned(), error))?;
+        let open = if is_port {
+            Stream::port
+        } else {
+            Stream::socket
+        };
+        let stream = open(path).map_err(|error| ClientError::Connect(path.to_owned(), error))?;
         if is_port {
-            return Self::take_over(wire);
+            return Self::take_over(stream);
         }
-        let mut client = Self::new(wire);
+        let mut client = Self::new(stream);
         client.greeting = Some(serde_json::from_slice(&client.bytes()?)?);
         Ok(client)
     }
 
-    /// Talks over a connection that others talked over before: a virtio-serial port, whose other end does not
-    /// learn that one program closed it and another opened it. What they left behind is forgotten: half a
-    /// request, what they waited for, answers, events, and their subscriptions.
+    /// Takes over a connection that other programs used before: a virtio-serial port, whose other
+    /// end is not notified when one program closes it and another one opens it. State of the
+    /// previous programs is discarded: an incomplete request, pending waits, answers, events, and
+    /// subscriptions.
     ///
     /// # Errors
     ///
-    /// Nobody answers, or the connection failed.
+    /// No backend answers, or the connection failed.
     pub fn over(port: File) -> Result<Self, ClientError> {
-        Self::take_over(Wire::over(port))
+        Self::take_over(Stream::over(port))
     }
 
-    fn new(wire: Wire) -> Self {
+    fn new(stream: Stream) -> Self {
         Self {
-            stream: BufReader::new(wire),
+            stream: BufReader::new(stream),
             greeting: None,
             events: VecDeque::new(),
             partial: Vec::new(),
         }
     }
 
-    fn take_over(wire: Wire) -> Result<Self, ClientError> {
-        let mut client = Self::new(wire);
-        let until = deadline(PATIENCE);
+    fn take_over(stream: Stream) -> Result<Self, ClientError> {
+        let mut client = Self::new(stream);
+        let until = deadline(ANSWER_TIMEOUT);
         client.stream.get_mut().deadline = until;
-        while let Err(error) = client.silence() {
+        while let Err(error) = client.resynchronise() {
             if until.is_none_or(|until| Instant::now() >= until) {
                 return Err(error);
             }
-            // The backend is being exchanged: nothing tells when the next one is there.
+            // The backend is being restarted, and there is no notification of the next one.
             client.partial.clear();
-            thread::sleep(PAUSE);
+            thread::sleep(RETRY_INTERVAL);
         }
         client.stream.get_mut().deadline = None;
         Ok(client)
     }
 
-    /// Ends the line that somebody began, what somebody waits for, and all subscriptions. What comes before the
-    /// answer to that is not for us.
-    fn silence(&mut self) -> Result<(), ClientError> {
-        let mut asked = self.ask_for_silence()?;
+    /// Ends an incomplete request, pending waits and all subscriptions of previous programs. Lines
+    /// before the answer to that belong to them.
+    fn resynchronise(&mut self) -> Result<(), ClientError> {
+        let mut asked = self.request_resynchronisation()?;
         loop {
             let line = self.bytes()?;
             match serde_json::from_slice(&line) {
@@ -136,15 +157,15 @@ impl Client {
                 _ => {}
             }
             if let Ok(greeting) = serde_json::from_slice(&line) {
-                // Somebody new is at the other end, who may not have got what we asked.
+                // A restarted backend may not have received the request.
                 self.greeting = Some(greeting);
-                asked = self.ask_for_silence()?;
+                asked = self.request_resynchronisation()?;
             }
         }
     }
 
-    /// Returns what the answer's `id` will be.
-    fn ask_for_silence(&mut self) -> Result<Value, ClientError> {
+    /// Returns the `id` of the expected answer.
+    fn request_resynchronisation(&mut self) -> Result<Value, ClientError> {
         let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let time = time.unwrap_or_default().as_nanos();
         let id = Value::from(format!("{}-{time}", std::process::id()));
@@ -158,7 +179,7 @@ impl Client {
         Ok(id)
     }
 
-    /// Who answers; `None` if that was said to somebody before us ([`over`](Self::over)).
+    /// The backend's greeting; `None` if a previous program received it ([`over`](Self::over)).
     #[must_use]
     pub fn greeting(&self) -> Option<&Greeting> {
         self.greeting.as_ref()
@@ -170,7 +191,7 @@ impl Client {
         Ok(self.stream.get_mut().write_all(&bytes)?)
     }
 
-    /// Executes a command and returns what it returns.
+    /// Executes a command and returns its result.
     ///
     /// # Errors
     ///
@@ -189,8 +210,8 @@ impl Client {
         self.send(&request)?;
         let response = loop {
             match self.line()? {
-                Line::Event(event) => self.events.push_back(event),
-                Line::Response(response) => break response,
+                Incoming::Event(event) => self.events.push_back(event),
+                Incoming::Response(response) => break response,
             }
         };
         match response.outcome {
@@ -199,26 +220,27 @@ impl Client {
         }
     }
 
-    fn line(&mut self) -> Result<Line, ClientError> {
+    fn line(&mut self) -> Result<Incoming, ClientError> {
         Ok(serde_json::from_slice(&self.bytes()?)?)
     }
 
-    /// The next event of those that were subscribed to.
+    /// Waits for the next event of those subscribed to.
     ///
     /// # Errors
     ///
-    /// None comes within `patience` ([`io::ErrorKind::WouldBlock`]), or the connection failed.
-    pub fn event(&mut self, patience: Option<Duration>) -> Result<Event, ClientError> {
+    /// No event arrives within `timeout` ([`io::ErrorKind::WouldBlock`]), or the connection failed.
+    /// `None`: no timeout.
+    pub fn event(&mut self, timeout: Option<Duration>) -> Result<Event, ClientError> {
         if let Some(event) = self.events.pop_front() {
             return Ok(event);
         }
-        self.stream.get_mut().deadline = patience.and_then(deadline);
+        self.stream.get_mut().deadline = timeout.and_then(deadline);
         let line = self.line();
         self.stream.get_mut().deadline = None;
         match line? {
-            Line::Event(event) => Ok(event),
-            // Nothing was asked.
-            Line::Response(_) => Err(ClientError::Unasked),
+            Incoming::Event(event) => Ok(event),
+            // There was no request.
+            Incoming::Response(_) => Err(ClientError::Unsolicited),
         }
     }
 
@@ -226,14 +248,14 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As [`execute`](Self::execute).
+    /// Like [`execute`](Self::execute).
     pub fn query<T: DeserializeOwned>(&mut self, command: &str) -> Result<T, ClientError> {
         self.execute(command, None::<&Value>)
     }
 
     /// The next line.
     fn bytes(&mut self) -> Result<Vec<u8>, ClientError> {
-        // Answers may be longer than requests: statistics of all queues of all ports.
+        // Answers may be longer than requests, such as statistics of all queues of all ports.
         (&mut self.stream)
             .take(64 * MAX_LINE as u64)
             .read_until(b'\n', &mut self.partial)?;

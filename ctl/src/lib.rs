@@ -3,5 +3,5 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
-mod line;
 pub mod protocol;
+mod stream;

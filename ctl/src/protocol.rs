@@ -1,4 +1,4 @@
-//! What goes over the control socket: one JSON object per line, shaped like QEMU's QMP.
+//! The messages of the control socket: one JSON object per line, shaped like QEMU's QMP.
 
 pub mod event;
 pub mod fault;
@@ -16,11 +16,11 @@ pub const MAX_LINE: usize = 64 * 1024;
 /// The first line that the backend sends.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Greeting {
-    /// Who it is.
+    /// The backend.
     pub zcnic: Identity,
 }
 
-/// Who speaks.
+/// The identity of a backend.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Identity {
     /// Version of the backend.
@@ -28,6 +28,18 @@ pub struct Identity {
 }
 
 /// A line from the client.
+///
+/// ```
+/// use zcnic_ctl::protocol::{Request, command};
+///
+/// let request = Request {
+///     execute: command::QUERY_STATUS.to_owned(),
+///     arguments: None,
+///     id: Some(7.into()),
+/// };
+/// assert_eq!(serde_json::to_string(&request)?, r#"{"execute":"query-status","id":7}"#);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
@@ -36,7 +48,7 @@ pub struct Request {
     /// Its arguments, an object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arguments: Option<Value>,
-    /// Whatever the client likes; the response repeats it.
+    /// Any value; the response repeats it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<Value>,
 }
@@ -44,25 +56,25 @@ pub struct Request {
 /// The line that answers a request.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Response {
-    /// What became of it.
+    /// The result.
     #[serde(flatten)]
     pub outcome: Outcome,
-    /// The request's.
+    /// The request's `id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<Value>,
 }
 
-/// What became of a request.
+/// The result of a request.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// It was executed.
     Return(Value),
-    /// It was not, and nothing changed.
+    /// It was refused, and nothing changed.
     Error(Failure),
 }
 
-/// Why a request was not executed.
+/// The reason why a request was refused.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Failure {
     /// For programs.
@@ -74,17 +86,17 @@ pub struct Failure {
 /// Kinds of errors.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub enum ErrorClass {
-    /// The line is no request, or an argument is wrong.
+    /// The line is not a request, or an argument is invalid.
     GenericError,
     /// There is no such command.
     CommandNotFound,
     /// There is no such port, counter, rule or buffer.
     NotFound,
-    /// What was waited for did not happen in time.
+    /// A wait timed out.
     Timeout,
 }
 
-/// What `query-status` returns.
+/// The result of `query-status`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Status {
@@ -106,7 +118,7 @@ pub struct PortStatus {
     pub connected: bool,
     /// The port at the other end of the cable is connected; a null wire always has a link.
     pub link: bool,
-    /// Who drives it.
+    /// The mode of its driver.
     pub driver: Driver,
     /// Number of data queue pairs of a zcnic port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -115,11 +127,11 @@ pub struct PortStatus {
     pub rings: Vec<u16>,
 }
 
-/// Who drives a port.
+/// The mode of a port's driver.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Driver {
-    /// Nobody spoke yet.
+    /// Not known yet: the driver has sent nothing.
     Undecided,
     /// An ordinary virtio-net driver.
     Plain,
@@ -137,7 +149,7 @@ pub struct CableStatus {
     pub pause: bool,
 }
 
-/// What `query-stats` returns.
+/// The result of `query-stats`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Stats {
@@ -153,11 +165,11 @@ pub struct PortStats {
     pub name: String,
     /// Connections of frontends.
     pub connections: u64,
-    /// Frames that were not for this port's addresses.
+    /// Frames dropped by the address filter.
     pub rx_filtered: u64,
-    /// Frames that a rule dropped.
+    /// Frames dropped by flow rules.
     pub rx_rule_drop: u64,
-    /// Frames given up after they waited for receive buffers.
+    /// Frames dropped after they waited for receive buffers in vain.
     pub rx_pause_timeout: u64,
     /// Frames sent without a link.
     pub tx_no_carrier: u64,
@@ -186,7 +198,7 @@ pub struct QueueStats {
     pub rx_gro_bytes: u64,
     pub rx_gro_wire_frames: u64,
     pub rx_gro_wire_bytes: u64,
-    /// Frames that an RSS hash was computed for.
+    /// Frames with an RSS hash.
     pub rx_hashed: u64,
     pub tx_frames: u64,
     pub tx_bytes: u64,
@@ -199,12 +211,12 @@ pub struct QueueStats {
 pub struct FlowCounterAdd {
     /// The receiving port's name.
     pub port: String,
-    /// Which frames to count.
+    /// The frames to count.
     #[serde(rename = "match")]
     pub pattern: FlowMatch,
 }
 
-/// A flow: a frame matches if every field that is given does. Fragments have no ports and no protocol.
+/// A flow: a frame matches if every given field does. Fragments have no ports and no protocol.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct FlowMatch {
@@ -235,7 +247,8 @@ pub enum Protocol {
     Udp,
 }
 
-/// What `flow-counter-add` returns, and the arguments of `flow-counter-query` and `flow-counter-remove`.
+/// The result of `flow-counter-add`, and the arguments of `flow-counter-query` and
+/// `flow-counter-remove`.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct FlowCounterId {
@@ -243,10 +256,10 @@ pub struct FlowCounterId {
     pub id: u64,
 }
 
-/// What `flow-counter-query` returns.
+/// The result of `flow-counter-query`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub struct FlowCounts {
-    /// By receive queue; those that the flow never reached are missing.
+    /// Counts by receive queue; queues that the flow never reached are missing.
     pub queues: BTreeMap<u16, FlowCount>,
 }
 
@@ -255,9 +268,9 @@ pub struct FlowCounts {
 pub struct FlowCount {
     /// Frames placed into receive buffers.
     pub delivered: u64,
-    /// Of these, the ones whose headers and payload were put apart.
+    /// Placed frames that were split into headers and payload.
     pub split: u64,
-    /// Of these, the ones that have a payload but were not split.
+    /// Placed frames with a payload that were not split.
     pub unsplit: u64,
     /// Frames dropped at this queue.
     pub dropped: u64,
@@ -287,13 +300,16 @@ pub mod command {
         QUERY_QUEUES = "query-queues";
         /// Takes [`PortName`](super::port::PortName), returns [`Steering`](super::port::Steering).
         QUERY_STEERING = "query-steering";
-        /// Takes [`FlowCounterAdd`](super::FlowCounterAdd), returns [`FlowCounterId`](super::FlowCounterId).
+        /// Takes [`FlowCounterAdd`](super::FlowCounterAdd), returns
+        /// [`FlowCounterId`](super::FlowCounterId).
         FLOW_COUNTER_ADD = "flow-counter-add";
-        /// Takes [`FlowCounterId`](super::FlowCounterId), returns [`FlowCounts`](super::FlowCounts).
+        /// Takes [`FlowCounterId`](super::FlowCounterId), returns
+        /// [`FlowCounts`](super::FlowCounts).
         FLOW_COUNTER_QUERY = "flow-counter-query";
         /// Takes [`FlowCounterId`](super::FlowCounterId), returns an empty object.
         FLOW_COUNTER_REMOVE = "flow-counter-remove";
-        /// Takes [`FaultAdd`](super::fault::FaultAdd), returns [`FaultIds`](super::fault::FaultIds).
+        /// Takes [`FaultAdd`](super::fault::FaultAdd), returns
+        /// [`FaultIds`](super::fault::FaultIds).
         FAULT_ADD = "fault-add";
         /// Returns [`Faults`](super::fault::Faults).
         FAULT_LIST = "fault-list";

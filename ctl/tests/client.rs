@@ -1,4 +1,4 @@
-//! The client and `zcnicctl` against a server that says what the test tells it.
+//! The client and `zcnicctl` against a server with scripted answers.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -24,15 +24,16 @@ use zcnic_ctl::{
 
 const GREETING: &str = r#"{"zcnic":{"version":"9.9.9"}}"#;
 
-/// Greets one client and answers each request with the next line, or with several; returns the requests.
+/// Greets one client and answers each request with the next line, or with several; returns the
+/// requests.
 fn serve(answers: Vec<Value>) -> (TempDir, PathBuf, JoinHandle<Vec<Value>>) {
     let directory = tempfile::tempdir().expect("directory");
     let path = directory.path().join("control");
     let listener = UnixListener::bind(&path).expect("listen");
     let server = thread::spawn(move || {
         let (stream, _) = listener.accept().expect("accept");
-        let mut say: &UnixStream = &stream;
-        writeln!(say, "{GREETING}").expect("greeting");
+        let mut writer: &UnixStream = &stream;
+        writeln!(writer, "{GREETING}").expect("greeting");
         let mut lines = BufReader::new(&stream).lines();
         let mut requests = Vec::new();
         for answer in answers {
@@ -44,7 +45,7 @@ fn serve(answers: Vec<Value>) -> (TempDir, PathBuf, JoinHandle<Vec<Value>>) {
                 line => vec![line],
             };
             for line in lines {
-                writeln!(say, "{line}").expect("answer");
+                writeln!(writer, "{line}").expect("answer");
             }
         }
         requests
@@ -97,7 +98,7 @@ fn requests_and_results_are_as_documented() {
 }
 
 #[test]
-fn refusals_and_ends_are_told_apart() {
+fn refusals_differ_from_disconnects() {
     let refusal = json!({"error": {"class": "CommandNotFound", "desc": "No such thing"}});
     let (_directory, path, server) = serve(vec![refusal, json!("nonsense")]);
     let mut client = Client::connect(&path).expect("connect");
@@ -121,15 +122,16 @@ fn refusals_and_ends_are_told_apart() {
     );
 }
 
-/// The other end of a port that somebody used before: says `before`, then answers what is asked.
+/// The other end of a port that another program used before: sends `before`, then answers with
+/// `answer`.
 fn used_port(
     before: &'static str,
     answer: impl FnOnce(Value, &UnixStream) + Send + 'static,
 ) -> Client {
     let (ours, theirs) = UnixStream::pair().expect("sockets");
     thread::spawn(move || {
-        let mut say = &theirs;
-        write!(say, "{before}").expect("what was left behind");
+        let mut writer = &theirs;
+        write!(writer, "{before}").expect("leftovers");
         let mut lines = BufReader::new(&theirs).lines();
         let first = lines.next().expect("a line").expect("a line");
         assert_eq!(first, "", "half a line may be there already");
@@ -141,21 +143,21 @@ fn used_port(
 }
 
 #[test]
-fn what_others_left_on_a_port_is_not_for_us() {
+fn leftovers_of_earlier_programs_are_discarded() {
     const BEFORE: &str = "tail of a line\"}}\n\
         {\"return\":{\"ids\":[7]}}\n\
         {\"error\":{\"class\":\"GenericError\",\"desc\":\"Line is not a request\"}}\n\
         {\"return\":{},\"id\":\"4711-1\"}\n\
         {\"event\":\"link\",\"data\":{\"port\":\"0\",\"up\":false}}\n";
-    let mut client = used_port(BEFORE, |request, mut say| {
+    let mut client = used_port(BEFORE, |request, mut writer| {
         assert_eq!(
             (&request["execute"], &request["arguments"]),
             (&json!("subscribe"), &json!({"events": []}))
         );
         let id = &request["id"];
-        writeln!(say, "{}", json!({"return": {}, "id": id})).expect("answer");
+        writeln!(writer, "{}", json!({"return": {}, "id": id})).expect("answer");
         let event = json!({"event": "link", "data": {"port": "1", "up": true}});
-        writeln!(say, "{event}").expect("event");
+        writeln!(writer, "{event}").expect("event");
     });
     let event = client.event(None).expect("an event of ours");
     assert_eq!(
@@ -165,14 +167,14 @@ fn what_others_left_on_a_port_is_not_for_us() {
 }
 
 #[test]
-fn a_backend_that_begins_anew_is_asked_again() {
-    let client = used_port("", |_, mut say| {
-        // The request got lost with the connection that it was sent over.
-        writeln!(say, "{GREETING}").expect("greeting");
-        let mut lines = BufReader::new(say).lines();
+fn a_restarted_backend_is_asked_again() {
+    let client = used_port("", |_, mut writer| {
+        // The request was lost with the previous connection.
+        writeln!(writer, "{GREETING}").expect("greeting");
+        let mut lines = BufReader::new(writer).lines();
         let again = lines.nth(1).expect("a line").expect("a line");
         let again: Value = serde_json::from_str(&again).expect("JSON");
-        writeln!(say, "{}", json!({"return": {}, "id": again["id"]})).expect("answer");
+        writeln!(writer, "{}", json!({"return": {}, "id": again["id"]})).expect("answer");
     });
     assert_eq!(
         client.greeting().expect("a greeting").zcnic.version,
@@ -180,7 +182,7 @@ fn a_backend_that_begins_anew_is_asked_again() {
     );
 }
 
-/// Runs `zcnicctl` for people and returns its exit status and what it printed.
+/// Runs `zcnicctl` without --json and returns its exit status and output.
 fn by_hand(socket: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_zcnicctl"))
         .arg("--socket")
@@ -208,7 +210,7 @@ fn people_get_tables() {
 }
 
 #[test]
-fn the_first_port_is_meant_if_none_is_named() {
+fn the_first_port_is_the_default() {
     let status = json!({"return": {"ports": [{"name": "left"}], "cables": []}});
     let (_directory, path, server) = serve(vec![status, json!({"return": {"ids": [12]}})]);
     let (code, text) = by_hand(&path, &["fault", "add", "rx", "drop", "--nth", "3"]);
@@ -251,8 +253,8 @@ fn scripts_get_an_exit_status() {
 
     let (_directory, path, server) = serve(vec![]);
     let delay = ["--port", "0", "fault", "add", "rx", "delay"];
-    let (code, said) = by_hand(&path, &delay);
-    assert!(code == Some(2) && said.contains("nanoseconds"), "{said}");
+    let (code, text) = by_hand(&path, &delay);
+    assert!(code == Some(2) && text.contains("nanoseconds"), "{text}");
     server.join().expect("server");
 }
 
@@ -293,7 +295,7 @@ fn scenarios_are_loaded_from_files() {
         json!({"port": "1", "rules": rules})
     );
 
-    // What was added is removed if the rest is refused.
+    // Added rules are removed if another port refuses its rules.
     let json = directory.path().join("b.json");
     let two = json!({"port": [
         {"name": "0", "rule": [{"direction": "rx", "action": "drop"}]},
@@ -370,14 +372,14 @@ fn zcnicctl_prints_the_result() {
 }
 
 #[test]
-fn a_capture_becomes_a_file() {
+fn a_capture_is_written_to_a_file() {
     let frame = |bytes: &str| {
         json!({"event": "frame", "data": {"port": "1", "direction": "rx", "time": 1_000_000_007_u64,
             "length": 60, "bytes": bytes}})
     };
     let lost = json!({"event": "lost", "data": {"count": 4}});
-    let told = json!([{"return": {}}, frame("0102"), lost, frame("ff")]);
-    let (directory, path, server) = serve(vec![told]);
+    let lines = json!([{"return": {}}, frame("0102"), lost, frame("ff")]);
+    let (directory, path, server) = serve(vec![lines]);
     let file = directory.path().join("file");
     let name = file.to_str().expect("a path");
     let words = ["capture", "--port=1", "--length=2", "--count=2", name];
@@ -397,18 +399,18 @@ fn a_capture_becomes_a_file() {
 }
 
 #[test]
-fn zcnicctl_says_what_is_wrong_in_one_line() {
+fn zcnicctl_reports_errors_in_one_line() {
     let refusal = json!({"error": {"class": "NotFound", "desc": "No flow counter 9"}});
     let (_directory, path, server) = serve(vec![refusal]);
-    let (good, _, said) = zcnicctl(&path, &["flow", "query", "9"]);
+    let (good, _, error) = zcnicctl(&path, &["flow", "query", "9"]);
     assert!(!good);
-    assert_eq!(said, "zcnicctl: No flow counter 9\n");
+    assert_eq!(error, "zcnicctl: No flow counter 9\n");
     server.join().expect("server");
-    let (good, _, said) = zcnicctl(Path::new("/no/such/socket"), &["status"]);
+    let (good, _, error) = zcnicctl(Path::new("/no/such/socket"), &["status"]);
     assert!(!good);
     assert!(
-        said.starts_with("zcnicctl: Can't connect to /no/such/socket: "),
-        "{said}"
+        error.starts_with("zcnicctl: Can't connect to /no/such/socket: "),
+        "{error}"
     );
-    assert_eq!(said.lines().count(), 1);
+    assert_eq!(error.lines().count(), 1);
 }

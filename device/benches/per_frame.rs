@@ -1,4 +1,4 @@
-//! What the device does with each frame, one part at a time: `cargo bench -p zcnic-device`.
+//! The device's work per frame, one part at a time: `cargo bench -p zcnic-device`.
 
 use std::hint::black_box;
 
@@ -16,7 +16,7 @@ use zcnic_device::{
 };
 use zerocopy::IntoBytes;
 
-/// Reads from a slice, which is all that transmit needs.
+/// Reads from a slice: transmit needs no more.
 struct Slice;
 
 impl Mover for Slice {
@@ -40,7 +40,7 @@ impl Mover for Slice {
     fn put(&self, (): &(), _: usize, _: &[u8]) {}
 }
 
-/// An Ethernet frame with TCP from `port` to port 80; the checksum is owed.
+/// An Ethernet frame with TCP from `port` to port 80, with a partial checksum.
 fn tcp4(port: u16, payload: usize) -> Vec<u8> {
     let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00];
     let length = (40 + payload) as u16;
@@ -91,7 +91,7 @@ fn steering(rules: u32, masks: u32) -> Steering {
             };
             rule.mask.l4_src = 0xffff.into();
             rule.value.l4_src = (number as u16).into();
-            // Each of these masks leaves out another bit of a field that is zero in all frames.
+            // Each of these masks omits another bit of a field that is zero in all frames.
             rule.mask.ip_tos = !(1u8 << (number % masks % 8));
             rule
         })

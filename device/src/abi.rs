@@ -1,18 +1,21 @@
-//! What the zcnic driver and the zcnic device say to each other: the mirror of `images/driver/zcnic_abi.h`,
-//! whose meaning docs/abi.md explains. Names are those of the header without `zcnic_`.
+//! The interface between the zcnic driver and the zcnic device: the mirror of
+//! `images/driver/zcnic_abi.h`, explained in docs/abi.md. Names are those of the header without
+//! `zcnic_`.
 //!
-//! Every struct can be read from and written to any address: fields are little endian unless their type
-//! says otherwise, and no struct has padding. `tests/abi_layout.rs` compiles the header and compares every
-//! size, offset and constant.
+//! Every struct can be read from and written to any address: fields are little endian unless their
+//! type is big endian, and no struct has padding. `tests/abi_layout.rs` compiles the header and
+//! compares every size, offset and constant.
 
 mod command;
 mod data;
+mod layout;
 mod read;
 mod values;
 
 pub use command::*;
 pub use data::*;
-pub use read::{Invalid, Layout, read_array, read_request, reserved_bits};
+pub use layout::{AbiStruct, reserved_bits};
+pub use read::{Invalid, read_array, read_request};
 pub use values::*;
 
 /// The version of the ABI that this crate speaks.
@@ -46,26 +49,27 @@ pub const F_RSS_CONTEXTS: u32 = 8;
 pub const F_RSS_SYMMETRIC: u32 = 9;
 /// Feature bit: hardware GRO, received TCP segments are coalesced.
 pub const F_GRO: u32 = 10;
-/// Feature bit: a clock, times of sent frames; when on, of received ones.
+/// Feature bit: the clock, transmit timestamps, and, when switched on, receive timestamps.
 pub const F_TIMESTAMP: u32 = 11;
-/// Feature bit: received VLAN tags are taken out of frames.
+/// Feature bit: VLAN tags are stripped from received frames.
 pub const F_VLAN: u32 = 12;
-/// Feature bit: interrupts can be put off.
+/// Feature bit: interrupt moderation.
 pub const F_COALESCE: u32 = 13;
 
 /// Receive header flag: first chain of a frame.
 pub const RX_FIRST: u16 = 0x0001;
 /// Receive header flag: last chain of a frame.
 pub const RX_LAST: u16 = 0x0002;
-/// Receive header flag: the frame's headers and payload are apart.
+/// Receive header flag: the frame's headers and payload are in separate descriptors.
 pub const RX_SPLIT: u16 = 0x0004;
-/// Receive header flag: the L4 checksum was verified and is right.
+/// Receive header flag: the L4 checksum was verified and is valid.
 pub const RX_CSUM_GOOD: u16 = 0x0008;
-/// Receive header flag: the L4 checksum was verified and is wrong.
+/// Receive header flag: the L4 checksum was verified and is invalid.
 pub const RX_CSUM_BAD: u16 = 0x0010;
 /// Receive header flag: `vlan_tci` holds the tag that was stripped.
 pub const RX_VLAN: u16 = 0x0020;
-/// Receive header flag: made of `seg_count` wire frames; the fields for that are valid.
+/// Receive header flag: an aggregate of `seg_count` wire frames; the `seg_*`, `gso_type` and offset
+/// fields are valid.
 pub const RX_AGGREGATED: u16 = 0x0040;
 /// Receive header flag: `timestamp_ns` is valid.
 pub const RX_TIMESTAMP: u16 = 0x0080;

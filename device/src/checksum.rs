@@ -5,33 +5,44 @@ const STEP: usize = 64;
 
 /// A ones' complement sum over a sequence of bytes that arrives in runs of any length.
 ///
-/// The sum knows whether an odd number of bytes has gone in so far, so runs may be split anywhere. Sums of
-/// separate runs are joined with [`add_checksum`](Self::add_checksum).
+/// The sum tracks whether an odd number of bytes was added, so runs may be split anywhere.
+/// [`add_checksum`](Self::add_checksum) combines the sums of separate runs.
 ///
-/// One word holds it all: it is copied often, and right after it was stored in part it would be read slowly.
+/// All of the state is in one word: a sum is copied often, and a copy right after a store to a part
+/// of it would be a store-to-load forwarding stall.
+///
+/// ```
+/// use zcnic_device::checksum::Checksum;
+///
+/// let mut sum = Checksum::new();
+/// sum.add(&[0x00, 0x01, 0xf2]);
+/// sum.add(&[0x03, 0xf4, 0xf5, 0xf6, 0xf7]);
+/// assert_eq!(sum.finish(), 0x220d);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Checksum(u64);
 
-/// Set if an odd number of bytes was added: the next byte is the second one of a word. Below is the sum of words in the
-/// machine's own byte order (RFC 1071, section 2B: that is the same sum, its bytes swapped), carries not yet folded
-/// in; it can't grow that large.
+/// Set if an odd number of bytes was added, so that the next byte is the second one of a word. The
+/// bits below hold the sum of words in the machine's own byte order, carries not yet folded in (RFC
+/// 1071, section 2B: the same sum with its bytes swapped). The sum can't grow into this bit.
 const ODD: u64 = 1 << 63;
 
 impl Checksum {
-    /// The sum of nothing.
+    /// The sum of no bytes.
     #[must_use]
     pub const fn new() -> Self {
         Self(0)
     }
 
-    /// Adds `bytes`, which follow what was added before.
+    /// Adds `bytes`, which follow the bytes added before.
     #[inline]
     pub fn add(&mut self, bytes: &[u8]) {
         self.add_native(sum_native(bytes), bytes.len());
     }
 
-    /// Adds a run of `length` bytes whose 16-, 32- or 64-bit words in the machine's own byte order, an odd end
-    /// padded with zeroes and 64-bit words as their two halves, were added up to `sum` by who copied them.
+    /// Adds a run of `length` bytes that the caller summed to `sum` while it copied them: 16-, 32-
+    /// or 64-bit words in the machine's own byte order, an odd end padded with zeroes, 64-bit words
+    /// as their two halves.
     #[inline]
     pub fn add_native(&mut self, sum: u64, length: usize) {
         self.add_sum(sum);
@@ -44,16 +55,16 @@ impl Checksum {
         self.add_sum(u64::from(value.to_be()));
     }
 
-    /// Adds the bytes that `other` summed as if they followed what was added before. `other` must have been
-    /// started at its own first byte, as every sum is that began with [`new`](Self::new).
+    /// Adds the bytes of `other` as if they followed the bytes added before. `other` must have been
+    /// started with [`new`](Self::new) at its own first byte.
     #[inline]
     pub fn add_checksum(&mut self, other: Self) {
         self.add_sum(other.0 & !ODD);
         self.0 ^= other.0 & ODD;
     }
 
-    /// The sum in 16 bits, not inverted: what a packet holds whose checksum is still to be inserted
-    /// (virtio `VIRTIO_NET_HDR_F_NEEDS_CSUM`). Over bytes that include a right checksum it is 0xffff. It is
+    /// The sum in 16 bits, not inverted: the content of a partial checksum's field (virtio
+    /// `VIRTIO_NET_HDR_F_NEEDS_CSUM`). Over bytes that include a valid checksum it is 0xffff. It is
     /// 0 only if every byte was 0.
     #[must_use]
     #[inline]
@@ -61,15 +72,16 @@ impl Checksum {
         u16::from_be(fold_wide(self.0 & !ODD))
     }
 
-    /// The checksum as it stands in a header. UDP sends 0xffff where this is 0 (RFC 768).
+    /// The checksum for a header's field. UDP sends 0xffff where this is 0 (RFC 768).
     #[must_use]
     #[inline]
     pub const fn finish(&self) -> u16 {
         !self.fold()
     }
 
-    /// Adds a sum of words of which the first starts at the current position. Words at an odd position straddle two
-    /// words of the sum, which equals adding them byte-swapped (RFC 1071, section 2B).
+    /// Adds a sum of words, the first of which starts at the current position. Words at an odd
+    /// position straddle two words of the sum, so their sum is added byte-swapped (RFC 1071,
+    /// section 2B).
     #[inline]
     fn add_sum(&mut self, sum: u64) {
         self.0 += if self.0 & ODD == 0 {
@@ -80,8 +92,8 @@ impl Checksum {
     }
 }
 
-/// The sum of `bytes` as words in the machine's own byte order, as [`Checksum::add_native`] takes it. The ones'
-/// complement sum of wider words folds to that of narrower ones.
+/// The sum of `bytes` as words in the machine's own byte order, as [`Checksum::add_native`] takes
+/// it. The ones' complement sum of wider words folds to that of narrower ones.
 #[inline]
 fn sum_native(bytes: &[u8]) -> u64 {
     let (steps, rest) = bytes.as_chunks::<STEP>();
@@ -93,7 +105,7 @@ fn sum_native(bytes: &[u8]) -> u64 {
     let (words, rest) = rest.as_chunks::<8>();
     for word in words {
         let (added, carry) = sum.overflowing_add(u64::from_ne_bytes(*word));
-        // That of a ones' complement sum goes around.
+        // A ones' complement sum adds the carry at the other end.
         sum = added + u64::from(carry);
     }
     let mut sum = halves(sum);
@@ -111,8 +123,8 @@ fn sum_native(bytes: &[u8]) -> u64 {
     sum
 }
 
-/// Sums of 32-bit halves in 64-bit lanes: no carries to chase, which is what vector units do well. A lane overflows
-/// after 32 GiB.
+/// Sums 32-bit halves in 64-bit lanes, without carries between them, so that the compiler uses
+/// vector instructions. A lane overflows after 32 GiB.
 fn sum_steps(steps: &[[u8; STEP]]) -> u64 {
     let mut lanes = [0u64; STEP / 8];
     for step in steps {
@@ -195,22 +207,22 @@ mod tests {
         #[test]
         fn any_split_gives_the_naive_sum(
             bytes in proptest::collection::vec(any::<u8>(), 0..600),
-            cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..6),
+            splits in proptest::collection::vec(any::<prop::sample::Index>(), 0..6),
         ) {
-            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
-            cuts.extend([0, bytes.len()]);
-            cuts.sort_unstable();
+            let mut splits: Vec<usize> = splits.iter().map(|split| split.index(bytes.len() + 1)).collect();
+            splits.extend([0, bytes.len()]);
+            splits.sort_unstable();
             let mut added = Checksum::new();
-            let mut joined = Checksum::new();
-            for pair in cuts.windows(2) {
+            let mut merged = Checksum::new();
+            for pair in splits.windows(2) {
                 let run = &bytes[pair[0]..pair[1]];
                 added.add(run);
-                joined.add_checksum(of(run));
+                merged.add_checksum(of(run));
             }
             prop_assert_eq!(added.fold(), naive(&bytes));
-            prop_assert_eq!(joined.fold(), naive(&bytes));
+            prop_assert_eq!(merged.fold(), naive(&bytes));
             prop_assert_eq!(added.0 & ODD != 0, bytes.len() % 2 == 1);
-            prop_assert_eq!(joined.0 & ODD, added.0 & ODD);
+            prop_assert_eq!(merged.0 & ODD, added.0 & ODD);
         }
 
         #[test]

@@ -1,4 +1,5 @@
-//! Executes the commands of docs/abi.md. Every command is checked whole before it changes anything.
+//! Executes the commands of docs/abi.md. Every command is validated completely before it changes
+//! anything.
 
 use std::{mem::offset_of, sync::Arc};
 
@@ -10,7 +11,7 @@ use crate::{
     features::{Feature, FeatureSet},
     filter::AddressFilter,
     limits::{MAX_FRAME, MAX_RSS_CONTEXTS, MAX_RSS_TABLE, MAX_RULES},
-    port::{Delay, Mode, Moderation, Port, QueueSet, Rings, Session},
+    port::{DriverMode, InterruptModeration, ModerationLimits, Port, QueueSet, Rings, Session},
     receive::{Layout, MAX_CHAINS, RX_HEADER},
     steering::{Steering, SteeringError},
 };
@@ -28,7 +29,7 @@ const MAX_LINEAR_SIZE: u32 = 65536;
 /// The shortest payload buffer.
 const MIN_PAGE_SIZE: u32 = 256;
 
-/// Why a command was not executed: what the response says.
+/// A refused command: status and detail of the response.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("{status:?}, detail {detail}")]
 struct Refusal {
@@ -60,7 +61,7 @@ impl From<SteeringError> for Refusal {
     }
 }
 
-/// What a command that was executed answers: the detail, and what follows the response header.
+/// The result of an executed command: the detail, and the bytes behind the response header.
 #[derive(Default)]
 struct Answer {
     detail: u32,
@@ -86,7 +87,7 @@ impl Answer {
 
 type Result<T> = std::result::Result<T, Refusal>;
 
-/// Whether the readable part of a chain that also has a writable one is a HELLO.
+/// Whether `request`, the readable part of a chain that also has a writable part, is a HELLO.
 #[must_use]
 pub fn is_hello(request: &[u8]) -> bool {
     abi::Request::read_from_prefix(request).is_ok_and(|(header, _)| {
@@ -126,8 +127,8 @@ impl Port {
             }
         };
         let session = match self.mode {
-            Mode::Zcnic(session) => session.id,
-            Mode::Undecided | Mode::Plain => 0,
+            DriverMode::Zcnic(session) => session.id,
+            DriverMode::Undecided | DriverMode::Plain => 0,
         };
         let mut response = abi::Response {
             magic: abi::MAGIC.into(),
@@ -165,7 +166,7 @@ impl Port {
             return self.hello(pair, request, rings);
         }
         let session = match self.mode {
-            Mode::Zcnic(session) if session.id == header.session.get() => session,
+            DriverMode::Zcnic(session) if session.id == header.session.get() => session,
             _ => return Err(Refusal::new(Status::Stale, 0)),
         };
         match opcode {
@@ -194,8 +195,8 @@ impl Port {
             }),
             Opcode::RuleSet => self.steer(rings, |steering| {
                 need(session, Feature::Rules)?;
-                let rules = abi::read_array::<abi::RuleSet, abi::Rule>(request, |head| {
-                    head.count.get() as usize
+                let rules = abi::read_array::<abi::RuleSet, abi::Rule>(request, |fixed| {
+                    fixed.count.get() as usize
                 })?
                 .1;
                 Ok(steering.set_rules(rules)?)
@@ -203,18 +204,18 @@ impl Port {
             Opcode::RuleDel => self.steer(rings, |steering| {
                 let locations = abi::read_array::<abi::RuleDel, zerocopy::little_endian::U32>(
                     request,
-                    |head| head.count.get() as usize,
+                    |fixed| fixed.count.get() as usize,
                 )?
                 .1;
                 let locations: Vec<u32> = locations.iter().map(|location| location.get()).collect();
                 Ok(steering.delete_rules(&locations)?)
             }),
             Opcode::RxMode => self.steer(rings, |steering| {
-                let (head, addresses) =
-                    abi::read_array::<abi::RxMode, abi::Address>(request, |head| {
-                        usize::from(head.count.get())
+                let (fixed, addresses) =
+                    abi::read_array::<abi::RxMode, abi::Address>(request, |fixed| {
+                        usize::from(fixed.count.get())
                     })?;
-                steering.set_filter(AddressFilter::from_request(&head, addresses)?);
+                steering.set_filter(AddressFilter::from_request(&fixed, addresses)?);
                 Ok(())
             }),
             Opcode::Offloads => {
@@ -224,7 +225,8 @@ impl Port {
                 if let Some(bit) = on.first_outside(allowed) {
                     return Err(Refusal::new(Status::Unsupported, bit));
                 }
-                // What is coalesced was verified, and is of use only to who is told so.
+                // GRO coalesces verified segments, and the driver needs the verdict to use an
+                // aggregate.
                 if on.has(Feature::Gro) && !on.has(Feature::RxCsum) {
                     return Err(Refusal::field(offset_of!(abi::Offloads, features)));
                 }
@@ -235,9 +237,12 @@ impl Port {
             Opcode::Coalesce => {
                 need(session, Feature::Coalesce)?;
                 let command: abi::Coalesce = abi::read_request(request)?;
-                self.moderation = Moderation {
-                    receive: Delay::new(command.rx_usecs.get(), command.rx_chains.get()),
-                    transmit: Delay::new(command.tx_usecs.get(), command.tx_chains.get()),
+                self.moderation = InterruptModeration {
+                    receive: ModerationLimits::new(command.rx_usecs.get(), command.rx_chains.get()),
+                    transmit: ModerationLimits::new(
+                        command.tx_usecs.get(),
+                        command.tx_chains.get(),
+                    ),
                 };
                 rings.configure(self.configuration());
                 Ok(Answer::default())
@@ -272,14 +277,14 @@ impl Port {
         }
         rings.reset(pair);
         let features = self.offered.and(FeatureSet::from_words(hello.features));
-        self.mode = Mode::Zcnic(Session {
+        self.mode = DriverMode::Zcnic(Session {
             id: rings.session_id(),
             command_pair: pair,
             features,
         });
         self.steering = Arc::new(Steering::new(pair));
         self.offloads = FeatureSet::default();
-        self.moderation = Moderation::default();
+        self.moderation = InterruptModeration::default();
         self.rx_running = QueueSet::default();
         self.tx_running = QueueSet::default();
         rings.configure(self.configuration());
@@ -338,7 +343,8 @@ impl Port {
         run(self, queue)
     }
 
-    /// Changes a copy of the steering and puts it into force if all of the change was accepted.
+    /// Applies `change` to a copy of the steering configuration and publishes the copy if the whole
+    /// change was accepted.
     fn steer(
         &mut self,
         rings: &mut impl Rings,
@@ -411,7 +417,7 @@ impl Port {
     }
 }
 
-/// Refuses what needs a feature that was not negotiated.
+/// Refuses a command whose feature was not negotiated.
 fn need(session: Session, feature: Feature) -> Result<()> {
     if session.features.has(feature) {
         Ok(())
@@ -421,15 +427,16 @@ fn need(session: Session, feature: Feature) -> Result<()> {
 }
 
 fn set_rss(steering: &mut Steering, session: Session, request: &[u8]) -> Result<()> {
-    let (head, table) =
-        abi::read_array::<abi::RssSet, U16>(request, |head| usize::from(head.table_length.get()))?;
-    if head.context.get() != 0 {
+    let (fixed, table) = abi::read_array::<abi::RssSet, U16>(request, |fixed| {
+        usize::from(fixed.table_length.get())
+    })?;
+    if fixed.context.get() != 0 {
         need(session, Feature::RssContexts)?;
     }
-    if head.symmetric.get() != 0 {
+    if fixed.symmetric.get() != 0 {
         need(session, Feature::RssSymmetric)?;
     }
-    Ok(steering.set_context(&head, table)?)
+    Ok(steering.set_context(&fixed, table)?)
 }
 
 fn layout(session: Session, command: &abi::RxqStart) -> Result<Layout> {

@@ -32,9 +32,9 @@ pub enum Feature {
     Gro = abi::F_GRO,
     /// A clock, and timestamps.
     Timestamp = abi::F_TIMESTAMP,
-    /// VLAN tags are taken out.
+    /// VLAN tags are stripped.
     Vlan = abi::F_VLAN,
-    /// Interrupts can be put off.
+    /// Interrupt moderation.
     Coalesce = abi::F_COALESCE,
 }
 
@@ -58,7 +58,7 @@ impl Feature {
     ];
 }
 
-/// A set of features. Aligned as a word is, because every frame has one with it on its way.
+/// A set of features. Aligned like a word, because the data path copies one with every frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(Rust, packed(8))]
 pub struct FeatureSet(u128);
@@ -71,7 +71,7 @@ impl FromIterator<Feature> for FeatureSet {
 }
 
 impl FeatureSet {
-    /// Everything that this device can do.
+    /// All features of this device.
     pub const ALL: Self = Self((1 << Feature::ALL.len()) - 1);
 
     /// The features that can be switched on and off while the session lasts.
@@ -83,7 +83,8 @@ impl FeatureSet {
             | 1 << Feature::Vlan as u32,
     );
 
-    /// What is on for a driver that can't switch anything: its frames come as they crossed the wire.
+    /// The features of a plain virtio-net driver, which can't switch offloads: frames arrive as
+    /// they crossed the wire.
     pub const PLAIN: Self = Self(
         Self::ALL.0
             & !(1 << Feature::Gro as u32

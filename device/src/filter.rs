@@ -1,4 +1,4 @@
-//! The address filter: which frames a port accepts at all.
+//! The address filter of a port.
 
 use std::mem::offset_of;
 use std::sync::Arc;
@@ -9,7 +9,16 @@ const BROADCAST: [u8; 6] = [0xff; 6];
 /// Set in the first octet of group addresses (IEEE 802.3).
 const GROUP: u8 = 0x01;
 
-/// The destination addresses that a port accepts. Broadcast always passes; the default accepts nothing else.
+/// The destination addresses that a port accepts. Broadcast always passes; the default filter
+/// accepts nothing else.
+///
+/// ```
+/// use zcnic_device::filter::AddressFilter;
+///
+/// let filter = AddressFilter::default();
+/// assert!(filter.accepts([0xff; 6]) && !filter.accepts([2, 0, 0, 0, 0, 1]));
+/// assert!(AddressFilter::promiscuous().accepts([2, 0, 0, 0, 0, 1]));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AddressFilter {
     promisc: bool,
@@ -100,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_asked_for_passes() {
+    fn only_listed_addresses_pass() {
         let accepted = |filter: &AddressFilter| {
             [OWN, OTHER, ALL_HOSTS, ALL_ROUTERS, BROADCAST].map(|address| filter.accepts(address))
         };

@@ -1,10 +1,10 @@
-//! Which frames somebody means: patterns of addresses and ports.
+//! Patterns of addresses and ports, which select the frames of flow counters and fault rules.
 
 use std::net::IpAddr;
 
 use crate::frame::{Headers, L4Protocol};
 
-/// A flow: a frame matches if every field that is given does. Fragments have no ports and no protocol.
+/// A flow: a frame matches if every given field does. Fragments have no ports and no protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowPattern {
     /// TCP or UDP.
@@ -20,16 +20,16 @@ pub struct FlowPattern {
 }
 
 impl FlowPattern {
-    /// Whether the frame with these headers, parsed from `head`, is meant.
+    /// Whether the frame with these headers, parsed from `header_bytes`, matches.
     #[must_use]
-    pub fn matches(&self, headers: &Headers, head: &[u8]) -> bool {
+    pub fn matches(&self, headers: &Headers, header_bytes: &[u8]) -> bool {
         let address = |bytes: &[u8]| -> Option<IpAddr> {
             <[u8; 4]>::try_from(bytes)
                 .map(IpAddr::from)
                 .or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
                 .ok()
         };
-        let addresses = headers.addresses(head);
+        let addresses = headers.addresses(header_bytes);
         let is = |wanted: Option<IpAddr>, bytes: Option<&[u8]>| {
             wanted.is_none_or(|wanted| bytes.and_then(address) == Some(wanted))
         };

@@ -1,14 +1,15 @@
-//! Finds the headers of an Ethernet frame: what steering, split, checksums and segmentation decide on.
+//! Finds the headers of an Ethernet frame, for steering, header/data split, checksums and
+//! segmentation.
 //!
-//! Parsing goes as far as the bytes make sense and stops there without an error: a NIC delivers frames that it
-//! does not understand. Tunnels are not entered.
+//! Parsing stops without an error at the first byte that makes no sense: a NIC delivers frames that
+//! it does not understand. Tunnels are not entered.
 
 use std::ops::Range;
 
 use crate::checksum::Checksum;
 
-/// The most bytes from the start of a frame that the device reads to decide about it. Headers that reach
-/// beyond are not parsed.
+/// The most bytes from the start of a frame that the device reads for its decisions. Headers beyond
+/// are not parsed.
 pub const SNAPSHOT: usize = 256;
 
 /// Bytes of an Ethernet header without tags.
@@ -35,7 +36,7 @@ pub const PROTOCOL_IPV6: u8 = 41;
 
 /// Bytes of a VLAN tag.
 pub(crate) const VLAN_TAG: usize = 4;
-/// Where the outer tag is.
+/// Where the outer VLAN tag is.
 pub(crate) const VLAN_OFFSET: usize = 12;
 const MAX_VLAN_TAGS: usize = 2;
 
@@ -45,7 +46,7 @@ const IPV4_FRAGMENT: u16 = 0x3fff;
 
 const IPV6_HEADER: usize = 40;
 const IPV6_EXTENSION: usize = 8;
-/// Bounds the work that one frame can cause; the snapshot has no room for more that mean anything.
+/// Bounds the work for one frame; the snapshot has no room for more extension headers with content.
 const MAX_IPV6_EXTENSIONS: usize = 8;
 const PROTOCOL_HOP_BY_HOP: u8 = 0;
 const PROTOCOL_ROUTING: u8 = 43;
@@ -58,11 +59,25 @@ const IPV6_FRAGMENT: u16 = 0xfff9;
 const TCP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
 
-/// Where the headers of one frame are and the fields of them that decisions need.
+/// Offsets of one frame's headers, and the header fields that decisions need.
 ///
-/// Offsets count from the first byte of the frame. Those of headers lie within the head that was parsed;
-/// ends of payloads lie within the frame. Accessors that take a head expect the one that was parsed; with
-/// another one they return something else or `None`.
+/// Offsets count from the first byte of the frame. Header offsets lie within the parsed header
+/// bytes, ends of payloads within the frame. Accessors with a `header_bytes` parameter expect the
+/// parsed bytes; for other bytes they return something else or `None`.
+///
+/// ```
+/// use zcnic_device::frame::{Headers, L4Protocol};
+///
+/// // UDP over IPv4, 192.0.2.2:1000 to 192.0.2.1:2000.
+/// let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00];
+/// frame.extend([0x45, 0, 0, 30, 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 2, 192, 0, 2, 1]);
+/// frame.extend([0x03, 0xe8, 0x07, 0xd0, 0, 10, 0, 0, b'h', b'i']);
+///
+/// let headers = Headers::parse(&frame, frame.len());
+/// let l4 = headers.l4.expect("a UDP header");
+/// assert_eq!((l4.protocol, l4.destination_port), (L4Protocol::Udp, 2000));
+/// assert_eq!(&frame[headers.payload_offset()..], b"hi");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Headers {
     /// End of the Ethernet header and its tags; 0 if the frame has no room for them.
@@ -73,7 +88,7 @@ pub struct Headers {
     pub vlan: Option<u16>,
     /// The IP header.
     pub l3: Option<L3>,
-    /// The TCP or UDP header: `None` for fragments and whatever is not consistent.
+    /// The TCP or UDP header; `None` for fragments and inconsistent headers.
     pub l4: Option<L4>,
 }
 
@@ -86,8 +101,8 @@ pub struct L3 {
     pub offset: usize,
     /// Where it ends, behind the last extension header parsed.
     pub payload_offset: usize,
-    /// Where its payload ends by its own length field: padding follows. The frame's end if the length
-    /// field says more than the frame has; then there is no L4.
+    /// Where its payload ends by its own length field; padding follows. If the length field exceeds
+    /// the frame, this is the frame's end, and there is no L4.
     pub payload_end: usize,
     /// Protocol of the payload.
     pub protocol: u8,
@@ -95,7 +110,7 @@ pub struct L3 {
     pub tos: u8,
     /// IPv6 flow label in the lower 20 bits; 0 with IPv4.
     pub flow_label: u32,
-    /// This is a fragment of a packet, the first included, but not an atomic one (RFC 6946).
+    /// Whether this is a fragment, the first one included, but not an atomic one (RFC 6946).
     pub fragment: bool,
 }
 
@@ -117,7 +132,7 @@ pub struct L4 {
     pub offset: usize,
     /// Where it ends, TCP options included.
     pub payload_offset: usize,
-    /// Where its payload ends: checksums cover `offset..payload_end`.
+    /// Where its payload ends. Checksums cover `offset..payload_end`.
     pub payload_end: usize,
     /// Source port.
     pub source_port: u16,
@@ -155,23 +170,23 @@ impl L4Protocol {
 }
 
 impl Headers {
-    /// Parses the first bytes, `head`, of a frame of `frame_len` bytes. Of a head longer than [`SNAPSHOT`]
-    /// or than the frame only that much is looked at.
+    /// Parses `header_bytes`, the first bytes of a frame of `frame_len` bytes. Bytes beyond
+    /// [`SNAPSHOT`] or the frame's end are ignored.
     #[must_use]
     #[inline(never)]
-    pub fn parse(head: &[u8], frame_len: usize) -> Self {
+    pub fn parse(header_bytes: &[u8], frame_len: usize) -> Self {
         let mut headers = Self::default();
-        headers.find(head, frame_len);
+        headers.find(header_bytes, frame_len);
         headers
     }
 
-    /// As [`parse`](Self::parse), in place of whatever was known before.
+    /// Like [`parse`](Self::parse), in place.
     #[inline(always)]
-    pub(crate) fn find(&mut self, head: &[u8], frame_len: usize) {
-        let head = &head[..head.len().min(frame_len).min(SNAPSHOT)];
+    pub(crate) fn find(&mut self, header_bytes: &[u8], frame_len: usize) {
+        let header_bytes = &header_bytes[..header_bytes.len().min(frame_len).min(SNAPSHOT)];
         let headers = self;
         *headers = Self::default();
-        let Some(ether_type) = be16(head, ETHERNET_HEADER - 2) else {
+        let Some(ether_type) = be16(header_bytes, ETHERNET_HEADER - 2) else {
             return;
         };
         headers.ether_type = ether_type;
@@ -183,7 +198,8 @@ impl Headers {
             ) {
                 break;
             }
-            let Some(&[tci_high, tci_low, type_high, type_low]) = array(head, headers.l2_end)
+            let Some(&[tci_high, tci_low, type_high, type_low]) =
+                array(header_bytes, headers.l2_end)
             else {
                 break;
             };
@@ -193,43 +209,55 @@ impl Headers {
             headers.ether_type = u16::from_be_bytes([type_high, type_low]);
             headers.l2_end += VLAN_TAG;
         }
-        // Each by itself: put together they would be moved, right after they were stored in parts.
+        // Each version sets the fields by itself: a value returned from both arms would be moved
+        // right after it was stored in parts (a store-to-load forwarding stall).
         match headers.ether_type {
             ETHER_TYPE_IPV4 => {
-                headers.take(head, L3::parse_v4(head, headers.l2_end, frame_len));
+                headers.take(
+                    header_bytes,
+                    L3::parse_v4(header_bytes, headers.l2_end, frame_len),
+                );
             }
-            ETHER_TYPE_IPV6 => headers.find_v6(head, frame_len),
+            ETHER_TYPE_IPV6 => headers.find_v6(header_bytes, frame_len),
             _ => {}
         }
     }
 
     #[inline(never)]
-    fn find_v6(&mut self, head: &[u8], frame_len: usize) {
-        self.take(head, L3::parse_v6(head, self.l2_end, frame_len));
+    fn find_v6(&mut self, header_bytes: &[u8], frame_len: usize) {
+        self.take(
+            header_bytes,
+            L3::parse_v6(header_bytes, self.l2_end, frame_len),
+        );
     }
 
-    /// Keeps an IP header, and finds what follows it if it says that an L4 header may.
+    /// Keeps an IP header, and parses the L4 header if one may follow.
     #[inline(always)]
-    fn take(&mut self, head: &[u8], parsed: Option<(L3, bool)>) {
+    fn take(&mut self, header_bytes: &[u8], parsed: Option<(L3, bool)>) {
         if let Some((l3, has_l4)) = parsed {
             self.l3 = Some(l3);
             if has_l4 {
-                self.l4 = L4::parse(head, &l3);
+                self.l4 = L4::parse(header_bytes, &l3);
             }
         }
     }
 
-    /// The headers of the IP packet that this one carries, with this frame's Ethernet header, if `head`, the one
-    /// that was parsed, has them (IP in IP, RFC 2003 and RFC 2473). Only one tunnel is entered.
-    pub(crate) fn inner(&self, head: &[u8]) -> Option<Self> {
+    /// The headers of the IP packet inside this one, with this frame's Ethernet header, if
+    /// `header_bytes`, the parsed bytes, contain them (IP in IP, RFC 2003 and RFC 2473). Only one
+    /// tunnel is entered.
+    pub(crate) fn inner(&self, header_bytes: &[u8]) -> Option<Self> {
         let outer = self.l3.filter(|l3| !l3.fragment && self.l4.is_none())?;
-        let head = &head[..head.len().min(outer.payload_end).min(SNAPSHOT)];
+        let header_bytes = &header_bytes[..header_bytes.len().min(outer.payload_end).min(SNAPSHOT)];
         let (l3, has_l4) = match outer.protocol {
-            PROTOCOL_IPV4 => L3::parse_v4(head, outer.payload_offset, outer.payload_end),
-            PROTOCOL_IPV6 => L3::parse_v6(head, outer.payload_offset, outer.payload_end),
+            PROTOCOL_IPV4 => L3::parse_v4(header_bytes, outer.payload_offset, outer.payload_end),
+            PROTOCOL_IPV6 => L3::parse_v6(header_bytes, outer.payload_offset, outer.payload_end),
             _ => None,
         }?;
-        let l4 = if has_l4 { L4::parse(head, &l3) } else { None };
+        let l4 = if has_l4 {
+            L4::parse(header_bytes, &l3)
+        } else {
+            None
+        };
         let l3 = Some(l3);
         Some(Self { l3, l4, ..*self })
     }
@@ -242,8 +270,8 @@ impl Headers {
         l4.or(l3).unwrap_or(l2)
     }
 
-    /// Where to split the frame if its headers may take at most `room` bytes: the last end of a header that
-    /// fits, or `room` if not even the Ethernet header does.
+    /// Where to split the frame if its headers may take at most `room` bytes: the last header
+    /// boundary that fits, or `room` if not even the Ethernet header does.
     #[must_use]
     #[inline]
     pub fn split_point(&self, room: usize) -> usize {
@@ -258,73 +286,73 @@ impl Headers {
     /// Destination Ethernet address.
     #[must_use]
     #[inline]
-    pub fn ether_destination(&self, head: &[u8]) -> Option<[u8; 6]> {
-        array(head, 0).copied()
+    pub fn ether_destination(&self, header_bytes: &[u8]) -> Option<[u8; 6]> {
+        array(header_bytes, 0).copied()
     }
 
     /// Source Ethernet address.
     #[must_use]
-    pub fn ether_source(&self, head: &[u8]) -> Option<[u8; 6]> {
-        array(head, 6).copied()
+    pub fn ether_source(&self, header_bytes: &[u8]) -> Option<[u8; 6]> {
+        array(header_bytes, 6).copied()
     }
 
-    /// Source and destination IP address as they stand in the frame: 4 or 16 bytes each.
+    /// Source and destination IP address in network order: 4 or 16 bytes each.
     #[must_use]
     #[inline]
-    pub fn addresses<'a>(&self, head: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
-        let both = self.both_addresses(head)?;
+    pub fn addresses<'a>(&self, header_bytes: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+        let both = self.both_addresses(header_bytes)?;
         Some(both.split_at(both.len() / 2))
     }
 
     #[inline]
-    fn both_addresses<'a>(&self, head: &'a [u8]) -> Option<&'a [u8]> {
-        head.get(self.l3?.addresses())
+    fn both_addresses<'a>(&self, header_bytes: &'a [u8]) -> Option<&'a [u8]> {
+        header_bytes.get(self.l3?.addresses())
     }
 
-    /// Those of IPv4, one behind the other.
+    /// Source and destination IPv4 address in one array.
     #[inline]
-    pub(crate) fn addresses_v4<'a>(&self, head: &'a [u8]) -> Option<&'a [u8; 8]> {
+    pub(crate) fn addresses_v4<'a>(&self, header_bytes: &'a [u8]) -> Option<&'a [u8; 8]> {
         let l3 = self.l3.filter(|l3| l3.version == IpVersion::V4)?;
-        array(head, l3.addresses().start)
+        array(header_bytes, l3.addresses().start)
     }
 
-    /// The sum of the pseudo header that the checksum of the L4 header covers, if header and payload have
-    /// `length` bytes: those of the frame itself, or of a segment that is cut from it.
+    /// The sum of the pseudo header for an L4 header and payload of `length` bytes: those of the
+    /// frame itself, or of one of its segments.
     #[must_use]
     #[inline]
-    pub fn pseudo_header(&self, head: &[u8], length: usize) -> Option<Checksum> {
+    pub fn pseudo_header(&self, header_bytes: &[u8], length: usize) -> Option<Checksum> {
         let mut sum = self.lengths_and_protocol(length)?;
-        match self.addresses_v4(head) {
-            // The compiler knows how long they are.
+        match self.addresses_v4(header_bytes) {
+            // The compiler knows the length.
             Some(addresses) => sum.add(addresses),
-            None => sum.add(self.both_addresses(head)?),
+            None => sum.add(self.both_addresses(header_bytes)?),
         }
         Some(sum)
     }
 
-    /// The same with what there is in `head` of L4 header and payload until `end`.
+    /// The same, plus the bytes of L4 header and payload in `header_bytes` before `end`.
     #[must_use]
     #[inline]
     pub(crate) fn pseudo_header_and(
         &self,
-        head: &[u8],
+        header_bytes: &[u8],
         length: usize,
         end: usize,
     ) -> Option<Checksum> {
         let (addresses, l4) = (self.l3?.addresses(), self.l4?);
         let mut sum = self.lengths_and_protocol(length)?;
         if addresses.end == l4.offset {
-            // Nothing is between the two, unless there are options or extension headers.
-            sum.add(head.get(addresses.start..end)?);
+            // Addresses and L4 header are adjacent unless there are options or extension headers.
+            sum.add(header_bytes.get(addresses.start..end)?);
         } else {
-            sum.add(head.get(addresses)?);
-            sum.add(head.get(l4.offset..end)?);
+            sum.add(header_bytes.get(addresses)?);
+            sum.add(header_bytes.get(l4.offset..end)?);
         }
         Some(sum)
     }
 
-    /// The sum of what a pseudo header has beside addresses. RFC 793 and RFC 768 count the length in 16 bits, RFC 8200
-    /// (section 8.1) in 32.
+    /// The sum of length and protocol in a pseudo header. RFC 793 and RFC 768 count the length in
+    /// 16 bits, RFC 8200 (section 8.1) in 32.
     #[inline]
     fn lengths_and_protocol(&self, length: usize) -> Option<Checksum> {
         let (l3, l4) = (self.l3?, self.l4?);
@@ -363,15 +391,15 @@ impl L3 {
 
     /// Parses an IPv4 header; also returns whether an L4 header may follow.
     #[inline(always)]
-    fn parse_v4(head: &[u8], offset: usize, frame_len: usize) -> Option<(Self, bool)> {
-        let header: &[u8; IPV4_HEADER] = array(head, offset)?;
+    fn parse_v4(header_bytes: &[u8], offset: usize, frame_len: usize) -> Option<(Self, bool)> {
+        let header: &[u8; IPV4_HEADER] = array(header_bytes, offset)?;
         let header_length = usize::from(header[0] & 0x0f) * 4;
         let total_length = usize::from(u16::from_be_bytes([header[2], header[3]]));
         if header[0] >> 4 != 4 || header_length < IPV4_HEADER || total_length < header_length {
             return None;
         }
         let payload_offset = offset + header_length;
-        if payload_offset > head.len() {
+        if payload_offset > header_bytes.len() {
             return None;
         }
         let fragment = u16::from_be_bytes([header[6], header[7]]) & IPV4_FRAGMENT != 0;
@@ -389,9 +417,10 @@ impl L3 {
         Some((l3, whole && !fragment))
     }
 
-    /// Parses an IPv6 header and its extension headers; also returns whether an L4 header may follow.
-    fn parse_v6(head: &[u8], offset: usize, frame_len: usize) -> Option<(Self, bool)> {
-        let header: &[u8; IPV6_HEADER] = array(head, offset)?;
+    /// Parses an IPv6 header and its extension headers; also returns whether an L4 header may
+    /// follow.
+    fn parse_v6(header_bytes: &[u8], offset: usize, frame_len: usize) -> Option<(Self, bool)> {
+        let header: &[u8; IPV6_HEADER] = array(header_bytes, offset)?;
         let first = u32::from_be_bytes([header[0], header[1], header[2], header[3]]);
         if first >> 28 != 6 {
             return None;
@@ -408,12 +437,12 @@ impl L3 {
             flow_label: first & 0x000f_ffff,
             fragment: false,
         };
-        let whole = end <= frame_len && l3.parse_extensions(head);
+        let whole = end <= frame_len && l3.parse_extensions(header_bytes);
         Some((l3, whole && !l3.fragment))
     }
 
-    /// Steps over the extension headers; returns whether what follows them may be an L4 header.
-    fn parse_extensions(&mut self, head: &[u8]) -> bool {
+    /// Steps over the extension headers; returns whether an L4 header may follow.
+    fn parse_extensions(&mut self, header_bytes: &[u8]) -> bool {
         for _ in 0..MAX_IPV6_EXTENSIONS {
             let unit = match self.protocol {
                 PROTOCOL_HOP_BY_HOP | PROTOCOL_ROUTING | PROTOCOL_DESTINATION => 8,
@@ -421,14 +450,14 @@ impl L3 {
                 PROTOCOL_FRAGMENT => 0,
                 _ => return true,
             };
-            let Some(extension) = array::<IPV6_EXTENSION>(head, self.payload_offset) else {
+            let Some(extension) = array::<IPV6_EXTENSION>(header_bytes, self.payload_offset) else {
                 return false;
             };
-            // RFC 8200, section 4, counts 8-byte units beyond the first; RFC 4302, section 2.2, counts
-            // 4-byte units minus 2.
+            // RFC 8200, section 4, counts 8-byte units beyond the first; RFC 4302, section 2.2,
+            // counts 4-byte units minus 2.
             let length = IPV6_EXTENSION + usize::from(extension[1]) * unit;
             let end = self.payload_offset + length;
-            if end > head.len() || end > self.payload_end {
+            if end > header_bytes.len() || end > self.payload_end {
                 return false;
             }
             let protocol = self.protocol;
@@ -439,7 +468,8 @@ impl L3 {
                     let field = u16::from_be_bytes([extension[2], extension[3]]);
                     self.fragment |= field & IPV6_FRAGMENT != 0;
                 }
-                // With segments left, the L4 checksum covers another destination than the header's.
+                // With segments left, the L4 checksum covers another destination address than the
+                // header's.
                 PROTOCOL_ROUTING if extension[3] != 0 => return false,
                 _ => {}
             }
@@ -453,9 +483,9 @@ impl L3 {
 
 impl L4 {
     #[inline(always)]
-    fn parse(head: &[u8], l3: &L3) -> Option<Self> {
+    fn parse(header_bytes: &[u8], l3: &L3) -> Option<Self> {
         let offset = l3.payload_offset;
-        let available = head.get(offset..head.len().min(l3.payload_end))?;
+        let available = header_bytes.get(offset..header_bytes.len().min(l3.payload_end))?;
         let (protocol, payload_offset, payload_end) = match l3.protocol {
             PROTOCOL_TCP => {
                 let header: &[u8; TCP_HEADER] = array(available, 0)?;

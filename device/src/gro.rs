@@ -1,8 +1,8 @@
-//! Hardware GRO: which TCP segments may become one frame, and what that frame looks like.
+//! Hardware GRO: which TCP segments may be coalesced into one frame, and the headers of that frame.
 //!
-//! The rules are those of the kernel's software GRO. Segments are joined if they follow each other in one stream
-//! and all that can't be restored by segmentation is the same in their headers: then cutting the aggregate gives
-//! back the very frames. Everything here works on copies of frames as they cross the wire.
+//! The rules are those of the kernel's software GRO. Consecutive segments of a stream are coalesced
+//! if all header fields that segmentation can't restore are equal, so that segmenting the aggregate
+//! gives the original frames. Everything here works on copies of wire frames.
 
 use crate::{
     abi,
@@ -25,9 +25,9 @@ const RST: u8 = 0x04;
 const PSH: u8 = 0x08;
 const URG: u8 = 0x20;
 const CWR: u8 = 0x80;
-/// What ends an aggregate, and is in the flags of all of it.
+/// Flags that end an aggregate, which then has them.
 const CLOSING: u8 = FIN | PSH;
-/// What is never joined.
+/// Flags of segments that are never coalesced.
 const ALONE: u8 = SYN | RST | URG;
 
 /// Offsets in a TCP header.
@@ -38,14 +38,14 @@ const CHECKSUM: usize = 16;
 const PROTOCOL_ICMP: u8 = 1;
 const PROTOCOL_ICMP6: u8 = 58;
 
-/// What a frame has to do with TCP streams.
+/// The relation of a frame to TCP streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
-    /// Nothing: it may overtake their segments.
+    /// None: it may overtake their segments.
     Other,
-    /// Maybe something: it overtakes nothing.
+    /// Unknown: it may overtake no segment.
     Unknown,
-    /// It belongs to this one.
+    /// It belongs to this stream.
     Stream(Stream),
 }
 
@@ -56,19 +56,19 @@ pub(crate) struct Stream {
     ports: [u16; 2],
 }
 
-/// The headers that say which stream a frame belongs to: those in a tunnel, if it is one.
-fn innermost(headers: &Headers, head: &[u8]) -> Headers {
-    headers.inner(head).unwrap_or(*headers)
+/// The innermost parsed headers: of the inner packet if the frame is a tunnel.
+fn innermost(headers: &Headers, header_bytes: &[u8]) -> Headers {
+    headers.inner(header_bytes).unwrap_or(*headers)
 }
 
-/// What the frame with these headers has to do with TCP streams.
-pub(crate) fn classify(headers: &Headers, head: &[u8]) -> Class {
-    let inner = innermost(headers, head);
+/// Classifies the frame with these headers.
+pub(crate) fn classify(headers: &Headers, header_bytes: &[u8]) -> Class {
+    let inner = innermost(headers, header_bytes);
     match (inner.l3, inner.l4) {
         (None, _) => Class::Other,
         (Some(_), Some(l4)) if l4.protocol == L4Protocol::Tcp => {
             let mut addresses = [0; 32];
-            if let Some((source, destination)) = inner.addresses(head) {
+            if let Some((source, destination)) = inner.addresses(header_bytes) {
                 addresses[..source.len()].copy_from_slice(source);
                 addresses[16..16 + destination.len()].copy_from_slice(destination);
             }
@@ -83,27 +83,27 @@ pub(crate) fn classify(headers: &Headers, head: &[u8]) -> Class {
     }
 }
 
-/// Whether the TCP header of a frame that was not segmented lets it be joined to others; the rest of the answer
-/// takes its bytes.
-pub(crate) fn may_join(headers: &Headers, head: &[u8]) -> bool {
-    innermost(headers, head).l4.is_some_and(|l4| {
-        l4.payload_end > l4.payload_offset && head[l4.offset + FLAGS] & ALONE == 0
+/// Whether a single frame with these headers may be coalesced with others, by its TCP header;
+/// [`TcpSegment::new`] checks the rest.
+pub(crate) fn may_coalesce(headers: &Headers, header_bytes: &[u8]) -> bool {
+    innermost(headers, header_bytes).l4.is_some_and(|l4| {
+        l4.payload_end > l4.payload_offset && header_bytes[l4.offset + FLAGS] & ALONE == 0
     })
 }
 
-/// The IP headers of a frame that is joined to others.
+/// The headers of a frame that may be coalesced.
 #[derive(Clone, Copy, Debug)]
 struct Layers {
-    /// Of a tunnel.
+    /// The outer IP header of a tunnel.
     outer: Option<L3>,
     inner: L3,
     l4: L4,
 }
 
 impl Layers {
-    /// `None`: it is never joined, whatever is in its payload.
-    fn find(headers: &Headers, head: &[u8]) -> Option<Self> {
-        let inner = innermost(headers, head);
+    /// `None`: the frame is never coalesced.
+    fn find(headers: &Headers, header_bytes: &[u8]) -> Option<Self> {
+        let inner = innermost(headers, header_bytes);
         let layers = Self {
             outer: headers.l3.filter(|_| headers.l4.is_none()),
             inner: inner.l3?,
@@ -112,10 +112,10 @@ impl Layers {
         let end = layers.l4.payload_end;
         let usable = layers.l4.protocol == L4Protocol::Tcp
             && end > layers.l4.payload_offset
-            && head[layers.l4.offset + FLAGS] & ALONE == 0
+            && header_bytes[layers.l4.offset + FLAGS] & ALONE == 0
             && layers
                 .ip()
-                .all(|l3| l3.payload_end == end && is_plain(&l3, head));
+                .all(|l3| l3.payload_end == end && is_plain(&l3, header_bytes));
         usable.then_some(layers)
     }
 
@@ -129,7 +129,7 @@ impl Layers {
         self.outer.unwrap_or(self.inner).offset
     }
 
-    /// Has the headers say that the frame ends at `end`.
+    /// Sets the lengths of all headers for a frame that ends at `end`.
     fn set_end(&mut self, end: usize) {
         self.inner.payload_end = end;
         self.l4.payload_end = end;
@@ -138,27 +138,32 @@ impl Layers {
         }
     }
 
-    /// Writes lengths, flags and checksums of a frame that ends where the headers say; the TCP checksum is begun.
-    fn write(&self, head: &mut [u8], flags: u8) {
+    /// Writes lengths, flags and checksums into the header bytes; the TCP checksum field gets the
+    /// pseudo-header sum.
+    fn write(&self, header_bytes: &mut [u8], flags: u8) {
         for l3 in self.ip() {
             let length = l3.payload_end - l3.offset;
             match l3.version {
                 IpVersion::V4 => {
-                    let ip = &mut head[l3.offset..l3.offset + IPV4_HEADER];
+                    let ip = &mut header_bytes[l3.offset..l3.offset + IPV4_HEADER];
                     put16(ip, 2, length);
                     put16(ip, 10, 0);
                     let mut sum = Checksum::new();
                     sum.add(ip);
                     put16(ip, 10, usize::from(sum.finish()));
                 }
-                IpVersion::V6 => put16(head, l3.offset + 4, length - IPV6_HEADER),
+                IpVersion::V6 => put16(header_bytes, l3.offset + 4, length - IPV6_HEADER),
             }
         }
-        head[self.l4.offset + FLAGS] |= flags;
+        header_bytes[self.l4.offset + FLAGS] |= flags;
         let headers = self.headers(Headers::default());
-        let sum = headers.pseudo_header(head, self.l4.payload_end - self.l4.offset);
-        let begun = sum.unwrap_or_default().fold();
-        put16(head, self.l4.offset + CHECKSUM, usize::from(begun));
+        let sum = headers.pseudo_header(header_bytes, self.l4.payload_end - self.l4.offset);
+        let pseudo_header_sum = sum.unwrap_or_default().fold();
+        put16(
+            header_bytes,
+            self.l4.offset + CHECKSUM,
+            usize::from(pseudo_header_sum),
+        );
     }
 
     /// With the Ethernet header of `ethernet`.
@@ -173,22 +178,22 @@ impl Layers {
     fn checksum(&self) -> ChecksumState {
         let start = self.l4.offset;
         let field = start + CHECKSUM;
-        ChecksumState::Owed { start, field }
+        ChecksumState::Partial { start, field }
     }
 
     /// The identifications of the IPv4 headers, outermost first.
-    fn ids(&self, head: &[u8]) -> [Option<u16>; 2] {
+    fn ids(&self, header_bytes: &[u8]) -> [Option<u16>; 2] {
         let id = |l3: &L3| {
-            let field = [head[l3.offset + 4], head[l3.offset + 5]];
+            let field = [header_bytes[l3.offset + 4], header_bytes[l3.offset + 5]];
             (l3.version == IpVersion::V4).then(|| u16::from_be_bytes(field))
         };
         [self.outer.as_ref().and_then(id), id(&self.inner)]
     }
 }
 
-/// Whether an IP header has nothing that stands in the way: no options, no fragment, a wrong length or checksum.
-fn is_plain(l3: &L3, head: &[u8]) -> bool {
-    let header = &head[l3.offset..l3.payload_offset];
+/// Whether an IP header allows coalescing: no options, no fragment, a correct length and checksum.
+fn is_plain(l3: &L3, header_bytes: &[u8]) -> bool {
+    let header = &header_bytes[l3.offset..l3.payload_offset];
     let length = |at: usize| usize::from(u16::from_be_bytes([header[at], header[at + 1]]));
     let whole = l3.payload_end - l3.offset;
     if l3.version == IpVersion::V6 {
@@ -202,27 +207,28 @@ fn is_plain(l3: &L3, head: &[u8]) -> bool {
         && sum.finish() == 0
 }
 
-/// A segment that may be joined to others of its stream.
+/// A segment that may be coalesced with others of its stream.
 #[derive(Debug)]
-pub(crate) struct Segment<'f> {
+pub(crate) struct TcpSegment<'f> {
     frame: &'f [u8],
     parsed: Headers,
     layers: Layers,
-    /// Its headers without what differs from segment to segment.
+    /// Its header bytes, with zeroes in all fields that differ from segment to segment.
     common: Common,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Common([u8; SNAPSHOT]);
 
-impl<'f> Segment<'f> {
-    /// The segment that a frame is; `None`: it can't be joined to others, and ends what is before it.
+impl<'f> TcpSegment<'f> {
+    /// Makes a segment of a frame; `None`: the frame can't be coalesced, and ends the aggregate
+    /// before it.
     pub(crate) fn new(frame: &'f [u8]) -> Option<Self> {
         let train = finished(frame);
-        let (parsed, head) = (*train.headers(), train.head());
-        let layers = Layers::find(&parsed, head)?;
+        let (parsed, header_bytes) = (*train.headers(), train.header_bytes());
+        let layers = Layers::find(&parsed, header_bytes)?;
         let (l4, length) = (layers.l4, layers.l4.payload_end - layers.l4.offset);
-        let mut sum = layers.headers(parsed).pseudo_header(head, length)?;
+        let mut sum = layers.headers(parsed).pseudo_header(header_bytes, length)?;
         sum.add(&frame[l4.offset..l4.payload_end]);
         if sum.finish() != 0 {
             return None;
@@ -256,7 +262,7 @@ impl<'f> Segment<'f> {
         self.layers.l4.payload_offset
     }
 
-    /// Whether nothing can follow in the same aggregate.
+    /// Whether it ends its aggregate.
     pub(crate) fn closes(&self) -> bool {
         self.flags() & CLOSING != 0
     }
@@ -276,17 +282,17 @@ impl<'f> Segment<'f> {
     }
 }
 
-/// Segments that were joined, in memory of the device.
+/// Coalesced segments, in memory of the device.
 #[derive(Debug)]
-pub(crate) struct Joined {
-    /// The first segment's frame, and from the second on the payload of the others behind its own.
+pub(crate) struct Coalesced {
+    /// The first segment's frame, then the payloads of the others.
     frame: Vec<u8>,
-    /// The headers of the first, as they are found from outside.
+    /// The headers of the first segment, as parsed from the whole frame.
     parsed: Headers,
     layers: Layers,
     common: Common,
     ids: [Option<u16>; 2],
-    /// Whether all identifications are the same, from the second segment on.
+    /// Whether all IPv4 identifications are equal, from the second segment on.
     fixed: [bool; 2],
     count: u16,
     wire_bytes: usize,
@@ -296,9 +302,9 @@ pub(crate) struct Joined {
     closed: bool,
 }
 
-impl Joined {
-    /// One segment, which does not [close](Segment::closes), to begin with; `buffer` is memory to use.
-    pub(crate) fn new(first: Segment<'_>, mut buffer: Vec<u8>) -> Self {
+impl Coalesced {
+    /// Starts with one segment, which must not [close](TcpSegment::closes). Reuses `buffer`.
+    pub(crate) fn new(first: TcpSegment<'_>, mut buffer: Vec<u8>) -> Self {
         buffer.clear();
         buffer.extend_from_slice(first.frame);
         let size = first.payload().len();
@@ -318,8 +324,8 @@ impl Joined {
         }
     }
 
-    /// Joins `segment` if that is allowed and the frame then has at most `limit` bytes.
-    pub(crate) fn join(&mut self, segment: &Segment<'_>, limit: usize) -> bool {
+    /// Appends `segment` if the rules allow it and the frame then has at most `limit` bytes.
+    pub(crate) fn merge(&mut self, segment: &TcpSegment<'_>, limit: usize) -> bool {
         let payload = segment.payload();
         let end = self.layers.l4.payload_end + payload.len();
         let fits = end <= limit && end - self.layers.start() <= MAX_PACKET && self.count < u16::MAX;
@@ -335,7 +341,7 @@ impl Joined {
             return false;
         };
         self.fixed = fixed;
-        // What was behind the first one's payload is padding.
+        // Bytes behind the first payload are padding.
         self.frame.truncate(self.layers.l4.payload_end);
         self.frame.extend_from_slice(payload);
         self.layers.set_end(end);
@@ -347,7 +353,8 @@ impl Joined {
         true
     }
 
-    /// Whether identifications go on as they began, by one each or not at all; which of these it is then.
+    /// Checks that identifications continue as they began, by one each or not at all, and returns
+    /// which of the two it is.
     fn identified(&self, ids: [Option<u16>; 2]) -> Option<[bool; 2]> {
         let mut fixed = self.fixed;
         for ((first, id), fixed) in self.ids.into_iter().zip(ids).zip(&mut fixed) {
@@ -364,7 +371,7 @@ impl Joined {
         Some(fixed)
     }
 
-    /// Whether nothing more can be joined.
+    /// Whether no segment can be appended.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed
     }
@@ -384,7 +391,7 @@ impl Joined {
         self.frame.len()
     }
 
-    /// Writes the headers of the whole; to be called once nothing is joined any more.
+    /// Writes the headers of the aggregate; no segment may be appended afterwards.
     pub(crate) fn seal(&mut self) {
         self.closed = true;
         if self.count > 1 {
@@ -420,62 +427,66 @@ impl Joined {
         }
     }
 
-    /// The first segment's headers and frame, as flows are told by, and the frame's memory.
+    /// The first segment's headers and the frame, for flow counters and reuse of the memory.
     pub(crate) fn into_parts(self) -> (Headers, Vec<u8>) {
         (self.parsed, self.frame)
     }
 }
 
-/// How many segments of a train, from number `from` on, make one frame of at most `limit` bytes, if what is left of
-/// the train becomes aggregates and nothing else, of which the last is closed; `None` if that is not so.
+/// The number of segments of a train, from number `from` on, that make one frame of at most `limit`
+/// bytes. `None` unless the rest of the train becomes aggregates only and the last of these is
+/// closed.
 pub(crate) fn run<S: ?Sized>(train: &Train<'_, S>, from: usize, limit: usize) -> Option<usize> {
-    let cut = train.segmentation.as_ref()?;
-    let (headers, head, segments) = (train.headers(), train.head(), train.segments());
-    let last = train.segment_length(segments - 1) - cut.header_length;
+    let segmentation = train.segmentation.as_ref()?;
+    let (headers, header_bytes, segments) =
+        (train.headers(), train.header_bytes(), train.segments());
+    let last = train.segment_length(segments - 1) - segmentation.header_length;
     let (l3, l4) = (headers.l3?, headers.l4?);
-    let flags = head[l4.offset + FLAGS];
-    let usable = cut.protocol == L4Protocol::Tcp
-        // The first segment's CWR sets it apart from the others.
+    let flags = header_bytes[l4.offset + FLAGS];
+    let usable = segmentation.protocol == L4Protocol::Tcp
+        // CWR is on the first segment only, so that it can't be coalesced with the others.
         && flags & (ALONE | CWR) == 0
-        && (flags & CLOSING != 0 || last < cut.size)
+        && (flags & CLOSING != 0 || last < segmentation.size)
         && match l3.version {
             IpVersion::V4 => {
-                let field = u16::from_be_bytes([head[l3.offset + 6], head[l3.offset + 7]]);
+                let field = u16::from_be_bytes([header_bytes[l3.offset + 6], header_bytes[l3.offset + 7]]);
                 l3.payload_offset - l3.offset == IPV4_HEADER && field & IPV4_FRAGMENT == 0
             }
             IpVersion::V6 => true,
         };
     let room = limit.min(l3.offset + MAX_PACKET);
-    let fit = room.checked_sub(cut.header_length)? / cut.size;
+    let fit = room.checked_sub(segmentation.header_length)? / segmentation.size;
     let left = segments - from;
-    let count = if train.length - cut.header_length - from * cut.size <= room - cut.header_length {
+    let count = if train.length - segmentation.header_length - from * segmentation.size
+        <= room - segmentation.header_length
+    {
         left
     } else {
         fit
     };
-    // One that is left over and does not close by itself may have followers.
+    // A single segment that does not close the aggregate may have successors.
     let held = left == 1 && flags & CLOSING == 0;
     (usable && count >= 1 && !held).then_some(count)
 }
 
-/// `count` segments of a train from number `from` on, for which [`run`] allowed it, as one frame. Its head is made in
-/// `buffer`.
-pub(crate) fn joined<'a, S: ?Sized>(
+/// `count` segments of a train from number `from` on, for which [`run`] allowed it, as one frame,
+/// whose header bytes are written to `buffer`.
+pub(crate) fn coalesced<'a, S: ?Sized>(
     train: &'a Train<'_, S>,
     from: usize,
     count: usize,
     buffer: &'a mut [u8; SNAPSHOT],
 ) -> Option<Train<'a, S>> {
-    let cut = train.segmentation.as_ref()?;
+    let segmentation = train.segmentation.as_ref()?;
     let last = from + count == train.segments();
     let mut changes = Changes::default();
     let segment = train.segment(from, &mut changes);
-    let (start, body) = (segment.head.sent().len(), segment.body);
-    segment.head.write(buffer);
+    let (start, body) = (segment.header_bytes.sent().len(), segment.body);
+    segment.header_bytes.write(buffer);
     let payload = if last {
-        train.length - cut.header_length - from * cut.size
+        train.length - segmentation.header_length - from * segmentation.size
     } else {
-        count * cut.size
+        count * segmentation.size
     };
     let mut layers = Layers {
         outer: None,
@@ -484,13 +495,13 @@ pub(crate) fn joined<'a, S: ?Sized>(
     };
     layers.set_end(start + payload);
     let closing = if last {
-        train.head()[layers.l4.offset + FLAGS] & CLOSING
+        train.header_bytes()[layers.l4.offset + FLAGS] & CLOSING
     } else {
         0
     };
     layers.write(&mut buffer[..start], closing);
     Some(Train {
-        head: &buffer[..start],
+        header_bytes: &buffer[..start],
         headers: layers.headers(*train.headers()),
         source: train.source(),
         start: body - start,
@@ -499,10 +510,10 @@ pub(crate) fn joined<'a, S: ?Sized>(
         segmentation: None,
         aggregate: (count > 1).then_some(Aggregate {
             count: count as u16,
-            size: cut.size as u16,
-            version: cut.version,
-            l3_offset: cut.l3_offset as u16,
-            l4_offset: cut.l4_offset as u16,
+            size: segmentation.size as u16,
+            version: segmentation.version,
+            l3_offset: segmentation.l3_offset as u16,
+            l4_offset: segmentation.l4_offset as u16,
             flags: 0,
         }),
     })

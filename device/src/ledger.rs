@@ -1,266 +1,115 @@
-//! Who owned which receive buffer when.
+//! The ownership of receive buffers over time.
 //!
-//! A chain is *posted* when the driver makes it available and *returned* when the device puts it into the
-//! used ring, filled or unused. Between those the device owns its buffers; before and after, the driver. The
-//! ledger of a queue is told of both and of nothing else: what does not fit together is a [`Violation`].
+//! A chain is *posted* when the driver makes it available and *returned* when the device puts it
+//! into the used ring, filled or unused. In between the device owns its buffers; before and after,
+//! the driver. The ledger of a queue records both events and nothing else, and reports a
+//! [`Violation`] if they contradict each other. Buffers are identified by guest-physical addresses,
+//! which are never dereferenced here.
 //!
-//! Its memory is bounded: at most a ring full of chains is with the device, and of the buffers that are with
-//! the driver those that have been there longest are forgotten first.
+//! Its memory is bounded: at most a ring full of chains is with the device, and of the buffers with
+//! the driver the oldest records are evicted first.
 
 mod histogram;
 pub mod sanitize;
+mod violation;
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    fmt,
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+pub use self::{
+    histogram::{BUCKETS, Histogram},
+    violation::{GuestRange, Violation},
 };
 
-pub use histogram::{BUCKETS, Histogram};
-
-/// The most buffers that a ledger knows at once.
+/// The most buffers that a ledger records.
 pub const MAX_BUFFERS: usize = 65536;
 
-/// The most violations that are kept until somebody takes them. Beyond that they are only counted.
+/// The most violations that are kept until [`Ledger::take_violations`]. Further ones are only
+/// counted.
 pub const MAX_VIOLATIONS: usize = 256;
 
-/// Events that are kept of one buffer.
+/// Events recorded per buffer.
 pub const HISTORY: usize = 8;
 
-/// How much is kept.
+/// The amount of records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// Nothing.
     #[default]
     Off,
-    /// How many chains were posted and returned.
+    /// Numbers of chains posted and returned.
     Counting,
     /// Every buffer.
     Full,
 }
 
-/// What a ledger does.
+/// The settings of a ledger.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// How much is kept.
+    /// The amount of records.
     pub mode: Mode,
-    /// Buffers are poisoned when they are posted and checked when they are returned; in mode
+    /// Whether buffers are poisoned when posted and checked when returned; needs mode
     /// [`Full`](Mode::Full).
     pub sanitize: bool,
-    /// A filled buffer that the driver keeps for longer than this many nanoseconds is a violation; in mode
-    /// [`Full`](Mode::Full).
+    /// A filled buffer that the driver keeps for longer than this many nanoseconds is a violation;
+    /// needs mode [`Full`](Mode::Full).
     pub overdue: Option<u64>,
 }
 
-/// A run of guest memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Span {
-    /// Guest-physical address.
-    pub address: u64,
-    /// Bytes.
-    pub length: u32,
-}
-
-impl Span {
-    const fn end(self) -> u64 {
-        self.address.saturating_add(self.length as u64)
-    }
-}
-
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes at {:#x}", self.length, self.address)
-    }
-}
-
-/// Something that must not happen.
+/// A recorded transfer of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Violation {
-    /// A buffer was posted that the device owns already.
-    PostedTwice {
-        /// The buffer.
-        span: Span,
-        /// Chain that it is in now.
-        head: u16,
-        /// Chain that it was posted with before.
-        other: u16,
-    },
-    /// A buffer was posted that shares bytes with one that the device owns.
-    Overlap {
-        /// The buffer.
-        span: Span,
-        /// Its chain.
-        head: u16,
-        /// What the device owned already.
-        with: Span,
-        /// Chain of that.
-        other: u16,
-    },
-    /// A chain was posted of which a descriptor is not in guest memory, or that is otherwise unusable.
-    Unusable {
-        /// The chain.
-        head: u16,
-    },
-    /// A chain was posted that the device owns already.
-    ChainPostedTwice {
-        /// The chain.
-        head: u16,
-    },
-    /// A chain was returned that the device did not own.
-    NotPosted {
-        /// The chain.
-        head: u16,
-    },
-    /// At a stop of the queue, the device still owned a chain.
-    NotReturned {
-        /// The chain.
-        head: u16,
-    },
-    /// At a stop of the queue, the numbers did not add up.
-    Count {
-        /// Chains posted since the queue started.
-        posted: u64,
-        /// Chains returned since then.
-        returned: u64,
-    },
-    /// The driver has kept a filled buffer for too long.
-    Overdue {
-        /// The buffer.
-        span: Span,
-        /// When it was returned.
-        since: u64,
-    },
-    /// Somebody wrote to a buffer that the device owned.
-    Written {
-        /// The buffer.
-        span: Span,
-        /// Its chain.
-        head: u16,
-        /// The first byte that was changed.
-        offset: u32,
-    },
-}
-
-impl Violation {
-    /// A name for programs.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::PostedTwice { .. } => "posted-twice",
-            Self::Overlap { .. } => "overlap",
-            Self::Unusable { .. } => "unusable",
-            Self::ChainPostedTwice { .. } => "chain-posted-twice",
-            Self::NotPosted { .. } => "not-posted",
-            Self::NotReturned { .. } => "not-returned",
-            Self::Count { .. } => "count",
-            Self::Overdue { .. } => "overdue",
-            Self::Written { .. } => "written",
-        }
-    }
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::PostedTwice { span, head, other } => {
-                write!(
-                    f,
-                    "{span} posted with chain {head} while still posted with chain {other}"
-                )
-            }
-            Self::Overlap {
-                span,
-                head,
-                with,
-                other,
-            } => write!(
-                f,
-                "{span} posted with chain {head} overlap {with} of chain {other}"
-            ),
-            Self::Unusable { head } => {
-                write!(
-                    f,
-                    "chain {head} was posted with memory that is not the guest's"
-                )
-            }
-            Self::ChainPostedTwice { head } => {
-                write!(f, "chain {head} was posted while the device had it")
-            }
-            Self::NotPosted { head } => {
-                write!(
-                    f,
-                    "chain {head} was returned while the device did not have it"
-                )
-            }
-            Self::NotReturned { head } => write!(f, "chain {head} did not come back at the stop"),
-            Self::Count { posted, returned } => {
-                write!(f, "{posted} chains were posted and {returned} returned")
-            }
-            Self::Overdue { span, since } => {
-                write!(f, "{span}, filled at {since} ns, were not posted again")
-            }
-            Self::Written { span, head, offset } => write!(
-                f,
-                "byte {offset} of {span} was written while the device owned it with chain {head}"
-            ),
-        }
-    }
-}
-
-/// What happened to a buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Event {
-    /// When, in nanoseconds.
+pub struct BufferEvent {
+    /// The time, in nanoseconds.
     pub time: u64,
-    /// In which chain.
+    /// Head of the chain that the buffer was in.
     pub head: u16,
-    /// What.
-    pub what: What,
+    /// The kind of transfer.
+    pub transfer: Transfer,
 }
 
-/// Ways in which a buffer changes hands.
+/// Transfers of a buffer's ownership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum Transfer {
     /// From the driver to the device.
     Posted,
-    /// Back, in a chain with data.
+    /// From the device to the driver, in a chain with data.
     Filled,
-    /// Back, in a chain without.
+    /// From the device to the driver, in a chain without data.
     Unused,
 }
 
-/// Numbers of one queue. Those of buffers are 0 unless the mode is [`Full`](Mode::Full).
+/// Statistics of one queue. Those of buffers are 0 unless the mode is [`Full`](Mode::Full).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// Chains posted.
     pub posted: u64,
     /// Chains returned with data.
     pub filled: u64,
-    /// Chains returned without.
+    /// Chains returned without data.
     pub unused: u64,
     /// Chains that the device owns.
     pub with_device: u64,
-    /// The most that it ever did.
+    /// The most chains that it ever owned.
     pub with_device_most: u64,
     /// Filled buffers that the driver has not posted again.
     pub out: u64,
-    /// The most that there ever were.
+    /// The maximum of `out`.
     pub out_most: u64,
-    /// Buffers that were forgotten because there were too many.
+    /// Buffers whose record was evicted.
     pub forgotten: u64,
     /// Violations.
     pub violations: u64,
-    /// For how many nanoseconds the driver keeps a filled buffer.
+    /// Nanoseconds for which the driver keeps a filled buffer.
     pub held: Histogram,
-    /// How many other buffers are posted before a filled one is again.
+    /// Number of other buffers posted before a filled one is posted again.
     pub distance: Histogram,
 }
 
-/// What is said at a stop of a queue.
+/// The balance of a queue when it stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct StopReport {
     /// Chains posted since the queue started.
     pub posted: u64,
-    /// Chains returned since then, with data or without.
+    /// Chains returned since then, with or without data.
     pub returned: u64,
     /// Violations since then.
     pub violations: u64,
@@ -268,8 +117,8 @@ pub struct Report {
     pub out: u64,
 }
 
-impl Report {
-    /// Whether every buffer came home and nothing was wrong.
+impl StopReport {
+    /// Whether every chain was returned and there was no violation.
     #[must_use]
     pub const fn is_clean(&self) -> bool {
         self.posted == self.returned && self.violations == 0
@@ -277,17 +126,32 @@ impl Report {
 }
 
 #[derive(Clone, Debug)]
-struct Buffer {
+struct BufferRecord {
     length: u32,
     since: u64,
-    /// Number of buffers posted when it was returned.
+    /// The number of buffers posted when it was returned.
     order: u64,
     filled: bool,
-    told: bool,
-    history: VecDeque<Event>,
+    reported: bool,
+    history: VecDeque<BufferEvent>,
 }
 
 /// The ledger of one receive queue. Times are nanoseconds of the caller's clock.
+///
+/// ```
+/// use zcnic_device::ledger::{GuestRange, Ledger, Mode, Settings, Violation};
+///
+/// let mut ledger = Ledger::default();
+/// ledger.configure(Settings { mode: Mode::Full, ..Settings::default() });
+///
+/// let buffer = GuestRange { address: 0x1000, length: 2048 };
+/// ledger.posted(0, Some(&[buffer]), 10);
+/// ledger.posted(1, Some(&[buffer]), 20);
+/// assert_eq!(
+///     ledger.take_violations(),
+///     [Violation::PostedTwice { range: buffer, head: 1, other: 0 }]
+/// );
+/// ```
 #[derive(Debug, Default)]
 pub struct Ledger {
     settings: Settings,
@@ -295,12 +159,12 @@ pub struct Ledger {
     /// Chains posted and returned, and violations, when the queue last stopped.
     base: (u64, u64, u64),
     /// Chains that the device owns and their buffers.
-    chains: BTreeMap<u16, Vec<Span>>,
+    chains: BTreeMap<u16, Vec<GuestRange>>,
     /// Buffers that the device owns, which do not overlap, by address: end and chain.
     owned: BTreeMap<u64, (u64, u16)>,
     /// All known buffers by address.
-    buffers: BTreeMap<u64, Buffer>,
-    /// Those that are with the driver, by the time of their return.
+    buffers: BTreeMap<u64, BufferRecord>,
+    /// Buffers of the driver, by the time of their return.
     idle: BTreeSet<(u64, u64)>,
     /// Buffers posted.
     order: u64,
@@ -308,8 +172,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Begins anew with these settings; chains that the device owns now are unknown to it, so a queue is best
-    /// stopped.
+    /// Restarts the ledger with these settings. It does not know chains that the device owns at
+    /// that time, so the queue should be stopped.
     pub fn configure(&mut self, settings: Settings) {
         *self = Self {
             settings,
@@ -317,42 +181,42 @@ impl Ledger {
         };
     }
 
-    /// What it does.
+    /// The settings.
     #[must_use]
     pub fn settings(&self) -> Settings {
         self.settings
     }
 
-    /// The numbers.
+    /// The statistics.
     #[must_use]
     pub fn statistics(&self) -> &Statistics {
         &self.statistics
     }
 
-    /// Takes the violations since the last call, the oldest ones if there were many.
+    /// Takes the violations since the last call; only the oldest ones if there were too many.
     pub fn take_violations(&mut self) -> Vec<Violation> {
         std::mem::take(&mut self.violations)
     }
 
-    /// Whether the device owns chain `head`, as far as the ledger knows.
+    /// Whether the device owns chain `head`, according to the ledger.
     #[must_use]
     pub fn has(&self, head: u16) -> bool {
         self.chains.contains_key(&head)
     }
 
-    /// What is known of the buffer that `address` lies in, oldest first.
+    /// The recorded events of the buffer that contains `address`, oldest first.
     #[must_use]
-    pub fn history(&self, address: u64) -> Option<(Span, Vec<Event>)> {
+    pub fn history(&self, address: u64) -> Option<(GuestRange, Vec<BufferEvent>)> {
         let (&start, buffer) = self.buffers.range(..=address).next_back()?;
-        let span = Span {
+        let range = GuestRange {
             address: start,
             length: buffer.length,
         };
-        (address < span.end()).then(|| (span, buffer.history.iter().copied().collect()))
+        (address < range.end()).then(|| (range, buffer.history.iter().copied().collect()))
     }
 
-    /// The driver made so many chains available, and the device returned so many with data and without, the last one
-    /// of which was `last`. To a ledger that counts it does not matter which the others were.
+    /// Counts chains: `posted` made available by the driver, `filled` and `unused` returned by the
+    /// device, `last` being the last of these. A counting ledger does not need the others.
     pub fn count(&mut self, posted: u16, filled: u32, unused: u32, last: u16) {
         let statistics = &mut self.statistics;
         statistics.posted += u64::from(posted);
@@ -367,8 +231,8 @@ impl Ledger {
         }
     }
 
-    /// The driver made a chain available; `None`: its descriptors can't be used.
-    pub fn posted(&mut self, head: u16, spans: Option<&[Span]>, now: u64) {
+    /// Records a chain that the driver made available; `None`: its descriptors are unusable.
+    pub fn posted(&mut self, head: u16, ranges: Option<&[GuestRange]>, now: u64) {
         if self.settings.mode == Mode::Off {
             return;
         }
@@ -376,36 +240,36 @@ impl Ledger {
         if self.settings.mode == Mode::Counting {
             return;
         }
-        if spans.is_none() {
+        if ranges.is_none() {
             self.violate(Violation::Unusable { head });
         }
         if let Some(lost) = self.chains.remove(&head) {
             self.violate(Violation::ChainPostedTwice { head });
-            for span in lost {
-                self.disown(span, head);
+            for range in lost {
+                self.disown(range, head);
             }
         }
-        let spans = spans.unwrap_or_default();
-        for &span in spans {
-            self.own(span, head, now);
+        let ranges = ranges.unwrap_or_default();
+        for &range in ranges {
+            self.own(range, head, now);
         }
-        self.chains.insert(head, spans.to_vec());
+        self.chains.insert(head, ranges.to_vec());
     }
 
-    fn own(&mut self, span: Span, head: u16, now: u64) {
-        let overlapping = self.owned.range(..span.end()).next_back();
+    fn own(&mut self, range: GuestRange, head: u16, now: u64) {
+        let overlapping = self.owned.range(..range.end()).next_back();
         if let Some((&address, &(end, other))) =
-            overlapping.filter(|(_, (end, _))| *end > span.address)
+            overlapping.filter(|(_, (end, _))| *end > range.address)
         {
-            let with = Span {
+            let with = GuestRange {
                 address,
                 length: (end - address) as u32,
             };
-            self.violate(if with == span {
-                Violation::PostedTwice { span, head, other }
+            self.violate(if with == range {
+                Violation::PostedTwice { range, head, other }
             } else {
                 Violation::Overlap {
-                    span,
+                    range,
                     head,
                     with,
                     other,
@@ -413,111 +277,124 @@ impl Ledger {
             });
             return;
         }
-        self.owned.insert(span.address, (span.end(), head));
+        self.owned.insert(range.address, (range.end(), head));
         self.order += 1;
-        // Memory that is cut in another way than before is other buffers.
+        // Other boundaries in the same memory make other buffers.
         while let Some((&address, _)) =
             self.buffers
-                .range(..span.end())
+                .range(..range.end())
                 .next_back()
                 .filter(|(address, buffer)| {
-                    let known = Span {
+                    let known = GuestRange {
                         address: **address,
                         length: buffer.length,
                     };
-                    known.end() > span.address && known != span
+                    known.end() > range.address && known != range
                 })
         {
-            self.forget(address);
+            self.evict(address);
         }
-        if let Some(buffer) = self.buffers.get_mut(&span.address) {
-            self.idle.remove(&(buffer.since, span.address));
+        if let Some(buffer) = self.buffers.get_mut(&range.address) {
+            self.idle.remove(&(buffer.since, range.address));
             if std::mem::take(&mut buffer.filled) {
                 self.statistics.out -= 1;
                 self.statistics.held.add(now.saturating_sub(buffer.since));
-                // Itself not counted.
+                // The buffer itself does not count.
                 let between = self.order - buffer.order - 1;
                 self.statistics.distance.add(between);
             }
         }
-        let buffer = self.buffers.entry(span.address).or_insert_with(|| Buffer {
-            length: span.length,
-            since: now,
-            order: 0,
-            filled: false,
-            told: false,
-            history: VecDeque::with_capacity(HISTORY),
-        });
-        buffer.told = false;
-        buffer.remember(Event {
+        let buffer = self
+            .buffers
+            .entry(range.address)
+            .or_insert_with(|| BufferRecord {
+                length: range.length,
+                since: now,
+                order: 0,
+                filled: false,
+                reported: false,
+                history: VecDeque::with_capacity(HISTORY),
+            });
+        buffer.reported = false;
+        buffer.remember(BufferEvent {
             time: now,
             head,
-            what: What::Posted,
+            transfer: Transfer::Posted,
         });
         if self.buffers.len() > MAX_BUFFERS
             && let Some(&(_, address)) = self.idle.first()
         {
-            self.forget(address);
+            self.evict(address);
             self.statistics.forgotten += 1;
         }
     }
 
-    /// The device does not own `span` as a part of chain `head` any more; whether it did.
-    fn disown(&mut self, span: Span, head: u16) -> bool {
-        let owned = self.owned.get(&span.address) == Some(&(span.end(), head));
+    /// Ends the device's ownership of `range` as a part of chain `head`; returns whether it was the
+    /// owner.
+    fn disown(&mut self, range: GuestRange, head: u16) -> bool {
+        let owned = self.owned.get(&range.address) == Some(&(range.end(), head));
         if owned {
-            self.owned.remove(&span.address);
+            self.owned.remove(&range.address);
         }
         owned
     }
 
-    fn forget(&mut self, address: u64) {
+    fn evict(&mut self, address: u64) {
         if let Some(buffer) = self.buffers.remove(&address) {
             self.idle.remove(&(buffer.since, address));
             self.statistics.out -= u64::from(buffer.filled);
         }
     }
 
-    /// The device returns a chain with this used length.
+    /// Records that the device returns a chain with this used length.
     pub fn returned(&mut self, head: u16, written: u32, now: u64) {
         let filled = written > 0;
-        let spans = match self.settings.mode {
+        let ranges = match self.settings.mode {
             Mode::Off => return,
             Mode::Counting => return self.count(0, filled.into(), (!filled).into(), head),
             Mode::Full => match self.chains.remove(&head) {
-                Some(spans) => spans,
+                Some(ranges) => ranges,
                 None => return self.violate(Violation::NotPosted { head }),
             },
         };
         self.count(0, filled.into(), (!filled).into(), head);
-        for span in spans {
-            if !self.disown(span, head) {
+        for range in ranges {
+            if !self.disown(range, head) {
                 continue;
             }
-            let Some(buffer) = self.buffers.get_mut(&span.address) else {
+            let Some(buffer) = self.buffers.get_mut(&range.address) else {
                 continue;
             };
             buffer.since = now;
             buffer.order = self.order;
             buffer.filled = filled;
-            buffer.remember(Event {
+            buffer.remember(BufferEvent {
                 time: now,
                 head,
-                what: if filled { What::Filled } else { What::Unused },
+                transfer: if filled {
+                    Transfer::Filled
+                } else {
+                    Transfer::Unused
+                },
             });
-            self.idle.insert((now, span.address));
+            self.idle.insert((now, range.address));
             self.statistics.out += u64::from(filled);
             self.statistics.out_most = self.statistics.out_most.max(self.statistics.out);
         }
     }
 
-    /// Somebody wrote to byte `offset` of a buffer that the device owned with chain `head`.
-    pub fn written(&mut self, span: Span, head: u16, offset: usize) {
+    /// Records that the guest wrote to byte `offset` of a buffer that the device owned with chain
+    /// `head`.
+    pub fn written(&mut self, range: GuestRange, head: u16, offset: usize) {
         let offset = offset as u32;
-        self.violate(Violation::Written { span, head, offset });
+        self.violate(Violation::Written {
+            range,
+            head,
+            offset,
+        });
     }
 
-    /// Looks for buffers that the driver has kept for too long. Each is told of once.
+    /// Checks for buffers that the driver has kept for too long, and reports each once.
     pub fn check_overdue(&mut self, now: u64) {
         let Some(limit) = self.settings.overdue else {
             return;
@@ -527,11 +404,11 @@ impl Ledger {
         for &(since, address) in self.idle.range(..(late, 0)) {
             if let Some(buffer) = self.buffers.get_mut(&address)
                 && buffer.filled
-                && !std::mem::replace(&mut buffer.told, true)
+                && !std::mem::replace(&mut buffer.reported, true)
             {
                 let length = buffer.length;
                 overdue.push(Violation::Overdue {
-                    span: Span { address, length },
+                    range: GuestRange { address, length },
                     since,
                 });
             }
@@ -541,8 +418,8 @@ impl Ledger {
         }
     }
 
-    /// The queue stopped, and everything has been returned that will be.
-    pub fn stop(&mut self, now: u64) -> Report {
+    /// Records a stop of the queue, after the last chain was returned.
+    pub fn stop(&mut self, now: u64) -> StopReport {
         self.check_overdue(now);
         let heads: Vec<u16> = self.chains.keys().copied().collect();
         for &head in &heads {
@@ -559,7 +436,7 @@ impl Ledger {
         self.owned.clear();
         let statistics = &mut self.statistics;
         statistics.with_device = 0;
-        let report = Report {
+        let report = StopReport {
             posted,
             returned,
             violations: statistics.violations - violations,
@@ -573,7 +450,8 @@ impl Ledger {
         report
     }
 
-    /// The ring is gone, and with it every chain: the virtual machine was reset or its monitor went away.
+    /// Restarts the ledger because the ring is gone with every chain: the virtual machine was reset
+    /// or disconnected.
     pub fn lost(&mut self) {
         self.configure(self.settings);
     }
@@ -586,8 +464,8 @@ impl Ledger {
     }
 }
 
-impl Buffer {
-    fn remember(&mut self, event: Event) {
+impl BufferRecord {
+    fn remember(&mut self, event: BufferEvent) {
         if self.history.len() == HISTORY {
             self.history.pop_front();
         }

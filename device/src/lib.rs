@@ -1,4 +1,5 @@
-//! The NIC itself: steering, split, offloads and queues, without IO.
+//! The NIC itself: steering, header/data split, offloads, queues and the control plane, without IO.
+//! A caller supplies rings and memory ([`memory`]), the time, and random numbers.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! What one port can hold. HELLO tells the driver.
+//! The limits of one port, which HELLO reports to the driver.
 
 /// Bytes of the largest frame: MTU 9216, Ethernet header and one VLAN tag.
 pub const MAX_FRAME: usize = 9216 + 14 + 4;

@@ -1,8 +1,8 @@
-//! The control plane of one port: who drives it, its session, and its configuration.
+//! The control plane of one port: its driver's mode, its session, and its configuration.
 //!
-//! A [`Port`] holds no ring and no memory. What a command needs of those it asks of [`Rings`]; what the data
-//! path needs of the configuration it gets as an immutable [`Configuration`] that replaces the previous one
-//! between two frames.
+//! A [`Port`] has no ring and no memory. Commands act on those through [`Rings`]. The data path
+//! gets its configuration as an immutable [`Configuration`], which is replaced as a whole between
+//! two frames.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::{
     transmit::{TransmitCounters, TransmitFormat},
 };
 
-/// Who drives the port.
+/// The mode of the port's driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Nobody spoke yet: buffers may have been posted, but it is unknown in which format.
+pub enum DriverMode {
+    /// Not known yet: buffers may have been posted, in an unknown format.
     Undecided,
     /// An ordinary virtio-net driver.
     Plain,
@@ -24,27 +24,27 @@ pub enum Mode {
     Zcnic(Session),
 }
 
-/// What HELLO agreed on.
+/// The session that HELLO negotiated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Session {
     /// Random and never 0.
     pub id: u64,
     /// Number of the pair that carries commands; the data pairs are those below.
     pub command_pair: u16,
-    /// Features that both sides know.
+    /// The features of both driver and device.
     pub features: FeatureSet,
 }
 
-/// How long the interrupts of rings in one direction are put off.
+/// Interrupt moderation of the rings in one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Delay {
-    /// For so long at most; 0: not at all.
+pub struct ModerationLimits {
+    /// The longest delay, in nanoseconds; 0: interrupts are not delayed.
     pub nanoseconds: u64,
-    /// Until the driver has so many chains to look at; 0: however many.
+    /// The number of used chains that raises the interrupt at once; 0: no limit.
     pub chains: u16,
 }
 
-impl Delay {
+impl ModerationLimits {
     pub(crate) fn new(microseconds: u16, chains: u16) -> Self {
         let nanoseconds = u64::from(microseconds) * 1000;
         Self {
@@ -54,55 +54,55 @@ impl Delay {
     }
 }
 
-/// How long interrupts are put off.
+/// Interrupt moderation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Moderation {
-    /// Those of receive rings.
-    pub receive: Delay,
-    /// Those of transmit rings.
-    pub transmit: Delay,
+pub struct InterruptModeration {
+    /// Limits of receive rings.
+    pub receive: ModerationLimits,
+    /// Limits of transmit rings.
+    pub transmit: ModerationLimits,
 }
 
-/// What the data path reads. Cheap to clone.
+/// The configuration that the data path reads. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Configuration {
-    /// Where frames go.
+    /// The steering configuration.
     pub steering: Arc<Steering>,
     /// Receive offloads that are on.
     pub offloads: FeatureSet,
-    /// The header of transmit chains; `None` while nobody drives the port.
+    /// The header of transmit chains; `None` while the driver's mode is undecided.
     pub transmit_format: Option<TransmitFormat>,
     /// Transmit features in force.
     pub features: FeatureSet,
-    /// How long interrupts are put off.
-    pub moderation: Moderation,
+    /// Interrupt moderation.
+    pub moderation: InterruptModeration,
 }
 
-/// What commands need of the rings and of the world.
+/// Operations of commands on the rings and on the port's environment.
 ///
-/// Queue numbers are those of data pairs and have been checked against the session's.
+/// Queue numbers are numbers of data pairs, already checked against the session.
 pub trait Rings {
     /// A new random number for a session; never 0.
     fn session_id(&mut self) -> u64;
 
-    /// HELLO: stops every queue and returns every available chain of every ring with length 0, but those of
-    /// the transmit ring of `command_pair`.
+    /// HELLO: stops every queue and returns every available chain of every ring with length 0,
+    /// except the transmit ring of `command_pair`.
     fn reset(&mut self, command_pair: u16);
 
-    /// The data path uses this configuration from now on: when this returns, no frame is on its way that
-    /// saw the previous one.
+    /// Puts a configuration into force. When this returns, no frame in flight uses the previous
+    /// one.
     fn configure(&mut self, configuration: Configuration);
 
-    /// Begins to fill the chains of a stopped queue, `max_chains` of them with one frame at most.
+    /// Starts a stopped receive queue. One frame may take `max_chains` chains at most.
     fn start_receive(&mut self, queue: u16, layout: Layout, max_chains: usize);
 
-    /// Stops a queue, returns its posted chains with length 0 and says how many there were.
+    /// Stops a receive queue, returns its posted chains with length 0, and returns their number.
     fn stop_receive(&mut self, queue: u16) -> u32;
 
-    /// Begins to send the chains of a stopped queue.
+    /// Starts a stopped transmit queue.
     fn start_transmit(&mut self, queue: u16);
 
-    /// Stops a queue, returns its chains unsent and says how many there were.
+    /// Stops a transmit queue, returns its chains unsent, and returns their number.
     fn stop_transmit(&mut self, queue: u16) -> u32;
 
     /// Counters of a queue pair.
@@ -114,28 +114,28 @@ pub trait Rings {
     /// Whether there is a carrier.
     fn link_up(&self) -> bool;
 
-    /// What the port's clock shows, in nanoseconds: timestamps are of the same clock.
+    /// The port's clock, in nanoseconds, which is the clock of timestamps, too.
     fn clock(&self) -> u64;
 }
 
-/// Frames that never reached a queue.
+/// Frames dropped before they reached a queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortCounters {
-    /// Not for this port's addresses.
+    /// Dropped by the address filter.
     pub filtered: u64,
-    /// Dropped because a rule said so.
+    /// Dropped by a flow rule.
     pub rule_drop: u64,
 }
 
 /// The control plane of one port.
 #[derive(Debug)]
 pub struct Port {
-    pub(crate) mode: Mode,
+    pub(crate) mode: DriverMode,
     pub(crate) steering: Arc<Steering>,
-    /// What the next HELLO can agree on.
+    /// The features that the next HELLO can negotiate.
     pub(crate) offered: FeatureSet,
     pub(crate) offloads: FeatureSet,
-    pub(crate) moderation: Moderation,
+    pub(crate) moderation: InterruptModeration,
     pub(crate) rx_running: QueueSet,
     pub(crate) tx_running: QueueSet,
     pub(crate) event_sequence: u32,
@@ -150,15 +150,15 @@ impl Default for Port {
 }
 
 impl Port {
-    /// A port that nobody drives yet.
+    /// A port whose driver's mode is undecided.
     #[must_use]
     pub fn new() -> Self {
         Self {
-            mode: Mode::Undecided,
+            mode: DriverMode::Undecided,
             steering: Arc::new(Steering::new(0)),
             offered: FeatureSet::ALL,
             offloads: FeatureSet::default(),
-            moderation: Moderation::default(),
+            moderation: InterruptModeration::default(),
             rx_running: QueueSet::default(),
             tx_running: QueueSet::default(),
             event_sequence: 0,
@@ -167,32 +167,34 @@ impl Port {
         }
     }
 
-    /// Who drives the port.
+    /// The mode of the port's driver.
     #[must_use]
-    pub fn mode(&self) -> Mode {
+    pub fn mode(&self) -> DriverMode {
         self.mode
     }
 
-    /// What the device offers: the next HELLO agrees on no other features.
+    /// The features that the next HELLO can negotiate.
     #[must_use]
     pub fn offered(&self) -> FeatureSet {
         self.offered
     }
 
-    /// Offers these features from the next HELLO on. That is no driver's business: a reset does not change it.
+    /// Offers these features from the next HELLO on. The offer survives a reset: it is set by the
+    /// operator, not by the driver.
     pub fn offer(&mut self, features: FeatureSet) {
         self.offered = features;
     }
 
-    /// The first ordinary transmit was seen, or the port was told to be plain: `pairs` queue pairs are
-    /// enabled and frames are spread over them. Also when their number changes.
+    /// Makes the port plain, with `pairs` queue pairs enabled, over which frames are spread: at the
+    /// first plain transmit, or by configuration. Also called when the number of pairs changes.
     pub fn run_plain(&mut self, pairs: u16, rings: &mut impl Rings) {
-        self.mode = Mode::Plain;
+        self.mode = DriverMode::Plain;
         self.steering = Arc::new(Steering::plain(pairs));
         rings.configure(self.configuration());
     }
 
-    /// The device was reset or its frontend went away: the session ends and everything is forgotten.
+    /// Resets the port because the device was reset or its frontend disconnected: the session ends,
+    /// and the configuration is the default.
     pub fn reset(&mut self, rings: &mut impl Rings) {
         let (event_sequence, commands, refused) =
             (self.event_sequence, self.commands, self.commands_refused);
@@ -206,17 +208,19 @@ impl Port {
         rings.configure(self.configuration());
     }
 
-    /// What the data path is to use now.
+    /// The configuration for the data path.
     #[must_use]
     pub fn configuration(&self) -> Configuration {
         let (offloads, features, transmit_format) = match self.mode {
-            Mode::Undecided => (FeatureSet::default(), FeatureSet::default(), None),
-            Mode::Plain => (
+            DriverMode::Undecided => (FeatureSet::default(), FeatureSet::default(), None),
+            DriverMode::Plain => (
                 FeatureSet::PLAIN,
                 FeatureSet::PLAIN,
                 Some(TransmitFormat::VirtioNet),
             ),
-            Mode::Zcnic(session) => (self.offloads, session.features, Some(TransmitFormat::Zcnic)),
+            DriverMode::Zcnic(session) => {
+                (self.offloads, session.features, Some(TransmitFormat::Zcnic))
+            }
         };
         Configuration {
             steering: Arc::clone(&self.steering),
@@ -227,9 +231,9 @@ impl Port {
         }
     }
 
-    /// The event that tells the driver to ask STATUS about `pending`, if it is a zcnic driver.
+    /// The event that makes a zcnic driver query STATUS about `pending`; `None` for other drivers.
     pub fn event(&mut self, pending: u32) -> Option<crate::abi::Event> {
-        let Mode::Zcnic(session) = self.mode else {
+        let DriverMode::Zcnic(session) = self.mode else {
             return None;
         };
         self.event_sequence = self.event_sequence.wrapping_add(1);

@@ -1,18 +1,18 @@
-//! From a [`Train`] to posted receive buffers: reserve, copy the payload, put the headers with the final
-//! checksum, commit.
+//! From a [`Train`] to posted receive buffers: reserve chains, copy the payload, put the headers
+//! with the final checksum, commit.
 //!
-//! A frame is placed whole or not at all: the device makes sure that enough buffers exist before it takes
-//! one, and all chains of a frame become visible together (docs/abi.md, "Receive").
+//! A frame is placed whole or not at all: the device reserves enough buffers first, and all chains
+//! of a frame become visible together (docs/abi.md, "Receive").
 
 mod coalesce;
 pub(crate) mod faulty;
 mod layout;
 mod place;
-mod untagged;
 mod verdict;
+mod vlan;
 
 pub(crate) use self::place::{Placed, PlacedFrame};
-use self::{coalesce::Held, place::Scratch, verdict::Verdict};
+use self::{coalesce::HeldSegments, place::Scratch, verdict::ChecksumVerdict};
 pub use self::{coalesce::Settled, layout::Layout};
 use crate::{
     abi::RxHeader,
@@ -22,7 +22,7 @@ use crate::{
     train::Train,
 };
 
-/// Chains that one frame may take.
+/// The most chains that one frame may take.
 pub const MAX_CHAINS: usize = 64;
 
 /// Bytes of the receive header at the start of every chain.
@@ -47,28 +47,28 @@ pub struct ReceiveCounters {
     pub gro_bytes: u64,
     pub gro_wire_frames: u64,
     pub gro_wire_bytes: u64,
-    /// Frames that a hash was computed for; not part of `struct zcnic_queue_stats`.
+    /// Frames with an RSS hash; not part of `struct zcnic_queue_stats`.
     pub hashed: u64,
 }
 
-/// What became of (part of) a train.
+/// The result of delivering a train or a part of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Delivered {
     /// Segments placed.
     pub frames: u32,
-    /// Of these, the ones whose headers and payload were put apart.
+    /// Placed segments that were split into headers and payload.
     pub split: u32,
-    /// Of these, the ones that have a payload but were not split.
+    /// Placed segments with a payload that were not split.
     pub unsplit: u32,
-    /// The segment for which buffers were missing, if the ring ran out; it and all behind it are not placed
-    /// and not counted: the caller retries or drops them.
+    /// The segment that the ring had too few buffers for. It and all behind it are neither placed
+    /// nor counted: the caller retries or drops them.
     pub blocked_at: Option<usize>,
-    /// Segments dropped and counted here (queue stopped, frame too long).
+    /// Segments dropped and counted (queue stopped, frame too long).
     pub dropped: u32,
 }
 
 impl Delivered {
-    /// Adds what became of other segments; which were not placed is not looked at.
+    /// Adds the counts of other segments; `blocked_at` stays.
     pub fn merge(&mut self, other: &Self) {
         self.frames += other.frames;
         self.split += other.split;
@@ -76,7 +76,7 @@ impl Delivered {
         self.dropped += other.dropped;
     }
 
-    /// Adds what became of segment `index`.
+    /// Adds the result of segment `index`.
     #[inline]
     fn take(&mut self, index: usize, placed: Placed) {
         match placed {
@@ -94,44 +94,45 @@ impl Delivered {
     }
 }
 
-/// What is told of a frame beyond its bytes.
+/// Metadata of a frame, for its receive header.
 #[derive(Clone, Copy, Debug)]
 pub struct Annotation {
     /// Number of the queue, for the receive header.
     pub queue: u16,
-    /// Hash, if one was computed.
+    /// RSS hash, if there is one.
     pub hash: Option<Hash>,
     /// Offloads that are switched on.
     pub offloads: FeatureSet,
     /// When it arrived, in nanoseconds of the port's clock; 0 unless `Timestamp` is on.
     pub time: u64,
-    /// The VLAN tag that was taken out of it.
+    /// The VLAN tag that was stripped.
     pub vlan: Option<u16>,
 }
 
-/// The device's side of one receive queue. Queues start stopped.
+/// The device's end of one receive queue. Queues start stopped.
 #[derive(Debug, Default)]
 pub struct ReceiveQueue {
     layout: Option<Layout>,
-    /// Chains that one frame may take.
+    /// The most chains that one frame may take.
     max_chains: usize,
     next_frame: u32,
     counters: ReceiveCounters,
     scratch: Scratch,
-    held: Held,
+    held: HeldSegments,
 }
 
 impl ReceiveQueue {
-    /// Begins to use posted chains, at most `max_chains` with one frame.
+    /// Starts the queue: frames go to posted chains, at most `max_chains` per frame.
     pub fn start(&mut self, layout: Layout, max_chains: usize) {
         self.layout = Some(layout);
         self.max_chains = max_chains.clamp(1, MAX_CHAINS);
     }
 
-    /// Frames are dropped from now on; the ring's owner returns what is posted.
+    /// Stops the queue: frames are dropped, held segments included. The ring's owner returns the
+    /// posted chains.
     pub fn stop(&mut self) {
         self.layout = None;
-        self.counters.stopped += self.held.forget();
+        self.counters.stopped += self.held.drop_all();
     }
 
     /// The layout of a started queue.
@@ -140,14 +141,15 @@ impl ReceiveQueue {
         self.layout
     }
 
-    /// The counters since the device exists.
+    /// The counters since the device was created.
     #[must_use]
     pub fn counters(&self) -> &ReceiveCounters {
         &self.counters
     }
 
-    /// Drops and counts segment `at`, for which buffers are missing ([`Delivered::blocked_at`]), and those
-    /// behind it that are as long. Returns the segment to go on with: the last one may be shorter and fit.
+    /// Drops and counts segment `at`, which the ring had too few buffers for
+    /// ([`Delivered::blocked_at`]), and the segments behind it that are as long. Returns the next
+    /// segment: the last one may be shorter and fit.
     pub fn drop_blocked<S: ?Sized>(&mut self, train: &Train<'_, S>, at: usize) -> usize {
         let segments = train.segments();
         let next = if at + 1 < segments {
@@ -159,7 +161,7 @@ impl ReceiveQueue {
         next
     }
 
-    /// Places the train's segments from number `from` on until all are placed or buffers run out.
+    /// Places the train's segments from number `from` on until the ring has too few buffers.
     #[inline]
     pub fn deliver<M, R>(
         &mut self,
@@ -179,7 +181,8 @@ impl ReceiveQueue {
             from,
             note.offloads.has(Feature::Vlan),
         ) {
-            // Most are single frames, which need no loop; and asked first, so that what became of one stays in registers.
+            // Most trains are single frames, which need no loop. This test comes first, so that the
+            // result of one frame stays in registers.
             let mut delivered = Delivered::default();
             let placed = self.deliver_segment(mover, ring, layout, train, 0, note);
             delivered.take(0, placed);
@@ -202,7 +205,7 @@ impl ReceiveQueue {
         R: ReceiveRing<Target = M::Target>,
     {
         if note.offloads.has(Feature::Vlan)
-            && let Some(delivered) = self.deliver_untagged(mover, ring, train, from, note)
+            && let Some(delivered) = self.deliver_stripped(mover, ring, train, from, note)
         {
             return delivered;
         }
@@ -238,23 +241,23 @@ impl ReceiveQueue {
         delivered
     }
 
-    /// Counts a frame of `length` bytes that was placed, and numbers the next.
+    /// Counts a placed frame of `length` bytes, and increments the frame number.
     #[inline]
     fn count_placed(
         &mut self,
         frame: PlacedFrame,
         length: usize,
-        verdict: Verdict,
+        verdict: ChecksumVerdict,
         note: &Annotation,
     ) {
         self.next_frame = self.next_frame.wrapping_add(1);
         self.counters.frames += 1;
         self.counters.bytes += length as u64;
-        // Not as sums of what is true: the compiler would make vectors of them.
+        // Branches, not sums of booleans, which the compiler would turn into vector instructions.
         if frame.split {
             self.counters.split += 1;
         }
-        if verdict == Verdict::Bad {
+        if verdict == ChecksumVerdict::Bad {
             self.counters.csum_bad += 1;
         }
         if note.hash.is_some() {

@@ -1,4 +1,4 @@
-//! Receive side scaling: the Toeplitz hash and what selects its input and its use.
+//! Receive side scaling: the Toeplitz hash, its input, and the indirection table.
 
 use std::mem::{offset_of, size_of};
 
@@ -11,10 +11,11 @@ use crate::abi::{
 use crate::frame::{Headers, IpVersion, L4Protocol};
 use crate::limits::MAX_RSS_TABLE;
 
-/// Hash input per flow type when nobody chose: addresses, and ports where there are any.
+/// Default hash input per flow type: addresses, and ports where there are any.
 pub const DEFAULT_FIELDS: [u16; FLOW_TYPES] = [IP, IP | L4, IP | L4, IP, IP | L4, IP | L4, 0, 0];
 
-/// The key of Microsoft's "Verifying the RSS Hash Calculation", which covers every input but a flow label.
+/// The key of Microsoft's "Verifying the RSS Hash Calculation", which covers every input but a flow
+/// label.
 pub const DEFAULT_KEY: [u8; RSS_KEY_SIZE] = [
     0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0,
     0xd0, 0xca, 0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30, 0xf2, 0x0c,
@@ -30,7 +31,15 @@ const MAX_PART: usize = 16;
 const MAX_INPUT: usize = 2 * MAX_PART + 2 * 2 + 4;
 const _: () = assert!(MAX_INPUT + size_of::<u32>() <= RSS_KEY_SIZE);
 
-/// The Toeplitz hash with one key, as tables of what each byte of input contributes.
+/// The Toeplitz hash with one key, as tables of each input byte's contribution.
+///
+/// ```
+/// use zcnic_device::rss::{DEFAULT_KEY, Toeplitz};
+///
+/// // The first vector of "Verifying the RSS Hash Calculation": 66.9.149.187 to 161.142.100.80.
+/// let toeplitz = Toeplitz::new(&DEFAULT_KEY);
+/// assert_eq!(toeplitz.hash(&[66, 9, 149, 187, 161, 142, 100, 80]), 0x323e_8fc2);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Toeplitz {
     bytes: Box<[[u32; 256]; MAX_INPUT]>,
@@ -42,24 +51,24 @@ impl Toeplitz {
     pub fn new(key: &[u8; RSS_KEY_SIZE]) -> Self {
         let mut bytes = Box::new([[0; 256]; MAX_INPUT]);
         for (position, table) in bytes.iter_mut().enumerate() {
-            // Of each bit, the lowest first.
+            // One window per bit, the lowest bit first.
             let windows: [u32; 8] =
                 std::array::from_fn(|bit| key_window(key, position * 8 + 7 - bit));
             for byte in 1..table.len() {
-                // What is known of all its bits but the lowest that is set, and that one.
+                // All bits but the lowest set one, and that one.
                 table[byte] = table[byte & (byte - 1)] ^ windows[byte.trailing_zeros() as usize];
             }
         }
         Self { bytes }
     }
 
-    /// The hash of `input`, of which at most 40 bytes count: no input of a NIC is longer.
+    /// The hash of the first 40 bytes of `input`: no NIC hashes more.
     #[must_use]
     pub fn hash(&self, input: &[u8]) -> u32 {
         self.hash_at(0, input)
     }
 
-    /// What `bytes` contribute to the hash of an input that has them from `position` on.
+    /// The contribution of `bytes` at `position` of the input.
     #[inline]
     fn hash_at(&self, position: usize, bytes: &[u8]) -> u32 {
         let tables = self.bytes.get(position..).unwrap_or_default();
@@ -77,12 +86,12 @@ fn key_window(key: &[u8; RSS_KEY_SIZE], bit: usize) -> u32 {
     (window >> (8 - bit % 8)) as u32
 }
 
-/// A receive hash and what it covers.
+/// A receive hash and the fields that it covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hash {
     /// The Toeplitz hash.
     pub value: u32,
-    /// What it was computed over: an L4 type only if ports went in. Never [`HashType::None`].
+    /// The fields that it covers: an L4 type only with ports. Never [`HashType::None`].
     pub kind: HashType,
 }
 
@@ -112,7 +121,7 @@ impl RssContext {
         }
     }
 
-    /// The context before anybody set it: no hash, everything to queue 0.
+    /// The context before RSS_SET: no hash, all frames to queue 0.
     #[must_use]
     pub fn unset() -> Self {
         let (key, fields) = ([0; RSS_KEY_SIZE], [0; FLOW_TYPES]);
@@ -135,10 +144,10 @@ impl RssContext {
     /// The context that RSS_SET asks for, on a device with `queues` data queues.
     ///
     /// # Errors
-    /// Names the field that is not acceptable: unknown bits or values, ports or a flow label for a flow
-    /// type that has none, a table that is empty, longer than [`MAX_RSS_TABLE`], not a power of two or names
-    /// a queue that is not there. A symmetric transform takes addresses and ports in pairs and nothing else
-    /// (as kernel `ethtool_check_xfrm_rxfh()` demands).
+    /// The invalid field: unknown bits or values, ports or a flow label for a flow type without
+    /// them, a table that is empty, longer than [`MAX_RSS_TABLE`], not a power of two or with a
+    /// queue that does not exist. A symmetric transform takes addresses and ports in pairs and no
+    /// other field (as kernel `ethtool_check_xfrm_rxfh()` demands).
     pub fn from_request(set: &RssSet, table: &[U16], queues: u16) -> Result<Self, Invalid> {
         let refuse = |offset| Err(Invalid { offset });
         let Ok(symmetric) = RssSymmetric::try_from(set.symmetric.get()) else {
@@ -167,12 +176,12 @@ impl RssContext {
     /// The hash of a frame; `None` if it is not IP or its flow type has no fields.
     #[must_use]
     #[inline]
-    pub fn hash(&self, headers: &Headers, head: &[u8]) -> Option<Hash> {
+    pub fn hash(&self, headers: &Headers, header_bytes: &[u8]) -> Option<Hash> {
         let flow = flow_type(headers)?;
         let input = self.inputs.get(usize::from(u8::from(flow)))?;
         let value = match (input.is_common, headers.l4) {
-            // What nearly everybody wants, in runs whose length the compiler knows.
-            (true, Some(l4)) if let Some(addresses) = headers.addresses_v4(head) => {
+            // The usual input, in runs whose length the compiler knows.
+            (true, Some(l4)) if let Some(addresses) = headers.addresses_v4(header_bytes) => {
                 let ([s0, s1], [d0, d1]) = (
                     l4.source_port.to_be_bytes(),
                     l4.destination_port.to_be_bytes(),
@@ -180,20 +189,20 @@ impl RssContext {
                 let ports = [s0, s1, d0, d1];
                 self.toeplitz.hash_at(0, addresses) ^ self.toeplitz.hash_at(8, &ports)
             }
-            _ => self.hash_any(input.fields, headers, head)?,
+            _ => self.hash_any(input.fields, headers, header_bytes)?,
         };
         let kind = input.kind;
         Some(Hash { value, kind })
     }
 
-    /// The hash over any `fields`; `None` if there are none.
+    /// The hash over any `fields`; `None` without fields.
     #[inline(never)]
-    fn hash_any(&self, fields: u16, headers: &Headers, head: &[u8]) -> Option<u32> {
+    fn hash_any(&self, fields: u16, headers: &Headers, header_bytes: &[u8]) -> Option<u32> {
         if fields == 0 {
             return None;
         }
         let wants = |field| fields & field != 0;
-        let (source, destination) = headers.addresses(head)?;
+        let (source, destination) = headers.addresses(header_bytes)?;
         let mut sum = Sum {
             toeplitz: &self.toeplitz,
             symmetric: self.symmetric,
@@ -223,7 +232,7 @@ impl RssContext {
         self.table.get(entry).copied().unwrap_or(0)
     }
 
-    /// The fields that are hashed, of flow types that have any.
+    /// The hash input of flow types that have any.
     pub fn fields(&self) -> impl Iterator<Item = (FlowType, u16)> {
         let inputs = self.inputs.iter().enumerate();
         let chosen = inputs.filter(|(_, input)| input.fields != 0);
@@ -250,13 +259,13 @@ impl RssContext {
     }
 }
 
-/// What is hashed of frames of one flow type.
+/// The hash input of one flow type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Input {
     fields: u16,
-    /// What the hash is over.
+    /// The reported hash type.
     kind: HashType,
-    /// Addresses and ports as they stand in the frame.
+    /// The input is addresses and ports, untransformed.
     is_common: bool,
 }
 
@@ -284,7 +293,7 @@ impl Input {
 struct Sum<'c> {
     toeplitz: &'c Toeplitz,
     symmetric: RssSymmetric,
-    /// Bytes that went in.
+    /// Bytes added.
     length: usize,
     hash: u32,
 }
@@ -296,7 +305,7 @@ impl Sum<'_> {
         self.length += bytes.len();
     }
 
-    /// Adds the wanted ones of source and destination, transformed if both are wanted.
+    /// Adds source and destination as far as wanted, transformed if both are.
     #[inline]
     fn add_pair(&mut self, source: &[u8], destination: &[u8], wanted: (bool, bool)) {
         let combinations: [fn(u8, u8) -> u8; 2] = match (wanted, self.symmetric) {

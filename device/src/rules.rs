@@ -1,8 +1,9 @@
 //! Flow rules: exact and masked matches on header fields, by tuple-space search.
 //!
-//! Rules with the same type and mask form a group with one hash table, so that a frame costs one probe per
-//! distinct (type, mask) however many rules there are. A changed table shares what did not change with the one
-//! that it replaces, so that a change costs what it changes, not what there is.
+//! Rules with the same type and mask form a group with one hash table, so that a frame costs one
+//! probe per distinct (type, mask) at any number of rules. A changed table shares its unchanged
+//! parts with the table that it replaces, so that the cost of a change does not depend on the size
+//! of the table.
 
 mod group;
 
@@ -18,12 +19,12 @@ use crate::abi::{self, Flow, RuleAction, RuleType};
 use crate::frame::Headers;
 use crate::limits::MAX_RULES;
 
-/// Distinct (type, mask) pairs in one table: bounds what one frame can cost.
+/// The most distinct (type, mask) pairs in one table, which bounds the cost per frame.
 pub const MAX_MASKS: usize = 64;
 
-/// What a rule does with a frame.
+/// The action of a flow rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
+pub enum FlowAction {
     /// Drops it.
     Drop,
     /// Steers it to this queue.
@@ -32,37 +33,37 @@ pub enum Action {
     Context {
         /// The RSS context.
         context: u16,
-        /// What is added to the queue in its table.
+        /// The offset to the queue in its table.
         offset: u16,
     },
 }
 
-/// One flow rule, checked.
+/// A validated flow rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rule {
+pub struct FlowRule {
     /// The lowest that matches wins.
     pub location: u32,
-    /// The frames it is about.
+    /// The frames that it applies to.
     pub rule_type: RuleType,
-    /// What happens to them.
-    pub action: Action,
-    /// What they have in the bits of `mask`.
+    /// The action on matching frames.
+    pub action: FlowAction,
+    /// Values of the bits in `mask`.
     pub value: Flow,
     /// The bits that are compared.
     pub mask: Flow,
 }
 
-/// Why rules were not set or deleted. The table is as it was.
+/// The reason why rules were not set or deleted. The table is unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RuleError {
-    /// A rule is not acceptable.
+pub enum FlowRuleError {
+    /// A rule is invalid.
     #[error("rule {index} of the request: the field at byte {offset} {reason}")]
     Refused {
-        /// Which of the rules passed, from 0.
+        /// The rule's position in the request, from 0.
         index: usize,
         /// The field, in bytes from the start of [`abi::Rule`].
         offset: usize,
-        /// What is wrong with the field.
+        /// The reason, which completes "the field …".
         reason: &'static str,
     },
     /// The rules have more distinct masks than [`MAX_MASKS`].
@@ -76,13 +77,13 @@ pub enum RuleError {
     },
 }
 
-/// A field that is not acceptable: its offset in [`abi::Rule`] and what is wrong with it.
-pub(crate) type Refusal = (usize, &'static str);
+/// An invalid field: its offset in [`abi::Rule`] and the reason.
+pub(crate) type FieldRefusal = (usize, &'static str);
 
-impl TryFrom<&abi::Rule> for Rule {
-    type Error = Refusal;
+impl TryFrom<&abi::Rule> for FlowRule {
+    type Error = FieldRefusal;
 
-    fn try_from(rule: &abi::Rule) -> Result<Self, Refusal> {
+    fn try_from(rule: &abi::Rule) -> Result<Self, FieldRefusal> {
         let location = rule.location.get();
         if location >= MAX_RULES {
             return Err((
@@ -94,18 +95,18 @@ impl TryFrom<&abi::Rule> for Rule {
             .map_err(|_| (offset_of!(abi::Rule, rule_type), "is not a rule type"))?;
         let (queue, context) = (rule.queue.get(), rule.context.get());
         let action = match RuleAction::try_from(rule.action) {
-            Ok(RuleAction::Drop) if queue == 0 => Action::Drop,
+            Ok(RuleAction::Drop) if queue == 0 => FlowAction::Drop,
             Ok(RuleAction::Drop) => {
                 return Err((offset_of!(abi::Rule, queue), "means nothing to a drop"));
             }
-            Ok(RuleAction::Queue) => Action::Queue(queue),
-            Ok(RuleAction::Context) => Action::Context {
+            Ok(RuleAction::Queue) => FlowAction::Queue(queue),
+            Ok(RuleAction::Context) => FlowAction::Context {
                 context,
                 offset: queue,
             },
             Err(_) => return Err((offset_of!(abi::Rule, action), "is not an action")),
         };
-        if context != 0 && !matches!(action, Action::Context { .. }) {
+        if context != 0 && !matches!(action, FlowAction::Context { .. }) {
             return Err((
                 offset_of!(abi::Rule, context),
                 "is for context actions only",
@@ -132,37 +133,37 @@ impl TryFrom<&abi::Rule> for Rule {
     }
 }
 
-/// The flow rules of a port. Cloning it is cheap, and so is changing a clone: the two share all parts that are
-/// the same.
+/// The flow rules of a port. Cloning is cheap, and so is changing a clone: the two share all parts
+/// that are equal.
 #[derive(Debug, Clone, Default)]
 pub struct RuleTable {
-    /// Those with the same location / [`BLOCK`] together, all ascending.
-    blocks: BTreeMap<u32, Arc<BTreeMap<u32, Rule>>>,
+    /// Rules in blocks of [`BLOCK`] locations, ascending.
+    blocks: BTreeMap<u32, Arc<BTreeMap<u32, FlowRule>>>,
     groups: Vec<Arc<Group>>,
     hasher: RandomState,
 }
 
-/// Where the rule is that a frame matches if it matches any. Nothing was read there: memory that many rules take has to be
-/// sent for first.
+/// The only rule that a frame can match, found but not read: the memory of many rules is not in the
+/// cache and should be prefetched first.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate<'t> {
     group: &'t Group,
-    /// One with such a hash; there may be others. `None`: the frame matches no rule.
+    /// An entry with the frame's hash, possibly another value's; `None`: the frame matches no rule.
     entry: Option<&'t Entry>,
 }
 
 impl Candidate<'_> {
-    /// Where that is, a line of the cache.
+    /// The entry's address, a cache line to prefetch. It is not to be dereferenced.
     #[must_use]
     pub fn address(&self) -> Option<*const u8> {
         self.entry.map(|entry| std::ptr::from_ref(entry).cast())
     }
 }
 
-/// Locations whose rules are copied together when one of them changes.
+/// Locations per block, which is copied when one of its rules changes.
 const BLOCK: u32 = 64;
 
-/// A [`Flow`] as words of which the first byte is the lowest, for masking and hashing.
+/// A [`Flow`] as little-endian words, for masking and hashing.
 type Key = [u64; size_of::<Flow>() / 8];
 
 impl RuleTable {
@@ -170,14 +171,14 @@ impl RuleTable {
     ///
     /// # Errors
     /// There would be too many masks.
-    pub fn set(&mut self, rules: &[Rule]) -> Result<(), RuleError> {
+    pub fn set(&mut self, rules: &[FlowRule]) -> Result<(), FlowRuleError> {
         let mut changed = self.clone();
         for rule in rules {
             changed.remove(rule.location);
             changed.insert(rule);
         }
         if changed.groups.len() > MAX_MASKS {
-            return Err(RuleError::TooManyMasks);
+            return Err(FlowRuleError::TooManyMasks);
         }
         *self = changed;
         Ok(())
@@ -187,36 +188,36 @@ impl RuleTable {
     ///
     /// # Errors
     /// A location has no rule.
-    pub fn delete(&mut self, locations: &[u32]) -> Result<(), RuleError> {
+    pub fn delete(&mut self, locations: &[u32]) -> Result<(), FlowRuleError> {
         let mut changed = self.clone();
         for &location in locations {
             changed
                 .remove(location)
-                .ok_or(RuleError::NotFound { location })?;
+                .ok_or(FlowRuleError::NotFound { location })?;
         }
         *self = changed;
         Ok(())
     }
 
     /// The rules, by location.
-    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+    pub fn rules(&self) -> impl Iterator<Item = &FlowRule> {
         self.blocks.values().flat_map(|block| block.values())
     }
 
     /// The rule with the lowest location that matches the frame.
     #[must_use]
-    pub fn lookup(&self, headers: &Headers, head: &[u8]) -> Option<&Rule> {
-        self.at(self.find(headers, head)?.location)
+    pub fn lookup(&self, headers: &Headers, header_bytes: &[u8]) -> Option<&FlowRule> {
+        self.at(self.find(headers, header_bytes)?.location)
     }
 
-    /// The only entry that the frame can match, if its type lets it match those of one group at most.
+    /// The only entry that the frame can match, if its type restricts it to the rules of one group.
     #[must_use]
     #[inline]
-    pub fn candidate(&self, headers: &Headers, head: &[u8]) -> Option<Candidate<'_>> {
+    pub fn candidate(&self, headers: &Headers, header_bytes: &[u8]) -> Option<Candidate<'_>> {
         let mut groups = self.groups.iter().filter(|group| group.concerns(headers));
         match (groups.next(), groups.next()) {
             (Some(group), None) => {
-                let flow = key_of(headers, head)?;
+                let flow = key_of(headers, header_bytes)?;
                 Some(Candidate {
                     group,
                     entry: group.first_of_hash(&flow, &self.hasher),
@@ -226,30 +227,31 @@ impl RuleTable {
         }
     }
 
-    /// What that rule does. `candidate` is what [`candidate`](Self::candidate) found for the frame, if it was asked.
+    /// The action of the matching rule. `candidate` is the result of [`candidate`](Self::candidate)
+    /// for the frame, if the caller asked.
     #[must_use]
     #[inline]
     pub fn action(
         &self,
         headers: &Headers,
-        head: &[u8],
+        header_bytes: &[u8],
         candidate: Option<Candidate<'_>>,
-    ) -> Option<Action> {
+    ) -> Option<FlowAction> {
         if let Some(candidate) = candidate {
             let entry = candidate.entry?;
-            if candidate.group.has(entry, &key_of(headers, head)?) {
+            if candidate.group.has(entry, &key_of(headers, header_bytes)?) {
                 return Some(entry.action());
             }
         }
-        self.find(headers, head).map(Entry::action)
+        self.find(headers, header_bytes).map(Entry::action)
     }
 
     #[inline]
-    fn find(&self, headers: &Headers, head: &[u8]) -> Option<&Entry> {
+    fn find(&self, headers: &Headers, header_bytes: &[u8]) -> Option<&Entry> {
         if self.groups.is_empty() {
             return None;
         }
-        let flow = key_of(headers, head)?;
+        let flow = key_of(headers, header_bytes)?;
         let mut found: Option<&Entry> = None;
         for group in &self.groups {
             if found.is_some_and(|found| found.location < group.first()) {
@@ -265,12 +267,12 @@ impl RuleTable {
         found
     }
 
-    fn at(&self, location: u32) -> Option<&Rule> {
+    fn at(&self, location: u32) -> Option<&FlowRule> {
         self.blocks.get(&(location / BLOCK))?.get(&location)
     }
 
     /// Adds a rule at a location that has none.
-    fn insert(&mut self, rule: &Rule) {
+    fn insert(&mut self, rule: &FlowRule) {
         let block = self.blocks.entry(rule.location / BLOCK).or_default();
         Arc::make_mut(block).insert(rule.location, *rule);
         let group = self.groups.iter_mut().find(|group| group.is_of(rule));
@@ -281,8 +283,8 @@ impl RuleTable {
         Arc::make_mut(group).insert(rule, &self.hasher);
     }
 
-    /// Takes away the rule at a location.
-    fn remove(&mut self, location: u32) -> Option<Rule> {
+    /// Removes the rule at a location.
+    fn remove(&mut self, location: u32) -> Option<FlowRule> {
         let block = self.blocks.get_mut(&(location / BLOCK))?;
         if !block.contains_key(&location) {
             return None;
@@ -307,13 +309,14 @@ impl RuleTable {
     }
 }
 
-/// The [`key`] of the fields of a frame; those that it lacks are zero. `None` if it has no Ethernet addresses.
+/// The [`key`] of the fields of a frame, missing fields being zero. `None` if it has no Ethernet
+/// addresses.
 ///
-/// Made of whole words, because as words it is read: of a [`Flow`] that was just stored field by field, none could be until
-/// all of it is in the cache.
+/// Assembled from whole words because it is read in words: reading a [`Flow`] that was just stored
+/// field by field would be a store-to-load forwarding stall.
 #[inline]
-fn key_of(headers: &Headers, head: &[u8]) -> Option<Key> {
-    let (first, rest) = head.split_first_chunk::<8>()?;
+fn key_of(headers: &Headers, header_bytes: &[u8]) -> Option<Key> {
+    let (first, rest) = header_bytes.split_first_chunk::<8>()?;
     let rest = rest.first_chunk::<4>()?;
     let big_endian = |value: u16| u64::from(value.swap_bytes());
     let (ether_type, tci) = (headers.ether_type, headers.vlan.unwrap_or(0));
@@ -321,7 +324,7 @@ fn key_of(headers: &Headers, head: &[u8]) -> Option<Key> {
     key[0] = u64::from_le_bytes(*first);
     key[1] =
         u64::from(u32::from_le_bytes(*rest)) | big_endian(ether_type) << 32 | big_endian(tci) << 48;
-    if let (Some(l3), Some((source, destination))) = (headers.l3, headers.addresses(head)) {
+    if let (Some(l3), Some((source, destination))) = (headers.l3, headers.addresses(header_bytes)) {
         let (source, destination) = (address_words(source), address_words(destination));
         key[2] = u64::from(l3.protocol) | u64::from(l3.tos) << 8 | source[0] << 32;
         key[3] = source[1];
@@ -352,7 +355,8 @@ fn address_words(address: &[u8]) -> [u64; 3] {
     }
 }
 
-/// The bits that a rule of this type may compare. The L4 protocol of a TCP or UDP type is the type itself.
+/// The bits that a rule of this type may compare. The type implies the L4 protocol of a TCP or UDP
+/// rule.
 fn maskable(rule_type: RuleType) -> Flow {
     let (address, protocol, tos, port) = match rule_type {
         RuleType::Ether => (0, 0, 0, 0),

@@ -1,4 +1,4 @@
-//! Where a received frame goes: address filter, then flow rules, then RSS.
+//! Steering of received frames: address filter, then flow rules, then RSS.
 
 use std::collections::BTreeMap;
 use std::mem::{offset_of, size_of};
@@ -11,33 +11,35 @@ use crate::filter::AddressFilter;
 use crate::frame::Headers;
 use crate::limits::MAX_RSS_CONTEXTS;
 use crate::rss::{Hash, RssContext};
-use crate::rules::{Action, Candidate, MAX_MASKS, Refusal, Rule, RuleError, RuleTable};
+use crate::rules::{
+    Candidate, FieldRefusal, FlowAction, FlowRule, FlowRuleError, MAX_MASKS, RuleTable,
+};
 
-/// What is to happen with a frame.
+/// The steering decision on a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It goes to a queue, which is one of the data queues.
+pub enum SteeringDecision {
+    /// It goes to a data queue.
     Queue {
         /// The queue.
         queue: u16,
         /// Its hash.
         hash: Option<Hash>,
     },
-    /// It is not for this port's addresses.
+    /// The address filter drops it.
     Filtered,
-    /// A rule drops it.
+    /// A flow rule drops it.
     RuleDrop,
 }
 
-/// Why steering was not changed. It is as it was.
+/// The reason why the steering configuration was not changed. It is as before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SteeringError {
-    /// A field of the request is not acceptable.
+    /// A field of the request is invalid.
     #[error(transparent)]
     Invalid(#[from] Invalid),
-    /// Rules are not acceptable.
+    /// Flow rules are invalid.
     #[error(transparent)]
-    Rules(#[from] RuleError),
+    Rules(#[from] FlowRuleError),
     /// There is no such RSS context.
     #[error("there is no RSS context {0}")]
     NoContext(u16),
@@ -47,17 +49,19 @@ pub enum SteeringError {
 }
 
 impl SteeringError {
-    /// The status and detail that tell the driver.
+    /// The status and detail for the response.
     #[must_use]
     pub fn status(&self) -> (Status, u32) {
         let (status, detail) = match *self {
             Self::Invalid(Invalid { offset }) => (Status::Invalid, offset),
-            Self::Rules(RuleError::Refused { index, offset, .. }) => {
+            Self::Rules(FlowRuleError::Refused { index, offset, .. }) => {
                 let start = size_of::<RuleSet>() + index * size_of::<abi::Rule>();
                 (Status::Invalid, start + offset)
             }
-            Self::Rules(RuleError::TooManyMasks) => (Status::NoSpace, MAX_MASKS),
-            Self::Rules(RuleError::NotFound { location }) => return (Status::NotFound, location),
+            Self::Rules(FlowRuleError::TooManyMasks) => (Status::NoSpace, MAX_MASKS),
+            Self::Rules(FlowRuleError::NotFound { location }) => {
+                return (Status::NotFound, location);
+            }
             Self::NoContext(context) => return (Status::NotFound, context.into()),
             Self::ContextInUse(context) => return (Status::Busy, context.into()),
         };
@@ -65,21 +69,42 @@ impl SteeringError {
     }
 }
 
-/// The steering configuration of a port. Cloning it is cheap: control changes a clone and publishes that, and
-/// frames in flight keep the one that they started with.
+/// The steering configuration of a port. Cloning is cheap: control changes a clone and publishes
+/// it, and frames in flight keep the one that they started with.
+///
+/// ```
+/// use zcnic_device::{
+///     abi::{Rule, RuleAction, RuleType},
+///     frame::Headers,
+///     steering::{Steering, SteeringDecision},
+/// };
+///
+/// let mut steering = Steering::plain(4);
+/// let drop_all = Rule {
+///     rule_type: RuleType::Ether.into(),
+///     action: RuleAction::Drop.into(),
+///     ..Rule::default()
+/// };
+/// steering.set_rules(&[drop_all]).expect("a valid rule");
+///
+/// let frame = [0xff; 60];
+/// let headers = Headers::parse(&frame, frame.len());
+/// assert_eq!(steering.steer(&headers, &frame), SteeringDecision::RuleDrop);
+/// ```
 #[derive(Debug, Clone)]
 pub struct Steering {
     data_queues: u16,
     filter: AddressFilter,
     /// Context 0.
     default_context: Arc<RssContext>,
-    /// The others.
+    /// All other contexts.
     contexts: Arc<BTreeMap<u16, Arc<RssContext>>>,
     rules: Arc<RuleTable>,
 }
 
 impl Steering {
-    /// The steering of a new session: only broadcast passes, and everything goes to queue 0 of `data_queues`.
+    /// The steering of a new session: only broadcast passes, and all frames go to queue 0 of
+    /// `data_queues`.
     #[must_use]
     pub fn new(data_queues: u16) -> Self {
         Self {
@@ -91,8 +116,8 @@ impl Steering {
         }
     }
 
-    /// The steering of a plain virtio-net device with `queues` queue pairs in use: every frame passes and
-    /// flows are spread over them.
+    /// The steering of a plain virtio-net device with `queues` queue pairs in use: all frames pass
+    /// and flows are spread over the queues.
     #[must_use]
     pub fn plain(queues: u16) -> Self {
         Self {
@@ -116,7 +141,7 @@ impl Steering {
     }
 
     /// The flow rules, by location.
-    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+    pub fn rules(&self) -> impl Iterator<Item = &FlowRule> {
         self.rules.rules()
     }
 
@@ -128,7 +153,7 @@ impl Steering {
     /// Executes RSS_SET: sets or creates a context.
     ///
     /// # Errors
-    /// Names the field that is not acceptable ([`RssContext::from_request`]).
+    /// The invalid field ([`RssContext::from_request`]).
     pub fn set_context(&mut self, set: &RssSet, table: &[U16]) -> Result<(), SteeringError> {
         let number = set.context.get();
         if number >= MAX_RSS_CONTEXTS {
@@ -147,7 +172,7 @@ impl Steering {
     /// Executes RSS_DEL.
     ///
     /// # Errors
-    /// Context 0 can't be deleted, nor one that does not exist or that a rule uses.
+    /// The context is 0, does not exist, or a rule uses it.
     pub fn delete_context(&mut self, number: u16) -> Result<(), SteeringError> {
         if number == 0 {
             let offset = offset_of!(RssDel, context);
@@ -156,7 +181,7 @@ impl Steering {
         if !self.contexts.contains_key(&number) {
             return Err(SteeringError::NoContext(number));
         }
-        let uses = |rule: &Rule| matches!(rule.action, Action::Context { context, .. } if context == number);
+        let uses = |rule: &FlowRule| matches!(rule.action, FlowAction::Context { context, .. } if context == number);
         if self.rules.rules().any(uses) {
             return Err(SteeringError::ContextInUse(number));
         }
@@ -167,13 +192,13 @@ impl Steering {
     /// Executes RULE_SET: sets all of `rules` or none.
     ///
     /// # Errors
-    /// A rule is not acceptable in itself, names a queue or a context that does not exist, or would steer
-    /// beyond the last queue; or the table can't hold them ([`RuleTable::set`]).
+    /// A rule is invalid, names a queue or a context that does not exist, or would steer beyond the
+    /// last queue; or the table can't hold the rules ([`RuleTable::set`]).
     pub fn set_rules(&mut self, rules: &[abi::Rule]) -> Result<(), SteeringError> {
         let mut checked = Vec::with_capacity(rules.len());
         for (index, rule) in rules.iter().enumerate() {
-            let rule = Rule::try_from(rule).and_then(|rule| self.check_target(rule));
-            checked.push(rule.map_err(|(offset, reason)| RuleError::Refused {
+            let rule = FlowRule::try_from(rule).and_then(|rule| self.check_target(rule));
+            checked.push(rule.map_err(|(offset, reason)| FlowRuleError::Refused {
                 index,
                 offset,
                 reason,
@@ -190,52 +215,54 @@ impl Steering {
         Ok(Arc::make_mut(&mut self.rules).delete(locations)?)
     }
 
-    /// The rule to send for before the frame is [steered by it](Self::steer_by), if it can match only one. Rules are
-    /// many: the memory of 10,000 is as large as a second-level cache.
+    /// The rule to prefetch before the frame is [steered by it](Self::steer_by), if the frame can
+    /// match only one. The memory of 10,000 rules is as large as a second-level cache.
     #[must_use]
     #[inline]
-    pub fn candidate(&self, headers: &Headers, head: &[u8]) -> Option<Candidate<'_>> {
-        self.rules.candidate(headers, head)
+    pub fn candidate(&self, headers: &Headers, header_bytes: &[u8]) -> Option<Candidate<'_>> {
+        self.rules.candidate(headers, header_bytes)
     }
 
-    /// Decides where the frame with these headers goes.
+    /// Decides on the frame with these headers.
     #[must_use]
     #[inline]
-    pub fn steer(&self, headers: &Headers, head: &[u8]) -> Verdict {
-        self.steer_by(None, headers, head)
+    pub fn steer(&self, headers: &Headers, header_bytes: &[u8]) -> SteeringDecision {
+        self.steer_by(None, headers, header_bytes)
     }
 
-    /// The same, given what [`candidate`](Self::candidate) said of the frame.
+    /// The same, with the result of [`candidate`](Self::candidate) for the frame.
     #[must_use]
     #[inline]
     pub fn steer_by(
         &self,
         candidate: Option<Candidate<'_>>,
         headers: &Headers,
-        head: &[u8],
-    ) -> Verdict {
+        header_bytes: &[u8],
+    ) -> SteeringDecision {
         if !headers
-            .ether_destination(head)
+            .ether_destination(header_bytes)
             .is_some_and(|address| self.filter.accepts(address))
         {
-            return Verdict::Filtered;
+            return SteeringDecision::Filtered;
         }
-        let (queue, hash) = match self.rules.action(headers, head, candidate) {
-            Some(Action::Drop) => return Verdict::RuleDrop,
-            Some(Action::Queue(queue)) => (queue, self.default_context.hash(headers, head)),
-            Some(Action::Context { context, offset }) => {
+        let (queue, hash) = match self.rules.action(headers, header_bytes, candidate) {
+            Some(FlowAction::Drop) => return SteeringDecision::RuleDrop,
+            Some(FlowAction::Queue(queue)) => {
+                (queue, self.default_context.hash(headers, header_bytes))
+            }
+            Some(FlowAction::Context { context, offset }) => {
                 let context = self.context(context).unwrap_or(&self.default_context);
-                let hash = context.hash(headers, head);
+                let hash = context.hash(headers, header_bytes);
                 (context.queue(hash).saturating_add(offset), hash)
             }
             None => {
-                let hash = self.default_context.hash(headers, head);
+                let hash = self.default_context.hash(headers, header_bytes);
                 (self.default_context.queue(hash), hash)
             }
         };
         // A context's table may have changed since a rule that adds an offset was set.
         let queue = queue.min(self.data_queues.saturating_sub(1));
-        Verdict::Queue { queue, hash }
+        SteeringDecision::Queue { queue, hash }
     }
 
     fn context(&self, number: u16) -> Option<&Arc<RssContext>> {
@@ -245,12 +272,12 @@ impl Steering {
         }
     }
 
-    /// Checks that what the rule steers to exists.
-    fn check_target(&self, rule: Rule) -> Result<Rule, Refusal> {
+    /// Checks that the rule's queue or context exists.
+    fn check_target(&self, rule: FlowRule) -> Result<FlowRule, FieldRefusal> {
         let highest = match rule.action {
-            Action::Drop => return Ok(rule),
-            Action::Queue(queue) => queue,
-            Action::Context { context, offset } => self
+            FlowAction::Drop => return Ok(rule),
+            FlowAction::Queue(queue) => queue,
+            FlowAction::Context { context, offset } => self
                 .context(context)
                 .ok_or((offset_of!(abi::Rule, context), "is not an RSS context"))?
                 .highest_queue()

@@ -1,4 +1,4 @@
-//! Memory and rings of plain vectors, and frames to put through them, for unit tests.
+//! Memory and rings made of vectors, and frames, for unit tests.
 
 use std::{
     cell::RefCell,
@@ -25,7 +25,7 @@ pub(crate) const SPLIT: Layout = Layout::Split {
     threshold: 0,
 };
 
-/// What is told of a frame that has no hash.
+/// Metadata of a frame without a hash.
 pub(crate) const NOTE: Annotation = Annotation {
     queue: 3,
     hash: None,
@@ -39,7 +39,7 @@ pub(crate) fn chain(header: abi::TxHeader, frame: &[u8]) -> Vec<u8> {
     [header.as_bytes(), frame].concat()
 }
 
-/// What the device makes of it, with all features; the snapshot is never freed.
+/// The train of a chain, with all features; the snapshot is leaked.
 pub(crate) fn parse_chain(chain: &[u8]) -> Result<Train<'_, [u8]>, TransmitError> {
     parse(
         &VecMover,
@@ -91,15 +91,15 @@ impl Mover for VecMover {
     }
 }
 
-/// A ring whose posted and used chains a test can look at.
+/// A ring with public posted and used chains.
 #[derive(Default)]
 pub(crate) struct VecRing {
     pub(crate) posted: VecDeque<Vec<Buffer>>,
     pub(crate) reserved: usize,
-    /// Chains in the order of their return, with their used length, and how many came back together.
+    /// Returned chains in order, with their used length, and the number of chains per commit.
     pub(crate) used: Vec<(u32, Vec<Vec<u8>>)>,
     pub(crate) commits: Vec<usize>,
-    /// The used ring as it is. Chains have the number in which they were posted.
+    /// The used ring. Chains are numbered in the order in which they were posted.
     pub(crate) elements: Vec<UsedElement>,
     taken: u32,
     held: BTreeMap<u32, Vec<Buffer>>,
@@ -182,7 +182,7 @@ impl RawRing for VecRing {
     }
 }
 
-/// An IPv4 TCP frame with right checksums: 192.0.2.2:1000 to 192.0.2.1:2000.
+/// An IPv4 TCP frame with valid checksums: 192.0.2.2:1000 to 192.0.2.1:2000.
 pub(crate) fn tcp4(payload: &[u8]) -> Vec<u8> {
     let builder = etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1])
         .ipv4([192, 0, 2, 2], [192, 0, 2, 1], 64)
@@ -195,7 +195,7 @@ pub(crate) fn tcp4(payload: &[u8]) -> Vec<u8> {
     })
 }
 
-/// An IPv6 UDP frame with right checksums: [2001:db8::2]:1000 to [2001:db8::1]:2000.
+/// An IPv6 UDP frame with valid checksums: `[2001:db8::2]:1000` to `[2001:db8::1]:2000`.
 pub(crate) fn udp6(payload: &[u8]) -> Vec<u8> {
     let address = |last| {
         let mut address = [0; 16];
@@ -219,7 +219,7 @@ fn built(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     frame
 }
 
-/// Payload whose bytes tell their position.
+/// Payload whose bytes encode their position.
 pub(crate) fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|n| (n % 251) as u8).collect()
 }

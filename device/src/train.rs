@@ -1,37 +1,39 @@
-//! What crosses a wire: a [`Train`] of segments that share one set of headers.
+//! The unit that crosses a wire: a [`Train`] of segments with one set of headers.
 //!
-//! A train *means* its segments, frames that fit the MTU with final checksums, but carries them as the sender
-//! handed them over: one snapshot of the headers, one reference to the payload, a segment size and the state
-//! of the checksum. A frame that needs no segmentation is a train of one segment. Materialising a segment
-//! ([`Train::segment`]) costs a copy of the headers; payload is copied once, by the receiver.
+//! A train *means* its segments, frames that fit the MTU with final checksums, but carries them as
+//! the sender handed them over, like a GSO skb: one snapshot of the headers, one reference to the
+//! payload, a segment size and the state of the checksum. A frame without segmentation is a train
+//! of one segment. Materialising a segment ([`Train::segment`]) costs a copy of the headers; the
+//! receiver copies the payload once.
 
-mod head;
+mod header_bytes;
 
 use std::ops::Range;
 
-pub use self::head::{Changes, Head};
+pub use self::header_bytes::{Changes, HeaderBytes};
 use crate::{
     checksum::Checksum,
     frame::{ETHER_TYPE_VLAN, Headers, IpVersion, L4Protocol, SNAPSHOT, VLAN_OFFSET, VLAN_TAG},
     memory::Mover,
 };
 
-/// Who owes the L4 checksum of a frame.
+/// The state of a frame's L4 checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChecksumState {
-    /// The field is as the receiver shall see it; whether it is right is unknown.
+    /// The field is final; it may be valid or not.
     Final,
-    /// The field holds the sum of the pseudo header; the sum from `start` to the end of the frame is owed
-    /// to it (virtio 1.3, 5.1.6.2: `VIRTIO_NET_HDR_F_NEEDS_CSUM`).
-    Owed {
+    /// The checksum is partial: the field holds the pseudo-header sum, and the device adds the sum
+    /// from `start` to the end of the frame (`CHECKSUM_PARTIAL`; virtio 1.3, 5.1.6.2:
+    /// `VIRTIO_NET_HDR_F_NEEDS_CSUM`).
+    Partial {
         /// First byte that the checksum covers, from the start of the frame.
         start: usize,
-        /// Where its two bytes are, from the start of the frame.
+        /// Offset of its two bytes, from the start of the frame.
         field: usize,
     },
 }
 
-/// How a train is cut into segments.
+/// The segmentation of a train.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segmentation {
     /// TCP or UDP.
@@ -46,19 +48,20 @@ pub struct Segmentation {
     pub l3_offset: usize,
     /// Where the L4 header starts.
     pub l4_offset: usize,
-    /// The sum of an IPv4 header without what differs from segment to segment.
+    /// The sum of an IPv4 header without the fields that differ between segments.
     ip_sum: Checksum,
-    /// The sum of the pseudo header and the L4 header without what differs.
+    /// The sum of pseudo header and L4 header without the fields that differ.
     l4_sum: Checksum,
 }
 
 impl Segmentation {
-    /// A frame with these headers is cut into pieces of `size`; `None` if it has none that can be repeated.
-    pub(crate) fn new(headers: &Headers, head: &[u8], size: usize) -> Option<Self> {
+    /// Segmentation of a frame with these headers into segments of `size` bytes; `None` if its
+    /// headers can't be repeated.
+    pub(crate) fn new(headers: &Headers, header_bytes: &[u8], size: usize) -> Option<Self> {
         let (l3, l4) = (headers.l3?, headers.l4?);
         let header_length = headers.payload_offset();
         let without = |range: Range<usize>, differ: &[usize]| -> Option<Checksum> {
-            let header = head.get(range)?;
+            let header = header_bytes.get(range)?;
             let mut sum = Checksum::new();
             sum.add(header);
             for &at in differ {
@@ -73,7 +76,7 @@ impl Segmentation {
             L4Protocol::Tcp => &[4, 6, 12, 16],
             L4Protocol::Udp => &[4, 6],
         };
-        let mut l4_sum = headers.pseudo_header(head, 0)?;
+        let mut l4_sum = headers.pseudo_header(header_bytes, 0)?;
         l4_sum.add_checksum(without(l4.offset..header_length, differ)?);
         Some(Self {
             protocol: l4.protocol,
@@ -96,10 +99,10 @@ impl Segmentation {
     }
 }
 
-/// A train of segments whose bytes are in `source`. Its parts have been checked against each other by
-/// [`transmit::parse`](crate::transmit::parse).
+/// A train of segments whose bytes are in `source`. [`transmit::parse`](crate::transmit::parse) has
+/// checked its parts against each other.
 pub struct Train<'a, S: ?Sized> {
-    pub(crate) head: &'a [u8],
+    pub(crate) header_bytes: &'a [u8],
     pub(crate) headers: Headers,
     pub(crate) source: &'a S,
     /// Where the frame starts in the source.
@@ -108,11 +111,11 @@ pub struct Train<'a, S: ?Sized> {
     pub(crate) length: usize,
     pub(crate) checksum: ChecksumState,
     pub(crate) segmentation: Option<Segmentation>,
-    /// It is one frame that the receiver makes of many, and stays one.
+    /// Set if it is an aggregate, which is not segmented again.
     pub(crate) aggregate: Option<Aggregate>,
 }
 
-/// What a frame was made of that hardware GRO made ([`gro`](crate::gro)).
+/// The composition of an aggregate ([`gro`](crate::gro)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Aggregate {
     /// Wire frames.
@@ -129,35 +132,35 @@ pub(crate) struct Aggregate {
     pub(crate) flags: u16,
 }
 
-/// One frame of a train: `head`, then the bytes of the source from `body` on.
+/// One frame of a train: the header bytes, then the bytes of the source from `body` on.
 pub struct Segment<'h> {
-    /// The bytes at the start of the frame that the device has a snapshot of.
-    pub head: Head<'h>,
-    /// Where in the train's source the bytes behind the head are.
+    /// The first bytes of the frame, from the snapshot.
+    pub header_bytes: HeaderBytes<'h>,
+    /// Offset of the bytes behind them, in the train's source.
     pub body: usize,
     /// Bytes of the whole frame.
     pub length: usize,
-    /// The checksum that is still to be inserted.
-    pub(crate) owed: Option<Owed>,
-    /// Where this frame's L4 payload ends: what follows is Ethernet padding.
+    /// The checksum that is to be inserted.
+    pub(crate) partial: Option<PartialChecksum>,
+    /// End of this frame's L4 payload; Ethernet padding follows.
     pub l4_end: usize,
 }
 
-/// A checksum that a frame lacks.
+/// A partial checksum.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Owed {
-    /// Where its two bytes are, from the start of the frame.
+pub(crate) struct PartialChecksum {
+    /// Offset of its two bytes, from the start of the frame.
     field: usize,
-    /// The sum of what it covers in the head.
+    /// The sum of the covered header bytes.
     sum: Checksum,
-    /// It was begun right, so that it comes out right.
-    pub(crate) right: bool,
+    /// Whether the inserted checksum will be valid.
+    pub(crate) valid: bool,
 }
 
-impl Owed {
-    /// Completes the checksum in `head`; `body` is all that is behind.
+impl PartialChecksum {
+    /// Inserts the checksum into `header_bytes`; `body` is the sum of all bytes behind them.
     #[inline]
-    pub(crate) fn insert(&self, head: &mut Head<'_>, body: Checksum) {
+    pub(crate) fn insert(&self, header_bytes: &mut HeaderBytes<'_>, body: Checksum) {
         let mut sum = self.sum;
         sum.add_checksum(body);
         // 0 means "no checksum" in UDP, so its equal 0xffff is sent (RFC 768); TCP takes either.
@@ -165,7 +168,7 @@ impl Owed {
             0 => 0xffff,
             value => value,
         };
-        head.change(self.field, value);
+        header_bytes.change(self.field, value);
     }
 }
 
@@ -173,13 +176,13 @@ impl Owed {
 const IPV6_HEADER: usize = 40;
 
 impl<'a, S: ?Sized> Train<'a, S> {
-    /// A place for [`transmit::parse_into`](crate::transmit::parse_into) to make a train in: for now a frame of
-    /// no bytes.
+    /// A place for [`transmit::parse_into`](crate::transmit::parse_into) to make a train in; a
+    /// frame of no bytes until then.
     #[must_use]
     #[inline]
     pub fn unset(source: &'a S) -> Self {
         Self {
-            head: &[],
+            header_bytes: &[],
             headers: Headers::default(),
             source,
             start: 0,
@@ -196,55 +199,58 @@ impl<'a, S: ?Sized> Train<'a, S> {
         &self.headers
     }
 
-    /// The snapshot that [`headers`](Self::headers) was parsed from.
+    /// The header bytes: the snapshot that [`headers`](Self::headers) was parsed from.
     #[must_use]
-    pub fn head(&self) -> &'a [u8] {
-        self.head
+    pub fn header_bytes(&self) -> &'a [u8] {
+        self.header_bytes
     }
 
-    /// Where the payload is.
+    /// The source of the payload.
     #[must_use]
     pub fn source(&self) -> &'a S {
         self.source
     }
 
-    /// The same without the outer tag, its head in `head`. `None`: that is no 802.1Q tag, or the checksum that is owed
-    /// covers it.
+    /// The same train without its outer VLAN tag, its header bytes in `header_bytes`. `None`: the
+    /// tag is not an 802.1Q tag, or the partial checksum covers it.
     #[cold]
-    pub(crate) fn untagged<'b>(&self, head: &'b mut [u8; SNAPSHOT]) -> Option<Train<'b, S>>
+    pub(crate) fn without_vlan_tag<'b>(
+        &self,
+        header_bytes: &'b mut [u8; SNAPSHOT],
+    ) -> Option<Train<'b, S>>
     where
         'a: 'b,
     {
         let checksum = match self.checksum {
             ChecksumState::Final => ChecksumState::Final,
-            ChecksumState::Owed { start, field } => ChecksumState::Owed {
+            ChecksumState::Partial { start, field } => ChecksumState::Partial {
                 start: start
                     .checked_sub(VLAN_TAG)
                     .filter(|start| *start >= VLAN_OFFSET)?,
                 field: field - VLAN_TAG,
             },
         };
-        let (addresses, tagged) = self.head.split_at_checked(VLAN_OFFSET)?;
+        let (addresses, tagged) = self.header_bytes.split_at_checked(VLAN_OFFSET)?;
         if !tagged.starts_with(&ETHER_TYPE_VLAN.to_be_bytes()) {
             return None;
         }
         let rest = tagged.get(VLAN_TAG..)?;
-        let head = &mut head[..addresses.len() + rest.len()];
-        head[..VLAN_OFFSET].copy_from_slice(addresses);
-        head[VLAN_OFFSET..].copy_from_slice(rest);
+        let header_bytes = &mut header_bytes[..addresses.len() + rest.len()];
+        header_bytes[..VLAN_OFFSET].copy_from_slice(addresses);
+        header_bytes[VLAN_OFFSET..].copy_from_slice(rest);
         let length = self.length - VLAN_TAG;
         Some(Train {
-            head,
-            headers: Headers::parse(head, length),
+            header_bytes,
+            headers: Headers::parse(header_bytes, length),
             source: self.source,
             start: self.start + VLAN_TAG,
             length,
             checksum,
-            segmentation: self.segmentation.map(|cut| Segmentation {
-                header_length: cut.header_length - VLAN_TAG,
-                l3_offset: cut.l3_offset - VLAN_TAG,
-                l4_offset: cut.l4_offset - VLAN_TAG,
-                ..cut
+            segmentation: self.segmentation.map(|segmentation| Segmentation {
+                header_length: segmentation.header_length - VLAN_TAG,
+                l3_offset: segmentation.l3_offset - VLAN_TAG,
+                l4_offset: segmentation.l4_offset - VLAN_TAG,
+                ..segmentation
             }),
             aggregate: self.aggregate.map(|aggregate| Aggregate {
                 l3_offset: aggregate.l3_offset - VLAN_TAG as u16,
@@ -258,8 +264,10 @@ impl<'a, S: ?Sized> Train<'a, S> {
     #[must_use]
     #[inline]
     pub fn segments(&self) -> usize {
-        self.segmentation.as_ref().map_or(1, |cut| {
-            (self.length - cut.header_length).div_ceil(cut.size).max(1)
+        self.segmentation.as_ref().map_or(1, |segmentation| {
+            (self.length - segmentation.header_length)
+                .div_ceil(segmentation.size)
+                .max(1)
         })
     }
 
@@ -270,7 +278,7 @@ impl<'a, S: ?Sized> Train<'a, S> {
         let repeated = self
             .segmentation
             .as_ref()
-            .map_or(0, |cut| cut.header_length);
+            .map_or(0, |segmentation| segmentation.header_length);
         self.length + (self.segments() - 1) * repeated
     }
 
@@ -278,57 +286,60 @@ impl<'a, S: ?Sized> Train<'a, S> {
     #[must_use]
     #[inline]
     pub fn segment_length(&self, index: usize) -> usize {
-        self.segmentation.as_ref().map_or(self.length, |cut| {
-            cut.header_length + cut.payload(self.length, index)
-        })
+        self.segmentation
+            .as_ref()
+            .map_or(self.length, |segmentation| {
+                segmentation.header_length + segmentation.payload(self.length, index)
+            })
     }
 
-    /// Frame number `index`, from 0; `index` must be below [`segments`](Self::segments). What differs from what was
-    /// sent goes to `changes`.
+    /// Frame number `index`, from 0; `index` must be below [`segments`](Self::segments). Header
+    /// fields that differ from the snapshot go to `changes`.
     #[must_use]
     #[inline(always)]
     pub fn segment<'h>(&'h self, index: usize, changes: &'h mut Changes) -> Segment<'h> {
         match &self.segmentation {
-            Some(cut) => self.cut(cut, index, changes),
+            Some(segmentation) => self.materialise(segmentation, index, changes),
             None => self.whole(changes),
         }
     }
 
     #[inline(always)]
     fn whole<'h>(&'h self, changes: &'h mut Changes) -> Segment<'h> {
-        // The body starts behind the headers, so that payload is copied straight to where it is wanted, but
-        // never inside the checksum field. Of a frame that is in the snapshot as a whole it is not needed.
-        let mut head_length = self.headers.payload_offset();
-        if let ChecksumState::Owed { field, .. } = self.checksum {
-            head_length = head_length.max(field + 2);
+        // The body starts behind the headers, so that the payload is copied straight to its buffer,
+        // but never inside the checksum field. A frame that is completely in the snapshot has no
+        // body.
+        let mut header_bytes_length = self.headers.payload_offset();
+        if let ChecksumState::Partial { field, .. } = self.checksum {
+            header_bytes_length = header_bytes_length.max(field + 2);
         }
-        if self.length <= self.head.len() {
-            head_length = self.length;
+        if self.length <= self.header_bytes.len() {
+            header_bytes_length = self.length;
         }
-        let sent = &self.head[..head_length];
+        let sent = &self.header_bytes[..header_bytes_length];
         let l4_end = self.headers.l4.map_or(self.length, |l4| l4.payload_end);
-        let owed = match self.checksum {
+        let partial = match self.checksum {
             ChecksumState::Final => None,
-            ChecksumState::Owed { start, field } => {
+            ChecksumState::Partial { start, field } => {
                 let mut sum = Checksum::new();
-                sum.add(&sent[start.min(head_length)..]);
-                let right = l4_end == self.length && self.is_begun_right(start, field);
-                Some(Owed { field, sum, right })
+                sum.add(&sent[start.min(header_bytes_length)..]);
+                let valid = l4_end == self.length && self.has_pseudo_header_sum(start, field);
+                Some(PartialChecksum { field, sum, valid })
             }
         };
         Segment {
-            head: Head::new(sent, changes),
-            body: self.start + head_length,
+            header_bytes: HeaderBytes::new(sent, changes),
+            body: self.start + header_bytes_length,
             length: self.length,
-            owed,
+            partial,
             l4_end,
         }
     }
 
-    /// Whether the checksum that is owed to `field` from `start` on is that of the L4 header, begun with the sum of the
-    /// pseudo header.
+    /// Whether the partial checksum at `field`, from `start` on, is the L4 header's and the field
+    /// holds the pseudo-header sum.
     #[inline]
-    fn is_begun_right(&self, start: usize, field: usize) -> bool {
+    fn has_pseudo_header_sum(&self, start: usize, field: usize) -> bool {
         let Some(l4) = self.headers.l4 else {
             return false;
         };
@@ -337,77 +348,83 @@ impl<'a, S: ?Sized> Train<'a, S> {
             && field == start + l4.protocol.checksum_offset()
             && self
                 .headers
-                .pseudo_header(self.head, length)
-                .is_some_and(|sum| sum.fold().to_be_bytes() == self.head[field..field + 2])
+                .pseudo_header(self.header_bytes, length)
+                .is_some_and(|sum| sum.fold().to_be_bytes() == self.header_bytes[field..field + 2])
     }
 
     #[inline(never)]
-    fn cut<'h>(
+    fn materialise<'h>(
         &'h self,
-        cut: &Segmentation,
+        segmentation: &Segmentation,
         index: usize,
         changes: &'h mut Changes,
     ) -> Segment<'h> {
-        let done = index * cut.size;
-        let length = cut.header_length + cut.payload(self.length, index);
-        let mut head = Head::new(&self.head[..cut.header_length], changes);
-        match cut.version {
-            // A datagram of its own (RFC 6864).
+        let done = index * segmentation.size;
+        let length = segmentation.header_length + segmentation.payload(self.length, index);
+        let mut header_bytes =
+            HeaderBytes::new(&self.header_bytes[..segmentation.header_length], changes);
+        match segmentation.version {
+            // Each segment has its own identification (RFC 6864).
             IpVersion::V4 => {
-                let ip = cut.l3_offset;
-                let mut sum = cut.ip_sum;
+                let ip = segmentation.l3_offset;
+                let mut sum = segmentation.ip_sum;
                 for (offset, value) in [
                     (2, (length - ip) as u16),
-                    (4, word(head.sent(), ip + 4).wrapping_add(index as u16)),
+                    (
+                        4,
+                        word(header_bytes.sent(), ip + 4).wrapping_add(index as u16),
+                    ),
                 ] {
                     sum.add_u16(value);
-                    head.change(ip + offset, value);
+                    header_bytes.change(ip + offset, value);
                 }
-                head.change(ip + 10, sum.finish());
+                header_bytes.change(ip + 10, sum.finish());
             }
             IpVersion::V6 => {
-                let payload = length - cut.l3_offset - IPV6_HEADER;
-                head.change(cut.l3_offset + 4, payload as u16);
+                let payload = length - segmentation.l3_offset - IPV6_HEADER;
+                header_bytes.change(segmentation.l3_offset + 4, payload as u16);
             }
         }
-        let l4_length = (length - cut.l4_offset) as u16;
-        let mut sum = cut.l4_sum;
+        let l4_length = (length - segmentation.l4_offset) as u16;
+        let mut sum = segmentation.l4_sum;
         sum.add_u16(l4_length);
-        match cut.protocol {
+        match segmentation.protocol {
             L4Protocol::Tcp => {
                 let last = index + 1 == self.segments();
-                for (offset, value) in tcp_words(head.sent(), cut.l4_offset, done, last) {
+                for (offset, value) in
+                    tcp_words(header_bytes.sent(), segmentation.l4_offset, done, last)
+                {
                     sum.add_u16(value);
-                    head.change(cut.l4_offset + offset, value);
+                    header_bytes.change(segmentation.l4_offset + offset, value);
                 }
             }
             L4Protocol::Udp => {
                 sum.add_u16(l4_length);
-                head.change(cut.l4_offset + 4, l4_length);
+                header_bytes.change(segmentation.l4_offset + 4, l4_length);
             }
         }
         Segment {
-            head,
-            body: self.start + cut.header_length + done,
+            header_bytes,
+            body: self.start + segmentation.header_length + done,
             length,
-            owed: Some(Owed {
-                field: cut.l4_offset + cut.protocol.checksum_offset(),
+            partial: Some(PartialChecksum {
+                field: segmentation.l4_offset + segmentation.protocol.checksum_offset(),
                 sum,
-                right: true,
+                valid: true,
             }),
             l4_end: length,
         }
     }
 }
 
-/// A copy of frame number `index` of a train as the receiver shall see it, with its final checksum.
+/// A copy of frame number `index` of a train, with its final checksum.
 pub(crate) fn finish<M: Mover>(mover: &M, train: &Train<'_, M::Source>, index: usize) -> Vec<u8> {
     let mut frame = Vec::new();
     finish_into(mover, train, index, &mut frame);
     frame
 }
 
-/// Makes a copy of frame number `index` of a train, as the receiver shall see it, with its final checksum.
+/// Copies frame number `index` of a train into `frame`, with its final checksum.
 pub fn finish_into<M: Mover>(
     mover: &M,
     train: &Train<'_, M::Source>,
@@ -418,23 +435,23 @@ pub fn finish_into<M: Mover>(
     let mut segment = train.segment(index, &mut changes);
     frame.clear();
     frame.resize(segment.length, 0);
-    let body = &mut frame[segment.head.sent().len()..];
+    let body = &mut frame[segment.header_bytes.sent().len()..];
     mover.snapshot(train.source(), segment.body, body);
-    if let Some(owed) = segment.owed {
+    if let Some(partial) = segment.partial {
         let mut sum = Checksum::new();
         sum.add(body);
-        owed.insert(&mut segment.head, sum);
+        partial.insert(&mut segment.header_bytes, sum);
     }
-    segment.head.write(frame);
+    segment.header_bytes.write(frame);
 }
 
-/// A frame that is as the receiver shall see it, as a train of one.
+/// A frame with final checksums, as a train of one segment.
 #[must_use]
 pub fn finished(frame: &[u8]) -> Train<'_, [u8]> {
-    let head = &frame[..frame.len().min(SNAPSHOT)];
+    let header_bytes = &frame[..frame.len().min(SNAPSHOT)];
     Train {
-        head,
-        headers: Headers::parse(head, frame.len()),
+        header_bytes,
+        headers: Headers::parse(header_bytes, frame.len()),
         source: frame,
         start: 0,
         length: frame.len(),
@@ -445,22 +462,23 @@ pub fn finished(frame: &[u8]) -> Train<'_, [u8]> {
 }
 
 /// Stores the low 16 bits of `value`, which the caller has bounded, in network order.
-pub(crate) fn put16(head: &mut [u8], offset: usize, value: usize) {
-    head[offset..offset + 2].copy_from_slice(&(value as u16).to_be_bytes());
+pub(crate) fn put16(header_bytes: &mut [u8], offset: usize, value: usize) {
+    header_bytes[offset..offset + 2].copy_from_slice(&(value as u16).to_be_bytes());
 }
 
 /// The word at `offset`, in network order.
 #[inline]
-fn word(head: &[u8], offset: usize) -> u16 {
-    u16::from_be_bytes([head[offset], head[offset + 1]])
+fn word(header_bytes: &[u8], offset: usize) -> u16 {
+    u16::from_be_bytes([header_bytes[offset], header_bytes[offset + 1]])
 }
 
-/// The words of a TCP header in which segments differ, and where they are: `done` bytes of payload were before.
+/// The words of a TCP header that differ between segments, with their offsets; `done` bytes of
+/// payload are in segments before.
 #[inline]
-fn tcp_words(head: &[u8], tcp: usize, done: usize, last: bool) -> [(usize, u16); 3] {
+fn tcp_words(header_bytes: &[u8], tcp: usize, done: usize, last: bool) -> [(usize, u16); 3] {
     const FIN_PSH: u16 = 0x09;
     const CWR: u16 = 0x80;
-    let [high, low, mut flags] = [4, 6, 12].map(|offset| word(head, tcp + offset));
+    let [high, low, mut flags] = [4, 6, 12].map(|offset| word(header_bytes, tcp + offset));
     let sequence = (u32::from(high) << 16 | u32::from(low)).wrapping_add(done as u32);
     if !last {
         flags &= !FIN_PSH;

@@ -1,4 +1,4 @@
-//! From a transmit chain to a [`Train`]: the only place where transmit headers are believed or refused.
+//! From a transmit chain to a [`Train`]: the only place where transmit headers are validated.
 
 use std::mem::offset_of;
 
@@ -14,11 +14,11 @@ use crate::{
     train::{ChecksumState, Segmentation, Train},
 };
 
-/// The most frames that one chain may mean: 64 KiB in the smallest segments that Linux makes
+/// The most segments of one chain: 64 KiB in the smallest segments that Linux makes
 /// (`TCP_MIN_GSO_SIZE`). More would let one descriptor occupy the device for long.
 pub const MAX_SEGMENTS: usize = 8192;
 
-/// The smallest Ethernet frame that means something: addresses and type.
+/// The smallest frame: Ethernet addresses and type.
 const MIN_FRAME: usize = 14;
 
 /// The header in front of each frame on a transmit ring.
@@ -30,11 +30,13 @@ pub enum TransmitFormat {
     Zcnic,
 }
 
-/// What is looked at of a frame at first, at most: enough for Ethernet, IPv6 and the longest TCP header, or for all of
-/// a small frame. Only if the headers do not end in it the rest of the snapshot is taken as well.
+/// Bytes of the first snapshot: enough for Ethernet, IPv6 and the longest TCP header, or for all of
+/// a small frame. The rest, up to [`SNAPSHOT`], is read only if no L4 header or not the whole
+/// checksum field was found in these.
 const FIRST_LOOK: usize = 128;
 
-/// Where [`parse`] keeps what it read of a frame; what was in it before does not matter.
+/// The snapshot of a frame's first bytes, filled by [`parse`]; its previous content does not
+/// matter.
 #[derive(Clone, Debug)]
 pub struct Snapshot([u8; SNAPSHOT]);
 
@@ -56,38 +58,38 @@ pub struct TransmitCounters {
 }
 
 impl TransmitCounters {
-    /// Counts a train that was put on the wire, all segments of it.
+    /// Counts a train sent on the wire, all segments of it.
     pub fn sent<S: ?Sized>(&mut self, train: &Train<'_, S>) {
         self.frames += train.segments() as u64;
         self.bytes += train.wire_bytes() as u64;
     }
 }
 
-/// Why a transmit chain was refused.
+/// The reason why a transmit chain was refused.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum TransmitError {
-    /// Not even a transmit header and an Ethernet header.
+    /// The chain has no room for a transmit header and an Ethernet header.
     #[error("Chain of {0} bytes is too short for a frame")]
     TooShort(usize),
-    /// Longer than the largest frame, or a segment would be.
+    /// The frame, or a segment of it, is longer than the largest frame.
     #[error("Frame or segment of {0} bytes is too long")]
     TooLong(usize),
-    /// The transmit header has a flag, a type or a non-zero reserved field that is not known or was not
-    /// negotiated.
-    #[error("Transmit header asks for what was not negotiated")]
+    /// The transmit header has a flag, a type or a non-zero reserved field that is unknown or was
+    /// not negotiated.
+    #[error("Transmit header asks for an offload that was not negotiated")]
     Unsupported,
-    /// The checksum would be outside the frame, or outside what the device looks at.
+    /// The checksum field is outside the frame or the snapshot.
     #[error("Checksum field at {0} is outside the frame's first 256 bytes")]
     ChecksumOffset(usize),
-    /// Segmentation of a frame whose headers do not say what the transmit header says.
+    /// The frame's headers contradict the transmit header's segmentation.
     #[error("Segmentation does not match the frame's headers")]
     Segmentation,
 }
 
-/// The transmit header, whichever format it came in.
+/// The offloads that a transmit header of either format asks for.
 #[derive(Clone, Copy)]
-struct Request {
-    /// Where the checksum that is owed starts, and where from there its field is.
+struct OffloadRequest {
+    /// Start of the partial checksum, and the offset of its field from there.
     checksum: Option<(u16, u16)>,
     gso: Option<Gso>,
 }
@@ -102,12 +104,13 @@ struct Gso {
     l3_offset: Option<u16>,
 }
 
-/// Whether a chain that starts with `bytes` (at least 32 of them, if it has as many) has a
-/// `struct zcnic_tx_header`. Where that is reserved and zero, a virtio-net frame has its source address and
-/// type, so that the two can't be mistaken.
+/// Whether a chain that starts with `bytes` (at least 32 of them, if it has as many) has a `struct
+/// zcnic_tx_header`. Its reserved zeroes lie where a virtio-net frame has its source address and
+/// type, so the two are distinguishable.
 ///
-/// A backend that was restarted under a zcnic driver finds chains that the driver sent before it noticed;
-/// they must not make the port a plain one, which would fill buffers that were posted for zcnic.
+/// A backend that was restarted under a zcnic driver finds chains that the driver sent before it
+/// noticed. They must not make the port plain, or frames would be written to buffers posted for
+/// zcnic.
 #[must_use]
 pub fn has_zcnic_header(bytes: &[u8]) -> bool {
     bytes
@@ -115,23 +118,24 @@ pub fn has_zcnic_header(bytes: &[u8]) -> bool {
         .is_some_and(|reserved| reserved.iter().all(|byte| *byte == 0))
 }
 
-/// Whether a chain with a device-writable part, of descriptors of these lengths, is a frame that wants to know when it
-/// was sent: `start` is the first bytes of the readable part. Anything else of this kind is a command, or nothing.
+/// Whether a chain with device-writable descriptors of these lengths is a frame that asks for its
+/// transmit timestamp; `start` is the first two bytes of the readable part. Other chains with a
+/// writable part are commands or invalid.
 #[must_use]
 pub fn wants_time(start: [u8; 2], writable: impl IntoIterator<Item = usize>) -> bool {
     let flags = u16::from_le_bytes(start);
-    // A command's magic number has other flags, too.
+    // A command's magic number sets other flags, too.
     flags & abi::TX_TIMESTAMP != 0
         && flags & !(abi::TX_TIMESTAMP | abi::TX_CSUM) == 0
         && writable.into_iter().eq([size_of::<abi::TxTime>()])
 }
 
-/// Reads the transmit header and the frame's first bytes once, into `snapshot`, and makes the train that they
-/// describe, as [`parse_into`].
+/// Reads the transmit header and the frame's first bytes once, into `snapshot`, and returns the
+/// train that they describe; like [`parse_into`].
 ///
 /// # Errors
 ///
-/// [`TransmitError`] says what is wrong with the chain; the caller counts it and completes the chain.
+/// [`TransmitError`]; the caller counts it and completes the chain.
 pub fn parse<'a, M: Mover>(
     mover: &M,
     source: &'a M::Source,
@@ -144,13 +148,13 @@ pub fn parse<'a, M: Mover>(
     Ok(train)
 }
 
-/// Reads the transmit header and the frame's first bytes of the source of `train` once, into `snapshot`, and makes
-/// it the train that they describe. It is made where it will be, part by part, because whoever moves what was just
-/// written in small parts waits for all of these stores.
+/// Reads the transmit header and the frame's first bytes of the source of `train` once, into
+/// `snapshot`, and sets `train` to the train that they describe. The train is made in place, part
+/// by part: moving a struct right after its parts were stored is a store-to-load forwarding stall.
 ///
 /// # Errors
 ///
-/// [`TransmitError`] says what is wrong with the chain; the caller counts it and completes the chain.
+/// [`TransmitError`]; the caller counts it and completes the chain.
 #[inline]
 pub fn parse_into<'a, M: Mover>(
     mover: &M,
@@ -169,9 +173,10 @@ pub fn parse_into<'a, M: Mover>(
         return Err(TransmitError::TooShort(total));
     }
     let length = total - start;
-    // Headers are in one piece as a rule, apart from the payload.
-    let mut head_length = length.min(FIRST_LOOK).min(mover.piece_len(source, start));
-    // The header by itself: its fields are not in two pieces of a longer copy then.
+    // Headers usually are in one piece of memory, apart from the payload.
+    let mut header_bytes_length = length.min(FIRST_LOOK).min(mover.piece_len(source, start));
+    // The transmit header is read by itself, so that none of its fields straddles two pieces of a
+    // longer copy.
     let request = match format {
         TransmitFormat::VirtioNet => {
             let mut header = [0; size_of::<VirtioNetHeader>()];
@@ -184,19 +189,23 @@ pub fn parse_into<'a, M: Mover>(
             zcnic_request(&header, features)?
         }
     };
-    let head = &mut snapshot.0;
-    mover.snapshot(source, start, &mut head[..head_length]);
+    let header_bytes = &mut snapshot.0;
+    mover.snapshot(source, start, &mut header_bytes[..header_bytes_length]);
 
     let headers = &mut train.headers;
-    headers.find(&head[..head_length], length);
+    headers.find(&header_bytes[..header_bytes_length], length);
     let field_end = request.checksum.map_or(0, |(start, offset)| {
         usize::from(start) + usize::from(offset) + 2
     });
     let limit = length.min(SNAPSHOT);
-    if head_length < limit && (headers.l4.is_none() || field_end > head_length) {
-        mover.snapshot(source, start + head_length, &mut head[head_length..limit]);
-        head_length = limit;
-        *headers = Headers::parse(&head[..head_length], length);
+    if header_bytes_length < limit && (headers.l4.is_none() || field_end > header_bytes_length) {
+        mover.snapshot(
+            source,
+            start + header_bytes_length,
+            &mut header_bytes[header_bytes_length..limit],
+        );
+        header_bytes_length = limit;
+        *headers = Headers::parse(&header_bytes[..header_bytes_length], length);
     }
 
     train.checksum = match request.checksum {
@@ -204,14 +213,14 @@ pub fn parse_into<'a, M: Mover>(
         Some(_) if !features.has(Feature::TxCsum) => return Err(TransmitError::Unsupported),
         Some((start, _)) => {
             let field = field_end - 2;
-            if field_end > head_length {
+            if field_end > header_bytes_length {
                 return Err(TransmitError::ChecksumOffset(field));
             }
             let start = start.into();
-            ChecksumState::Owed { start, field }
+            ChecksumState::Partial { start, field }
         }
     };
-    train.head = &head[..head_length];
+    train.header_bytes = &header_bytes[..header_bytes_length];
     train.start = start;
     train.length = length;
     match request.gso {
@@ -224,9 +233,12 @@ pub fn parse_into<'a, M: Mover>(
 }
 
 #[inline]
-fn zcnic_request(header: &abi::TxHeader, features: FeatureSet) -> Result<Request, TransmitError> {
+fn zcnic_request(
+    header: &abi::TxHeader,
+    features: FeatureSet,
+) -> Result<OffloadRequest, TransmitError> {
     let flags = header.flags.get();
-    // As two words: the first two bytes are in another one.
+    // As two words: the first two bytes belong to another one.
     let (first, rest) = header.reserved1.split_at(2);
     let reserved = header.reserved0 != 0 || first != [0; 2] || rest != [0; 16];
     let others = flags & !abi::TX_CSUM;
@@ -234,7 +246,7 @@ fn zcnic_request(header: &abi::TxHeader, features: FeatureSet) -> Result<Request
     if (others != 0 && !stamped) || reserved {
         return Err(TransmitError::Unsupported);
     }
-    Ok(Request {
+    Ok(OffloadRequest {
         checksum: (flags & abi::TX_CSUM != 0)
             .then(|| (header.csum_start.get(), header.csum_offset.get())),
         gso: match header.gso_type {
@@ -269,7 +281,7 @@ impl VirtioNetHeader {
     const GSO_TCPV4: u8 = 1;
     const GSO_TCPV6: u8 = 4;
     const GSO_UDP_L4: u8 = 5;
-    /// The segments' CWR is handled whether or not the driver points it out.
+    /// CWR of segments is handled with or without this flag.
     const GSO_ECN: u8 = 0x80;
 
     fn word(&self, offset: usize) -> u16 {
@@ -277,7 +289,7 @@ impl VirtioNetHeader {
     }
 
     #[inline]
-    fn request(&self) -> Result<Request, TransmitError> {
+    fn request(&self) -> Result<OffloadRequest, TransmitError> {
         let gso = match self.0[1] & !Self::GSO_ECN {
             0 => None,
             Self::GSO_TCPV4 => Some((Feature::Tso4, L4Protocol::Tcp)),
@@ -285,9 +297,9 @@ impl VirtioNetHeader {
             Self::GSO_UDP_L4 => Some((Feature::Uso, L4Protocol::Udp)),
             _ => return Err(TransmitError::Unsupported),
         };
-        Ok(Request {
+        Ok(OffloadRequest {
             checksum: (self.0[0] & Self::NEEDS_CSUM != 0).then(|| (self.word(6), self.word(8))),
-            // hdr_len is a hint that drivers get wrong (virtio 1.3, 5.1.6.2.1): the parser knows better.
+            // hdr_len is an unreliable hint (virtio 1.3, 5.1.6.2.1): the parsed length counts.
             gso: gso.map(|(feature, protocol)| Gso {
                 feature,
                 protocol,
@@ -299,7 +311,8 @@ impl VirtioNetHeader {
     }
 }
 
-/// Has a train cut, but only if the frame's own headers agree with all of it, and no segment is too long.
+/// Sets the segmentation of a train if the frame's own headers agree with all of it, and no segment
+/// is too long.
 #[inline(never)]
 fn segment<S: ?Sized>(gso: Gso, train: &mut Train<'_, S>) -> Result<(), TransmitError> {
     let headers = &train.headers;
@@ -307,7 +320,7 @@ fn segment<S: ?Sized>(gso: Gso, train: &mut Train<'_, S>) -> Result<(), Transmit
         return Err(TransmitError::Segmentation);
     };
     let header_length = headers.payload_offset();
-    let owed = ChecksumState::Owed {
+    let partial = ChecksumState::Partial {
         start: l4.offset,
         field: l4.offset + gso.protocol.checksum_offset(),
     };
@@ -316,10 +329,11 @@ fn segment<S: ?Sized>(gso: Gso, train: &mut Train<'_, S>) -> Result<(), Transmit
         Feature::Tso6 => l3.version == IpVersion::V6,
         _ => true,
     };
-    let is = |said: Option<u16>, found: usize| said.is_none_or(|said| usize::from(said) == found);
+    let is =
+        |given: Option<u16>, parsed: usize| given.is_none_or(|given| usize::from(given) == parsed);
     let agreed = version_agrees
         && l4.protocol == gso.protocol
-        && train.checksum == owed
+        && train.checksum == partial
         && gso.size > 0
         && is(gso.header_length, header_length)
         && is(gso.l3_offset, l3.offset)
@@ -328,14 +342,15 @@ fn segment<S: ?Sized>(gso: Gso, train: &mut Train<'_, S>) -> Result<(), Transmit
         return Err(TransmitError::Segmentation);
     }
     let size = usize::from(gso.size);
-    let cut = Segmentation::new(headers, train.head, size).ok_or(TransmitError::Segmentation)?;
+    let segmentation =
+        Segmentation::new(headers, train.header_bytes, size).ok_or(TransmitError::Segmentation)?;
     if header_length + size > MAX_FRAME {
         return Err(TransmitError::TooLong(header_length + size));
     }
     if train.length > header_length + MAX_SEGMENTS * size {
         return Err(TransmitError::Segmentation);
     }
-    train.segmentation = Some(cut);
+    train.segmentation = Some(segmentation);
     Ok(())
 }
 

@@ -1,5 +1,5 @@
-//! Compiles `images/driver/zcnic_abi.h` with the host's C compiler and compares every size, offset and
-//! constant with `zcnic_device::abi`, both ways: what only one side has is an error.
+//! Compiles `images/driver/zcnic_abi.h` with the host's C compiler and compares every size, offset
+//! and constant with `zcnic_device::abi`; an entry that one side lacks is an error, too.
 
 use std::collections::BTreeMap;
 use std::mem::{offset_of, size_of};
@@ -9,7 +9,7 @@ use std::process::Command;
 use zcnic_device::abi::*;
 use zerocopy::little_endian::{U16, U32};
 
-/// What either side says, by C name: sizes and offsets of structs and fields, values of constants.
+/// The layout of one side, by C name: sizes and offsets of structs and fields, values of constants.
 type Facts = BTreeMap<String, String>;
 
 const HEADER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../images/driver/zcnic_abi.h");
@@ -52,7 +52,7 @@ fn field_size<T, F>(_field: fn(&T) -> &F) -> usize {
     size_of::<F>()
 }
 
-/// What the Rust side says.
+/// The layout of the Rust side.
 fn mirror() -> Facts {
     let mut facts = Facts::new();
 
@@ -211,7 +211,7 @@ fn mirror() -> Facts {
     facts
 }
 
-/// What the header declares.
+/// The declarations of the header.
 #[derive(Default)]
 struct Names {
     /// Struct and its fields; a flexible array member ends in `[]`.
@@ -259,7 +259,7 @@ fn without_comments(text: &str) -> String {
     out + rest
 }
 
-/// What the C compiler says about `names`.
+/// The layout that the C compiler reports for `names`.
 fn compiled(names: &Names) -> Facts {
     let mut source = format!(
         "#include <stddef.h>\n#include <stdio.h>\n#include \"{HEADER}\"\nint main(void) {{\n"

@@ -1,4 +1,4 @@
-//! Events and the end of a session, where the in-process transport can cause what a frontend would.
+//! Events and the end of a session, which the in-process transport causes instead of a frontend.
 
 use zcnic_device::abi::{EVENT_LINK, Status};
 use zcnic_model::{Driver, Failure, Shape, frames, in_process::cabled};
@@ -30,7 +30,7 @@ fn a_device_reset_ends_the_session() {
     sender.send(0, frames::broadcast(&[1; 60]));
     assert!(
         receiver.receive_all().is_empty(),
-        "nobody is known to have posted the buffers"
+        "the owner of the buffers is unknown"
     );
     assert_eq!(receiver.posted(0), 4);
     assert_eq!(
@@ -42,7 +42,7 @@ fn a_device_reset_ends_the_session() {
     receiver.receive(0);
 }
 
-/// Frames and how they are placed do not depend on anything but what the drivers do.
+/// Received frames and their placement depend only on the drivers' actions.
 #[test]
 fn the_same_steps_give_the_same_result() {
     let run = || {

@@ -1,4 +1,4 @@
-//! Properties of a port under anything that a driver may do, in process.
+//! Properties of a port with arbitrary driver behaviour, in process.
 
 use proptest::{collection::vec, prelude::*};
 use zcnic_device::{
@@ -12,7 +12,7 @@ use zcnic_model::{
     frames::pattern,
     in_process::cabled,
     steps::{PAIRS, any_flow, any_shape, any_step, assert_nothing_is_lost},
-    suite::segmentation::cut,
+    suite::segmentation::assert_segmented,
 };
 
 const QUEUES: u16 = PAIRS - 1;
@@ -26,7 +26,7 @@ proptest! {
         assert_nothing_is_lost(cabled(PAIRS), &steps);
     }
 
-    /// Segments are exact for any payload, segment size and way to hand them over.
+    /// Segments are exact for any payload and segment size.
     #[test]
     fn segmentation_is_exact(
         flow in any_flow(),
@@ -38,13 +38,13 @@ proptest! {
         sender.bring_up(Shape::SPLIT, 0);
         receiver.bring_up(Shape::SPLIT, 0);
         let (payload, size) = if small { (payload % 250 + 1, size % 20 + 1) } else { (payload, size) };
-        // Of one byte each at least 80 segments of a packet fit the buffers.
+        // At least 80 one-byte segments fit the buffers.
         let size = size.max(payload.div_ceil(80) as u16);
-        cut(&mut sender, &mut receiver, &flow, payload, size);
+        assert_segmented(&mut sender, &mut receiver, &flow, payload, size);
     }
 
-    /// A train means its segments: a receiver can't tell them from frames that were sent one by one, and
-    /// neither can its counters.
+    /// A train means its segments: a receiver and its counters can't distinguish them from frames
+    /// that were sent one by one.
     #[test]
     fn trains_mean_their_segments(
         flow in any_flow(),
@@ -87,9 +87,9 @@ proptest! {
         prop_assert_eq!((together.3, together.4), (one_by_one.3, one_by_one.4));
     }
 
-    /// A tag that is taken out is missing, and nothing else is different.
+    /// Stripping removes the tag and changes nothing else.
     #[test]
-    fn only_the_tag_is_taken_out(
+    fn only_the_tag_is_stripped(
         flow in any_flow(),
         payload in 0..5000usize,
         size in prop::option::of(100..3000u16),
@@ -117,25 +117,26 @@ proptest! {
             let bytes: u64 = receiver.stats().1.iter().map(|queue| queue.rx_bytes.get()).sum();
             (receiver.receive_all(), bytes)
         };
-        let (left_in, taken_out) = (outcome(&[Feature::RxCsum]), outcome(&[Feature::RxCsum, Feature::Vlan]));
-        prop_assert_eq!(left_in.1, taken_out.1);
-        prop_assert_eq!(left_in.0.len(), taken_out.0.len());
-        for ((_, left_in), (_, taken_out)) in left_in.0.into_iter().zip(taken_out.0) {
-            let mut frame = taken_out.frame.clone();
-            if let Some(tag) = taken_out.tag() {
+        let (left_in, stripped) = (outcome(&[Feature::RxCsum]), outcome(&[Feature::RxCsum, Feature::Vlan]));
+        prop_assert_eq!(left_in.1, stripped.1);
+        prop_assert_eq!(left_in.0.len(), stripped.0.len());
+        for ((_, left_in), (_, stripped)) in left_in.0.into_iter().zip(stripped.0) {
+            let mut frame = stripped.frame.clone();
+            if let Some(tag) = stripped.tag() {
                 let [high, low] = tag.to_be_bytes();
                 frame.splice(12..12, [0x81, 0, high, low]);
             } else {
                 prop_assert!(damage.is_some_and(|at| at < 14), "a tag was left");
             }
             prop_assert_eq!(frame, left_in.frame.clone());
-            prop_assert_eq!(left_in.checksum(), taken_out.checksum());
+            prop_assert_eq!(left_in.checksum(), stripped.checksum());
         }
     }
 
-    /// Verdicts are about the frame on the wire, whoever computed its checksum and whatever follows it.
+    /// Verdicts are about the frame on the wire, no matter which end computed its checksum and
+    /// which padding follows.
     #[test]
-    fn verdicts_are_about_what_arrives(
+    fn verdicts_are_about_the_frame_on_the_wire(
         flow in any_flow(),
         payload in 0..600usize,
         padding in prop_oneof![Just(0), 1..40usize],
@@ -151,18 +152,18 @@ proptest! {
         }
         packet.frame.resize(packet.frame.len() + padding, 0x77);
         if let (Some(at), Some(l4)) = (damage, zcnic_model::verify::dissect(&packet.frame).l4) {
-            // Not the lengths and ports, which say where the payload ends and whose it is.
+            // Not the lengths and ports, which determine the payload's end and the flow.
             let field = l4.start + l4.checksum;
             let at = if at < 2 { field + at } else { (l4.end + at).min(packet.frame.len() - 1) };
             packet.frame[at] ^= 0x10;
         }
         sender.send(0, packet);
-        // The driver compares each verdict with what it finds itself.
+        // The driver verifies each verdict itself.
         receiver.receive(0);
     }
 }
 
-/// Commands in the middle of nowhere: noise never takes a session down.
+/// Invalid commands never end a session.
 #[test]
 fn noise_on_the_command_pair_is_answered() {
     let [mut driver, _other] = cabled(PAIRS);

@@ -1,4 +1,4 @@
-//! What a port must do, against the device in process. The same scenarios run against the daemon in
-//! `backend/tests`.
+//! The model's scenarios against the device in process. The same scenarios run against the daemon
+//! in `backend/tests`.
 
 zcnic_model::suite!(zcnic_model::in_process::cabled);

@@ -11,7 +11,7 @@ use zcnic_device::{
     },
     memory::FromDevice,
     receive::{Annotation, Delivered},
-    steering::Verdict,
+    steering::SteeringDecision,
     train::finished,
     transmit::{Snapshot, TransmitCounters, TransmitFormat},
 };
@@ -74,9 +74,9 @@ impl Port {
             let verdict = active
                 .configuration
                 .steering
-                .steer(train.headers(), train.head());
+                .steer(train.headers(), train.header_bytes());
             match verdict {
-                Verdict::Queue { queue, hash } => {
+                SteeringDecision::Queue { queue, hash } => {
                     let mut delivered = Delivered::default();
                     peer.on_receive(queue, |faulty, note| {
                         let note = Annotation { hash, ..*note };
@@ -94,12 +94,12 @@ impl Port {
                         delivered = faulty.deliver(&train, &mut progress, &note, false);
                     });
                     let flows = peer.flows.current();
-                    flows.count(train.headers(), train.head(), queue, &delivered);
+                    flows.count(train.headers(), train.header_bytes(), queue, &delivered);
                 }
-                Verdict::Filtered => {
+                SteeringDecision::Filtered => {
                     peer.counters.filtered.fetch_add(1, Ordering::Relaxed);
                 }
-                Verdict::RuleDrop => {
+                SteeringDecision::RuleDrop => {
                     peer.counters.rule_drop.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -163,7 +163,11 @@ impl Port {
         if let Some(error) = error {
             self.broken(2 * pair, transport, error);
         }
-        self.follow(Direction::Receive, queue, lane.next_due(armed.as_deref()));
+        self.follow(
+            Direction::Receive,
+            queue,
+            lane.next_deadline(armed.as_deref()),
+        );
         let violations = books.violations();
         drop(guard);
         if let Some(interrupt) = interrupt {
@@ -324,7 +328,9 @@ impl Port {
                     let length = answer(ring, &response);
                     commands.hold_answer(ring, length, strike, nanoseconds, now);
                 });
-                let due = lock(&self.transmit[pair]).commands.next_due(Some(&armed));
+                let due = lock(&self.transmit[pair])
+                    .commands
+                    .next_deadline(Some(&armed));
                 self.follow(Direction::Command, pair as u16, due);
                 None
             }

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use zcnic_device::{abi, port::Mode};
+use zcnic_device::{abi, port::DriverMode};
 
 use super::{Control, FlowControl, MAX_RINGS, Port, PortMode};
 use crate::{
@@ -165,7 +165,7 @@ impl Port {
     fn follow_enabled(&self, control: &mut Control) {
         let mode = control.device.mode();
         let becomes_plain = self.mode == PortMode::Plain && control.is_modern();
-        if mode == Mode::Plain || (mode == Mode::Undecided && becomes_plain) {
+        if mode == DriverMode::Plain || (mode == DriverMode::Undecided && becomes_plain) {
             self.run_plain(control);
         }
     }

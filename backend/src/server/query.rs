@@ -20,10 +20,10 @@ use zcnic_device::{
     abi::{self, Flow, RuleType},
     fault::Lane,
     features::{Feature, FeatureSet},
-    ledger::{Mode as KeptMode, What},
-    port::Mode,
+    ledger::{Mode as KeptMode, Transfer},
+    port::DriverMode,
     receive,
-    rules::Action,
+    rules::FlowAction,
 };
 
 use super::{Inner, not_found};
@@ -38,9 +38,9 @@ impl Inner {
         let ports = self.entries().iter().map(|entry| {
             let port = &entry.port;
             let (driver, data_pairs) = match port.control().device.mode() {
-                Mode::Undecided => (Driver::Undecided, None),
-                Mode::Plain => (Driver::Plain, None),
-                Mode::Zcnic(session) => (Driver::Zcnic, Some(session.command_pair)),
+                DriverMode::Undecided => (Driver::Undecided, None),
+                DriverMode::Plain => (Driver::Plain, None),
+                DriverMode::Zcnic(session) => (Driver::Zcnic, Some(session.command_pair)),
             };
             let usable = |&ring: &usize| {
                 port.set_up(ring, |transport| {
@@ -123,8 +123,8 @@ impl Inner {
         let control = port.control();
         let configuration = control.device.configuration();
         let negotiated = match control.device.mode() {
-            Mode::Zcnic(session) => session.features,
-            Mode::Undecided | Mode::Plain => FeatureSet::default(),
+            DriverMode::Zcnic(session) => session.features,
+            DriverMode::Undecided | DriverMode::Plain => FeatureSet::default(),
         };
         Features {
             virtio: control.features(),
@@ -174,9 +174,9 @@ impl Inner {
         });
         let rules = steering.rules().map(|rule| {
             let (action, queue, context) = match rule.action {
-                Action::Drop => ("drop", None, None),
-                Action::Queue(queue) => ("queue", Some(queue), None),
-                Action::Context { context, offset } => ("context", Some(offset), Some(context)),
+                FlowAction::Drop => ("drop", None, None),
+                FlowAction::Queue(queue) => ("queue", Some(queue), None),
+                FlowAction::Context { context, offset } => ("context", Some(offset), Some(context)),
             };
             SteeringRule {
                 location: rule.location,
@@ -261,10 +261,10 @@ impl Inner {
                 .map(|event| BufferEvent {
                     time: event.time,
                     head: event.head,
-                    what: match event.what {
-                        What::Posted => BufferChange::Posted,
-                        What::Filled => BufferChange::Filled,
-                        What::Unused => BufferChange::Unused,
+                    change: match event.transfer {
+                        Transfer::Posted => BufferChange::Posted,
+                        Transfer::Filled => BufferChange::Filled,
+                        Transfer::Unused => BufferChange::Unused,
                     },
                 })
                 .collect(),

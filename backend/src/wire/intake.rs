@@ -75,7 +75,7 @@ impl<'s> Intake<'_, 's, '_> {
 
     fn count(&mut self, train: &Train<'_, [Span<'s>]>, note: &Annotation, what: &Delivered) {
         self.delivered += u64::from(what.frames);
-        let (headers, head) = (train.headers(), train.head());
+        let (headers, head) = (train.headers(), train.header_bytes());
         self.flows.count(headers, head, note.queue, what);
     }
 

@@ -7,7 +7,7 @@ use zcnic_device::{
     features::Feature,
     receive::{Annotation, ReceiveQueue},
     rss::Hash,
-    steering::Verdict,
+    steering::SteeringDecision,
     train::Train,
 };
 
@@ -195,7 +195,9 @@ impl Port {
             }
         }
         way.delivered += intake.delivered;
-        device.settled(|held| flows.count(held.headers(), held.head(), queue, &held.delivered));
+        device.settled(|held| {
+            flows.count(held.headers(), held.header_bytes(), queue, &held.delivered)
+        });
         self.follow_held(queue, device, releasing);
         let wanted = Self::interrupt(chains.publish(), &mut effects);
         let delay = active.configuration.moderation.receive;
@@ -216,7 +218,7 @@ impl Port {
         }
         let violations = books.violations();
         if armed.is_some() {
-            let due = lane.next_due(armed.as_deref());
+            let due = lane.next_deadline(armed.as_deref());
             self.follow(Direction::Receive, queue, due);
         }
         drop(guard);
@@ -252,7 +254,9 @@ impl Port {
         self.on_receive(queue, |faulty, _| {
             let device = &mut *faulty.queue;
             device.release(faulty.mover, faulty.ring, waits, faulty.now);
-            device.settled(|held| flows.count(held.headers(), held.head(), queue, &held.delivered));
+            device.settled(|held| {
+                flows.count(held.headers(), held.header_bytes(), queue, &held.delivered)
+            });
         });
         let side = &mut *lock(side);
         self.follow_held(queue, &side.queue, &mut side.releasing);
@@ -274,22 +278,22 @@ fn steer(
     for (index, (position, train)) in batch.iter().enumerate() {
         if index.is_multiple_of(RULES_AHEAD) {
             for (candidate, (_, train)) in candidates.iter_mut().zip(&batch[index..]) {
-                *candidate = steering.candidate(train.headers(), train.head());
+                *candidate = steering.candidate(train.headers(), train.header_bytes());
                 if let Some(address) = candidate.and_then(|candidate| candidate.address()) {
                     prefetch(address);
                 }
             }
         }
         let candidate = candidates[index % RULES_AHEAD];
-        let by_rule = match steering.steer_by(candidate, train.headers(), train.head()) {
-            Verdict::Queue { queue, hash } => {
+        let by_rule = match steering.steer_by(candidate, train.headers(), train.header_bytes()) {
+            SteeringDecision::Queue { queue, hash } => {
                 let index = index as u32;
                 queues = [queues[0].min(queue), queues[1].max(queue)];
                 outgoing.push(Outgoing { index, queue, hash });
                 continue;
             }
-            Verdict::Filtered => false,
-            Verdict::RuleDrop => true,
+            SteeringDecision::Filtered => false,
+            SteeringDecision::RuleDrop => true,
         };
         refused.push(Refused {
             position: *position,

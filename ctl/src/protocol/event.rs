@@ -1,14 +1,14 @@
-//! Events, for those who subscribed to them.
+//! Events, for clients that subscribed to them.
 
 use serde::{Deserialize, Serialize};
 
 use super::{fault::Direction, ledger::StopReport};
 
-/// Arguments of `subscribe`: from now on these kinds of events are sent, and no others.
+/// Arguments of `subscribe`: the kinds of events to send from now on.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Subscribe {
-    /// Kinds of events; none ends the subscription.
+    /// Kinds of events; an empty list ends the subscription.
     pub events: Vec<EventKind>,
 }
 
@@ -18,13 +18,13 @@ pub struct Subscribe {
 pub enum EventKind {
     /// A fault rule hit.
     FaultHit,
-    /// A ledger found something that must not happen.
+    /// A ledger found a violation.
     Violation,
-    /// A receive queue stopped, and its ledger has something to say about that.
+    /// A receive queue stopped, and its ledger has a balance.
     QueueStop,
-    /// A port's carrier came or went.
+    /// A port's carrier changed.
     Link,
-    /// A frontend came or went.
+    /// A frontend connected or disconnected.
     Connection,
 }
 
@@ -40,27 +40,36 @@ impl EventKind {
 }
 
 /// A line with an event.
+///
+/// ```
+/// use zcnic_ctl::protocol::event::{Event, EventKind};
+///
+/// let line = r#"{"event": "link", "data": {"port": "1", "up": false}}"#;
+/// let event: Event = serde_json::from_str(line)?;
+/// assert_eq!(event.kind(), Some(EventKind::Link));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "event", content = "data")]
 pub enum Event {
     /// A fault rule hit.
     FaultHit(FaultHit),
-    /// A ledger found something that must not happen.
+    /// A ledger found a violation.
     Violation(Violation),
     /// A receive queue stopped.
     QueueStop(QueueStop),
-    /// A port's carrier came or went.
+    /// A port's carrier changed.
     Link(Link),
-    /// A frontend came or went.
+    /// A frontend connected or disconnected.
     Connection(Connection),
     /// A frame crossed the wire.
     Frame(Frame),
-    /// The client reads too slowly: events before this one were not sent to it.
+    /// The client reads too slowly: events before this one were dropped.
     Lost(Lost),
 }
 
 impl Event {
-    /// What one subscribes to; `None`: it comes for other reasons.
+    /// The kind to subscribe to; `None`: the event needs no subscription.
     #[must_use]
     pub fn kind(&self) -> Option<EventKind> {
         match self {
@@ -81,28 +90,29 @@ pub struct FaultHit {
     pub port: String,
     /// Number of the rule.
     pub id: u64,
-    /// What happens.
+    /// Name of the action.
     pub action: String,
-    /// Where.
+    /// Direction or queue of the hit.
     pub direction: Direction,
-    /// Where.
+    /// Direction or queue of the hit.
     pub queue: u16,
-    /// Which of the frames or commands of this queue that the rule applies to it was, from 1.
+    /// The number of the frame or command among those of this queue that the rule applies to, from
+    /// 1.
     pub count: u64,
-    /// Which hit of the rule on this queue it was, from 1.
+    /// The number of this hit among the rule's hits on this queue, from 1.
     pub hit: u64,
 }
 
-/// Something that must not happen to a buffer.
+/// A violation of the ownership of buffers.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Violation {
     /// The port.
     pub port: String,
     /// The receive queue.
     pub queue: u16,
-    /// What, for programs.
+    /// The kind, for programs.
     pub kind: String,
-    /// What, for people.
+    /// The description, for people.
     pub desc: String,
 }
 
@@ -113,7 +123,7 @@ pub struct QueueStop {
     pub port: String,
     /// The receive queue.
     pub queue: u16,
-    /// What the ledger says.
+    /// The ledger's balance.
     #[serde(flatten)]
     pub report: StopReport,
 }
@@ -123,16 +133,16 @@ pub struct QueueStop {
 pub struct Link {
     /// The port.
     pub port: String,
-    /// There is a carrier.
+    /// Whether there is a carrier.
     pub up: bool,
 }
 
-/// A frontend came or went.
+/// A frontend connected or disconnected.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Connection {
     /// The port.
     pub port: String,
-    /// It came.
+    /// Whether it connected.
     pub connected: bool,
 }
 
@@ -141,19 +151,19 @@ pub struct Connection {
 pub struct Frame {
     /// The port.
     pub port: String,
-    /// Whether it sent or received it.
+    /// Whether the port sent or received it.
     pub direction: Direction,
     /// Nanoseconds since 1970.
     pub time: u64,
-    /// Its bytes, all of them.
+    /// Length of the frame, in bytes.
     pub length: u32,
-    /// Those that are told, two hexadecimal digits each.
+    /// The captured bytes, two hexadecimal digits each.
     pub bytes: String,
 }
 
-/// Events that a client did not get.
+/// Events that a client missed.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Lost {
-    /// How many.
+    /// Number of events.
     pub count: u64,
 }

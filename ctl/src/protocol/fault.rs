@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::FlowMatch;
 
-/// Whose traffic a rule watches.
+/// The traffic that a rule applies to.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Direction {
@@ -18,14 +18,24 @@ pub enum Direction {
     Command,
 }
 
-/// What goes wrong when. Of `nth`, `every` and `probability` at most one is given; without them the rule hits
-/// everything that it applies to.
+/// A fault rule. At most one of `nth`, `every` and `probability` is given; without them the rule
+/// hits every frame or command that it applies to.
+///
+/// ```
+/// use zcnic_ctl::protocol::fault::{Action, FaultRule};
+///
+/// let rule: FaultRule = serde_json::from_str(
+///     r#"{"direction": "rx", "probability": 0.1, "action": {"delay": {"nanoseconds": 5000}}}"#,
+/// )?;
+/// assert_eq!(rule.action, Action::Delay { nanoseconds: 5000 });
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct FaultRule {
-    /// Whose frames or commands.
+    /// The traffic that the rule applies to.
     pub direction: Direction,
-    /// Only those of this queue.
+    /// Only frames of this queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<u16>,
     /// Only these frames.
@@ -37,32 +47,32 @@ pub struct FaultRule {
     /// Only while the queue is in this state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
-    /// On this one, counted from 1 per queue.
+    /// The rule hits the frame with this number, counted from 1 per queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nth: Option<NonZeroU64>,
-    /// On each multiple of this.
+    /// The rule hits each multiple of this number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub every: Option<NonZeroU64>,
-    /// On each with this chance, 0 to 1.
+    /// The rule hits with this probability, 0 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probability: Option<f64>,
-    /// What chance depends on; 0 if it is missing.
+    /// The seed of random draws; 0 if it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
-    /// Tells apart rules with the same seed; their position in what was added together if it is missing.
+    /// Distinguishes rules with the same seed; by default, the position in the request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<u32>,
-    /// How often the rule may hit on each queue.
+    /// The most hits on each queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<NonZeroU64>,
     /// The state that the queue enters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enter: Option<String>,
-    /// What happens.
+    /// The action.
     pub action: Action,
 }
 
-/// What goes wrong; docs/faults.md explains each.
+/// The action of a fault rule; docs/faults.md explains each.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[expect(
@@ -147,18 +157,18 @@ fn one() -> NonZeroU32 {
     NonZeroU32::MIN
 }
 
-/// A checksum verdict that is told instead of the right one.
+/// A checksum verdict to report instead of the valid one.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// Good becomes bad, anything else good.
     #[default]
     Inverted,
-    /// Right.
+    /// Reported as valid.
     Good,
-    /// Wrong.
+    /// Reported as invalid.
     Bad,
-    /// Not checked.
+    /// Reported as not verified.
     Unknown,
 }
 
@@ -184,7 +194,7 @@ pub enum Opcode {
     Clock,
 }
 
-/// The errors that commands are answered with, of docs/abi.md.
+/// The error statuses of commands, from docs/abi.md.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "explained in docs/abi.md")]
@@ -209,21 +219,21 @@ pub struct FaultAdd {
     pub rules: Vec<FaultRule>,
 }
 
-/// What `fault-add` returns.
+/// The result of `fault-add`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct FaultIds {
     /// Numbers of the rules, in their order; unique while the backend runs.
     pub ids: Vec<u64>,
 }
 
-/// Arguments of `fault-remove`. One of them is given.
+/// Arguments of `fault-remove`: either of them.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct FaultRemove {
     /// Number of a rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<u64>,
-    /// Name of a port, of which all rules are removed.
+    /// Name of a port, whose rules are all removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<String>,
 }
@@ -234,10 +244,10 @@ pub struct FaultRemove {
 pub struct FaultWait {
     /// Number of the rule.
     pub id: u64,
-    /// How many hits, all queues together.
+    /// The number of hits to wait for, over all queues.
     #[serde(default = "hits")]
     pub hits: u64,
-    /// For how many nanoseconds at most.
+    /// The timeout, in nanoseconds.
     pub timeout: u64,
 }
 
@@ -245,14 +255,14 @@ fn hits() -> u64 {
     1
 }
 
-/// What `fault-list` returns.
+/// The result of `fault-list`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Faults {
     /// The rules of all ports.
     pub faults: Vec<FaultStatus>,
 }
 
-/// A rule and what became of it; what `fault-wait` returns.
+/// A rule and its counts, the result of `fault-wait`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct FaultStatus {
@@ -260,11 +270,11 @@ pub struct FaultStatus {
     pub id: u64,
     /// Its port.
     pub port: String,
-    /// How many frames or commands it applied to.
+    /// Frames and commands that it applied to.
     pub seen: u64,
-    /// How many of them it hit.
+    /// Frames and commands that it hit.
     pub hits: u64,
-    /// After a hit, a backend that dies leaves rings with which its successor can't go on.
+    /// Whether a backend that dies after a hit leaves rings that its successor can't resume.
     pub voids_recovery: bool,
     /// The rule, as it is in force.
     pub rule: FaultRule,
@@ -274,10 +284,10 @@ pub struct FaultStatus {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
-    /// What it is for.
+    /// The purpose of the scenario.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// For rules that have none of their own.
+    /// The seed of rules without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
     /// Rules of ports.
@@ -297,7 +307,7 @@ pub struct ScenarioPort {
 }
 
 impl Scenario {
-    /// What is to be sent, one `fault-add` for each port.
+    /// The requests to send, one `fault-add` for each port.
     #[must_use]
     pub fn requests(self) -> Vec<FaultAdd> {
         let Self { seed, ports, .. } = self;

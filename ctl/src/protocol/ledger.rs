@@ -2,46 +2,46 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How much a ledger keeps.
+/// The amount of records of a ledger.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LedgerMode {
     /// Nothing.
     #[default]
     Off,
-    /// How many chains were posted and returned.
+    /// Numbers of chains posted and returned.
     Counting,
-    /// Who owns which buffer.
+    /// Every buffer.
     Full,
 }
 
-/// Arguments of `ledger-set`. The ledger of the port begins anew.
+/// Arguments of `ledger-set`, which restarts the ledger of the port.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct LedgerSet {
     /// The port's name.
     pub port: String,
-    /// How much is kept.
+    /// The amount of records.
     pub mode: LedgerMode,
-    /// Buffers are poisoned when they are posted and checked when they are returned; needs mode `full`.
+    /// Whether buffers are poisoned when posted and checked when returned; needs mode `full`.
     #[serde(default)]
     pub sanitize: bool,
-    /// A filled buffer that the driver keeps for longer than this many nanoseconds is a violation; needs mode
-    /// `full`.
+    /// A filled buffer that the driver keeps for longer than this many nanoseconds is a violation;
+    /// needs mode `full`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overdue: Option<u64>,
 }
 
-/// What `query-ledger` returns.
+/// The result of `query-ledger`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Ledger {
-    /// What was set.
+    /// The settings.
     pub settings: LedgerSet,
-    /// Receive queues on which anything was posted.
+    /// Receive queues with posted chains.
     pub queues: Vec<QueueLedger>,
 }
 
-/// Numbers of one receive queue. Those of buffers are 0 unless the mode is `full`.
+/// Statistics of one receive queue. Those of buffers are 0 unless the mode is `full`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct QueueLedger {
@@ -51,34 +51,34 @@ pub struct QueueLedger {
     pub posted: u64,
     /// Chains returned with data.
     pub filled: u64,
-    /// Chains returned without.
+    /// Chains returned without data.
     pub unused: u64,
     /// Chains that the device owns.
     pub with_device: u64,
-    /// The most that it ever did.
+    /// The most chains that it ever owned.
     pub with_device_most: u64,
     /// Filled buffers that the driver has not posted again.
     pub out: u64,
-    /// The most that there ever were.
+    /// The maximum of `out`.
     pub out_most: u64,
-    /// Buffers that were forgotten because there were too many.
+    /// Buffers whose record was evicted, because there were too many.
     pub forgotten: u64,
     /// Violations since `ledger-set`.
     pub violations: u64,
-    /// For how many nanoseconds the driver keeps a filled buffer: least value of a bucket, and count.
+    /// Nanoseconds for which the driver keeps a filled buffer: least value of a bucket, and count.
     pub held: Vec<(u64, u64)>,
-    /// How many other buffers are posted before a filled one is again.
+    /// Number of other buffers posted before a filled one is posted again.
     pub distance: Vec<(u64, u64)>,
-    /// What was said at the last stop.
+    /// The balance of the last stop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_stop: Option<StopReport>,
 }
 
-/// What is said of a queue that stopped.
+/// The balance of a queue when it stops.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct StopReport {
-    /// Every buffer came home and nothing was wrong.
+    /// Whether every chain was returned and there was no violation.
     pub clean: bool,
     /// Chains posted since the queue started.
     pub posted: u64,
@@ -102,36 +102,37 @@ pub struct LedgerHistory {
     pub address: u64,
 }
 
-/// What `ledger-history` returns.
+/// The result of `ledger-history`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct BufferHistory {
-    /// Where the buffer starts.
+    /// Start of the buffer, as a guest-physical address.
     pub address: u64,
-    /// Its bytes.
+    /// Its length in bytes.
     pub length: u32,
-    /// The last times that it changed hands, oldest first.
+    /// The last transfers, oldest first.
     pub events: Vec<BufferEvent>,
 }
 
-/// A buffer changed hands.
+/// A transfer of a buffer.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct BufferEvent {
     /// Nanoseconds since the backend started.
     pub time: u64,
-    /// The chain that it was in.
+    /// Head of the chain that the buffer was in.
     pub head: u16,
-    /// How.
-    pub what: BufferChange,
+    /// The transfer; `what` in JSON.
+    #[serde(rename = "what")]
+    pub change: BufferChange,
 }
 
-/// Ways in which a buffer changes hands.
+/// Transfers of a buffer's ownership.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BufferChange {
     /// From the driver to the device.
     Posted,
-    /// Back, with data.
+    /// From the device to the driver, with data.
     Filled,
-    /// Back, without.
+    /// From the device to the driver, without data.
     Unused,
 }

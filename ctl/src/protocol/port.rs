@@ -1,4 +1,4 @@
-//! What a port has beyond its status and counters.
+//! Features, queues, steering and settings of a port.
 
 use std::net::IpAddr;
 
@@ -18,7 +18,7 @@ pub struct PortName {
 pub struct LinkSet {
     /// The port's name.
     pub port: String,
-    /// Whether there may be a carrier.
+    /// Whether the port may have a carrier.
     pub up: bool,
 }
 
@@ -28,7 +28,7 @@ pub struct LinkSet {
 pub struct CaptureStart {
     /// The port's name.
     pub port: String,
-    /// How many bytes of each frame are told; all if it is missing.
+    /// The captured bytes of each frame; all if it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub length: Option<u32>,
 }
@@ -39,31 +39,31 @@ pub struct CaptureStart {
 pub struct FeaturesSet {
     /// The port's name.
     pub port: String,
-    /// What the device is to offer; all that it can do if it is missing.
+    /// The features to offer; all that the device has if it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offered: Option<Vec<String>>,
 }
 
-/// What `query-features` returns.
+/// The result of `query-features`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Features {
     /// Feature bits of virtio that the driver acknowledged.
     pub virtio: u64,
-    /// What HELLO agreed on; empty without a session.
+    /// The features that HELLO negotiated; empty without a session.
     pub negotiated: Vec<String>,
-    /// Of these, the offloads that are switched on.
+    /// The offloads that are switched on.
     pub offloads: Vec<String>,
-    /// What the next HELLO can agree on.
+    /// The features that the next HELLO can negotiate.
     pub offered: Vec<String>,
-    /// What the device can do.
+    /// All features of the device.
     pub supported: Vec<String>,
 }
 
-/// What `query-queues` returns.
+/// The result of `query-queues`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Queues {
-    /// Pairs of which a ring runs.
+    /// Queue pairs with a running ring.
     pub pairs: Vec<QueuePair>,
 }
 
@@ -73,12 +73,12 @@ pub struct Queues {
 pub struct QueuePair {
     /// Its number.
     pub queue: u16,
-    /// It carries commands.
+    /// Whether it carries commands.
     pub commands: bool,
-    /// The receive queue's chains; missing: it is stopped.
+    /// The layout of the receive queue's chains; missing: the queue is stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layout: Option<Layout>,
-    /// The transmit queue sends.
+    /// Whether the transmit queue is started.
     pub transmits: bool,
     /// The receive ring.
     pub rx: Ring,
@@ -86,7 +86,7 @@ pub struct QueuePair {
     pub tx: Ring,
 }
 
-/// How frames are laid into chains.
+/// The layout of frames in chains.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "shape")]
 pub enum Layout {
@@ -97,7 +97,7 @@ pub enum Layout {
         /// Its bytes.
         size: u32,
     },
-    /// Headers and payload apart.
+    /// Two descriptors: headers and payload.
     #[serde(rename_all = "kebab-case")]
     Split {
         /// Bytes of the header fragment.
@@ -115,28 +115,28 @@ pub enum Layout {
 pub struct Ring {
     /// Descriptors.
     pub size: u16,
-    /// It runs.
+    /// Whether it runs.
     pub running: bool,
-    /// The frontend enabled it.
+    /// Whether the frontend enabled it.
     pub enabled: bool,
     /// The next entry of the available ring to take, modulo 65536.
     pub next_available: u16,
     /// The next entry of the used ring to write, modulo 65536.
     pub next_used: u16,
-    /// Frames that faults hold back.
+    /// Frames held by faults.
     pub held_frames: u64,
-    /// Chains that faults hold back.
+    /// Chains withheld by faults.
     pub held_chains: u64,
     /// Frames that faults dropped.
     pub fault_drops: u64,
 }
 
-/// What `query-steering` returns.
+/// The result of `query-steering`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Steering {
-    /// Every frame passes the address filter.
+    /// Whether every frame passes the address filter.
     pub promisc: bool,
-    /// Every multicast frame does.
+    /// Whether every multicast frame passes it.
     pub allmulti: bool,
     /// Addresses that pass.
     pub addresses: Vec<String>,
@@ -151,7 +151,8 @@ pub struct Steering {
 pub struct RssContext {
     /// Its number.
     pub context: u16,
-    /// Hash input by flow type, as `ethtool -n ... rx-flow-hash` names it; types without a hash are missing.
+    /// Hash input by flow type, as `ethtool -n ... rx-flow-hash` names it; types without a hash are
+    /// missing.
     pub fields: Vec<(String, Vec<String>)>,
     /// The symmetric transform.
     pub symmetric: String,
@@ -165,17 +166,17 @@ pub struct RssContext {
 pub struct SteeringRule {
     /// The lowest that matches wins.
     pub location: u32,
-    /// Frames that it is about.
+    /// Frames that it applies to.
     pub rule_type: String,
-    /// What happens to them: `drop`, `queue` or `context`.
+    /// The action: `drop`, `queue` or `context`.
     pub action: String,
-    /// The queue, or what is added to the context's.
+    /// The queue, or the offset to the context's queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<u16>,
     /// The RSS context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<u16>,
-    /// What is compared.
+    /// The fields that are compared.
     pub fields: Vec<RuleField>,
 }
 

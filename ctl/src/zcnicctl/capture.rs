@@ -1,4 +1,4 @@
-//! Writes what a port sends and receives to a file that Wireshark and tcpdump read.
+//! Writes the frames that a port sends and receives to a pcapng file.
 
 use std::{io::Write, time::Duration};
 
@@ -20,7 +20,7 @@ use zcnic_ctl::protocol::{event::Frame, fault::Direction};
 /// A file of frames.
 pub(crate) struct Recording<W: Write> {
     file: PcapNgWriter<W>,
-    /// Frames that were not told since the last one.
+    /// Frames missed since the last one.
     lost: u64,
 }
 
@@ -37,14 +37,14 @@ impl<W: Write> Recording<W> {
         Ok(Self { file, lost: 0 })
     }
 
-    /// So many frames were not told.
+    /// Records that `count` frames were missed.
     pub(crate) fn lost(&mut self, count: u64) {
         self.lost += count;
     }
 
-    /// Adds a frame, so that it is in the file when this returns.
+    /// Adds a frame and flushes the file.
     pub(crate) fn add(&mut self, frame: &Frame) -> Result<()> {
-        // The file format's words for it.
+        // Direction flags of pcapng.
         let direction = match frame.direction {
             Direction::Rx => 1,
             Direction::Tx | Direction::Command => 2,
@@ -66,7 +66,7 @@ impl<W: Write> Recording<W> {
     }
 }
 
-/// What two hexadecimal digits each stand for.
+/// Decodes pairs of hexadecimal digits.
 fn bytes(digits: &str) -> Result<Vec<u8>> {
     let digit = |digit: u8| char::from(digit).to_digit(16);
     let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
@@ -74,7 +74,7 @@ fn bytes(digits: &str) -> Result<Vec<u8>> {
     let bytes: Option<Vec<u8>> = pairs.iter().map(byte).collect();
     bytes
         .filter(|_| rest.is_empty())
-        .context("The backend tells of a frame that is no bytes")
+        .context("The backend sent a frame with invalid hexadecimal digits")
 }
 
 #[cfg(test)]
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn captures_are_read_back() {
         let mut file = Vec::new();
         let mut recording = Recording::new(&mut file, "0", 64).expect("a file");
         let mut frame = Frame {

@@ -11,20 +11,21 @@ use zcnic_ctl::protocol::{
     fault::{Action, Direction, FaultRule, Opcode},
 };
 
-/// Talks to a running zcnic backend over its control socket.
+/// Controls a running zcnic backend over its control socket.
 ///
-/// Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 no backend, 4 what was waited for did not happen
-/// in time, 5 a ledger has violations (ledger --check).
+/// Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 no backend, 4 wait timed out, 5 the
+/// ledger has violations (ledger --check).
 #[derive(Debug, Parser)]
 #[command(name = "zcnicctl", version, max_term_width = 100)]
 pub(crate) struct Cli {
-    /// The backend's control socket (zcnic --control); in a guest that it is wired into that port if missing
+    /// The backend's control socket (zcnic --control); the default in a guest is the virtio-serial
+    /// port wired to it
     #[arg(long, short, value_name = "PATH", env = "ZCNIC_CONTROL", global = true)]
     pub(crate) socket: Option<PathBuf>,
-    /// Name of the port that is meant; the first one if it is missing
+    /// Name of the port; the default is the first one
     #[arg(long, short, value_name = "NAME", global = true)]
     pub(crate) port: Option<String>,
-    /// Print what the backend answers, as JSON
+    /// Print the backend's answer as JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
     #[command(subcommand)]
@@ -33,64 +34,66 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Ports, who drives them, and cables
+    /// Show ports, their drivers, and cables
     Status,
-    /// Counters of ports and queues
+    /// Show counters of ports and queues
     Stats {
-        /// Print them again and again, every so many seconds
+        /// Repeat every this many seconds
         #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1")]
         watch: Option<f64>,
     },
-    /// Features that were negotiated, and offloads
+    /// Show negotiated features and offloads, or set the offered features
     Features {
-        /// Offer these and no others from the next session on (see `reset`); `all`: all that the device can do
+        /// Offer only these features from the next session on (see `reset`); `all`: all features of
+        /// the device
         #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
         offer: Option<Vec<String>>,
     },
-    /// Rings and queues
+    /// Show rings and queues
     Queues,
-    /// Address filter, RSS contexts and flow rules
+    /// Show the address filter, RSS contexts and flow rules
     Steering,
-    /// Counters of single flows
+    /// Manage counters of single flows
     #[command(subcommand)]
-    Flow(Flow),
-    /// Things that go wrong on demand (docs/faults.md)
+    Flow(FlowCommand),
+    /// Manage fault rules (docs/faults.md)
     #[command(subcommand)]
-    Fault(Fault),
-    /// Who owns which receive buffer
+    Fault(FaultCommand),
+    /// Show or set the ledger of receive buffers
     Ledger(LedgerArgs),
-    /// Takes the carrier away or gives it back
+    /// Set the carrier of the port
     Link {
-        /// What it is to be
+        /// The new state of the carrier
         state: LinkState,
     },
-    /// Has the device forget its session and its configuration
+    /// Reset the device: it loses its session and its configuration
     Reset,
-    /// Breaks the connection to the virtual machine monitor
+    /// Disconnect the virtual machine monitor
     Disconnect,
-    /// Prints events as they happen, one JSON object per line
+    /// Print events as they happen, one JSON object per line
     Events {
-        /// Kinds of events; all if none is given
+        /// Kinds of events; the default is all
         #[arg(value_parser = word::<EventKind>)]
         kinds: Vec<EventKind>,
     },
-    /// Writes what the port sends and receives to a pcapng file, as Wireshark and tcpdump read it
+    /// Write the frames that the port sends and receives to a pcapng file, for Wireshark and
+    /// tcpdump
     Capture {
-        /// The file; `-`: standard output
+        /// The file; `-` is standard output
         file: PathBuf,
-        /// Only the first bytes of each frame
+        /// Capture only the first bytes of each frame
         #[arg(long, value_name = "BYTES", default_value_t = 65536)]
         length: u32,
-        /// End after so many frames
+        /// Stop after this many frames
         #[arg(long, value_name = "FRAMES")]
         count: Option<u64>,
     },
-    /// Prints a completion script
+    /// Print a completion script
     Completions {
-        /// For which shell
+        /// The shell
         shell: Shell,
     },
-    /// Prints the manual page
+    /// Print the manual page
     Man,
 }
 
@@ -101,24 +104,24 @@ pub(crate) enum LinkState {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Flow {
-    /// Begins to count the frames of a flow that the port receives; prints the counter's number
-    Add(Pattern),
-    /// Prints the counts by receive queue
+pub(crate) enum FlowCommand {
+    /// Add a counter for the frames of a flow that the port receives, and print its number
+    Add(FlowArgs),
+    /// Show the counts by receive queue
     Query {
         /// The counter's number
         id: u64,
     },
-    /// Ends a counter
+    /// Remove a counter
     Remove {
         /// The counter's number
         id: u64,
     },
 }
 
-/// Which frames.
+/// A flow.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct Pattern {
+pub(crate) struct FlowArgs {
     /// tcp or udp
     #[arg(long, value_parser = word::<Protocol>)]
     protocol: Option<Protocol>,
@@ -136,8 +139,8 @@ pub(crate) struct Pattern {
     destination_port: Option<u16>,
 }
 
-impl From<Pattern> for FlowMatch {
-    fn from(pattern: Pattern) -> Self {
+impl From<FlowArgs> for FlowMatch {
+    fn from(pattern: FlowArgs) -> Self {
         Self {
             protocol: pattern.protocol,
             source: pattern.source,
@@ -149,117 +152,118 @@ impl From<Pattern> for FlowMatch {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Fault {
-    /// Adds a rule; prints its number
-    Add(Box<AddFault>),
-    /// Adds all rules of a scenario file (TOML, or JSON if its name ends so); prints their numbers
+pub(crate) enum FaultCommand {
+    /// Add a rule and print its number
+    Add(Box<FaultArgs>),
+    /// Add all rules of a scenario file (TOML, or JSON if its name ends in .json) and print their
+    /// numbers
     Load {
         /// The file
         file: PathBuf,
     },
-    /// The rules of all ports and how often they hit
+    /// List the rules of all ports and their hits
     List,
-    /// Removes a rule, or all of the port
+    /// Remove a rule, or all rules of the port
     Remove {
         /// The rule's number
         #[arg(required_unless_present = "all")]
         id: Option<u64>,
-        /// All rules of the port
+        /// Remove all rules of the port
         #[arg(long, conflicts_with = "id")]
         all: bool,
     },
-    /// Waits until a rule has hit
+    /// Wait until a rule has hit
     Wait {
         /// The rule's number
         id: u64,
-        /// How often
+        /// Number of hits to wait for
         #[arg(long, default_value_t = 1)]
         hits: u64,
-        /// For how long at most (5s, 200ms)
+        /// The timeout (5s, 200ms)
         #[arg(long, default_value = "60s", value_parser = duration)]
         timeout: Duration,
     },
 }
 
-/// A rule.
+/// A fault rule.
 #[derive(Args, Debug)]
-pub(crate) struct AddFault {
-    /// rx, tx or command
+pub(crate) struct FaultArgs {
+    /// Traffic that the rule applies to: rx, tx or command
     #[arg(value_parser = word::<Direction>)]
     direction: Direction,
-    /// What goes wrong (docs/faults.md)
+    /// The action (docs/faults.md)
     action: String,
-    /// On this frame only, counted from 1 per queue
+    /// Hit this frame only, counted from 1 per queue
     #[arg(long, group = "trigger")]
     nth: Option<NonZeroU64>,
-    /// On each multiple of this
+    /// Hit each multiple of this
     #[arg(long, group = "trigger")]
     every: Option<NonZeroU64>,
-    /// On each with this chance
+    /// Hit with this probability, 0 to 1
     #[arg(long, group = "trigger")]
     probability: Option<f64>,
-    /// What chance depends on
+    /// Seed of random draws
     #[arg(long)]
     seed: Option<u64>,
-    /// Only on this queue
+    /// Apply only to this queue
     #[arg(long)]
     queue: Option<u16>,
     #[command(flatten)]
-    pattern: Pattern,
-    /// Only these commands
+    pattern: FlowArgs,
+    /// Apply only to commands with this opcode
     #[arg(long, value_parser = word::<Opcode>)]
     opcode: Option<Opcode>,
-    /// How often at most, per queue
+    /// The most hits per queue
     #[arg(long)]
     times: Option<NonZeroU64>,
-    /// Only while the queue is in this state
+    /// Apply only while the queue is in this state
     #[arg(long)]
     state: Option<String>,
-    /// The state that the queue enters
+    /// The state that the queue enters on a hit
     #[arg(long)]
     enter: Option<String>,
     #[command(flatten)]
-    parameters: Parameters,
+    parameters: ActionArgs,
 }
 
 /// Parameters of actions.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Parameters of actions")]
-struct Parameters {
-    /// delay, stall, link-flap, command-timeout: how long (5ms, 2s)
+struct ActionArgs {
+    /// delay, stall, link-flap, command-timeout: duration (5ms, 2s)
     #[arg(long, value_parser = duration)]
     time: Option<Duration>,
     /// duplicate: additional copies
     #[arg(long)]
     copies: Option<u32>,
-    /// reorder: behind how many frames
+    /// reorder: number of frames that overtake
     #[arg(long)]
     by: Option<u32>,
-    /// corrupt: which bit of the frame
+    /// corrupt: number of the bit
     #[arg(long)]
     bit: Option<u32>,
-    /// truncate: bytes that are left
+    /// truncate: remaining bytes
     #[arg(long)]
     length: Option<u32>,
-    /// short-buffer: bytes that the used length lacks
+    /// short-buffer: bytes missing from the used length
     #[arg(long)]
     bytes: Option<u32>,
-    /// split-wrong: where
+    /// split-wrong: offset of the split
     #[arg(long)]
     at: Option<u32>,
-    /// wrong-queue: which one
+    /// wrong-queue: the queue
     #[arg(long)]
     to_queue: Option<u16>,
-    /// wrong-hash: what it is said to be
+    /// wrong-hash: the reported hash
     #[arg(long)]
     value: Option<u32>,
     /// wrong-checksum: inverted, good, bad or unknown
     #[arg(long)]
     verdict: Option<String>,
-    /// bad-used-id: how far beyond the ring
+    /// bad-used-id: distance beyond the ring
     #[arg(long)]
     beyond: Option<u32>,
-    /// withhold-completion: behind how many frames
+    /// withhold-completion: number of frames to wait for
     #[arg(long)]
     frames: Option<u32>,
     /// command-error: the response's status
@@ -268,12 +272,12 @@ struct Parameters {
     /// command-error: the response's detail
     #[arg(long)]
     detail: Option<u32>,
-    /// command-timeout: the command is executed nevertheless
+    /// command-timeout: execute the command nevertheless
     #[arg(long)]
     executed: bool,
 }
 
-impl Parameters {
+impl ActionArgs {
     fn members(&self) -> Map<String, Value> {
         let all = [
             (
@@ -301,12 +305,12 @@ impl Parameters {
     }
 }
 
-impl AddFault {
+impl FaultArgs {
     /// The rule.
     ///
     /// # Errors
     ///
-    /// There is no such action, or it lacks a parameter or has one too many.
+    /// There is no such action, a parameter is missing, or it has a superfluous one.
     pub(crate) fn rule(self) -> Result<FaultRule, String> {
         let pattern = FlowMatch::from(self.pattern);
         Ok(FaultRule {
@@ -328,7 +332,7 @@ impl AddFault {
 }
 
 fn action(name: &str, members: &Map<String, Value>) -> Result<Action, String> {
-    // Some actions have no parameters at all, and are words.
+    // Actions without parameters are plain strings.
     if members.is_empty()
         && let Ok(action) = serde_json::from_value(json!(name))
     {
@@ -343,24 +347,25 @@ pub(crate) struct LedgerArgs {
     #[arg(long)]
     pub(crate) check: bool,
     #[command(subcommand)]
-    pub(crate) command: Option<Ledger>,
+    pub(crate) command: Option<LedgerCommand>,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Ledger {
-    /// Begins a new ledger
+pub(crate) enum LedgerCommand {
+    /// Restart the ledger with these settings
     Set {
-        /// off, counting or full
+        /// Records to keep: off, counting or full
         #[arg(value_parser = word::<zcnic_ctl::protocol::ledger::LedgerMode>)]
         mode: zcnic_ctl::protocol::ledger::LedgerMode,
-        /// Poison buffers and check that nobody writes to them while the device owns them
+        /// Poison buffers and check that the guest does not write to them while the device owns
+        /// them
         #[arg(long)]
         sanitize: bool,
-        /// Buffers that the driver keeps for longer than this are violations
+        /// Report buffers that the driver keeps for longer than this as violations
         #[arg(long, value_parser = duration)]
         overdue: Option<Duration>,
     },
-    /// The last owners of a buffer
+    /// Show the last owners of a buffer
     History {
         /// The receive queue
         queue: u16,
@@ -370,12 +375,12 @@ pub(crate) enum Ledger {
     },
 }
 
-/// As nanoseconds, for the protocol.
+/// Nanoseconds, for the protocol.
 pub(crate) fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A value as the protocol spells it.
+/// Parses a value as the protocol spells it.
 fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_value(json!(text)).map_err(|error| error.to_string())
 }
@@ -420,7 +425,7 @@ mod tests {
             .map_err(|error| error.to_string())?
             .command
         {
-            Command::Fault(Fault::Add(add)) => add.rule(),
+            Command::Fault(FaultCommand::Add(add)) => add.rule(),
             other => Err(format!("{other:?}")),
         }
     }
@@ -431,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_are_said_in_words() {
+    fn command_lines_become_rules() {
         let drop = rule("rx drop --nth 3 --queue 2").expect("a rule");
         assert_eq!(
             serde_json::to_value(drop).expect("JSON"),
@@ -453,8 +458,8 @@ mod tests {
             ("rx drop --nth 1 --every 2", "every"),
             ("rx delay --time 5", "not a time"),
         ] {
-            let said = rule(wrong).expect_err(wrong);
-            assert!(said.contains(named), "{wrong}: {said}");
+            let error = rule(wrong).expect_err(wrong);
+            assert!(error.contains(named), "{wrong}: {error}");
         }
     }
 

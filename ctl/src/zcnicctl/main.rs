@@ -1,4 +1,4 @@
-//! `zcnicctl`: talks to a running backend.
+//! `zcnicctl`: controls a running backend.
 
 mod capture;
 mod cli;
@@ -28,20 +28,20 @@ use zcnic_ctl::{
 };
 
 use capture::Recording;
-use cli::{Cli, Command, Fault, Flow, Ledger, LinkState, nanoseconds};
+use cli::{Cli, Command, FaultCommand, FlowCommand, LedgerCommand, LinkState, nanoseconds};
 use table::{brief, objects, table};
 
 /// A ledger has violations.
 const VIOLATIONS: u8 = 5;
 
-/// A backend and how to talk of it.
+/// A connection to a backend, and the options for all commands.
 struct Session {
     client: Client,
     port: Option<String>,
     json: bool,
 }
 
-type Outcome = anyhow::Result<ExitCode>;
+type CommandResult = anyhow::Result<ExitCode>;
 
 impl Session {
     fn ask(&mut self, name: &str, arguments: &impl serde::Serialize) -> anyhow::Result<Value> {
@@ -52,7 +52,7 @@ impl Session {
         Ok(self.client.query(name)?)
     }
 
-    /// The port that is meant.
+    /// The chosen port, or the first one.
     fn port(&mut self) -> anyhow::Result<String> {
         if let Some(port) = &self.port {
             return Ok(port.clone());
@@ -67,29 +67,29 @@ impl Session {
         self.ask(name, &PortName { port })
     }
 
-    /// Prints an answer, for people as `text` has it.
+    /// Prints an answer: as JSON, or the `text` of it.
     fn print(&self, value: &Value, text: impl FnOnce(&Value) -> String) {
         let text = if self.json {
             format!("{value:#}\n")
         } else {
             text(value)
         };
-        // Whoever reads this may stop to.
+        // The reader may have closed the pipe.
         let _ = io::stdout().write_all(text.as_bytes());
     }
 
-    /// Prints the answer to a command that has none for people.
-    fn done(&self, value: &Value) -> Outcome {
+    /// Prints the answer to a command without output for people.
+    fn done(&self, value: &Value) -> CommandResult {
         self.print(value, |_| String::new());
         Ok(ExitCode::SUCCESS)
     }
 
-    fn show(&self, value: &Value, text: impl FnOnce(&Value) -> String) -> Outcome {
+    fn show(&self, value: &Value, text: impl FnOnce(&Value) -> String) -> CommandResult {
         self.print(value, text);
         Ok(ExitCode::SUCCESS)
     }
 
-    fn run(&mut self, command: Command) -> Outcome {
+    fn run(&mut self, command: Command) -> CommandResult {
         match command {
             Command::Status => {
                 let status = self.query(command::QUERY_STATUS)?;
@@ -101,7 +101,8 @@ impl Session {
                 let Some(seconds) = watch else {
                     return Ok(ExitCode::SUCCESS);
                 };
-                let pause = Duration::try_from_secs_f64(seconds).context("Wrong --watch")?;
+                let pause = Duration::try_from_secs_f64(seconds)
+                    .context("Invalid number of seconds for --watch")?;
                 thread::sleep(pause);
                 if !self.json {
                     println!();
@@ -152,28 +153,28 @@ impl Session {
         }
     }
 
-    fn flow(&mut self, flow: Flow) -> Outcome {
+    fn flow(&mut self, flow: FlowCommand) -> CommandResult {
         match flow {
-            Flow::Add(pattern) => {
+            FlowCommand::Add(pattern) => {
                 let port = self.port()?;
                 let pattern = pattern.into();
                 let id = self.ask(command::FLOW_COUNTER_ADD, &FlowCounterAdd { port, pattern })?;
                 self.show(&id, |id| format!("{}\n", id["id"]))
             }
-            Flow::Query { id } => {
+            FlowCommand::Query { id } => {
                 let counts = self.ask(command::FLOW_COUNTER_QUERY, &FlowCounterId { id })?;
                 self.show(&counts, flow_text)
             }
-            Flow::Remove { id } => {
+            FlowCommand::Remove { id } => {
                 let done = self.ask(command::FLOW_COUNTER_REMOVE, &FlowCounterId { id })?;
                 self.done(&done)
             }
         }
     }
 
-    fn fault(&mut self, fault: Fault) -> Outcome {
+    fn fault(&mut self, fault: FaultCommand) -> CommandResult {
         match fault {
-            Fault::Add(add) => {
+            FaultCommand::Add(add) => {
                 let port = self.port()?;
                 let rule = add
                     .rule()
@@ -182,17 +183,17 @@ impl Session {
                 let ids = self.ask(command::FAULT_ADD, &FaultAdd { port, rules })?;
                 self.show(&ids, ids_text)
             }
-            Fault::Load { file } => self.load(&file),
-            Fault::List => {
+            FaultCommand::Load { file } => self.load(&file),
+            FaultCommand::List => {
                 let faults = self.query(command::FAULT_LIST)?;
                 self.show(&faults, |faults| objects(&faults["faults"], &FAULT_COLUMNS))
             }
-            Fault::Remove { id, all } => {
+            FaultCommand::Remove { id, all } => {
                 let port = if all { Some(self.port()?) } else { None };
                 let done = self.ask(command::FAULT_REMOVE, &FaultRemove { id, port })?;
                 self.done(&done)
             }
-            Fault::Wait { id, hits, timeout } => {
+            FaultCommand::Wait { id, hits, timeout } => {
                 let timeout = nanoseconds(timeout);
                 let fault = self.ask(command::FAULT_WAIT, &FaultWait { id, hits, timeout })?;
                 self.show(&fault, |fault| objects(&json!([fault]), &FAULT_COLUMNS))
@@ -200,8 +201,9 @@ impl Session {
         }
     }
 
-    /// Adds the rules of a scenario; if a port refuses its rules, those of the ports before are removed.
-    fn load(&mut self, file: &Path) -> Outcome {
+    /// Adds the rules of a scenario. If a port refuses its rules, those of the ports before are
+    /// removed.
+    fn load(&mut self, file: &Path) -> CommandResult {
         let mut all: Vec<Value> = Vec::new();
         for add in scenario(file)?.requests() {
             match self.ask(command::FAULT_ADD, &add) {
@@ -217,7 +219,7 @@ impl Session {
         self.show(&json!({ "ids": all }), ids_text)
     }
 
-    fn ledger(&mut self, ledger: Option<&Ledger>, check: bool) -> Outcome {
+    fn ledger(&mut self, ledger: Option<&LedgerCommand>, check: bool) -> CommandResult {
         match ledger {
             None => {
                 let ledger = self.about_port(command::QUERY_LEDGER)?;
@@ -233,7 +235,7 @@ impl Session {
                     ExitCode::SUCCESS
                 })
             }
-            Some(&Ledger::Set {
+            Some(&LedgerCommand::Set {
                 mode,
                 sanitize,
                 overdue,
@@ -247,7 +249,7 @@ impl Session {
                 let done = self.ask(command::LEDGER_SET, &set)?;
                 self.done(&done)
             }
-            Some(&Ledger::History { queue, address }) => {
+            Some(&LedgerCommand::History { queue, address }) => {
                 let port = self.port()?;
                 let asked = LedgerHistory {
                     port,
@@ -267,7 +269,7 @@ impl Session {
         }
     }
 
-    fn events(&mut self, kinds: Vec<EventKind>) -> Outcome {
+    fn events(&mut self, kinds: Vec<EventKind>) -> CommandResult {
         let events = if kinds.is_empty() {
             EventKind::ALL.to_vec()
         } else {
@@ -280,7 +282,7 @@ impl Session {
         }
     }
 
-    fn capture(&mut self, file: &Path, length: u32, count: Option<u64>) -> Outcome {
+    fn capture(&mut self, file: &Path, length: u32, count: Option<u64>) -> CommandResult {
         let port = self.port()?;
         let mut recording = Recording::new(BufWriter::new(create(file)?), &port, length)?;
         let start = CaptureStart {
@@ -455,7 +457,7 @@ fn flow_text(counts: &Value) -> String {
     )
 }
 
-fn run(cli: Cli) -> Outcome {
+fn run(cli: Cli) -> CommandResult {
     match cli.command {
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "zcnicctl", &mut io::stdout());
@@ -470,7 +472,7 @@ fn run(cli: Cli) -> Outcome {
     let Some(socket) = cli.socket.or_else(find_port) else {
         usage(
             ErrorKind::MissingRequiredArgument,
-            "the control socket is not known: give --socket PATH or set ZCNIC_CONTROL",
+            "the control socket is unknown: give --socket PATH or set ZCNIC_CONTROL",
         )
     };
     let mut session = Session {
@@ -481,12 +483,12 @@ fn run(cli: Cli) -> Outcome {
     session.run(cli.command)
 }
 
-/// Ends because of the command line.
-fn usage(kind: ErrorKind, what: impl std::fmt::Display) -> ! {
-    Cli::command().error(kind, what).exit()
+/// Exits because of an invalid command line.
+fn usage(kind: ErrorKind, message: impl std::fmt::Display) -> ! {
+    Cli::command().error(kind, message).exit()
 }
 
-/// What scripts see.
+/// The exit status for an error.
 fn status(error: &anyhow::Error) -> ExitCode {
     let cause = error
         .chain()

@@ -1,4 +1,4 @@
-//! What people read.
+//! Tables for people.
 
 use serde_json::Value;
 
@@ -39,7 +39,7 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// A value in one word or a few.
+/// A value in one or a few words.
 pub(crate) fn brief(value: &Value) -> String {
     match value {
         Value::Null => "-".into(),

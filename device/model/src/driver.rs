@@ -14,13 +14,14 @@ use crate::{
     transmit::{Packet, TransmitQueue},
 };
 
-/// How the driver reaches its device. Ring 2n is the receive ring of pair n, 2n + 1 its transmit ring.
+/// The connection of a driver to its device. Ring 2n is the receive ring of pair n, 2n + 1 its
+/// transmit ring.
 pub trait Transport {
-    /// Tells the device that it may find something new on a ring.
+    /// Kicks the device: a ring may have new chains.
     fn kick(&mut self, ring: usize);
 
-    /// Lets the device go on until it may have returned something on a ring. `false`: there is nothing to
-    /// wait for any longer.
+    /// Lets the device run until it may have returned chains on a ring. `false`: no further chain
+    /// will be returned.
     fn wait(&mut self, ring: usize) -> bool;
 }
 
@@ -34,7 +35,8 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// The rings of a device with `count` pairs, the command pair included, of `size` descriptors each.
+    /// The rings of a device with `count` pairs, the command pair included, of `size` descriptors
+    /// each.
     #[must_use]
     pub fn allocate(guest: &mut Guest, count: u16, size: u16) -> Vec<Self> {
         (0..count)
@@ -46,19 +48,19 @@ impl Pair {
     }
 }
 
-/// Why a command was not executed.
+/// The reason why a command was not executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// The device refused it.
     Refused {
-        /// Why.
+        /// The status.
         status: Status,
-        /// What in particular.
+        /// The detail.
         detail: u32,
     },
-    /// It came back with a used length of 0.
+    /// The chain was returned with a used length of 0.
     NotExecuted,
-    /// It did not come back.
+    /// The chain was not returned.
     TimedOut,
 }
 
@@ -82,10 +84,10 @@ impl Failure {
 /// The result of a command.
 pub type Result<T> = std::result::Result<T, Failure>;
 
-/// Who the driver pretends to be.
+/// The role that the driver plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
-    /// Nobody who spoke yet.
+    /// A driver that has sent nothing yet.
     Silent,
     /// An ordinary virtio-net driver.
     Plain,
@@ -105,7 +107,7 @@ pub struct Driver<T> {
 }
 
 impl<T: Transport> Driver<T> {
-    /// A driver for the device behind `transport`, which knows where the rings of `pairs` are.
+    /// A driver for the device behind `transport`, which has the addresses of the rings of `pairs`.
     pub fn new(guest: Guest, pairs: Vec<Pair>, transport: T) -> Self {
         Self {
             guest,
@@ -132,13 +134,13 @@ impl<T: Transport> Driver<T> {
         }
     }
 
-    /// What HELLO agreed on.
+    /// The features that HELLO negotiated.
     #[must_use]
     pub fn features(&self) -> FeatureSet {
         self.features
     }
 
-    /// The way to the device.
+    /// The transport.
     pub fn transport(&mut self) -> &mut T {
         &mut self.transport
     }
@@ -148,13 +150,13 @@ impl<T: Transport> Driver<T> {
         &mut self.pairs
     }
 
-    /// The guest's memory and the rings, for a transport that is set up anew.
+    /// The guest's memory, the rings and the transport, for setting the transport up again.
     pub fn parts(&mut self) -> (&Guest, &[Pair], &mut T) {
         (&self.guest, &self.pairs, &mut self.transport)
     }
 
-    /// The backend died. Takes what it completed; in what it had not completed it may have left traces, but
-    /// the next one must not.
+    /// The backend died. Takes the chains that it completed; of others it may have written a part,
+    /// which the next backend must not.
     pub fn backend_died(&mut self) {
         for number in 0..self.pairs.len() {
             self.reap(number);
@@ -164,14 +166,15 @@ impl<T: Transport> Driver<T> {
         }
     }
 
-    // ---- receive ----------------------------------------------------------------------------------------
+    // ---- receive
+    // ----------------------------------------------------------------------------------------
 
-    /// Posts `count` chains of a shape, whatever the queue was started with.
+    /// Posts `count` chains of any shape.
     pub fn post(&mut self, queue: u16, shape: Shape, count: usize) {
         self.post_lengths(queue, &vec![shape.lengths(); count]);
     }
 
-    /// From now on buffers start this many bytes behind a multiple of 64.
+    /// New buffers start this many bytes behind a multiple of 64.
     pub fn displace_buffers(&mut self, by: u64) {
         self.guest.displace(by);
     }
@@ -218,7 +221,7 @@ impl<T: Transport> Driver<T> {
         Ok(())
     }
 
-    /// RXQ_STOP: returns the number of chains that came back unused, as the device says and the ring shows.
+    /// RXQ_STOP: returns the number of chains returned unused, which must agree with the ring.
     ///
     /// # Errors
     ///
@@ -226,7 +229,7 @@ impl<T: Transport> Driver<T> {
     ///
     /// # Panics
     ///
-    /// The two differ.
+    /// The numbers differ.
     pub fn stop_receive(&mut self, queue: u16) -> Result<u32> {
         let number = usize::from(queue);
         self.reap(number);
@@ -237,10 +240,10 @@ impl<T: Transport> Driver<T> {
         assert_eq!(receive.posted(), 0, "a stop returns every chain");
         let after = receive.returned();
         let (right, wrong) = (after.right - before.right, after.wrong - before.wrong);
-        // Chains of the wrong shape may have come back just before the stop.
+        // Chains of the wrong shape may have been returned just before the stop.
         assert!(
             (right..=right + wrong).contains(&count),
-            "the stop says {count} chains; {right} came back, and {wrong} of the wrong shape"
+            "the stop reports {count} chains; {right} were returned, and {wrong} of the wrong shape"
         );
         receive.set_shape(None);
         Ok(count)
@@ -250,7 +253,7 @@ impl<T: Transport> Driver<T> {
     ///
     /// # Panics
     ///
-    /// None comes.
+    /// No frame or event arrives.
     pub fn receive(&mut self, queue: u16) -> Received {
         loop {
             if let Some(frame) = self.try_receive(queue) {
@@ -263,13 +266,13 @@ impl<T: Transport> Driver<T> {
         }
     }
 
-    /// The oldest frame that is already there.
+    /// The oldest received frame, without waiting.
     pub fn try_receive(&mut self, queue: u16) -> Option<Received> {
         self.reap(usize::from(queue));
         self.pairs[usize::from(queue)].receive.take_frame()
     }
 
-    /// All frames that are already there, on all queues.
+    /// All received frames of all queues, without waiting.
     pub fn receive_all(&mut self) -> Vec<(u16, Received)> {
         let mut frames = Vec::new();
         for queue in 0..self.pairs.len() as u16 {
@@ -280,13 +283,13 @@ impl<T: Transport> Driver<T> {
         frames
     }
 
-    /// Chains that came back unused since this was last asked.
+    /// Chains returned unused since the last call.
     pub fn take_returned(&mut self, queue: u16) -> u32 {
         self.reap(usize::from(queue));
         self.pairs[usize::from(queue)].receive.take_returned()
     }
 
-    /// Chains that the device has.
+    /// Receive chains that the device has.
     #[must_use]
     pub fn posted(&self, queue: u16) -> usize {
         self.pairs[usize::from(queue)].receive.posted()
@@ -301,7 +304,7 @@ impl<T: Transport> Driver<T> {
     ///
     /// # Panics
     ///
-    /// None comes.
+    /// No frame or event arrives.
     pub fn event(&mut self) -> abi::Event {
         let pair = self.pairs.len() - 1;
         loop {
@@ -313,7 +316,8 @@ impl<T: Transport> Driver<T> {
         }
     }
 
-    // ---- transmit ---------------------------------------------------------------------------------------
+    // ---- transmit
+    // ---------------------------------------------------------------------------------------
 
     /// TXQ_START.
     ///
@@ -324,7 +328,7 @@ impl<T: Transport> Driver<T> {
         self.queue_command(Opcode::TxqStart, queue).map(|_| ())
     }
 
-    /// TXQ_STOP: returns the number of chains that came back unsent.
+    /// TXQ_STOP: returns the number of chains returned unsent.
     ///
     /// # Errors
     ///
@@ -332,7 +336,7 @@ impl<T: Transport> Driver<T> {
     ///
     /// # Panics
     ///
-    /// The device keeps one.
+    /// The device keeps a chain.
     pub fn stop_transmit(&mut self, queue: u16) -> Result<u32> {
         let count = self.queue_command(Opcode::TxqStop, queue)?;
         self.reap(usize::from(queue));
@@ -344,21 +348,22 @@ impl<T: Transport> Driver<T> {
         Ok(count)
     }
 
-    /// Sends a frame and waits until it is on its way: what it causes on the other port has happened.
+    /// Sends a frame and waits until the device has completed it; by then the other port has
+    /// received it.
     ///
     /// # Panics
     ///
-    /// It does not come back.
+    /// The device does not complete it.
     pub fn send(&mut self, queue: u16, packet: impl Into<Packet>) {
         self.enqueue(queue, packet);
         self.flush(queue);
     }
 
-    /// Makes a frame available without waiting for anything but room on the ring.
+    /// Makes a frame available; waits only for room on the ring.
     ///
     /// # Panics
     ///
-    /// There is none and the device makes none.
+    /// The ring stays full.
     pub fn enqueue(&mut self, queue: u16, packet: impl Into<Packet>) {
         let packet = packet.into();
         let plain = self.role == Role::Plain;
@@ -382,7 +387,7 @@ impl<T: Transport> Driver<T> {
     ///
     /// # Panics
     ///
-    /// It does not.
+    /// The device does not complete them.
     pub fn flush(&mut self, queue: u16) {
         let number = usize::from(queue);
         loop {
@@ -397,7 +402,8 @@ impl<T: Transport> Driver<T> {
         }
     }
 
-    /// When the oldest frame was sent that asked for it and is not told of yet; `None`: nobody says.
+    /// The transmit timestamp of the oldest frame that asked for one and was not taken yet; `None`:
+    /// the device wrote none.
     pub fn take_time(&mut self, queue: u16) -> Option<u64> {
         self.reap(usize::from(queue));
         self.pairs[usize::from(queue)].transmit.take_time()
@@ -409,9 +415,10 @@ impl<T: Transport> Driver<T> {
         self.pairs[usize::from(queue)].transmit.outstanding()
     }
 
-    // ---- a plain driver ---------------------------------------------------------------------------------
+    // ---- a plain driver
+    // ---------------------------------------------------------------------------------
 
-    /// From now on this is an ordinary virtio-net driver with mergeable buffers of `size` bytes.
+    /// Makes this an ordinary virtio-net driver with mergeable buffers of `size` bytes.
     pub fn act_plain(&mut self, size: u32) {
         self.role = Role::Plain;
         for pair in &mut self.pairs {

@@ -1,16 +1,16 @@
-//! Frames to send, built by etherparse with right checksums.
+//! Frames to send, built by etherparse with valid checksums.
 
 use etherparse::{
     IpHeaders, Ipv4Header, Ipv6Header, PacketBuilder, SingleVlanHeader, TcpHeader, VlanHeader,
     VlanId, ip_number,
 };
 
-/// Address of the port that frames of [`Flow`] go to.
+/// Address of the receiving port of [`Flow`] frames.
 pub const RECEIVER: [u8; 6] = [0x5a, 0x43, 0x4e, 0, 0, 2];
-/// Address of the port that they come from.
+/// Address of the sending port.
 pub const SENDER: [u8; 6] = [0x5a, 0x43, 0x4e, 0, 0, 1];
 
-/// What the frames of one flow have in common. Lengths, protocols and checksums are filled in.
+/// The common fields of one flow's frames. Lengths, protocols and checksums are filled in.
 #[derive(Clone, Debug)]
 pub struct Flow {
     /// Destination Ethernet address.
@@ -22,12 +22,12 @@ pub struct Flow {
     /// IP header, options and extension headers.
     pub ip: IpHeaders,
     /// TCP or UDP.
-    pub transport: Transport,
+    pub transport: TransportHeader,
 }
 
 /// TCP or UDP header.
 #[derive(Clone, Debug)]
-pub enum Transport {
+pub enum TransportHeader {
     /// TCP.
     Tcp(Box<TcpHeader>),
     /// UDP source and destination port.
@@ -45,23 +45,23 @@ impl Flow {
     #[must_use]
     pub fn udp4() -> Self {
         Self {
-            transport: Transport::Udp(1000, 2000),
+            transport: TransportHeader::Udp(1000, 2000),
             ..Self::tcp4()
         }
     }
 
-    /// TCP over IPv6: [2001:db8::2]:1000 to [2001:db8::1]:2000.
+    /// TCP over IPv6: `[2001:db8::2]:1000` to `[2001:db8::1]:2000`.
     #[must_use]
     pub fn tcp6() -> Self {
         let address = |last: u128| (0x2001_0db8 << 96 | last).to_be_bytes();
         Self::new(ipv6(address(2), address(1)), tcp(1000, 2000))
     }
 
-    /// UDP over IPv6: [2001:db8::2]:1000 to [2001:db8::1]:2000.
+    /// UDP over IPv6: `[2001:db8::2]:1000` to `[2001:db8::1]:2000`.
     #[must_use]
     pub fn udp6() -> Self {
         Self {
-            transport: Transport::Udp(1000, 2000),
+            transport: TransportHeader::Udp(1000, 2000),
             ..Self::tcp6()
         }
     }
@@ -72,7 +72,7 @@ impl Flow {
         [Self::tcp4(), Self::udp4(), Self::tcp6(), Self::udp6()]
     }
 
-    fn new(ip: IpHeaders, transport: Transport) -> Self {
+    fn new(ip: IpHeaders, transport: TransportHeader) -> Self {
         Self {
             destination: RECEIVER,
             source: SENDER,
@@ -86,11 +86,11 @@ impl Flow {
     #[must_use]
     pub fn ports(mut self, source: u16, destination: u16) -> Self {
         match &mut self.transport {
-            Transport::Tcp(header) => {
+            TransportHeader::Tcp(header) => {
                 header.source_port = source;
                 header.destination_port = destination;
             }
-            Transport::Udp(from, to) => (*from, *to) = (source, destination),
+            TransportHeader::Udp(from, to) => (*from, *to) = (source, destination),
         }
         self
     }
@@ -127,12 +127,12 @@ impl Flow {
     ///
     /// # Panics
     ///
-    /// It is UDP.
+    /// The flow is UDP.
     #[must_use]
     pub fn tcp_header(mut self, change: impl FnOnce(&mut TcpHeader)) -> Self {
         match &mut self.transport {
-            Transport::Tcp(header) => change(header),
-            Transport::Udp(..) => panic!("UDP has no TCP header"),
+            TransportHeader::Tcp(header) => change(header),
+            TransportHeader::Udp(..) => panic!("UDP has no TCP header"),
         }
         self
     }
@@ -157,10 +157,10 @@ impl Flow {
         };
         let mut frame = Vec::new();
         let written = match &self.transport {
-            Transport::Tcp(header) => ip
+            TransportHeader::Tcp(header) => ip
                 .tcp_header(TcpHeader::clone(header))
                 .write(&mut frame, payload),
-            Transport::Udp(source, destination) => {
+            TransportHeader::Udp(source, destination) => {
                 ip.udp(*source, *destination).write(&mut frame, payload)
             }
         };
@@ -186,20 +186,20 @@ fn ipv6(source: [u8; 16], destination: [u8; 16]) -> IpHeaders {
     IpHeaders::Ipv6(header, Default::default())
 }
 
-fn tcp(source: u16, destination: u16) -> Transport {
+fn tcp(source: u16, destination: u16) -> TransportHeader {
     let mut header = TcpHeader::new(source, destination, 7, 512);
     header.ack = true;
     header.acknowledgment_number = 9;
-    Transport::Tcp(Box::new(header))
+    TransportHeader::Tcp(Box::new(header))
 }
 
-/// Payload whose bytes tell their position.
+/// Payload whose bytes encode their position.
 #[must_use]
 pub fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at % 251) as u8).collect()
 }
 
-/// A broadcast frame of an EtherType that nobody parses.
+/// A broadcast frame of an EtherType for local experiments, which is not parsed.
 #[must_use]
 pub fn broadcast(payload: &[u8]) -> Vec<u8> {
     [&[0xff; 6][..], &SENDER, &[0x88, 0xb5], payload].concat()

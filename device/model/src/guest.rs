@@ -1,8 +1,8 @@
-//! The guest's memory: a memfd that a backend can map, and an allocator that notices who writes where it
-//! should not.
+//! The guest's memory: a memfd that a backend can map, and an allocator that detects invalid
+//! writes.
 //!
-//! Every byte that nobody is allowed to write holds poison: free buffers, the guards between them, and the
-//! part of a returned buffer that the device did not claim to have written.
+//! Every byte that the device must not write holds poison: free buffers, the guards between them,
+//! and the part of a returned buffer beyond its used length.
 
 use std::{
     collections::HashMap,
@@ -13,11 +13,11 @@ use std::{
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
 
-/// Where each region starts. Two, with a hole between, so that a device which takes guest memory for one run
-/// fails.
+/// Start of each region. There are two, with a hole between, so that a device fails which assumes
+/// one contiguous range.
 const STARTS: [u64; 2] = [0, 0x1_0000_0000];
 
-/// Bytes of the first region, unless somebody asks for more, and of the second.
+/// Default size of the first region, and size of the second, in bytes.
 const SIZES: [usize; 2] = [16 << 20, 48 << 20];
 
 /// Poisoned bytes behind every buffer.
@@ -36,7 +36,7 @@ pub struct Buffer {
 #[derive(Debug)]
 pub struct Guest {
     memory: Arc<GuestMemoryMmap>,
-    /// First byte never handed out, per region.
+    /// First byte not allocated yet, per region.
     next: [u64; STARTS.len()],
     sizes: [usize; STARTS.len()],
     free: HashMap<usize, Vec<Buffer>>,
@@ -54,17 +54,17 @@ impl Guest {
     ///
     /// # Panics
     ///
-    /// The host has no memory.
+    /// The host is out of memory.
     #[must_use]
     pub fn new() -> Self {
         Self::of_size(SIZES[0])
     }
 
-    /// Fresh memory with that many bytes for rings and the like.
+    /// Fresh memory with `first` bytes for rings and tables.
     ///
     /// # Panics
     ///
-    /// The host has no memory.
+    /// The host is out of memory.
     #[must_use]
     pub fn of_size(first: usize) -> Self {
         let sizes = [first, SIZES[1]];
@@ -95,7 +95,7 @@ impl Guest {
         self.free.clear();
     }
 
-    /// The memory as the device sees it.
+    /// The memory that the device maps.
     #[must_use]
     pub fn memory(&self) -> Arc<GuestMemoryMmap> {
         Arc::clone(&self.memory)
@@ -110,7 +110,7 @@ impl Guest {
     ///
     /// # Panics
     ///
-    /// Somebody wrote to the buffer while it was free.
+    /// The device wrote to the buffer while it was free.
     pub fn allocate(&mut self, length: usize) -> Buffer {
         if let Some(buffer) = self.free.get_mut(&length).and_then(Vec::pop) {
             self.assert_untouched(buffer, 0);
@@ -123,7 +123,7 @@ impl Guest {
         buffer
     }
 
-    /// Takes back a buffer, which the device must not write from now on.
+    /// Frees a buffer, which the device must not write from now on.
     pub fn free(&mut self, buffer: Buffer) {
         self.poison(buffer, buffer.length);
         self.free.entry(buffer.length).or_default().push(buffer);
@@ -147,11 +147,11 @@ impl Guest {
             .expect("buffers lie in memory");
     }
 
-    /// Checks that nobody wrote to the buffer from byte `from` on, nor to the guard behind it.
+    /// Checks that the buffer from byte `from` on and the guard behind it were not written.
     ///
     /// # Panics
     ///
-    /// Somebody did.
+    /// The device wrote to them.
     pub fn assert_untouched(&self, buffer: Buffer, from: usize) {
         let bytes = self.read(buffer, buffer.length + GUARD);
         let poison = poison(buffer.address, bytes.len());
@@ -166,16 +166,16 @@ impl Guest {
         }
     }
 
-    /// Makes a buffer look as if nobody had written to it.
+    /// Poisons a buffer again.
     pub fn clear(&self, buffer: Buffer) {
         self.poison(buffer, buffer.length);
     }
 
-    /// Checks that nobody wrote to any free buffer.
+    /// Checks that no free buffer was written.
     ///
     /// # Panics
     ///
-    /// Somebody did.
+    /// The device wrote to them.
     pub fn audit(&self) {
         for buffer in self.free.values().flatten() {
             self.assert_untouched(*buffer, 0);
@@ -203,8 +203,8 @@ impl Guest {
 /// The longest buffer and its guard.
 const MAX_POISON: usize = (1 << 20) + GUARD;
 
-/// Poison repeats after this many bytes: not after any power of two, so that poison which was copied
-/// elsewhere is not taken for poison there.
+/// Poison repeats after this many bytes: not a power of two, so that poison copied to another
+/// buffer is detected.
 const POISON_PERIOD: u64 = 4093;
 
 static POISON: LazyLock<Vec<u8>> = LazyLock::new(|| {
@@ -219,7 +219,7 @@ static POISON: LazyLock<Vec<u8>> = LazyLock::new(|| {
         .collect()
 });
 
-/// What `length` bytes from `address` on hold while nobody may write them.
+/// The poison of `length` bytes at `address`.
 fn poison(address: GuestAddress, length: usize) -> &'static [u8] {
     let start = (address.0 % POISON_PERIOD) as usize;
     &POISON[start..start + length]

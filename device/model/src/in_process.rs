@@ -1,5 +1,5 @@
-//! The device behind real rings, without threads: two ports joined by a cable, served to completion
-//! whenever a driver waits. The same calls give the same result every time.
+//! The device behind real rings, without threads: two ports connected by a cable, served to
+//! completion whenever a driver waits. The same calls give the same result every time.
 
 mod memory;
 mod port;
@@ -12,7 +12,7 @@ use std::{
 use zcnic_device::{
     features::Feature,
     receive::{Annotation, ReceiveCounters},
-    steering::Verdict,
+    steering::SteeringDecision,
     train::Train,
     transmit::{Snapshot, parse},
 };
@@ -32,14 +32,14 @@ pub struct World {
     ports: [DevicePort; 2],
 }
 
-/// A driver's way to its port.
+/// A driver's connection to its port.
 #[derive(Clone, Debug)]
 pub struct InProcess {
     world: Rc<RefCell<World>>,
     port: usize,
 }
 
-/// The clock of both ports: time goes on when somebody looks at it.
+/// The clock of both ports, which advances at each reading.
 #[derive(Clone, Debug, Default)]
 struct Clock(Rc<Cell<u64>>);
 
@@ -56,19 +56,19 @@ pub const RING_SIZE: u16 = 1024;
 /// The drivers of two cabled ports with `pairs` queue pairs each, command pair included.
 #[must_use]
 pub fn cabled(pairs: u16) -> [Driver<InProcess>; 2] {
-    let sides = [0, 1].map(|_| {
+    let guests = [0, 1].map(|_| {
         let mut guest = Guest::new();
         let pairs = Pair::allocate(&mut guest, pairs, RING_SIZE);
         (guest, pairs)
     });
     let clock = Clock::default();
     let ports = [0, 1].map(|port| {
-        let (guest, pairs) = &sides[port];
+        let (guest, pairs) = &guests[port];
         DevicePort::new(guest.memory(), pairs, port as u64, clock.clone())
     });
     let world = Rc::new(RefCell::new(World { ports }));
     let mut port = 0..;
-    sides.map(|(guest, pairs)| {
+    guests.map(|(guest, pairs)| {
         let transport = InProcess {
             world: Rc::clone(&world),
             port: port.next().expect("endless"),
@@ -86,22 +86,22 @@ impl Transport for InProcess {
 }
 
 impl InProcess {
-    /// Lets both ports do everything there is to do.
+    /// Serves both ports until they have no work.
     pub fn run(&self) {
         self.world.borrow_mut().run();
     }
 
-    /// Tells the driver that something happened (`EVENT_*`), as soon as it has a buffer for it.
+    /// Sends the driver an event (`EVENT_*`) as soon as it has posted a buffer for it.
     pub fn raise_event(&self, bits: u32) {
         self.world.borrow_mut().ports[self.port].pending_events |= bits;
     }
 
-    /// The frontend reset the device or went away: the session ends.
+    /// Ends the session, as after a reset or disconnect by the frontend.
     pub fn end_session(&self) {
         self.world.borrow_mut().ports[self.port].end_session();
     }
 
-    /// Counters of a receive queue, which a plain driver can't ask for.
+    /// Counters of a receive queue, which a plain driver can't query.
     #[must_use]
     pub fn counters(&self, queue: u16) -> ReceiveCounters {
         self.world.borrow().ports[self.port].receive_counters(queue)
@@ -109,7 +109,7 @@ impl InProcess {
 }
 
 impl World {
-    /// Serves all rings until none has work; says whether anything was done.
+    /// Serves all rings until none has work; returns whether any had.
     fn run(&mut self) -> bool {
         let mut worked = false;
         loop {
@@ -149,7 +149,8 @@ impl World {
         true
     }
 
-    /// Puts a frame on the cable; returns the wire frames and bytes that it is, `None` if it can't be sent.
+    /// Sends a frame over the cable; returns its wire frames and bytes, or `None` if it can't be
+    /// sent.
     fn send(&mut self, from: usize, source: &[Span]) -> Option<(u64, u64)> {
         let [first, second] = &mut self.ports;
         let (sender, receiver) = if from == 0 {
@@ -184,12 +185,12 @@ fn deliver(rings: &mut PortRings, mover: &CrossMover<'_>, train: &Train<'_, [Spa
     match rings
         .configuration
         .steering
-        .steer(train.headers(), train.head())
+        .steer(train.headers(), train.header_bytes())
     {
-        Verdict::Filtered => rings.counters.filtered += segments as u64,
-        Verdict::RuleDrop => rings.counters.rule_drop += segments as u64,
-        Verdict::Queue { queue, hash } => {
-            let Some(side) = rings.receive.get_mut(usize::from(queue)) else {
+        SteeringDecision::Filtered => rings.counters.filtered += segments as u64,
+        SteeringDecision::RuleDrop => rings.counters.rule_drop += segments as u64,
+        SteeringDecision::Queue { queue, hash } => {
+            let Some(rx) = rings.receive.get_mut(usize::from(queue)) else {
                 return;
             };
             let note = Annotation {
@@ -202,13 +203,13 @@ fn deliver(rings: &mut PortRings, mover: &CrossMover<'_>, train: &Train<'_, [Spa
                 },
                 vlan: None,
             };
-            let mut chains = memory::ReceiveChains::new(&mut side.ring, mover.target);
+            let mut chains = memory::ReceiveChains::new(&mut rx.ring, mover.target);
             let mut from = 0;
             while from < segments {
-                let delivered = side.queue.deliver(mover, &mut chains, train, from, &note);
+                let delivered = rx.queue.deliver(mover, &mut chains, train, from, &note);
                 from = delivered
                     .blocked_at
-                    .map_or(segments, |at| side.queue.drop_blocked(train, at));
+                    .map_or(segments, |at| rx.queue.drop_blocked(train, at));
             }
         }
     }

@@ -1,9 +1,19 @@
 //! A driver in Rust that drives the device through real rings, for tests.
 //!
-//! [`Driver`] is what the kernel's driver is to the real device, but stricter: it checks everything that
-//! comes back against docs/abi.md and panics with what is wrong. It reaches a device through a
-//! [`Transport`]: [`in_process`] runs the device behind real rings without threads, to completion whenever
-//! the driver waits; `vhost_user` is a frontend to a backend in another process.
+//! [`Driver`] is to the device what the kernel's driver is, but stricter: it checks each result
+//! against docs/abi.md and panics with the violation. It reaches a device through a [`Transport`]:
+//! [`in_process`] runs the device behind real rings without threads, to completion whenever the
+//! driver waits; `vhost_user` is a frontend to a backend in another process.
+//!
+//! ```
+//! use zcnic_model::{Shape, frames::broadcast, in_process::cabled};
+//!
+//! let [mut sender, mut receiver] = cabled(2);
+//! sender.bring_up(Shape::SPLIT, 0);
+//! receiver.bring_up(Shape::SPLIT, 1);
+//! sender.send(0, broadcast(b"hello"));
+//! assert_eq!(&receiver.receive(0).frame[14..], b"hello");
+//! ```
 
 pub mod driver;
 pub mod frames;

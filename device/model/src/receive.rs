@@ -1,5 +1,5 @@
-//! The driver's side of a receive ring. Everything that comes back is checked against docs/abi.md,
-//! "Receive"; whatever a strict driver could object to panics.
+//! The driver's end of a receive ring. Each returned chain is checked against docs/abi.md,
+//! "Receive"; violations panic.
 
 use std::collections::VecDeque;
 
@@ -26,7 +26,7 @@ const KNOWN_FLAGS: u16 = abi::RX_FIRST
     | abi::RX_TIMESTAMP
     | abi::RX_VLAN;
 
-/// What a receive queue's chains look like.
+/// The shape of a receive queue's chains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// One descriptor.
@@ -53,7 +53,7 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// The shape that the driver uses by default: room for headers, one page, everything is split.
+    /// The driver's default shape: room for headers, one page, all frames are split.
     pub const SPLIT: Self = Self::Split {
         header_size: 256,
         page_size: 4096,
@@ -66,7 +66,7 @@ impl Shape {
         Self::Linear { size }
     }
 
-    /// Split chains; everything is split.
+    /// Split chains; all frames are split.
     #[must_use]
     pub fn split(header_size: u32, page_size: u32) -> Self {
         Self::Split {
@@ -115,31 +115,31 @@ impl Shape {
 pub struct Received {
     /// Its bytes.
     pub frame: Vec<u8>,
-    /// The receive header of its first chain; zero from a plain device but for flags.
+    /// The receive header of its first chain; from a plain device zero but for flags.
     pub header: RxHeader,
-    /// Chains that it took.
+    /// Number of its chains.
     pub chains: usize,
 }
 
 impl Received {
-    /// Bytes in front of the split; the whole frame if it was not split.
+    /// Offset of the split; `None` if the frame was not split.
     #[must_use]
     pub fn split_at(&self) -> Option<usize> {
         (self.header.flags.get() & abi::RX_SPLIT != 0)
             .then_some(self.header.header_length.get() as usize)
     }
 
-    /// The VLAN tag that was taken out of it.
+    /// The VLAN tag that was stripped.
     #[must_use]
     pub fn tag(&self) -> Option<u16> {
         (self.header.flags.get() & abi::RX_VLAN != 0).then_some(self.header.vlan_tci.get())
     }
 
-    /// The verdict on its checksum.
+    /// The verdict on its checksum: `true` is valid.
     ///
     /// # Panics
     ///
-    /// It is both right and wrong.
+    /// It is both good and bad.
     #[must_use]
     pub fn checksum(&self) -> Option<bool> {
         match self.header.flags.get() & (abi::RX_CSUM_GOOD | abi::RX_CSUM_BAD) {
@@ -151,21 +151,21 @@ impl Received {
     }
 }
 
-/// What a driver expects of verdicts on checksums.
+/// The verdicts on checksums that a driver expects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdicts {
-    /// There are none.
+pub(crate) enum ExpectedVerdict {
+    /// No verdicts.
     None,
-    /// They are those of etherparse.
-    Right,
-    /// Any will do.
+    /// The verdicts of etherparse.
+    Valid,
+    /// Any verdicts.
     Any,
 }
 
-/// Chains that came back unused.
+/// Chains that were returned unused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Returned {
-    /// Of the shape that the queue was started with, or of a queue that was not.
+    /// Of the queue's shape, or on a stopped queue.
     pub right: u32,
     /// Of another shape.
     pub wrong: u32,
@@ -176,21 +176,21 @@ pub struct Returned {
 pub struct ReceiveQueue {
     number: u16,
     ring: Ring<Vec<Buffer>>,
-    /// What the device was told; `None` while it may not use a buffer.
+    /// The shape from RXQ_START; `None` while the device must not use a buffer.
     shape: Option<Shape>,
     next_frame: Option<u32>,
     frames: VecDeque<Received>,
     events: VecDeque<abi::Event>,
     returned: Returned,
-    /// What is expected of verdicts on checksums.
-    pub(crate) verdicts: Verdicts,
-    /// Whether frames tell when they arrived; `None`: each as it likes.
-    pub(crate) stamped: Option<bool>,
-    /// When the last one did.
+    /// The expected verdicts on checksums.
+    pub(crate) expected_verdict: ExpectedVerdict,
+    /// Whether frames have receive timestamps; `None`: either.
+    pub(crate) timestamped: Option<bool>,
+    /// The last receive timestamp.
     last: u64,
 }
 
-/// One chain of a frame, as it came back.
+/// One chain of a frame.
 struct Part {
     header: RxHeader,
     /// Frame bytes behind the header, and in descriptor 1.
@@ -208,8 +208,8 @@ impl ReceiveQueue {
             frames: VecDeque::new(),
             events: VecDeque::new(),
             returned: Returned::default(),
-            verdicts: Verdicts::None,
-            stamped: Some(false),
+            expected_verdict: ExpectedVerdict::None,
+            timestamped: Some(false),
             last: 0,
         }
     }
@@ -231,17 +231,18 @@ impl ReceiveQueue {
         self.ring.outstanding()
     }
 
-    /// From now on (`None`: no longer) the device fills chains of this shape.
+    /// Sets the shape of chains that the device fills from now on; `None`: it fills none.
     pub fn set_shape(&mut self, shape: Option<Shape>) {
         self.shape = shape;
     }
 
-    /// Forgets which number the next frame must have: a new session or device begins.
-    pub fn forget_frames(&mut self) {
+    /// Accepts any number for the next frame, because a new session or device begins.
+    pub fn reset_frame_number(&mut self) {
         self.next_frame = None;
     }
 
-    /// The device died and may have left traces in the chains that it had; another one must not.
+    /// Poisons posted buffers again because the device died and may have written to them; another
+    /// one must not.
     pub fn clear_posted(&self, guest: &Guest) {
         for buffer in self.ring.tokens().flatten() {
             guest.clear(*buffer);
@@ -261,7 +262,7 @@ impl ReceiveQueue {
         self.ring.add(&pieces, None, buffers);
     }
 
-    /// Shows the device what was added; says whether it wants to be kicked.
+    /// Makes the added chains available; returns whether the device wants a kick.
     pub fn publish(&mut self) -> bool {
         self.ring.publish()
     }
@@ -276,23 +277,23 @@ impl ReceiveQueue {
         self.events.pop_front()
     }
 
-    /// Chains that came back unused since this was last asked.
+    /// Chains returned unused since the last call.
     pub fn take_returned(&mut self) -> u32 {
         let Returned { right, wrong } = std::mem::take(&mut self.returned);
         right + wrong
     }
 
-    /// Chains that came back unused since they were last taken.
+    /// Chains returned unused since [`take_returned`](Self::take_returned).
     #[must_use]
     pub fn returned(&self) -> Returned {
         self.returned
     }
 
-    /// Takes everything that the device returned and checks it.
+    /// Takes and checks all chains that the device returned.
     ///
     /// # Panics
     ///
-    /// Something is not as docs/abi.md says. What is visible at one time are whole frames.
+    /// The device violates docs/abi.md. At any time whole frames must be visible.
     pub fn reap(&mut self, guest: &mut Guest) {
         let mut parts = Vec::new();
         let mut plain_left = 0;
@@ -350,7 +351,7 @@ impl ReceiveQueue {
         guest.assert_untouched(buffers[0], length);
         if *left > 0 {
             *left -= 1;
-            let frame = self.frames.back_mut().expect("a frame was begun");
+            let frame = self.frames.back_mut().expect("the first chain of a frame");
             frame.frame.extend_from_slice(&bytes);
             frame.chains += 1;
             return;
@@ -442,16 +443,17 @@ impl ReceiveQueue {
             assert!(aggregate.iter().all(|field| *field > 0), "in {header:?}");
             assert!(header.seg_count.get() > 1, "in {header:?}");
         }
-        let stamped = flags & abi::RX_TIMESTAMP != 0;
-        let expected = self.stamped.unwrap_or(stamped);
-        assert_eq!(stamped, expected, "TIMESTAMP in {header:?}");
+        let timestamped = flags & abi::RX_TIMESTAMP != 0;
+        let expected = self.timestamped.unwrap_or(timestamped);
+        assert_eq!(timestamped, expected, "TIMESTAMP in {header:?}");
         let tagged = flags & abi::RX_VLAN != 0;
         assert!(
-            header.timestamp_ns.get() != 0 || !stamped,
+            header.timestamp_ns.get() != 0 || !timestamped,
             "no time in {header:?}"
         );
         assert!(
-            (tagged || header.vlan_tci.get() == 0) && (stamped || header.timestamp_ns.get() == 0),
+            (tagged || header.vlan_tci.get() == 0)
+                && (timestamped || header.timestamp_ns.get() == 0),
             "fields without their flag in {header:?}"
         );
         assert_eq!(header.queue.get(), self.number, "queue in {header:?}");
@@ -478,7 +480,7 @@ impl ReceiveQueue {
         }
     }
 
-    /// Puts a frame together and checks what concerns all of it.
+    /// Assembles a frame and checks the fields that concern all of it.
     fn finish(&mut self, shape: Shape, parts: &[Part]) {
         let header = parts[0].header;
         let of_frame = |header: RxHeader| {
@@ -547,10 +549,10 @@ impl ReceiveQueue {
             header,
             chains: parts.len(),
         };
-        let expected = match self.verdicts {
-            Verdicts::None => None,
-            Verdicts::Right => verify::l4_checksum_is_right(&received.frame),
-            Verdicts::Any => received.checksum(),
+        let expected = match self.expected_verdict {
+            ExpectedVerdict::None => None,
+            ExpectedVerdict::Valid => verify::l4_checksum_is_right(&received.frame),
+            ExpectedVerdict::Any => received.checksum(),
         };
         assert_eq!(
             received.checksum(),

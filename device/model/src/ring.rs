@@ -1,4 +1,4 @@
-//! The driver's side of a split ring (virtio 1.3, 2.7).
+//! The driver's end of a split ring (virtio 1.3, 2.7).
 
 use std::{
     collections::VecDeque,
@@ -14,7 +14,7 @@ const FLAG_NEXT: u16 = 1;
 const FLAG_WRITE: u16 = 2;
 const FLAG_INDIRECT: u16 = 4;
 
-/// Where a ring is: what a driver tells its device.
+/// The addresses of a ring, which a driver sets up at its device.
 #[derive(Clone, Copy, Debug)]
 pub struct RingAddresses {
     /// Descriptors; a power of two.
@@ -30,7 +30,7 @@ pub struct RingAddresses {
 /// One descriptor of a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// Where it points.
+    /// The address of its buffer.
     pub address: GuestAddress,
     /// Bytes.
     pub length: u32,
@@ -43,11 +43,11 @@ pub struct Piece {
 pub struct Ring<T> {
     memory: Arc<GuestMemoryMmap>,
     addresses: RingAddresses,
-    /// Descriptors that no chain uses. Taken from the front and given back to the end, so that chains soon
-    /// have descriptors in no particular order.
+    /// Descriptors that no chain uses. Taken from the front and given back to the end, so that
+    /// chains soon have descriptors in no particular order.
     free: VecDeque<u16>,
     next_available: u16,
-    /// Of these, how many the device was told of.
+    /// The available index that the device was shown.
     published: u16,
     next_used: u16,
     /// Chains that the device has, in the order in which they were made available.
@@ -100,7 +100,7 @@ impl<T> Ring<T> {
     }
 
     /// Adds a chain, with its descriptors in the ring or in a `table` with room for them;
-    /// [`publish`](Self::publish) shows it to the device.
+    /// [`publish`](Self::publish) makes it available.
     ///
     /// # Panics
     ///
@@ -133,7 +133,7 @@ impl<T> Ring<T> {
             .push_back(Outstanding { descriptors, token });
     }
 
-    /// Shows the device everything that was added; says whether the device wants to be notified
+    /// Makes all added chains available; returns whether the device wants a kick
     /// (`VIRTIO_F_EVENT_IDX`, which is always negotiated).
     pub fn publish(&mut self) -> bool {
         let old = self.published;
@@ -156,7 +156,7 @@ impl<T> Ring<T> {
     ///
     /// # Panics
     ///
-    /// The device returned something else than the chain that was made available first.
+    /// The device returned another chain than the oldest one.
     pub fn take(&mut self) -> Option<(u32, T)> {
         let pending = self.pending();
         if pending == 0 {
@@ -184,7 +184,7 @@ impl<T> Ring<T> {
             "chains are to be completed in available order"
         );
         self.next_used = self.next_used.wrapping_add(1);
-        // Interrupt at the next one.
+        // Ask for an interrupt at the next one.
         let used_event = 4 + 2 * u64::from(self.addresses.size);
         self.store(self.addresses.available, used_event, self.next_used);
         std::sync::atomic::fence(Ordering::SeqCst);
@@ -192,30 +192,30 @@ impl<T> Ring<T> {
         Some((length, oldest.token))
     }
 
-    /// What belongs to the chains that the device has, oldest first.
+    /// The tokens of the chains that the device has, oldest first.
     pub fn tokens(&self) -> impl Iterator<Item = &T> {
         self.outstanding.iter().map(|chain| &chain.token)
     }
 
-    /// The index that a device which starts now begins at: everything that was used is done.
+    /// The used index, at which a restarted device resumes: all chains before it are done.
     #[must_use]
     pub fn used_index(&self) -> u16 {
         self.load(self.addresses.used, 2)
     }
 
-    /// Stores an available index that the driver is not entitled to: for tests of hostile drivers.
+    /// Stores an invalid available index, for tests of hostile drivers.
     pub fn forge_available_index(&mut self, index: u16) {
         self.store(self.addresses.available, 2, index);
     }
 
-    /// Makes `head` available whatever it is: for tests of hostile drivers.
+    /// Makes any `head` available, for tests of hostile drivers.
     pub fn forge_available_head(&mut self, head: u16) {
         self.make_available(head);
         self.published = self.next_available;
         self.store(self.addresses.available, 2, self.next_available);
     }
 
-    /// Stores a descriptor as it is: for tests of hostile drivers.
+    /// Stores any descriptor, for tests of hostile drivers.
     pub fn forge_descriptor(
         &mut self,
         index: u16,

@@ -1,4 +1,4 @@
-//! Anything that a driver may do, at random: steps for property tests over any transport.
+//! Random driver steps for property tests over any transport.
 
 use proptest::{collection::vec, prelude::*};
 use zcnic_device::{
@@ -18,7 +18,7 @@ use crate::{
 /// Queue pairs of the ports that [`Actor`]s drive, command pair included.
 pub const PAIRS: u16 = 4;
 const QUEUES: u16 = PAIRS - 1;
-/// What is switched at random. GRO would hold frames when all is counted.
+/// Offloads that are switched at random. Not GRO, which would hold frames when all are counted.
 const OFFLOADS: [Feature; 4] = [
     Feature::RxCsum,
     Feature::RxHash,
@@ -75,18 +75,18 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![4 => well_formed, 3 => damaged, 1 => vec(any::<u8>(), 0..400)]
 }
 
-/// What a frame asks of the device.
+/// The offloads that a frame asks for.
 #[derive(Clone, Debug)]
 pub enum Offload {
     /// Nothing.
     None,
-    /// A checksum.
+    /// Checksum insertion.
     Checksum,
-    /// Segments of this size.
+    /// Segmentation into segments of this size.
     Segmented(u16),
-    /// The time.
+    /// The transmit timestamp.
     Timestamp,
-    /// A transmit header of noise.
+    /// A random transmit header.
     Noise([u8; 32]),
 }
 
@@ -100,7 +100,7 @@ fn any_offload() -> impl Strategy<Value = Offload> {
     ]
 }
 
-/// Something that a driver does.
+/// A step of a driver.
 #[derive(Clone, Debug)]
 #[expect(
     missing_docs,
@@ -167,7 +167,7 @@ pub enum Step {
     Hello,
 }
 
-/// Any step, likely ones more often.
+/// Any step; common ones are more frequent.
 pub fn any_step() -> impl Strategy<Value = Step> {
     let queue = || 0..QUEUES;
     let action = prop::sample::select(vec![
@@ -211,12 +211,12 @@ pub fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A driver that does steps, and what it knows of the device's state.
+/// A driver that executes steps, and its view of the device's state.
 pub struct Actor<T> {
     driver: Driver<T>,
     shapes: [Shape; QUEUES as usize],
     posted: u64,
-    came_back: u64,
+    returned: u64,
 }
 
 impl<T: Transport> Actor<T> {
@@ -228,11 +228,11 @@ impl<T: Transport> Actor<T> {
             driver,
             shapes: [Shape::SPLIT; QUEUES as usize],
             posted: 8 * u64::from(QUEUES),
-            came_back: 0,
+            returned: 0,
         }
     }
 
-    /// Does one step; refusals are the device's right, whatever else is wrong panics.
+    /// Executes one step. The device may refuse it; anything else that fails panics.
     pub fn step(&mut self, step: &Step) {
         let driver = &mut self.driver;
         match step {
@@ -320,7 +320,7 @@ impl<T: Transport> Actor<T> {
             Step::Coalesce { usecs, chains } => {
                 let [receive, transmit] = [0, 1].map(|at| (usecs[at], chains[at]));
                 driver
-                    .coalesce(receive, transmit)
+                    .set_moderation(receive, transmit)
                     .expect("it was negotiated");
             }
             Step::Clock => {
@@ -335,7 +335,7 @@ impl<T: Transport> Actor<T> {
         self.settle();
     }
 
-    /// A command of noise, but for those that would make driver and device disagree about what runs.
+    /// A random command, except commands that would change the driver's view of the queues.
     fn noise(&mut self, opcode: u16, body: &[u8]) {
         use Opcode::{Hello, RxqStart, RxqStop};
         match Opcode::try_from(opcode) {
@@ -351,28 +351,28 @@ impl<T: Transport> Actor<T> {
         }
     }
 
-    /// Takes what came back and counts the chains.
+    /// Takes and counts the returned chains.
     pub fn settle(&mut self) {
         for (_, frame) in self.driver.receive_all() {
-            self.came_back += frame.chains as u64;
+            self.returned += frame.chains as u64;
         }
         for queue in 0..QUEUES {
-            self.came_back += u64::from(self.driver.take_returned(queue));
+            self.returned += u64::from(self.driver.take_returned(queue));
         }
     }
 
-    /// Checks that every chain ever posted is with the device or came back.
+    /// Checks that every posted chain is with the device or was returned.
     ///
     /// # Panics
     ///
-    /// One is missing.
+    /// A chain is missing.
     pub fn account_for_chains(&self) {
         let out: u64 = (0..QUEUES)
             .map(|queue| self.driver.posted(queue) as u64)
             .sum();
         assert_eq!(
             self.posted,
-            self.came_back + out,
+            self.returned + out,
             "chains posted, and where they are"
         );
     }
@@ -393,7 +393,7 @@ fn packet(frame: &[u8], offload: &Offload) -> Packet {
     }
 }
 
-/// Frames that a port sent, and what became of frames at a port.
+/// Frames that a port sent, and frames that it received or dropped.
 fn sent_and_seen<T: Transport>(actor: &mut Actor<T>) -> (u64, u64) {
     let (port, queues) = actor.driver.stats();
     let sent = queues.iter().map(|queue| queue.tx_frames.get()).sum();
@@ -412,12 +412,12 @@ fn sent_and_seen<T: Transport>(actor: &mut Actor<T>) -> (u64, u64) {
     )
 }
 
-/// Whatever two drivers do: the device does not panic, violates no rule of the ABI, loses no buffer, and
-/// every frame that was sent was delivered or is in one drop counter.
+/// Executes steps of two drivers. The device must not panic, violate the ABI or lose a buffer, and
+/// every frame sent must be delivered or in exactly one drop counter.
 ///
 /// # Panics
 ///
-/// One of these does not hold.
+/// One of these is violated.
 pub fn assert_nothing_is_lost<T: Transport>(drivers: [Driver<T>; 2], steps: &[(usize, Step)]) {
     let mut actors = drivers.map(Actor::new);
     for (actor, step) in steps {
@@ -425,7 +425,7 @@ pub fn assert_nothing_is_lost<T: Transport>(drivers: [Driver<T>; 2], steps: &[(u
         actors[1 - *actor].settle();
     }
     for actor in &mut actors {
-        // Whatever is not sent by now is not sent at all.
+        // Frames not sent by now are not sent at all.
         for queue in 0..QUEUES {
             actor.step(&Step::StopTransmit { queue });
         }

@@ -1,6 +1,7 @@
-//! What a zcnic port must do, as scenarios that run over any transport: against the device in process and
-//! against a backend behind vhost-user. Each takes a function that connects the drivers of two fresh ports,
-//! joined by a cable, with a given number of queue pairs; the last pair of each carries commands.
+//! The requirements on a zcnic port, as scenarios that run over any transport: against the device
+//! in process and against a backend behind vhost-user. Each takes a function that connects the
+//! drivers of two fresh ports on one cable, with a given number of queue pairs; the last pair of
+//! each port carries commands.
 
 pub mod errors;
 pub mod plain;
@@ -17,10 +18,11 @@ use crate::{
     receive::Shape,
 };
 
-/// Data pairs and the command pair of the ports of most scenarios.
+/// Queue pairs of most scenarios' ports, the command pair included.
 const PAIRS: u16 = 5;
 
-/// Two ports that receive everything: the first one sends, the second one has `buffers` chains on each queue.
+/// Two ports that accept all frames: the first one sends, the second one has `buffers` chains on
+/// each queue.
 fn up<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
     shape: Shape,
@@ -32,31 +34,31 @@ fn up<T: Transport>(
     [sender, receiver]
 }
 
-/// Makes a `#[test]` of every scenario. `$connect` is a function from the number of queue pairs to the two
-/// drivers.
+/// Makes a `#[test]` of every scenario. `$connect` is a function from the number of queue pairs to
+/// the two drivers.
 #[macro_export]
 macro_rules! suite {
     ($connect:path) => {
         $crate::suite! { @modules $connect;
             session {
                 hello_agrees_on_version_limits_and_features
-                hello_knows_only_what_both_know
-                hello_without_a_common_version_names_the_devices
+                hello_negotiates_common_features_only
+                hello_without_a_common_version_returns_the_devices
                 hello_must_come_from_the_last_pair
-                hello_names_no_session
+                hello_carries_no_session
                 a_refused_hello_leaves_the_session_alone
-                hello_again_returns_every_chain_and_erases_everything
+                hello_again_returns_every_chain_and_resets_the_port
                 hello_does_not_touch_buffers_posted_before
                 a_request_without_session_is_stale
                 a_request_of_another_session_is_stale_and_not_executed
-                nobody_receives_before_somebody_spoke
+                an_undecided_port_receives_nothing
                 status_shows_which_queues_run
-                a_response_is_cut_to_the_room_there_is
-                what_has_no_magic_is_not_executed
-                all_queues_that_there_can_be_work
+                a_response_is_truncated_to_the_room_there_is
+                a_request_without_magic_is_not_executed
+                all_128_queue_pairs_work
             }
             refusals {
-                what_every_request_must_have
+                request_header_fields_are_checked
                 shorter_and_longer_requests
                 receive_queues
                 split_needs_its_feature
@@ -69,7 +71,7 @@ macro_rules! suite {
                 rules_need_their_feature
                 receive_mode
                 offloads
-                delays_of_interrupts
+                interrupt_moderation
                 counters
                 a_request_is_as_long_as_its_header_says
                 refused_commands_are_counted
@@ -83,9 +85,9 @@ macro_rules! suite {
                 headers_alone_are_not_split
                 frames_up_to_the_threshold_stay_whole
                 fragments_are_split_behind_ip
-                unknown_protocols_are_split_behind_what_is_known
+                unknown_protocols_are_split_behind_the_last_known_header
                 truncated_packets_are_split_behind_ip
-                headers_that_do_not_fit_are_split_at_the_last_end_that_does
+                headers_that_do_not_fit_are_split_at_the_last_boundary_that_does
                 pages_share_a_jumbo_frame
                 chains_of_the_wrong_shape_are_returned_and_counted
                 a_ring_without_buffers_drops_and_counts
@@ -96,13 +98,13 @@ macro_rules! suite {
                 a_queue_starts_again_in_another_shape
                 wrong_checksums_are_delivered_and_marked
                 verdicts_and_hashes_are_given_only_when_asked_for
-                tags_are_taken_out_when_asked_for
-                what_is_no_tag_of_a_vlan_stays
+                tags_are_stripped_when_asked_for
+                only_802_1q_tags_are_stripped
                 frames_keep_their_order
                 frames_become_visible_whole
             }
             transmit {
-                frames_are_sent_however_they_are_scattered
+                scattered_frames_are_sent_whole
                 checksums_are_inserted
                 a_udp_checksum_of_zero_goes_out_as_ones
                 frames_wait_for_their_queue_to_start
@@ -111,32 +113,32 @@ macro_rules! suite {
                 counters_count_wire_frames
             }
             segmentation {
-                tcp_is_cut_exactly
-                udp_is_cut_exactly
-                flags_go_to_the_segments_that_they_belong_to
-                segments_fill_what_buffers_there_are
+                tcp_is_segmented_exactly
+                udp_is_segmented_exactly
+                tcp_flags_go_to_the_right_segments
+                segments_fill_the_available_buffers
             }
             errors {
                 chains_that_can_not_be_sent_are_counted
-                what_was_not_negotiated_is_not_done
+                offloads_that_were_not_negotiated_are_refused
             }
             steering {
                 everything_goes_to_queue_0_at_first
                 flows_spread_by_their_published_hash
-                the_hash_is_what_was_published
-                fields_choose_what_is_hashed
+                hashes_match_the_published_vectors
+                fields_select_the_hash_input
                 contexts_and_queue_offsets
                 the_lowest_location_wins
                 rules_drop_and_count
-                rules_match_what_their_masks_cover
+                rules_match_the_bits_of_their_masks
                 idle_queues_stay_idle
                 addresses_are_filtered
                 changes_lose_no_frame
             }
             time {
-                frames_tell_when_they_arrived
-                frames_tell_when_they_were_sent
-                only_frames_that_ask_as_they_should_are_told
+                received_frames_are_timestamped
+                sent_frames_are_timestamped
+                only_valid_requests_get_a_transmit_timestamp
                 the_clock_needs_its_feature
             }
             plain {

@@ -1,4 +1,4 @@
-//! The driver's side of a transmit ring: frames to be sent, and on the command pair's ring commands.
+//! The driver's end of a transmit ring: frames, and commands on the command pair's ring.
 
 use std::collections::VecDeque;
 
@@ -11,16 +11,16 @@ use crate::{
     verify,
 };
 
-/// A frame and what the device is to do with it.
+/// A frame and its offloads.
 #[derive(Clone, Debug)]
 pub struct Packet {
     /// The frame.
     pub frame: Vec<u8>,
-    /// What is asked of the device.
+    /// The transmit header.
     pub header: abi::TxHeader,
-    /// Lengths of the descriptors, repeated as often as needed; empty: one.
+    /// Lengths of the descriptors, repeated as often as needed; empty: one descriptor.
     pub pieces: Vec<usize>,
-    /// Whether the descriptors are in a table of their own.
+    /// Whether the descriptors are in an indirect table.
     pub indirect: bool,
     /// Bytes of a device-writable descriptor at the end, if there is one.
     pub room: Option<usize>,
@@ -55,7 +55,7 @@ impl Packet {
     ///
     /// # Panics
     ///
-    /// The frame is neither.
+    /// The frame is neither TCP nor UDP.
     #[must_use]
     pub fn checksum(mut self) -> Self {
         let l4 = verify::dissect(&self.frame).l4.expect("TCP or UDP");
@@ -68,7 +68,7 @@ impl Packet {
         self
     }
 
-    /// Has the device cut the payload into segments of `size` bytes.
+    /// Has the device segment the payload into segments of `size` bytes.
     ///
     /// # Panics
     ///
@@ -98,14 +98,14 @@ impl Packet {
         self
     }
 
-    /// Puts the descriptors into a table of their own.
+    /// Puts the descriptors into an indirect table.
     #[must_use]
     pub fn indirect(mut self) -> Self {
         self.indirect = true;
         self
     }
 
-    /// Asks when it is sent.
+    /// Asks for a transmit timestamp.
     #[must_use]
     pub fn timestamped(mut self) -> Self {
         self.header.flags |= abi::TX_TIMESTAMP;
@@ -113,7 +113,7 @@ impl Packet {
         self
     }
 
-    /// The same request for a plain virtio-net device: `struct virtio_net_hdr_mrg_rxbuf`.
+    /// The header for a plain virtio-net device: `struct virtio_net_hdr_mrg_rxbuf`.
     fn virtio_net_header(&self) -> [u8; 12] {
         let header = &self.header;
         let mut bytes = [0; 12];
@@ -140,14 +140,14 @@ impl Packet {
     }
 }
 
-/// What the driver remembers of a transmit chain.
+/// The driver's record of a transmit chain.
 #[derive(Debug)]
-pub struct Chain {
-    /// Readable buffers and what was put into them.
+pub struct TransmitChain {
+    /// Readable buffers and their content.
     readable: Vec<(Buffer, Vec<u8>)>,
-    /// It is a command, not a frame.
+    /// Whether it is a command, not a frame.
     command: bool,
-    /// The writable buffer: for a response, or for the time.
+    /// The writable buffer, for a response or a timestamp.
     response: Option<Buffer>,
     /// The indirect table.
     table: Option<Buffer>,
@@ -156,10 +156,10 @@ pub struct Chain {
 /// A transmit ring.
 #[derive(Debug)]
 pub struct TransmitQueue {
-    ring: Ring<Chain>,
-    /// Responses in the order of their commands; empty: nobody executed it.
+    ring: Ring<TransmitChain>,
+    /// Responses in the order of their commands; empty: the command was not executed.
     responses: VecDeque<Vec<u8>>,
-    /// Of frames that asked for it; `None`: they were not told.
+    /// Transmit timestamps of frames that asked; `None`: the device wrote none.
     times: VecDeque<Option<u64>>,
     completed: u64,
 }
@@ -177,7 +177,7 @@ impl TransmitQueue {
 
     /// Its ring.
     #[must_use]
-    pub fn ring(&self) -> &Ring<Chain> {
+    pub fn ring(&self) -> &Ring<TransmitChain> {
         &self.ring
     }
 
@@ -193,14 +193,15 @@ impl TransmitQueue {
         self.completed
     }
 
-    /// The device died and may have left traces of a response; another one must not.
+    /// Poisons response buffers again because the device died and may have written to them; another
+    /// one must not.
     pub fn clear_responses(&self, guest: &Guest) {
         for buffer in self.ring.tokens().filter_map(|chain| chain.response) {
             guest.clear(buffer);
         }
     }
 
-    /// Adds a frame; says whether the ring had room for it.
+    /// Adds a frame; returns whether the ring had room for it.
     pub fn add(&mut self, guest: &mut Guest, packet: &Packet, plain: bool) -> bool {
         let bytes = packet.bytes(plain);
         let mut sizes = packet.pieces.iter().copied().cycle();
@@ -226,17 +227,17 @@ impl TransmitQueue {
         self.add_chain(guest, pieces, Some(room), false, true);
     }
 
-    /// Shows the device what was added; says whether it wants to be kicked.
+    /// Makes the added chains available; returns whether the device wants a kick.
     pub fn publish(&mut self) -> bool {
         self.ring.publish()
     }
 
-    /// Takes everything that the device completed.
+    /// Takes all chains that the device completed.
     ///
     /// # Panics
     ///
-    /// The device changed what it may only read, wrote more of a response than it says, or says that it
-    /// wrote to a frame.
+    /// The device wrote to a readable buffer, wrote beyond a response's used length, or returned a
+    /// frame with a used length.
     pub fn reap(&mut self, guest: &mut Guest) {
         while let Some((length, chain)) = self.ring.take() {
             for (buffer, sent) in chain.readable {
@@ -279,7 +280,8 @@ impl TransmitQueue {
         }
     }
 
-    /// When the oldest frame was sent that asked for it and was not taken yet; `None`: nobody says.
+    /// The transmit timestamp of the oldest frame that asked for one and was not taken yet; `None`:
+    /// the device wrote none.
     pub fn take_time(&mut self) -> Option<u64> {
         self.times.pop_front().flatten()
     }
@@ -290,7 +292,7 @@ impl TransmitQueue {
     }
 
     /// Its ring, for tests that misuse it.
-    pub fn ring_mut(&mut self) -> &mut Ring<Chain> {
+    pub fn ring_mut(&mut self) -> &mut Ring<TransmitChain> {
         &mut self.ring
     }
 
@@ -325,7 +327,7 @@ impl TransmitQueue {
         self.ring.add(
             &pieces,
             at,
-            Chain {
+            TransmitChain {
                 readable,
                 command,
                 response,
@@ -335,7 +337,7 @@ impl TransmitQueue {
     }
 }
 
-/// What was written behind a frame.
+/// The transmit timestamp written by the device.
 fn time(written: &[u8]) -> Option<u64> {
     if written.is_empty() {
         return None;

@@ -1,9 +1,9 @@
-//! A second opinion on frames, from etherparse and from the published definitions, that shares no code with
-//! the device.
+//! Independent checks of frames, by etherparse and the published definitions, that share no code
+//! with the device.
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice, checksum::Sum16BitWords};
 
-/// Where the parts of a well-formed frame are.
+/// Offsets of the parts of a well-formed frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dissection {
     /// End of the Ethernet header and its tags.
@@ -30,7 +30,7 @@ pub struct L4 {
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-/// Takes a well-formed frame apart.
+/// Dissects a well-formed frame.
 #[must_use]
 pub fn dissect(frame: &[u8]) -> Dissection {
     let offset = |part: &[u8]| part.as_ptr().addr() - frame.as_ptr().addr();
@@ -92,7 +92,7 @@ pub fn l4_payload(frame: &[u8]) -> &[u8] {
     &frame[dissect(frame).l4.expect("TCP or UDP").end..]
 }
 
-/// Whether the TCP or UDP checksum of a frame is right; `None` if it has none.
+/// Whether the TCP or UDP checksum of a frame is valid; `None` if it has none.
 #[must_use]
 pub fn l4_checksum_is_right(frame: &[u8]) -> Option<bool> {
     let packet = SlicedPacket::from_ethernet(frame).ok()?;
@@ -105,7 +105,7 @@ pub fn l4_checksum_is_right(frame: &[u8]) -> Option<bool> {
     Some(sum.ones_complement() == 0)
 }
 
-/// Whether the IPv4 header checksum is right; `true` for anything else.
+/// Whether the IPv4 header checksum is valid; `true` for other frames.
 #[must_use]
 pub fn ip_checksum_is_right(frame: &[u8]) -> bool {
     match SlicedPacket::from_ethernet(frame) {
@@ -122,7 +122,7 @@ pub fn ip_checksum_is_right(frame: &[u8]) -> bool {
     }
 }
 
-/// The sum of the pseudo header as a driver puts it into the checksum field that the device shall complete.
+/// The pseudo-header sum that a driver puts into a partial checksum's field.
 #[must_use]
 pub fn partial_checksum(frame: &[u8]) -> Option<[u8; 2]> {
     let packet = SlicedPacket::from_ethernet(frame).ok()?;
@@ -132,7 +132,7 @@ pub fn partial_checksum(frame: &[u8]) -> Option<[u8; 2]> {
         _ => return None,
     };
     let sum = pseudo_header(packet.net.as_ref()?, protocol, length)?;
-    // The crate sums in the machine's byte order, so its bytes in memory are the sum's in the frame.
+    // The crate sums in the machine's byte order, so its bytes in memory are those of the frame.
     Some((!sum.ones_complement()).to_ne_bytes())
 }
 
@@ -158,7 +158,8 @@ fn pseudo_header(net: &NetSlice<'_>, protocol: u8, length: usize) -> Option<Sum1
     )
 }
 
-/// The Toeplitz hash as "Verifying the RSS Hash Calculation" (Microsoft, NDIS) defines it, bit by bit.
+/// The Toeplitz hash as "Verifying the RSS Hash Calculation" (Microsoft, NDIS) defines it, bit by
+/// bit.
 #[must_use]
 pub fn toeplitz(key: &[u8], input: &[u8]) -> u32 {
     let key_bit = |at: usize| {

@@ -1,5 +1,5 @@
-//! The way to a backend in another thread or process: a vhost-user frontend that says what QEMU's says, in
-//! the same order.
+//! A vhost-user frontend to a backend in another thread or process, which sends QEMU's messages in
+//! QEMU's order.
 
 use std::{
     any::Any,
@@ -38,7 +38,7 @@ use crate::{
     ring::RingAddresses,
 };
 
-/// What a driver acknowledges.
+/// The virtio features that the driver acknowledges.
 pub const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
     | 1 << VIRTIO_F_ACCESS_PLATFORM
     | 1 << VIRTIO_RING_F_EVENT_IDX
@@ -52,18 +52,18 @@ const PROTOCOL_FEATURES: u64 = 1 << 30;
 /// SET_VRING_ENABLE.
 const SET_VRING_ENABLE: u32 = 18;
 
-/// How long to wait for something that must happen.
+/// The timeout for results that must arrive.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A connection to a port whose rings run.
+/// A connection to a port with running rings.
 pub struct Frontend {
-    /// The messages, for tests that send others than QEMU does.
+    /// The protocol, for tests that send other messages than QEMU.
     pub protocol: Protocol,
     memory: Arc<GuestMemoryMmap>,
     rings: Vec<RingAddresses>,
     kicks: Vec<EventFd>,
     calls: Vec<EventFd>,
-    /// What must live as long, the backend for example. Dropped last.
+    /// An owner to keep alive, the backend for example. Dropped last.
     pub keep: Option<Arc<dyn Any + Send + Sync>>,
 }
 
@@ -78,8 +78,8 @@ pub fn message(request: u32, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A driver with `pairs` queue pairs of `ring_size` descriptors each, command pair included, at the port that
-/// listens at `path`.
+/// A driver with `pairs` queue pairs of `ring_size` descriptors each, command pair included, at the
+/// port that listens at `path`.
 pub fn connect(path: &Path, pairs: u16, ring_size: u16) -> Driver<Frontend> {
     let mut guest = Guest::new();
     let pairs = Pair::allocate(&mut guest, pairs, ring_size);
@@ -87,7 +87,7 @@ pub fn connect(path: &Path, pairs: u16, ring_size: u16) -> Driver<Frontend> {
     Driver::new(guest, pairs, frontend)
 }
 
-/// Where the rings of `pairs` are, by ring number.
+/// The addresses of the rings of `pairs`, by ring number.
 #[must_use]
 pub fn addresses(pairs: &[Pair]) -> Vec<RingAddresses> {
     let rings = |pair: &Pair| {
@@ -97,7 +97,7 @@ pub fn addresses(pairs: &[Pair]) -> Vec<RingAddresses> {
     pairs.iter().flat_map(rings).collect()
 }
 
-/// Where a backend that was restarted goes on, by ring number: at the used index.
+/// The used indices, at which a restarted backend resumes, by ring number.
 #[must_use]
 pub fn used_indices(pairs: &[Pair]) -> Vec<u16> {
     let rings = |pair: &Pair| {
@@ -138,7 +138,7 @@ impl Frontend {
             .expect("protocol features");
         let queues = protocol.get_queue_num().expect("queues");
         assert!(queues >= rings.len() as u64, "only {queues} rings");
-        // From now on every message is answered, so that it has taken effect when the call returns.
+        // Every message is answered from now on, so that it has taken effect when the call returns.
         protocol.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
         protocol.set_owner().expect("owner");
         let fds = || {
@@ -169,7 +169,7 @@ impl Frontend {
         frontend
     }
 
-    /// Connects again, to a backend that was restarted: rings go on where `base` says.
+    /// Connects again, to a restarted backend; rings resume at `base`.
     ///
     /// # Panics
     ///
@@ -184,7 +184,7 @@ impl Frontend {
         self.start_all(base);
     }
 
-    /// What QEMU does when the driver is ready, or the machine goes on.
+    /// Starts all rings, as QEMU does when the driver is ready or the machine resumes.
     ///
     /// # Panics
     ///
@@ -255,7 +255,7 @@ impl Frontend {
         self.protocol.set_vring_addr(ring, &self.ring_config(at))
     }
 
-    /// What SET_VRING_ADDR says of a ring.
+    /// The SET_VRING_ADDR of a ring.
     ///
     /// # Panics
     ///
@@ -273,7 +273,7 @@ impl Frontend {
         }
     }
 
-    /// Stops a ring and returns where it is to go on.
+    /// Stops a ring and returns the index to resume at.
     ///
     /// # Panics
     ///
@@ -282,14 +282,14 @@ impl Frontend {
         self.protocol.get_vring_base(ring).expect("base") as u16
     }
 
-    /// What QEMU does when the machine stops or the link goes down.
+    /// Stops all rings, as QEMU does when the machine stops or the link goes down.
     pub fn stop_all(&mut self) -> Vec<u16> {
         (0..self.rings.len())
             .map(|ring| self.stop_ring(ring))
             .collect()
     }
 
-    /// A device reset: everything stops, and a driver sets up its rings anew, at the same addresses.
+    /// A device reset: all rings stop, and the driver sets them up again, at the same addresses.
     ///
     /// # Panics
     ///
@@ -306,13 +306,13 @@ impl Frontend {
         self.start_all(|_| 0);
     }
 
-    /// Where a ring is.
+    /// The addresses of a ring.
     #[must_use]
     pub fn ring(&self, ring: usize) -> RingAddresses {
         self.rings[ring]
     }
 
-    /// Where guest memory is in this process, which is what a frontend tells.
+    /// The address of guest memory in this process, as a frontend sends it.
     fn user_address(&self, address: GuestAddress) -> u64 {
         let region = self
             .memory
@@ -322,7 +322,7 @@ impl Frontend {
         region.get_host_address(offset).expect("mapped").addr() as u64
     }
 
-    /// Waits for an interrupt of a ring.
+    /// Waits for an interrupt of a ring, at most for `patience`; returns whether there was one.
     ///
     /// # Panics
     ///
@@ -346,7 +346,8 @@ impl Frontend {
     }
 }
 
-/// Two eventfds per ring, and as many in a backend of the same process, are more than the usual limit.
+/// Raises the limit of file descriptors: two eventfds per ring, and as many in a backend of the
+/// same process, exceed the default.
 fn raise_descriptor_limit() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {

@@ -3,7 +3,7 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned, big_endian};
 
-use super::read::layout;
+use super::layout::layout;
 use super::{FEATURE_WORDS, FLOW_TYPES, RSS_KEY_SIZE};
 
 /// The start of every request.
@@ -34,11 +34,11 @@ pub struct Request {
 pub struct Response {
     /// [`MAGIC`](super::MAGIC).
     pub magic: U32,
-    /// The request's.
+    /// Copied from the request.
     pub opcode: U16,
     /// [`Status`](super::Status).
     pub status: U16,
-    /// The request's.
+    /// Copied from the request.
     pub sequence: U32,
     /// Of the whole response, in bytes.
     pub length: U32,
@@ -94,7 +94,7 @@ pub struct HelloResponse {
     pub max_header_size: U32,
     /// Of descriptor 1 of a split chain, in bytes.
     pub max_page_size: U32,
-    /// Features that both sides know.
+    /// Features of both driver and device.
     pub features: [U64; FEATURE_WORDS],
 }
 
@@ -110,7 +110,7 @@ pub struct RxqStart {
     pub queue: U16,
     /// [`RxShape`](super::RxShape).
     pub shape: u8,
-    /// Chains that one frame may take; 0: as many as HELLO said.
+    /// The most chains that one frame may take; 0: the limit from HELLO.
     pub max_chains: u8,
     /// Length of descriptor 0, receive header included: a multiple of 64.
     pub header_size: U32,
@@ -120,7 +120,7 @@ pub struct RxqStart {
     pub hds_thresh: U32,
 }
 
-/// RXQ_STOP, TXQ_START and TXQ_STOP. A stop answers with the number of chains returned.
+/// RXQ_STOP, TXQ_START and TXQ_STOP. The response to a stop has the number of chains returned.
 #[derive(
     FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Debug, Clone, Copy, PartialEq, Eq,
 )]
@@ -226,7 +226,7 @@ pub struct Rule {
     pub reserved0: U16,
     /// Zero.
     pub reserved1: U32,
-    /// What the frame has in the bits of `mask`; no bits outside.
+    /// Values of the bits that `mask` covers; no bits outside.
     pub value: Flow,
     /// The bits that are compared.
     pub mask: Flow,
@@ -298,8 +298,8 @@ pub struct Offloads {
     pub features: [U64; FEATURE_WORDS],
 }
 
-/// COALESCE: an interrupt waits for so many microseconds (0: not at all), or until so many chains were used (0: any
-/// number).
+/// COALESCE: interrupt moderation. An interrupt waits for this many microseconds at most (0: not at
+/// all), or until this many chains were used (0: any number).
 #[derive(
     FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Debug, Clone, Copy, PartialEq, Eq,
 )]
@@ -343,9 +343,9 @@ pub struct QueueStats {
     pub rx_frames: U64,
     /// Their bytes.
     pub rx_bytes: U64,
-    /// Frames whose headers and payload were put apart.
+    /// Frames split into headers and payload.
     pub rx_split: U64,
-    /// Frames with a wrong L4 checksum.
+    /// Frames with an invalid L4 checksum.
     pub rx_csum_bad: U64,
     /// Dropped: not enough buffers posted.
     pub rx_no_buffer: U64,
@@ -359,7 +359,7 @@ pub struct QueueStats {
     pub rx_gro_frames: U64,
     /// Their bytes.
     pub rx_gro_bytes: U64,
-    /// Frames that they were made of, in `rx_frames` too.
+    /// Wire frames in them, counted in `rx_frames` too.
     pub rx_gro_wire_frames: U64,
     /// Their bytes.
     pub rx_gro_wire_bytes: U64,
@@ -379,7 +379,7 @@ pub struct QueueStats {
 pub struct PortStats {
     /// Frames that were not for this port's addresses.
     pub rx_filtered: U64,
-    /// Frames dropped because a rule said so.
+    /// Frames dropped by a flow rule.
     pub rx_rule_drop: U64,
     /// Commands received.
     pub commands: U64,
@@ -425,7 +425,7 @@ pub struct StatusResponse {
 pub struct ClockResponse {
     /// The response header.
     pub response: Response,
-    /// What the device's clock shows.
+    /// The device's clock, in nanoseconds.
     pub nanoseconds: U64,
 }
 

@@ -1,9 +1,9 @@
-//! What stands at the start of receive chains, transmit chains and event buffers.
+//! The headers of receive chains and transmit chains, and event buffers.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::read::layout;
+use super::layout::layout;
 
 /// At the start of descriptor 0 of every used receive chain; used.len is 64 plus both lengths.
 #[derive(
@@ -75,7 +75,8 @@ pub struct TxHeader {
     pub reserved1: [u8; 18],
 }
 
-/// What a device-writable descriptor behind a frame is for; used.len says whether it was written.
+/// The timestamp that the device writes to a device-writable descriptor behind a frame; used.len is
+/// 0 if it wrote none.
 #[derive(
     FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Debug, Clone, Copy, PartialEq, Eq,
 )]
@@ -87,7 +88,7 @@ pub struct TxTime {
     pub reserved: U64,
 }
 
-/// What the device writes to a buffer of the command pair's receive ring.
+/// An event, as the device writes it to a buffer of the command pair's receive ring.
 #[derive(
     FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Debug, Clone, Copy, PartialEq, Eq,
 )]
@@ -99,7 +100,7 @@ pub struct Event {
     pub sequence: U32,
     /// The session that it belongs to.
     pub session: U64,
-    /// `EVENT_*`: what happened since the last event.
+    /// `EVENT_*`: the events since the last event buffer.
     pub pending: U32,
     /// Zero.
     pub reserved0: U32,

@@ -1,16 +1,17 @@
-//! Reading requests by the rule of openat2(2): a request shorter than its struct means zeroes in the rest, a
-//! longer one is refused unless what follows is zero, so that either side may be the newer one.
+//! Reading requests by the rule of openat2(2), so that either side may be the newer one: missing
+//! bytes of a shorter request are zero, a longer request is refused unless its tail is zero.
 
 use std::mem::{offset_of, size_of};
-use std::ops::Range;
 
-use zerocopy::little_endian::{U16, U32};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::FromBytes;
 
-use super::Request;
+use super::{
+    command::Request,
+    layout::{AbiStruct, first_nonzero, reserved_bits},
+};
 
-/// A request was refused because of the field at this byte offset in it
-/// ([`Status::Invalid`](super::Status::Invalid), whose detail it is).
+/// A request was refused because of one of its fields. The field's byte offset is the detail of
+/// [`Status::Invalid`](super::Status::Invalid).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the field at byte {offset} of the request is not acceptable")]
 pub struct Invalid {
@@ -19,47 +20,26 @@ pub struct Invalid {
 }
 
 impl Invalid {
-    /// The request's length does not suit its content.
+    /// The request's length does not fit its content.
     pub(crate) const LENGTH: Self = Self {
         offset: offset_of!(Request, length),
     };
 }
 
-/// A struct of the ABI, and which of its bytes are reserved.
-pub trait Layout: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned {
-    /// Byte ranges that are zero when sent and refused when they are not.
-    const RESERVED: &'static [Range<usize>];
-}
-
-impl Layout for U16 {
-    const RESERVED: &'static [Range<usize>] = &[];
-}
-
-impl Layout for U32 {
-    const RESERVED: &'static [Range<usize>] = &[];
-}
-
-/// The offset of the first byte of `value` that is reserved and not zero.
-pub fn reserved_bits<T: Layout>(value: &T) -> Option<usize> {
-    let bytes = value.as_bytes();
-    T::RESERVED
-        .iter()
-        .find_map(|range| first_nonzero(bytes.get(range.clone())?).map(|at| range.start + at))
-}
-
-/// Reads the fixed struct `T`, which begins with the request header, from the bytes of a whole request.
+/// Reads the fixed struct `T`, which begins with the request header, from the bytes of a whole
+/// request.
 ///
 /// # Errors
-/// The request ends inside its header, is longer than `T` with a tail that is not zero, or has a reserved
-/// field that is not zero.
-pub fn read_request<T: Layout>(request: &[u8]) -> Result<T, Invalid> {
+/// The request ends inside its header, is longer than `T` with a tail that is not zero, or has a
+/// reserved field that is not zero.
+pub fn read_request<T: AbiStruct>(request: &[u8]) -> Result<T, Invalid> {
     if request.len() < size_of::<Request>() {
         return Err(Invalid::LENGTH);
     }
     let mut value = T::new_zeroed();
     let known = request.len().min(size_of::<T>());
-    let (head, tail) = request.split_at(known);
-    value.as_mut_bytes()[..known].copy_from_slice(head);
+    let (known_bytes, tail) = request.split_at(known);
+    value.as_mut_bytes()[..known].copy_from_slice(known_bytes);
     if let Some(at) = first_nonzero(tail) {
         return Err(Invalid { offset: known + at });
     }
@@ -69,13 +49,13 @@ pub fn read_request<T: Layout>(request: &[u8]) -> Result<T, Invalid> {
     Ok(value)
 }
 
-/// Reads the fixed struct `T` and the elements that follow it from the bytes of a whole request. `count` says
-/// how many the fixed struct announces.
+/// Reads the fixed struct `T` and the elements that follow it from the bytes of a whole request.
+/// `count` returns the number of elements that the fixed struct announces.
 ///
 /// # Errors
-/// The request does not end exactly behind the last element, or the struct or an element has a reserved
-/// field that is not zero.
-pub fn read_array<T: Layout, E: Layout>(
+/// The request does not end exactly behind the last element, or the struct or an element has a
+/// reserved field that is not zero.
+pub fn read_array<T: AbiStruct, E: AbiStruct>(
     request: &[u8],
     count: impl FnOnce(&T) -> usize,
 ) -> Result<(T, &[E]), Invalid> {
@@ -98,41 +78,9 @@ pub fn read_array<T: Layout, E: Layout>(
     Ok((fixed, elements))
 }
 
-fn first_nonzero(bytes: &[u8]) -> Option<usize> {
-    bytes.iter().position(|byte| *byte != 0)
-}
-
-/// Implements [`Layout`] from the reserved fields of each struct, and `Default` as all zeroes.
-macro_rules! layout {
-    ($($name:ident: $($field:ident $(. $inner:ident)*),*;)+) => {
-        $(
-            impl $crate::abi::Layout for $name {
-                const RESERVED: &'static [std::ops::Range<usize>] = &[$({
-                    let start = std::mem::offset_of!($name, $field $(. $inner)*);
-                    start..start + $crate::abi::read::field_size(
-                        |value: &Self| &value.$field $(. $inner)*
-                    )
-                }),*];
-            }
-
-            impl Default for $name {
-                fn default() -> Self {
-                    Self::new_zeroed()
-                }
-            }
-        )+
-    };
-}
-pub(super) use layout;
-
-/// The size of the field that `_field` selects.
-pub(super) const fn field_size<T, F>(_field: fn(&T) -> &F) -> usize {
-    size_of::<F>()
-}
-
 #[cfg(test)]
 mod tests {
-    use zerocopy::IntoBytes;
+    use zerocopy::{IntoBytes, little_endian::U32};
 
     use super::*;
     use crate::abi::{Hello, QueueCommand, Rule, RuleDel, RuleSet};
@@ -167,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn longer_requests_are_refused_at_the_first_byte_that_says_something() {
+    fn longer_requests_are_refused_at_the_first_nonzero_byte() {
         let mut bytes = hello().as_bytes().to_vec();
         let known = bytes.len();
         bytes.extend([0; 9]);

@@ -38,7 +38,7 @@ macro_rules! wire_enum {
 pub struct UnknownValue(pub u32);
 
 wire_enum! {
-    /// What a receive hash was computed over.
+    /// The fields that a receive hash covers.
     HashType: u8 {
         /// There is no hash.
         None = 0,
@@ -58,9 +58,9 @@ wire_enum! {
 }
 
 wire_enum! {
-    /// How a frame is, or is to be, segmented.
+    /// The segmentation of a frame.
     GsoType: u8 {
-        /// Not at all.
+        /// No segmentation.
         None = 0,
         /// TCP over IPv4.
         Tcp4 = 1,
@@ -96,7 +96,7 @@ wire_enum! {
         RxMode = 11,
         /// Switches negotiated features on and off.
         Offloads = 12,
-        /// Says how long interrupts are put off.
+        /// Sets interrupt moderation.
         Coalesce = 13,
         /// Reads counters.
         Stats = 14,
@@ -112,7 +112,7 @@ wire_enum! {
     Status: u16 {
         /// Executed.
         Ok = 0,
-        /// Begun; the end is reported by an event.
+        /// Started; an event reports the end.
         Accepted = 1,
         /// The session is not the current one; nothing was executed.
         Stale = 2,
@@ -142,7 +142,7 @@ wire_enum! {
 }
 
 wire_enum! {
-    /// The kinds of flow that select hash fields: indexes of [`RssSet::fields`](super::RssSet::fields).
+    /// Flow types, which select hash fields: indexes of [`RssSet::fields`](super::RssSet::fields).
     FlowType: u8 {
         /// IPv4 that is neither TCP nor UDP, and every fragment.
         Ipv4 = 0,
@@ -172,7 +172,7 @@ wire_enum! {
 }
 
 wire_enum! {
-    /// The frames that a rule is about.
+    /// The frames that a flow rule matches.
     RuleType: u8 {
         /// Any frame.
         Ether = 0,
@@ -192,7 +192,7 @@ wire_enum! {
 }
 
 wire_enum! {
-    /// What a rule does with a frame.
+    /// The action of a flow rule.
     RuleAction: u8 {
         /// Drops it.
         Drop = 0,

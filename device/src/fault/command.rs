@@ -2,22 +2,21 @@
 
 use crate::abi::Status;
 
-/// What happens to a command.
+/// The fault of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommandFault {
-    /// It is answered with an error and not executed.
+    /// The device answers with an error and does not execute the command.
     Error {
-        /// Not [`Status::Ok`] nor [`Status::Accepted`].
+        /// Any status but [`Status::Ok`] and [`Status::Accepted`].
         status: Status,
-        /// What the response says in particular.
+        /// The detail of the response.
         detail: u32,
     },
-    /// It is not answered in time.
+    /// The answer is late.
     Timeout {
-        /// Whether it is executed nevertheless.
+        /// Whether the device executes the command nevertheless.
         executed: bool,
-        /// How late the answer comes; `None`: not before the rule is
-        /// removed or the ring stops.
+        /// The delay of the answer; `None`: until the rule is removed or the ring stops.
         nanoseconds: Option<u64>,
     },
 }

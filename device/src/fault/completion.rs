@@ -2,22 +2,23 @@
 
 use std::num::NonZeroU32;
 
-/// What goes wrong when a frame's chains are returned.
+/// The fault of a frame's completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CompletionFault {
-    /// The device could not use the chain: it comes back with length 0 and the frame is lost.
+    /// As if the device could not use the chain: it is returned with length 0 and the frame is
+    /// lost.
     DescriptorError,
-    /// The used ring names a descriptor that does not exist; the chains themselves come back when the queue
-    /// stops.
+    /// The used ring names a descriptor that does not exist; the chains themselves are returned
+    /// when the queue stops.
     BadUsedId {
-        /// How far beyond the ring's last descriptor.
+        /// The distance from the ring's last descriptor.
         beyond: u32,
     },
     /// The last chain is returned twice.
     Duplicate,
     /// The chains are returned later.
     Withhold {
-        /// Behind this many more frames of the queue; `None`: when the rule is removed or the queue
+        /// After this many more frames of the queue; `None`: when the rule is removed or the queue
         /// stops.
         frames: Option<NonZeroU32>,
     },
@@ -32,29 +33,23 @@ pub struct UsedElement {
     pub length: u32,
 }
 
-/// What completion faults need of a ring beyond the order that it is made for.
+/// Ring operations of completion faults, which break the order of
+/// [`ReceiveRing`](crate::memory::ReceiveRing).
 pub trait RawRing {
     /// Descriptors of the ring.
     fn size(&self) -> u32;
 
-    /// Takes the next `written.len()` chains (of a receive ring: reserved ones, and gives the rest back as
-    /// available) without returning them. What would have been returned is appended to `held`.
+    /// Takes the next `written.len()` chains without returning them, and appends their used
+    /// elements to `held`. On a receive ring these are reserved chains, and the other reserved
+    /// chains become available again.
     fn hold(&mut self, written: &[u32], held: &mut Vec<UsedElement>);
 
-    /// Puts an element into the used ring, whatever it names.
+    /// Puts any element into the used ring.
     fn put_used(&mut self, element: UsedElement);
 }
 
-/// Returned chains of one frame that are held back.
-#[derive(Clone, Debug)]
-pub(super) struct Withheld {
-    /// Rule that did it.
-    pub(super) rule: super::RuleId,
-    pub(super) elements: Vec<UsedElement>,
-    pub(super) until: super::lane::Due,
-}
-
-/// Takes the next chains of `ring` and returns them as `fault` says. What is to be held back is returned.
+/// Takes the next chains of `ring` and returns them with `fault`. The result is the elements to
+/// withhold.
 pub(super) fn complete(
     ring: &mut impl RawRing,
     written: &[u32],

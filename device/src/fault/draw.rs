@@ -1,8 +1,8 @@
-//! Chance without state.
+//! Random decisions without state.
 
-use super::Direction;
+use super::action::Direction;
 
-/// What a draw decides, so that a rule's draws for one frame do not resemble each other.
+/// The purpose of a draw, so that the draws of one rule for one frame are independent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Whether the rule hits.
@@ -11,12 +11,12 @@ pub enum Purpose {
     Parameter,
 }
 
-/// Who draws.
+/// The inputs of a draw that stay the same from frame to frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Source {
+pub struct DrawSource {
     /// The rule's seed.
     pub seed: u64,
-    /// The rule's stream: its number among those that share a seed.
+    /// The rule's stream: its number among the rules with the same seed.
     pub stream: u32,
     /// The lane's direction.
     pub direction: Direction,
@@ -24,8 +24,8 @@ pub struct Source {
     pub queue: u16,
 }
 
-impl Source {
-    /// A number that depends on nothing but this source, `count` and `purpose`, and looks random.
+impl DrawSource {
+    /// A pseudo-random number that depends on this source, `count` and `purpose` only.
     #[must_use]
     pub fn draw(&self, count: u64, purpose: Purpose) -> u64 {
         let lane = u64::from(self.stream) << 32
@@ -38,7 +38,8 @@ impl Source {
     }
 }
 
-/// The finaliser of splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators").
+/// The finaliser of splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
+/// generators").
 fn mix(word: u64) -> u64 {
     let word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -50,14 +51,14 @@ fn mix(word: u64) -> u64 {
 mod tests {
     use super::*;
 
-    const SOURCE: Source = Source {
+    const SOURCE: DrawSource = DrawSource {
         seed: 7,
         stream: 0,
         direction: Direction::Receive,
         queue: 3,
     };
 
-    /// Recorded runs stay reproducible only as long as these stay as they are.
+    /// Recorded runs can be replayed only as long as these values don't change.
     #[test]
     fn draws_never_change() {
         let draws = [1, 2, 3].map(|count| SOURCE.draw(count, Purpose::Hit));
@@ -72,17 +73,17 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_a_draw_depends_on_counts() {
-        let draw = |source: Source| source.draw(1, Purpose::Hit);
+    fn draws_depend_on_every_input() {
+        let draw = |source: DrawSource| source.draw(1, Purpose::Hit);
         let others = [
             draw(SOURCE),
-            draw(Source { seed: 8, ..SOURCE }),
-            draw(Source {
+            draw(DrawSource { seed: 8, ..SOURCE }),
+            draw(DrawSource {
                 stream: 1,
                 ..SOURCE
             }),
-            draw(Source { queue: 4, ..SOURCE }),
-            draw(Source {
+            draw(DrawSource { queue: 4, ..SOURCE }),
+            draw(DrawSource {
                 direction: Direction::Transmit,
                 ..SOURCE
             }),
@@ -100,7 +101,7 @@ mod tests {
             let ones = (0..DRAWS)
                 .filter(|&count| SOURCE.draw(count, Purpose::Parameter) >> bit & 1 == 1)
                 .count();
-            // Six standard deviations; the draws are always the same ones.
+            // Six standard deviations; the draws are the same in each run.
             assert!((4700..5300).contains(&ones), "bit {bit}: {ones}");
         }
     }

@@ -1,42 +1,42 @@
 //! Faults of the frame itself.
 //!
-//! On transmit they happen on the wire: the receiver parses and steers what is left of the frame. On receive
-//! they happen behind steering, in the NIC.
+//! On transmit they happen on the wire: the receiver parses and steers the changed frame. On
+//! receive they happen behind steering, in the NIC.
 
 use std::num::NonZeroU32;
 
-/// Frames shorter than an Ethernet header mean nothing to anybody.
+/// Bytes of an Ethernet header: a shorter frame is meaningless.
 pub const MIN_LENGTH: u32 = 14;
 
-/// What happens to a frame.
+/// The fault of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameFault {
     /// It is lost.
     Drop,
-    /// It comes this many times more.
+    /// It arrives this many more times.
     Duplicate {
         /// Additional copies, 1 to [`MAX_COPIES`].
         copies: NonZeroU32,
     },
-    /// It comes later; others do not wait for it.
+    /// It arrives later; other frames do not wait for it.
     Delay {
         /// Nanoseconds.
         nanoseconds: u64,
     },
-    /// It comes behind the frames that follow it on its queue.
+    /// It arrives behind the frames that follow it on its queue.
     Reorder {
-        /// How many of them.
+        /// The number of frames that overtake it.
         by: NonZeroU32,
     },
     /// One bit is flipped.
     Corrupt {
-        /// Which one, from the first bit of the frame (the most significant one of its first byte); beyond
-        /// the frame's end: counted from its start again. `None`: a drawn one.
+        /// The bit's number from the first bit of the frame (the most significant one of its first
+        /// byte), modulo the frame's length in bits. `None`: drawn.
         bit: Option<u32>,
     },
-    /// Its end is missing. A frame that is not longer is left alone.
+    /// Its end is missing. A frame that is not longer than `length` is left alone.
     Truncate {
-        /// Bytes that are left, at least [`MIN_LENGTH`].
+        /// The remaining bytes, at least [`MIN_LENGTH`].
         length: u32,
     },
 }
@@ -44,10 +44,10 @@ pub enum FrameFault {
 /// The most copies of one frame.
 pub const MAX_COPIES: u32 = 64;
 
-/// The longest time that anything takes: an hour, in nanoseconds.
+/// The longest delay of any action: an hour, in nanoseconds.
 pub const MAX_DELAY: u64 = 3_600_000_000_000;
 
-/// Changes the bytes of a frame as `fault` says; `draw` decides what is left to chance.
+/// Applies `fault` to the bytes of a frame; `draw` is the random choice if the rule leaves one.
 pub(super) fn change(bytes: &mut Vec<u8>, fault: FrameFault, draw: u64) {
     match fault {
         FrameFault::Corrupt { bit } => {

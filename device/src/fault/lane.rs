@@ -1,18 +1,17 @@
-//! What rules count and hold back on one queue.
+//! The counts of rules and the held frames and chains of one queue.
 
 use std::sync::Arc;
 
 use super::{
     Action, Armed, CompletionFault, Direction, InterruptFault, PortFault, RawRing, Rule, RuleId,
     UsedElement, When,
-    completion::Withheld,
-    draw::{Purpose, Source},
+    draw::{DrawSource, Purpose},
     rule::INITIAL_STATE,
 };
 use crate::{abi::Opcode, frame::Headers, rss::Hash};
 
-/// The most frames, and the most frames' chains, that one lane holds back. Beyond that frames are dropped
-/// and chains returned.
+/// The most frames, and the most frames' chains, that one lane holds. Beyond that frames are
+/// dropped and chains returned.
 pub const MAX_HELD: usize = 4096;
 
 /// A rule hit.
@@ -24,28 +23,29 @@ pub struct Hit {
     pub direction: Direction,
     /// The lane's queue.
     pub queue: u16,
-    /// Which of the frames or commands that the rule applies to on this lane it was, from 1.
+    /// The number of the frame or command among those that the rule applies to on this lane, from
+    /// 1.
     pub count: u64,
-    /// Which hit of the rule on this lane it was, from 1.
+    /// The number of this hit among the rule's hits on this lane, from 1.
     pub hit: u64,
     /// The action's name.
     pub action: &'static str,
 }
 
-/// What is to be done once the ring is unlocked.
+/// Work for the caller after it has unlocked the ring.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// What hit, in order.
+    /// Rule hits, in order.
     pub hits: Vec<Hit>,
-    /// Frames that go to another receive queue than steering said.
+    /// Frames for another receive queue than steering chose.
     pub redirected: Vec<(u16, OwnedFrame)>,
-    /// What happens to the port.
+    /// Faults of the whole port.
     pub port: Vec<PortFault>,
-    /// What is wrong with the interrupt of this batch.
+    /// The fault of this batch's interrupt.
     pub interrupt: Option<InterruptFault>,
 }
 
-/// A copy of a frame that is final.
+/// A copy of a frame, with final checksums.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnedFrame {
     /// Its bytes.
@@ -54,12 +54,12 @@ pub struct OwnedFrame {
     pub hash: Option<Hash>,
 }
 
-/// When something that is held back goes on.
+/// The end of a hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Due {
+pub(super) enum Deadline {
     /// At this time.
     At(u64),
-    /// When this many frames were presented to the lane.
+    /// When the lane has seen this many frames.
     Frames(u64),
     /// When the rule is removed.
     Removal,
@@ -68,10 +68,19 @@ pub(super) enum Due {
 }
 
 #[derive(Debug)]
-struct Held {
+struct HeldFrame {
     rule: RuleId,
-    due: Due,
+    deadline: Deadline,
     frame: OwnedFrame,
+}
+
+/// The withheld used elements of one frame.
+#[derive(Clone, Debug)]
+struct WithheldChains {
+    /// The rule that withholds them.
+    rule: RuleId,
+    elements: Vec<UsedElement>,
+    until: Deadline,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -86,13 +95,13 @@ struct Stall {
     until: Option<u64>,
 }
 
-/// What is asked about.
+/// The frame or command that the rules are consulted about.
 pub(super) enum Subject<'a> {
     Frame(&'a Headers, &'a [u8]),
     Command(Option<Opcode>),
 }
 
-/// What a rule does to the subject.
+/// A rule's action on the subject, with its random draw.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Strike {
     pub(super) rule: RuleId,
@@ -100,24 +109,24 @@ pub(super) struct Strike {
     pub(super) draw: u64,
 }
 
-/// The state of rules on one queue in one direction. Its owner has it under the lock of the queue's ring.
-/// Times are nanoseconds of the caller's clock.
+/// The state of fault rules on one queue in one direction, which its owner keeps under the lock of
+/// the queue's ring. Times are nanoseconds of the caller's clock.
 #[derive(Debug)]
 pub struct Lane {
     direction: Direction,
     queue: u16,
     state: Option<Arc<str>>,
     tallies: Vec<(RuleId, Tally)>,
-    /// Frames or commands so far.
+    /// Frames or commands seen.
     presented: u64,
-    held: Vec<Held>,
-    withheld: Vec<Withheld>,
+    held: Vec<HeldFrame>,
+    withheld: Vec<WithheldChains>,
     stall: Option<Stall>,
     dropped: u64,
 }
 
 impl Lane {
-    /// A lane on which nothing happened yet.
+    /// A lane without state.
     #[must_use]
     pub fn new(direction: Direction, queue: u16) -> Self {
         Self {
@@ -133,7 +142,7 @@ impl Lane {
         }
     }
 
-    /// The state that rules ask for and enter.
+    /// The current state of the lane's rules.
     #[must_use]
     pub fn state(&self) -> &str {
         self.state.as_deref().unwrap_or(INITIAL_STATE)
@@ -145,13 +154,13 @@ impl Lane {
         self.dropped
     }
 
-    /// Frames that are held back.
+    /// Frames held.
     #[must_use]
     pub fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// Chains that are held back.
+    /// Chains withheld.
     #[must_use]
     pub fn withheld(&self) -> usize {
         self.withheld
@@ -160,13 +169,13 @@ impl Lane {
             .sum()
     }
 
-    /// Whether nothing is held back and the queue goes, so that the lane needs no look.
+    /// Whether the lane holds nothing and is not stalled, so that its owner can skip it.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.held.is_empty() && self.withheld.is_empty() && self.stall.is_none()
     }
 
-    /// Whether the queue stands still at `now`.
+    /// Whether a stall is in force at `now`.
     pub fn is_stalled(&mut self, armed: Option<&Armed>, now: u64) -> bool {
         self.stall = self.stall.filter(|stall| {
             armed.is_some_and(|armed| armed.has(stall.rule))
@@ -175,21 +184,21 @@ impl Lane {
         self.stall.is_some()
     }
 
-    /// When the lane is to be looked at again, if nothing happens before: something that is held back is
-    /// due, or a stall ends.
+    /// When the lane's owner must check it again if no frame arrives: the earliest deadline of a
+    /// held frame or chain, or the end of a stall.
     #[must_use]
-    pub fn next_due(&self, armed: Option<&Armed>) -> Option<u64> {
+    pub fn next_deadline(&self, armed: Option<&Armed>) -> Option<u64> {
         let gone = |rule: RuleId| armed.is_none_or(|armed| !armed.has(rule));
-        let time = |rule: RuleId, due: Due| match due {
-            Due::Stop => None,
+        let time = |rule: RuleId, deadline: Deadline| match deadline {
+            Deadline::Stop => None,
             _ if gone(rule) => Some(0),
-            Due::At(time) => Some(time),
-            Due::Frames(_) | Due::Removal => None,
+            Deadline::At(time) => Some(time),
+            Deadline::Frames(_) | Deadline::Removal => None,
         };
         let held = self
             .held
             .iter()
-            .filter_map(|held| time(held.rule, held.due));
+            .filter_map(|held| time(held.rule, held.deadline));
         let withheld = self
             .withheld
             .iter()
@@ -204,7 +213,7 @@ impl Lane {
         held.chain(withheld).chain(stall).min()
     }
 
-    /// Counts a frame or command and says which rules hit it, in their order.
+    /// Counts a frame or command and returns the rules that hit it, in their order.
     pub(super) fn consult(
         &mut self,
         armed: &Armed,
@@ -225,7 +234,7 @@ impl Lane {
             let tally = self.tally(one.id);
             tally.seen += 1;
             let count = tally.seen;
-            let source = Source {
+            let source = DrawSource {
                 seed: rule.seed,
                 stream: rule.stream,
                 direction: self.direction,
@@ -263,7 +272,7 @@ impl Lane {
                 draw: source.draw(count, Purpose::Parameter),
             });
         }
-        // Rules see the state that the frame found.
+        // All rules see the state from before this frame.
         self.state = next_state.or(self.state.take());
         strikes
     }
@@ -276,7 +285,7 @@ impl Lane {
                 .as_deref()
                 .is_none_or(|state| state == self.state())
             && match *subject {
-                Subject::Frame(headers, head) => rule.flow.matches(headers, head),
+                Subject::Frame(headers, header_bytes) => rule.flow.matches(headers, header_bytes),
                 Subject::Command(opcode) => rule.opcode.is_none_or(|wanted| opcode == Some(wanted)),
             }
     }
@@ -290,7 +299,7 @@ impl Lane {
         &mut self.tallies[at].1
     }
 
-    /// The frame that was presented last is dropped by a fault.
+    /// Counts the current frame as dropped by a fault.
     pub(super) fn drop_frame(&mut self) {
         self.dropped += 1;
     }
@@ -300,66 +309,70 @@ impl Lane {
         self.stall = Some(Stall { rule, until });
     }
 
-    /// Until when a completion fault holds back what it does.
-    pub(super) fn withheld_until(&self, fault: CompletionFault) -> Due {
+    /// The deadline of the chains that a completion fault withholds.
+    pub(super) fn withheld_until(&self, fault: CompletionFault) -> Deadline {
         match fault {
             CompletionFault::Withhold {
                 frames: Some(frames),
             } => self.behind(frames.get()),
-            CompletionFault::Withhold { frames: None } => Due::Removal,
-            _ => Due::Stop,
+            CompletionFault::Withhold { frames: None } => Deadline::Removal,
+            _ => Deadline::Stop,
         }
     }
 
-    /// Until when `frames` more frames were presented.
-    pub(super) fn behind(&self, frames: u32) -> Due {
-        Due::Frames(self.presented.saturating_add(u64::from(frames)))
+    /// The deadline `frames` more frames from now.
+    pub(super) fn behind(&self, frames: u32) -> Deadline {
+        Deadline::Frames(self.presented.saturating_add(u64::from(frames)))
     }
 
-    /// Holds a frame back; `false`: there are too many, it is dropped.
-    pub(super) fn hold(&mut self, rule: RuleId, due: Due, frame: OwnedFrame) -> bool {
+    /// Holds a frame; `false`: there are too many, and it is dropped.
+    pub(super) fn hold(&mut self, rule: RuleId, deadline: Deadline, frame: OwnedFrame) -> bool {
         let room = self.held.len() < MAX_HELD;
         if room {
-            self.held.push(Held { rule, due, frame });
+            self.held.push(HeldFrame {
+                rule,
+                deadline,
+                frame,
+            });
         } else {
             self.drop_frame();
         }
         room
     }
 
-    fn is_due(&self, rule: RuleId, due: Due, armed: Option<&Armed>, now: u64) -> bool {
-        match due {
-            Due::Stop => false,
+    fn is_due(&self, rule: RuleId, deadline: Deadline, armed: Option<&Armed>, now: u64) -> bool {
+        match deadline {
+            Deadline::Stop => false,
             _ if armed.is_none_or(|armed| !armed.has(rule)) => true,
-            Due::At(time) => time <= now,
-            Due::Frames(presented) => presented <= self.presented,
-            Due::Removal => false,
+            Deadline::At(time) => time <= now,
+            Deadline::Frames(presented) => presented <= self.presented,
+            Deadline::Removal => false,
         }
     }
 
-    /// Takes the frames that are due, in the order of their times.
+    /// Takes the frames whose deadline has passed, in the order of their times.
     pub fn take_due(&mut self, armed: Option<&Armed>, now: u64) -> Vec<OwnedFrame> {
-        // Ends a stall whose time is over, so that it is not due for ever.
+        // Ends a stall whose time is over, so that it does not stay a deadline.
         self.is_stalled(armed, now);
         if self.held.is_empty() {
             return Vec::new();
         }
         let (mut due, held): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held)
             .into_iter()
-            .partition(|held| self.is_due(held.rule, held.due, armed, now));
+            .partition(|held| self.is_due(held.rule, held.deadline, armed, now));
         self.held = held;
-        due.sort_by_key(|held| match held.due {
-            Due::At(time) => time,
-            Due::Frames(_) | Due::Removal | Due::Stop => 0,
+        due.sort_by_key(|held| match held.deadline {
+            Deadline::At(time) => time,
+            Deadline::Frames(_) | Deadline::Removal | Deadline::Stop => 0,
         });
         due.into_iter().map(|held| held.frame).collect()
     }
 
-    /// Holds back what was to be returned.
+    /// Withholds used elements until `until`.
     pub(super) fn withhold(
         &mut self,
         rule: RuleId,
-        until: Due,
+        until: Deadline,
         elements: Vec<UsedElement>,
         ring: &mut impl RawRing,
     ) {
@@ -372,14 +385,14 @@ impl Lane {
                 .for_each(|element| ring.put_used(element));
             return;
         }
-        self.withheld.push(Withheld {
+        self.withheld.push(WithheldChains {
             rule,
             elements,
             until,
         });
     }
 
-    /// Returns the chains that are due.
+    /// Returns the chains whose deadline has passed.
     pub fn return_due(&mut self, ring: &mut impl RawRing, armed: Option<&Armed>, now: u64) {
         if self.withheld.is_empty() {
             return;
@@ -393,18 +406,18 @@ impl Lane {
         }
     }
 
-    /// The queue or its ring stops, and `ring` still runs: chains that are held back are returned, frames
-    /// are forgotten, a stall ends. Counts and state stay. Says how many chains were returned.
+    /// Stops the lane while `ring` still runs: withheld chains are returned, held frames dropped,
+    /// and a stall ends. Counts and state stay. Returns the number of chains returned.
     pub fn stop(&mut self, ring: &mut impl RawRing) -> usize {
         let withheld = std::mem::take(&mut self.withheld);
         let elements = withheld.into_iter().flat_map(|one| one.elements);
         let returned = elements.map(|element| ring.put_used(element)).count();
-        self.forget();
+        self.reset();
         returned
     }
 
-    /// As [`stop`](Self::stop), of a ring that is gone: nothing can be returned.
-    pub fn forget(&mut self) {
+    /// Like [`stop`](Self::stop), for a ring that is gone: no chain can be returned.
+    pub fn reset(&mut self) {
         self.withheld.clear();
         self.held.clear();
         self.stall = None;

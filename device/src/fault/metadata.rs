@@ -1,39 +1,27 @@
-//! Faults of what the receive header tells about a frame.
+//! Faults of the receive header's metadata.
 
+pub use crate::receive::faulty::WrongVerdict;
 use crate::{abi::HashType, rss::Hash};
 
-/// What is told wrongly.
+/// The fault of a frame's metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetadataFault {
     /// The hash is not that of the frame. A frame without a hash gets one.
     WrongHash {
-        /// What it is instead; `None`: a drawn value.
+        /// The reported value; `None`: drawn.
         value: Option<u32>,
     },
     /// The checksum verdict is not that of the frame.
     WrongChecksum {
-        /// What it is instead.
+        /// The reported verdict.
         verdict: WrongVerdict,
     },
 }
 
-/// What is said about a checksum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WrongVerdict {
-    /// Good becomes bad, anything else good.
-    Inverted,
-    /// It is said to be right.
-    Good,
-    /// It is said to be wrong.
-    Bad,
-    /// Nothing is said.
-    Unknown,
-}
-
-/// The hash that is told instead of `hash`.
+/// The hash to report instead of `hash`.
 pub(super) fn wrong_hash(hash: Option<Hash>, value: Option<u32>, draw: u64) -> Hash {
     let right = hash.map(|hash| hash.value);
-    // A drawn value is another one for sure.
+    // A drawn value must differ from the valid one.
     let value = value.unwrap_or(match draw as u32 {
         drawn if Some(drawn) == right => !drawn,
         drawn => drawn,

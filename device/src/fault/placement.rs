@@ -1,36 +1,26 @@
-//! Faults of where a received frame is put.
+//! Faults of a received frame's placement.
 
-/// How a frame is misplaced.
+/// The fault of a frame's placement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlacementFault {
-    /// The used length of the frame's last chain is this much shorter than its receive header says.
+    /// The used length of the frame's last chain is this much shorter than in its receive header.
     ShortBuffer {
-        /// Bytes; the used length is at least 1.
+        /// Missing bytes; the used length is at least 1.
         bytes: u32,
     },
-    /// On a queue that splits: the whole frame goes to payload buffers and no header fragment is used.
+    /// On a split queue: the whole frame goes to payload buffers, and no header fragment is used.
     SplitMissed,
-    /// On a queue that splits: the frame is split, but there.
+    /// On a split queue: the frame is split at `at`.
     SplitWrong {
-        /// Offset from the start of the frame; what does not fit the header fragment goes to the payload.
+        /// Offset from the start of the frame; bytes that do not fit the header fragment go to the
+        /// payload.
         at: u32,
     },
-    /// On a queue that splits: payload follows the headers until the header fragment is full.
+    /// On a split queue: payload follows the headers until the header fragment is full.
     PayloadInHeader,
-    /// The frame goes to another queue than steering said.
+    /// The frame goes to another queue than steering chose.
     WrongQueue {
-        /// Which one.
+        /// The queue.
         queue: u16,
     },
-}
-
-/// Where a frame is split instead of where it should be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WrongSplit {
-    /// Everything is payload.
-    Nothing,
-    /// At this offset.
-    At(usize),
-    /// Where the header fragment ends.
-    Full,
 }

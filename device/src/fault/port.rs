@@ -1,14 +1,14 @@
-//! Faults of a whole port. The port's owner carries them out once no ring is locked.
+//! Faults of a whole port. The port's owner executes them when no ring is locked.
 
-/// What happens to the port.
+/// The fault of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PortFault {
-    /// The carrier goes and comes back.
+    /// The carrier is lost and returns.
     LinkFlap {
         /// Nanoseconds without a carrier.
         nanoseconds: u64,
     },
-    /// The device forgets its session and its configuration, as when its firmware crashes.
+    /// The device loses its session and its configuration, as after a firmware crash.
     DeviceReset,
     /// The connection to the virtual machine monitor breaks.
     Disconnect,

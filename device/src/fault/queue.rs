@@ -1,19 +1,19 @@
 //! Faults of a queue as a whole.
 
-/// What is wrong with a queue.
+/// The fault of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueFault {
-    /// From this frame on, which is its first victim, the queue does nothing: receive queues drop frames,
-    /// transmit queues take none.
+    /// From this frame on, which is the first victim, the queue is stalled: a receive queue drops
+    /// frames, a transmit queue takes none.
     Stall {
-        /// For this long; `None`: until the rule is removed or the queue stopped.
+        /// Duration; `None`: until the rule is removed or the queue stopped.
         nanoseconds: Option<u64>,
     },
-    /// With the interrupt of the batch that the frame is in.
+    /// On the interrupt of the batch that the frame is in.
     Interrupt(InterruptFault),
 }
 
-/// What is wrong with an interrupt.
+/// The fault of an interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InterruptFault {
     /// It is not raised although the driver asked for it.

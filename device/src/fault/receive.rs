@@ -5,54 +5,56 @@ use super::{
     QueueFault, RawRing, RuleId,
     completion::complete,
     frame::change,
-    lane::{Due, OwnedFrame, Strike, Subject},
+    lane::{Deadline, OwnedFrame, Strike, Subject},
     metadata::wrong_hash,
-    placement::WrongSplit,
 };
 use crate::{
     features::Feature,
     memory::{FromDevice, Mover, ReceiveRing},
-    receive::{Annotation, Delivered, Placed, ReceiveQueue, faulty::Tweak},
+    receive::{
+        Annotation, Delivered, Placed, ReceiveQueue,
+        faulty::{Tweak, WrongSplit},
+    },
     train::{Train, finish, finished},
 };
 
-/// A receive queue of a port that has rules for it, while its ring is locked. It does what
-/// [`ReceiveQueue::deliver`] does, segment by segment, and what rules say.
+/// A receive queue of a port with fault rules, while its ring is locked. It does the work of
+/// [`ReceiveQueue::deliver`], segment by segment, and applies the rules.
 pub struct FaultyQueue<'a, M, R> {
     /// The queue.
     pub queue: &'a mut ReceiveQueue,
     /// Its lane.
     pub lane: &'a mut Lane,
-    /// The rules; `None`: they were removed, and what they held back is let go.
+    /// The rules; `None`: they were removed, and the frames and chains that they hold are released.
     pub armed: Option<&'a Armed>,
-    /// Carries bytes.
+    /// Moves bytes.
     pub mover: &'a M,
     /// The queue's ring.
     pub ring: &'a mut R,
     /// The time, in nanoseconds.
     pub now: u64,
-    /// What is to be done afterwards.
+    /// Work for the caller after it has unlocked the ring.
     pub effects: &'a mut Effects,
 }
 
-/// How far a train got.
+/// The progress of a train.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// The segment to go on with.
+    /// The next segment.
     pub segment: usize,
-    /// Segments below this were shown to the rules.
+    /// The rules have seen the segments below this.
     pub shown: usize,
 }
 
-/// What is to become of one frame.
+/// The combined actions of the rules on one frame.
 #[derive(Default)]
 struct Plan {
     drop: bool,
     /// Deliveries beyond the first.
     copies: u32,
-    /// The frame's bytes, if they are the device's own.
+    /// The frame's bytes, if the device has a copy.
     bytes: Option<Vec<u8>>,
-    hold: Option<(RuleId, Due)>,
+    hold: Option<(RuleId, Deadline)>,
     redirect: Option<u16>,
     tweak: Tweak,
     completion: Option<(RuleId, CompletionFault)>,
@@ -63,9 +65,9 @@ where
     M: Mover,
     R: ReceiveRing<Target = M::Target> + RawRing,
 {
-    /// Delivers the train's segments from `progress` on. If `waits`, a frame that no rule touched and that
-    /// finds no buffers stays: [`Delivered::blocked_at`] says so, `progress` is where to go on. Otherwise,
-    /// and for frames that rules did touch, no buffer is a drop.
+    /// Delivers the train's segments from `progress` on. If `waits`, a frame that no rule touched
+    /// and that finds no buffers stays: [`Delivered::blocked_at`] is set, and `progress` is where
+    /// to resume. Otherwise, and for frames that rules touched, a missing buffer is a drop.
     pub fn deliver(
         &mut self,
         train: &Train<'_, M::Source>,
@@ -80,7 +82,7 @@ where
             if index >= progress.shown {
                 progress.shown = index + 1;
                 if let Some(armed) = self.armed {
-                    let subject = Subject::Frame(train.headers(), train.head());
+                    let subject = Subject::Frame(train.headers(), train.header_bytes());
                     strikes = self.lane.consult(armed, &subject, self.effects);
                 }
             }
@@ -98,14 +100,14 @@ where
         delivered
     }
 
-    /// Delivers what was held back and is due.
+    /// Delivers the held frames whose deadline has passed, and returns withheld chains.
     pub fn release(&mut self, note: &Annotation) -> Delivered {
         let mut delivered = Delivered::default();
         self.release_into(note, &mut delivered);
         delivered
     }
 
-    /// Delivers a frame that no rule is asked about: one that a rule sent here.
+    /// Delivers a frame that a rule redirected here, without consulting the rules.
     pub fn deliver_frame(&mut self, frame: &OwnedFrame, note: &Annotation) -> Delivered {
         let mut delivered = Delivered::default();
         self.put_frame(frame, note, &mut delivered);
@@ -116,7 +118,7 @@ where
         if self.lane.is_idle() {
             return;
         }
-        // A ring that is not running can take nothing back.
+        // A stopped ring can't take chains back.
         if self.ring.size() > 0 {
             self.lane.return_due(self.ring, self.armed, self.now);
         }
@@ -140,7 +142,7 @@ where
         );
     }
 
-    /// A frame that no rule touched. Returns whether it has to wait.
+    /// Delivers a frame that no rule touched. Returns whether it has to wait.
     fn pass(
         &mut self,
         train: &Train<'_, M::Source>,
@@ -189,7 +191,7 @@ where
         false
     }
 
-    /// A frame that rules touch, or that a stalled queue loses.
+    /// Delivers a frame that rules touch, or drops it if the queue is stalled.
     fn strike(
         &mut self,
         train: &Train<'_, M::Source>,
@@ -208,7 +210,7 @@ where
             delivered.dropped += 1;
             return;
         }
-        if let Some((rule, due)) = plan.hold {
+        if let Some((rule, deadline)) = plan.hold {
             let hash = note.hash;
             let bytes = plan.bytes.take().unwrap_or_default();
             for _ in 0..=plan.copies {
@@ -216,7 +218,7 @@ where
                     bytes: bytes.clone(),
                     hash,
                 };
-                delivered.dropped += u32::from(!self.lane.hold(rule, due, frame));
+                delivered.dropped += u32::from(!self.lane.hold(rule, deadline, frame));
             }
             return;
         }
@@ -268,8 +270,8 @@ where
                 }
                 FrameFault::Delay { nanoseconds } => {
                     own(plan);
-                    let due = Due::At(self.now.saturating_add(nanoseconds));
-                    plan.hold = Some((rule, due));
+                    let deadline = Deadline::At(self.now.saturating_add(nanoseconds));
+                    plan.hold = Some((rule, deadline));
                 }
                 FrameFault::Reorder { by } => {
                     own(plan);
@@ -305,7 +307,7 @@ where
                 self.lane.stall(rule, self.now, nanoseconds);
             }
             Action::Queue(QueueFault::Interrupt(fault)) => self.effects.interrupt = Some(fault),
-            // The effects say so; commands are no frames.
+            // Port faults are in the effects; commands are not frames.
             Action::Port(_) | Action::Command(_) => {}
         }
     }
@@ -321,7 +323,7 @@ where
     ) where
         N: Mover<Target = M::Target>,
     {
-        // What a rule touched is joined to nothing, and overtakes nothing.
+        // A touched frame is not coalesced, and does not overtake held segments.
         self.queue.release_all(self.mover, self.ring, self.now);
         let Some(layout) = self.queue.layout() else {
             self.queue.count_stopped(1);

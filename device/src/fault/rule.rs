@@ -1,4 +1,4 @@
-//! Rules, and the set of them that a port has.
+//! Fault rules, and the set of them that a port has.
 
 use std::{
     num::NonZeroU64,
@@ -29,16 +29,16 @@ pub const MAX_RULES: usize = 64;
 /// The longest name of a state, in bytes.
 const MAX_STATE: usize = 64;
 
-/// Number of a rule, never used again.
+/// Number of a rule, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleId(pub u64);
 
-/// A chance between 0 and 1, both included, as the bits of its `f64`.
+/// A probability between 0 and 1, both included, as the bits of its `f64`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probability(u64);
 
 impl Probability {
-    /// The chance `value`.
+    /// The probability `value`.
     ///
     /// # Errors
     ///
@@ -57,7 +57,7 @@ impl Probability {
         f64::from_bits(self.0)
     }
 
-    /// Whether `draw`, of which all values are equally likely, is among the hits.
+    /// Whether the uniformly distributed number `draw` is a hit.
     #[must_use]
     pub fn hits(self, draw: u64) -> bool {
         // Every number of 53 bits is an `f64`.
@@ -65,25 +65,25 @@ impl Probability {
     }
 }
 
-/// On which of the frames that a rule applies to it hits. Frames are counted from 1, per lane.
+/// Which of the frames that a rule applies to it hits. Frames are counted from 1, per lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
-    /// On each.
+    /// Every frame.
     Always,
-    /// On this one.
+    /// The frame with this number.
     Nth(NonZeroU64),
-    /// On each multiple of this.
+    /// Every frame whose number is a multiple of this.
     Every(NonZeroU64),
-    /// On each with this chance.
+    /// Every frame with this probability.
     Probability(Probability),
 }
 
-/// What goes wrong when.
+/// A fault rule: which frames or commands it applies to, when it hits, and its action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// Whose frames.
+    /// The traffic that the rule applies to.
     pub direction: Direction,
-    /// Only of this queue; `None`: of all. Not for commands.
+    /// Only frames of this queue; `None`: of all queues. Not for commands.
     pub queue: Option<u16>,
     /// Only these frames. Not for commands.
     pub flow: FlowPattern,
@@ -91,43 +91,43 @@ pub struct Rule {
     pub opcode: Option<Opcode>,
     /// Only while the lane is in this state; `None`: in any.
     pub state: Option<Arc<str>>,
-    /// Which of those that all this applies to.
+    /// Which of the frames or commands that it applies to it hits.
     pub when: When,
-    /// What chance depends on.
+    /// The seed of random draws.
     pub seed: u64,
-    /// Tells apart rules with the same seed.
+    /// Distinguishes rules with the same seed.
     pub stream: u32,
-    /// How often the rule may hit, per lane; `None`: as often as it likes.
+    /// The most hits per lane; `None`: no limit.
     pub times: Option<NonZeroU64>,
-    /// What happens.
+    /// The action.
     pub action: Action,
     /// The state that the lane enters.
     pub enter: Option<Arc<str>>,
 }
 
-/// Why a rule is not acceptable.
+/// The reason why a rule is invalid.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum RuleError {
-    /// The action makes no sense there.
+    /// The action does not exist in this direction.
     #[error("Action {action} is for {allowed}, not for {direction}")]
     Direction {
         /// The action's name.
         action: &'static str,
-        /// Where it is possible.
+        /// The directions that it exists in.
         allowed: String,
-        /// Where it was asked for.
+        /// The direction of the rule.
         direction: &'static str,
     },
-    /// Something that only frames have.
+    /// A match that only frames have.
     #[error("Rules for commands have no {0}")]
     NotForCommands(&'static str),
-    /// Something that only commands have.
+    /// A match that only commands have.
     #[error("Only rules for commands have an opcode")]
     OnlyForCommands,
-    /// There can't be such a queue.
+    /// The queue number is too large.
     #[error("Queue {0} is not below {MAX_QUEUE_PAIRS}")]
     Queue(u16),
-    /// Not a chance.
+    /// The probability is out of range.
     #[error("Probability {0} is not between 0 and 1")]
     Probability(String),
     /// A parameter is out of its range.
@@ -144,10 +144,10 @@ pub enum RuleError {
         /// The most that is allowed.
         to: u64,
     },
-    /// An error that is none.
+    /// The status of a failing command is a success.
     #[error("A command that fails can't answer {0:?}")]
     Status(Status),
-    /// The name of a state.
+    /// The length of a state's name is out of range.
     #[error("Names of states have 1 to {MAX_STATE} bytes")]
     State,
     /// Too many rules.
@@ -156,11 +156,11 @@ pub enum RuleError {
 }
 
 impl Rule {
-    /// Checks that the rule makes sense.
+    /// Checks that the rule is valid.
     ///
     /// # Errors
     ///
-    /// Says what does not.
+    /// The first part of the rule that is invalid.
     pub fn check(&self) -> Result<(), RuleError> {
         let info = self.action.info();
         if !info.directions.contains(&self.direction) {
@@ -238,10 +238,10 @@ impl Rule {
     }
 }
 
-/// A rule and what became of it so far.
+/// A rule and its counts.
 #[derive(Debug)]
 pub struct ArmedRule {
-    /// Its number.
+    /// The rule's number.
     pub id: RuleId,
     /// The rule.
     pub rule: Rule,
@@ -262,31 +262,56 @@ pub struct Armed {
     pub(super) rules: Vec<Arc<ArmedRule>>,
 }
 
-/// A rule as it is listed back.
+/// A rule and its counts, as listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleStatus {
-    /// Its number.
+    /// The rule's number.
     pub id: RuleId,
     /// The rule.
     pub rule: Rule,
-    /// How many frames or commands it applied to.
+    /// Frames and commands that it applied to.
     pub seen: u64,
-    /// How many of them it hit.
+    /// Frames and commands that it hit.
     pub hits: u64,
 }
 
 /// The rules of one port.
+///
+/// ```
+/// use zcnic_device::{
+///     fault::{Action, Direction, Engine, FrameFault, Rule, RuleId, When},
+///     flow::FlowPattern,
+/// };
+///
+/// let mut engine = Engine::default();
+/// let drop_all = Rule {
+///     direction: Direction::Receive,
+///     queue: Some(2),
+///     flow: FlowPattern::default(),
+///     opcode: None,
+///     state: None,
+///     when: When::Always,
+///     seed: 0,
+///     stream: 0,
+///     times: None,
+///     action: Action::Frame(FrameFault::Drop),
+///     enter: None,
+/// };
+/// engine.add(vec![drop_all], || RuleId(1)).expect("a valid rule");
+/// assert!(engine.armed(Direction::Receive).is_some());
+/// assert!(engine.armed(Direction::Transmit).is_none());
+/// ```
 #[derive(Debug, Default)]
 pub struct Engine {
     rules: Vec<Arc<ArmedRule>>,
 }
 
 impl Engine {
-    /// Adds all rules or none, under the numbers that `next` gives.
+    /// Adds all rules or none, with the numbers that `next` returns.
     ///
     /// # Errors
     ///
-    /// One of them makes no sense, or there are too many.
+    /// A rule is invalid, or there are too many.
     pub fn add(
         &mut self,
         rules: Vec<Rule>,
@@ -311,7 +336,7 @@ impl Engine {
         Ok(rules.into_iter().map(add).collect())
     }
 
-    /// Removes a rule; `false` if there is none of that number.
+    /// Removes a rule; `false` if the number is unknown.
     pub fn remove(&mut self, id: RuleId) -> bool {
         let before = self.rules.len();
         self.rules.retain(|armed| armed.id != id);
@@ -333,7 +358,7 @@ impl Engine {
         })
     }
 
-    /// What the data path is to consult for one direction; `None`: there is nothing.
+    /// The rules that the data path consults for one direction; `None`: no rule applies.
     #[must_use]
     pub fn armed(&self, direction: Direction) -> Option<Armed> {
         let of = |armed: &&Arc<ArmedRule>| armed.rule.direction == direction;

@@ -1,11 +1,11 @@
-//! Faults on the way out of a transmit queue, and of commands.
+//! Faults of transmitted frames, and of commands.
 
 use super::{
     Action, Armed, CommandFault, CompletionFault, Effects, FrameFault, Lane, QueueFault, RawRing,
     RuleId,
     completion::complete,
     frame::change,
-    lane::{Due, OwnedFrame, Strike, Subject},
+    lane::{Deadline, OwnedFrame, Strike, Subject},
 };
 use crate::{
     abi::{self, Opcode},
@@ -14,16 +14,16 @@ use crate::{
 };
 use zerocopy::FromBytes;
 
-/// What becomes of a transmit chain.
+/// The result of the rules on a transmit chain.
 #[derive(Debug, Default)]
 pub struct Sent {
-    /// What goes on the wire instead of the train; `None`: the train as it is.
+    /// The frames to send instead of the train; `None`: the train is sent unchanged.
     pub frames: Option<Vec<OwnedFrame>>,
-    /// How the chain is returned, if not as it should ([`Lane::complete`]).
+    /// The fault of the chain's completion, for [`Lane::complete`].
     pub completion: Option<ChainFault>,
 }
 
-/// A rule decided how a chain is returned.
+/// A rule's completion fault on a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChainFault {
     rule: RuleId,
@@ -31,25 +31,25 @@ pub struct ChainFault {
 }
 
 impl ChainFault {
-    /// Whether the chain counts as one that can't be sent.
+    /// Whether the chain counts as a transmit error.
     #[must_use]
     pub fn is_error(&self) -> bool {
         self.fault == CompletionFault::DescriptorError
     }
 }
 
-/// What becomes of a command.
+/// A rule's fault on a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CommandStrike {
     rule: RuleId,
-    /// What.
+    /// The fault.
     pub fault: CommandFault,
 }
 
 impl Lane {
-    /// Asks the rules about a train that is to be sent. A stalled queue sends none: its owner asks
-    /// [`is_stalled`](Self::is_stalled) before it takes a chain. A rule that stalls the queue does so from
-    /// the next chain on.
+    /// Consults the rules about a train that is to be sent. The owner of the queue checks
+    /// [`is_stalled`](Self::is_stalled) before it takes a chain. A rule that stalls the queue does
+    /// so from the next chain on.
     pub fn send<M: Mover>(
         &mut self,
         armed: &Armed,
@@ -60,7 +60,7 @@ impl Lane {
     ) -> Sent {
         let mut sent = Sent::default();
         for index in 0..train.segments() {
-            let subject = Subject::Frame(train.headers(), train.head());
+            let subject = Subject::Frame(train.headers(), train.header_bytes());
             let strikes = self.consult(armed, &subject, effects);
             let touched = strikes.iter().any(|strike| {
                 matches!(
@@ -69,7 +69,7 @@ impl Lane {
                 )
             });
             if touched && sent.frames.is_none() {
-                // Those before it were as they should be.
+                // The segments before it are sent unchanged.
                 let before = (0..index).map(|index| plain(finish(mover, train, index)));
                 sent.frames = Some(before.collect());
             }
@@ -108,7 +108,7 @@ impl Lane {
                         copies = copies.saturating_add(more.get());
                     }
                     FrameFault::Delay { nanoseconds } => {
-                        hold = Some((rule, Due::At(now.saturating_add(nanoseconds))));
+                        hold = Some((rule, Deadline::At(now.saturating_add(nanoseconds))));
                     }
                     FrameFault::Reorder { by } => hold = Some((rule, self.behind(by.get()))),
                     FrameFault::Corrupt { .. } | FrameFault::Truncate { .. } => {
@@ -123,7 +123,7 @@ impl Lane {
                     self.stall(rule, now, nanoseconds);
                 }
                 Action::Queue(QueueFault::Interrupt(fault)) => effects.interrupt = Some(fault),
-                // Not for frames that are sent; the effects say what happens to the port.
+                // Not for transmitted frames; port faults are in the effects.
                 Action::Placement(_)
                 | Action::Metadata(_)
                 | Action::Command(_)
@@ -135,16 +135,16 @@ impl Lane {
             return Vec::new();
         }
         let frames = (0..=copies).map(|_| plain(bytes.clone()));
-        let Some((rule, due)) = hold else {
+        let Some((rule, deadline)) = hold else {
             return frames.collect();
         };
         for frame in frames {
-            self.hold(rule, due, frame);
+            self.hold(rule, deadline, frame);
         }
         Vec::new()
     }
 
-    /// Returns the next chain of a transmit ring as a rule decided.
+    /// Returns the next chain of a transmit ring with the fault that a rule chose.
     pub fn complete(&mut self, ring: &mut impl RawRing, length: u32, fault: ChainFault) {
         let ChainFault { rule, fault } = fault;
         let elements = complete(ring, &[length], fault);
@@ -152,7 +152,7 @@ impl Lane {
         self.withhold(rule, until, elements, ring);
     }
 
-    /// Asks the rules about a command.
+    /// Consults the rules about a command.
     pub fn command(
         &mut self,
         armed: &Armed,
@@ -172,7 +172,7 @@ impl Lane {
         })
     }
 
-    /// Holds back the answer to a command, of `length` bytes, that is the next chain of `ring`.
+    /// Withholds the answer to a command, which is the next chain of `ring` and has `length` bytes.
     pub fn hold_answer(
         &mut self,
         ring: &mut impl RawRing,
@@ -181,7 +181,9 @@ impl Lane {
         nanoseconds: Option<u64>,
         now: u64,
     ) {
-        let until = nanoseconds.map_or(Due::Removal, |late| Due::At(now.saturating_add(late)));
+        let until = nanoseconds.map_or(Deadline::Removal, |late| {
+            Deadline::At(now.saturating_add(late))
+        });
         let mut elements = Vec::new();
         ring.hold(&[length], &mut elements);
         self.withhold(rule.rule, until, elements, ring);

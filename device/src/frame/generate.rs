@@ -1,6 +1,6 @@
-//! Generates valid frames of every kind that the parser knows, for property tests.
+//! Generates valid frames of every kind that the parser supports, for property tests.
 //!
-//! Addresses and ports come from small pools, so that frames and rules meet.
+//! Addresses and ports come from small pools, so that rules match some frames.
 
 use etherparse::{
     EtherType, Ethernet2Header, IpAuthHeader, IpFragOffset, IpHeaders, IpNumber, Ipv4Extensions,
@@ -13,8 +13,8 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-/// Frames with up to two VLAN tags, IPv4 with options, IPv6 with extension headers, fragments, TCP with
-/// options, UDP, other protocols, and padding.
+/// Frames with up to two VLAN tags, IPv4 with options, IPv6 with extension headers, fragments, TCP
+/// with options, UDP, other protocols, and padding.
 pub(crate) fn frames() -> impl Strategy<Value = Vec<u8>> {
     let ethernet = (ether_address(), ether_address(), vec(tag(), 0..=2));
     let payload = (prop_oneof![l4(), l4(), other_l4()], vec(any::<u8>(), 1..64));
@@ -172,7 +172,7 @@ fn extensions() -> impl Strategy<Value = Ipv6Extensions> {
                 auth,
             };
             if extensions.is_fragmenting_payload() {
-                // What follows the fragment header is payload, which etherparse parses nevertheless.
+                // Behind a fragment header is payload, which etherparse parses nevertheless.
                 extensions.auth = None;
                 if let Some(routing) = &mut extensions.routing {
                     routing.final_destination_options = None;
@@ -188,7 +188,7 @@ enum L4 {
         ports: (u16, u16),
         options: Vec<u8>,
     },
-    /// With bytes behind the end that UDP's own length says.
+    /// With bytes behind the end of UDP's own length.
     Udp {
         ports: (u16, u16),
         trailer: usize,

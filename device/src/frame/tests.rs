@@ -196,11 +196,11 @@ fn inconsistent_headers_have_no_l4() {
         ("data offset", |frame| frame[46] = 0x4f, true),
         ("options beyond the packet", |frame| frame[46] = 0x60, true),
     ];
-    for (what, damage, has_l3) in ipv4_damages {
+    for (name, damage, has_l3) in ipv4_damages {
         let mut frame = ethernet(0x0800, &ipv4(6, &TCP));
         damage(&mut frame);
         let headers = parse(&frame);
-        assert_eq!((headers.l3.is_some(), headers.l4), (has_l3, None), "{what}");
+        assert_eq!((headers.l3.is_some(), headers.l4), (has_l3, None), "{name}");
     }
     let ipv6_damages: [Damage; 4] = [
         ("version", |frame| frame[14] = 0x40, false),
@@ -212,11 +212,11 @@ fn inconsistent_headers_have_no_l4() {
         ("UDP length beyond the packet", |frame| frame[59] += 1, true),
         ("UDP length below the header's", |frame| frame[59] = 7, true),
     ];
-    for (what, damage, has_l3) in ipv6_damages {
+    for (name, damage, has_l3) in ipv6_damages {
         let mut frame = ethernet(0x86dd, &ipv6(17, &UDP));
         damage(&mut frame);
         let headers = parse(&frame);
-        assert_eq!((headers.l3.is_some(), headers.l4), (has_l3, None), "{what}");
+        assert_eq!((headers.l3.is_some(), headers.l4), (has_l3, None), "{name}");
     }
 }
 
@@ -257,7 +257,7 @@ fn extension_headers() {
 #[test]
 fn extension_headers_end_with_the_packet() {
     let mut frame = ethernet(0x86dd, &ipv6(60, &[6, 1, 0, 0, 0, 0, 0, 0]));
-    // As padding, what the extension header claims is there.
+    // The extension header's length field reaches into the padding.
     frame.extend([0; 8]);
     frame.extend(TCP);
     let l3 = parse(&frame).l3.unwrap();
@@ -287,7 +287,7 @@ fn offset_in(frame: &[u8], part: &[u8]) -> usize {
     part.as_ptr() as usize - frame.as_ptr() as usize
 }
 
-/// What etherparse says about the frame.
+/// The headers of the frame as etherparse parses them.
 fn oracle(frame: &[u8]) -> Headers {
     let packet = SlicedPacket::from_ethernet(frame).unwrap();
     let tags: Vec<_> = packet
@@ -396,26 +396,26 @@ fn oracle_checksum(frame: &[u8]) -> u16 {
     }
 }
 
-fn check_bounds(headers: &Headers, head: &[u8], frame_len: usize) {
-    let head_len = head.len().min(frame_len).min(SNAPSHOT);
-    assert!(headers.l2_end <= head_len);
+fn check_bounds(headers: &Headers, header_bytes: &[u8], frame_len: usize) {
+    let header_bytes_length = header_bytes.len().min(frame_len).min(SNAPSHOT);
+    assert!(headers.l2_end <= header_bytes_length);
     let mut deepest = headers.l2_end;
     if let Some(l3) = headers.l3 {
         assert_eq!(l3.offset, headers.l2_end);
-        assert!(l3.offset < l3.payload_offset && l3.payload_offset <= head_len);
+        assert!(l3.offset < l3.payload_offset && l3.payload_offset <= header_bytes_length);
         assert!(l3.payload_offset <= l3.payload_end && l3.payload_end <= frame_len);
-        assert!(headers.addresses(head).is_some());
+        assert!(headers.addresses(header_bytes).is_some());
         deepest = l3.payload_offset;
     }
     if let Some(l4) = headers.l4 {
         let l3 = headers.l3.unwrap();
         assert!(!l3.fragment);
         assert_eq!(l4.offset, l3.payload_offset);
-        assert!(l4.offset < l4.payload_offset && l4.payload_offset <= head_len);
+        assert!(l4.offset < l4.payload_offset && l4.payload_offset <= header_bytes_length);
         assert!(l4.payload_offset <= l4.payload_end && l4.payload_end <= l3.payload_end);
         assert!(
             headers
-                .pseudo_header(head, l4.payload_end - l4.offset)
+                .pseudo_header(header_bytes, l4.payload_end - l4.offset)
                 .is_some()
         );
         deepest = l4.payload_offset;
@@ -432,9 +432,9 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_stay_in_bounds(
-        head in proptest::collection::vec(any::<u8>(), 0..300), frame_len in 0..400usize,
+        header_bytes in proptest::collection::vec(any::<u8>(), 0..300), frame_len in 0..400usize,
     ) {
-        check_bounds(&Headers::parse(&head, frame_len), &head, frame_len);
+        check_bounds(&Headers::parse(&header_bytes, frame_len), &header_bytes, frame_len);
     }
 
     #[test]
@@ -452,22 +452,22 @@ proptest! {
         let frame_len = frame.len() + missing;
         let headers = Headers::parse(&frame, frame_len);
         check_bounds(&headers, &frame, frame_len);
-        // Another head than the parsed one is no reason to panic.
+        // Other header bytes than the parsed ones must not panic.
         let shorter = &frame[..frame.len() / 2];
         let _ = headers.addresses(shorter);
         let _ = headers.pseudo_header(shorter, frame_len);
     }
 
     #[test]
-    fn valid_frames_are_what_etherparse_says(frame in frames()) {
+    fn parsing_agrees_with_etherparse(frame in frames()) {
         let headers = parse(&frame);
         prop_assert_eq!(headers, oracle(&frame));
-        let head = &frame[..frame.len().min(SNAPSHOT)];
-        prop_assert_eq!(Headers::parse(head, frame.len()), headers);
+        let header_bytes = &frame[..frame.len().min(SNAPSHOT)];
+        prop_assert_eq!(Headers::parse(header_bytes, frame.len()), headers);
     }
 
     #[test]
-    fn l4_checksums_are_what_etherparse_says(frame in frames()) {
+    fn l4_checksums_agree_with_etherparse(frame in frames()) {
         let headers = parse(&frame);
         let Some(l4) = headers.l4 else {
             return Ok(());

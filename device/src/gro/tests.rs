@@ -1,4 +1,5 @@
-//! Cutting an aggregate gives back what it was made of, and what may not be joined is not.
+//! Segmenting an aggregate gives the original frames, and frames that must not be coalesced are
+//! not.
 
 use proptest::prelude::*;
 
@@ -9,11 +10,11 @@ use crate::{
     train::{Segmentation, finish, finished},
 };
 
-/// Where the fields that tests change are, in frames of [`tcp`].
+/// Offsets of the fields that tests change in frames of [`tcp`].
 const TTL: usize = 14 + 8;
 const FLAGS_AT: usize = 14 + 20 + FLAGS;
 
-/// What a test changes about a segment.
+/// The parts of a segment that tests vary.
 #[derive(Clone, Copy)]
 struct Of {
     sequence: u32,
@@ -29,7 +30,7 @@ const PLAIN: Of = Of {
     options: false,
 };
 
-/// An IPv4 TCP frame of one stream, with right checksums.
+/// An IPv4 TCP frame of one stream, with valid checksums.
 fn tcp(of: Of, payload: &[u8]) -> Vec<u8> {
     let builder = etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1])
         .ipv4([192, 0, 2, 2], [192, 0, 2, 1], 64)
@@ -55,7 +56,7 @@ fn tcp(of: Of, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Puts the right checksums into an IPv4 TCP frame.
+/// Puts valid checksums into an IPv4 TCP frame.
 fn repair(frame: &mut [u8]) {
     let headers = Headers::parse(&frame[..frame.len().min(SNAPSHOT)], frame.len());
     let l4 = headers.l4.expect("TCP");
@@ -85,35 +86,35 @@ fn in_tunnel(frame: &[u8], id: u16) -> Vec<u8> {
     [&frame[..14], &outer, &frame[14..]].concat()
 }
 
-/// Joins all of them if the rules allow it.
-fn join(frames: &[Vec<u8>]) -> Option<Joined> {
-    let mut joined = Joined::new(Segment::new(&frames[0])?, Vec::new());
+/// Coalesces all frames if the rules allow it.
+fn coalesce_all(frames: &[Vec<u8>]) -> Option<Coalesced> {
+    let mut coalesced = Coalesced::new(TcpSegment::new(&frames[0])?, Vec::new());
     for frame in &frames[1..] {
-        if !joined.join(&Segment::new(frame)?, usize::MAX) {
+        if !coalesced.merge(&TcpSegment::new(frame)?, usize::MAX) {
             return None;
         }
     }
-    joined.seal();
-    Some(joined)
+    coalesced.seal();
+    Some(coalesced)
 }
 
-fn joins(frames: &[Vec<u8>]) -> bool {
-    join(frames).is_some()
+fn coalesces(frames: &[Vec<u8>]) -> bool {
+    coalesce_all(frames).is_some()
 }
 
-/// What a sender with segmentation offload makes of the aggregate: the wire frames.
-fn cut(joined: &Joined) -> Vec<Vec<u8>> {
-    let whole = joined.train();
+/// The wire frames that a sender with segmentation offload makes of the aggregate.
+fn segmented(coalesced: &Coalesced) -> Vec<Vec<u8>> {
+    let whole = coalesced.train();
     let aggregate = whole.aggregate.expect("an aggregate");
     let mut frame = finish(&VecMover, &whole, 0);
     let headers = *whole.headers();
     let l4 = headers.l4.expect("TCP");
-    // What goes in is a checksum that is begun, as the stack has it.
-    let begun = headers
+    // The stack hands over a partial checksum: the pseudo-header sum.
+    let pseudo_header_sum = headers
         .pseudo_header(&frame, frame.len() - l4.offset)
         .expect("TCP")
         .fold();
-    put16(&mut frame, l4.offset + CHECKSUM, begun.into());
+    put16(&mut frame, l4.offset + CHECKSUM, pseudo_header_sum.into());
     let header = TxHeader {
         flags: abi::TX_CSUM.into(),
         gso_type: match aggregate.version {
@@ -129,7 +130,7 @@ fn cut(joined: &Joined) -> Vec<Vec<u8>> {
         ..TxHeader::default()
     };
     let chain = chain(header, &frame);
-    let train = parse_chain(&chain).expect("can be cut");
+    let train = parse_chain(&chain).expect("can be segmented");
     assert_eq!(train.segments(), usize::from(aggregate.count));
     (0..train.segments())
         .map(|index| finish(&VecMover, &train, index))
@@ -158,7 +159,7 @@ fn stream(lengths: &[usize], id: impl Fn(usize) -> u16, last_flags: u8) -> Vec<V
     frames.collect()
 }
 
-/// Two segments that may be joined, of which the second is changed.
+/// Two segments that may be coalesced, the second one changed.
 fn changed(change: impl Fn(&mut Vec<u8>)) -> [Vec<u8>; 2] {
     let mut frames = stream(&[100, 100], |_| 0, 0);
     change(&mut frames[1]);
@@ -167,35 +168,35 @@ fn changed(change: impl Fn(&mut Vec<u8>)) -> [Vec<u8>; 2] {
 }
 
 #[test]
-fn what_follows_is_joined_until_it_is_shorter_or_pushed() {
-    assert!(joins(&stream(&[100, 100, 100, 40], |n| n as u16, PSH)));
-    assert!(joins(&stream(&[100, 1], |_| 3, 0)));
+fn segments_coalesce_until_one_is_shorter_or_pushed() {
+    assert!(coalesces(&stream(&[100, 100, 100, 40], |n| n as u16, PSH)));
+    assert!(coalesces(&stream(&[100, 1], |_| 3, 0)));
     assert!(
-        !joins(&stream(&[50, 100], |_| 0, 0)),
+        !coalesces(&stream(&[50, 100], |_| 0, 0)),
         "longer than the first"
     );
     assert!(
-        !joins(&stream(&[100, 40, 40], |_| 0, 0)),
+        !coalesces(&stream(&[100, 40, 40], |_| 0, 0)),
         "behind a shorter one"
     );
     let mut frames = stream(&[100, 100], |_| 0, PSH);
     frames.extend(stream(&[100, 100, 100], |_| 0, 0).pop());
-    assert!(!joins(&frames), "behind a push");
+    assert!(!coalesces(&frames), "behind a push");
 }
 
 #[test]
 fn the_order_of_sequence_numbers_and_identifications_counts() {
     let mut frames = stream(&[100, 100, 100], |_| 0, 0);
     frames.swap(1, 2);
-    assert!(!joins(&frames));
-    let ids = |ids: [u16; 3]| joins(&stream(&[10; 3], |n| ids[n], 0));
+    assert!(!coalesces(&frames));
+    let ids = |ids: [u16; 3]| coalesces(&stream(&[10; 3], |n| ids[n], 0));
     assert!(ids([8, 9, 10]) && ids([0xffff, 0, 1]) && ids([8, 8, 8]));
     assert!(!ids([8, 9, 9]) && !ids([8, 8, 9]) && !ids([8, 10, 11]) && !ids([8, 7, 6]));
 }
 
 #[test]
 fn every_other_header_field_must_be_the_same() {
-    assert!(joins(&changed(|_| {})));
+    assert!(coalesces(&changed(|_| {})));
     for at in (0..14)
         .chain([15, TTL])
         .chain(26..38)
@@ -208,7 +209,7 @@ fn every_other_header_field_must_be_the_same() {
                 repair(frame);
             }
         });
-        assert!(!joins(&frames), "byte {at}");
+        assert!(!coalesces(&frames), "byte {at}");
     }
     let other = tcp(
         Of {
@@ -218,7 +219,7 @@ fn every_other_header_field_must_be_the_same() {
         },
         &[1; 100],
     );
-    assert!(!joins(&changed(|frame| *frame = other.clone())));
+    assert!(!coalesces(&changed(|frame| *frame = other.clone())));
     let flags = |first: u8, second: u8| {
         let with = |sequence, flags| {
             let of = Of {
@@ -228,15 +229,15 @@ fn every_other_header_field_must_be_the_same() {
             };
             tcp(of, &[1; 100])
         };
-        joins(&[with(7, first), with(107, second)])
+        coalesces(&[with(7, first), with(107, second)])
     };
     assert!(flags(0, FIN) && flags(0, PSH) && flags(CWR, CWR));
     assert!(!flags(0, CWR) && !flags(CWR, 0) && !flags(PSH, 0) && !flags(0x40, 0));
 }
 
 #[test]
-fn some_frames_are_joined_to_nothing() {
-    let alone = |frame: &[u8]| Segment::new(frame).is_none();
+fn some_frames_are_never_coalesced() {
+    let alone = |frame: &[u8]| TcpSegment::new(frame).is_none();
     assert!(!alone(&tcp(PLAIN, &[1])));
     assert!(alone(&tcp(PLAIN, &[])), "no payload");
     for flags in [SYN, RST, URG] {
@@ -258,56 +259,62 @@ fn some_frames_are_joined_to_nothing() {
     fragment[24..26].copy_from_slice(&sum.finish().to_be_bytes());
     assert!(alone(&fragment));
     let train = finished(&fragment);
-    assert_eq!(classify(train.headers(), train.head()), Class::Unknown);
+    assert_eq!(
+        classify(train.headers(), train.header_bytes()),
+        Class::Unknown
+    );
 }
 
 #[test]
 fn padding_is_left_out() {
     let mut frames = stream(&[3, 3, 2], |_| 0, 0);
-    let plain = join(&frames).expect("joined").frame;
+    let plain = coalesce_all(&frames).expect("coalesced").frame;
     for frame in &mut frames {
         frame.resize(60, 0);
     }
-    let joined = join(&frames).expect("joined");
-    assert_eq!((joined.frame.clone(), joined.wire_bytes()), (plain, 180));
+    let coalesced = coalesce_all(&frames).expect("coalesced");
+    assert_eq!(
+        (coalesced.frame.clone(), coalesced.wire_bytes()),
+        (plain, 180)
+    );
 }
 
 #[test]
 fn an_ip_packet_has_64_kib_at_most() {
     let frames = stream(&[1000; 66], |_| 0, 0);
-    let mut joined = Joined::new(Segment::new(&frames[0]).expect("first"), Vec::new());
-    let fit = frames[1..]
-        .iter()
-        .take_while(|frame| joined.join(&Segment::new(frame).expect("a segment"), usize::MAX));
+    let mut coalesced = Coalesced::new(TcpSegment::new(&frames[0]).expect("first"), Vec::new());
+    let fit = frames[1..].iter().take_while(|frame| {
+        coalesced.merge(&TcpSegment::new(frame).expect("a segment"), usize::MAX)
+    });
     assert_eq!(1 + fit.count(), (0xffff - 40) / 1000);
-    let mut limited = Joined::new(Segment::new(&frames[0]).expect("first"), Vec::new());
-    let second = Segment::new(&frames[1]).expect("second");
-    assert!(!limited.join(&second, 2053) && limited.join(&second, 2054));
+    let mut limited = Coalesced::new(TcpSegment::new(&frames[0]).expect("first"), Vec::new());
+    let second = TcpSegment::new(&frames[1]).expect("second");
+    assert!(!limited.merge(&second, 2053) && limited.merge(&second, 2054));
 }
 
 #[test]
-fn tunnels_are_joined_by_what_is_in_them() {
+fn tunnels_are_coalesced_by_their_inner_headers() {
     let inner = stream(&[100, 100, 30], |n| n as u16, PSH);
     let frames: Vec<_> = inner.iter().map(|frame| in_tunnel(frame, 5)).collect();
-    let joined = join(&frames).expect("joined");
-    let train = joined.train();
+    let coalesced = coalesce_all(&frames).expect("coalesced");
+    let train = coalesced.train();
     let aggregate = train.aggregate.expect("an aggregate");
     assert_eq!(aggregate.flags, abi::RX_FIXED_ID);
     assert_eq!((aggregate.l3_offset, aggregate.l4_offset), (34, 54));
     let frame = finish(&VecMover, &train, 0);
-    let whole = Segment::new(&frame).expect("right checksums and lengths everywhere");
+    let whole = TcpSegment::new(&frame).expect("right checksums and lengths everywhere");
     assert_eq!(whole.payload(), pattern(230));
     let other: Vec<_> = (0..)
         .zip(&inner)
         .map(|(id, frame)| in_tunnel(frame, id * id))
         .collect();
-    assert!(!joins(&other));
+    assert!(!coalesces(&other));
 }
 
 proptest! {
-    /// The train path is the segment-first path: cutting gives back the wire frames.
+    /// Segmenting the aggregate gives the wire frames.
     #[test]
-    fn cut_again_an_aggregate_is_its_frames(
+    fn a_segmented_aggregate_is_its_frames(
         size in 1usize..400,
         count in 1usize..40,
         last in 1usize..400,
@@ -317,11 +324,11 @@ proptest! {
         let mut lengths = vec![size; count];
         lengths.push(last.min(size));
         let frames = stream(&lengths, |n| id.wrapping_add(n as u16), last_flags);
-        let joined = join(&frames).expect("joined");
-        prop_assert_eq!(cut(&joined), frames);
+        let coalesced = coalesce_all(&frames).expect("coalesced");
+        prop_assert_eq!(segmented(&coalesced), frames);
     }
 
-    /// Segments of a train, joined one by one, are what it is joined to where it lies.
+    /// Coalescing the segments of a train in place gives the same as one by one.
     #[test]
     fn in_place_and_one_by_one_are_the_same(
         size in 1usize..400,
@@ -332,11 +339,11 @@ proptest! {
         let mut lengths = vec![size; count];
         lengths.push(last.min(size));
         let frames = stream(&lengths, |n| n as u16, PSH);
-        let whole = join(&frames).expect("joined");
+        let whole = coalesce_all(&frames).expect("coalesced");
         let mut train = whole.train();
-        // As it comes from a sender.
+        // As from a sender.
         train.aggregate = None;
-        train.segmentation = Segmentation::new(train.headers(), train.head(), size);
+        train.segmentation = Segmentation::new(train.headers(), train.header_bytes(), size);
         let mut at = 0;
         while at < frames.len() {
             let Some(run) = run(&train, at, limit) else {
@@ -344,8 +351,8 @@ proptest! {
                 return Ok(());
             };
             let mut buffer = [0; SNAPSHOT];
-            let direct = joined(&train, at, run, &mut buffer).expect("a run");
-            let expected = join(&frames[at..at + run]).expect("joined");
+            let direct = coalesced(&train, at, run, &mut buffer).expect("a run");
+            let expected = coalesce_all(&frames[at..at + run]).expect("coalesced");
             let expected_train = expected.train();
             prop_assert_eq!(direct.aggregate, expected_train.aggregate);
             prop_assert_eq!(
@@ -353,7 +360,7 @@ proptest! {
                 finish(&VecMover, &expected_train, 0)
             );
             at += run;
-            // It was no less than fits.
+            // It is as long as fits.
             prop_assert!(at == frames.len() || direct.length + size > limit);
         }
     }

@@ -3,8 +3,8 @@
 /// Buckets of a [`Histogram`].
 pub const BUCKETS: usize = 48;
 
-/// How often which values were seen. Bucket 0 counts zeroes, bucket n values from 2^(n-1) up to 2^n - 1, the
-/// last one everything above.
+/// Counts of values. Bucket 0 counts zeroes, bucket n values from 2^(n-1) to 2^n - 1, the last one
+/// everything above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Histogram([u64; BUCKETS]);
 
@@ -21,7 +21,7 @@ impl Histogram {
         self.0[bucket.min(BUCKETS - 1)] += 1;
     }
 
-    /// The buckets that are not empty: the least value of each, and its count.
+    /// The non-empty buckets: the least value of each, and its count.
     pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let used = self.0.iter().enumerate().filter(|(_, count)| **count > 0);
         used.map(|(bucket, count)| (if bucket == 0 { 0 } else { 1 << (bucket - 1) }, *count))

@@ -1,4 +1,4 @@
-//! Poison in buffers that the device owns, so that it shows when somebody else writes to them.
+//! Poison in buffers that the device owns, to detect other writers.
 
 /// Access to posted buffers.
 pub trait Inspect {
@@ -9,29 +9,29 @@ pub trait Inspect {
     fn length(&self, target: &Self::Target) -> usize;
 
     /// Reads from a buffer; `offset` and length are within it.
-    fn peek(&self, target: &Self::Target, offset: usize, into: &mut [u8]);
+    fn read(&self, target: &Self::Target, offset: usize, into: &mut [u8]);
 
     /// Writes to a buffer; `offset` and length are within it.
-    fn poke(&self, target: &Self::Target, offset: usize, bytes: &[u8]);
+    fn write(&self, target: &Self::Target, offset: usize, bytes: &[u8]);
 }
 
 /// Bytes handled at once.
 const CHUNK: usize = 512;
 
-/// Fills a buffer at `address` with what [`intact`] expects.
+/// Fills a buffer at `address` with poison.
 pub fn poison<I: Inspect>(memory: &I, target: &I::Target, address: u64) {
     chunks(memory.length(target), |offset, length| {
-        memory.poke(target, offset, &pattern(address, offset)[..length]);
+        memory.write(target, offset, &pattern(address, offset)[..length]);
         None::<()>
     });
 }
 
-/// The first byte of a poisoned buffer that somebody changed since.
+/// The first changed byte of a buffer with poison; `None`: it is intact.
 #[must_use]
 pub fn intact<I: Inspect>(memory: &I, target: &I::Target, address: u64) -> Option<usize> {
     chunks(memory.length(target), |offset, length| {
         let mut bytes = [0; CHUNK];
-        memory.peek(target, offset, &mut bytes[..length]);
+        memory.read(target, offset, &mut bytes[..length]);
         let expected = pattern(address, offset);
         let differs = (0..length).find(|&at| bytes[at] != expected[at]);
         differs.map(|at| offset + at)
@@ -44,7 +44,7 @@ fn chunks<T>(length: usize, mut visit: impl FnMut(usize, usize) -> Option<T>) ->
         .find_map(|offset| visit(offset, CHUNK.min(length - offset)))
 }
 
-/// Poison depends on the address, so that bytes which were copied from another poisoned buffer show, too.
+/// Poison depends on the address, so that a copy of another poisoned buffer is detected, too.
 fn pattern(address: u64, offset: usize) -> [u8; CHUNK] {
     let mut bytes = [0; CHUNK];
     let (words, _) = bytes.as_chunks_mut::<8>();
@@ -75,11 +75,11 @@ mod tests {
             target.borrow().len()
         }
 
-        fn peek(&self, target: &Self::Target, offset: usize, into: &mut [u8]) {
+        fn read(&self, target: &Self::Target, offset: usize, into: &mut [u8]) {
             into.copy_from_slice(&target.borrow()[offset..offset + into.len()]);
         }
 
-        fn poke(&self, target: &Self::Target, offset: usize, bytes: &[u8]) {
+        fn write(&self, target: &Self::Target, offset: usize, bytes: &[u8]) {
             target.borrow_mut()[offset..offset + bytes.len()].copy_from_slice(bytes);
         }
     }
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn poison_of_another_buffer_is_no_poison() {
+    fn poison_of_another_buffer_is_detected() {
         let buffer = RefCell::new(vec![0; 4096]);
         poison(&Vecs, &buffer, 0x1000);
         assert!(intact(&Vecs, &buffer, 0x2000).is_some());

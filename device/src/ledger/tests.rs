@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn span(address: u64, length: u32) -> Span {
-    Span { address, length }
+fn range(address: u64, length: u32) -> GuestRange {
+    GuestRange { address, length }
 }
 
 fn full() -> Ledger {
@@ -19,11 +19,11 @@ fn with(settings: Settings) -> Ledger {
     ledger
 }
 
-const A: Span = Span {
+const A: GuestRange = GuestRange {
     address: 0x1000,
     length: 256,
 };
-const B: Span = Span {
+const B: GuestRange = GuestRange {
     address: 0x8000,
     length: 4096,
 };
@@ -32,23 +32,27 @@ const B: Span = Span {
 fn a_buffer_goes_round() {
     let mut ledger = full();
     ledger.posted(0, Some(&[A, B]), 10);
-    ledger.posted(1, Some(&[span(0x2000, 256)]), 11);
+    ledger.posted(1, Some(&[range(0x2000, 256)]), 11);
     ledger.returned(0, 100, 20);
     assert_eq!(ledger.statistics().out, 2);
-    ledger.posted(2, Some(&[span(0x3000, 256)]), 25);
+    ledger.posted(2, Some(&[range(0x3000, 256)]), 25);
     ledger.posted(0, Some(&[B]), 30);
     ledger.returned(0, 0, 40);
-    let event = |time, head, what| Event { time, head, what };
+    let event = |time, head, transfer| BufferEvent {
+        time,
+        head,
+        transfer,
+    };
     let history = ledger.history(0x8fff).expect("known");
     assert_eq!(
         history,
         (
             B,
             vec![
-                event(10, 0, What::Posted),
-                event(20, 0, What::Filled),
-                event(30, 0, What::Posted),
-                event(40, 0, What::Unused),
+                event(10, 0, Transfer::Posted),
+                event(20, 0, Transfer::Filled),
+                event(30, 0, Transfer::Posted),
+                event(40, 0, Transfer::Unused),
             ]
         )
     );
@@ -82,12 +86,12 @@ fn a_buffer_goes_round() {
 }
 
 #[test]
-fn what_must_not_happen_is_named() {
+fn violations_are_named() {
     let mut ledger = full();
     ledger.posted(0, Some(&[A]), 0);
     ledger.posted(1, Some(&[A]), 0);
-    ledger.posted(2, Some(&[span(0x10ff, 2)]), 0);
-    ledger.posted(3, Some(&[span(0xf00, 0x1000)]), 0);
+    ledger.posted(2, Some(&[range(0x10ff, 2)]), 0);
+    ledger.posted(3, Some(&[range(0xf00, 0x1000)]), 0);
     ledger.posted(4, None, 0);
     ledger.posted(0, Some(&[B]), 0);
     ledger.returned(9, 1, 0);
@@ -97,18 +101,18 @@ fn what_must_not_happen_is_named() {
         named,
         [
             Violation::PostedTwice {
-                span: A,
+                range: A,
                 head: 1,
                 other: 0
             },
             Violation::Overlap {
-                span: span(0x10ff, 2),
+                range: range(0x10ff, 2),
                 head: 2,
                 with: A,
                 other: 0
             },
             Violation::Overlap {
-                span: span(0xf00, 0x1000),
+                range: range(0xf00, 0x1000),
                 head: 3,
                 with: A,
                 other: 0
@@ -117,7 +121,7 @@ fn what_must_not_happen_is_named() {
             Violation::ChainPostedTwice { head: 0 },
             Violation::NotPosted { head: 9 },
             Violation::Written {
-                span: B,
+                range: B,
                 head: 0,
                 offset: 77
             },
@@ -145,7 +149,7 @@ fn what_must_not_happen_is_named() {
             "count"
         ]
     );
-    // The next period is judged for itself.
+    // The next period has its own balance.
     ledger.posted(0, Some(&[A]), 0);
     ledger.returned(0, 0, 0);
     assert!(ledger.stop(0).is_clean());
@@ -155,13 +159,13 @@ fn what_must_not_happen_is_named() {
 fn neighbours_do_not_overlap() {
     let mut ledger = full();
     for (head, address) in [0x1000, 0x1100, 0xf00].into_iter().enumerate() {
-        ledger.posted(head as u16, Some(&[span(address, 0x100)]), 0);
+        ledger.posted(head as u16, Some(&[range(address, 0x100)]), 0);
     }
     assert_eq!(ledger.take_violations(), []);
 }
 
 #[test]
-fn buffers_that_stay_away_are_told_of_once() {
+fn overdue_buffers_are_reported_once() {
     let mut ledger = with(Settings {
         mode: Mode::Full,
         overdue: Some(100),
@@ -177,7 +181,10 @@ fn buffers_that_stay_away_are_told_of_once() {
     ledger.check_overdue(1000);
     assert_eq!(
         ledger.take_violations(),
-        [Violation::Overdue { span: A, since: 10 }],
+        [Violation::Overdue {
+            range: A,
+            since: 10
+        }],
         "B was unused"
     );
     ledger.posted(0, Some(&[A]), 1000);
@@ -191,7 +198,7 @@ fn buffers_that_stay_away_are_told_of_once() {
 }
 
 #[test]
-fn counting_counts_only() {
+fn counting_mode_keeps_counts_only() {
     let mut ledger = with(Settings {
         mode: Mode::Counting,
         ..Settings::default()
@@ -217,7 +224,7 @@ fn counting_counts_only() {
 }
 
 #[test]
-fn off_is_off() {
+fn mode_off_records_nothing() {
     let mut ledger = Ledger::default();
     ledger.posted(0, None, 0);
     ledger.returned(3, 1, 0);
@@ -229,7 +236,7 @@ fn off_is_off() {
 fn memory_is_bounded() {
     let mut ledger = full();
     for number in 0..MAX_BUFFERS as u64 + 10 {
-        ledger.posted(0, Some(&[span(number * 4096, 4096)]), number);
+        ledger.posted(0, Some(&[range(number * 4096, 4096)]), number);
         ledger.returned(0, 1, number);
     }
     let statistics = ledger.statistics();
@@ -253,7 +260,7 @@ fn memory_is_bounded() {
     );
 }
 
-/// What a driver and a device do with a ring of 8 chains of buffers from a pool of 16.
+/// Steps of a driver and a device with a ring of 8 chains and a pool of 16 buffers.
 #[derive(Clone, Debug)]
 enum Step {
     Post { head: u16, buffer: u64 },
@@ -269,8 +276,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    /// Compared with a model that knows for each buffer and chain who has it. Without misdeeds there are no
-    /// violations, and each misdeed is one.
+    /// Compares the ledger with a model that tracks the owner of each buffer and chain. Honest
+    /// steps cause no violation, each dishonest step causes one.
     #[test]
     fn the_ledger_agrees_with_a_simple_model(steps in steps(), honest: bool) {
         let mut ledger = full();
@@ -285,7 +292,7 @@ proptest! {
                     if honest && (chains.contains_key(&head) || owner.contains_key(&buffer)) {
                         continue;
                     }
-                    let this = span(buffer * 4096, 4096);
+                    let this = range(buffer * 4096, 4096);
                     if let Some(lost) = chains.remove(&head) {
                         expected.push(Violation::ChainPostedTwice { head });
                         if owner.get(&lost) == Some(&head) {
@@ -293,7 +300,7 @@ proptest! {
                         }
                     }
                     match owner.get(&buffer) {
-                        Some(&other) => expected.push(Violation::PostedTwice { span: this, head, other }),
+                        Some(&other) => expected.push(Violation::PostedTwice { range: this, head, other }),
                         None => {
                             owner.insert(buffer, head);
                         }
@@ -329,7 +336,7 @@ proptest! {
         }
     }
 
-    /// Whatever is posted, bytes are never owned twice, and nothing overflows.
+    /// Bytes are never owned twice and nothing overflows, for any posted range.
     #[test]
     fn any_memory_can_be_posted(
         posts in proptest::collection::vec((0..6_u16, any::<u64>(), any::<u32>(), 0..3_u8), 0..100)
@@ -338,8 +345,8 @@ proptest! {
         for (time, (head, address, length, kind)) in posts.into_iter().enumerate() {
             let time = time as u64;
             match kind {
-                0 => ledger.posted(head, Some(&[span(address, length)]), time),
-                1 => ledger.posted(head, Some(&[span(address % 5000, length % 3000)]), time),
+                0 => ledger.posted(head, Some(&[range(address, length)]), time),
+                1 => ledger.posted(head, Some(&[range(address % 5000, length % 3000)]), time),
                 _ => ledger.returned(head, length % 2, time),
             }
             let mut end = 0;

@@ -1,8 +1,9 @@
-//! Hardware GRO of a receive queue: what is held for segments to come, and when it goes.
+//! Hardware GRO of a receive queue: which segments are held for successors, and when they are
+//! delivered.
 //!
-//! Chains are used in the order of the ring, so that a frame which is not complete can't keep one: its segments are
-//! staged in the device's memory. Only the end of a train, which is complete, is joined where it lies and copied
-//! once. Nothing overtakes segments of its own stream.
+//! Chains are used in the order of the ring, so an incomplete frame can't occupy one: its segments
+//! are staged in the device's memory. Only the end of a train, which is complete, is coalesced in
+//! place and copied once. No frame overtakes segments of its own stream.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -15,41 +16,41 @@ use super::{Annotation, Delivered, Layout, RX_HEADER, ReceiveQueue};
 use crate::{
     features::Feature,
     frame::{Headers, SNAPSHOT},
-    gro::{Class, Joined, Segment, Stream, classify, joined, may_join, run},
+    gro::{Class, Coalesced, Stream, TcpSegment, classify, coalesced, may_coalesce, run},
     memory::{FromDevice, Mover, ReceiveRing},
     train::{Train, finish_into, finished},
 };
 
-/// Streams that are held for at once; a further one has the oldest delivered.
+/// The most streams with held segments; for a further one the oldest is delivered.
 const MAX_STREAMS: usize = 1024;
 
-/// Bytes that are held at once.
+/// The most bytes held.
 const MAX_BYTES: usize = 1 << 20;
 
-/// How long a queue may receive nothing, in nanoseconds, until all that it holds is delivered: longer than an emulated
-/// sender's processor is away now and then, no longer than TCP delays an acknowledgement. Senders end what they have
-/// to send with PSH, so that it seldom comes to this.
+/// Idle time in nanoseconds after which a queue delivers all held segments: longer than the pauses
+/// of an emulated sender's processor, no longer than TCP delays an acknowledgement. Senders end
+/// their bursts with PSH, so this is rare.
 const QUIET: u64 = 40_000_000;
 
-/// How long a segment waits for others at most, in nanoseconds: less than TCP retransmits after.
+/// The longest hold of a segment in nanoseconds: less than TCP's retransmission timeout.
 const HOLD: u64 = 150_000_000;
 
-/// How long what is complete waits for buffers at most, in nanoseconds.
+/// The longest time in nanoseconds that a complete aggregate waits for buffers.
 const PATIENCE: u64 = 500_000_000;
 
-/// Buffers kept for what is held next.
+/// Memory buffers kept for reuse.
 const SPARE: usize = 4;
 
-/// What a queue holds, by age.
+/// The held segments of a queue, by age.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct HeldSegments {
     held: BTreeMap<u64, Waiting>,
     streams: HashMap<Stream, u64, RandomState>,
-    /// Those that wait for nothing but buffers.
+    /// Complete aggregates, which wait for receive buffers only.
     complete: BTreeSet<u64>,
     next: u64,
     bytes: usize,
-    /// When a frame came last.
+    /// Time of the last frame.
     touched: u64,
     settled: Vec<Settled>,
     scratch: Vec<u8>,
@@ -58,42 +59,45 @@ pub(super) struct Held {
 
 #[derive(Debug)]
 struct Waiting {
-    joined: Joined,
+    coalesced: Coalesced,
     stream: Stream,
     note: Annotation,
     since: u64,
 }
 
-/// What became of frames that were held.
+/// The result of delivering held segments.
 #[derive(Debug)]
 pub struct Settled {
     headers: Headers,
     frame: Vec<u8>,
-    /// What became of them.
+    /// The result.
     pub delivered: Delivered,
 }
 
 impl Settled {
-    /// The headers of the first of them.
+    /// The headers of the first segment.
     #[must_use]
     pub fn headers(&self) -> &Headers {
         &self.headers
     }
 
-    /// The bytes that they were parsed from.
+    /// The bytes that these headers were parsed from.
     #[must_use]
-    pub fn head(&self) -> &[u8] {
+    pub fn header_bytes(&self) -> &[u8] {
         &self.frame[..self.frame.len().min(SNAPSHOT)]
     }
 }
 
-/// No buffer: it stays where it is.
+/// There is no receive buffer: the segments stay held.
 struct NoBuffer;
 
-impl Held {
-    /// Drops everything; says how many wire frames that were.
-    pub(super) fn forget(&mut self) -> u64 {
-        let frames = self.held.values().map(|one| u64::from(one.joined.count()));
+impl HeldSegments {
+    /// Drops everything and returns the number of wire frames dropped.
+    pub(super) fn drop_all(&mut self) -> u64 {
+        let frames = self
+            .held
+            .values()
+            .map(|one| u64::from(one.coalesced.count()));
         let frames = frames.sum();
         *self = Self {
             next: self.next,
@@ -103,14 +107,14 @@ impl Held {
         frames
     }
 
-    fn hold(&mut self, segment: Segment<'_>, stream: Stream, note: &Annotation, now: u64) {
-        let joined = Joined::new(segment, self.spare.pop().unwrap_or_default());
-        self.bytes += joined.length();
+    fn hold(&mut self, segment: TcpSegment<'_>, stream: Stream, note: &Annotation, now: u64) {
+        let coalesced = Coalesced::new(segment, self.spare.pop().unwrap_or_default());
+        self.bytes += coalesced.length();
         self.streams.insert(stream, self.next);
         self.held.insert(
             self.next,
             Waiting {
-                joined,
+                coalesced,
                 stream,
                 note: *note,
                 since: now,
@@ -123,7 +127,7 @@ impl Held {
         let waiting = self.held.remove(&id)?;
         self.streams.remove(&waiting.stream);
         self.complete.remove(&id);
-        self.bytes -= waiting.joined.length();
+        self.bytes -= waiting.coalesced.length();
         Some(waiting)
     }
 
@@ -131,7 +135,7 @@ impl Held {
         self.held.first_key_value().map(|(id, _)| *id)
     }
 
-    /// The first of those that are due.
+    /// The oldest aggregate that is to be delivered at `now`.
     fn due(&self, now: u64) -> Option<u64> {
         let (id, oldest) = self.held.first_key_value()?;
         let quiet = now.saturating_sub(self.touched) >= QUIET;
@@ -143,13 +147,14 @@ impl Held {
 }
 
 impl ReceiveQueue {
-    /// Does what [`deliver`](Self::deliver) does for `segments` of a train, on a port with hardware GRO or a queue that
-    /// holds something: what can be joined to what follows is held, and what is held goes before what it can't be
-    /// joined to. Of those held, [`settled`](Self::settled) tells.
+    /// Delivers `segments` of a train with hardware GRO, on a port that has it switched on or a
+    /// queue that holds segments. Segments that successors may extend are held; held segments that
+    /// the train can't extend are delivered first. [`settled`](Self::settled) returns the results
+    /// for held segments.
     ///
-    /// If it `waits` and buffers are missing, that is said as `deliver` says it, though it may be older frames which
-    /// miss them; otherwise those are dropped.
-    #[expect(clippy::too_many_arguments, reason = "as of a delivery, and the time")]
+    /// If `waits` and buffers are missing, `blocked_at` is set as by `deliver`, even if older
+    /// frames miss them; otherwise frames without buffers are dropped.
+    #[expect(clippy::too_many_arguments, reason = "those of deliver, and the time")]
     pub fn coalesce<M, R>(
         &mut self,
         mover: &M,
@@ -177,7 +182,7 @@ impl ReceiveQueue {
         delivered
     }
 
-    /// Delivers what is held and due.
+    /// Delivers the held segments whose time is over.
     pub fn release<M, R>(&mut self, mover: &M, ring: &mut R, waits: bool, now: u64)
     where
         M: Mover,
@@ -191,35 +196,36 @@ impl ReceiveQueue {
         }
     }
 
-    /// Delivers all that is held, as far as there are buffers: something comes that may not overtake it.
+    /// Delivers all held segments, as far as there are buffers, before a frame that must not
+    /// overtake them.
     pub(crate) fn release_all<M, R>(&mut self, mover: &M, ring: &mut R, now: u64)
     where
         M: Mover,
         R: ReceiveRing<Target = M::Target>,
     {
         let mut batch = Batch::new(self, mover, ring, true, now);
-        // What finds no buffers goes later.
+        // Segments without buffers are delivered later.
         let _ = batch.flush_all();
     }
 
-    /// Whether something is held.
+    /// Whether segments are held.
     #[must_use]
     #[inline]
     pub fn holds(&self) -> bool {
         !self.held.held.is_empty()
     }
 
-    /// When [`release`](Self::release) has something to do, if nothing happens before.
+    /// When to call [`release`](Self::release) if no frame arrives before.
     #[must_use]
     pub fn release_at(&self) -> Option<u64> {
         let oldest = self.held.held.first_key_value()?.1;
         Some((oldest.since + HOLD).min(self.held.touched + QUIET))
     }
 
-    /// What became of frames that were held, since this was asked last.
-    pub fn settled(&mut self, mut tell: impl FnMut(&Settled)) {
+    /// Passes the results for held segments since the last call to `report`.
+    pub fn settled(&mut self, mut report: impl FnMut(&Settled)) {
         for one in self.held.settled.drain(..) {
-            tell(&one);
+            report(&one);
             if self.held.spare.len() < SPARE {
                 self.held.spare.push(one.frame);
             }
@@ -227,7 +233,7 @@ impl ReceiveQueue {
     }
 }
 
-/// A queue at work.
+/// A queue with its mover and ring.
 struct Batch<'b, M, R> {
     queue: &'b mut ReceiveQueue,
     mover: &'b M,
@@ -257,7 +263,7 @@ where
         }
     }
 
-    /// Takes segments of a train until `end`; `at` is the next one.
+    /// Delivers or holds segments of a train until `end`; `at` is the next one.
     fn advance(
         &mut self,
         train: &Train<'_, M::Source>,
@@ -272,7 +278,7 @@ where
         let coalesces = note.offloads.has(Feature::Gro)
             && !matches!(self.queue.layout, None | Some(Layout::VirtioNet));
         let class = if coalesces {
-            classify(train.headers(), train.head())
+            classify(train.headers(), train.header_bytes())
         } else {
             Class::Unknown
         };
@@ -285,7 +291,7 @@ where
             }
         };
         while *at < end {
-            if train.segments() == 1 && !may_join(train.headers(), train.head()) {
+            if train.segments() == 1 && !may_coalesce(train.headers(), train.header_bytes()) {
                 self.flush_stream(&stream)?;
                 return self.pass(train, at, end, note, delivered);
             }
@@ -297,7 +303,7 @@ where
                     None
                 };
             match direct {
-                Some(count) => self.join_in_place(train, *at, count, note, delivered)?,
+                Some(count) => self.coalesce_in_place(train, *at, count, note, delivered)?,
                 None => self.stage(train, *at, &stream, note, delivered)?,
             }
             *at += direct.unwrap_or(1);
@@ -305,7 +311,8 @@ where
         Ok(())
     }
 
-    /// The most bytes of an aggregate with so many bytes of headers; `None`: they don't even fit.
+    /// The most bytes of an aggregate with this many bytes of headers; `None`: the headers do not
+    /// fit.
     fn limit(&self, headers: usize) -> Option<usize> {
         match self.queue.layout? {
             Layout::VirtioNet => None,
@@ -319,7 +326,7 @@ where
         }
     }
 
-    /// Delivers segments as they are.
+    /// Delivers segments unchanged.
     fn pass(
         &mut self,
         train: &Train<'_, M::Source>,
@@ -348,8 +355,8 @@ where
         if *at < end { Err(NoBuffer) } else { Ok(()) }
     }
 
-    /// Delivers the end of a train, or as much of it as fits into one frame, from where it lies.
-    fn join_in_place(
+    /// Delivers the end of a train, or as much of it as fits into one frame, coalesced in place.
+    fn coalesce_in_place(
         &mut self,
         train: &Train<'_, M::Source>,
         at: usize,
@@ -358,14 +365,14 @@ where
         delivered: &mut Delivered,
     ) -> Result<(), NoBuffer> {
         let mut buffer = [0; SNAPSHOT];
-        let Some(frame) = joined(train, at, count, &mut buffer) else {
+        let Some(frame) = coalesced(train, at, count, &mut buffer) else {
             return Ok(());
         };
         let wire: usize = (at..at + count)
             .map(|index| train.segment_length(index))
             .sum();
         let one = self.queue.deliver(self.mover, self.ring, &frame, 0, note);
-        let one = self.queue.count_joined(&frame, one, count, wire, note);
+        let one = self.queue.count_coalesced(&frame, one, count, wire, note);
         delivered.merge(&one);
         match one.blocked_at {
             Some(_) => Err(NoBuffer),
@@ -373,7 +380,7 @@ where
         }
     }
 
-    /// Takes one segment of `stream` by way of the device's memory.
+    /// Copies one segment of `stream` to the device's memory, and delivers or holds it.
     fn stage(
         &mut self,
         train: &Train<'_, M::Source>,
@@ -396,7 +403,7 @@ where
         note: &Annotation,
         delivered: &mut Delivered,
     ) -> Result<(), NoBuffer> {
-        let segment = Segment::new(frame);
+        let segment = TcpSegment::new(frame);
         let limit = segment
             .as_ref()
             .and_then(|segment| self.limit(segment.header_length()));
@@ -404,12 +411,12 @@ where
         if let (Some(segment), Some(limit), Some(&id)) = (&segment, limit, held.streams.get(stream))
             && let Some(waiting) = held.held.get_mut(&id)
         {
-            let before = waiting.joined.length();
-            if waiting.joined.join(segment, limit) {
-                let closed = waiting.joined.is_closed();
-                held.bytes = held.bytes - before + waiting.joined.length();
+            let before = waiting.coalesced.length();
+            if waiting.coalesced.merge(segment, limit) {
+                let closed = waiting.coalesced.is_closed();
+                held.bytes = held.bytes - before + waiting.coalesced.length();
                 if closed {
-                    // Without buffers it stays: the segment was taken.
+                    // Without buffers the aggregate stays held: it contains the segment.
                     let _ = self.flush(id);
                 }
                 return self.make_room(0);
@@ -430,7 +437,7 @@ where
         }
     }
 
-    /// Delivers the oldest of what is held until `more` bytes of a further stream may be held, too.
+    /// Delivers the oldest aggregates until `more` bytes of a further stream can be held.
     fn make_room(&mut self, more: usize) -> Result<(), NoBuffer> {
         loop {
             let held = &self.queue.held;
@@ -458,23 +465,24 @@ where
         Ok(())
     }
 
-    /// Delivers what is held under this number, or drops it if there is no buffer and no use in waiting.
+    /// Delivers the aggregate with this number, or drops it if there is no buffer and it must not
+    /// wait.
     fn flush(&mut self, id: u64) -> Result<(), NoBuffer> {
         let Some(mut waiting) = self.queue.held.remove(id) else {
             return Ok(());
         };
-        waiting.joined.seal();
-        let (count, wire) = (waiting.joined.count(), waiting.joined.wire_bytes());
-        let frame = waiting.joined.train();
+        waiting.coalesced.seal();
+        let (count, wire) = (waiting.coalesced.count(), waiting.coalesced.wire_bytes());
+        let frame = waiting.coalesced.train();
         let one = self.deliver_own(&frame, &waiting.note);
         let count = usize::from(count);
         let mut delivered = self
             .queue
-            .count_joined(&frame, one, count, wire, &waiting.note);
+            .count_coalesced(&frame, one, count, wire, &waiting.note);
         if delivered.blocked_at.take().is_some() {
             if self.waits && self.now < waiting.since.saturating_add(HOLD + PATIENCE) {
                 let held = &mut self.queue.held;
-                held.bytes += waiting.joined.length();
+                held.bytes += waiting.coalesced.length();
                 held.streams.insert(waiting.stream, id);
                 held.complete.insert(id);
                 held.held.insert(id, waiting);
@@ -483,7 +491,7 @@ where
             self.queue.counters.no_buffer += count as u64;
             delivered.dropped += count as u32;
         }
-        let (headers, frame) = waiting.joined.into_parts();
+        let (headers, frame) = waiting.coalesced.into_parts();
         self.queue.held.settled.push(Settled {
             headers,
             frame,
@@ -492,7 +500,7 @@ where
         Ok(())
     }
 
-    /// Delivers a frame that is in the device's memory.
+    /// Delivers a frame in the device's memory.
     fn deliver_own(&mut self, frame: &Train<'_, [u8]>, note: &Annotation) -> Delivered {
         let mover = FromDevice(self.mover);
         self.queue.deliver(&mover, self.ring, frame, 0, note)
@@ -500,8 +508,8 @@ where
 }
 
 impl ReceiveQueue {
-    /// What was delivered as one frame counts as the frames that it was made of.
-    fn count_joined<S: ?Sized>(
+    /// Counts an aggregate as its wire frames.
+    fn count_coalesced<S: ?Sized>(
         &mut self,
         frame: &Train<'_, S>,
         one: Delivered,

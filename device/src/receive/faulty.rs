@@ -1,21 +1,44 @@
-//! Placing single frames with something wrong about them ([`fault`](crate::fault)). Frames that nothing is
-//! wrong with do not come this way while there are no rules.
+//! Placing single frames with faults ([`fault`](crate::fault)). Without fault rules no frame takes
+//! this path.
 
 use super::{
-    Annotation, Layout, Placed, PlacedFrame, RX_HEADER, ReceiveQueue, Verdict,
+    Annotation, ChecksumVerdict, Layout, Placed, PlacedFrame, RX_HEADER, ReceiveQueue,
     layout::split_point,
     place::{Extent, Reservation, Scratch},
-    untagged::untagged,
+    vlan::stripped,
 };
 use crate::{
-    fault::{metadata::WrongVerdict, placement::WrongSplit},
     features::Feature,
     frame::SNAPSHOT,
     memory::{Mover, ReceiveRing},
     train::{Changes, Train},
 };
 
-impl Verdict {
+/// The reported verdict on a checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WrongVerdict {
+    /// Good becomes bad, anything else good.
+    Inverted,
+    /// Reported as valid.
+    Good,
+    /// Reported as invalid.
+    Bad,
+    /// No verdict is reported.
+    Unknown,
+}
+
+/// Where a frame is split instead of behind its headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WrongSplit {
+    /// Everything is payload.
+    Nothing,
+    /// At this offset.
+    At(usize),
+    /// Where the header fragment ends.
+    Full,
+}
+
+impl ChecksumVerdict {
     fn falsified(self, wrong: Option<WrongVerdict>) -> Self {
         match wrong {
             None => self,
@@ -27,21 +50,21 @@ impl Verdict {
     }
 }
 
-/// What is to go wrong with one frame ([`fault`](crate::fault)).
+/// The faults of one frame's placement ([`fault`](crate::fault)).
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tweak {
     pub(crate) split: Option<WrongSplit>,
     pub(crate) verdict: Option<WrongVerdict>,
-    /// Bytes that the last used length lacks.
+    /// Bytes missing from the last used length.
     pub(crate) short: u32,
 }
 
 impl ReceiveQueue {
-    /// Fills reserved chains with segment `index` and counts it; [`written`](Self::written) is what is left
-    /// to commit. A frame that was not placed leaves chains reserved, of which none was written to.
+    /// Fills reserved chains with segment `index` and counts it; the caller commits
+    /// [`written`](Self::written). If the frame is not placed, its reserved chains are unchanged.
     #[expect(
         clippy::too_many_arguments,
-        reason = "what one frame is and where it goes"
+        reason = "one frame, its chains and its metadata"
     )]
     pub(crate) fn place<M, R>(
         &mut self,
@@ -57,12 +80,12 @@ impl ReceiveQueue {
         M: Mover,
         R: ReceiveRing<Target = M::Target>,
     {
-        let mut head = [0; SNAPSHOT];
+        let mut header_bytes = [0; SNAPSHOT];
         if note.offloads.has(Feature::Vlan)
-            && let Some((train, note)) = untagged(train, &mut head, note)
+            && let Some((train, note)) = stripped(train, &mut header_bytes, note)
         {
             let placed = self.place_as_is(mover, ring, layout, &train, index, &note, tweak);
-            self.count_tags(matches!(placed, Placed::Frame(_)).into());
+            self.count_stripped_tags(matches!(placed, Placed::Frame(_)).into());
             return placed;
         }
         self.place_as_is(mover, ring, layout, train, index, note, tweak)
@@ -130,7 +153,7 @@ impl ReceiveQueue {
         Placed::Frame(frame)
     }
 
-    /// Describes a frame in one chain as one that is spread over several is described.
+    /// Describes a frame in one chain by extents, as a frame in several chains is.
     fn spread_single(&mut self, layout: Layout, at: usize, length: usize) {
         let header_length = layout.header_length();
         let Scratch {
@@ -158,7 +181,7 @@ impl ReceiveQueue {
         &self.scratch.written
     }
 
-    /// Counts frames that found no buffer.
+    /// Counts frames without receive buffers.
     pub(crate) fn count_no_buffer(&mut self, frames: u64) {
         self.counters.no_buffer += frames;
     }

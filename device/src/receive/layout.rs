@@ -1,7 +1,7 @@
-//! How a queue's chains look: their shapes, where a frame is split over them, and the headers that they
-//! begin with.
+//! The layout of a queue's chains: their shapes, where a frame is split over them, and their
+//! headers.
 
-use super::{Annotation, RX_HEADER, Verdict};
+use super::{Annotation, ChecksumVerdict, RX_HEADER};
 use crate::{
     abi::{self, GsoType, HashType, RxHeader},
     features::Feature,
@@ -13,7 +13,7 @@ use crate::{
 /// Bytes of `struct virtio_net_hdr_mrg_rxbuf`.
 pub(super) const VIRTIO_NET_HEADER: usize = 12;
 
-/// How frames are laid into the chains of a queue.
+/// The layout of frames in the chains of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// Plain virtio-net with mergeable buffers: a header in the first chain only.
@@ -47,15 +47,15 @@ impl Layout {
 /// `struct virtio_net_hdr_mrg_rxbuf` of a frame in `buffers` chains.
 #[inline]
 pub(super) fn virtio_net_header(
-    verdict: Verdict,
+    verdict: ChecksumVerdict,
     note: &Annotation,
     buffers: u16,
 ) -> [u8; VIRTIO_NET_HEADER] {
     /// `VIRTIO_NET_HDR_F_DATA_VALID` (virtio 1.3, 5.1.6.4).
     const DATA_VALID: u8 = 2;
-    let is_valid = verdict == Verdict::Good && note.offloads.has(Feature::RxCsum);
+    let is_valid = verdict == ChecksumVerdict::Good && note.offloads.has(Feature::RxCsum);
     let flags = if is_valid { DATA_VALID } else { 0 };
-    // As it is read: in two words.
+    // In two words, as it is read.
     let mut header = [0; VIRTIO_NET_HEADER];
     let (first, last) = header.split_at_mut(8);
     first.copy_from_slice(&u64::from(flags).to_le_bytes());
@@ -63,7 +63,7 @@ pub(super) fn virtio_net_header(
     header
 }
 
-/// What the receive headers of all chains of a frame have in common.
+/// The common fields of the receive headers of a frame's chains.
 #[inline]
 pub(super) fn receive_header(note: &Annotation, aggregate: Option<&Aggregate>) -> RxHeader {
     let hash = note.hash.filter(|_| note.offloads.has(Feature::RxHash));
@@ -92,17 +92,17 @@ pub(super) fn receive_header(note: &Annotation, aggregate: Option<&Aggregate>) -
     }
 }
 
-/// A receive header as it is stored.
+/// A receive header as words for storing.
 #[inline]
 pub(super) fn words(header: RxHeader) -> [u64; RX_HEADER / 8] {
     zerocopy::transmute!(header)
 }
 
-/// The flags that all chains of a frame have in common.
+/// The common flags of a frame's chains.
 #[inline]
 pub(super) fn receive_flags(
     split: bool,
-    verdict: Verdict,
+    verdict: ChecksumVerdict,
     note: &Annotation,
     aggregate: Option<&Aggregate>,
 ) -> u16 {
@@ -110,17 +110,17 @@ pub(super) fn receive_flags(
     let aggregate = aggregate.map_or(0, |aggregate| abi::RX_AGGREGATED | aggregate.flags);
     let verdict = match verdict {
         _ if !note.offloads.has(Feature::RxCsum) => 0,
-        Verdict::Good => abi::RX_CSUM_GOOD,
-        Verdict::Bad => abi::RX_CSUM_BAD,
-        Verdict::Unknown => 0,
+        ChecksumVerdict::Good => abi::RX_CSUM_GOOD,
+        ChecksumVerdict::Bad => abi::RX_CSUM_BAD,
+        ChecksumVerdict::Unknown => 0,
     };
     let timestamp = if note.time != 0 { abi::RX_TIMESTAMP } else { 0 };
     let vlan = if note.vlan.is_some() { abi::RX_VLAN } else { 0 };
     split | verdict | aggregate | timestamp | vlan
 }
 
-/// Whether the chain with these descriptors has the right shape and room for the whole frame; if so, how many of its
-/// bytes go to descriptor 0.
+/// If the chain with these descriptors has the right shape and room for the whole frame, the number
+/// of bytes for descriptor 0.
 #[inline]
 pub(super) fn single<M: Mover>(
     layout: Layout,
@@ -143,19 +143,19 @@ pub(super) fn single<M: Mover>(
                 page_size,
                 ..
             },
-            [head, page],
+            [header, page],
         ) => {
             let (header_size, page_size) = (header_size as usize, page_size as usize);
             let at = split_at?;
             let is_shape =
-                mover.target_len(head) == header_size && mover.target_len(page) == page_size;
+                mover.target_len(header) == header_size && mover.target_len(page) == page_size;
             (is_shape && RX_HEADER + at <= header_size && length - at <= page_size).then_some(at)
         }
         _ => None,
     }
 }
 
-/// Where a frame is split on a queue of this layout; `None`: it stays in one piece.
+/// Where a frame is split on a queue of this layout; `None`: it is not split.
 #[inline]
 pub(super) fn split_point(layout: Layout, headers: &Headers, length: usize) -> Option<usize> {
     match layout {

@@ -1,7 +1,8 @@
-//! Placing one frame: reserve chains, copy the payload, put headers with the final checksum, commit.
+//! Placing one frame: reserve chains, copy the payload, put headers with the final checksum,
+//! commit.
 
 use super::{
-    Annotation, Layout, RX_HEADER, ReceiveQueue, Verdict,
+    Annotation, ChecksumVerdict, Layout, RX_HEADER, ReceiveQueue,
     layout::{
         VIRTIO_NET_HEADER, fits, receive_flags, receive_header, single, split_point,
         virtio_net_header, words,
@@ -15,12 +16,12 @@ use crate::{
     train::{Aggregate, Changes, Segment, Train},
 };
 
-/// What became of one frame.
+/// The result of placing one frame.
 #[derive(Clone, Copy)]
 pub(crate) enum Placed {
     Frame(PlacedFrame),
     NoBuffer,
-    /// It was counted.
+    /// Dropped and counted.
     TooLong,
 }
 
@@ -32,7 +33,7 @@ pub(crate) struct PlacedFrame {
     pub(super) payload: bool,
 }
 
-/// Buffers reused from frame to frame, so that placing a frame allocates nothing.
+/// Vectors reused from frame to frame, so that placing a frame allocates nothing.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     pub(super) extents: Vec<Extent>,
@@ -40,7 +41,8 @@ pub(super) struct Scratch {
     changes: Changes,
 }
 
-/// `length` frame bytes from `frame_offset` on go to `offset` of descriptor `descriptor` of chain `chain`.
+/// `length` frame bytes from `frame_offset` on go to `offset` of descriptor `descriptor` of chain
+/// `chain`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Extent {
     pub(super) chain: usize,
@@ -51,19 +53,21 @@ pub(super) struct Extent {
 }
 
 pub(super) enum Reservation {
-    /// In one chain: the first bytes, this many, go to descriptor 0 behind the chain's header, the others to
+    /// In one chain: this many bytes go to descriptor 0 behind the chain's header, the others to
     /// the start of descriptor 1.
     Single(usize),
-    /// As the scratch's extents say.
+    /// Over the extents in the scratch.
     Spread,
     NoBuffer,
     TooLong,
 }
 
 impl ReceiveQueue {
-    /// Places and counts segment `index` of a train, and returns its chains. Of a frame that is not placed none is taken.
+    /// Places and counts segment `index` of a train, and returns its chains. A frame that is not
+    /// placed takes no chain.
     ///
-    /// Not a part of the loop over segments: what a single frame needs once would be made ready for a train.
+    /// Not inlined into the loop over segments, which would set up for a train even if there is a
+    /// single frame.
     #[inline(never)]
     pub(super) fn deliver_segment<M, R>(
         &mut self,
@@ -125,8 +129,9 @@ impl ReceiveQueue {
         }
     }
 
-    /// Lays the bytes of a frame out over the chain that is reserved and as many more as it takes. Chains of the wrong
-    /// shape are returned: at the head at once, so that they can't block the ring, later ones together with the frame.
+    /// Lays the bytes of a frame out over the reserved chain and as many more as it takes. Chains
+    /// of the wrong shape are returned: at the front of the ring at once, so that they can't block
+    /// it, later ones together with the frame.
     #[inline(never)]
     fn reserve_more<M, R>(
         &mut self,
@@ -160,7 +165,7 @@ impl ReceiveQueue {
             }
             let targets = ring.chain(chain);
             if !fits(layout, mover, targets) {
-                // Those that go back with the frame are counted with it.
+                // Wrong chains that are returned with the frame are counted with it.
                 if chain == 0 {
                     self.counters.bad_chain += 1;
                     ring.commit(&[0]);
@@ -176,7 +181,7 @@ impl ReceiveQueue {
                 return Reservation::Single(at);
             }
             let before = done;
-            // Room at the start of the chain that a header takes.
+            // Bytes of the chain's header.
             let header = match layout {
                 Layout::VirtioNet if done == 0 => VIRTIO_NET_HEADER,
                 Layout::VirtioNet => 0,
@@ -211,9 +216,12 @@ impl ReceiveQueue {
         Reservation::Spread
     }
 
-    /// Places a frame that goes into one chain: its bytes up to `at` into descriptor 0, the others into 1. The payload
-    /// is in one piece, because frames are not split behind their headers.
-    #[expect(clippy::too_many_arguments, reason = "what it takes to place a frame")]
+    /// Places a frame that fits one chain: its bytes up to `at` into descriptor 0, the others into
+    /// 1. The payload is contiguous, because frames are not split behind their headers.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one frame, its chains and its metadata"
+    )]
     #[inline]
     fn fill_single<M, R>(
         &mut self,
@@ -224,7 +232,7 @@ impl ReceiveQueue {
         layout: Layout,
         at: usize,
         note: &Annotation,
-    ) -> Verdict
+    ) -> ChecksumVerdict
     where
         M: Mover,
         R: ReceiveRing<Target = M::Target>,
@@ -232,22 +240,25 @@ impl ReceiveQueue {
         let targets = ring.chain(0);
         let header_length = layout.header_length();
         let mut segment = train.segment(index, &mut self.scratch.changes);
-        let (length, head_length) = (segment.length, segment.head.sent().len());
+        let (length, header_bytes_length) = (segment.length, segment.header_bytes.sent().len());
         let split = at < length;
-        debug_assert!(!split || at <= head_length, "headers and payload are split");
+        debug_assert!(
+            !split || at <= header_bytes_length,
+            "headers and payload are split"
+        );
         let (mut covered, mut padding) = (Checksum::default(), Checksum::default());
-        if head_length < length {
+        if header_bytes_length < length {
             let (target, offset) = if split {
-                (&targets[1], head_length.saturating_sub(at))
+                (&targets[1], header_bytes_length.saturating_sub(at))
             } else {
-                (&targets[0], header_length + head_length)
+                (&targets[0], header_length + header_bytes_length)
             };
             let (source, body) = (train.source(), segment.body);
-            // What is behind the L4 payload is not covered by its checksum.
-            let covers = segment.l4_end.clamp(head_length, length) - head_length;
+            // The checksum does not cover bytes behind the L4 payload.
+            let covers = segment.l4_end.clamp(header_bytes_length, length) - header_bytes_length;
             ring.copying_to(0);
             mover.copy(source, body, target, offset, covers, &mut covered);
-            let behind = length - head_length - covers;
+            let behind = length - header_bytes_length - covers;
             if behind > 0 {
                 let (body, offset) = (body + covers, offset + covers);
                 mover.copy(source, body, target, offset, behind, &mut padding);
@@ -255,13 +266,13 @@ impl ReceiveQueue {
         }
         let verdict = finish_checksum(train.headers(), &mut segment, &covered, &padding);
 
-        let head = &segment.head;
-        let (first, second) = head.sent().split_at(head_length.min(at));
+        let header_bytes = &segment.header_bytes;
+        let (first, second) = header_bytes.sent().split_at(header_bytes_length.min(at));
         mover.put(&targets[0], header_length, first);
         if !second.is_empty() {
             mover.put(&targets[1], 0, second);
         }
-        for (offset, word) in head.changes() {
+        for (offset, word) in header_bytes.changes() {
             if offset + 2 <= at {
                 mover.put(&targets[0], header_length + offset, &word);
             } else {
@@ -294,8 +305,11 @@ impl ReceiveQueue {
         verdict
     }
 
-    /// Places a frame as the extents say, which may be over several chains.
-    #[expect(clippy::too_many_arguments, reason = "what it takes to place a frame")]
+    /// Places a frame over the extents, which may span several chains.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one frame, its chains and its metadata"
+    )]
     fn fill_spread<M, R>(
         &mut self,
         mover: &M,
@@ -305,7 +319,7 @@ impl ReceiveQueue {
         layout: Layout,
         split: bool,
         note: &Annotation,
-    ) -> Verdict
+    ) -> ChecksumVerdict
     where
         M: Mover,
         R: ReceiveRing<Target = M::Target>,
@@ -324,25 +338,25 @@ impl ReceiveQueue {
         verdict
     }
 
-    /// Copies the payload and puts the head with its final checksum.
+    /// Copies the payload and puts the header bytes with the final checksum.
     pub(super) fn fill<M, R>(
         &self,
         mover: &M,
         ring: &R,
         train: &Train<'_, M::Source>,
         segment: &mut Segment<'_>,
-    ) -> Verdict
+    ) -> ChecksumVerdict
     where
         M: Mover,
         R: ReceiveRing<Target = M::Target>,
     {
-        let head_length = segment.head.sent().len();
+        let header_bytes_length = segment.header_bytes.sent().len();
         let copy = |range: std::ops::Range<usize>, sum: &mut Checksum| {
             for part in parts(&self.scratch.extents, range) {
                 ring.copying_to(part.chain);
                 mover.copy(
                     train.source(),
-                    segment.body + part.frame_offset - head_length,
+                    segment.body + part.frame_offset - header_bytes_length,
                     &ring.chain(part.chain)[part.descriptor],
                     part.offset,
                     part.length,
@@ -350,19 +364,19 @@ impl ReceiveQueue {
                 );
             }
         };
-        // Two runs: what the L4 checksum covers, and the padding behind it.
-        let covered_end = segment.l4_end.max(head_length);
+        // Two runs: bytes that the L4 checksum covers, and the padding behind them.
+        let covered_end = segment.l4_end.max(header_bytes_length);
         let (mut covered, mut padding) = (Checksum::default(), Checksum::default());
-        copy(head_length..covered_end, &mut covered);
+        copy(header_bytes_length..covered_end, &mut covered);
         copy(covered_end..segment.length, &mut padding);
 
         let verdict = finish_checksum(train.headers(), segment, &covered, &padding);
-        let head = &segment.head;
-        for part in parts(&self.scratch.extents, 0..head_length) {
-            let bytes = &head.sent()[part.frame_offset..part.frame_offset + part.length];
+        let header_bytes = &segment.header_bytes;
+        for part in parts(&self.scratch.extents, 0..header_bytes_length) {
+            let bytes = &header_bytes.sent()[part.frame_offset..part.frame_offset + part.length];
             mover.put(&ring.chain(part.chain)[part.descriptor], part.offset, bytes);
         }
-        for (offset, word) in head.changes() {
+        for (offset, word) in header_bytes.changes() {
             for part in parts(&self.scratch.extents, offset..offset + 2) {
                 let bytes = &word[part.frame_offset - offset..][..part.length];
                 mover.put(&ring.chain(part.chain)[part.descriptor], part.offset, bytes);
@@ -377,7 +391,7 @@ impl ReceiveQueue {
         ring: &R,
         (frame_length, aggregate): (usize, Option<&Aggregate>),
         split: bool,
-        verdict: Verdict,
+        verdict: ChecksumVerdict,
         note: &Annotation,
     ) where
         M: Mover,
@@ -392,10 +406,10 @@ impl ReceiveQueue {
         let mut flags = common | abi::RX_FIRST;
         let mut left = self.scratch.extents.as_slice();
         for number in 0u16.. {
-            // Of descriptors 0 and 1: there are no more.
+            // Chains have descriptors 0 and 1 only.
             let (chain, lengths, rest) = match left {
-                [head, page, rest @ ..] if head.chain == page.chain => {
-                    (head.chain, [head.length, page.length], rest)
+                [header, page, rest @ ..] if header.chain == page.chain => {
+                    (header.chain, [header.length, page.length], rest)
                 }
                 [only, rest @ ..] if only.descriptor == 0 => (only.chain, [only.length, 0], rest),
                 [only, rest @ ..] => (only.chain, [0, only.length], rest),
@@ -421,7 +435,7 @@ impl ReceiveQueue {
         &self,
         mover: &M,
         ring: &R,
-        verdict: Verdict,
+        verdict: ChecksumVerdict,
         note: &Annotation,
     ) where
         M: Mover,
@@ -443,7 +457,7 @@ impl ReceiveQueue {
     }
 }
 
-/// The parts of the extents, which are in the order of the frame, that hold its bytes `range`.
+/// The parts of the extents, which are in frame order, that hold the frame's bytes `range`.
 fn parts(extents: &[Extent], range: std::ops::Range<usize>) -> impl Iterator<Item = Extent> + '_ {
     let before_end = move |extent: &&Extent| extent.frame_offset < range.end;
     extents

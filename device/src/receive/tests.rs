@@ -25,7 +25,8 @@ fn deliver(queue: &mut ReceiveQueue, ring: &mut VecRing, frame: &[u8]) -> Delive
     queue.deliver(&VecMover, ring, &train(&chain), 0, &NOTE)
 }
 
-/// Receive header, bytes behind it in descriptor 0, bytes in descriptor 1, checked against the used length.
+/// Receive header, bytes behind it in descriptor 0, bytes in descriptor 1, checked against the used
+/// length.
 fn read(used: &(u32, Vec<Vec<u8>>)) -> (RxHeader, &[u8], &[u8]) {
     let (length, descriptors) = used;
     let (header, rest) = RxHeader::read_from_prefix(&descriptors[0]).expect("64 bytes");
@@ -110,7 +111,7 @@ fn payload_goes_on_in_the_pages_of_follow_on_chains_that_appear_together() {
     assert_eq!(ring.commits, [3]);
     let chains: Vec<_> = ring.used.iter().map(read).collect();
     let ends = [abi::RX_FIRST, 0, abi::RX_LAST];
-    let mut joined = Vec::new();
+    let mut payloads = Vec::new();
     for (number, (header, headers, page)) in chains.iter().enumerate() {
         assert_eq!(
             flags(*header) & (abi::RX_FIRST | abi::RX_LAST),
@@ -121,13 +122,13 @@ fn payload_goes_on_in_the_pages_of_follow_on_chains_that_appear_together() {
             (number, 0)
         );
         assert_eq!(headers.is_empty(), number > 0);
-        joined.extend_from_slice(page);
+        payloads.extend_from_slice(page);
     }
-    assert_eq!(joined, payload);
+    assert_eq!(payloads, payload);
 }
 
 #[test]
-fn headers_that_do_not_fit_the_fragment_are_split_at_the_last_end_that_does() {
+fn headers_that_do_not_fit_the_fragment_are_split_at_the_last_boundary_that_does() {
     let layout = Layout::Split {
         header_size: 64 + 40,
         page_size: 4096,
@@ -159,7 +160,7 @@ fn too_few_buffers_take_none() {
 }
 
 #[test]
-fn chains_of_the_wrong_shape_come_back_unused_and_block_nothing() {
+fn chains_of_the_wrong_shape_are_returned_unused_and_block_nothing() {
     let (mut queue, mut ring) = (queue(SPLIT), VecRing::default());
     ring.post(1, &[256]);
     ring.post(1, &[256, 4096]);
@@ -242,7 +243,7 @@ fn udp_without_a_checksum_gets_no_verdict() {
     assert_eq!(flags(read(&ring.used[0]).0) & verdicts, 0);
 }
 
-/// A UDP frame whose checksum comes out as 0, with the field as a driver that leaves it to us sets it.
+/// A UDP frame whose checksum is 0, with a partial checksum.
 fn udp6_that_sums_to_zero() -> (Vec<u8>, abi::TxHeader) {
     let mut frame = udp6(&[0, 0]);
     let field = 14 + 40 + 6;
@@ -273,16 +274,21 @@ fn a_udp_checksum_of_zero_goes_out_as_all_ones() {
     assert_ne!(flags(header) & abi::RX_CSUM_GOOD, 0);
 }
 
-/// What a receiver sees of a TCP frame of 100 bytes of payload and some padding whose checksum is begun with `begun`
-/// for `[start, field]`: whether it is judged good, and whether it is right.
-fn completed(begun: impl Fn(u16) -> u16, [start, field]: [u16; 2], padding: &[u8]) -> (bool, bool) {
+/// Sends a TCP frame with 100 bytes of payload and some padding, its checksum field set to
+/// `partial` of the pseudo-header sum, for insertion at `[start, field]`. Returns whether the
+/// verdict is good and whether the checksum is valid.
+fn completed(
+    partial: impl Fn(u16) -> u16,
+    [start, field]: [u16; 2],
+    padding: &[u8],
+) -> (bool, bool) {
     let (mut queue, mut ring) = (queue(SPLIT), VecRing::default());
     ring.post(1, &[256, 4096]);
     let mut frame = tcp4(&pattern(100));
     let length = frame.len() - 34;
     let headers = Headers::parse(&frame, frame.len());
     let pseudo = headers.pseudo_header(&frame, length).expect("is TCP");
-    frame[50..52].copy_from_slice(&begun(pseudo.fold()).to_be_bytes());
+    frame[50..52].copy_from_slice(&partial(pseudo.fold()).to_be_bytes());
     frame.extend(padding);
     let header = abi::TxHeader {
         flags: abi::TX_CSUM.into(),
@@ -309,22 +315,26 @@ fn completed(begun: impl Fn(u16) -> u16, [start, field]: [u16; 2], padding: &[u8
 }
 
 #[test]
-fn a_checksum_is_inserted_as_asked_and_judged_as_it_came_out() {
-    let right = |begun| begun;
-    for (expected, begun, at, padding) in [
-        (true, &right as &dyn Fn(u16) -> u16, [34, 50], &[][..]),
-        (false, &|begun| begun ^ 0x100, [34, 50], &[]),
+fn an_inserted_checksum_is_verified() {
+    let valid = |sum| sum;
+    for (expected, partial, at, padding) in [
+        (true, &valid as &dyn Fn(u16) -> u16, [34, 50], &[][..]),
+        (false, &|sum| sum ^ 0x100, [34, 50], &[]),
         (false, &|_| 0, [34, 50], &[]),
-        // Of other bytes, or put elsewhere: over the checksum in part, over an address.
-        (false, &right, [36, 50], &[]),
-        (false, &right, [34, 49], &[]),
-        (false, &right, [14, 28], &[]),
-        // What is owed reaches to the end of the frame, the checksum only to that of the datagram.
-        (true, &right, [34, 50], &[0; 3]),
-        (false, &right, [34, 50], &[1, 2, 3]),
+        // Over other bytes, or elsewhere: over the checksum in part, over an address.
+        (false, &valid, [36, 50], &[]),
+        (false, &valid, [34, 49], &[]),
+        (false, &valid, [14, 28], &[]),
+        // The inserted checksum covers the frame up to its end, the protocol's only the datagram.
+        (true, &valid, [34, 50], &[0; 3]),
+        (false, &valid, [34, 50], &[1, 2, 3]),
     ] {
-        let judged = completed(begun, at, padding);
-        assert_eq!(judged, (expected, expected), "{at:?}, padding {padding:?}");
+        let verified = completed(partial, at, padding);
+        assert_eq!(
+            verified,
+            (expected, expected),
+            "{at:?}, padding {padding:?}"
+        );
     }
 }
 

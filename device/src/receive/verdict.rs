@@ -1,74 +1,75 @@
-//! The L4 checksum of a frame that is placed: completed if it is owed, and judged.
+//! The L4 checksum of a placed frame: inserted if it is partial, and verified.
 
 use crate::{
     checksum::Checksum,
     frame::{Headers, L4Protocol, SNAPSHOT},
-    train::{Changes, Head, Segment},
+    train::{Changes, HeaderBytes, Segment},
 };
 
-/// Whether the L4 checksum was verified, and how it came out.
+/// The result of verifying an L4 checksum.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum ChecksumVerdict {
     Unknown,
     Good,
     Bad,
 }
 
-/// Completes the checksum of a frame if it is owed, and checks it: `covered` is the sum of the bytes behind
-/// the head that it covers, `padding` that of those behind them.
+/// Inserts the checksum of a frame if it is partial, and verifies it. `covered` is the sum of the
+/// covered bytes behind the header bytes, `padding` that of the bytes behind those.
 #[inline(always)]
 pub(super) fn finish_checksum(
     headers: &Headers,
     segment: &mut Segment<'_>,
     covered: &Checksum,
     padding: &Checksum,
-) -> Verdict {
-    if let Some(owed) = segment.owed {
+) -> ChecksumVerdict {
+    if let Some(partial) = segment.partial {
         let mut body = *covered;
         body.add_checksum(*padding);
-        owed.insert(&mut segment.head, body);
-        if owed.right {
-            return Verdict::Good;
+        partial.insert(&mut segment.header_bytes, body);
+        if partial.valid {
+            return ChecksumVerdict::Good;
         }
-        // It was begun wrongly, or elsewhere, or covers what it should not.
+        // The field held no pseudo-header sum, or start or field are not those of the L4 header.
         return verify_changed(headers, segment, covered);
     }
     verify(headers, segment, covered)
 }
 
-/// Checks the L4 checksum of a frame that is as it was sent; of its bytes behind the head that it covers `covered`
-/// is the sum.
+/// Verifies the L4 checksum of a frame with unchanged header bytes; `covered` is the sum of the
+/// covered bytes behind them.
 #[inline(always)]
-fn verify(headers: &Headers, segment: &Segment<'_>, covered: &Checksum) -> Verdict {
+fn verify(headers: &Headers, segment: &Segment<'_>, covered: &Checksum) -> ChecksumVerdict {
     let Some(l4) = headers.l4 else {
-        return Verdict::Unknown;
+        return ChecksumVerdict::Unknown;
     };
-    let head = segment.head.sent();
+    let header_bytes = segment.header_bytes.sent();
     let field = l4.offset + l4.protocol.checksum_offset();
-    if l4.protocol == L4Protocol::Udp && head[field..field + 2] == [0, 0] {
-        return Verdict::Unknown;
+    if l4.protocol == L4Protocol::Udp && header_bytes[field..field + 2] == [0, 0] {
+        return ChecksumVerdict::Unknown;
     }
-    let end = segment.l4_end.min(head.len());
-    let Some(mut sum) = headers.pseudo_header_and(head, segment.l4_end - l4.offset, end) else {
-        return Verdict::Unknown;
+    let end = segment.l4_end.min(header_bytes.len());
+    let Some(mut sum) = headers.pseudo_header_and(header_bytes, segment.l4_end - l4.offset, end)
+    else {
+        return ChecksumVerdict::Unknown;
     };
     sum.add_checksum(*covered);
     if sum.finish() == 0 {
-        Verdict::Good
+        ChecksumVerdict::Good
     } else {
-        Verdict::Bad
+        ChecksumVerdict::Bad
     }
 }
 
-/// The same of a frame whose head was changed.
+/// The same for a frame with changed header bytes.
 #[cold]
-fn verify_changed(headers: &Headers, segment: &Segment<'_>, covered: &Checksum) -> Verdict {
+fn verify_changed(headers: &Headers, segment: &Segment<'_>, covered: &Checksum) -> ChecksumVerdict {
     let mut buffer = [0; SNAPSHOT];
-    let head = &mut buffer[..segment.head.sent().len()];
-    segment.head.write(head);
+    let header_bytes = &mut buffer[..segment.header_bytes.sent().len()];
+    segment.header_bytes.write(header_bytes);
     let changes = &mut Changes::default();
     let written = Segment {
-        head: Head::new(head, changes),
+        header_bytes: HeaderBytes::new(header_bytes, changes),
         ..*segment
     };
     verify(headers, &written, covered)

@@ -54,8 +54,8 @@ fn by_definition(key: &[u8; RSS_KEY_SIZE], input: &[u8]) -> u32 {
     hash
 }
 
-/// Microsoft, "Verifying the RSS Hash Calculation": destination, source, hash of the addresses, hash with
-/// TCP ports.
+/// Microsoft, "Verifying the RSS Hash Calculation": destination, source, hash of the addresses,
+/// hash with TCP ports.
 #[test]
 fn published_vectors_ipv4() {
     let vectors = [

@@ -9,7 +9,7 @@ use std::{
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use super::{Action, Key, Rule, key};
+use super::{FlowAction, FlowRule, Key, key};
 use crate::abi::RuleType;
 use crate::frame::{Headers, IpVersion, L4Protocol};
 use crate::limits::MAX_RSS_CONTEXTS;
@@ -22,33 +22,35 @@ const SHARDS: usize = 64;
 pub(super) struct Group {
     rule_type: RuleType,
     mask: Key,
-    /// The mask covers the VLAN tag: frames without one don't match.
+    /// The mask covers the VLAN tag: untagged frames don't match.
     tagged: bool,
-    /// By the hash of the value.
+    /// Hash tables, selected by the hash of the value.
     shards: [Arc<HashTable<Entry>>; SHARDS],
-    /// How many rules there are for a value that are not found, because others have lower locations.
+    /// Number of further rules per value, which never match because another one has a lower
+    /// location.
     hidden: Arc<HashMap<Key, u32>>,
     /// The lowest location.
     first: u32,
     rules: usize,
 }
 
-/// The rules of a group that share a value; only the first of them is ever found. As long as a line of the cache: of many
-/// rules hardly any are in one, and a frame is to wait for one line only.
+/// The rules of a group with the same value; only the one at the lowest location ever matches.
+/// Aligned to a cache line: with many rules few are cached, and a frame should wait for one line
+/// only.
 #[derive(Debug, Clone, Copy)]
 #[repr(align(64))]
 pub(super) struct Entry {
     value: Key,
     /// The lowest location.
     pub(super) location: u32,
-    /// What the rule there does.
+    /// The action of the rule there.
     action: Packed,
 }
 
-/// An [`Action`] in four bytes.
+/// An [`FlowAction`] in four bytes.
 #[derive(Debug, Clone, Copy)]
 struct Packed {
-    /// Of a context, or one of the two below, which are the numbers of none.
+    /// Number of a context, or one of the two constants below, which are not valid numbers.
     context: u16,
     queue: u16,
 }
@@ -60,26 +62,26 @@ impl Packed {
 
 const _: () = assert!(size_of::<Entry>() == 64 && MAX_RSS_CONTEXTS <= Packed::QUEUE);
 
-impl From<Action> for Packed {
-    fn from(action: Action) -> Self {
+impl From<FlowAction> for Packed {
+    fn from(action: FlowAction) -> Self {
         let (context, queue) = match action {
-            Action::Drop => (Self::DROP, 0),
-            Action::Queue(queue) => (Self::QUEUE, queue),
-            Action::Context { context, offset } => (context, offset),
+            FlowAction::Drop => (Self::DROP, 0),
+            FlowAction::Queue(queue) => (Self::QUEUE, queue),
+            FlowAction::Context { context, offset } => (context, offset),
         };
         Self { context, queue }
     }
 }
 
 impl Entry {
-    /// What the rule at the lowest location does.
+    /// The action of the rule at the lowest location.
     #[inline]
-    pub(super) fn action(&self) -> Action {
+    pub(super) fn action(&self) -> FlowAction {
         let Packed { context, queue } = self.action;
         match context {
-            Packed::DROP => Action::Drop,
-            Packed::QUEUE => Action::Queue(queue),
-            _ => Action::Context {
+            Packed::DROP => FlowAction::Drop,
+            Packed::QUEUE => FlowAction::Queue(queue),
+            _ => FlowAction::Context {
                 context,
                 offset: queue,
             },
@@ -88,8 +90,8 @@ impl Entry {
 }
 
 impl Group {
-    /// An empty group for rules such as `rule`.
-    pub(super) fn of(rule: &Rule) -> Self {
+    /// An empty group for rules with the type and mask of `rule`.
+    pub(super) fn of(rule: &FlowRule) -> Self {
         Self {
             rule_type: rule.rule_type,
             mask: key(&rule.mask),
@@ -101,8 +103,8 @@ impl Group {
         }
     }
 
-    /// Whether `rule` belongs here.
-    pub(super) fn is_of(&self, rule: &Rule) -> bool {
+    /// Whether `rule` belongs to this group.
+    pub(super) fn is_of(&self, rule: &FlowRule) -> bool {
         self.rule_type == rule.rule_type && self.mask == key(&rule.mask)
     }
 
@@ -110,12 +112,12 @@ impl Group {
         self.rules == 0
     }
 
-    /// The lowest location in it.
+    /// The lowest location.
     pub(super) fn first(&self) -> u32 {
         self.first
     }
 
-    /// The entry for a frame with these fields, which [concerns](Self::concerns) the group.
+    /// The entry for a frame with these fields, if the group [concerns](Self::concerns) it.
     #[inline]
     pub(super) fn find(&self, flow: &Key, hasher: &RandomState) -> Option<&Entry> {
         let value = self.masked(flow);
@@ -130,7 +132,7 @@ impl Group {
         self.shards[shard(hash)].iter_hash(hash).next()
     }
 
-    /// Whether `entry`, which is one of the group's, is for a frame with these fields.
+    /// Whether `entry`, an entry of this group, matches a frame with these fields.
     #[inline]
     pub(super) fn has(&self, entry: &Entry, flow: &Key) -> bool {
         equal(&entry.value, &self.masked(flow))
@@ -142,7 +144,7 @@ impl Group {
     }
 
     /// Adds a rule.
-    pub(super) fn insert(&mut self, rule: &Rule, hasher: &RandomState) {
+    pub(super) fn insert(&mut self, rule: &FlowRule, hasher: &RandomState) {
         let value = key(&rule.value);
         let hash = hasher.hash_one(value);
         let shard = Arc::make_mut(&mut self.shards[shard(hash)]);
@@ -163,11 +165,11 @@ impl Group {
         self.rules += 1;
     }
 
-    /// Takes a rule away. `behind` are all rules of the table with higher locations, ascending.
+    /// Removes a rule. `behind` are all rules of the table with higher locations, ascending.
     pub(super) fn remove<'r>(
         &mut self,
-        rule: &Rule,
-        behind: impl Iterator<Item = &'r Rule> + Clone,
+        rule: &FlowRule,
+        behind: impl Iterator<Item = &'r FlowRule> + Clone,
         hasher: &RandomState,
     ) {
         let value = key(&rule.value);
@@ -195,7 +197,7 @@ impl Group {
         self.rules -= 1;
     }
 
-    /// There is one less that is hidden.
+    /// Decrements the number of further rules of a value.
     fn reveal(&mut self, value: Key) {
         let hidden = Arc::make_mut(&mut self.hidden);
         if let hash_map::Entry::Occupied(mut count) = hidden.entry(value) {
@@ -206,7 +208,7 @@ impl Group {
         }
     }
 
-    /// Whether rules of this group are about such a frame.
+    /// Whether rules of this group apply to such a frame.
     #[inline]
     pub(super) fn concerns(&self, headers: &Headers) -> bool {
         let version = headers.l3.map(|l3| l3.version);
@@ -224,13 +226,13 @@ impl Group {
     }
 }
 
-/// Compares without a call or a branch per word.
+/// Compares without a call and without a branch per word.
 #[inline]
 fn equal(a: &Key, b: &Key) -> bool {
     a.iter().zip(b).fold(0, |bits, (a, b)| bits | (a ^ b)) == 0
 }
 
-/// Which hash table has entries of this hash. Inside, the table goes by the lowest and the highest bits.
+/// The hash table for this hash. Inside, the table uses the lowest and the highest bits.
 fn shard(hash: u64) -> usize {
     (hash >> 32) as usize % SHARDS
 }

@@ -6,26 +6,26 @@ use super::*;
 use crate::frame::generate::frames;
 use crate::frame::{IpVersion, L4Protocol};
 
-fn rule(location: u32, rule_type: RuleType, mask: Flow, value: Flow) -> Rule {
-    Rule {
+fn rule(location: u32, rule_type: RuleType, mask: Flow, value: Flow) -> FlowRule {
+    FlowRule {
         location,
         rule_type,
-        action: Action::Queue(location as u16),
+        action: FlowAction::Queue(location as u16),
         value,
         mask,
     }
 }
 
 /// The fields of a frame; those that it lacks are zero. `None` if it has no Ethernet addresses.
-fn flow_of(headers: &Headers, head: &[u8]) -> Option<Flow> {
+fn flow_of(headers: &Headers, header_bytes: &[u8]) -> Option<Flow> {
     let mut flow = Flow {
-        eth_dst: headers.ether_destination(head)?,
-        eth_src: headers.ether_source(head)?,
+        eth_dst: headers.ether_destination(header_bytes)?,
+        eth_src: headers.ether_source(header_bytes)?,
         eth_type: headers.ether_type.into(),
         vlan_tci: headers.vlan.unwrap_or(0).into(),
         ..Flow::default()
     };
-    if let (Some(l3), Some((source, destination))) = (headers.l3, headers.addresses(head)) {
+    if let (Some(l3), Some((source, destination))) = (headers.l3, headers.addresses(header_bytes)) {
         flow.ip_proto = l3.protocol;
         flow.ip_tos = l3.tos;
         flow.ip_src[..source.len()].copy_from_slice(source);
@@ -38,8 +38,8 @@ fn flow_of(headers: &Headers, head: &[u8]) -> Option<Flow> {
     Some(flow)
 }
 
-/// Matches what its type says.
-fn any_of(location: u32, rule_type: RuleType) -> Rule {
+/// Matches all frames of its type.
+fn any_of(location: u32, rule_type: RuleType) -> FlowRule {
     rule(location, rule_type, Flow::default(), Flow::default())
 }
 
@@ -48,7 +48,7 @@ fn found(table: &RuleTable, frame: &[u8]) -> Option<u32> {
     table.lookup(&headers, frame).map(|rule| rule.location)
 }
 
-fn table(rules: &[Rule]) -> RuleTable {
+fn table(rules: &[FlowRule]) -> RuleTable {
     let mut table = RuleTable::default();
     table.set(rules).unwrap();
     table
@@ -104,7 +104,7 @@ fn set_replaces_the_rule_at_the_location() {
 }
 
 #[test]
-fn types_are_what_they_say() {
+fn rule_types_match_their_protocols() {
     let tcp4 = tcp4(None);
     let mut fragment = tcp4.clone();
     fragment[21] = 1;
@@ -172,7 +172,7 @@ fn failed_changes_change_nothing() {
     let mut table = table(&[any_of(1, RuleType::Ether)]);
     assert_eq!(
         table.delete(&[1, 3]),
-        Err(RuleError::NotFound { location: 3 })
+        Err(FlowRuleError::NotFound { location: 3 })
     );
     let masks: Vec<_> = (0..MAX_MASKS as u32)
         .map(|n| {
@@ -183,7 +183,7 @@ fn failed_changes_change_nothing() {
             rule(100 + n, RuleType::Tcp4, mask, Flow::default())
         })
         .collect();
-    assert_eq!(table.set(&masks), Err(RuleError::TooManyMasks));
+    assert_eq!(table.set(&masks), Err(FlowRuleError::TooManyMasks));
     assert!(table.rules().eq(&[any_of(1, RuleType::Ether)]));
     assert_eq!(found(&table, &tcp4(None)), Some(1));
     assert_eq!(table.set(&masks[1..]), Ok(()));
@@ -249,7 +249,7 @@ fn unacceptable_rules_name_the_field() {
         ),
         ("reserved", |rule| rule.mask.reserved.set(1), Some(72 + 19)),
     ];
-    for (what, change, offset) in offsets {
+    for (name, change, offset) in offsets {
         let mut rule = abi::Rule {
             rule_type: RuleType::Tcp4.into(),
             action: RuleAction::Queue.into(),
@@ -259,8 +259,8 @@ fn unacceptable_rules_name_the_field() {
         rule.mask.l4_dst.set(0xfff0);
         rule.value.l4_dst.set(0x50);
         change(&mut rule);
-        let refused = Rule::try_from(&rule).err().map(|(offset, _)| offset);
-        assert_eq!(refused, offset, "{what}");
+        let refused = FlowRule::try_from(&rule).err().map(|(offset, _)| offset);
+        assert_eq!(refused, offset, "{name}");
     }
     let of_type = |rule_type: RuleType| abi::Rule {
         rule_type: rule_type.into(),
@@ -268,14 +268,14 @@ fn unacceptable_rules_name_the_field() {
     };
     let mut rule = of_type(RuleType::Udp6);
     rule.mask.ip_src = [0xff; 16];
-    assert!(Rule::try_from(&rule).is_ok());
+    assert!(FlowRule::try_from(&rule).is_ok());
     let mut rule = of_type(RuleType::Ipv6);
     rule.mask.ip_proto = 0xff;
-    assert!(Rule::try_from(&rule).is_ok());
+    assert!(FlowRule::try_from(&rule).is_ok());
 }
 
 /// Whether the rule matches, field by field, without keys or groups.
-fn matches(rule: &Rule, headers: &Headers, frame: &[u8]) -> bool {
+fn matches(rule: &FlowRule, headers: &Headers, frame: &[u8]) -> bool {
     let (l3, l4) = (headers.l3.unwrap(), headers.l4);
     let v4 = l3.version == IpVersion::V4;
     let tcp = l4.is_some_and(|l4| l4.protocol == L4Protocol::Tcp);
@@ -325,7 +325,7 @@ fn matches(rule: &Rule, headers: &Headers, frame: &[u8]) -> bool {
         )
 }
 
-/// A mask with a few fields, whole or in part.
+/// A mask with a few fields, complete or partial.
 fn masks() -> impl Strategy<Value = Flow> {
     let part = || select(vec![0, 0, 0xff, 0x0f]);
     let port = || select(vec![0, 0, 0xffff, 0xfff0]);
@@ -343,8 +343,8 @@ fn masks() -> impl Strategy<Value = Flow> {
     })
 }
 
-/// Rules that have a chance to match one of the frames: value and mask are cut to what the type can match.
-fn rules_about(sources: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<Rule>> {
+/// Rules that may match one of the frames: mask and value are limited to the fields of the type.
+fn rules_about(sources: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<FlowRule>> {
     let types = select(vec![
         RuleType::Ether,
         RuleType::Ipv4,
@@ -357,14 +357,14 @@ fn rules_about(sources: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<Rule>> {
     vec((0..64u32, types, masks(), select(sources)), 0..40).prop_map(|rules| {
         let rules = rules.into_iter().map(|(location, rule_type, mask, frame)| {
             let headers = Headers::parse(&frame, frame.len());
-            let cut = |a: &Flow, b: &Flow| -> Flow {
+            let masked = |a: &Flow, b: &Flow| -> Flow {
                 let (a, b) = (key(a), key(b));
                 let both: Key = std::array::from_fn(|word| a[word] & b[word]);
                 let bytes = both.map(u64::to_le_bytes);
                 zerocopy::transmute!(bytes)
             };
-            let mask = cut(&mask, &maskable(rule_type));
-            let value = cut(&flow_of(&headers, &frame).unwrap(), &mask);
+            let mask = masked(&mask, &maskable(rule_type));
+            let value = masked(&flow_of(&headers, &frame).unwrap(), &mask);
             rule(location, rule_type, mask, value)
         });
         rules.collect()
@@ -380,7 +380,7 @@ proptest! {
 }
 
 #[test]
-fn a_lookup_costs_what_there_are_masks_not_rules() {
+fn a_lookup_costs_one_probe_per_mask() {
     let exact = |location: u32, bits: u16| {
         let mut rule = any_of(location, RuleType::Udp4);
         rule.mask.l4_dst = bits.into();
@@ -389,9 +389,9 @@ fn a_lookup_costs_what_there_are_masks_not_rules() {
         rule.value.ip_src[..4].copy_from_slice(&location.to_be_bytes());
         rule
     };
-    // One hash table is asked for each group.
+    // Each group costs one probe.
     for (rules, masks) in [(1, 1), (10_000, 1), (10_000, 2), (10_000, 16)] {
-        let rules: Vec<Rule> = (0..rules)
+        let rules: Vec<FlowRule> = (0..rules)
             .map(|location| exact(location, 0xffff << (location % masks)))
             .collect();
         let table = table(&rules);
@@ -401,7 +401,7 @@ fn a_lookup_costs_what_there_are_masks_not_rules() {
 }
 
 #[test]
-fn a_candidate_is_not_taken_for_another_rule_whose_hash_is_alike() {
+fn a_candidate_with_a_colliding_hash_is_not_matched() {
     let port = Flow {
         l4_src: 0xffff.into(),
         ..Flow::default()
@@ -411,8 +411,8 @@ fn a_candidate_is_not_taken_for_another_rule_whose_hash_is_alike() {
         frame[34..36].copy_from_slice(&source.to_be_bytes());
         frame
     };
-    // Hash tables compare seven bits of a hash first, so some of so many are alike in these.
-    let rules: Vec<Rule> = (0..10_000u16)
+    // Hash tables compare seven bits of a hash first, which collide among this many rules.
+    let rules: Vec<FlowRule> = (0..10_000u16)
         .map(|source| {
             let value = Flow {
                 l4_src: source.into(),
@@ -426,8 +426,8 @@ fn a_candidate_is_not_taken_for_another_rule_whose_hash_is_alike() {
         let frame = from(source);
         let headers = Headers::parse(&frame, frame.len());
         let candidate = table.candidate(&headers, &frame);
-        assert!(candidate.is_some(), "there is one group");
-        let expected = (source < 10_000).then_some(Action::Queue(source));
+        assert!(candidate.is_some(), "one group");
+        let expected = (source < 10_000).then_some(FlowAction::Queue(source));
         assert_eq!(table.action(&headers, &frame, candidate), expected);
     }
 }
@@ -438,7 +438,10 @@ fn a_frame_that_two_groups_are_about_has_no_candidate() {
     let frame = tcp4(None);
     let headers = Headers::parse(&frame, frame.len());
     assert!(table.candidate(&headers, &frame).is_none());
-    assert_eq!(table.action(&headers, &frame, None), Some(Action::Queue(0)));
+    assert_eq!(
+        table.action(&headers, &frame, None),
+        Some(FlowAction::Queue(0))
+    );
 }
 
 #[test]
@@ -468,7 +471,7 @@ proptest! {
         for rules in rules.chunks(7) {
             table.set(rules).unwrap();
         }
-        let mut expected: BTreeMap<u32, Rule> =
+        let mut expected: BTreeMap<u32, FlowRule> =
             rules.iter().map(|rule| (rule.location, *rule)).collect();
         for at in deleted {
             if let Some(location) = expected.keys().nth(at.index(64)).copied() {
@@ -492,16 +495,16 @@ proptest! {
     #[test]
     fn a_rule_of_any_bytes_is_checked_or_refused(bytes: [u8; 64], rest: [u8; 64]) {
         let rule: abi::Rule = zerocopy::transmute!([bytes, rest]);
-        if let Ok(rule) = Rule::try_from(&rule) {
+        if let Ok(rule) = FlowRule::try_from(&rule) {
             prop_assert!(first_outside(&rule.value, &rule.mask).is_none());
         }
     }
 
     #[test]
-    fn any_head_can_be_looked_up(head in vec(any::<u8>(), 0..100), length in 0..200usize) {
+    fn any_header_bytes_can_be_looked_up(header_bytes in vec(any::<u8>(), 0..100), length in 0..200usize) {
         let table = table(&[any_of(1, RuleType::Ether), any_of(0, RuleType::Udp4)]);
-        let headers = Headers::parse(&head, length);
-        prop_assert_eq!(table.lookup(&headers, &head).is_some(), head.len() >= 12);
+        let headers = Headers::parse(&header_bytes, length);
+        prop_assert_eq!(table.lookup(&headers, &header_bytes).is_some(), header_bytes.len() >= 12);
         prop_assert!(table.lookup(&headers, &[]).is_none());
     }
 }

@@ -22,13 +22,13 @@ fn udp4(destination: [u8; 6], port: u16) -> Vec<u8> {
     frame
 }
 
-fn verdict(steering: &Steering, frame: &[u8]) -> Verdict {
+fn decision(steering: &Steering, frame: &[u8]) -> SteeringDecision {
     steering.steer(&Headers::parse(frame, frame.len()), frame)
 }
 
 fn queue(steering: &Steering, frame: &[u8]) -> u16 {
-    match verdict(steering, frame) {
-        Verdict::Queue { queue, .. } => queue,
+    match decision(steering, frame) {
+        SteeringDecision::Queue { queue, .. } => queue,
         other => panic!("{other:?}"),
     }
 }
@@ -64,7 +64,7 @@ fn rule(location: u32, port: u16, action: RuleAction, queue: u16, context: u16) 
     rule
 }
 
-/// A zcnic port with eight data queues that takes what is sent to it.
+/// A zcnic port with eight data queues and one address.
 fn port() -> Steering {
     let mut steering = Steering::new(8);
     let own = [Address { octets: OWN }];
@@ -75,14 +75,17 @@ fn port() -> Steering {
 #[test]
 fn a_new_session_passes_broadcast_to_queue_0() {
     let steering = Steering::new(8);
-    let expected = Verdict::Queue {
+    let expected = SteeringDecision::Queue {
         queue: 0,
         hash: None,
     };
-    assert_eq!(verdict(&steering, &udp4([0xff; 6], 1)), expected);
-    assert_eq!(verdict(&steering, &udp4(OWN, 1)), Verdict::Filtered);
-    assert_eq!(verdict(&port(), &udp4(OWN, 1)), expected);
-    assert_eq!(verdict(&port(), &[]), Verdict::Filtered);
+    assert_eq!(decision(&steering, &udp4([0xff; 6], 1)), expected);
+    assert_eq!(
+        decision(&steering, &udp4(OWN, 1)),
+        SteeringDecision::Filtered
+    );
+    assert_eq!(decision(&port(), &udp4(OWN, 1)), expected);
+    assert_eq!(decision(&port(), &[]), SteeringDecision::Filtered);
 }
 
 #[test]
@@ -110,11 +113,17 @@ fn the_filter_comes_before_rules_and_rules_before_rss() {
     steering.set_rules(&rules).unwrap();
     assert_eq!(queue(&steering, &udp4(OWN, 3000)), 1);
     assert_eq!(queue(&steering, &udp4(OWN, 1000)), 7);
-    assert_eq!(verdict(&steering, &udp4(OWN, 2000)), Verdict::RuleDrop);
-    assert_eq!(verdict(&steering, &udp4([2; 6], 2000)), Verdict::Filtered);
+    assert_eq!(
+        decision(&steering, &udp4(OWN, 2000)),
+        SteeringDecision::RuleDrop
+    );
+    assert_eq!(
+        decision(&steering, &udp4([2; 6], 2000)),
+        SteeringDecision::Filtered
+    );
     // A frame that a rule steers has the hash that it has without it.
-    let hash_of = |steering: &Steering| match verdict(steering, &udp4(OWN, 1000)) {
-        Verdict::Queue { hash, .. } => hash.unwrap(),
+    let hash_of = |steering: &Steering| match decision(steering, &udp4(OWN, 1000)) {
+        SteeringDecision::Queue { hash, .. } => hash.unwrap(),
         other => panic!("{other:?}"),
     };
     let steered = hash_of(&steering);
@@ -151,7 +160,7 @@ fn a_table_that_grows_under_a_rule_never_leads_beyond_the_last_queue() {
 }
 
 #[test]
-fn rules_to_what_does_not_exist_are_refused() {
+fn rules_with_missing_targets_are_refused() {
     let mut steering = port();
     set_context(&mut steering, 3, &[2, 4]).unwrap();
     let fine = rule(0, 1, RuleAction::Queue, 7, 0);
@@ -234,14 +243,17 @@ fn a_clone_does_not_see_later_changes() {
         .set_rules(&[rule(1, 2000, RuleAction::Drop, 0, 0)])
         .unwrap();
     steering.set_filter(AddressFilter::promiscuous());
-    let both = |frame: &[u8]| (verdict(&before, frame), verdict(&steering, frame));
+    let both = |frame: &[u8]| (decision(&before, frame), decision(&steering, frame));
     let queues = |frame: &[u8]| (queue(&before, frame), queue(&steering, frame));
     assert_eq!(queues(&udp4(OWN, 1)), (1, 2));
     assert_eq!(queues(&udp4(OWN, 1000)), (1, 3));
     assert_eq!(queue(&before, &udp4(OWN, 2000)), 1);
-    assert_eq!(verdict(&steering, &udp4(OWN, 2000)), Verdict::RuleDrop);
-    assert_eq!(both(&udp4([2; 6], 1)).0, Verdict::Filtered);
-    assert_ne!(both(&udp4([2; 6], 1)).1, Verdict::Filtered);
+    assert_eq!(
+        decision(&steering, &udp4(OWN, 2000)),
+        SteeringDecision::RuleDrop
+    );
+    assert_eq!(both(&udp4([2; 6], 1)).0, SteeringDecision::Filtered);
+    assert_ne!(both(&udp4([2; 6], 1)).1, SteeringDecision::Filtered);
 }
 
 proptest! {
@@ -264,7 +276,7 @@ proptest! {
         let later: Vec<u16> = later[..table].iter().map(|queue| queue % queues).collect();
         set_context(&mut steering, 1, &later).unwrap();
         let headers = Headers::parse(&frame, frame.len());
-        let Verdict::Queue { queue, hash } = steering.steer(&headers, &frame) else {
+        let SteeringDecision::Queue { queue, hash } = steering.steer(&headers, &frame) else {
             panic!("neither filtered nor dropped");
         };
         prop_assert!(queue < queues);

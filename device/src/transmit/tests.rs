@@ -9,7 +9,7 @@ use crate::{
     train::{Changes, finish},
 };
 
-/// The transmit header that asks for this frame's payload to be cut into pieces of `size`.
+/// The transmit header for segmentation of this frame's payload into segments of `size` bytes.
 fn gso(frame: &[u8], gso_type: GsoType, size: u16) -> abi::TxHeader {
     let headers = Headers::parse(frame, frame.len());
     let (l3, l4) = (headers.l3.expect("has IP"), headers.l4.expect("has L4"));
@@ -25,7 +25,7 @@ fn gso(frame: &[u8], gso_type: GsoType, size: u16) -> abi::TxHeader {
     }
 }
 
-/// The bytes of segment `index`, checksum completed as a receiver does it.
+/// The bytes of segment `index`, with the checksum inserted as by a receiver.
 fn wire(train: &Train<'_, [u8]>, index: usize) -> Vec<u8> {
     finish(&VecMover, train, index)
 }
@@ -37,7 +37,7 @@ fn a_frame_without_requests_is_a_train_of_one_untouched_segment() {
     let train = parse_chain(&chain).expect("is sent");
     assert_eq!((train.segments(), train.wire_bytes()), (1, frame.len()));
     assert_eq!(wire(&train, 0), frame);
-    assert!(train.segment(0, &mut Changes::default()).owed.is_none());
+    assert!(train.segment(0, &mut Changes::default()).partial.is_none());
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn refused(header: abi::TxHeader, frame: &[u8]) -> TransmitError {
 }
 
 #[test]
-fn what_the_transmit_header_says_must_agree_with_the_frame() {
+fn the_transmit_header_must_agree_with_the_frame() {
     let frame = tcp4(&pattern(250));
     let good = gso(&frame, GsoType::Tcp4, 100);
     let wrong = [
@@ -190,7 +190,7 @@ fn sizes_have_limits() {
 }
 
 #[test]
-fn a_checksum_that_the_device_does_not_see_is_refused() {
+fn a_checksum_outside_the_snapshot_is_refused() {
     let frame = tcp4(&pattern(1000));
     for (start, offset) in [(300, 16), (0xffff, 0xffff), (34, 221)] {
         let header = abi::TxHeader {
@@ -210,7 +210,8 @@ fn a_checksum_that_the_device_does_not_see_is_refused() {
 #[test]
 fn virtio_net_headers_ask_for_the_same_things() {
     let frame = tcp4(&pattern(250));
-    // flags NEEDS_CSUM, gso TCPv4 | ECN, hdr_len a lie, gso_size 100, csum_start 34, csum_offset 16.
+    // flags NEEDS_CSUM, gso TCPv4 | ECN, hdr_len a lie, gso_size 100, csum_start 34, csum_offset
+    // 16.
     let header = [1, 0x81, 0xff, 0xff, 100, 0, 34, 0, 16, 0, 0, 0];
     let chain = [&header[..], &frame].concat();
     let mut snapshot = Snapshot::default();
@@ -225,7 +226,7 @@ fn virtio_net_headers_ask_for_the_same_things() {
     assert_eq!(train.segments(), 3);
 }
 
-/// Sources whose bytes from number `0` on are somewhere else.
+/// Sources whose bytes from number `0` on are in another piece of memory.
 struct Pieces(usize);
 
 impl Mover for Pieces {
@@ -271,21 +272,21 @@ impl Mover for Pieces {
 }
 
 proptest! {
-    /// Where a frame is cut into pieces makes no difference to what it is.
+    /// The boundaries between pieces of memory make no difference.
     #[test]
-    fn frames_are_the_same_in_pieces(length in 0usize..1500, cut in 0usize..1600, v6: bool, owed: bool) {
+    fn frames_parse_the_same_in_pieces(length in 0usize..1500, split in 0usize..1600, v6: bool, partial: bool) {
         let payload = pattern(length);
         let frame = if v6 { udp6(&payload) } else { tcp4(&payload) };
         let headers = Headers::parse(&frame, frame.len());
-        let l4 = headers.l4.expect("there is one");
+        let l4 = headers.l4.expect("TCP or UDP");
         let mut header = abi::TxHeader::default();
-        if owed {
+        if partial {
             header.flags = abi::TX_CSUM.into();
             header.csum_start = (l4.offset as u16).into();
             header.csum_offset = (l4.protocol.checksum_offset() as u16).into();
         }
         let chain = chain(header, &frame);
-        let pieces = Pieces(cut.min(chain.len()));
+        let pieces = Pieces(split.min(chain.len()));
         let snapshot = &mut Snapshot::default();
         let train = parse(&pieces, &chain, TransmitFormat::Zcnic, FeatureSet::ALL, snapshot);
         let train = train.expect("is sent");
@@ -295,9 +296,9 @@ proptest! {
         prop_assert_eq!(wire(&train, 0), wire(&whole, 0));
     }
 
-    /// Cutting and joining gives the stream back, and every segment is a right frame of its own.
+    /// The segments' payloads add up to the stream, and every segment is a valid frame.
     #[test]
-    fn tcp_segments_are_right_frames_that_add_up(length in 1usize..4000, size in 1u16..2000) {
+    fn tcp_segments_are_valid_frames_that_add_up(length in 1usize..4000, size in 1u16..2000) {
         prop_assume!(length <= MAX_SEGMENTS * usize::from(size));
         let payload = pattern(length);
         let frame = tcp4(&payload);
@@ -314,16 +315,17 @@ proptest! {
             prop_assert_eq!(ip.header_checksum, ip.calc_header_checksum());
             prop_assert_eq!(ip.identification, index as u16);
             prop_assert_eq!(tcp.sequence_number() as usize, 7 + stream.len());
-            let right = tcp.to_header().calc_checksum_ipv4(&ip, tcp.payload()).expect("fits");
-            // Both are zero; the one is sent that UDP can tell from no checksum, as Linux does.
-            prop_assert_eq!(tcp.checksum(), if right == 0 { 0xffff } else { right });
+            let expected = tcp.to_header().calc_checksum_ipv4(&ip, tcp.payload()).expect("fits");
+            // Of the two zeroes the one is sent that differs from UDP's "no checksum", as Linux
+            // does.
+            prop_assert_eq!(tcp.checksum(), if expected == 0 { 0xffff } else { expected });
             stream.extend_from_slice(tcp.payload());
         }
         prop_assert_eq!(stream, payload);
     }
 
     #[test]
-    fn udp_segments_are_right_frames_that_add_up(length in 1usize..4000, size in 1u16..2000) {
+    fn udp_segments_are_valid_frames_that_add_up(length in 1usize..4000, size in 1u16..2000) {
         let payload = pattern(length);
         let frame = udp6(&payload);
         let chain = chain(gso(&frame, GsoType::Udp, size), &frame);
@@ -337,14 +339,14 @@ proptest! {
             };
             prop_assert_eq!(usize::from(udp.length()), 8 + udp.payload().len());
             let ip = ip.header().to_header();
-            let right = udp.to_header().calc_checksum_ipv6(&ip, udp.payload()).expect("fits");
-            prop_assert_eq!(udp.checksum(), right);
+            let expected = udp.to_header().calc_checksum_ipv6(&ip, udp.payload()).expect("fits");
+            prop_assert_eq!(udp.checksum(), expected);
             stream.extend_from_slice(udp.payload());
         }
         prop_assert_eq!(stream, payload);
     }
 
-    /// Whatever a guest writes, a chain is a train within the limits or an error.
+    /// Any chain is a train within the limits, or an error.
     #[test]
     fn no_chain_panics(bytes in prop::collection::vec(any::<u8>(), 0..400), frame in 0usize..100) {
         let mut hostile = chain(gso(&tcp4(&pattern(frame)), GsoType::Tcp4, 7), &tcp4(&pattern(frame)));

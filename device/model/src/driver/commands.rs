@@ -1,4 +1,4 @@
-//! The driver's commands: sessions, and everything that is configured.
+//! The driver's commands: sessions and configuration.
 
 use zcnic_device::{
     abi::{self, MAGIC, Opcode, Status},
@@ -7,13 +7,13 @@ use zcnic_device::{
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, little_endian::U64};
 
 use super::{Driver, Failure, Result, Role, Transport};
-use crate::receive::{Shape, Verdicts};
+use crate::receive::{ExpectedVerdict, Shape};
 
 /// Bytes for a response: STATS of the most queue pairs.
 const RESPONSE_ROOM: usize = 16384;
 
 impl<T: Transport> Driver<T> {
-    /// The HELLO of a driver that knows everything.
+    /// The HELLO of a driver that supports all features.
     #[must_use]
     pub fn hello_request(&self) -> abi::Hello {
         abi::Hello {
@@ -29,17 +29,17 @@ impl<T: Transport> Driver<T> {
     ///
     /// # Panics
     ///
-    /// The device refuses, or does not answer.
+    /// The device refuses or does not answer.
     pub fn hello(&mut self) -> abi::HelloResponse {
         self.try_hello(self.hello_request())
             .expect("HELLO is executed")
     }
 
-    /// Begins a session and checks that every chain came back.
+    /// Begins a session and checks that every chain was returned.
     ///
     /// # Errors
     ///
-    /// The device refuses, or nobody answers.
+    /// The device refuses or does not answer.
     ///
     /// # Panics
     ///
@@ -64,9 +64,9 @@ impl<T: Transport> Driver<T> {
                 "HELLO returns all chains of queue {number}"
             );
             pair.receive.set_shape(None);
-            pair.receive.forget_frames();
-            pair.receive.verdicts = Verdicts::None;
-            pair.receive.stamped = Some(false);
+            pair.receive.reset_frame_number();
+            pair.receive.expected_verdict = ExpectedVerdict::None;
+            pair.receive.timestamped = Some(false);
         }
         self.pairs
             .last_mut()
@@ -78,8 +78,8 @@ impl<T: Transport> Driver<T> {
         Ok(response)
     }
 
-    /// HELLO, and then everything that a port needs to receive: PROMISC, offloads, all transmit queues, and
-    /// `buffers` chains on every receive queue.
+    /// HELLO, and then the configuration that a port needs to receive: PROMISC, offloads, all
+    /// transmit queues, and `buffers` chains on every receive queue.
     ///
     /// # Panics
     ///
@@ -101,11 +101,11 @@ impl<T: Transport> Driver<T> {
     ///
     /// # Errors
     ///
-    /// The device refuses, or nobody answers.
+    /// The device refuses or does not answer.
     ///
     /// # Panics
     ///
-    /// The response is not one to this request.
+    /// The response does not match the request.
     pub fn command(&mut self, opcode: Opcode, request: &[u8]) -> Result<Vec<u8>> {
         let session = if opcode == Opcode::Hello {
             0
@@ -136,20 +136,20 @@ impl<T: Transport> Driver<T> {
         }
     }
 
-    /// Sends the bytes of a request as they are and returns the response.
+    /// Sends the bytes of a request unchanged and returns the response.
     ///
     /// # Errors
     ///
-    /// Nobody answers.
+    /// The device does not answer.
     ///
     /// # Panics
     ///
-    /// The response is not one to this request.
+    /// The response does not match the request.
     pub fn exchange(&mut self, request: &[u8]) -> Result<Vec<u8>> {
         let command_pair = self.pairs.len() - 1;
-        // Cut in an odd place, so that a device which expects one descriptor fails.
-        let cut = request.len().min(7);
-        let pieces: Vec<&[u8]> = [&request[..cut], &request[cut..]]
+        // Split at an odd offset, so that a device which expects one descriptor fails.
+        let middle = request.len().min(7);
+        let pieces: Vec<&[u8]> = [&request[..middle], &request[middle..]]
             .into_iter()
             .filter(|piece| !piece.is_empty())
             .collect();
@@ -180,12 +180,12 @@ impl<T: Transport> Driver<T> {
         Ok(bytes)
     }
 
-    /// Sends a request on the transmit ring of any pair and returns whatever was written to its response
-    /// of at most `room` bytes.
+    /// Sends a request on the transmit ring of any pair and returns the bytes written to its
+    /// response of at most `room` bytes.
     ///
     /// # Errors
     ///
-    /// Nobody answers.
+    /// The device does not answer.
     pub fn exchange_on(&mut self, pair: usize, pieces: &[&[u8]], room: usize) -> Result<Vec<u8>> {
         self.pairs[pair]
             .transmit
@@ -219,21 +219,21 @@ impl<T: Transport> Driver<T> {
         };
         self.command(Opcode::Offloads, request.as_bytes())?;
         for pair in &mut self.pairs {
-            pair.receive.verdicts = match on.contains(&Feature::RxCsum) {
-                true => Verdicts::Right,
-                false => Verdicts::None,
+            pair.receive.expected_verdict = match on.contains(&Feature::RxCsum) {
+                true => ExpectedVerdict::Valid,
+                false => ExpectedVerdict::None,
             };
-            pair.receive.stamped = Some(on.contains(&Feature::Timestamp));
+            pair.receive.timestamped = Some(on.contains(&Feature::Timestamp));
         }
         Ok(())
     }
 
-    /// From now on any verdict on a checksum is right: for frames that etherparse and the device may read
-    /// differently, because they are not well-formed. So is any set of offloads, which noise may switch.
+    /// Accepts any verdict on checksums from now on, for malformed frames, which etherparse and the
+    /// device may parse differently. Accepts any set of offloads, too, which noise may switch.
     pub fn accept_anything(&mut self) {
         for pair in &mut self.pairs {
-            pair.receive.verdicts = Verdicts::Any;
-            pair.receive.stamped = None;
+            pair.receive.expected_verdict = ExpectedVerdict::Any;
+            pair.receive.timestamped = None;
         }
     }
 
@@ -243,12 +243,12 @@ impl<T: Transport> Driver<T> {
     ///
     /// The device refuses.
     pub fn receive_mode(&mut self, flags: u16, addresses: &[[u8; 6]]) -> Result<()> {
-        let head = abi::RxMode {
+        let fixed = abi::RxMode {
             flags: flags.into(),
             count: (addresses.len() as u16).into(),
             ..Default::default()
         };
-        self.command(Opcode::RxMode, &with_array(&head, addresses))
+        self.command(Opcode::RxMode, &with_array(&fixed, addresses))
             .map(|_| ())
     }
 
@@ -258,12 +258,12 @@ impl<T: Transport> Driver<T> {
     ///
     /// The device refuses.
     pub fn set_rss(&mut self, set: abi::RssSet, table: &[u16]) -> Result<()> {
-        let head = abi::RssSet {
+        let fixed = abi::RssSet {
             table_length: (table.len() as u16).into(),
             ..set
         };
         let table: Vec<_> = table.iter().map(|queue| queue.to_le_bytes()).collect();
-        self.command(Opcode::RssSet, &with_array(&head, &table))
+        self.command(Opcode::RssSet, &with_array(&fixed, &table))
             .map(|_| ())
     }
 
@@ -286,11 +286,11 @@ impl<T: Transport> Driver<T> {
     ///
     /// The device refuses.
     pub fn set_rules(&mut self, rules: &[abi::Rule]) -> Result<()> {
-        let head = abi::RuleSet {
+        let fixed = abi::RuleSet {
             count: (rules.len() as u32).into(),
             ..Default::default()
         };
-        self.command(Opcode::RuleSet, &with_array(&head, rules))
+        self.command(Opcode::RuleSet, &with_array(&fixed, rules))
             .map(|_| ())
     }
 
@@ -300,7 +300,7 @@ impl<T: Transport> Driver<T> {
     ///
     /// The device refuses.
     pub fn delete_rules(&mut self, locations: &[u32]) -> Result<()> {
-        let head = abi::RuleDel {
+        let fixed = abi::RuleDel {
             count: (locations.len() as u32).into(),
             ..Default::default()
         };
@@ -308,7 +308,7 @@ impl<T: Transport> Driver<T> {
             .iter()
             .map(|location| location.to_le_bytes())
             .collect();
-        self.command(Opcode::RuleDel, &with_array(&head, &locations))
+        self.command(Opcode::RuleDel, &with_array(&fixed, &locations))
             .map(|_| ())
     }
 
@@ -326,7 +326,7 @@ impl<T: Transport> Driver<T> {
         let bytes = self
             .command(Opcode::Stats, request.as_bytes())
             .expect("STATS is executed");
-        let (head, rest) = abi::StatsResponse::read_from_prefix(&bytes).expect("a response");
+        let (fixed, rest) = abi::StatsResponse::read_from_prefix(&bytes).expect("a response");
         let size = size_of::<abi::QueueStats>();
         assert_eq!(
             rest.len(),
@@ -336,7 +336,7 @@ impl<T: Transport> Driver<T> {
         let queues = rest
             .chunks_exact(size)
             .map(|bytes| abi::QueueStats::read_from_bytes(bytes).expect("a whole struct"));
-        (head.port, queues.collect())
+        (fixed.port, queues.collect())
     }
 
     /// STATUS.
@@ -357,7 +357,7 @@ impl<T: Transport> Driver<T> {
     /// # Errors
     ///
     /// The device refuses.
-    pub fn coalesce(&mut self, receive: (u16, u16), transmit: (u16, u16)) -> Result<()> {
+    pub fn set_moderation(&mut self, receive: (u16, u16), transmit: (u16, u16)) -> Result<()> {
         let request = abi::Coalesce {
             rx_usecs: receive.0.into(),
             rx_chains: receive.1.into(),
@@ -377,7 +377,7 @@ impl<T: Transport> Driver<T> {
     ///
     /// # Panics
     ///
-    /// The response is not a whole one.
+    /// The response is too short.
     pub fn clock(&mut self) -> Result<u64> {
         let request = abi::Request::new_zeroed();
         let bytes = self.command(Opcode::Clock, request.as_bytes())?;
@@ -401,8 +401,8 @@ fn status(response: abi::Response) -> Status {
 }
 
 fn with_array<H: IntoBytes + Immutable, E: IntoBytes + Immutable>(
-    head: &H,
+    fixed: &H,
     array: &[E],
 ) -> Vec<u8> {
-    [head.as_bytes(), array.as_bytes()].concat()
+    [fixed.as_bytes(), array.as_bytes()].concat()
 }

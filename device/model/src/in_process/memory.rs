@@ -1,4 +1,4 @@
-//! Guest memory and split rings as the device sees them, by vm-memory and virtio-queue.
+//! The device's view of guest memory and split rings, by vm-memory and virtio-queue.
 
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, Permissions};
@@ -9,7 +9,7 @@ use zcnic_device::{
 
 use crate::ring::RingAddresses;
 
-/// A run of guest memory: what one descriptor names.
+/// A range of guest memory, of one descriptor.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span {
     pub(super) address: GuestAddress,
@@ -22,7 +22,7 @@ pub(super) struct Chain {
     pub(super) head: u16,
     pub(super) readable: Vec<Span>,
     pub(super) writable: Vec<Span>,
-    /// Ends properly, and lies in memory.
+    /// It ends properly, and lies in memory.
     pub(super) valid: bool,
 }
 
@@ -50,7 +50,8 @@ pub(super) fn pop(ring: &mut Queue, memory: &GuestMemoryMmap) -> Option<Chain> {
         writable: Vec::new(),
         valid: true,
     };
-    // The iterator ends silently at whatever it does not like: then the last descriptor has a successor.
+    // The iterator ends silently at an invalid descriptor: then the last descriptor has a
+    // successor.
     let mut ended = false;
     for descriptor in descriptors {
         let span = Span {
@@ -89,7 +90,7 @@ pub(super) fn gather(memory: &GuestMemoryMmap, spans: &[Span], limit: usize) -> 
     bytes
 }
 
-/// Writes as much of `bytes` as there is room for and says how much that is.
+/// Writes as much of `bytes` as there is room for and returns that length.
 pub(super) fn scatter(memory: &GuestMemoryMmap, spans: &[Span], bytes: &[u8]) -> usize {
     let mut done = 0;
     for span in spans {
@@ -120,7 +121,7 @@ fn read(memory: &GuestMemoryMmap, spans: &[Span], mut offset: usize, into: &mut 
     assert_eq!(done, into.len(), "the device read beyond the chain");
 }
 
-/// Carries bytes from one guest to another.
+/// Moves bytes from one guest to another.
 pub(super) struct CrossMover<'a> {
     pub(super) source: &'a GuestMemoryMmap,
     pub(super) target: &'a GuestMemoryMmap,
@@ -169,7 +170,7 @@ impl Mover for CrossMover<'_> {
     }
 }
 
-/// A receive ring from which a frame takes chains.
+/// A receive ring and the chains reserved on it.
 pub(super) struct ReceiveChains<'a> {
     ring: &'a mut Queue,
     memory: &'a GuestMemoryMmap,

@@ -1,4 +1,4 @@
-//! One port: its rings, and what commands do to them.
+//! One port: its rings, and the commands' effects on them.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use virtio_queue::Queue;
 use vm_memory::GuestMemoryMmap;
 use zcnic_device::{
     abi,
-    port::{Configuration, Mode, Port, PortCounters, Rings},
+    port::{Configuration, DriverMode, Port, PortCounters, Rings},
     receive::{Layout, MAX_CHAINS, ReceiveCounters, ReceiveQueue},
     transmit::{TransmitCounters, has_zcnic_header, wants_time},
 };
@@ -27,12 +27,12 @@ pub(super) struct DevicePort {
     pub(super) pending_events: u32,
 }
 
-/// What a port's commands work on.
+/// The rings and the environment of a port's commands.
 #[derive(Debug)]
 pub(super) struct PortRings {
     memory: Arc<GuestMemoryMmap>,
-    pub(super) receive: Vec<ReceiveSide>,
-    transmit: Vec<TransmitSide>,
+    pub(super) receive: Vec<DeviceRxQueue>,
+    transmit: Vec<DeviceTxQueue>,
     pub(super) configuration: Configuration,
     pub(super) counters: PortCounters,
     pub(super) clock: Clock,
@@ -40,13 +40,13 @@ pub(super) struct PortRings {
 }
 
 #[derive(Debug)]
-pub(super) struct ReceiveSide {
+pub(super) struct DeviceRxQueue {
     pub(super) ring: Queue,
     pub(super) queue: ReceiveQueue,
 }
 
 #[derive(Debug)]
-struct TransmitSide {
+struct DeviceTxQueue {
     ring: Queue,
     running: bool,
     counters: TransmitCounters,
@@ -60,11 +60,11 @@ impl DevicePort {
         clock: Clock,
     ) -> Self {
         let control = Port::new();
-        let receive = pairs.iter().map(|pair| ReceiveSide {
+        let receive = pairs.iter().map(|pair| DeviceRxQueue {
             ring: device_ring(pair.receive.ring().addresses()),
             queue: ReceiveQueue::default(),
         });
-        let transmit = pairs.iter().map(|pair| TransmitSide {
+        let transmit = pairs.iter().map(|pair| DeviceTxQueue {
             ring: device_ring(pair.transmit.ring().addresses()),
             running: false,
             counters: TransmitCounters::default(),
@@ -99,40 +99,40 @@ impl DevicePort {
     }
 
     pub(super) fn end_session(&mut self) {
-        for side in &mut self.rings.receive {
-            side.queue.stop();
+        for rx in &mut self.rings.receive {
+            rx.queue.stop();
         }
-        for side in &mut self.rings.transmit {
-            side.running = false;
+        for tx in &mut self.rings.transmit {
+            tx.running = false;
         }
         self.control.reset(&mut self.rings);
     }
 
     /// Takes a chain of a transmit ring, unless the queue is stopped.
     pub(super) fn take(&mut self, pair: usize) -> Option<Chain> {
-        let side = &mut self.rings.transmit[pair];
+        let tx = &mut self.rings.transmit[pair];
         let serves = match self.control.mode() {
-            Mode::Zcnic(session) => usize::from(session.command_pair) == pair || side.running,
-            Mode::Undecided | Mode::Plain => true,
+            DriverMode::Zcnic(session) => usize::from(session.command_pair) == pair || tx.running,
+            DriverMode::Undecided | DriverMode::Plain => true,
         };
         if serves {
-            pop(&mut side.ring, &self.memory)
+            pop(&mut tx.ring, &self.memory)
         } else {
             None
         }
     }
 
-    /// Whether a chain is for the control plane, and not a frame.
+    /// Whether a chain is a command, not a frame.
     pub(super) fn is_control(&self, pair: usize, chain: &Chain) -> bool {
         let command_ring = matches!(self.control.mode(),
-            Mode::Zcnic(session) if usize::from(session.command_pair) == pair);
+            DriverMode::Zcnic(session) if usize::from(session.command_pair) == pair);
         command_ring || !(chain.writable.is_empty() || self.wants_time(chain))
     }
 
-    /// Whether a chain is a frame that wants to know when it was sent.
+    /// Whether a chain is a frame that asks for its transmit timestamp.
     pub(super) fn wants_time(&self, chain: &Chain) -> bool {
         let start = gather(&self.memory, &chain.readable, 2);
-        let zcnic = matches!(self.control.mode(), Mode::Zcnic(_));
+        let zcnic = matches!(self.control.mode(), DriverMode::Zcnic(_));
         let lengths = chain.writable.iter().map(|span| span.length);
         zcnic
             && start
@@ -152,26 +152,26 @@ impl DevicePort {
                 executed = true;
             }
         }
-        let side = &mut self.rings.transmit[pair];
-        side.counters.errors += u64::from(!executed);
-        complete(&mut side.ring, &self.memory, chain.head, written as u32);
+        let tx = &mut self.rings.transmit[pair];
+        tx.counters.errors += u64::from(!executed);
+        complete(&mut tx.ring, &self.memory, chain.head, written as u32);
     }
 
-    /// An ordinary frame: whoever sends it is a plain driver if nobody said otherwise before.
+    /// Makes an undecided port plain if the chain is an ordinary frame.
     pub(super) fn decide_plain(&mut self, chain: &Chain) {
         let start = gather(&self.memory, &chain.readable, size_of::<abi::TxHeader>());
         let ordinary = chain.valid && !has_zcnic_header(&start);
-        if self.control.mode() == Mode::Undecided && ordinary {
-            for side in &mut self.rings.receive {
-                side.queue.start(Layout::VirtioNet, MAX_CHAINS);
+        if self.control.mode() == DriverMode::Undecided && ordinary {
+            for rx in &mut self.rings.receive {
+                rx.queue.start(Layout::VirtioNet, MAX_CHAINS);
             }
             let pairs = self.pairs() as u16;
             self.control.run_plain(pairs, &mut self.rings);
         }
     }
 
-    /// Counts the wire frames and bytes that a chain was sent as, or that it can't be, and completes it; says the
-    /// time to those who asked.
+    /// Counts the wire frames and bytes of a chain, or an error, and completes it; writes the
+    /// transmit timestamp if the frame asked for it.
     pub(super) fn complete_frame(
         &mut self,
         pair: usize,
@@ -187,17 +187,17 @@ impl DevicePort {
             };
             written = scatter(&self.memory, &chain.writable, time.as_bytes());
         }
-        let side = &mut self.rings.transmit[pair];
+        let tx = &mut self.rings.transmit[pair];
         let (frames, bytes) = sent.unwrap_or_default();
-        side.counters.frames += frames;
-        side.counters.bytes += bytes;
-        side.counters.errors += u64::from(sent.is_none());
-        complete(&mut side.ring, &self.memory, chain.head, written as u32);
+        tx.counters.frames += frames;
+        tx.counters.bytes += bytes;
+        tx.counters.errors += u64::from(sent.is_none());
+        complete(&mut tx.ring, &self.memory, chain.head, written as u32);
     }
 
-    /// Writes what is pending to an event buffer, if there is one.
+    /// Writes pending events to an event buffer, if there is one.
     pub(super) fn flush_events(&mut self) -> bool {
-        let Mode::Zcnic(session) = self.control.mode() else {
+        let DriverMode::Zcnic(session) = self.control.mode() else {
             self.pending_events = 0;
             return false;
         };
@@ -209,7 +209,7 @@ impl DevicePort {
             return false;
         };
         let event = self.control.event(std::mem::take(&mut self.pending_events));
-        let event = event.expect("there is a session");
+        let event = event.expect("a session");
         let written = scatter(&self.memory, &chain.writable, event.as_bytes());
         complete(ring, &self.memory, chain.head, written as u32);
         true
@@ -248,14 +248,14 @@ impl Rings for PortRings {
     }
 
     fn start_receive(&mut self, queue: u16, layout: Layout, max_chains: usize) {
-        let side = &mut self.receive[usize::from(queue)];
-        side.queue.start(layout, max_chains);
+        let rx = &mut self.receive[usize::from(queue)];
+        rx.queue.start(layout, max_chains);
     }
 
     fn stop_receive(&mut self, queue: u16) -> u32 {
-        let side = &mut self.receive[usize::from(queue)];
-        side.queue.stop();
-        Self::drain(&self.memory, &mut side.ring)
+        let rx = &mut self.receive[usize::from(queue)];
+        rx.queue.stop();
+        Self::drain(&self.memory, &mut rx.ring)
     }
 
     fn start_transmit(&mut self, queue: u16) {
@@ -263,9 +263,9 @@ impl Rings for PortRings {
     }
 
     fn stop_transmit(&mut self, queue: u16) -> u32 {
-        let side = &mut self.transmit[usize::from(queue)];
-        side.running = false;
-        Self::drain(&self.memory, &mut side.ring)
+        let tx = &mut self.transmit[usize::from(queue)];
+        tx.running = false;
+        Self::drain(&self.memory, &mut tx.ring)
     }
 
     fn counters(&self, queue: u16) -> (ReceiveCounters, TransmitCounters) {

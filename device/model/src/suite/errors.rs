@@ -1,4 +1,4 @@
-//! Transmit chains that make no sense, or ask for what was not agreed on.
+//! Transmit chains that are invalid, or use features that were not negotiated.
 
 use zcnic_device::{
     abi::{self, GsoType},
@@ -14,7 +14,7 @@ use crate::{
     transmit::Packet,
 };
 
-/// They are completed in their turn, counted, and nothing is sent.
+/// They are completed in order, counted, and not sent.
 pub fn chains_that_can_not_be_sent_are_counted<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
@@ -67,8 +67,10 @@ pub fn chains_that_can_not_be_sent_are_counted<T: Transport>(
     assert_eq!(receiver.receive_all().len(), 3);
 }
 
-/// A driver that does not know an offload can't use it by accident.
-pub fn what_was_not_negotiated_is_not_done<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+/// A driver without a feature can't use it by accident.
+pub fn offloads_that_were_not_negotiated_are_refused<T: Transport>(
+    connect: impl Fn(u16) -> [Driver<T>; 2],
+) {
     let [mut sender, mut receiver] = connect(PAIRS);
     receiver.bring_up(Shape::SPLIT, 16);
     let packets = [

@@ -1,4 +1,5 @@
-//! A port whose driver is an ordinary virtio-net driver (virtio 1.3, 5.1; docs/abi.md, "Two modes").
+//! A port whose driver is an ordinary virtio-net driver (virtio 1.3, 5.1; docs/abi.md, "Two
+//! modes").
 
 use zcnic_device::receive::RX_HEADER;
 
@@ -11,7 +12,7 @@ use crate::{
     verify,
 };
 
-/// Two plain drivers with `buffers` buffers of `size` bytes on each queue. Both have spoken.
+/// Two plain drivers with `buffers` buffers of `size` bytes on each queue. Both have sent a frame.
 fn plain<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
     size: u32,
@@ -32,7 +33,7 @@ fn plain<T: Transport>(
     [one, other]
 }
 
-/// All frames that are there, whatever their queue.
+/// All received frames of all queues.
 fn frames<T: Transport>(driver: &mut Driver<T>) -> Vec<Vec<u8>> {
     driver
         .receive_all()
@@ -41,7 +42,7 @@ fn frames<T: Transport>(driver: &mut Driver<T>) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Nobody knows the format of a silent driver's buffers; its first frame tells.
+/// The format of a silent driver's buffers is unknown until its first frame.
 pub fn the_first_frame_makes_a_port_plain<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut one, mut other] = connect(PAIRS);
     for driver in [&mut one, &mut other] {
@@ -61,8 +62,8 @@ pub fn the_first_frame_makes_a_port_plain<T: Transport>(connect: impl Fn(u16) ->
     assert_eq!(frames(&mut other), [&frame[..]]);
 }
 
-/// A backend that was restarted finds frames which a zcnic driver sent before it noticed. They are returned,
-/// and no buffer is touched before HELLO.
+/// A restarted backend finds frames that a zcnic driver sent before it noticed. They are returned,
+/// and no buffer is written before HELLO.
 pub fn frames_of_a_zcnic_driver_make_no_port_plain<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
@@ -114,18 +115,18 @@ pub fn offloads_work_without_zcnic<T: Transport>(connect: impl Fn(u16) -> [Drive
         assert_eq!(frames(&mut other), [&frame[..]]);
         one.send(0, Packet::from(&frame).segmented(400).indirect());
         let segments = frames(&mut other);
-        let joined: Vec<u8> = segments
+        let payloads: Vec<u8> = segments
             .iter()
             .flat_map(|frame| verify::l4_payload(frame).to_vec())
             .collect();
-        assert_eq!((segments.len(), joined), (3, pattern(900)));
+        assert_eq!((segments.len(), payloads), (3, pattern(900)));
         for segment in &segments {
             assert_eq!(verify::l4_checksum_is_right(segment), Some(true));
         }
     }
 }
 
-/// Over all pairs: there is no command pair.
+/// Over all pairs: a plain port has no command pair.
 pub fn flows_are_spread<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut one, mut other] = plain(connect, 2048, 64);
     for port in 0..64 {
@@ -142,7 +143,8 @@ pub fn flows_are_spread<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     );
 }
 
-/// As when the zcnic driver takes over from virtio_net: nothing of the plain driver's is written any more.
+/// As when the zcnic driver takes over from virtio_net: no buffer of the plain driver is written
+/// any more.
 pub fn hello_turns_a_plain_port_into_a_zcnic_port<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {

@@ -32,7 +32,7 @@ pub fn a_linear_chain_holds_the_frame<T: Transport>(connect: impl Fn(u16) -> [Dr
     assert_eq!(receiver.posted(0), 4);
 }
 
-/// Nothing in a chain needs to be aligned: memory of others has its own ideas of where a frame starts.
+/// Buffers need no alignment: io_uring and AF_XDP users choose their own.
 pub fn chains_may_start_anywhere<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     for shape in [Shape::linear(2048), Shape::SPLIT] {
         let [mut sender, mut receiver] = up(&connect, shape, 0);
@@ -93,7 +93,7 @@ pub fn one_byte_of_payload_is_split<T: Transport>(connect: impl Fn(u16) -> [Driv
     }
 }
 
-/// There is nothing to put apart.
+/// A frame without payload is not split.
 pub fn headers_alone_are_not_split<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 8);
     for flow in Flow::all() {
@@ -122,7 +122,7 @@ pub fn frames_up_to_the_threshold_stay_whole<T: Transport>(
     }
 }
 
-/// Behind IP a fragment has no header that could be told from payload.
+/// A fragment has no L4 header that could be distinguished from payload.
 pub fn fragments_are_split_behind_ip<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 16);
     for (more, offset) in [(true, 0), (true, 10), (false, 10)] {
@@ -148,8 +148,8 @@ pub fn fragments_are_split_behind_ip<T: Transport>(connect: impl Fn(u16) -> [Dri
     }
 }
 
-/// Ethernet and IP are known even if what is in them is not.
-pub fn unknown_protocols_are_split_behind_what_is_known<T: Transport>(
+/// Ethernet and IP headers are parsed even if the next header is unknown.
+pub fn unknown_protocols_are_split_behind_the_last_known_header<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 8);
@@ -166,7 +166,7 @@ pub fn unknown_protocols_are_split_behind_what_is_known<T: Transport>(
     }
 }
 
-/// A packet of which a part is missing is delivered as it is, and nothing behind IP is believed.
+/// A truncated packet is delivered unchanged, and its headers behind IP are not parsed.
 pub fn truncated_packets_are_split_behind_ip<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
@@ -193,7 +193,7 @@ pub fn truncated_packets_are_split_behind_ip<T: Transport>(
 }
 
 /// No frame is dropped because its headers are long.
-pub fn headers_that_do_not_fit_are_split_at_the_last_end_that_does<T: Transport>(
+pub fn headers_that_do_not_fit_are_split_at_the_last_boundary_that_does<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
     let [mut sender, mut receiver] = up(connect, Shape::split(192, 4096), 8);
@@ -229,7 +229,7 @@ pub fn pages_share_a_jumbo_frame<T: Transport>(connect: impl Fn(u16) -> [Driver<
     }
 }
 
-/// They are returned with length 0 wherever they are, and the frame uses the others.
+/// They are returned with length 0 at any position, and the frame uses the others.
 pub fn chains_of_the_wrong_shape_are_returned_and_counted<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
@@ -255,8 +255,8 @@ pub fn chains_of_the_wrong_shape_are_returned_and_counted<T: Transport>(
     let frame = Flow::tcp4().frame(&pattern(2500));
     for _ in 0..3 {
         sender.send(0, &frame);
-        assert_eq!(receiver.receive_all(), [], "there are too few");
-        assert_eq!(receiver.posted(0), 2, "only the one at the head came back");
+        assert_eq!(receiver.receive_all(), [], "too few chains");
+        assert_eq!(receiver.posted(0), 2, "only the first one was returned");
         assert_eq!(receiver.stats().1[0].rx_bad_chain.get(), 1);
     }
     receiver.post_lengths(0, rest);
@@ -306,7 +306,7 @@ pub fn a_frame_is_taken_whole_or_not_at_all<T: Transport>(connect: impl Fn(u16) 
     assert_eq!(receiver.stats().1[0].rx_no_buffer.get(), 1);
 }
 
-/// Small buffers bound what the longest frame may take.
+/// Small buffers bound the length of frames.
 pub fn a_frame_of_too_many_chains_is_dropped<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
@@ -322,13 +322,13 @@ pub fn a_frame_of_too_many_chains_is_dropped<T: Transport>(
     assert_eq!(receiver.stats().1[0].rx_too_long.get(), 1);
 }
 
-/// The number in the response is the number of chains that came back with length 0.
+/// The number in the response is the number of chains returned with length 0.
 pub fn a_stop_returns_every_buffer<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 20);
     for _ in 0..5 {
         sender.send(0, Flow::udp6().frame(&pattern(700)));
     }
-    // That the ring shows as many is checked for every stop.
+    // The driver compares this with the ring at every stop.
     assert_eq!(receiver.stop_receive(0), Ok(15));
     assert_eq!(
         receiver.stop_receive(0),
@@ -341,7 +341,7 @@ pub fn a_stop_returns_every_buffer<T: Transport>(connect: impl Fn(u16) -> [Drive
     assert_eq!(receiver.stop_receive(1), Ok(7), "posted to a stopped queue");
 }
 
-/// Frames for a stopped queue are not steered elsewhere.
+/// Frames for a stopped queue are not steered to another one.
 pub fn a_stopped_queue_drops_and_counts<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 8);
     receiver.stop_receive(0).expect("stop");
@@ -359,7 +359,7 @@ pub fn a_stopped_queue_drops_and_counts<T: Transport>(connect: impl Fn(u16) -> [
     receiver.receive(0);
 }
 
-/// As zcrx or XSK replaces a queue's memory: only this queue changes.
+/// As when zcrx or XSK replaces a queue's memory: only this queue changes.
 pub fn a_queue_starts_again_in_another_shape<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
@@ -388,7 +388,7 @@ pub fn a_queue_starts_again_in_another_shape<T: Transport>(
     assert_eq!(receiver.posted(1), 8);
 }
 
-/// A NIC does not drop them: the stack decides.
+/// A NIC does not drop them: the stack does.
 pub fn wrong_checksums_are_delivered_and_marked<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
@@ -405,11 +405,7 @@ pub fn wrong_checksums_are_delivered_and_marked<T: Transport>(
     let mut unchecked = Flow::udp4().frame(&pattern(100));
     unchecked[40..42].fill(0);
     sender.send(0, unchecked);
-    assert_eq!(
-        receiver.receive(0).checksum(),
-        None,
-        "0 means that there is none"
-    );
+    assert_eq!(receiver.receive(0).checksum(), None, "0 means no checksum");
 
     let mut padded = Flow::tcp4().frame(&[1, 2, 3]);
     padded.extend([0x99; 20]);
@@ -422,7 +418,7 @@ pub fn wrong_checksums_are_delivered_and_marked<T: Transport>(
     );
 }
 
-/// After HELLO no offload is on.
+/// After HELLO all offloads are off.
 pub fn verdicts_and_hashes_are_given_only_when_asked_for<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
@@ -449,8 +445,9 @@ pub fn verdicts_and_hashes_are_given_only_when_asked_for<T: Transport>(
     }
 }
 
-/// Whole frames, segments, and frames whose checksum is inserted; what is left is the frame without it.
-pub fn tags_are_taken_out_when_asked_for<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+/// Whole frames, segments, and frames with checksum insertion; the received frame lacks the tag
+/// only.
+pub fn tags_are_stripped_when_asked_for<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::split(256, 1024), 64);
     let mut bytes = 0;
     for flow in Flow::all() {
@@ -491,17 +488,17 @@ pub fn tags_are_taken_out_when_asked_for<T: Transport>(connect: impl Fn(u16) -> 
     assert_eq!(counted, bytes, "the wire had the tags");
 }
 
-/// No tag, one of a service provider, and one that a checksum covers. Of two the outer one goes.
-pub fn what_is_no_tag_of_a_vlan_stays<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+/// No tag, a service tag, and a tag that a checksum covers. Of two tags the outer one is stripped.
+pub fn only_802_1q_tags_are_stripped<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::linear(2048), 16);
     receiver.offloads(&[Feature::Vlan]).expect("offloads");
     let plain = Flow::udp4().frame(&pattern(100));
     let mut service = Flow::udp4().in_vlan(9).frame(&pattern(100));
     service[12..14].copy_from_slice(&[0x88, 0xa8]);
-    let cut_short = service[..14].to_vec();
-    let mut tagged_nothing = cut_short.clone();
+    let truncated = service[..14].to_vec();
+    let mut tagged_nothing = truncated.clone();
     tagged_nothing[12..14].copy_from_slice(&[0x81, 0]);
-    for frame in [plain, service.clone(), cut_short, tagged_nothing] {
+    for frame in [plain, service.clone(), truncated, tagged_nothing] {
         sender.send(0, &frame);
         let received = receiver.receive(0);
         assert_eq!((received.tag(), received.frame), (None, frame));
@@ -526,7 +523,7 @@ pub fn what_is_no_tag_of_a_vlan_stays<T: Transport>(connect: impl Fn(u16) -> [Dr
     assert_eq!(received.frame, two);
 }
 
-/// Within a flow, whatever their size.
+/// Within a flow, frames of all sizes stay in order.
 pub fn frames_keep_their_order<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::split(256, 1024), 250);
     let frames: Vec<_> = (0..100)
@@ -553,7 +550,7 @@ pub fn frames_keep_their_order<T: Transport>(connect: impl Fn(u16) -> [Driver<T>
     assert_eq!((rx_frames.get(), rx_bytes.get()), (100, bytes as u64));
 }
 
-/// A driver that looks at its ring all the time never sees a part of a frame.
+/// A driver that polls its ring never sees a part of a frame.
 pub fn frames_become_visible_whole<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let shape = Shape::split(192, 256);
     let [mut sender, mut receiver] = up(connect, shape, 216);
@@ -563,7 +560,7 @@ pub fn frames_become_visible_whole<T: Transport>(connect: impl Fn(u16) -> [Drive
             sender.enqueue(1, &frame);
         }
         for _ in 0..6 {
-            // That what is there are whole frames is checked at every look.
+            // The driver checks at every look that whole frames are visible.
             let seen = (0..1000).find_map(|_| receiver.try_receive(0));
             let received = seen.unwrap_or_else(|| receiver.receive(0));
             assert_eq!((&received.frame, received.chains), (&frame, 36));

@@ -1,4 +1,4 @@
-//! Commands that are refused, and the detail that says why (docs/abi.md, "Responses"). A command that fails
+//! Refused commands and the detail of the response (docs/abi.md, "Responses"). A command that fails
 //! changes nothing.
 
 use std::mem::offset_of;
@@ -18,8 +18,8 @@ use crate::{
 
 const QUEUES: u16 = PAIRS - 1;
 
-/// Header fields, whatever the command.
-pub fn what_every_request_must_have<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+/// Header fields of all commands.
+pub fn request_header_fields_are_checked<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let mut driver = greeted(connect);
     for opcode in [0, 2, 17, u16::MAX] {
         let refused = (Status::Unsupported, u32::from(opcode));
@@ -43,7 +43,7 @@ pub fn what_every_request_must_have<T: Transport>(connect: impl Fn(u16) -> [Driv
     assert_eq!(raw(&mut driver, |_| {}), (Status::Ok, 0));
 }
 
-/// As openat2(2) does it: short means zeroes, long means a newer driver.
+/// As openat2(2): missing bytes are zero, a longer request is from a newer driver.
 pub fn shorter_and_longer_requests<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let mut driver = greeted(connect);
     let start = abi::RxqStart {
@@ -248,7 +248,7 @@ pub fn rss_contexts<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     );
 }
 
-/// Contexts beside 0 and symmetric hashes are features of their own.
+/// Contexts other than 0 and symmetric hashes are features of their own.
 pub fn rss_needs_its_features<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let mut driver = without(&connect, Feature::RssContexts);
     assert_eq!(
@@ -269,7 +269,7 @@ pub fn rss_needs_its_features<T: Transport>(connect: impl Fn(u16) -> [Driver<T>;
     );
 }
 
-/// A rule's context can't be taken from it.
+/// A context can't be deleted while a rule uses it.
 pub fn rss_contexts_that_are_used_stay<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let mut driver = greeted(connect);
     driver.set_rss(rss(7), &[1]).expect("a context");
@@ -280,8 +280,8 @@ pub fn rss_contexts_that_are_used_stay<T: Transport>(connect: impl Fn(u16) -> [D
     };
     driver.set_rules(&[rule]).expect("a rule");
     assert_eq!(driver.delete_rss(7), Err(Failure::refused(Status::Busy, 7)));
-    driver.delete_rules(&[0]).expect("the rule is there");
-    driver.delete_rss(7).expect("nobody uses it any more");
+    driver.delete_rules(&[0]).expect("the rule exists");
+    driver.delete_rss(7).expect("no rule uses it any more");
 }
 
 /// The fields of a rule; the offset counts from the start of the request.
@@ -349,9 +349,7 @@ pub fn rules_are_set_and_deleted_all_or_none<T: Transport>(
     assert_eq!(driver.delete_rules(&[1]), not_found(1));
     driver.set_rules(&[]).expect("no rule is fine");
     let most: Vec<_> = (0..400).map(rule).collect();
-    driver
-        .set_rules(&most)
-        .expect("what a request has room for");
+    driver.set_rules(&most).expect("a full request");
 }
 
 /// RULES was not negotiated.
@@ -376,7 +374,7 @@ pub fn receive_mode<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
         .expect("many addresses");
 }
 
-/// Only what was negotiated and can be switched.
+/// Only negotiated features that can be switched are accepted.
 pub fn offloads<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let mut driver = without(connect, Feature::RxHash);
     assert_eq!(
@@ -391,7 +389,7 @@ pub fn offloads<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     assert_eq!(
         driver.offloads(&[Feature::Gro]),
         Err(Failure::invalid(offset_of!(abi::Offloads, features))),
-        "what is not verified is not coalesced"
+        "GRO needs verified checksums"
     );
     let request = abi::Offloads {
         features: [U64::new(0), U64::new(1)],
@@ -404,15 +402,15 @@ pub fn offloads<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     );
 }
 
-/// COALESCE takes any delay, if it was negotiated.
-pub fn delays_of_interrupts<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+/// COALESCE accepts any limits, if it was negotiated.
+pub fn interrupt_moderation<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let mut driver = without(&connect, Feature::Coalesce);
     let refused = Err(unsupported(Feature::Coalesce));
-    assert_eq!(driver.coalesce((1, 1), (1, 1)), refused);
+    assert_eq!(driver.set_moderation((1, 1), (1, 1)), refused);
     let mut driver = greeted(connect);
     driver
-        .coalesce((u16::MAX, u16::MAX), (u16::MAX, u16::MAX))
-        .expect("all that there are");
+        .set_moderation((u16::MAX, u16::MAX), (u16::MAX, u16::MAX))
+        .expect("the largest limits");
     let mut longer = abi::Coalesce::default().as_bytes().to_vec();
     longer.push(1);
     assert_eq!(
@@ -421,7 +419,7 @@ pub fn delays_of_interrupts<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2
     );
 }
 
-/// STATS counts from a pair that exists to one that exists.
+/// STATS accepts ranges of existing pairs.
 pub fn counters<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let mut driver = greeted(connect);
     let mut stats = |first: u16, count: u16| {
@@ -434,12 +432,12 @@ pub fn counters<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
             .command(Opcode::Stats, request.as_bytes())
             .map(|response| response.len())
     };
-    let (head, queue) = (
+    let (fixed, queue) = (
         size_of::<abi::StatsResponse>(),
         size_of::<abi::QueueStats>(),
     );
-    assert_eq!(stats(0, QUEUES), Ok(head + queue * usize::from(QUEUES)));
-    assert_eq!(stats(QUEUES, 0), Ok(head));
+    assert_eq!(stats(0, QUEUES), Ok(fixed + queue * usize::from(QUEUES)));
+    assert_eq!(stats(QUEUES, 0), Ok(fixed));
     assert_eq!(
         stats(QUEUES + 1, 0),
         Err(Failure::invalid(offset_of!(abi::Stats, first)))
@@ -456,12 +454,12 @@ pub fn a_request_is_as_long_as_its_header_says<T: Transport>(
 ) {
     let mut driver = greeted(connect);
     let length = Err(Failure::invalid(offset_of!(abi::Request, length)));
-    let head = abi::RuleDel {
+    let fixed = abi::RuleDel {
         count: 2.into(),
         ..Default::default()
     };
     for bytes in [0, 4, 7, 9, 12] {
-        let request = [head.as_bytes(), &vec![0; bytes]].concat();
+        let request = [fixed.as_bytes(), &vec![0; bytes]].concat();
         assert_eq!(
             driver.command(Opcode::RuleDel, &request),
             length,
@@ -482,7 +480,7 @@ pub fn a_request_is_as_long_as_its_header_says<T: Transport>(
         .expect("64 KiB are allowed");
 }
 
-/// Counters of commands tell all from refused.
+/// All commands and refused commands are counted separately.
 pub fn refused_commands_are_counted<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let mut driver = greeted(connect);
     let (before, _) = driver.stats();
@@ -503,7 +501,7 @@ fn greeted<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) -> Driver<T> {
     driver
 }
 
-/// A driver that knows everything but one feature.
+/// A driver with all features but one.
 fn without<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2], feature: Feature) -> Driver<T> {
     let [mut driver, _] = connect(PAIRS);
     let [mut low, high] = FeatureSet::ALL.to_words();
@@ -523,7 +521,7 @@ fn unsupported(feature: Feature) -> Failure {
     Failure::refused(Status::Unsupported, feature as u32)
 }
 
-/// RXQ_START of a split queue with one thing changed.
+/// RXQ_START of a split queue with one change.
 fn start<T: Transport>(
     driver: &mut Driver<T>,
     change: impl FnOnce(&mut abi::RxqStart),

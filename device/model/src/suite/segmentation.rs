@@ -1,4 +1,4 @@
-//! TCP and UDP segmentation: what one chain means on the wire (docs/abi.md, "Transmit").
+//! TCP and UDP segmentation: the wire frames of one chain (docs/abi.md, "Transmit").
 
 use etherparse::{SlicedPacket, TcpSlice, TransportSlice};
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Payload, sequence numbers, identifications, lengths and checksums of every segment.
-pub fn tcp_is_cut_exactly<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+pub fn tcp_is_segmented_exactly<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 100);
     for flow in [Flow::tcp4(), Flow::tcp6(), Flow::tcp4().in_vlan(5)] {
         for (payload, size) in [
@@ -25,25 +25,23 @@ pub fn tcp_is_cut_exactly<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2])
             let flow = flow
                 .clone()
                 .tcp_header(|tcp| tcp.sequence_number = u32::MAX - 3000);
-            cut(&mut sender, &mut receiver, &flow, payload, size);
+            assert_segmented(&mut sender, &mut receiver, &flow, payload, size);
         }
     }
 }
 
-/// UDP has lengths and checksums only.
-pub fn udp_is_cut_exactly<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+/// UDP segments differ in lengths and checksums only.
+pub fn udp_is_segmented_exactly<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 100);
     for flow in [Flow::udp4(), Flow::udp6()] {
         for (payload, size) in [(7, 3), (1200, 1200), (30_001, 1200)] {
-            cut(&mut sender, &mut receiver, &flow, payload, size);
+            assert_segmented(&mut sender, &mut receiver, &flow, payload, size);
         }
     }
 }
 
 /// FIN and PSH on the last, CWR on the first (as Linux's `tcp_gso_segment()`), all others on all.
-pub fn flags_go_to_the_segments_that_they_belong_to<T: Transport>(
-    connect: impl Fn(u16) -> [Driver<T>; 2],
-) {
+pub fn tcp_flags_go_to_the_right_segments<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 16);
     let flow = Flow::tcp4().tcp_header(|tcp| {
         (tcp.fin, tcp.psh, tcp.cwr, tcp.ece, tcp.urg) = (true, true, true, true, true);
@@ -63,8 +61,8 @@ pub fn flags_go_to_the_segments_that_they_belong_to<T: Transport>(
     assert_eq!(flags.collect::<Vec<_>>(), expected);
 }
 
-/// A train that finds too few buffers loses its end, not its beginning, and nothing in between.
-pub fn segments_fill_what_buffers_there_are<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+/// A train with too few buffers loses its end, and no segment before.
+pub fn segments_fill_the_available_buffers<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 3);
     let payload = pattern(5000);
     sender.send(
@@ -72,16 +70,16 @@ pub fn segments_fill_what_buffers_there_are<T: Transport>(connect: impl Fn(u16) 
         Packet::from(Flow::tcp4().frame(&payload)).segmented(1000),
     );
     let frames = receiver.receive_all();
-    let joined: Vec<u8> = frames
+    let payloads: Vec<u8> = frames
         .iter()
         .flat_map(|(_, got)| verify::l4_payload(&got.frame).to_vec())
         .collect();
-    assert_eq!(joined, payload[..3000]);
+    assert_eq!(payloads, payload[..3000]);
     assert_eq!(receiver.stats().1[0].rx_no_buffer.get(), 2);
 }
 
 /// Sends one segmented packet of `flow` and checks the segments that arrive against it.
-pub fn cut<T: Transport>(
+pub fn assert_segmented<T: Transport>(
     sender: &mut Driver<T>,
     receiver: &mut Driver<T>,
     flow: &Flow,
@@ -103,7 +101,8 @@ pub fn cut<T: Transport>(
     let pieces: Vec<&[u8]> = payload.chunks(usize::from(size)).collect();
     assert_eq!(segments.len(), pieces.len());
     for (number, (segment, piece)) in segments.iter().zip(pieces).enumerate() {
-        // A segment is the frame that the same flow would have sent by itself, but for what counts up.
+        // A segment is the frame that the flow would have sent by itself, except for counting
+        // fields.
         let mut expected = flow.frame(piece);
         let parts = verify::dissect(&expected);
         let ((l3, _), l4) = (parts.l3.expect("IP"), parts.l4.expect("TCP or UDP"));

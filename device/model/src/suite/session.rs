@@ -17,7 +17,7 @@ use crate::{
     receive::Shape,
 };
 
-/// The answer to HELLO tells the driver everything that it must not exceed.
+/// The response to HELLO has all limits of the device.
 pub fn hello_agrees_on_version_limits_and_features<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
@@ -36,8 +36,10 @@ pub fn hello_agrees_on_version_limits_and_features<T: Transport>(
         .expect("limits are reached");
 }
 
-/// Features that only one side knows are not negotiated, in either word.
-pub fn hello_knows_only_what_both_know<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+/// Features of only one side are not negotiated, in either word.
+pub fn hello_negotiates_common_features_only<T: Transport>(
+    connect: impl Fn(u16) -> [Driver<T>; 2],
+) {
     let [mut driver, _] = connect(PAIRS);
     let split = 1u64 << Feature::Split as u32;
     let request = abi::Hello {
@@ -50,8 +52,8 @@ pub fn hello_knows_only_what_both_know<T: Transport>(connect: impl Fn(u16) -> [D
     assert_eq!(hello.features, [U64::new(split), U64::new(0)]);
 }
 
-/// The driver's range must hold the device's version.
-pub fn hello_without_a_common_version_names_the_devices<T: Transport>(
+/// The driver's range must contain the device's version.
+pub fn hello_without_a_common_version_returns_the_devices<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
     let [mut driver, _] = connect(PAIRS);
@@ -80,7 +82,7 @@ pub fn hello_without_a_common_version_names_the_devices<T: Transport>(
     assert_eq!(hello.version.get(), version);
 }
 
-/// The number of pairs says which one carries commands: the one that the HELLO came from.
+/// The number of pairs determines the command pair, which must be the one that HELLO came from.
 pub fn hello_must_come_from_the_last_pair<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut driver, _] = connect(PAIRS);
     for pairs in [0, 1, PAIRS - 1, PAIRS + 1, u16::MAX] {
@@ -94,8 +96,8 @@ pub fn hello_must_come_from_the_last_pair<T: Transport>(connect: impl Fn(u16) ->
     driver.hello();
 }
 
-/// There is no session yet that a HELLO could belong to.
-pub fn hello_names_no_session<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+/// HELLO begins a session, so it can't carry one.
+pub fn hello_carries_no_session<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut driver, _] = connect(PAIRS);
     let mut request = driver.hello_request();
     request.request = header(Opcode::Hello, size_of::<abi::Hello>(), 1);
@@ -121,8 +123,8 @@ pub fn a_refused_hello_leaves_the_session_alone<T: Transport>(
     assert_eq!(driver.posted(0), 4);
 }
 
-/// HELLO is legal at any time, and afterwards everything is as in the beginning.
-pub fn hello_again_returns_every_chain_and_erases_everything<T: Transport>(
+/// HELLO is legal at any time, and resets everything.
+pub fn hello_again_returns_every_chain_and_resets_the_port<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 16);
@@ -145,7 +147,7 @@ pub fn hello_again_returns_every_chain_and_erases_everything<T: Transport>(
         }])
         .expect("a rule");
 
-    // That nothing stays out and nothing is written any more is checked for every HELLO.
+    // The driver checks at every HELLO that all chains are returned and none is written any more.
     receiver.hello();
     assert_ne!(receiver.session(), first);
     sender.flush(0);
@@ -180,7 +182,7 @@ pub fn hello_again_returns_every_chain_and_erases_everything<T: Transport>(
     );
 }
 
-/// Whoever posted the buffers that a fresh device finds, they are not written.
+/// Buffers from before HELLO are not written, because their owner is unknown.
 pub fn hello_does_not_touch_buffers_posted_before<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
@@ -201,16 +203,16 @@ pub fn hello_does_not_touch_buffers_posted_before<T: Transport>(
     assert_eq!(receiver.stats().1[0].rx_stopped.get(), stopped + 1);
 }
 
-/// Without a HELLO there is no session to be in.
+/// Without a HELLO there is no session.
 pub fn a_request_without_session_is_stale<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut driver, _] = connect(PAIRS);
     let stale = Err(Failure::refused(Status::Stale, 0));
     assert_eq!(driver.start_transmit(0), stale);
     driver.hello();
-    driver.start_transmit(0).expect("now there is one");
+    driver.start_transmit(0).expect("a session");
 }
 
-/// Nothing that belongs to another session is executed.
+/// Requests of another session are not executed.
 pub fn a_request_of_another_session_is_stale_and_not_executed<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
@@ -226,10 +228,8 @@ pub fn a_request_of_another_session_is_stale_and_not_executed<T: Transport>(
     assert_eq!(driver.status().tx_running[0].get(), 0);
 }
 
-/// A port that can't know who posted its buffers leaves them alone.
-pub fn nobody_receives_before_somebody_spoke<T: Transport>(
-    connect: impl Fn(u16) -> [Driver<T>; 2],
-) {
+/// A port does not write buffers of unknown origin.
+pub fn an_undecided_port_receives_nothing<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = connect(PAIRS);
     sender.bring_up(Shape::SPLIT, 4);
     for queue in 0..PAIRS {
@@ -242,7 +242,7 @@ pub fn nobody_receives_before_somebody_spoke<T: Transport>(
     assert!((0..PAIRS).all(|queue| receiver.posted(queue) == 8));
 }
 
-/// STATUS is the truth about queues and the link.
+/// STATUS reports queues and the link.
 pub fn status_shows_which_queues_run<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut driver, _other] = connect(PAIRS);
     driver.hello();
@@ -258,8 +258,9 @@ pub fn status_shows_which_queues_run<T: Transport>(connect: impl Fn(u16) -> [Dri
     assert_eq!(driver.status().rx_running[0].get(), 0);
 }
 
-/// A driver that leaves too little room gets what fits, and sees from the length that there is more.
-pub fn a_response_is_cut_to_the_room_there_is<T: Transport>(
+/// A driver with too little room gets the part that fits, and sees from the length that there is
+/// more.
+pub fn a_response_is_truncated_to_the_room_there_is<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
     let [mut driver, _] = connect(PAIRS);
@@ -270,15 +271,17 @@ pub fn a_response_is_cut_to_the_room_there_is<T: Transport>(
     let response = driver
         .exchange_on(pair, &[request.as_bytes()], room)
         .expect("an answer");
-    let response = abi::Response::read_from_bytes(&response).expect("as much as there is room for");
+    let response = abi::Response::read_from_bytes(&response).expect("a truncated response");
     assert_eq!(
         response.length.get() as usize,
         size_of::<abi::StatusResponse>()
     );
 }
 
-/// Something else than a command comes back as if nobody had been there.
-pub fn what_has_no_magic_is_not_executed<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+/// A chain without magic is returned with length 0.
+pub fn a_request_without_magic_is_not_executed<T: Transport>(
+    connect: impl Fn(u16) -> [Driver<T>; 2],
+) {
     let [mut driver, _] = connect(PAIRS);
     driver.hello();
     let mut request = header(Opcode::Status, size_of::<abi::Request>(), driver.session());
@@ -291,7 +294,7 @@ pub fn what_has_no_magic_is_not_executed<T: Transport>(connect: impl Fn(u16) -> 
 }
 
 /// The command pair is the 128th: a frontend names a ring by one byte.
-pub fn all_queues_that_there_can_be_work<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+pub fn all_128_queue_pairs_work<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = connect(limits::MAX_QUEUE_PAIRS);
     sender.bring_up(Shape::SPLIT, 0);
     receiver.bring_up(Shape::SPLIT, 2);

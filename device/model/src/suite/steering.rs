@@ -1,4 +1,4 @@
-//! Which queue a frame goes to (docs/abi.md, "Steering").
+//! Steering: the queue of a frame (docs/abi.md, "Steering").
 
 use zcnic_device::{
     abi::{self, FlowType, HashType, RuleAction, RuleType},
@@ -37,7 +37,7 @@ fn tcp_port(location: u32, port: u16, action: RuleAction, queue: u16) -> abi::Ru
     rule
 }
 
-/// Sends one frame and says on which queue it arrived.
+/// Sends one frame and returns the queue that it arrived on.
 fn queue_of<T: Transport>(
     sender: &mut Driver<T>,
     receiver: &mut Driver<T>,
@@ -49,7 +49,7 @@ fn queue_of<T: Transport>(
     frames.first().map(|(queue, _)| *queue)
 }
 
-/// Until RSS is set there is one table entry and no hash.
+/// Until RSS_SET there is one table entry and no hash.
 pub fn everything_goes_to_queue_0_at_first<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 32);
     for port in 0..20 {
@@ -62,7 +62,7 @@ pub fn everything_goes_to_queue_0_at_first<T: Transport>(connect: impl Fn(u16) -
     }
 }
 
-/// The table entry is the low bits of the hash; what is not IP uses entry 0.
+/// The low bits of the hash select the table entry; frames other than IP use entry 0.
 pub fn flows_spread_by_their_published_hash<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 64);
     let table = [2, 1, 0, 3, 3, 0, 1, 2];
@@ -88,7 +88,7 @@ pub fn flows_spread_by_their_published_hash<T: Transport>(connect: impl Fn(u16) 
 }
 
 /// "Verifying the RSS Hash Calculation" (Microsoft): addresses, ports, hash without and with ports.
-pub fn the_hash_is_what_was_published<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+pub fn hashes_match_the_published_vectors<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 16);
     let v4 = Flow::tcp4()
         .between4([66, 9, 149, 187], [161, 142, 100, 80])
@@ -119,8 +119,8 @@ pub fn the_hash_is_what_was_published<T: Transport>(connect: impl Fn(u16) -> [Dr
     assert_eq!(hash(all, &v6), (0x4020_7d3d, HashType::Tcp6));
 }
 
-/// Only what is chosen tells flows apart, and with a symmetric transform directions don't.
-pub fn fields_choose_what_is_hashed<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+/// Only the chosen fields distinguish flows; a symmetric transform does not distinguish directions.
+pub fn fields_select_the_hash_input<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 64);
     let mut hash = |receiver: &mut Driver<T>, flow: &Flow| {
         sender.send(0, flow.frame(&[1]));
@@ -161,7 +161,7 @@ pub fn fields_choose_what_is_hashed<T: Transport>(connect: impl Fn(u16) -> [Driv
     }
 }
 
-/// A rule may spread its flows over another table, moved by an offset.
+/// A rule may spread its flows over another table, plus an offset.
 pub fn contexts_and_queue_offsets<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 64);
     receiver.set_rss(rss(0), &[0]).expect("RSS");
@@ -177,13 +177,13 @@ pub fn contexts_and_queue_offsets<T: Transport>(connect: impl Fn(u16) -> [Driver
         let other = queue_of(&mut sender, &mut receiver, &Flow::tcp4().ports(port, 81));
         assert_eq!(other, Some(0));
     }
-    // The table may change under a rule; nothing goes beyond the last queue.
+    // The table may change under a rule; no frame goes beyond the last queue.
     receiver.set_rss(rss(3), &[3]).expect("the context");
     let queue = queue_of(&mut sender, &mut receiver, &Flow::tcp4().ports(1, 80));
     assert_eq!(queue, Some(3));
 }
 
-/// Priority is the location, whatever the order in which rules were set.
+/// Priority is the location, not the order in which rules were set.
 pub fn the_lowest_location_wins<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 64);
     let everything = abi::Rule {
@@ -210,18 +210,18 @@ pub fn the_lowest_location_wins<T: Transport>(connect: impl Fn(u16) -> [Driver<T
         .set_rules(&[tcp_port(3, 81, RuleAction::Queue, 2)])
         .expect("replaced");
     assert_eq!(queue_of(&mut sender, &mut receiver, &flow), Some(1));
-    // A rule that shares its mask with an early one stands behind others all the same.
+    // A rule that shares its mask with an early one still has the priority of its location.
     receiver
         .set_rules(&[tcp_port(30, 82, RuleAction::Queue, 1)])
         .expect("a rule behind all others");
     let late = flow.clone().ports(1, 82);
     assert_eq!(queue_of(&mut sender, &mut receiver, &late), Some(3));
-    receiver.delete_rules(&[10, 20]).expect("both are there");
+    receiver.delete_rules(&[10, 20]).expect("both exist");
     assert_eq!(queue_of(&mut sender, &mut receiver, &late), Some(1));
     assert_eq!(queue_of(&mut sender, &mut receiver, &flow), Some(0));
 }
 
-/// A drop is told apart from other losses.
+/// Drops by rules have a counter of their own.
 pub fn rules_drop_and_count<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 8);
     receiver
@@ -238,8 +238,8 @@ pub fn rules_drop_and_count<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2
     assert_eq!(receiver.stats().0.rx_rule_drop.get(), 3);
 }
 
-/// Any bits of any field, and nothing else.
-pub fn rules_match_what_their_masks_cover<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+/// Rules compare any bits of any field, and no others.
+pub fn rules_match_the_bits_of_their_masks<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 64);
     let rule = |location: u32, rule_type: RuleType, fill: fn(&mut abi::Flow, &mut abi::Flow)| {
         let mut rule = abi::Rule {
@@ -288,7 +288,7 @@ pub fn rules_match_what_their_masks_cover<T: Transport>(connect: impl Fn(u16) ->
     }
 }
 
-/// Exactly zero frames where nothing is steered to.
+/// Queues that no frame is steered to receive exactly zero frames.
 pub fn idle_queues_stay_idle<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 250);
     receiver.set_rss(rss(0), &[1; 8]).expect("RSS");
@@ -310,7 +310,7 @@ pub fn idle_queues_stay_idle<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 
     assert_eq!((receiver.posted(0), receiver.posted(2)), (250, 250));
 }
 
-/// Listed addresses and broadcast pass, PROMISC and ALLMULTI add to that.
+/// Listed addresses and broadcast pass; PROMISC and ALLMULTI let more pass.
 pub fn addresses_are_filtered<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 64);
     let (other, group, other_group) = ([2; 6], [1, 0, 0x5e, 0, 0, 1], [0x33, 0x33, 0, 0, 0, 1]);

@@ -1,4 +1,4 @@
-//! The device's clock, and what is stamped with it (docs/abi.md, "Time").
+//! The device's clock and timestamps (docs/abi.md, "Time").
 
 use zcnic_device::{
     abi::{self, Status},
@@ -13,8 +13,8 @@ use crate::{
     transmit::Packet,
 };
 
-/// Every frame, whole or split, and between two readings of the clock.
-pub fn frames_tell_when_they_arrived<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+/// Every frame, whole or split, has a timestamp between two readings of the clock.
+pub fn received_frames_are_timestamped<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::split(256, 1024), 32);
     let frame = |payload| Flow::udp4().frame(&pattern(payload));
     sender.send(0, frame(100));
@@ -24,7 +24,7 @@ pub fn frames_tell_when_they_arrived<T: Transport>(connect: impl Fn(u16) -> [Dri
     let mut before = receiver.clock().expect("a reading");
     for payload in [0, 1, 700, 5000] {
         sender.send(0, frame(payload));
-        // That all its chains say the same is checked when it is received.
+        // The driver checks that all chains have the same timestamp.
         let stamp = receiver.receive(0).header.timestamp_ns.get();
         let after = receiver.clock().expect("a reading");
         assert!(
@@ -38,8 +38,9 @@ pub fn frames_tell_when_they_arrived<T: Transport>(connect: impl Fn(u16) -> [Dri
     assert_eq!(receiver.receive(0).header.timestamp_ns.get(), 0);
 }
 
-/// Those that ask, by the clock that the other port has, too, and not later than they arrive.
-pub fn frames_tell_when_they_were_sent<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+/// Frames that ask get a timestamp, of a clock that both ports share, and not later than they
+/// arrive.
+pub fn sent_frames_are_timestamped<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 64);
     let packet = |payload| Packet::from(Flow::tcp4().frame(&pattern(payload)));
     let packets = [
@@ -72,8 +73,9 @@ pub fn frames_tell_when_they_were_sent<T: Transport>(connect: impl Fn(u16) -> [D
     assert_eq!(sender.stats().1[1].tx_frames.get(), 4 + 5);
 }
 
-/// What can't be sent has no time; a place of another size is none, and without a place nobody is told.
-pub fn only_frames_that_ask_as_they_should_are_told<T: Transport>(
+/// A frame that can't be sent has no timestamp. A writable descriptor of another size is an error,
+/// and without one no timestamp is written.
+pub fn only_valid_requests_get_a_transmit_timestamp<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 8);

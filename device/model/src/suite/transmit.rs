@@ -1,4 +1,4 @@
-//! Frames on their way out (docs/abi.md, "Transmit").
+//! Transmitted frames (docs/abi.md, "Transmit").
 
 use zcnic_device::limits::MAX_FRAME;
 
@@ -11,10 +11,8 @@ use crate::{
     verify,
 };
 
-/// Descriptors of any length, in the ring or in a table.
-pub fn frames_are_sent_however_they_are_scattered<T: Transport>(
-    connect: impl Fn(u16) -> [Driver<T>; 2],
-) {
+/// Descriptors of any length, in the ring or in an indirect table.
+pub fn scattered_frames_are_sent_whole<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 32);
     let frame = Flow::tcp6().frame(&pattern(1300));
     let scatterings: [&[usize]; 6] = [
@@ -40,7 +38,7 @@ pub fn frames_are_sent_however_they_are_scattered<T: Transport>(
     }
 }
 
-/// The field holds the sum of the pseudo header, the device does the rest.
+/// The field holds the pseudo-header sum; the device completes it.
 pub fn checksums_are_inserted<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 32);
     for flow in Flow::all() {
@@ -53,7 +51,7 @@ pub fn checksums_are_inserted<T: Transport>(connect: impl Fn(u16) -> [Driver<T>;
     }
 }
 
-/// RFC 768: 0 would mean that there is none.
+/// RFC 768: 0 would mean "no checksum".
 pub fn a_udp_checksum_of_zero_goes_out_as_ones<T: Transport>(
     connect: impl Fn(u16) -> [Driver<T>; 2],
 ) {
@@ -68,7 +66,7 @@ pub fn a_udp_checksum_of_zero_goes_out_as_ones<T: Transport>(
     assert_eq!((received.checksum(), received.frame), (Some(true), frame));
 }
 
-/// A stopped transmit queue keeps what is posted and sends it when it starts.
+/// A stopped transmit queue keeps its chains and sends them when it starts.
 pub fn frames_wait_for_their_queue_to_start<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 16);
     assert_eq!(sender.stop_transmit(3), Ok(0));
@@ -85,7 +83,7 @@ pub fn frames_wait_for_their_queue_to_start<T: Transport>(connect: impl Fn(u16) 
     }
 }
 
-/// The number in the response is the number of chains that came back unsent.
+/// The number in the response is the number of chains returned unsent.
 pub fn a_stop_returns_frames_unsent<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 16);
     sender.stop_transmit(1).expect("stop");
@@ -102,7 +100,7 @@ pub fn a_stop_returns_frames_unsent<T: Transport>(connect: impl Fn(u16) -> [Driv
     assert_eq!((stats.tx_frames.get(), stats.tx_errors.get()), (0, 0));
 }
 
-/// Up to the limit of HELLO.
+/// Frames up to the limit of HELLO are sent.
 pub fn the_longest_frame_passes<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 8);
     let frame = Flow::tcp4().frame(&pattern(MAX_FRAME - 54));
@@ -115,7 +113,7 @@ pub fn the_longest_frame_passes<T: Transport>(connect: impl Fn(u16) -> [Driver<T
     assert_eq!(sender.stats().1[0].tx_errors.get(), 1);
 }
 
-/// Every segment is a frame, on both sides.
+/// Every segment counts as a frame, on both ports.
 pub fn counters_count_wire_frames<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 64);
     let frame = Flow::tcp4().frame(&pattern(10_000));

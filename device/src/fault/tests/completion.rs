@@ -24,7 +24,7 @@ action_tests! {
         let mut bench = struck(Action::Completion(CompletionFault::BadUsedId { beyond: 5 }));
         assert_eq!(bench.seen(), instead(|_| vec![]));
         assert_eq!(heads(&bench), [0, 1, 1024 + 5, 4, 5, 6, 7]);
-        assert_eq!(bench.lane.stop(&mut bench.ring), 2, "the chains themselves come back at the stop");
+        assert_eq!(bench.lane.stop(&mut bench.ring), 2, "the chains themselves are returned at the stop");
         assert_eq!(heads(&bench)[7..], [2, 3]);
     }
 
@@ -35,7 +35,7 @@ action_tests! {
         assert!(bench.lane.is_idle());
     }
 
-    "withhold-completion" => fn withheld_completions_come_later() {
+    "withhold-completion" => fn withheld_completions_are_returned_later() {
         let bench = struck(Action::Completion(CompletionFault::Withhold { frames: Some(n32(1)) }));
         let clean = clean(SPLIT);
         let order = [0, 1, 3, 2, 4].map(|index: usize| clean[index].clone());
@@ -68,7 +68,7 @@ fn those_that_break_the_order_void_recovery() {
 }
 
 #[test]
-fn removing_the_rule_returns_what_it_withheld() {
+fn removing_the_rule_returns_withheld_chains() {
     for frames in [None, Some(n32(100))] {
         let mut bench = struck(Action::Completion(CompletionFault::Withhold { frames }));
         bench.release();

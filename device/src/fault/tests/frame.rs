@@ -18,7 +18,7 @@ action_tests! {
         let mut bench = struck(Action::Frame(FrameFault::Delay { nanoseconds: 5000 }));
         assert_eq!(bench.seen(), instead(|_| vec![]));
         let armed = bench.engine.armed(Direction::Receive);
-        assert_eq!(bench.lane.next_due(armed.as_ref()), Some(bench.now + 5000));
+        assert_eq!(bench.lane.next_deadline(armed.as_ref()), Some(bench.now + 5000));
         bench.now += 4999;
         assert_eq!(bench.release(), Delivered::default());
         bench.now += 1;
@@ -38,37 +38,37 @@ action_tests! {
     }
 
     "corrupt" => fn corrupt_flips_one_bit() {
-        // The lowest bit of byte 500: payload, so that the checksum is wrong and says so.
+        // The lowest bit of byte 500: payload, so that the verdict is bad.
         let bench = struck(Action::Frame(FrameFault::Corrupt { bit: Some(500 * 8 + 7) }));
         assert_eq!(bench.seen(), instead(|mut frame| {
             frame.frame[500] ^= 1;
             frame.flags = frame.flags & !RX_CSUM_GOOD | RX_CSUM_BAD;
             vec![frame]
         }));
-        // A drawn one is one bit, too, and the same one every time.
+        // A drawn bit is a single one, and the same one every time.
         let drawn = || struck(Action::Frame(FrameFault::Corrupt { bit: None })).seen()[2].frame.clone();
         let differs: u32 = drawn().iter().zip(&clean(SPLIT)[2].frame).map(|(a, b)| (a ^ b).count_ones()).sum();
         assert_eq!(differs, 1);
         assert_eq!(drawn(), drawn());
     }
 
-    "truncate" => fn truncate_cuts_the_frame() {
+    "truncate" => fn truncate_shortens_the_frame() {
         let bench = struck(Action::Frame(FrameFault::Truncate { length: 100 }));
         assert_eq!(bench.seen(), instead(|mut frame| {
             frame.frame.truncate(100);
-            // The packet is incomplete: nothing behind IP is believed.
+            // The packet is incomplete: headers behind IP are not parsed.
             (frame.header_length, frame.chains) = (34, 1);
             frame.flags &= !RX_CSUM_GOOD;
             vec![frame]
         }));
-        // Nothing is added to a short frame.
+        // A short frame is not extended.
         let whole = struck(Action::Frame(FrameFault::Truncate { length: 9000 }));
         assert_eq!(whole.seen(), clean(SPLIT));
     }
 }
 
 #[test]
-fn removing_the_rule_lets_go_what_it_held() {
+fn removing_the_rule_releases_held_frames() {
     for action in [
         FrameFault::Delay {
             nanoseconds: 1 << 40,
@@ -78,14 +78,14 @@ fn removing_the_rule_lets_go_what_it_held() {
         let mut bench = struck(Action::Frame(action));
         assert_eq!(bench.release(), Delivered::default());
         bench.engine.clear();
-        assert_eq!(bench.lane.next_due(None), Some(0));
+        assert_eq!(bench.lane.next_deadline(None), Some(0));
         assert_eq!(bench.release().frames, 1);
         assert!(bench.lane.is_idle());
     }
 }
 
 #[test]
-fn a_stop_forgets_what_was_held() {
+fn a_stop_drops_held_frames() {
     let mut bench = struck(Action::Frame(FrameFault::Delay { nanoseconds: 10 }));
     bench.queue.stop();
     assert_eq!(bench.lane.stop(&mut bench.ring), 0);

@@ -5,7 +5,7 @@ use crate::{
 };
 
 action_tests! {
-    "wrong-hash" => fn wrong_hash_tells_another_hash() {
+    "wrong-hash" => fn wrong_hash_replaces_the_hash() {
         let bench = struck(Action::Metadata(MetadataFault::WrongHash { value: Some(42) }));
         assert_eq!(bench.seen(), instead(|frame| vec![Seen { hash: 42, ..frame }]));
         let drawn = struck(Action::Metadata(MetadataFault::WrongHash { value: None })).seen();
@@ -14,8 +14,8 @@ action_tests! {
         assert_eq!(drawn, instead(|frame| vec![Seen { hash, ..frame }]));
     }
 
-    "wrong-checksum" => fn wrong_checksum_tells_another_verdict() {
-        for (verdict, said) in [
+    "wrong-checksum" => fn wrong_checksum_replaces_the_verdict() {
+        for (verdict, reported) in [
             (WrongVerdict::Inverted, RX_CSUM_BAD),
             (WrongVerdict::Bad, RX_CSUM_BAD),
             (WrongVerdict::Good, RX_CSUM_GOOD),
@@ -23,7 +23,7 @@ action_tests! {
         ] {
             let bench = struck(Action::Metadata(MetadataFault::WrongChecksum { verdict }));
             assert_eq!(bench.seen(), instead(|mut frame| {
-                frame.flags = frame.flags & !(RX_CSUM_BAD | RX_CSUM_GOOD) | said;
+                frame.flags = frame.flags & !(RX_CSUM_BAD | RX_CSUM_GOOD) | reported;
                 vec![frame]
             }));
         }
@@ -31,7 +31,7 @@ action_tests! {
 }
 
 #[test]
-fn a_wrong_checksum_can_be_called_good() {
+fn a_wrong_checksum_can_be_reported_good() {
     let mut bench = Bench::new(
         SPLIT,
         vec![third(Action::Metadata(MetadataFault::WrongChecksum {

@@ -1,4 +1,4 @@
-//! Every action, seen from outside: what it changes, and that it changes nothing else.
+//! Tests of every action: its effect, and that it has no other effect.
 
 mod completion;
 mod frame;
@@ -38,7 +38,7 @@ const TESTED: &[&[&str]] = &[
 macro_rules! action_tests {
     ($($action:literal => fn $name:ident() $body:block)*) => {
         pub(super) const TESTED: &[&str] = &[$($action),*];
-        /// Named as what `cargo xtask test faults` looks for.
+        /// `cargo xtask test faults` selects tests by this name.
         mod faults {
             use super::*;
             $(
@@ -98,7 +98,7 @@ fn rule(direction: Direction, when: When, action: Action) -> Rule {
     }
 }
 
-/// A frame as the driver sees it.
+/// A frame as the driver receives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Seen {
     frame: Vec<u8>,
@@ -109,7 +109,7 @@ struct Seen {
     hash_type: u8,
     queue: u16,
     chains: usize,
-    /// How much shorter the used lengths are than the receive headers say.
+    /// Bytes missing from the used lengths, compared with the receive headers.
     missing: usize,
 }
 
@@ -185,7 +185,7 @@ impl Bench {
     }
 }
 
-/// Reads what the driver got, frame by frame.
+/// Reads the frames that the driver received.
 fn seen(used: &[(u32, Vec<Vec<u8>>)]) -> Vec<Seen> {
     let mut frames = Vec::new();
     let mut parts: Option<Seen> = None;
@@ -220,7 +220,7 @@ fn seen(used: &[(u32, Vec<Vec<u8>>)]) -> Vec<Seen> {
     frames
 }
 
-/// Five frames that can be told apart, of one and of several chains.
+/// Five distinguishable frames, of one and of several chains.
 fn frames() -> Vec<Vec<u8>> {
     (0..5)
         .map(|number| {
@@ -231,7 +231,7 @@ fn frames() -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// What the driver sees of [`frames`] without any rule.
+/// The driver's view of [`frames`] without any rule.
 fn clean(layout: Layout) -> Vec<Seen> {
     let mut bench = Bench::new(layout, vec![]);
     for frame in frames() {

@@ -2,7 +2,7 @@ use super::*;
 use crate::abi::RX_SPLIT;
 
 action_tests! {
-    "short-buffer" => fn short_buffer_returns_less_than_the_header_says() {
+    "short-buffer" => fn short_buffer_returns_a_shorter_used_length() {
         let bench = struck(Action::Placement(PlacementFault::ShortBuffer { bytes: 7 }));
         assert_eq!(bench.seen(), instead(|mut frame| {
             frame.missing = 7;
@@ -44,7 +44,7 @@ action_tests! {
             panic!("{:?}", bench.effects);
         };
         assert_eq!((&frame.bytes, frame.hash), (&frames()[2], NOTE.hash));
-        // There it is delivered as any other, and no rule is asked again.
+        // There it is delivered like any other frame, without consulting the rules again.
         let always = rule(Direction::Receive, When::Always, Action::Frame(FrameFault::Drop));
         let mut other = Bench::new(SPLIT, vec![always]);
         let note = Annotation { queue: 1, ..NOTE };
@@ -55,7 +55,7 @@ action_tests! {
     }
 }
 
-/// The used length stays one that says "used".
+/// The used length stays positive: 0 means "unused".
 #[test]
 fn a_short_buffer_is_never_empty() {
     let bench = struck(Action::Placement(PlacementFault::ShortBuffer {

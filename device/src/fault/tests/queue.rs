@@ -7,12 +7,12 @@ action_tests! {
         assert_eq!(bench.seen(), clean(SPLIT)[..2]);
         assert_eq!(bench.lane.dropped(), 3);
         let armed = bench.engine.armed(Direction::Receive);
-        assert_eq!(bench.lane.next_due(armed.as_ref()), Some(bench.now + 500));
+        assert_eq!(bench.lane.next_deadline(armed.as_ref()), Some(bench.now + 500));
         bench.now += 500;
         bench.send(&frames()[0]);
         assert_eq!(bench.seen().len(), 3);
 
-        // Without an end: until the rule is removed, or the queue stopped.
+        // Without a duration the stall lasts until the rule is removed or the queue stopped.
         let mut bench = struck(stall(None));
         bench.now += 1 << 40;
         bench.send(&frames()[0]);

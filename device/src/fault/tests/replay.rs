@@ -58,7 +58,7 @@ fn all(seed: u64, direction: Direction) -> Vec<Rule> {
         .collect()
 }
 
-/// Everything that a run shows: hits, the used ring, and bytes in buffers.
+/// The observable results of a run: hits, the used ring, and bytes in buffers.
 type Trace = (Vec<Hit>, Vec<UsedElement>, Vec<(u32, Vec<Vec<u8>>)>);
 
 fn run(rule: Rule) -> Trace {
@@ -135,7 +135,8 @@ fn interleaved(order: &[bool], rules: &[Rule]) -> [Vec<Hit>; 2] {
 }
 
 proptest! {
-    /// What a queue meets depends on its own frames only, however those of others come in between.
+    /// The faults of a queue depend on its own frames only, not on how frames of other queues
+    /// interleave.
     #[test]
     fn queues_do_not_disturb_each_other(
         order in proptest::collection::vec(any::<bool>(), 1..60),

@@ -7,7 +7,7 @@ use crate::{
 
 const DROP: Action = Action::Frame(FrameFault::Drop);
 
-/// Which of `count` frames are hit.
+/// The numbers of the hit frames among `count`.
 fn hits(rule: Rule, count: u64) -> Vec<u64> {
     let mut bench = Bench::new(SPLIT, vec![rule]);
     for _ in 0..count {
@@ -102,7 +102,8 @@ fn rules_change_the_state_that_others_ask_for() {
         state: Some("broken".into()),
         ..rule(Direction::Receive, When::Always, DROP)
     };
-    // Frame 2 breaks the queue, three frames are lost, the third of them mends it, and again.
+    // Frame 2 enters state "broken", three frames are dropped, the third of them returns to
+    // "initial", and so on.
     let rules = vec![
         to("initial", When::Every(n64(2)), "broken", harmless),
         to("broken", When::Every(n64(3)), "initial", harmless),
@@ -140,7 +141,7 @@ fn several_rules_can_hit_one_frame() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused() {
+fn invalid_rules_are_refused() {
     let ok = third(DROP);
     let refused = |rule: Rule| rule.check().expect_err("makes no sense").to_string();
     assert_eq!(ok.check(), Ok(()));
@@ -234,7 +235,8 @@ fn rules_are_added_all_or_none_and_bounded() {
     assert!(engine.armed(Direction::Transmit).is_none());
 }
 
-/// A frame that waits for buffers is shown to the rules once, and one that a rule touched does not wait.
+/// The rules see a frame that waits for buffers once, and a frame that a rule touched does not
+/// wait.
 #[test]
 fn waiting_frames_are_counted_once() {
     let mut bench = Bench::new(

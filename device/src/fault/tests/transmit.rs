@@ -11,7 +11,7 @@ action_tests! {
     "command-error" => fn command_error_answers_instead_of_executing() {
         let fault = CommandFault::Error { status: Status::NoSpace, detail: 9 };
         assert_eq!(commands(fault, None), [None, None, Some(fault), None]);
-        // Only the third of the commands meant.
+        // Only the third of the selected commands.
         assert_eq!(commands(fault, Some(Opcode::RuleSet)), [None, None, None, Some(fault)]);
     }
 
@@ -72,7 +72,7 @@ fn lane(direction: Direction, action: Action, opcode: Option<Opcode>) -> (Lane, 
     (Lane::new(direction, 0), engine)
 }
 
-/// What becomes of four commands, two of them RULE_SET; a rule for these hits the second of them.
+/// The faults of four commands, two of them RULE_SET; a rule for RULE_SET hits the second of these.
 fn commands(fault: CommandFault, opcode: Option<Opcode>) -> Vec<Option<CommandFault>> {
     let (mut lane, mut engine) = lane(Direction::Command, Action::Command(fault), opcode);
     if opcode.is_some() {
@@ -100,7 +100,8 @@ fn commands(fault: CommandFault, opcode: Option<Opcode>) -> Vec<Option<CommandFa
     .collect()
 }
 
-/// Sends five frames past a rule for the third; what goes on the wire, and how chains come back.
+/// Sends five frames past a rule for the third; returns the frames on the wire and the completion
+/// faults.
 fn sent(action: Action, now: u64) -> (Lane, Engine, Vec<Sent>) {
     let (mut lane, engine) = lane(Direction::Transmit, action, None);
     let armed = engine.armed(Direction::Transmit).expect("a rule");
@@ -167,7 +168,7 @@ fn frames_are_damaged_on_the_wire() {
 fn delayed_frames_are_sent_in_time() {
     let (mut lane, engine, _) = sent(Action::Frame(FrameFault::Delay { nanoseconds: 7 }), 100);
     let armed = engine.armed(Direction::Transmit);
-    assert_eq!(lane.next_due(armed.as_ref()), Some(107));
+    assert_eq!(lane.next_deadline(armed.as_ref()), Some(107));
     assert_eq!(lane.take_due(armed.as_ref(), 106), []);
     let due = lane.take_due(armed.as_ref(), 107);
     assert_eq!(
@@ -179,7 +180,7 @@ fn delayed_frames_are_sent_in_time() {
 }
 
 #[test]
-fn transmit_chains_come_back_wrongly() {
+fn completion_faults_apply_to_transmit_chains() {
     for (fault, expected) in [
         (CompletionFault::DescriptorError, vec![0, 1, 2, 3, 4]),
         (
@@ -235,13 +236,13 @@ fn a_stalled_queue_sends_no_more() {
         nanoseconds: Some(10),
     });
     let (mut lane, engine, sent) = sent(stall, 0);
-    assert_eq!(wire(&sent), frames(), "what was taken is sent");
+    assert_eq!(wire(&sent), frames(), "taken chains are sent");
     let armed = engine.armed(Direction::Transmit);
     assert!(lane.is_stalled(armed.as_ref(), 9));
     assert!(!lane.is_stalled(armed.as_ref(), 10));
 }
 
-/// A train means its segments: the rule hits one of them, and the others are as without it.
+/// A train means its segments: the rule hits one of them, and the others are unchanged.
 #[test]
 fn a_fault_hits_one_segment_of_a_train() {
     let header = abi::TxHeader {
@@ -255,7 +256,7 @@ fn a_fault_hits_one_segment_of_a_train() {
         ..Default::default()
     };
     let mut frame = udp6(&pattern(1400));
-    // The sum of the pseudo header is owed to the field; which one does not matter here.
+    // The field should hold the pseudo-header sum; its value does not matter here.
     frame[60..62].copy_from_slice(&[0, 0]);
     let chain = [header.as_bytes(), &frame].concat();
     let mut snapshot = Snapshot::default();
@@ -283,7 +284,7 @@ fn a_fault_hits_one_segment_of_a_train() {
         .collect();
     assert_eq!(sent, [&whole[..2], &whole[3..]].concat());
 
-    // And on receive: the same frames are delivered as from the train.
+    // On receive, the same frames are delivered as from the train.
     let mut bench = Bench::new(SPLIT, vec![third(Action::Frame(FrameFault::Drop))]);
     bench.with(|queue| queue.deliver(&train, &mut Progress::default(), &NOTE, false));
     let received: Vec<_> = bench.seen().into_iter().map(|seen| seen.frame).collect();

@@ -1,4 +1,4 @@
-//! What a queue with hardware GRO delivers, when, and what it counts.
+//! Delivery, timing and counters of a queue with hardware GRO.
 
 use std::num::Wrapping;
 
@@ -27,7 +27,7 @@ struct Bench {
     delivered: Delivered,
 }
 
-/// A frame as the driver finds it.
+/// A frame as the driver receives it.
 #[derive(Debug, PartialEq)]
 struct Received {
     frame: Vec<u8>,
@@ -90,19 +90,19 @@ impl Bench {
         self.settle();
     }
 
-    /// What was received since this was asked last.
+    /// The frames received since the last call.
     fn received(&mut self) -> Vec<Received> {
         let mut received = Vec::<Received>::new();
         for (length, chain) in std::mem::take(&mut self.ring.used) {
             let (header, first) = RxHeader::read_from_prefix(&chain[0]).expect("a header");
-            let (head, body) = (header.header_length.get(), header.payload_length.get());
-            assert_eq!(length, 64 + head + body);
+            let (headers, body) = (header.header_length.get(), header.payload_length.get());
+            assert_eq!(length, 64 + headers + body);
             if header.flags.get() & abi::RX_FIRST != 0 {
                 let frame = Vec::new();
                 received.push(Received { frame, header });
             }
             let last = received.last_mut().expect("a first chain comes first");
-            last.frame.extend_from_slice(&first[..head as usize]);
+            last.frame.extend_from_slice(&first[..headers as usize]);
             if let Some(page) = chain.get(1) {
                 last.frame.extend_from_slice(&page[..body as usize]);
             }
@@ -110,13 +110,13 @@ impl Bench {
         received
     }
 
-    /// Numbers of wire frames in what was received since this was asked last.
+    /// The numbers of wire frames in the frames received since the last call.
     fn counts(&mut self) -> Vec<u16> {
         self.received().iter().map(Received::segments).collect()
     }
 }
 
-/// A segment with right checksums: stream number, sequence number, flags, payload.
+/// A segment with valid checksums: stream number, sequence number, flags, payload.
 fn segment(stream: u16, sequence: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = tcp4(payload);
     frame[34..36].copy_from_slice(&stream.to_be_bytes());
@@ -199,7 +199,7 @@ fn segments_become_one_frame_when_one_is_pushed() {
 }
 
 #[test]
-fn a_frame_that_nothing_follows_comes_as_it_was_sent() {
+fn a_lone_segment_is_delivered_unchanged() {
     let mut bench = Bench::with_buffers(LINEAR);
     let frame = segment(1, 0, 0, &pattern(100));
     bench.frame(&frame);
@@ -231,7 +231,7 @@ fn on_a_busy_queue_a_segment_waits_for_a_bounded_time() {
 }
 
 #[test]
-fn streams_are_told_apart_and_keep_their_order() {
+fn streams_are_distinguished_and_keep_their_order() {
     let mut bench = Bench::with_buffers(LINEAR);
     for stream in 0..20 {
         bench.frame(&segment(stream, 0, 0, &pattern(100)));
@@ -297,14 +297,14 @@ fn a_pushed_train_is_delivered_at_once_from_where_it_lies() {
 }
 
 #[test]
-fn a_train_goes_behind_what_is_held_of_its_stream() {
+fn a_train_follows_held_segments_of_its_stream() {
     let mut bench = Bench::with_buffers(SPLIT);
     let train = train_chain(PSH, 100, &pattern(250));
     bench.frame(&segment(1000, 7u32.wrapping_sub(100), 0, &pattern(100)));
     let train = parse_chain(&train).expect("a train");
     assert_eq!(bench.send(&train, false), None);
     let one = bench.received();
-    // The identifications of the train begin with that of the first segment, so they don't follow.
+    // The train's identifications start at the first segment's, so they don't continue.
     assert_eq!(
         one.iter().map(Received::segments).collect::<Vec<_>>(),
         [2, 2]
@@ -334,7 +334,7 @@ fn an_aggregate_takes_no_more_chains_than_the_driver_can_have() {
 }
 
 #[test]
-fn what_is_held_is_bounded() {
+fn held_bytes_and_streams_are_bounded() {
     let mut bench = Bench::new(LINEAR);
     bench.post(4096);
     let streams = MAX_STREAMS as u16;
@@ -383,7 +383,7 @@ fn without_buffers_frames_wait_or_are_dropped_and_counted() {
 }
 
 #[test]
-fn who_waits_for_buffers_does_not_wait_for_ever() {
+fn frames_wait_for_buffers_for_a_bounded_time() {
     let mut bench = Bench::new(LINEAR);
     bench.frame(&segment(1, 0, 0, &pattern(100)));
     for (milliseconds, holds) in [(40, true), (609, true), (1, false)] {
@@ -397,7 +397,7 @@ fn who_waits_for_buffers_does_not_wait_for_ever() {
 }
 
 #[test]
-fn a_stop_drops_and_counts_what_is_held() {
+fn a_stop_drops_and_counts_held_segments() {
     let mut bench = Bench::with_buffers(LINEAR);
     bench.frame(&segment(1, 0, 0, &pattern(100)));
     bench.frame(&segment(1, 100, 0, &pattern(100)));
@@ -412,7 +412,7 @@ fn a_stop_drops_and_counts_what_is_held() {
 }
 
 #[test]
-fn switched_off_it_lets_go_and_holds_nothing() {
+fn switching_gro_off_releases_held_segments() {
     let mut bench = Bench::with_buffers(LINEAR);
     bench.frame(&segment(1, 0, 0, &pattern(100)));
     let off = Annotation {
@@ -426,7 +426,7 @@ fn switched_off_it_lets_go_and_holds_nothing() {
     assert!(!bench.queue.holds());
 }
 
-/// Frames of some streams, mixed: right ones and wrong ones.
+/// Frames of some streams, interleaved, valid and invalid.
 fn traffic() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let one = (
         0u16..3,
@@ -454,7 +454,7 @@ fn traffic() -> impl Strategy<Value = Vec<Vec<u8>>> {
 }
 
 proptest! {
-    /// Whatever is coalesced, each stream's bytes come in the order in which they were sent, and every wire frame is
+    /// Each stream's bytes arrive in the order in which they were sent, and every wire frame is
     /// counted once.
     #[test]
     fn streams_come_whole_and_in_order(frames in traffic(), linear: bool) {
@@ -482,7 +482,8 @@ proptest! {
         prop_assert_eq!(wire, frames.len() as u64);
     }
 
-    /// Aggregates go in the order in which the segments came that ended them, also if they have to wait for buffers.
+    /// Aggregates are delivered in the order of the segments that closed them, also if they wait
+    /// for buffers.
     #[test]
     fn aggregates_keep_the_order_of_their_ends(
         steps in prop::collection::vec((0u16..40, any::<bool>(), 0usize..3), 1..200),
@@ -514,7 +515,7 @@ proptest! {
         prop_assert_eq!(bench.queue.counters().no_buffer, 0);
     }
 
-    /// A train comes to the same as its segments, one by one: frames, headers and counters.
+    /// A train gives the same frames, headers and counters as its segments one by one.
     #[test]
     fn a_train_is_its_segments(
         size in 1u16..2000,

@@ -1,4 +1,4 @@
-//! What carries the protocol's bytes: a Unix socket, or the virtio-serial port that a guest sees of one.
+//! The byte stream of the protocol: a Unix socket, or its virtio-serial port in a guest.
 
 use std::{
     fs::{self, File},
@@ -16,15 +16,15 @@ pub const PORT_NAME: &str = "zcnic.control";
 /// Where the kernel lists such ports, with or without udev.
 const PORTS: &str = "/sys/class/virtio-ports";
 
-/// A stream of bytes both ways.
+/// A bidirectional stream of bytes.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct Stream {
     file: File,
-    /// Until when to wait for the other side.
+    /// The deadline for the peer; `None`: no deadline.
     pub(crate) deadline: Option<Instant>,
 }
 
-impl Line {
+impl Stream {
     pub(crate) fn over(file: File) -> Self {
         Self {
             file,
@@ -52,7 +52,7 @@ impl Line {
             let mut fds = [PollFd::new(&self.file, wanted)];
             match poll(&mut fds, Some(&left)) {
                 Ok(0) => return Err(io::ErrorKind::WouldBlock.into()),
-                // Nobody is at the other end of a port: writing would wait for somebody.
+                // The other end of the port is closed: a write would block until it is opened.
                 Ok(_) if fds[0].revents() == PollFlags::HUP && wanted == PollFlags::OUT => {
                     return Err(io::ErrorKind::BrokenPipe.into());
                 }
@@ -64,14 +64,14 @@ impl Line {
     }
 }
 
-impl Read for Line {
+impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.wait(PollFlags::IN)?;
         self.file.read(buffer)
     }
 }
 
-impl Write for Line {
+impl Write for Stream {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         self.wait(PollFlags::OUT)?;
         self.file.write(buffer)
@@ -82,7 +82,7 @@ impl Write for Line {
     }
 }
 
-/// The port of this machine that leads to a backend, if it is a guest that has one.
+/// The virtio-serial port of this machine that is wired to a backend, if it is a guest with one.
 #[must_use]
 pub fn find_port() -> Option<PathBuf> {
     let named = |port: &Path| {
@@ -96,7 +96,7 @@ pub fn find_port() -> Option<PathBuf> {
     Some(Path::new("/dev").join(port.file_name()?))
 }
 
-/// How long after now, for what can't be longer than a deadline can say.
+/// The time `patience` from now; `None` if that can't be represented.
 pub(crate) fn deadline(patience: Duration) -> Option<Instant> {
     Instant::now().checked_add(patience)
 }
