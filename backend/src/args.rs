@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::{
     backend::{CableConfig, Config, PortConfig, Wire, WireConfig, WorkersConfig},
-    generate::{FLOWS, Generate, SIZES},
+    datapath::generate::{FLOWS, Generate, SIZES},
     port::{FlowControl, MAX_PAIRS, PortMode},
     qemu::Mac,
 };

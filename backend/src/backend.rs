@@ -21,12 +21,12 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use thiserror::Error;
 
 use crate::{
-    connection,
-    generate::{Generate, Generator},
-    hub::Hub,
+    datapath::generate::{Generate, Generator},
     port::{FlowControl, Port, PortMode, lock},
     server::Server,
     socket::{Socket, SocketError},
+    timer::Hub,
+    vhost::connection,
     worker::Worker,
 };
 

@@ -22,8 +22,8 @@ use rustix::{
 };
 
 use crate::{
+    datapath::transmit::Scratch,
     port::{MAX_RINGS, Port, Served},
-    wire::Scratch,
 };
 
 /// Names the worker's own eventfd among the events; rings have their number.

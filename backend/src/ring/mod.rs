@@ -9,8 +9,9 @@
 
 pub(crate) mod chain;
 mod copy;
+pub(crate) mod ledger;
 pub(crate) mod mover;
-pub(crate) mod place;
+pub(crate) mod prefetch;
 pub(crate) mod raw;
 pub(crate) mod receive;
 pub(crate) mod split;

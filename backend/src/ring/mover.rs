@@ -4,7 +4,7 @@ use std::{cell::Cell, marker::PhantomData};
 
 use zcnic_device::{checksum::Checksum, memory::Mover};
 
-use super::{place::PlaceCell, raw::Span};
+use super::{prefetch::PlaceCell, raw::Span};
 
 /// Carries bytes from the memory of one guest ('s) to that of another ('t).
 ///

@@ -27,7 +27,7 @@ use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 use zcnic_device::checksum::Checksum;
 use zerocopy::IntoBytes;
 
-use super::{RingError, Setup, copy::copy_and_sum, place::Place};
+use super::{RingError, Setup, copy::copy_and_sum, prefetch::Place};
 use crate::memory::GuestMemory;
 
 const DESCRIPTOR: usize = 16;

@@ -5,6 +5,7 @@ use zcnic_device::{
     memory::ReceiveRing,
 };
 
+use super::ledger::Witness;
 use super::{
     RingError,
     chain::{ChainError, walk},
@@ -13,7 +14,6 @@ use super::{
     split::SplitRing,
     window::Window,
 };
-use crate::ledger::Witness;
 
 /// Receive chains of one ring while its lock is held. Everything committed becomes visible to the driver
 /// with [`publish`](Self::publish), so that a batch costs one store of the used index.

@@ -34,7 +34,7 @@ pub(crate) struct Transport {
     call: Option<Arc<OwnedFd>>,
     /// An interrupt was due while there was no call descriptor.
     missed_call: bool,
-    /// The [hub](crate::hub) will look whether an interrupt that was put off is still wanted.
+    /// The [hub](crate::timer) will look whether an interrupt that was put off is still wanted.
     pub(crate) putting_off: bool,
     /// Where the ring was when it was last stopped, until it starts again.
     stopped_at: Option<(u16, Setup)>,

@@ -6,7 +6,7 @@
 use super::{
     RingError,
     chain::{Chain, ChainError, walk},
-    place::Place,
+    prefetch::Place,
     raw::Span,
     recycle,
     split::SplitRing,

@@ -20,15 +20,14 @@ use zcnic_device::{
 };
 
 use super::{
-    Client, Inner,
-    convert::{rule, said_rule},
-    none, not_found, nothing, parse,
+    Client, Inner, none, not_found, nothing, parse,
     query::{names, word},
     value, wrong,
 };
 use crate::{
     backend::Entry,
     port::{Port, lock},
+    protocol::{rule, said_rule},
 };
 
 type Answer = Result<Value, Failure>;

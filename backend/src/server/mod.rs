@@ -1,10 +1,7 @@
 //! The control socket's server (docs/control-protocol.md).
 
 mod commands;
-mod convert;
 mod query;
-
-pub(crate) use convert::{pattern, said_direction};
 
 use std::{
     collections::BTreeMap,

@@ -28,7 +28,7 @@ use zcnic_device::{
 
 use super::{Inner, not_found};
 use crate::{
-    admin::stop_report,
+    control::admin::stop_report,
     port::{FlowControl, MAX_PAIRS, MAX_RINGS, Port, lock},
     ring::transport::Transport,
 };

@@ -8,7 +8,7 @@ use std::{
 
 use zcnic_device::fault::Direction;
 
-use crate::{backend::Entry, capture::Captures, events::Events, port::lock};
+use crate::{backend::Entry, datapath::capture::Captures, events::Events, port::lock};
 
 /// Something to be done later, with the port of this number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

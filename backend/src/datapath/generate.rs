@@ -13,9 +13,9 @@ use zcnic_device::{
 };
 
 use crate::{
+    datapath::transmit::{BATCH, Scratch, Sent},
     port::{Blocked, Port, Served, lock},
     ring::{mover::GuestMover, raw::Span, recycle},
-    wire::{BATCH, Scratch, Sent},
 };
 
 /// Sizes of frames that can be made: headers and at least no payload, without what the MAC pads.

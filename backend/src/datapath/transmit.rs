@@ -1,8 +1,5 @@
 //! The data path: from a transmit ring over the cable to the receive rings of its other end.
 
-mod intake;
-mod receive;
-
 use std::sync::{Arc, atomic::Ordering};
 
 use zcnic_device::{
@@ -15,10 +12,11 @@ use zcnic_device::{
 };
 use zerocopy::IntoBytes;
 
-use self::receive::{Outgoing, Refused};
 use crate::{
-    fault::FaultyBatch,
-    hub::Job,
+    datapath::{
+        faulty::FaultyBatch,
+        receive::{Outgoing, Refused},
+    },
     port::{Active, Blocked, End, Port, Served, TransmitSide, lock},
     ring::{
         RingError,
@@ -29,6 +27,7 @@ use crate::{
         transport::{Interrupt, Transport},
         window::Window,
     },
+    timer::Job,
 };
 
 /// Chains taken from a ring at once.
@@ -93,10 +92,10 @@ pub(crate) struct Scratch {
 /// The part of [`Scratch`] that frames need on their way to queues.
 #[derive(Default)]
 pub(crate) struct Way {
-    outgoing: Vec<Outgoing>,
-    refused: Vec<Refused>,
-    window: Window<'static>,
-    interrupts: Vec<Interrupt>,
+    pub(crate) outgoing: Vec<Outgoing>,
+    pub(crate) refused: Vec<Refused>,
+    pub(crate) window: Window<'static>,
+    pub(crate) interrupts: Vec<Interrupt>,
     /// Frames that were placed in buffers, ever.
     pub(crate) delivered: u64,
 }
@@ -111,9 +110,9 @@ impl Way {
 }
 
 /// A train that has to wait for receive buffers.
-struct Stuck {
-    position: usize,
-    blocked: Blocked,
+pub(crate) struct Stuck {
+    pub(crate) position: usize,
+    pub(crate) blocked: Blocked,
 }
 
 impl Port {
@@ -283,7 +282,7 @@ impl Port {
     }
 
     /// Has a ring looked at when an interrupt that was put off is due.
-    fn interrupt_later(&self, ring: usize, transport: &mut Transport, delay: Delay) {
+    pub(crate) fn interrupt_later(&self, ring: usize, transport: &mut Transport, delay: Delay) {
         if !std::mem::replace(&mut transport.putting_off, true) {
             let due = self.hub.now().saturating_add(delay.nanoseconds);
             self.hub.schedule(due, Job::Interrupt(self.index, ring));

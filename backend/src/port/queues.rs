@@ -9,9 +9,8 @@ use zcnic_device::{
 };
 
 use crate::{
-    fault::Shown,
-    ledger::Books,
-    ring::{receive::ReceiveChains, transport::Transport, window::Window},
+    datapath::faulty::Shown,
+    ring::{ledger::Books, receive::ReceiveChains, transport::Transport, window::Window},
 };
 
 /// What serving a transmit ring came to.
@@ -38,7 +37,7 @@ pub(crate) struct ReceiveSide {
     pub(crate) waited_for: bool,
     /// A frame waited in vain; the next ones do not wait until one is received.
     pub(crate) stalled: bool,
-    /// The [hub](crate::hub) will look at what the queue holds.
+    /// The [hub](crate::timer) will look at what the queue holds.
     pub(crate) releasing: bool,
 }
 
@@ -58,7 +57,7 @@ pub(crate) struct TransmitSide {
 }
 
 impl ReceiveSide {
-    pub(super) fn new(queue: u16) -> Self {
+    pub(crate) fn new(queue: u16) -> Self {
         Self {
             transport: Transport::default(),
             queue: ReceiveQueue::default(),
@@ -81,7 +80,7 @@ impl ReceiveSide {
 }
 
 impl TransmitSide {
-    pub(super) fn new(queue: u16) -> Self {
+    pub(crate) fn new(queue: u16) -> Self {
         Self {
             transport: Transport::default(),
             lane: Lane::new(Direction::Transmit, queue),

@@ -13,11 +13,11 @@ use zcnic_device::{
 use zerocopy::IntoBytes;
 
 use crate::{
-    ledger::Witness,
     port::{Control, Port, PortMode, ReceiveSide, Snapshot, TransmitSide, lock},
     ring::{
         RingError,
         chain::walk,
+        ledger::Witness,
         mover::gather,
         raw::Span,
         receive::ReceiveChains,

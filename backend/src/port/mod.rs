@@ -7,8 +7,9 @@
 //! What the frontend stops or takes away is gone when the call returns, because each of these calls went
 //! through the locks under which it is used.
 
-mod frontend;
-mod sides;
+pub(crate) mod faults;
+pub(crate) mod flow_counters;
+mod queues;
 
 use std::{
     fmt::Arguments,
@@ -31,15 +32,14 @@ use zcnic_device::{
     transmit::TransmitFormat,
 };
 
-pub(crate) use self::sides::{Blocked, ReceiveSide, Served, TransmitSide};
+pub(crate) use self::queues::{Blocked, ReceiveSide, Served, TransmitSide};
+use self::{faults::Faults, flow_counters::Flows};
 use crate::{
-    command::PortRings,
-    fault::Faults,
-    flow::Flows,
-    generate::Generator,
-    hub::Hub,
+    control::command::PortRings,
+    datapath::generate::Generator,
     limit::LogLimit,
     ring::{RingError, transport::Transport},
+    timer::Hub,
     worker::{GENERATOR, Worker},
 };
 
@@ -89,7 +89,7 @@ pub(crate) struct Active {
 pub(crate) struct Control {
     pub(crate) device: Device,
     /// Virtio features that the driver acknowledged.
-    features: u64,
+    pub(crate) features: u64,
     pub(crate) suspended: bool,
     /// Events that were not told yet.
     pub(crate) pending_events: u32,
@@ -140,7 +140,7 @@ pub(crate) struct Port {
     active: Mutex<Arc<Active>>,
     plug: OnceLock<Plug>,
     pub(crate) generator: Mutex<Option<Generator>>,
-    connected: AtomicBool,
+    pub(crate) connected: AtomicBool,
     pub(crate) workers: Vec<Worker>,
     pub(crate) counters: Counters,
     pub(crate) flows: Flows,
@@ -321,7 +321,7 @@ impl Port {
         }
     }
 
-    fn transport<R>(&self, ring: usize, action: impl FnOnce(&mut Transport) -> R) -> R {
+    pub(crate) fn transport<R>(&self, ring: usize, action: impl FnOnce(&mut Transport) -> R) -> R {
         if ring.is_multiple_of(2) {
             action(&mut lock(&self.receive[ring / 2]).transport)
         } else {
@@ -447,7 +447,7 @@ impl Control {
         }
     }
 
-    fn active(&self) -> Active {
+    pub(crate) fn active(&self) -> Active {
         self.snapshot().active(self.device.configuration())
     }
 
@@ -462,7 +462,7 @@ impl Control {
         self.features & (1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_NET_F_MRG_RXBUF) != 0
     }
 
-    fn is_command_ring(&self, ring: usize) -> bool {
+    pub(crate) fn is_command_ring(&self, ring: usize) -> bool {
         self.snapshot()
             .command_pair
             .is_some_and(|pair| ring == 2 * pair + 1)

@@ -28,11 +28,13 @@ use virtio_bindings::{
 use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
 
+use super::{
+    relay::{RelayError, relay},
+    vring::{self, SharedMemory, Vring},
+};
 use crate::{
     memory::{self, MemoryError},
     port::{MAX_RINGS, Port},
-    relay::{RelayError, relay},
-    vring::{self, SharedMemory, Vring},
 };
 
 /// `VHOST_USER_F_PROTOCOL_FEATURES`.

@@ -11,23 +11,26 @@ use zcnic_device::{
     train::Train,
 };
 
-use super::{Sent, Stuck, Way, intake::Intake};
 use crate::{
-    hub::Job,
+    datapath::{
+        rx_queue::Intake,
+        transmit::{Sent, Stuck, Way},
+    },
     port::{Active, Blocked, FlowControl, Port, ReceiveSide, lock},
     ring::{
         mover::{GuestMover, Upcoming},
-        place::Place,
+        prefetch::Place,
         raw::{Span, prefetch},
         receive::ReceiveChains,
     },
+    timer::Job,
 };
 
 /// Frames whose rules are sent for together, before the first of them is steered.
 const RULES_AHEAD: usize = 16;
 
 /// A train on its way to a queue.
-pub(super) struct Outgoing {
+pub(crate) struct Outgoing {
     /// Which train of the batch it is.
     index: u32,
     queue: u16,
@@ -35,7 +38,7 @@ pub(super) struct Outgoing {
 }
 
 /// A train that no queue gets.
-pub(super) struct Refused {
+pub(crate) struct Refused {
     /// Of its chain in the batch.
     position: usize,
     frames: u64,
@@ -70,7 +73,7 @@ impl Port {
     }
 
     /// Steers a batch to queues and places it in their buffers; returns as [`send`](Self::send) does.
-    pub(super) fn receive(
+    pub(crate) fn receive(
         &self,
         batch: &[Sent<'_, '_>],
         resumed: Option<Blocked>,

@@ -15,8 +15,7 @@ use zcnic_device::{
 };
 
 use crate::{
-    flow::Counting,
-    port::{Blocked, FlowControl, Port},
+    port::{Blocked, FlowControl, Port, flow_counters::Counting},
     ring::{mover::GuestMover, raw::Span, receive::ReceiveChains},
 };
 
@@ -28,30 +27,30 @@ const PAUSE_LIMIT: Duration = Duration::from_millis(500);
 const ATTEMPTS: usize = 4;
 
 /// A receive queue, its ring, and what goes for all frames of a batch.
-pub(super) struct Intake<'a, 's, 'm> {
-    pub(super) port: &'a Port,
-    pub(super) queue: &'a mut ReceiveQueue,
-    pub(super) lane: &'a mut Lane,
+pub(crate) struct Intake<'a, 's, 'm> {
+    pub(crate) port: &'a Port,
+    pub(crate) queue: &'a mut ReceiveQueue,
+    pub(crate) lane: &'a mut Lane,
     /// Somebody is blocked on the ring.
-    pub(super) waited_for: &'a mut bool,
+    pub(crate) waited_for: &'a mut bool,
     /// A frame waited in vain; the next ones do not wait until one is received.
-    pub(super) stalled: &'a mut bool,
-    pub(super) mover: GuestMover<'s, 'm>,
-    pub(super) chains: &'a mut ReceiveChains<'m>,
-    pub(super) flows: &'a Counting,
-    pub(super) armed: Option<&'a Armed>,
+    pub(crate) stalled: &'a mut bool,
+    pub(crate) mover: GuestMover<'s, 'm>,
+    pub(crate) chains: &'a mut ReceiveChains<'m>,
+    pub(crate) flows: &'a Counting,
+    pub(crate) armed: Option<&'a Armed>,
     /// Segments may be held for others to come.
-    pub(super) coalesces: bool,
-    pub(super) flow_control: FlowControl,
-    pub(super) effects: &'a mut Effects,
+    pub(crate) coalesces: bool,
+    pub(crate) flow_control: FlowControl,
+    pub(crate) effects: &'a mut Effects,
     /// Frames that were placed in buffers.
-    pub(super) delivered: u64,
+    pub(crate) delivered: u64,
 }
 
 impl<'s> Intake<'_, 's, '_> {
     /// Delivers a train; one that waited is `resumed` where it was. Returns how far it got if it has to wait.
     #[inline]
-    pub(super) fn take(
+    pub(crate) fn take(
         &mut self,
         train: &Train<'_, [Span<'s>]>,
         note: &Annotation,

@@ -9,7 +9,7 @@ use std::{
 use zcnic_ctl::protocol::{FlowCount, FlowMatch};
 use zcnic_device::{flow::FlowPattern, frame::Headers, receive::Delivered};
 
-use crate::{port::lock, server};
+use crate::{port::lock, protocol};
 
 /// The most counters that one port keeps.
 const MAX_FLOWS: usize = 64;
@@ -34,7 +34,7 @@ impl Flows {
         }
         let flow = Flow {
             id,
-            pattern: server::pattern(pattern),
+            pattern: protocol::pattern(pattern),
             queues: Mutex::default(),
         };
         Arc::make_mut(&mut flows).push(Arc::new(flow));

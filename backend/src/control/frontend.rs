@@ -7,9 +7,9 @@ use std::{
 
 use zcnic_device::{abi, port::Mode};
 
-use super::{Control, FlowControl, MAX_RINGS, Port, PortMode};
 use crate::{
     memory::GuestMemory,
+    port::{Control, FlowControl, MAX_RINGS, Port, PortMode},
     ring::{raw::Memory, transport::Transport},
 };
 

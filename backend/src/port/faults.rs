@@ -2,9 +2,7 @@
 //!
 //! A port without rules pays one load per batch and direction. Effects that need other locks, events among
 //! them, are carried out when no ring is locked ([`Port::carry_out`]); what is held back for a time is taken
-//! up by the thread that runs the [hub](crate::hub).
-
-mod path;
+//! up by the thread that runs the [hub](crate::timer).
 
 use std::sync::{
     Arc, Mutex,
@@ -16,17 +14,16 @@ use zcnic_device::fault::{
     Armed, Direction, Effects, Engine, PortFault, Rule, RuleError, RuleId, RuleStatus,
 };
 
-pub(crate) use self::path::{FaultyBatch, Shown};
 use crate::{
-    hub::Job,
     port::{MAX_PAIRS, Port, ReceiveSide, TransmitSide, lock},
+    protocol::said_direction,
     ring::{
         RingError,
         receive::ReceiveChains,
         transport::{Interrupt, Transport},
         window::Window,
     },
-    server::said_direction,
+    timer::Job,
 };
 
 const DIRECTIONS: [Direction; 3] = [Direction::Receive, Direction::Transmit, Direction::Command];

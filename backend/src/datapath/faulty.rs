@@ -17,13 +17,13 @@ use zcnic_device::{
 };
 
 use crate::{
-    command::answer,
+    control::command::answer,
+    datapath::transmit::{Stamp, Way, parse_train},
     port::{Active, Blocked, Control, End, Port, ReceiveSide, Served, TransmitSide, lock},
     ring::{
         RingError, chain::Chain, mover::GuestMover, raw::Span, receive::ReceiveChains,
         split::SplitRing, window::Window,
     },
-    wire::{Stamp, Way, parse_train},
 };
 
 /// What fault rules said of a transmit chain whose train has to wait, as it is.
@@ -174,7 +174,7 @@ impl Port {
     }
 
     /// Works on a transmit ring and the lanes that belong to it, and publishes.
-    pub(super) fn on_transmit_side(
+    pub(crate) fn on_transmit_side(
         &self,
         pair: usize,
         action: impl FnOnce(&mut SplitRing<'_>, &mut Lane, &mut Lane),
