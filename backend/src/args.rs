@@ -6,11 +6,9 @@ use clap::{Parser, Subcommand};
 use rustix::thread::CpuSet;
 use thiserror::Error;
 
-use crate::{
-    backend::{CableConfig, Config, PortConfig, Wire, WireConfig, WorkersConfig},
-    datapath::generate::{FLOWS, Generate, SIZES},
-    port::{FlowControl, MAX_PAIRS, PortMode},
-    qemu::Mac,
+use crate::config::{
+    CableConfig, Config, FLOWS, FlowControl, Generate, MAX_PAIRS, Mac, PortConfig, PortMode, SIZES,
+    Wire, WireConfig, WorkersConfig,
 };
 
 /// A multi-queue network card with header/data split and flow steering for QEMU guests.

@@ -1,110 +1,25 @@
 //! The running backend: ports with their sockets and threads, cables, and the control socket.
 
 use std::{
-    any::Any,
     collections::BTreeMap,
     io,
-    net::Shutdown,
-    os::unix::net::UnixStream,
-    panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
-    sync::{
-        Arc, Condvar, Mutex,
-        atomic::{AtomicBool, Ordering},
-        mpsc::Sender,
-    },
-    thread::{self, JoinHandle},
-    time::Duration,
+    sync::{Arc, Mutex, atomic::Ordering, mpsc::Sender},
+    thread::JoinHandle,
 };
 
-use rustix::thread::{CpuSet, sched_setaffinity};
 use thiserror::Error;
 
 use crate::{
-    datapath::generate::{Generate, Generator},
-    port::{FlowControl, Port, PortMode, lock},
+    config::{CableConfig, Config, FlowControl, PortConfig, Wire, WireConfig, WorkersConfig},
+    entry::{Entry, Slot},
+    port::{Port, generator::Generator},
     server::Server,
     socket::{Socket, SocketError},
-    timer::Hub,
-    vhost::connection,
-    worker::Worker,
+    thread::{pin, spawn},
+    timer::{Hub, Job},
+    waker::Worker,
+    worker,
 };
-
-/// What to run. Made from the command line, where it is checked.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Config {
-    /// Ports in their order.
-    pub ports: Vec<PortConfig>,
-    /// Cables between them.
-    pub cables: Vec<CableConfig>,
-    /// What the other ports are plugged into.
-    pub wires: Vec<WireConfig>,
-    /// Path of the control socket.
-    pub control: Option<PathBuf>,
-    /// Who moves frames, and how.
-    pub workers: WorkersConfig,
-}
-
-/// The threads that move frames.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WorkersConfig {
-    /// Threads of each port, among which its queue pairs are shared out; at least one.
-    pub per_port: usize,
-    /// How long a thread looks at rings that became empty before it waits for kicks.
-    pub poll: Duration,
-    /// Processors that the threads are pinned to, in turn; none: wherever the system puts them.
-    pub cpus: Vec<usize>,
-}
-
-impl Default for WorkersConfig {
-    fn default() -> Self {
-        Self {
-            per_port: 1,
-            poll: Duration::from_micros(20),
-            cpus: Vec::new(),
-        }
-    }
-}
-
-/// One port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortConfig {
-    /// Its name, unique.
-    pub name: String,
-    /// Path of its vhost-user socket, unique.
-    pub path: PathBuf,
-    /// Who may drive it.
-    pub mode: PortMode,
-}
-
-/// One cable between two ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CableConfig {
-    /// Indices of the ports; no port has two cables.
-    pub ends: [usize; 2],
-    /// What becomes of frames without a receive buffer.
-    pub flow_control: FlowControl,
-}
-
-/// What one port is plugged into that has no cable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WireConfig {
-    /// Index of the port; it has no cable and no other wire.
-    pub port: usize,
-    /// The wire.
-    pub wire: Wire,
-}
-
-/// A wire that does not lead to another port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wire {
-    /// What the port sends comes back to it.
-    Loopback,
-    /// What the port sends goes nowhere.
-    Null,
-    /// The port receives frames that nobody sent; what it sends goes nowhere.
-    Generate(Generate),
-}
 
 /// Why the backend can't start.
 #[derive(Debug, Error)]
@@ -115,25 +30,6 @@ pub enum StartError {
     /// The system has no more of something.
     #[error("Can't start a port")]
     Resources(#[from] io::Error),
-}
-
-/// How long a new frontend waits for the previous one's connection to end.
-const HANDOVER: Duration = Duration::from_secs(1);
-
-/// The frontend that is connected, and whether no more is welcome.
-#[derive(Debug, Default)]
-struct Slot {
-    frontend: Mutex<Option<UnixStream>>,
-    freed: Condvar,
-    stopping: AtomicBool,
-}
-
-/// A port with its socket.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) port: Arc<Port>,
-    pub(crate) socket: Socket,
-    slot: Slot,
 }
 
 /// A running backend.
@@ -239,7 +135,7 @@ impl Backend {
                     if let Some(cpu) = cpu {
                         pin(cpu)?;
                     }
-                    port.workers[number].run(&port, poll)
+                    worker::run(&port.workers[number], &port, poll)
                 })?);
             }
             let (entry, outcome) = (Arc::clone(entry), failures.clone());
@@ -251,7 +147,7 @@ impl Backend {
         }
         let (hub, ports) = (Arc::clone(&self.hub), self.ports.clone());
         self.threads.push(spawn("hub".into(), failures, move || {
-            hub.run(&ports);
+            hub.run(|job| perform(&hub, &ports, job));
             Ok(())
         })?);
         if let Some((socket, shared)) = server {
@@ -286,112 +182,29 @@ impl Backend {
     }
 }
 
-impl Entry {
-    /// Ends the connection to the frontend, which may connect again.
-    pub(crate) fn disconnect(&self) {
-        // A frontend that loses its backend goes on where the used rings are then.
-        self.port.abandon_rings();
-        if let Some(frontend) = &*lock(&self.slot.frontend) {
-            let _ = frontend.shutdown(Shutdown::Both);
+/// Does what is due.
+fn perform(hub: &Hub, entries: &[Arc<Entry>], job: Job) {
+    let (Job::Lane(port, ..)
+    | Job::Release(port, _)
+    | Job::Interrupt(port, _)
+    | Job::LinkFlap(port, _)
+    | Job::LinkUp(port)
+    | Job::DeviceReset(port)
+    | Job::Disconnect(port)) = job;
+    let Some(entry) = entries.get(port) else {
+        return;
+    };
+    match job {
+        Job::Lane(_, direction, queue) => entry.port.lane_due(direction, queue),
+        Job::Release(_, queue) => entry.port.release_held(queue),
+        Job::Interrupt(_, ring) => entry.port.interrupt_due(ring),
+        Job::LinkFlap(port, nanoseconds) => {
+            entry.port.set_link(false);
+            let back = hub.now().saturating_add(nanoseconds);
+            hub.schedule(back, Job::LinkUp(port));
         }
+        Job::LinkUp(_) => entry.port.set_link(true),
+        Job::DeviceReset(_) => entry.port.reset_device(),
+        Job::Disconnect(_) => entry.disconnect(),
     }
-
-    /// Serves one frontend after the other, each on a thread of its own.
-    fn accept(self: &Arc<Self>, failures: &Sender<String>) -> io::Result<()> {
-        let mut serving: Option<JoinHandle<()>> = None;
-        while !self.slot.stopping.load(Ordering::Acquire) {
-            let frontend = match self.socket.listener.accept() {
-                Ok((frontend, _)) => frontend,
-                Err(_) if self.slot.stopping.load(Ordering::Acquire) => break,
-                Err(error) => {
-                    // As a rule no more descriptors; nothing tells when there are some again.
-                    self.port
-                        .warn(format_args!("can't accept a frontend: {error}"));
-                    thread::sleep(HANDOVER);
-                    continue;
-                }
-            };
-            if !self.claim(&frontend) {
-                self.port
-                    .warn(format_args!("refused a frontend: another one is connected"));
-                continue;
-            }
-            if let Some(thread) = serving.take() {
-                let _ = thread.join();
-            }
-            let entry = Arc::clone(self);
-            let name = format!("port-{}", self.port.name);
-            serving = Some(spawn(name, failures, move || {
-                entry.serve(&frontend);
-                Ok(())
-            })?);
-        }
-        if let Some(thread) = serving {
-            let _ = thread.join();
-        }
-        Ok(())
-    }
-
-    /// Waits a little for a frontend that is about to leave.
-    fn claim(&self, frontend: &UnixStream) -> bool {
-        let Ok(handle) = frontend.try_clone() else {
-            return false;
-        };
-        let held = lock(&self.slot.frontend);
-        let wait = self
-            .slot
-            .freed
-            .wait_timeout_while(held, HANDOVER, |held| held.is_some());
-        let (mut held, timeout) = wait.unwrap_or_else(std::sync::PoisonError::into_inner);
-        if timeout.timed_out() || self.slot.stopping.load(Ordering::Acquire) {
-            return false;
-        }
-        *held = Some(handle);
-        true
-    }
-
-    fn serve(&self, frontend: &UnixStream) {
-        self.port.info(format_args!("frontend connected"));
-        if let Err(error) = connection::serve(&self.port, frontend, self.socket.path()) {
-            self.port
-                .warn(format_args!("{:#}", anyhow::Error::from(error)));
-        }
-        self.port.info(format_args!("frontend disconnected"));
-        *lock(&self.slot.frontend) = None;
-        self.slot.freed.notify_all();
-    }
-}
-
-/// Has the calling thread run on `cpu` only.
-fn pin(cpu: usize) -> io::Result<()> {
-    let mut set = CpuSet::new();
-    set.set(cpu);
-    sched_setaffinity(None, &set)
-        .map_err(|errno| io::Error::other(format!("Can't run on CPU {cpu}: {errno}")))
-}
-
-/// Starts a thread that does not die silently.
-pub(crate) fn spawn(
-    name: String,
-    failures: &Sender<String>,
-    body: impl FnOnce() -> io::Result<()> + Send + 'static,
-) -> io::Result<JoinHandle<()>> {
-    let failures = failures.clone();
-    thread::Builder::new().name(name.clone()).spawn(move || {
-        let why = match catch_unwind(AssertUnwindSafe(body)) {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(panic) => message(&*panic).to_owned(),
-        };
-        // If nobody listens any more the process is about to end.
-        let _ = failures.send(format!("Thread {name} failed: {why}"));
-    })
-}
-
-fn message(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("panic")
 }

@@ -14,7 +14,7 @@ use std::{
 use serde::Serialize;
 use zcnic_ctl::protocol::event::{Event, EventKind, Lost};
 
-use crate::port::lock;
+use crate::sync::lock;
 
 /// Lines that may wait for a client.
 const MAX_WAITING: usize = 1024;

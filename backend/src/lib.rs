@@ -2,8 +2,11 @@
 
 pub mod args;
 mod backend;
+mod captures;
+mod config;
 mod control;
 mod datapath;
+mod entry;
 mod events;
 mod limit;
 mod memory;
@@ -13,13 +16,16 @@ pub mod qemu;
 mod ring;
 mod server;
 mod socket;
+mod sync;
+mod thread;
 mod timer;
 mod vhost;
+mod waker;
 mod worker;
 
-pub use backend::{
-    Backend, CableConfig, Config, PortConfig, StartError, Wire, WireConfig, WorkersConfig,
+pub use backend::{Backend, StartError};
+pub use config::{
+    CableConfig, Config, FlowControl, Generate, MAX_PAIRS, Mac, MacError, PortConfig, PortMode,
+    Wire, WireConfig, WorkersConfig,
 };
-pub use datapath::generate::Generate;
-pub use port::{FlowControl, MAX_PAIRS, PortMode};
 pub use socket::SocketError;

@@ -2,13 +2,13 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::{Condvar, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
 use zcnic_device::fault::Direction;
 
-use crate::{backend::Entry, datapath::capture::Captures, events::Events, port::lock};
+use crate::{captures::Captures, events::Events, sync::lock};
 
 /// Something to be done later, with the port of this number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,31 +88,9 @@ impl Hub {
     }
 
     /// The body of the thread that does it, until [`stop`](Self::stop).
-    pub(crate) fn run(&self, entries: &[Arc<Entry>]) {
+    pub(crate) fn run(&self, mut perform: impl FnMut(Job)) {
         while let Some(job) = self.next() {
-            let (Job::Lane(port, ..)
-            | Job::Release(port, _)
-            | Job::Interrupt(port, _)
-            | Job::LinkFlap(port, _)
-            | Job::LinkUp(port)
-            | Job::DeviceReset(port)
-            | Job::Disconnect(port)) = job;
-            let Some(entry) = entries.get(port) else {
-                continue;
-            };
-            match job {
-                Job::Lane(_, direction, queue) => entry.port.lane_due(direction, queue),
-                Job::Release(_, queue) => entry.port.release_held(queue),
-                Job::Interrupt(_, ring) => entry.port.interrupt_due(ring),
-                Job::LinkFlap(port, nanoseconds) => {
-                    entry.port.set_link(false);
-                    let back = self.now().saturating_add(nanoseconds);
-                    self.schedule(back, Job::LinkUp(port));
-                }
-                Job::LinkUp(_) => entry.port.set_link(true),
-                Job::DeviceReset(_) => entry.port.reset_device(),
-                Job::Disconnect(_) => entry.disconnect(),
-            }
+            perform(job);
         }
     }
 

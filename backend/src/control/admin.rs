@@ -8,7 +8,7 @@ use zcnic_ctl::protocol::{
 };
 use zcnic_device::{abi, ledger};
 
-use crate::port::{Port, lock};
+use crate::{port::Port, sync::lock};
 
 impl Port {
     /// Allows a carrier or not.

@@ -13,7 +13,8 @@ use zcnic_device::{
 use zerocopy::IntoBytes;
 
 use crate::{
-    port::{Control, Port, PortMode, ReceiveSide, Snapshot, TransmitSide, lock},
+    config::PortMode,
+    port::{Control, Port, ReceiveSide, Snapshot, TransmitSide},
     ring::{
         RingError,
         chain::walk,
@@ -25,6 +26,7 @@ use crate::{
         transport::{Interrupt, Transport},
         window::Window,
     },
+    sync::lock,
 };
 
 /// The chain at the head of a transmit ring, as far as control cares.

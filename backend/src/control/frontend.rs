@@ -8,8 +8,9 @@ use std::{
 use zcnic_device::{abi, port::Mode};
 
 use crate::{
+    config::{FlowControl, PortMode},
     memory::GuestMemory,
-    port::{Control, FlowControl, MAX_RINGS, Port, PortMode},
+    port::{Control, MAX_RINGS, Port},
     ring::{raw::Memory, transport::Transport},
 };
 

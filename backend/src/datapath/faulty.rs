@@ -18,12 +18,16 @@ use zcnic_device::{
 
 use crate::{
     control::command::answer,
-    datapath::transmit::{Stamp, Way, parse_train},
-    port::{Active, Blocked, Control, End, Port, ReceiveSide, Served, TransmitSide, lock},
+    datapath::{
+        batch::{Stamp, Way},
+        transmit::parse_train,
+    },
+    port::{Active, Blocked, Control, End, Port, ReceiveSide, Served, TransmitSide},
     ring::{
         RingError, chain::Chain, mover::GuestMover, raw::Span, receive::ReceiveChains,
         split::SplitRing, window::Window,
     },
+    sync::lock,
 };
 
 /// What fault rules said of a transmit chain whose train has to wait, as it is.

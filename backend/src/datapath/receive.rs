@@ -6,45 +6,30 @@ use zcnic_device::{
     fault::{Direction, Effects},
     features::Feature,
     receive::{Annotation, ReceiveQueue},
-    rss::Hash,
     steering::Verdict,
     train::Train,
 };
 
 use crate::{
+    config::FlowControl,
     datapath::{
+        batch::{Outgoing, Refused, Sent, Stuck, Way},
         rx_queue::Intake,
-        transmit::{Sent, Stuck, Way},
     },
-    port::{Active, Blocked, FlowControl, Port, ReceiveSide, lock},
+    port::{Active, Blocked, Port, ReceiveSide},
     ring::{
         mover::{GuestMover, Upcoming},
         prefetch::Place,
-        raw::{Span, prefetch},
+        prefetch::prefetch,
+        raw::Span,
         receive::ReceiveChains,
     },
+    sync::lock,
     timer::Job,
 };
 
 /// Frames whose rules are sent for together, before the first of them is steered.
 const RULES_AHEAD: usize = 16;
-
-/// A train on its way to a queue.
-pub(crate) struct Outgoing {
-    /// Which train of the batch it is.
-    index: u32,
-    queue: u16,
-    hash: Option<Hash>,
-}
-
-/// A train that no queue gets.
-pub(crate) struct Refused {
-    /// Of its chain in the batch.
-    position: usize,
-    frames: u64,
-    /// A flow rule says so, not the address filter.
-    by_rule: bool,
-}
 
 /// What goes for all frames of a batch.
 #[derive(Clone, Copy)]

@@ -15,7 +15,8 @@ use zcnic_device::{
 };
 
 use crate::{
-    port::{Blocked, FlowControl, Port, flow_counters::Counting},
+    config::FlowControl,
+    port::{Blocked, Port, flow_counters::Counting},
     ring::{mover::GuestMover, raw::Span, receive::ReceiveChains},
 };
 

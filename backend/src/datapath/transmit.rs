@@ -3,117 +3,36 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use zcnic_device::{
-    abi::TxTime,
     fault::{Direction, Effects},
     features::FeatureSet,
     port::Delay,
     train::Train,
-    transmit::{Snapshot, TransmitFormat, parse, parse_into, wants_time},
+    transmit::{Snapshot, TransmitFormat, parse, parse_into},
 };
-use zerocopy::IntoBytes;
 
 use crate::{
     datapath::{
+        batch::{BATCH, Scratch, Sent, Stamp, Stuck, Way},
         faulty::FaultyBatch,
-        receive::{Outgoing, Refused},
     },
-    port::{Active, Blocked, End, Port, Served, TransmitSide, lock},
+    port::{Active, Blocked, End, Port, Served, TransmitSide},
     ring::{
         RingError,
         chain::{Chain, walk},
-        mover::{GuestMover, Upcoming, gather},
+        mover::{GuestMover, Upcoming},
         raw::{Mapping, Span},
         recycle,
-        transport::{Interrupt, Transport},
-        window::Window,
+        transport::Transport,
     },
+    sync::lock,
     timer::Job,
 };
-
-/// Chains taken from a ring at once.
-pub(crate) const BATCH: u16 = 64;
 
 /// Bytes of a frame that are on their way to the cache before it is looked at, transmit header included.
 const AHEAD: usize = 128;
 
 /// How many chains ahead they are sent for.
 const CHAINS_AHEAD: usize = 8;
-
-/// A frame of the batch in hand, by the position of its chain.
-pub(crate) type Sent<'a, 's> = (usize, Train<'a, [Span<'s>]>);
-
-/// Where a frame of a batch wants to have written when it was sent.
-#[derive(Clone, Copy)]
-pub(crate) struct Stamp {
-    /// Of its chain.
-    pub(crate) position: usize,
-    chain: Chain,
-}
-
-impl Stamp {
-    /// Bytes that are written.
-    pub(crate) const LENGTH: u32 = size_of::<TxTime>() as u32;
-
-    /// That of the chain at `position`, which has a writable part.
-    #[cold]
-    fn of(position: usize, chain: Chain, spans: &[Span<'_>]) -> Option<Self> {
-        let (readable, writable) = (chain.readable(spans), chain.writable(spans));
-        let mut start = [0; 2];
-        let length: usize = readable.iter().map(Span::len).sum();
-        if length >= start.len() {
-            gather(readable, 0, &mut start);
-        }
-        wants_time(start, writable.iter().map(Span::len)).then_some(Self { position, chain })
-    }
-
-    pub(crate) fn write(&self, spans: &[Span<'_>], time: u64) {
-        let time = TxTime {
-            timestamp_ns: time.into(),
-            ..TxTime::default()
-        };
-        if let [place] = self.chain.writable(spans) {
-            place.write(0, time.as_bytes());
-        }
-    }
-}
-
-/// What a worker needs for a batch, kept from one to the next so that nothing is allocated for it.
-#[derive(Default)]
-pub(crate) struct Scratch {
-    heads: Vec<u16>,
-    spans: Vec<Span<'static>>,
-    chains: Vec<Chain>,
-    stamps: Vec<Stamp>,
-    pub(crate) snapshots: Vec<Snapshot>,
-    pub(crate) trains: Vec<Sent<'static, 'static>>,
-    pub(crate) way: Way,
-}
-
-/// The part of [`Scratch`] that frames need on their way to queues.
-#[derive(Default)]
-pub(crate) struct Way {
-    pub(crate) outgoing: Vec<Outgoing>,
-    pub(crate) refused: Vec<Refused>,
-    pub(crate) window: Window<'static>,
-    pub(crate) interrupts: Vec<Interrupt>,
-    /// Frames that were placed in buffers, ever.
-    pub(crate) delivered: u64,
-}
-
-impl Way {
-    /// Raises the interrupts that are due, now that no lock is held.
-    pub(crate) fn raise(&mut self) {
-        for interrupt in self.interrupts.drain(..) {
-            interrupt.raise();
-        }
-    }
-}
-
-/// A train that has to wait for receive buffers.
-pub(crate) struct Stuck {
-    pub(crate) position: usize,
-    pub(crate) blocked: Blocked,
-}
 
 impl Port {
     /// Serves a bounded batch of a transmit ring. An empty one is asked to kick if `arm` says so.

@@ -15,7 +15,8 @@ use zcnic_device::fault::{
 };
 
 use crate::{
-    port::{MAX_PAIRS, Port, ReceiveSide, TransmitSide, lock},
+    config::MAX_PAIRS,
+    port::{Port, ReceiveSide, TransmitSide},
     protocol::said_direction,
     ring::{
         RingError,
@@ -23,6 +24,7 @@ use crate::{
         transport::{Interrupt, Transport},
         window::Window,
     },
+    sync::lock,
     timer::Job,
 };
 

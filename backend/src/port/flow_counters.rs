@@ -9,7 +9,7 @@ use std::{
 use zcnic_ctl::protocol::{FlowCount, FlowMatch};
 use zcnic_device::{flow::FlowPattern, frame::Headers, receive::Delivered};
 
-use crate::{port::lock, protocol};
+use crate::{protocol, sync::lock};
 
 /// The most counters that one port keeps.
 const MAX_FLOWS: usize = 64;

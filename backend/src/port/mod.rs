@@ -9,13 +9,14 @@
 
 pub(crate) mod faults;
 pub(crate) mod flow_counters;
-mod queues;
+pub(crate) mod generator;
+pub(crate) mod queues;
 
 use std::{
     fmt::Arguments,
     io,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -33,43 +34,19 @@ use zcnic_device::{
 };
 
 pub(crate) use self::queues::{Blocked, ReceiveSide, Served, TransmitSide};
-use self::{faults::Faults, flow_counters::Flows};
+use self::{faults::Faults, flow_counters::Flows, generator::Generator};
 use crate::{
+    config::{FlowControl, MAX_PAIRS, PortMode},
     control::command::PortRings,
-    datapath::generate::Generator,
     limit::LogLimit,
     ring::{RingError, transport::Transport},
+    sync::lock,
     timer::Hub,
-    worker::{GENERATOR, Worker},
+    waker::{GENERATOR, Worker},
 };
-
-/// Queue pairs of a port, the command pair included: SET_VRING_KICK names a ring in 8 bits.
-pub const MAX_PAIRS: usize = 128;
 
 /// Rings of a port: receive ring, transmit ring, receive ring …
 pub(crate) const MAX_RINGS: usize = 2 * MAX_PAIRS;
-
-/// Who may drive a port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PortMode {
-    /// Whoever speaks first: HELLO makes it a zcnic port, an ordinary transmit a plain one.
-    #[default]
-    Auto,
-    /// Only an ordinary virtio-net driver; it receives before it ever transmits.
-    Plain,
-    /// Only the zcnic driver.
-    Zcnic,
-}
-
-/// What becomes of a frame that finds no receive buffer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FlowControl {
-    /// It is dropped and counted, as a NIC does.
-    #[default]
-    Drop,
-    /// Its sender waits for a bounded time.
-    Pause,
-}
 
 /// What the data path goes by; replaced as a whole.
 #[derive(Debug)]
@@ -152,11 +129,6 @@ pub(crate) struct Port {
     pub(crate) index: usize,
     warnings: LogLimit,
     news: LogLimit,
-}
-
-/// Locks `mutex`. A panic elsewhere ends the process in an orderly way, which must not be hindered.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Port {

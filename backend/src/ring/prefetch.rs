@@ -1,11 +1,42 @@
 //! Memory that is sent for before it is used.
 
+#![allow(unsafe_code, reason = "prefetch instructions")]
+
 use std::{
     ptr,
     sync::atomic::{AtomicPtr, AtomicUsize, Ordering},
 };
 
-use super::raw::{CACHE_LINE, prefetch, prefetch_write};
+/// Bytes that two processors hand over at once.
+pub(super) const CACHE_LINE: usize = 64;
+
+/// Has the line at `address` on its way to the cache, to be written.
+#[inline]
+pub(super) fn prefetch_write(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint and never faults; processors without this one take it for a NOP.
+    unsafe {
+        std::arch::asm!(
+            "prefetchw [{0}]",
+            in(reg) address,
+            options(readonly, nostack, preserves_flags)
+        );
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    prefetch(address);
+}
+
+#[inline]
+pub(crate) fn prefetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint and never faults.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
 
 /// Where bytes are that are wanted soon. Whether they stay mapped is not known, and nothing but a hint to the processor
 /// is made of it.

@@ -27,14 +27,15 @@ use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 use zcnic_device::checksum::Checksum;
 use zerocopy::IntoBytes;
 
-use super::{RingError, Setup, copy::copy_and_sum, prefetch::Place};
+use super::{
+    RingError, Setup,
+    copy::copy_and_sum,
+    prefetch::{CACHE_LINE, Place, prefetch},
+};
 use crate::memory::GuestMemory;
 
 const DESCRIPTOR: usize = 16;
 const USED_ELEMENT: usize = 8;
-
-/// Bytes that two processors hand over at once.
-pub(super) const CACHE_LINE: usize = 64;
 
 /// A memory table with the addresses where its regions are mapped.
 #[derive(Debug)]
@@ -528,32 +529,4 @@ impl Mapping {
         self.used(2 + 4 * usize::from(self.size()))
             .store(index.to_le(), Ordering::Relaxed);
     }
-}
-
-/// Has the line at `address` on its way to the cache, to be written.
-#[inline]
-pub(super) fn prefetch_write(address: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch is a hint and never faults; processors without this one take it for a NOP.
-    unsafe {
-        std::arch::asm!(
-            "prefetchw [{0}]",
-            in(reg) address,
-            options(readonly, nostack, preserves_flags)
-        );
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    prefetch(address);
-}
-
-#[inline]
-pub(crate) fn prefetch(address: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch is a hint and never faults.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(address.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
 }

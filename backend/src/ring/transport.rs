@@ -15,7 +15,7 @@ use super::{
     raw::{Mapping, Memory},
     split::SplitRing,
 };
-use crate::worker::Worker;
+use crate::waker::Worker;
 
 /// The transport's side of one ring.
 #[derive(Debug, Default)]

@@ -25,9 +25,10 @@ use super::{
     value, wrong,
 };
 use crate::{
-    backend::Entry,
-    port::{Port, lock},
+    entry::Entry,
+    port::Port,
     protocol::{rule, said_rule},
+    sync::lock,
 };
 
 type Answer = Result<Value, Failure>;

@@ -27,12 +27,7 @@ use zcnic_ctl::protocol::{
     ErrorClass, Failure, Greeting, Identity, MAX_LINE, Outcome, Request, Response,
 };
 
-use crate::{
-    backend::{Shared, spawn},
-    events::Outbox,
-    port::lock,
-    socket::Socket,
-};
+use crate::{backend::Shared, events::Outbox, socket::Socket, sync::lock, thread::spawn};
 
 /// Clients at once.
 const MAX_CLIENTS: usize = 16;

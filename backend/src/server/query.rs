@@ -28,9 +28,11 @@ use zcnic_device::{
 
 use super::{Inner, not_found};
 use crate::{
+    config::{FlowControl, MAX_PAIRS},
     control::admin::stop_report,
-    port::{FlowControl, MAX_PAIRS, MAX_RINGS, Port, lock},
+    port::{MAX_RINGS, Port},
     ring::transport::Transport,
+    sync::lock,
 };
 
 impl Inner {

@@ -1,0 +1,211 @@
+//! What to run, as the command line gives it: ports, cables, wires, workers.
+
+use std::{
+    fmt::{self, Display},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
+
+use thiserror::Error;
+
+/// What to run. Made from the command line, where it is checked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Ports in their order.
+    pub ports: Vec<PortConfig>,
+    /// Cables between them.
+    pub cables: Vec<CableConfig>,
+    /// What the other ports are plugged into.
+    pub wires: Vec<WireConfig>,
+    /// Path of the control socket.
+    pub control: Option<PathBuf>,
+    /// Who moves frames, and how.
+    pub workers: WorkersConfig,
+}
+
+/// The threads that move frames.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkersConfig {
+    /// Threads of each port, among which its queue pairs are shared out; at least one.
+    pub per_port: usize,
+    /// How long a thread looks at rings that became empty before it waits for kicks.
+    pub poll: Duration,
+    /// Processors that the threads are pinned to, in turn; none: wherever the system puts them.
+    pub cpus: Vec<usize>,
+}
+
+impl Default for WorkersConfig {
+    fn default() -> Self {
+        Self {
+            per_port: 1,
+            poll: Duration::from_micros(20),
+            cpus: Vec::new(),
+        }
+    }
+}
+
+/// One port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortConfig {
+    /// Its name, unique.
+    pub name: String,
+    /// Path of its vhost-user socket, unique.
+    pub path: PathBuf,
+    /// Who may drive it.
+    pub mode: PortMode,
+}
+
+/// Queue pairs of a port, the command pair included: SET_VRING_KICK names a ring in 8 bits.
+pub const MAX_PAIRS: usize = 128;
+
+/// Who may drive a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PortMode {
+    /// Whoever speaks first: HELLO makes it a zcnic port, an ordinary transmit a plain one.
+    #[default]
+    Auto,
+    /// Only an ordinary virtio-net driver; it receives before it ever transmits.
+    Plain,
+    /// Only the zcnic driver.
+    Zcnic,
+}
+
+/// One cable between two ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CableConfig {
+    /// Indices of the ports; no port has two cables.
+    pub ends: [usize; 2],
+    /// What becomes of frames without a receive buffer.
+    pub flow_control: FlowControl,
+}
+
+/// What becomes of a frame that finds no receive buffer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FlowControl {
+    /// It is dropped and counted, as a NIC does.
+    #[default]
+    Drop,
+    /// Its sender waits for a bounded time.
+    Pause,
+}
+
+/// What one port is plugged into that has no cable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WireConfig {
+    /// Index of the port; it has no cable and no other wire.
+    pub port: usize,
+    /// The wire.
+    pub wire: Wire,
+}
+
+/// A wire that does not lead to another port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// What the port sends comes back to it.
+    Loopback,
+    /// What the port sends goes nowhere.
+    Null,
+    /// The port receives frames that nobody sent; what it sends goes nowhere.
+    Generate(Generate),
+}
+
+/// Sizes of frames that can be made: headers and at least no payload, without what the MAC pads.
+pub(crate) const SIZES: std::ops::RangeInclusive<u16> = 60..=9216;
+
+/// A source port per flow.
+pub(crate) const FLOWS: std::ops::RangeInclusive<u16> = 1..=60_000;
+
+/// What a `generate` wire makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Generate {
+    /// Bytes of a frame, one of [`SIZES`].
+    pub size: u16,
+    /// How many flows take turns, one of [`FLOWS`].
+    pub flows: u16,
+    /// What payload and addresses depend on.
+    pub seed: u64,
+}
+
+impl Default for Generate {
+    fn default() -> Self {
+        Self {
+            size: 60,
+            flows: 1,
+            seed: 1,
+        }
+    }
+}
+
+/// An Ethernet address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mac([u8; 6]);
+
+/// Not an Ethernet address.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{0:?} is not a unicast MAC address of the form 52:54:00:12:34:56")]
+pub struct MacError(String);
+
+impl Mac {
+    /// What the zcnic driver takes: "ZCN", which is a locally administered address.
+    pub(crate) const ZCNIC: Self = Self([0x5a, 0x43, 0x4e, 0, 0, 1]);
+    /// What it leaves to virtio_net: QEMU's own range.
+    pub(crate) const PLAIN: Self = Self([0x52, 0x54, 0, 0x7a, 0x63, 1]);
+
+    pub(crate) fn plus(mut self, number: usize) -> Self {
+        self.0[5] = self.0[5].wrapping_add(number as u8);
+        self
+    }
+}
+
+impl Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl FromStr for Mac {
+    type Err = MacError;
+
+    fn from_str(text: &str) -> Result<Self, MacError> {
+        let wrong = || MacError(text.to_owned());
+        let mut octets = [0; 6];
+        let mut parts = text.split(':');
+        for octet in &mut octets {
+            let part = parts
+                .next()
+                .filter(|part| part.len() == 2)
+                .ok_or_else(wrong)?;
+            *octet = u8::from_str_radix(part, 16).map_err(|_| wrong())?;
+        }
+        if parts.next().is_some() || octets[0] & 1 != 0 || octets == [0; 6] {
+            return Err(wrong());
+        }
+        Ok(Self(octets))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mac_addresses() {
+        for wrong in [
+            "",
+            "52:54:00:12:34",
+            "52:54:00:12:34:56:78",
+            "53:54:00:12:34:56",
+            "5:4:0:1:3:6",
+        ] {
+            assert!(wrong.parse::<Mac>().is_err(), "{wrong}");
+        }
+        assert_eq!(
+            "52:54:00:12:34:56"
+                .parse::<Mac>()
+                .map(|mac| mac.plus(1).to_string()),
+            Ok("52:54:00:12:34:57".into())
+        );
+    }
+}
