@@ -80,12 +80,12 @@ pub(crate) struct Scratch {
     pub(crate) stamps: Vec<Stamp>,
     pub(crate) snapshots: Vec<Snapshot>,
     pub(crate) trains: Vec<Sent<'static, 'static>>,
-    pub(crate) way: Way,
+    pub(crate) rx_batch: RxBatch,
 }
 
 /// The part of [`Scratch`] that frames need on their way to queues.
 #[derive(Default)]
-pub(crate) struct Way {
+pub(crate) struct RxBatch {
     pub(crate) outgoing: Vec<Outgoing>,
     pub(crate) refused: Vec<Refused>,
     pub(crate) window: Window<'static>,
@@ -94,7 +94,7 @@ pub(crate) struct Way {
     pub(crate) delivered: u64,
 }
 
-impl Way {
+impl RxBatch {
     /// Raises the interrupts that are due, now that no lock is held.
     pub(crate) fn raise(&mut self) {
         for interrupt in self.interrupts.drain(..) {

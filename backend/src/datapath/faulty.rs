@@ -19,7 +19,7 @@ use zcnic_device::{
 use crate::{
     control::command::answer,
     datapath::{
-        batch::{Stamp, Way},
+        batch::{RxBatch, Stamp},
         transmit::parse_train,
     },
     port::{Active, Blocked, Control, End, Port, ReceiveSide, Served, TransmitSide},
@@ -212,7 +212,7 @@ impl Port {
     pub(crate) fn send_faulty(
         &self,
         batch: FaultyBatch<'_, '_>,
-        way: &mut Way,
+        rx_batch: &mut RxBatch,
     ) -> Result<Served, RingError> {
         let FaultyBatch {
             armed,
@@ -255,7 +255,7 @@ impl Port {
             match &sent.frames {
                 Some(frames) => self.send_frames(frames),
                 None => {
-                    if let Some(state) = self.send_one(&one, blocked.take(), way) {
+                    if let Some(state) = self.send_one(&one, blocked.take(), rx_batch) {
                         *blocked = Some(state);
                         *shown = Some(Shown {
                             completion: sent.completion,

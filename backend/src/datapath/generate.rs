@@ -62,8 +62,8 @@ impl Port {
             let train = parse(&mover, &source[..], format, FeatureSet::ALL, snapshot);
             batch.extend(train.ok().map(|train| (position, train)));
         }
-        let before = scratch.way.delivered;
-        let (done, state) = self.receive_waiting(&batch, blocked.take(), &mut scratch.way);
+        let before = scratch.rx_batch.delivered;
+        let (done, state) = self.receive_waiting(&batch, blocked.take(), &mut scratch.rx_batch);
         if self.hub.captures.any() {
             let mut frame = Vec::new();
             for (_, train) in batch.iter().filter(|(position, _)| *position < done) {
@@ -79,10 +79,10 @@ impl Port {
         scratch.trains = recycle(batch);
         let waits = blocked.is_some();
         drop(guard);
-        scratch.way.raise();
+        scratch.rx_batch.raise();
         if waits {
             wait(FOR_EVER)
-        } else if scratch.way.delivered == before {
+        } else if scratch.rx_batch.delivered == before {
             wait(NEXT_LOOK)
         } else {
             Served::More

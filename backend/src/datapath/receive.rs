@@ -13,7 +13,7 @@ use zcnic_device::{
 use crate::{
     config::FlowControl,
     datapath::{
-        batch::{Outgoing, Refused, Sent, Stuck, Way},
+        batch::{Outgoing, Refused, RxBatch, Sent, Stuck},
         rx_queue::Intake,
     },
     port::{Active, Blocked, Port, ReceiveSide},
@@ -49,9 +49,9 @@ impl Port {
         &self,
         batch: &[Sent<'_, '_>],
         resumed: Option<Blocked>,
-        way: &mut Way,
+        rx_batch: &mut RxBatch,
     ) -> (usize, Option<Blocked>) {
-        match self.receive(batch, resumed, FlowControl::Pause, way) {
+        match self.receive(batch, resumed, FlowControl::Pause, rx_batch) {
             Some(Stuck { position, blocked }) => (position, Some(blocked)),
             None => (batch.len(), None),
         }
@@ -63,11 +63,11 @@ impl Port {
         batch: &[Sent<'_, '_>],
         resumed: Option<Blocked>,
         flow_control: FlowControl,
-        way: &mut Way,
+        rx_batch: &mut RxBatch,
     ) -> Option<Stuck> {
         let active = self.active();
-        let mut outgoing = std::mem::take(&mut way.outgoing);
-        let is_one_group = steer(&active, batch, &mut outgoing, &mut way.refused);
+        let mut outgoing = std::mem::take(&mut rx_batch.outgoing);
+        let is_one_group = steer(&active, batch, &mut outgoing, &mut rx_batch.refused);
         if flow_control == FlowControl::Drop && !is_one_group {
             // Each receive ring is locked once; within a queue the order stays as sent. Where frames wait
             // it stays across queues, because those behind a waiting one were not sent at all.
@@ -80,16 +80,20 @@ impl Port {
             flow_control,
         };
         let stuck = if is_one_group {
-            self.receive_group(batch, &outgoing, arrival, way)
+            self.receive_group(batch, &outgoing, arrival, rx_batch)
         } else {
             outgoing
                 .chunk_by(|a, b| a.queue == b.queue)
-                .find_map(|group| self.receive_group(batch, group, arrival, way))
+                .find_map(|group| self.receive_group(batch, group, arrival, rx_batch))
         };
-        way.outgoing = outgoing;
+        rx_batch.outgoing = outgoing;
         // Those behind one that has to wait come again.
         let done = stuck.as_ref().map_or(usize::MAX, |stuck| stuck.position);
-        for refused in way.refused.iter().filter(|refused| refused.position < done) {
+        for refused in rx_batch
+            .refused
+            .iter()
+            .filter(|refused| refused.position < done)
+        {
             let counter = if refused.by_rule {
                 &self.counters.rule_drop
             } else {
@@ -106,7 +110,7 @@ impl Port {
         batch: &[Sent<'_, '_>],
         group: &[Outgoing],
         arrival: Arrival<'_>,
-        way: &mut Way,
+        rx_batch: &mut RxBatch,
     ) -> Option<Stuck> {
         let Arrival {
             active,
@@ -131,7 +135,7 @@ impl Port {
             Ok(ring) => (ring, None),
             Err(error) => (None, Some(error)),
         };
-        let window = std::mem::take(&mut way.window);
+        let window = std::mem::take(&mut rx_batch.window);
         let upcoming = Upcoming::default();
         let mut chains = ReceiveChains::new(ring, active.max_chains, window)
             .announce(&upcoming)
@@ -182,7 +186,7 @@ impl Port {
                 break;
             }
         }
-        way.delivered += intake.delivered;
+        rx_batch.delivered += intake.delivered;
         device.settled(|held| flows.count(held.headers(), held.head(), queue, &held.delivered));
         self.follow_held(queue, device, releasing);
         let wanted = Self::interrupt(chains.publish(), &mut effects);
@@ -190,11 +194,11 @@ impl Port {
         let put_off = wanted && delay.nanoseconds > 0 && chains.put_off(delay.chains);
         error = error.or(chains.error());
         let chain_error = chains.chain_error();
-        way.window = chains.into_window();
+        rx_batch.window = chains.into_window();
         if put_off {
             self.interrupt_later(2 * pair, transport, delay);
         } else if wanted {
-            way.interrupts.extend(transport.interrupt());
+            rx_batch.interrupts.extend(transport.interrupt());
         }
         if let Some(error) = error {
             self.broken(2 * pair, transport, error);

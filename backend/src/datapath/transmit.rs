@@ -12,7 +12,7 @@ use zcnic_device::{
 
 use crate::{
     datapath::{
-        batch::{BATCH, Scratch, Sent, Stamp, Stuck, Way},
+        batch::{BATCH, RxBatch, Scratch, Sent, Stamp, Stuck},
         faulty::FaultyBatch,
     },
     port::{Active, Blocked, End, Port, Served, TransmitSide},
@@ -47,7 +47,7 @@ impl Port {
                 }
             }
         };
-        scratch.way.raise();
+        scratch.rx_batch.raise();
         match served {
             Step::Served(served) => served,
             Step::Control => {
@@ -102,7 +102,7 @@ impl Port {
             stamps,
             snapshots,
             trains: kept_trains,
-            way,
+            rx_batch,
         } = scratch;
         let mut spans: Vec<Span<'_>> = recycle(std::mem::take(kept_spans));
         chains.clear();
@@ -142,7 +142,7 @@ impl Port {
                 blocked,
                 effects: &mut effects,
             };
-            let result = self.send_faulty(batch, way);
+            let result = self.send_faulty(batch, rx_batch);
             served = result?;
             done = 0;
         } else if let (true, Some(format)) = (enabled, format) {
@@ -156,7 +156,7 @@ impl Port {
             } else {
                 self.hub.clock()
             };
-            let stuck = self.send(&trains, blocked.take(), way);
+            let stuck = self.send(&trains, blocked.take(), rx_batch);
             if let Some(Stuck {
                 position,
                 blocked: state,
@@ -190,7 +190,7 @@ impl Port {
         if wanted && delay.nanoseconds > 0 && ring.put_off(delay.chains) {
             self.interrupt_later(2 * pair + 1, transport, delay);
         } else if wanted {
-            way.interrupts.extend(transport.interrupt());
+            rx_batch.interrupts.extend(transport.interrupt());
         }
         if armed.is_some() {
             let due = lane.next_due(armed.as_deref());
@@ -221,9 +221,9 @@ impl Port {
         &self,
         one: &[Sent<'_, '_>; 1],
         resumed: Option<Blocked>,
-        way: &mut Way,
+        rx_batch: &mut RxBatch,
     ) -> Option<Blocked> {
-        let stuck = self.send(one, resumed, way);
+        let stuck = self.send(one, resumed, rx_batch);
         stuck.map(|stuck| stuck.blocked)
     }
 
@@ -233,10 +233,12 @@ impl Port {
         &self,
         batch: &[Sent<'_, '_>],
         resumed: Option<Blocked>,
-        way: &mut Way,
+        rx_batch: &mut RxBatch,
     ) -> Option<Stuck> {
         match self.end() {
-            Some(End::Port(peer, flow_control)) => peer.receive(batch, resumed, flow_control, way),
+            Some(End::Port(peer, flow_control)) => {
+                peer.receive(batch, resumed, flow_control, rx_batch)
+            }
             Some(End::Null) => None,
             None => {
                 let frames: usize = batch.iter().map(|(_, train)| train.segments()).sum();
