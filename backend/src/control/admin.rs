@@ -47,7 +47,7 @@ impl Port {
     /// What the ledgers of all receive queues do from now on.
     pub(crate) fn set_ledger(&self, settings: ledger::Settings) {
         for side in &self.receive {
-            lock(side).books.configure(settings);
+            lock(side).ledger_state.configure(settings);
         }
     }
 

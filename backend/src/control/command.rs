@@ -18,7 +18,7 @@ use crate::{
     ring::{
         RingError,
         chain::walk,
-        ledger::Witness,
+        ledger::LedgerRecorder,
         mover::gather,
         raw::Span,
         receive::ReceiveChains,
@@ -283,7 +283,7 @@ impl<'p> PortRings<'p> {
         ring: usize,
         transport: &mut Transport,
         lane: &mut Lane,
-        witness: Option<Witness<'_>>,
+        recorder: Option<LedgerRecorder<'_>>,
     ) -> (u32, Option<Interrupt>) {
         let split = match transport.ring() {
             Ok(split) => split,
@@ -296,7 +296,7 @@ impl<'p> PortRings<'p> {
             lane.forget();
         }
         let mut chains =
-            ReceiveChains::new(split, usize::MAX, Window::default()).watched_by(witness);
+            ReceiveChains::new(split, usize::MAX, Window::default()).recorded_by(recorder);
         lane.stop(&mut chains);
         let drained = chains.drain();
         let wanted = chains.publish();
@@ -314,7 +314,7 @@ impl<'p> PortRings<'p> {
             transport,
             queue,
             lane,
-            books,
+            ledger_state,
             stalled,
             ..
         } = &mut *side;
@@ -324,13 +324,13 @@ impl<'p> PortRings<'p> {
             2 * pair,
             transport,
             lane,
-            books.witness(|| self.port.hub.now()),
+            ledger_state.recorder(|| self.port.hub.now()),
         );
         // A stop of a queue that never ran says nothing.
-        let report = books
+        let report = ledger_state
             .stop(self.port.hub.now())
             .filter(|report| report.posted > 0);
-        let violations = books.violations();
+        let violations = ledger_state.violations();
         drop(side);
         raise(interrupt);
         self.port.report_violations(pair, violations);

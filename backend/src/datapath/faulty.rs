@@ -138,7 +138,7 @@ impl Port {
             transport,
             queue: device,
             lane,
-            books,
+            ledger_state,
             ..
         } = &mut *guard;
         let usable = transport.is_enabled() && !active.suspended;
@@ -147,7 +147,7 @@ impl Port {
             Err(error) => (None, Some(error)),
         };
         let mut chains = ReceiveChains::new(ring, active.max_chains, Window::default())
-            .watched_by(books.witness(|| self.hub.now()));
+            .recorded_by(ledger_state.recorder(|| self.hub.now()));
         action(
             &mut FaultyQueue {
                 queue: device,
@@ -168,7 +168,7 @@ impl Port {
             self.broken(2 * pair, transport, error);
         }
         self.follow(Direction::Receive, queue, lane.next_due(armed.as_deref()));
-        let violations = books.violations();
+        let violations = ledger_state.violations();
         drop(guard);
         if let Some(interrupt) = interrupt {
             interrupt.raise();

@@ -125,7 +125,7 @@ impl Port {
             transport,
             queue: device,
             lane,
-            books,
+            ledger_state,
             waited_for,
             stalled,
             releasing,
@@ -139,7 +139,7 @@ impl Port {
         let upcoming = Upcoming::default();
         let mut chains = ReceiveChains::new(ring, active.max_chains, window)
             .announce(&upcoming)
-            .watched_by(books.witness(|| self.hub.now()));
+            .recorded_by(ledger_state.recorder(|| self.hub.now()));
         chains.disable_kicks();
         let flows = self.flows.current();
         let armed = self.faults.current(Direction::Receive);
@@ -206,7 +206,7 @@ impl Port {
         if let Some(error) = chain_error {
             self.warn(format_args!("receive ring {}: {error}", 2 * pair));
         }
-        let violations = books.violations();
+        let violations = ledger_state.violations();
         if armed.is_some() {
             let due = lane.next_due(armed.as_deref());
             self.follow(Direction::Receive, queue, due);

@@ -252,7 +252,7 @@ impl Port {
         let ReceiveSide {
             transport,
             lane,
-            books,
+            ledger_state,
             ..
         } = side;
         if lane.is_idle() {
@@ -263,7 +263,7 @@ impl Port {
                 lane.forget();
             }
             let mut chains = ReceiveChains::new(ring, usize::MAX, Window::default())
-                .watched_by(books.witness(|| self.hub.now()));
+                .recorded_by(ledger_state.recorder(|| self.hub.now()));
             lane.stop(&mut chains);
             let wanted = chains.publish();
             chains.error().map_or(Ok(wanted), Err)

@@ -325,7 +325,7 @@ impl Port {
             side.queue.stop();
             side.stalled = false;
             side.lane.forget();
-            side.books.lost();
+            side.ledger_state.lost();
         }
         for side in &self.transmit {
             let mut side = lock(side);

@@ -10,7 +10,7 @@ use zcnic_device::{
 
 use crate::{
     datapath::faulty::Shown,
-    ring::{ledger::Books, receive::ReceiveChains, transport::Transport, window::Window},
+    ring::{ledger::LedgerState, receive::ReceiveChains, transport::Transport, window::Window},
 };
 
 /// What serving a transmit ring came to.
@@ -32,7 +32,7 @@ pub(crate) struct ReceiveSide {
     pub(crate) transport: Transport,
     pub(crate) queue: ReceiveQueue,
     pub(crate) lane: Lane,
-    pub(crate) books: Books,
+    pub(crate) ledger_state: LedgerState,
     /// Somebody is blocked on this ring.
     pub(crate) waited_for: bool,
     /// A frame waited in vain; the next ones do not wait until one is received.
@@ -62,7 +62,7 @@ impl ReceiveSide {
             transport: Transport::default(),
             queue: ReceiveQueue::default(),
             lane: Lane::new(Direction::Receive, queue),
-            books: Books::default(),
+            ledger_state: LedgerState::default(),
             waited_for: false,
             stalled: false,
             releasing: false,
@@ -73,7 +73,7 @@ impl ReceiveSide {
     pub(crate) fn look(&mut self, now: u64) {
         if let Ok(Some(ring)) = self.transport.ring() {
             ReceiveChains::new(Some(ring), 0, Window::default())
-                .watched_by(self.books.witness(|| now))
+                .recorded_by(self.ledger_state.recorder(|| now))
                 .look();
         }
     }

@@ -11,7 +11,7 @@ use crate::ring::raw::{Memory, Span};
 
 /// What is kept of one receive ring.
 #[derive(Debug, Default)]
-pub(crate) struct Books {
+pub(crate) struct LedgerState {
     pub(crate) ledger: Ledger,
     /// Entry of the available ring up to which the ledger was told; `None`: of nothing yet.
     seen: Option<u16>,
@@ -19,7 +19,7 @@ pub(crate) struct Books {
     pub(crate) last_stop: Option<Report>,
 }
 
-impl Books {
+impl LedgerState {
     /// Begins anew.
     pub(crate) fn configure(&mut self, settings: Settings) {
         *self = Self::default();
@@ -32,7 +32,7 @@ impl Books {
     }
 
     /// Who watches the ring from now on, if anybody wants to know.
-    pub(crate) fn witness(&mut self, now: impl FnOnce() -> u64) -> Option<Witness<'_>> {
+    pub(crate) fn recorder(&mut self, now: impl FnOnce() -> u64) -> Option<LedgerRecorder<'_>> {
         let mode = self.ledger.settings().mode;
         let now = match mode {
             Mode::Off => return None,
@@ -41,8 +41,8 @@ impl Books {
             Mode::Full => now(),
         };
         let inside = mode == Mode::Full;
-        Some(Witness {
-            books: self,
+        Some(LedgerRecorder {
+            ledger_state: self,
             now,
             inside,
             counted: Counted::default(),
@@ -65,8 +65,8 @@ impl Books {
 }
 
 /// Tells the ledger of what happens to a ring while that is locked.
-pub(crate) struct Witness<'r> {
-    books: &'r mut Books,
+pub(crate) struct LedgerRecorder<'r> {
+    ledger_state: &'r mut LedgerState,
     now: u64,
     /// Whether it matters which chains they are, and what they consist of.
     inside: bool,
@@ -81,10 +81,10 @@ struct Counted {
     last: u16,
 }
 
-impl Witness<'_> {
+impl LedgerRecorder<'_> {
     /// The entry of the available ring from which on the ledger was not told; the next one to take is `next`.
     pub(crate) fn seen(&self, next: u16) -> u16 {
-        self.books.seen.unwrap_or(next)
+        self.ledger_state.seen.unwrap_or(next)
     }
 
     /// Whether it matters which chains are posted, and what they consist of.
@@ -99,10 +99,10 @@ impl Witness<'_> {
         // A ring that was not looked at yet knows of less than was told. Both are less than a ring's size apart.
         let chains = entry.wrapping_sub(self.seen(next)).cast_signed();
         if let Ok(chains @ 1..) = u16::try_from(chains) {
-            self.books.seen = Some(entry);
+            self.ledger_state.seen = Some(entry);
             self.count(chains);
         } else {
-            self.books.seen.get_or_insert(next);
+            self.ledger_state.seen.get_or_insert(next);
         }
     }
 
@@ -113,7 +113,7 @@ impl Witness<'_> {
             last,
         } = std::mem::take(&mut self.counted);
         if posted > 0 || filled > 0 || unused > 0 {
-            self.books.ledger.count(posted, filled, unused, last);
+            self.ledger_state.ledger.count(posted, filled, unused, last);
         }
     }
 
@@ -125,11 +125,13 @@ impl Witness<'_> {
         memory: &Memory,
         targets: Option<&[Span<'_>]>,
     ) {
-        self.books.seen = Some(entry.wrapping_add(1));
+        self.ledger_state.seen = Some(entry.wrapping_add(1));
         let spans: Option<Vec<Place>> =
             targets.map(|targets| targets.iter().map(|target| span(memory, target)).collect());
-        self.books.ledger.posted(head, spans.as_deref(), self.now);
-        if self.books.ledger.settings().sanitize {
+        self.ledger_state
+            .ledger
+            .posted(head, spans.as_deref(), self.now);
+        if self.ledger_state.ledger.settings().sanitize {
             for (target, span) in targets
                 .unwrap_or_default()
                 .iter()
@@ -142,13 +144,13 @@ impl Witness<'_> {
 
     /// The device is about to use a chain.
     pub(crate) fn used(&mut self, head: u16, memory: &Memory, targets: &[Span<'_>]) {
-        if !self.books.ledger.settings().sanitize || !self.books.ledger.has(head) {
+        if !self.ledger_state.ledger.settings().sanitize || !self.ledger_state.ledger.has(head) {
             return;
         }
         for target in targets {
             let span = span(memory, target);
             if let Some(offset) = intact(&Slices(PhantomData), target, span.address) {
-                self.books.ledger.written(span, head, offset);
+                self.ledger_state.ledger.written(span, head, offset);
                 // Told of once, should the chain not be used after all.
                 poison(&Slices(PhantomData), target, span.address);
             }
@@ -159,7 +161,7 @@ impl Witness<'_> {
     #[inline]
     pub(crate) fn returned(&mut self, head: u16, length: u32) {
         if self.inside {
-            self.books.ledger.returned(head, length, self.now);
+            self.ledger_state.ledger.returned(head, length, self.now);
         } else {
             self.counted.filled += u32::from(length > 0);
             self.counted.unused += u32::from(length == 0);
@@ -168,7 +170,7 @@ impl Witness<'_> {
     }
 }
 
-impl Drop for Witness<'_> {
+impl Drop for LedgerRecorder<'_> {
     fn drop(&mut self) {
         self.count(0);
     }

@@ -5,7 +5,7 @@ use zcnic_device::{
     memory::ReceiveRing,
 };
 
-use super::ledger::Witness;
+use super::ledger::LedgerRecorder;
 use super::{
     RingError,
     chain::{ChainError, walk},
@@ -26,7 +26,7 @@ pub(crate) struct ReceiveChains<'m> {
     /// Whom to tell where the next payload goes.
     upcoming: Option<&'m Upcoming>,
     /// Who tells the ledger.
-    witness: Option<Witness<'m>>,
+    recorder: Option<LedgerRecorder<'m>>,
     /// What is wrong with the ring.
     error: Option<RingError>,
     /// What was wrong with the last chain that could not be used.
@@ -46,7 +46,7 @@ impl<'m> ReceiveChains<'m> {
             max_chains,
             window: Window::recycled(window),
             upcoming: None,
-            witness: None,
+            recorder: None,
             error: None,
             chain_error: None,
         }
@@ -59,8 +59,8 @@ impl<'m> ReceiveChains<'m> {
     }
 
     /// Tells `witness` of everything that is posted and returned, starting with what is posted by now.
-    pub(crate) fn watched_by(mut self, witness: Option<Witness<'m>>) -> Self {
-        self.witness = witness;
+    pub(crate) fn recorded_by(mut self, recorder: Option<LedgerRecorder<'m>>) -> Self {
+        self.recorder = recorder;
         self.observe();
         self
     }
@@ -68,8 +68,8 @@ impl<'m> ReceiveChains<'m> {
     /// Tells the witness of chains that were posted since, or, if it only counts, of those among them that were looked
     /// for: the driver's index is in the driver's cache.
     fn observe(&mut self) {
-        match &self.witness {
-            Some(witness) if witness.looks_inside() => self.look(),
+        match &self.recorder {
+            Some(recorder) if recorder.looks_inside() => self.look(),
             Some(_) => self.tell_of(0),
             None => {}
         }
@@ -82,25 +82,25 @@ impl<'m> ReceiveChains<'m> {
 
     /// Tells it of those that are known, if there are `enough`.
     fn tell_of(&mut self, enough: u16) {
-        let Some(mut witness) = self.witness.take() else {
+        let Some(mut recorder) = self.recorder.take() else {
             return;
         };
         if let Some(available) = self.attempt(|ring| ring.available(enough)) {
-            self.tell(&mut witness, available);
+            self.tell(&mut recorder, available);
         }
-        self.witness = Some(witness);
+        self.recorder = Some(recorder);
     }
 
-    fn tell(&mut self, witness: &mut Witness<'m>, available: u16) {
+    fn tell(&mut self, recorder: &mut LedgerRecorder<'m>, available: u16) {
         let Some(next) = self.ring.as_ref().map(SplitRing::next_available) else {
             return;
         };
-        if !witness.looks_inside() {
-            witness.count_posted(next, next.wrapping_add(available));
+        if !recorder.looks_inside() {
+            recorder.count_posted(next, next.wrapping_add(available));
             return;
         }
         let mut targets = Vec::new();
-        let mut ahead = witness.seen(next).wrapping_sub(next);
+        let mut ahead = recorder.seen(next).wrapping_sub(next);
         while ahead < available {
             let Some(head) = self.attempt(|ring| ring.head(ahead)) else {
                 return;
@@ -114,7 +114,7 @@ impl<'m> ReceiveChains<'m> {
                 .filter(|chain| !chain.has_readable())
                 .map(|chain| chain.writable(&targets));
             let memory = ring.map().memory();
-            witness.posted(next.wrapping_add(ahead), head, memory, targets);
+            recorder.posted(next.wrapping_add(ahead), head, memory, targets);
             ahead += 1;
         }
     }
@@ -124,21 +124,21 @@ impl<'m> ReceiveChains<'m> {
     fn show(&mut self, index: usize, head: u16) {
         let next = self.ring.as_ref().map_or(0, SplitRing::next_available);
         let seen = self
-            .witness
+            .recorder
             .as_ref()
-            .map_or(0, |witness| witness.seen(next));
+            .map_or(0, |recorder| recorder.seen(next));
         // One that was posted since the witness was told.
         if usize::from(seen.wrapping_sub(next)) <= index {
             self.observe();
         }
-        if let (Some(ring), Some(witness)) = (&self.ring, &mut self.witness) {
-            witness.used(head, ring.map().memory(), self.window.targets(index));
+        if let (Some(ring), Some(recorder)) = (&self.ring, &mut self.recorder) {
+            recorder.used(head, ring.map().memory(), self.window.targets(index));
         }
     }
 
     fn returned(&mut self, head: u16, length: u32) {
-        if let Some(witness) = &mut self.witness {
-            witness.returned(head, length);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.returned(head, length);
         }
     }
 
@@ -254,7 +254,11 @@ impl<'m> ReceiveRing for ReceiveChains<'m> {
         let Some(head) = self.window.reserve() else {
             return false;
         };
-        if self.witness.as_ref().is_some_and(Witness::looks_inside) {
+        if self
+            .recorder
+            .as_ref()
+            .is_some_and(LedgerRecorder::looks_inside)
+        {
             self.show(index, head);
         }
         true
@@ -280,8 +284,8 @@ impl<'m> ReceiveRing for ReceiveChains<'m> {
                     break;
                 };
                 ring.complete(head, length);
-                if let Some(witness) = &mut self.witness {
-                    witness.returned(head, length);
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.returned(head, length);
                 }
             }
         }

@@ -199,15 +199,15 @@ impl Inner {
     }
 
     pub(super) fn ledger(&self, port: &Port) -> Ledger {
-        let settings = lock(&port.receive[0]).books.ledger.settings();
+        let settings = lock(&port.receive[0]).ledger_state.ledger.settings();
         let queue = |queue: usize| {
             let mut side = lock(&port.receive[queue]);
             let now = port.hub.now();
             side.look(now);
-            side.books.ledger.check_overdue(now);
-            let violations = side.books.violations();
-            let last_stop = side.books.last_stop.map(stop_report);
-            let numbers = *side.books.ledger.statistics();
+            side.ledger_state.ledger.check_overdue(now);
+            let violations = side.ledger_state.violations();
+            let last_stop = side.ledger_state.last_stop.map(stop_report);
+            let numbers = *side.ledger_state.ledger.statistics();
             drop(side);
             port.report_violations(queue, violations);
             (numbers.posted > 0).then(|| QueueLedger {
@@ -249,7 +249,7 @@ impl Inner {
         } = asked;
         let side = self.entry(port)?.port.receive.get(usize::from(*queue));
         let side = side.ok_or_else(|| not_found(format!("No queue {queue}")))?;
-        let known = lock(side).books.ledger.history(*address);
+        let known = lock(side).ledger_state.ledger.history(*address);
         let (span, events) = known.ok_or_else(|| {
             not_found(format!(
                 "No buffer at {address:#x} is known on queue {queue}"
