@@ -347,13 +347,13 @@ impl<'p> PortRings<'p> {
             transport,
             running,
             lane,
-            shown,
+            decision,
             blocked,
             ..
         } = &mut *side;
         *running = false;
         *blocked = None;
-        *shown = None;
+        *decision = None;
         let (drained, interrupt) = self.drain(2 * pair + 1, transport, lane, None);
         drop(side);
         raise(interrupt);

@@ -32,7 +32,7 @@ use crate::{
 
 /// What fault rules said of a transmit chain whose train has to wait, as it is.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Shown {
+pub(crate) struct RuleDecision {
     completion: Option<ChainFault>,
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct FaultyBatch<'b, 'm> {
     pub(crate) format: TransmitFormat,
     pub(crate) active: &'b Arc<Active>,
     pub(crate) lane: &'b mut Lane,
-    pub(crate) shown: &'b mut Option<Shown>,
+    pub(crate) decision: &'b mut Option<RuleDecision>,
     pub(crate) counters: &'b mut TransmitCounters,
     pub(crate) blocked: &'b mut Option<Blocked>,
     pub(crate) effects: &'b mut Effects,
@@ -223,7 +223,7 @@ impl Port {
             format,
             active,
             lane,
-            shown,
+            decision,
             counters,
             blocked,
             effects,
@@ -242,8 +242,8 @@ impl Port {
                 ring.complete(head, 0);
                 continue;
             };
-            let sent = match shown.take() {
-                Some(Shown { completion }) => Sent {
+            let sent = match decision.take() {
+                Some(RuleDecision { completion }) => Sent {
                     frames: None,
                     completion,
                 },
@@ -257,7 +257,7 @@ impl Port {
                 None => {
                     if let Some(state) = self.send_one(&one, blocked.take(), rx_batch) {
                         *blocked = Some(state);
-                        *shown = Some(Shown {
+                        *decision = Some(RuleDecision {
                             completion: sent.completion,
                         });
                         return Ok(Served::Blocked(state.deadline));

@@ -68,7 +68,7 @@ impl Port {
             transport,
             running,
             lane,
-            shown,
+            decision,
             counters,
             blocked,
             ..
@@ -137,7 +137,7 @@ impl Port {
                 format,
                 active: &active,
                 lane: &mut *lane,
-                shown,
+                decision,
                 counters,
                 blocked,
                 effects: &mut effects,

@@ -333,7 +333,7 @@ impl Port {
             side.blocked = None;
             side.lane.forget();
             side.commands.forget();
-            side.shown = None;
+            side.decision = None;
         }
         control.suspended = false;
         control.pending_events = 0;

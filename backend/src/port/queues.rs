@@ -9,7 +9,7 @@ use zcnic_device::{
 };
 
 use crate::{
-    datapath::faulty::Shown,
+    datapath::faulty::RuleDecision,
     ring::{ledger::LedgerState, receive::ReceiveChains, transport::Transport, window::Window},
 };
 
@@ -49,7 +49,7 @@ pub(crate) struct TransmitSide {
     /// The lane of commands that come on this ring.
     pub(crate) commands: Lane,
     /// What fault rules said of the next chain, if they were asked before it had to wait.
-    pub(crate) shown: Option<Shown>,
+    pub(crate) decision: Option<RuleDecision>,
     pub(crate) running: bool,
     pub(crate) counters: TransmitCounters,
     /// How far the next chain got before buffers ran out.
@@ -85,7 +85,7 @@ impl TransmitSide {
             transport: Transport::default(),
             lane: Lane::new(Direction::Transmit, queue),
             commands: Lane::new(Direction::Command, queue),
-            shown: None,
+            decision: None,
             running: false,
             counters: TransmitCounters::default(),
             blocked: None,
