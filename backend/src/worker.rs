@@ -18,7 +18,7 @@ use epoll::{Event, Events};
 
 use crate::{
     datapath::batch::Scratch,
-    port::{MAX_RINGS, Port, Served},
+    port::{MAX_RINGS, Port, ServeOutcome},
     waker::{GENERATOR, RingSet, TURNS, WAKE, Worker},
 };
 
@@ -131,7 +131,7 @@ impl Schedule {
 
     /// Serves every ring that is ready once, a bounded batch each, so that a busy one does not starve the
     /// others. `serve` is told whether to ask for a kick if there is nothing.
-    fn round(&mut self, mut serve: impl FnMut(usize, bool) -> Served) {
+    fn round(&mut self, mut serve: impl FnMut(usize, bool) -> ServeOutcome) {
         let mut now = None;
         for ring in self.ready.iter() {
             let mut arm = self.poll.is_zero();
@@ -140,17 +140,17 @@ impl Schedule {
                 arm = now.saturating_duration_since(since) >= self.poll;
             }
             let served = serve(ring, arm);
-            if served == Served::Empty {
+            if served == ServeOutcome::Empty {
                 if self.empty_since[ring].is_none() {
                     self.empty_since[ring] = Some(*now.get_or_insert_with(Instant::now));
                 }
                 continue;
             }
             self.empty_since[ring] = None;
-            if served != Served::More {
+            if served != ServeOutcome::More {
                 self.ready.remove(ring);
             }
-            if let Served::Blocked(deadline) = served {
+            if let ServeOutcome::Blocked(deadline) = served {
                 self.blocked.insert(ring, deadline);
             }
         }
@@ -183,10 +183,10 @@ mod tests {
             schedule.round(|ring, _| {
                 turns[ring] += 1;
                 if left[ring] == 0 {
-                    return Served::Idle;
+                    return ServeOutcome::Idle;
                 }
                 left[ring] -= 1;
-                Served::More
+                ServeOutcome::More
             });
             assert_eq!(turns[1], round);
             for ring in (3..64).step_by(2) {
@@ -204,14 +204,14 @@ mod tests {
         for _ in 0..3 {
             schedule.round(|_, arm| {
                 asked.push(arm);
-                Served::Empty
+                ServeOutcome::Empty
             });
         }
         schedule.poll = Duration::ZERO;
         schedule.round(|ring, arm| {
             assert_eq!(ring, 5);
             asked.push(arm);
-            Served::Idle
+            ServeOutcome::Idle
         });
         assert_eq!(asked, [false, false, false, true]);
         assert!(schedule.ready.is_empty());
@@ -223,7 +223,7 @@ mod tests {
         let later = Instant::now() + Duration::from_secs(3600);
         for (ring, deadline) in [(1, later), (3, Instant::now())] {
             schedule.ready.insert(ring);
-            schedule.round(|_, _| Served::Blocked(deadline));
+            schedule.round(|_, _| ServeOutcome::Blocked(deadline));
         }
         assert!(schedule.ready.is_empty());
         schedule.unblock(false);

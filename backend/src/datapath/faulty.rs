@@ -22,7 +22,7 @@ use crate::{
         batch::{RxBatch, Stamp},
         transmit::parse_train,
     },
-    port::{Active, Blocked, Control, End, Port, ReceiveSide, Served, TransmitSide},
+    port::{Active, Blocked, Control, End, Port, ReceiveSide, ServeOutcome, TransmitSide},
     ring::{
         RingError, chain::Chain, mover::GuestMover, raw::Span, receive::ReceiveChains,
         split::SplitRing, window::Window,
@@ -213,7 +213,7 @@ impl Port {
         &self,
         batch: FaultyBatch<'_, '_>,
         rx_batch: &mut RxBatch,
-    ) -> Result<Served, RingError> {
+    ) -> Result<ServeOutcome, RingError> {
         let FaultyBatch {
             armed,
             ring,
@@ -232,7 +232,7 @@ impl Port {
             let now = self.hub.now();
             if lane.is_stalled(Some(armed), now) {
                 // The lane's end, or the rule's, has the ring looked at again.
-                return Ok(Served::Idle);
+                return Ok(ServeOutcome::Idle);
             }
             let head = ring.head(0)?;
             let mut snapshot = Snapshot::default();
@@ -260,7 +260,7 @@ impl Port {
                         *decision = Some(RuleDecision {
                             completion: sent.completion,
                         });
-                        return Ok(Served::Blocked(state.deadline));
+                        return Ok(ServeOutcome::Blocked(state.deadline));
                     }
                     if self.hub.captures.any() {
                         self.captured(&GuestMover::new(), one.iter().map(|(_, train)| train));
@@ -287,7 +287,7 @@ impl Port {
             }
             lane.return_due(ring, Some(armed), now);
         }
-        Ok(Served::More)
+        Ok(ServeOutcome::More)
     }
 
     /// Asks rules about a command, and executes it unless they say otherwise. `None`: the answer was taken

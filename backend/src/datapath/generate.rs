@@ -14,7 +14,7 @@ use zcnic_device::{
 use crate::{
     datapath::batch::{BATCH, Scratch, Sent},
     port::{
-        Blocked, Port, Served,
+        Blocked, Port, ServeOutcome,
         generator::{Generator, HEADERS},
     },
     ring::{mover::GuestMover, raw::Span, recycle},
@@ -29,12 +29,12 @@ const FOR_EVER: Duration = Duration::from_hours(24 * 365);
 
 impl Port {
     /// Puts a bounded batch on the generator's wire, if the port is plugged into one.
-    pub(crate) fn generate(&self, scratch: &mut Scratch) -> Served {
+    pub(crate) fn generate(&self, scratch: &mut Scratch) -> ServeOutcome {
         let mut guard = lock(&self.generator);
         let Some(generator) = &mut *guard else {
-            return Served::Idle;
+            return ServeOutcome::Idle;
         };
-        let wait = |time| Served::Blocked(Instant::now() + time);
+        let wait = |time| ServeOutcome::Blocked(Instant::now() + time);
         if !self.link_up() || !self.is_connected() {
             return wait(FOR_EVER);
         }
@@ -85,7 +85,7 @@ impl Port {
         } else if scratch.rx_batch.delivered == before {
             wait(NEXT_LOOK)
         } else {
-            Served::More
+            ServeOutcome::More
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
         batch::{BATCH, RxBatch, Scratch, Sent, Stamp, Stuck},
         faulty::FaultyBatch,
     },
-    port::{Active, Blocked, End, Port, Served, TransmitSide},
+    port::{Active, Blocked, End, Port, ServeOutcome, TransmitSide},
     ring::{
         RingError,
         chain::{Chain, walk},
@@ -36,23 +36,23 @@ const CHAINS_AHEAD: usize = 8;
 
 impl Port {
     /// Serves a bounded batch of a transmit ring. An empty one is asked to kick if `arm` says so.
-    pub(crate) fn serve(&self, pair: usize, arm: bool, scratch: &mut Scratch) -> Served {
+    pub(crate) fn serve(&self, pair: usize, arm: bool, scratch: &mut Scratch) -> ServeOutcome {
         let served = {
             let mut side = lock(&self.transmit[pair]);
             match self.serve_locked(pair, &mut side, arm, scratch) {
                 Ok(step) => step,
                 Err(error) => {
                     self.broken(2 * pair + 1, &mut side.transport, error);
-                    Step::Served(Served::Idle)
+                    Step::ServeOutcome(ServeOutcome::Idle)
                 }
             }
         };
         scratch.rx_batch.raise();
         match served {
-            Step::Served(served) => served,
+            Step::ServeOutcome(served) => served,
             Step::Control => {
                 self.serve_control(pair);
-                Served::More
+                ServeOutcome::More
             }
         }
     }
@@ -75,7 +75,7 @@ impl Port {
         } = side;
         let enabled = transport.is_enabled();
         let Some(mut ring) = transport.ring()? else {
-            return Ok(Step::Served(Served::Idle));
+            return Ok(Step::ServeOutcome(ServeOutcome::Idle));
         };
         let available = ring.available(BATCH)?.min(BATCH);
         let active = self.active();
@@ -84,14 +84,18 @@ impl Port {
         // A stopped transmit queue keeps its chains; it is looked at again when it starts.
         let parked = format.is_some() && !*running && !is_command_ring;
         if enabled && (active.suspended || parked) {
-            return Ok(Step::Served(Served::Idle));
+            return Ok(Step::ServeOutcome(ServeOutcome::Idle));
         }
         if available == 0 {
             if !arm {
-                return Ok(Step::Served(Served::Empty));
+                return Ok(Step::ServeOutcome(ServeOutcome::Empty));
             }
             let more = ring.enable_kicks()?;
-            return Ok(Step::Served(if more { Served::More } else { Served::Idle }));
+            return Ok(Step::ServeOutcome(if more {
+                ServeOutcome::More
+            } else {
+                ServeOutcome::Idle
+            }));
         }
         ring.disable_kicks();
 
@@ -124,7 +128,7 @@ impl Port {
         }
 
         let mut done = heads.len();
-        let mut served = Served::More;
+        let mut served = ServeOutcome::More;
         let mut effects = Effects::default();
         let armed = self.faults.current(Direction::Transmit);
         if let (true, Some(format), Some(armed)) = (enabled, format, &armed) {
@@ -163,7 +167,7 @@ impl Port {
             }) = stuck
             {
                 done = position;
-                served = Served::Blocked(state.deadline);
+                served = ServeOutcome::Blocked(state.deadline);
                 *blocked = Some(state);
             }
             // What is stuck is counted when it is done with.
@@ -197,7 +201,7 @@ impl Port {
             self.follow(Direction::Transmit, pair as u16, due);
             self.carry_out(effects);
         }
-        Ok(Step::Served(served))
+        Ok(Step::ServeOutcome(served))
     }
 
     /// Has a ring looked at when an interrupt that was put off is due.
@@ -311,7 +315,7 @@ fn parse_frames<'b, 'm>(
 
 /// What is to be done after the ring is unlocked.
 enum Step {
-    Served(Served),
+    ServeOutcome(ServeOutcome),
     Control,
 }
 

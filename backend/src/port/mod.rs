@@ -33,7 +33,7 @@ use zcnic_device::{
     transmit::TransmitFormat,
 };
 
-pub(crate) use self::queues::{Blocked, ReceiveSide, Served, TransmitSide};
+pub(crate) use self::queues::{Blocked, ReceiveSide, ServeOutcome, TransmitSide};
 use self::{faults::Faults, flow_counters::Flows, generator::Generator};
 use crate::{
     config::{FlowControl, MAX_PAIRS, PortMode},

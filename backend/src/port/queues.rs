@@ -15,7 +15,7 @@ use crate::{
 
 /// What serving a transmit ring came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Served {
+pub(crate) enum ServeOutcome {
     /// There may be more.
     More,
     /// There is no more, and no kick will tell when there is.
