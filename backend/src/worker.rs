@@ -44,7 +44,7 @@ pub(crate) fn run(worker: &Worker, port: &Port, poll: Duration) -> io::Result<()
         if schedule.ready.is_empty() || rounds >= ROUNDS {
             rounds = 0;
             let timeout = if schedule.ready.is_empty() {
-                timeout(schedule.blocked.values().min())
+                timeout(schedule.backpressure.values().min())
             } else {
                 0
             };
@@ -63,7 +63,7 @@ pub(crate) fn run(worker: &Worker, port: &Port, poll: Duration) -> io::Result<()
             }
         }
         let retry = worker.retry.load(Ordering::Relaxed);
-        if retry || !schedule.blocked.is_empty() {
+        if retry || !schedule.backpressure.is_empty() {
             schedule.unblock(retry && worker.retry.swap(false, Ordering::Acquire));
         }
         schedule.round(|ring, arm| match ring {
@@ -104,7 +104,7 @@ struct Schedule {
     /// Since when rings that are ready had nothing.
     empty_since: [Option<Instant>; TURNS],
     /// Until when rings wait for a full receiver.
-    blocked: BTreeMap<usize, Instant>,
+    backpressure: BTreeMap<usize, Instant>,
 }
 
 impl Schedule {
@@ -113,14 +113,14 @@ impl Schedule {
             poll,
             ready: RingSet::default(),
             empty_since: [None; TURNS],
-            blocked: BTreeMap::new(),
+            backpressure: BTreeMap::new(),
         }
     }
 
     /// Has rings whose time is up, or all that wait, looked at again.
     fn unblock(&mut self, all: bool) {
         let now = Instant::now();
-        self.blocked.retain(|&ring, deadline| {
+        self.backpressure.retain(|&ring, deadline| {
             let wait = !all && *deadline > now;
             if !wait {
                 self.ready.insert(ring);
@@ -150,8 +150,8 @@ impl Schedule {
             if served != ServeOutcome::More {
                 self.ready.remove(ring);
             }
-            if let ServeOutcome::Blocked(deadline) = served {
-                self.blocked.insert(ring, deadline);
+            if let ServeOutcome::Backpressure(deadline) = served {
+                self.backpressure.insert(ring, deadline);
             }
         }
     }
@@ -223,13 +223,13 @@ mod tests {
         let later = Instant::now() + Duration::from_secs(3600);
         for (ring, deadline) in [(1, later), (3, Instant::now())] {
             schedule.ready.insert(ring);
-            schedule.round(|_, _| ServeOutcome::Blocked(deadline));
+            schedule.round(|_, _| ServeOutcome::Backpressure(deadline));
         }
         assert!(schedule.ready.is_empty());
         schedule.unblock(false);
         assert_eq!(schedule.ready.iter().collect::<Vec<_>>(), [3]);
         schedule.unblock(true);
         assert_eq!(schedule.ready.iter().collect::<Vec<_>>(), [1, 3]);
-        assert!(schedule.blocked.is_empty());
+        assert!(schedule.backpressure.is_empty());
     }
 }

@@ -348,11 +348,11 @@ impl<'p> PortRings<'p> {
             running,
             lane,
             decision,
-            blocked,
+            backpressure,
             ..
         } = &mut *side;
         *running = false;
-        *blocked = None;
+        *backpressure = None;
         *decision = None;
         let (drained, interrupt) = self.drain(2 * pair + 1, transport, lane, None);
         drop(side);

@@ -9,7 +9,7 @@ use zcnic_device::{
 use zerocopy::IntoBytes;
 
 use crate::{
-    port::Blocked,
+    port::Backpressure,
     ring::{chain::Chain, mover::gather, raw::Span, transport::Interrupt, window::Window},
 };
 
@@ -104,7 +104,7 @@ impl RxBatch {
 }
 
 /// A train that has to wait for receive buffers.
-pub(crate) struct Stuck {
+pub(crate) struct WaitingTrain {
     pub(crate) position: usize,
-    pub(crate) blocked: Blocked,
+    pub(crate) backpressure: Backpressure,
 }

@@ -22,7 +22,7 @@ use crate::{
         batch::{RxBatch, Stamp},
         transmit::parse_train,
     },
-    port::{Active, Blocked, Control, End, Port, ReceiveSide, ServeOutcome, TransmitSide},
+    port::{Active, Backpressure, Control, End, Port, ReceiveSide, ServeOutcome, TransmitSide},
     ring::{
         RingError, chain::Chain, mover::GuestMover, raw::Span, receive::ReceiveChains,
         split::SplitRing, window::Window,
@@ -48,7 +48,7 @@ pub(crate) struct FaultyBatch<'b, 'm> {
     pub(crate) lane: &'b mut Lane,
     pub(crate) decision: &'b mut Option<RuleDecision>,
     pub(crate) counters: &'b mut TransmitCounters,
-    pub(crate) blocked: &'b mut Option<Blocked>,
+    pub(crate) backpressure: &'b mut Option<Backpressure>,
     pub(crate) effects: &'b mut Effects,
 }
 
@@ -225,7 +225,7 @@ impl Port {
             lane,
             decision,
             counters,
-            blocked,
+            backpressure,
             effects,
         } = batch;
         for (position, chain) in chains.iter().enumerate() {
@@ -255,12 +255,12 @@ impl Port {
             match &sent.frames {
                 Some(frames) => self.send_frames(frames),
                 None => {
-                    if let Some(state) = self.send_one(&one, blocked.take(), rx_batch) {
-                        *blocked = Some(state);
+                    if let Some(state) = self.send_one(&one, backpressure.take(), rx_batch) {
+                        *backpressure = Some(state);
                         *decision = Some(RuleDecision {
                             completion: sent.completion,
                         });
-                        return Ok(ServeOutcome::Blocked(state.deadline));
+                        return Ok(ServeOutcome::Backpressure(state.deadline));
                     }
                     if self.hub.captures.any() {
                         self.captured(&GuestMover::new(), one.iter().map(|(_, train)| train));

@@ -14,7 +14,7 @@ use zcnic_device::{
 use crate::{
     datapath::batch::{BATCH, Scratch, Sent},
     port::{
-        Blocked, Port, ServeOutcome,
+        Backpressure, Port, ServeOutcome,
         generator::{Generator, HEADERS},
     },
     ring::{mover::GuestMover, raw::Span, recycle},
@@ -34,7 +34,7 @@ impl Port {
         let Some(generator) = &mut *guard else {
             return ServeOutcome::Idle;
         };
-        let wait = |time| ServeOutcome::Blocked(Instant::now() + time);
+        let wait = |time| ServeOutcome::Backpressure(Instant::now() + time);
         if !self.link_up() || !self.is_connected() {
             return wait(FOR_EVER);
         }
@@ -45,7 +45,7 @@ impl Port {
             headers,
             payload,
             next,
-            blocked,
+            backpressure,
         } = generator;
         let flows = headers.len() / HEADERS;
         let (headers, payload) = (Span::own(headers), Span::own(payload));
@@ -63,7 +63,8 @@ impl Port {
             batch.extend(train.ok().map(|train| (position, train)));
         }
         let before = scratch.rx_batch.delivered;
-        let (done, state) = self.receive_waiting(&batch, blocked.take(), &mut scratch.rx_batch);
+        let (done, state) =
+            self.receive_waiting(&batch, backpressure.take(), &mut scratch.rx_batch);
         if self.hub.captures.any() {
             let mut frame = Vec::new();
             for (_, train) in batch.iter().filter(|(position, _)| *position < done) {
@@ -72,12 +73,12 @@ impl Port {
             }
         }
         *next = (*next + done) % flows;
-        *blocked = state.map(|state| Blocked {
+        *backpressure = state.map(|state| Backpressure {
             deadline: Instant::now() + FOR_EVER,
             ..state
         });
         scratch.trains = recycle(batch);
-        let waits = blocked.is_some();
+        let waits = backpressure.is_some();
         drop(guard);
         scratch.rx_batch.raise();
         if waits {

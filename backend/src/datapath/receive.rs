@@ -13,10 +13,10 @@ use zcnic_device::{
 use crate::{
     config::FlowControl,
     datapath::{
-        batch::{Outgoing, Refused, RxBatch, Sent, Stuck},
+        batch::{Outgoing, Refused, RxBatch, Sent, WaitingTrain},
         rx_queue::Intake,
     },
-    port::{Active, Blocked, Port, ReceiveSide},
+    port::{Active, Backpressure, Port, ReceiveSide},
     ring::{
         mover::{GuestMover, Upcoming},
         prefetch::Place,
@@ -38,7 +38,7 @@ struct Arrival<'a> {
     /// When it is.
     time: u64,
     /// How far the first one got, if it waited already.
-    resumed: Option<Blocked>,
+    resumed: Option<Backpressure>,
     flow_control: FlowControl,
 }
 
@@ -48,11 +48,14 @@ impl Port {
     pub(crate) fn receive_waiting(
         &self,
         batch: &[Sent<'_, '_>],
-        resumed: Option<Blocked>,
+        resumed: Option<Backpressure>,
         rx_batch: &mut RxBatch,
-    ) -> (usize, Option<Blocked>) {
+    ) -> (usize, Option<Backpressure>) {
         match self.receive(batch, resumed, FlowControl::Pause, rx_batch) {
-            Some(Stuck { position, blocked }) => (position, Some(blocked)),
+            Some(WaitingTrain {
+                position,
+                backpressure,
+            }) => (position, Some(backpressure)),
             None => (batch.len(), None),
         }
     }
@@ -61,10 +64,10 @@ impl Port {
     pub(crate) fn receive(
         &self,
         batch: &[Sent<'_, '_>],
-        resumed: Option<Blocked>,
+        resumed: Option<Backpressure>,
         flow_control: FlowControl,
         rx_batch: &mut RxBatch,
-    ) -> Option<Stuck> {
+    ) -> Option<WaitingTrain> {
         let active = self.active();
         let mut outgoing = std::mem::take(&mut rx_batch.outgoing);
         let is_one_group = steer(&active, batch, &mut outgoing, &mut rx_batch.refused);
@@ -79,7 +82,7 @@ impl Port {
             resumed,
             flow_control,
         };
-        let stuck = if is_one_group {
+        let waiting = if is_one_group {
             self.receive_group(batch, &outgoing, arrival, rx_batch)
         } else {
             outgoing
@@ -88,7 +91,9 @@ impl Port {
         };
         rx_batch.outgoing = outgoing;
         // Those behind one that has to wait come again.
-        let done = stuck.as_ref().map_or(usize::MAX, |stuck| stuck.position);
+        let done = waiting
+            .as_ref()
+            .map_or(usize::MAX, |waiting| waiting.position);
         for refused in rx_batch
             .refused
             .iter()
@@ -101,7 +106,7 @@ impl Port {
             };
             counter.fetch_add(refused.frames, Ordering::Relaxed);
         }
-        stuck
+        waiting
     }
 
     /// Delivers trains of a batch to one receive queue. Returns the first that has to wait.
@@ -111,7 +116,7 @@ impl Port {
         group: &[Outgoing],
         arrival: Arrival<'_>,
         rx_batch: &mut RxBatch,
-    ) -> Option<Stuck> {
+    ) -> Option<WaitingTrain> {
         let Arrival {
             active,
             time,
@@ -167,7 +172,7 @@ impl Port {
             time,
             vlan: None,
         };
-        let mut stuck = None;
+        let mut waiting = None;
         for (number, outgoing) in group.iter().enumerate() {
             let (position, train) = &batch[outgoing.index as usize];
             if upcoming.is_worth()
@@ -178,10 +183,10 @@ impl Port {
             }
             note.hash = outgoing.hash;
             let resumed = arrival.resumed.filter(|_| *position == 0);
-            if let Some(blocked) = intake.take(train, &note, resumed) {
-                stuck = Some(Stuck {
+            if let Some(backpressure) = intake.take(train, &note, resumed) {
+                waiting = Some(WaitingTrain {
                     position: *position,
-                    blocked,
+                    backpressure,
                 });
                 break;
             }
@@ -214,7 +219,7 @@ impl Port {
         drop(guard);
         self.carry_out(effects);
         self.report_violations(pair, violations);
-        stuck
+        waiting
     }
 
     /// Has a receive queue looked at again when something that it holds is due.

@@ -16,7 +16,7 @@ use zcnic_device::{
 
 use crate::{
     config::FlowControl,
-    port::{Blocked, Port, flow_counters::Counting},
+    port::{Backpressure, Port, flow_counters::Counting},
     ring::{mover::GuestMover, raw::Span, receive::ReceiveChains},
 };
 
@@ -55,8 +55,8 @@ impl<'s> Intake<'_, 's, '_> {
         &mut self,
         train: &Train<'_, [Span<'s>]>,
         note: &Annotation,
-        resumed: Option<Blocked>,
-    ) -> Option<Blocked> {
+        resumed: Option<Backpressure>,
+    ) -> Option<Backpressure> {
         let mut progress = Progress::default();
         if self.is_plain() && resumed.is_none() {
             let now = self.queue.deliver(&self.mover, self.chains, train, 0, note);
@@ -86,8 +86,8 @@ impl<'s> Intake<'_, 's, '_> {
         train: &Train<'_, [Span<'s>]>,
         note: &Annotation,
         mut progress: Progress,
-        resumed: Option<Blocked>,
-    ) -> Option<Blocked> {
+        resumed: Option<Backpressure>,
+    ) -> Option<Backpressure> {
         let mut deadline = None;
         if let Some(resumed) = resumed {
             progress.segment = resumed.segment.min(train.segments());
@@ -126,7 +126,7 @@ impl<'s> Intake<'_, 's, '_> {
             // Wait for a kick, unless there is no need to any more.
             *self.waited_for = true;
             if !self.chains.enable_kicks() || attempt == ATTEMPTS {
-                return Some(Blocked {
+                return Some(Backpressure {
                     segment: at,
                     shown: progress.shown,
                     deadline: until,

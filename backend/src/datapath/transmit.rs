@@ -12,10 +12,10 @@ use zcnic_device::{
 
 use crate::{
     datapath::{
-        batch::{BATCH, RxBatch, Scratch, Sent, Stamp, Stuck},
+        batch::{BATCH, RxBatch, Scratch, Sent, Stamp, WaitingTrain},
         faulty::FaultyBatch,
     },
-    port::{Active, Blocked, End, Port, ServeOutcome, TransmitSide},
+    port::{Active, Backpressure, End, Port, ServeOutcome, TransmitSide},
     ring::{
         RingError,
         chain::{Chain, walk},
@@ -43,13 +43,13 @@ impl Port {
                 Ok(step) => step,
                 Err(error) => {
                     self.broken(2 * pair + 1, &mut side.transport, error);
-                    Step::ServeOutcome(ServeOutcome::Idle)
+                    Step::Outcome(ServeOutcome::Idle)
                 }
             }
         };
         scratch.rx_batch.raise();
         match served {
-            Step::ServeOutcome(served) => served,
+            Step::Outcome(served) => served,
             Step::Control => {
                 self.serve_control(pair);
                 ServeOutcome::More
@@ -70,12 +70,12 @@ impl Port {
             lane,
             decision,
             counters,
-            blocked,
+            backpressure,
             ..
         } = side;
         let enabled = transport.is_enabled();
         let Some(mut ring) = transport.ring()? else {
-            return Ok(Step::ServeOutcome(ServeOutcome::Idle));
+            return Ok(Step::Outcome(ServeOutcome::Idle));
         };
         let available = ring.available(BATCH)?.min(BATCH);
         let active = self.active();
@@ -84,14 +84,14 @@ impl Port {
         // A stopped transmit queue keeps its chains; it is looked at again when it starts.
         let parked = format.is_some() && !*running && !is_command_ring;
         if enabled && (active.suspended || parked) {
-            return Ok(Step::ServeOutcome(ServeOutcome::Idle));
+            return Ok(Step::Outcome(ServeOutcome::Idle));
         }
         if available == 0 {
             if !arm {
-                return Ok(Step::ServeOutcome(ServeOutcome::Empty));
+                return Ok(Step::Outcome(ServeOutcome::Empty));
             }
             let more = ring.enable_kicks()?;
-            return Ok(Step::ServeOutcome(if more {
+            return Ok(Step::Outcome(if more {
                 ServeOutcome::More
             } else {
                 ServeOutcome::Idle
@@ -143,7 +143,7 @@ impl Port {
                 lane: &mut *lane,
                 decision,
                 counters,
-                blocked,
+                backpressure,
                 effects: &mut effects,
             };
             let result = self.send_faulty(batch, rx_batch);
@@ -160,15 +160,15 @@ impl Port {
             } else {
                 self.hub.clock()
             };
-            let stuck = self.send(&trains, blocked.take(), rx_batch);
-            if let Some(Stuck {
+            let waiting = self.send(&trains, backpressure.take(), rx_batch);
+            if let Some(WaitingTrain {
                 position,
-                blocked: state,
-            }) = stuck
+                backpressure: state,
+            }) = waiting
             {
                 done = position;
-                served = ServeOutcome::Blocked(state.deadline);
-                *blocked = Some(state);
+                served = ServeOutcome::Backpressure(state.deadline);
+                *backpressure = Some(state);
             }
             // What is stuck is counted when it is done with.
             let sent = || trains.iter().filter(|(position, _)| *position < done);
@@ -201,7 +201,7 @@ impl Port {
             self.follow(Direction::Transmit, pair as u16, due);
             self.carry_out(effects);
         }
-        Ok(Step::ServeOutcome(served))
+        Ok(Step::Outcome(served))
     }
 
     /// Has a ring looked at when an interrupt that was put off is due.
@@ -224,11 +224,11 @@ impl Port {
     pub(crate) fn send_one(
         &self,
         one: &[Sent<'_, '_>; 1],
-        resumed: Option<Blocked>,
+        resumed: Option<Backpressure>,
         rx_batch: &mut RxBatch,
-    ) -> Option<Blocked> {
-        let stuck = self.send(one, resumed, rx_batch);
-        stuck.map(|stuck| stuck.blocked)
+    ) -> Option<Backpressure> {
+        let waiting = self.send(one, resumed, rx_batch);
+        waiting.map(|waiting| waiting.backpressure)
     }
 
     /// Sends a batch. Returns the first train that has to wait, on a cable where frames wait; those behind
@@ -236,9 +236,9 @@ impl Port {
     fn send(
         &self,
         batch: &[Sent<'_, '_>],
-        resumed: Option<Blocked>,
+        resumed: Option<Backpressure>,
         rx_batch: &mut RxBatch,
-    ) -> Option<Stuck> {
+    ) -> Option<WaitingTrain> {
         match self.end() {
             Some(End::Port(peer, flow_control)) => {
                 peer.receive(batch, resumed, flow_control, rx_batch)
@@ -315,7 +315,7 @@ fn parse_frames<'b, 'm>(
 
 /// What is to be done after the ring is unlocked.
 enum Step {
-    ServeOutcome(ServeOutcome),
+    Outcome(ServeOutcome),
     Control,
 }
 

@@ -2,7 +2,7 @@
 
 use zcnic_device::checksum::Checksum;
 
-use crate::{config::Generate, port::queues::Blocked};
+use crate::{config::Generate, port::queues::Backpressure};
 
 /// The header of the plain virtio-net device, Ethernet, IPv4 and UDP.
 pub(crate) const HEADERS: usize = VIRTIO_NET + FRAME_HEADERS;
@@ -20,7 +20,7 @@ pub(crate) struct Generator {
     /// The flow that is next.
     pub(crate) next: usize,
     /// The next frame waits for a buffer.
-    pub(crate) blocked: Option<Blocked>,
+    pub(crate) backpressure: Option<Backpressure>,
 }
 
 impl Generator {
@@ -39,7 +39,7 @@ impl Generator {
             headers: headers.collect(),
             payload,
             next: 0,
-            blocked: None,
+            backpressure: None,
         }
     }
 }

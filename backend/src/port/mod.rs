@@ -33,7 +33,7 @@ use zcnic_device::{
     transmit::TransmitFormat,
 };
 
-pub(crate) use self::queues::{Blocked, ReceiveSide, ServeOutcome, TransmitSide};
+pub(crate) use self::queues::{Backpressure, ReceiveSide, ServeOutcome, TransmitSide};
 use self::{faults::Faults, flow_counters::Flows, generator::Generator};
 use crate::{
     config::{FlowControl, MAX_PAIRS, PortMode},
@@ -330,7 +330,7 @@ impl Port {
         for side in &self.transmit {
             let mut side = lock(side);
             side.running = false;
-            side.blocked = None;
+            side.backpressure = None;
             side.lane.forget();
             side.commands.forget();
             side.decision = None;

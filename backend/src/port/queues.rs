@@ -23,7 +23,7 @@ pub(crate) enum ServeOutcome {
     /// A kick will tell when there is more.
     Idle,
     /// Its next frame waits for receive buffers, at most until then.
-    Blocked(Instant),
+    Backpressure(Instant),
 }
 
 /// A receive ring and its queue.
@@ -53,7 +53,7 @@ pub(crate) struct TransmitSide {
     pub(crate) running: bool,
     pub(crate) counters: TransmitCounters,
     /// How far the next chain got before buffers ran out.
-    pub(crate) blocked: Option<Blocked>,
+    pub(crate) backpressure: Option<Backpressure>,
 }
 
 impl ReceiveSide {
@@ -88,14 +88,14 @@ impl TransmitSide {
             decision: None,
             running: false,
             counters: TransmitCounters::default(),
-            blocked: None,
+            backpressure: None,
         }
     }
 }
 
 /// A train of which not all segments could be delivered yet.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Blocked {
+pub(crate) struct Backpressure {
     /// The next segment.
     pub(crate) segment: usize,
     /// Segments below this were shown to the receiver's fault rules.
