@@ -14,7 +14,7 @@ use zerocopy::IntoBytes;
 
 use crate::{
     config::PortMode,
-    port::{Control, Port, ReceiveSide, Snapshot, TransmitSide},
+    port::{Control, Port, RxQueue, Snapshot, TxQueue},
     ring::{
         RingError,
         chain::walk,
@@ -310,7 +310,7 @@ impl<'p> PortRings<'p> {
 
     fn stop_receive_ring(&self, pair: usize) -> u32 {
         let mut side = lock(&self.port.receive[pair]);
-        let ReceiveSide {
+        let RxQueue {
             transport,
             queue,
             lane,
@@ -343,7 +343,7 @@ impl<'p> PortRings<'p> {
 
     fn stop_transmit_ring(&self, pair: usize) -> u32 {
         let mut side = lock(&self.port.transmit[pair]);
-        let TransmitSide {
+        let TxQueue {
             transport,
             running,
             lane,

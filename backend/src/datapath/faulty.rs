@@ -22,7 +22,7 @@ use crate::{
         batch::{RxBatch, Stamp},
         transmit::parse_train,
     },
-    port::{Active, Backpressure, Control, End, Port, ReceiveSide, ServeOutcome, TransmitSide},
+    port::{Active, Backpressure, Control, End, Port, RxQueue, ServeOutcome, TxQueue},
     ring::{
         RingError, chain::Chain, mover::GuestMover, raw::Span, receive::ReceiveChains,
         split::SplitRing, window::Window,
@@ -134,7 +134,7 @@ impl Port {
         };
         let mut effects = Effects::default();
         let mut guard = lock(side);
-        let ReceiveSide {
+        let RxQueue {
             transport,
             queue: device,
             lane,
@@ -184,7 +184,7 @@ impl Port {
         action: impl FnOnce(&mut SplitRing<'_>, &mut Lane, &mut Lane),
     ) {
         let mut guard = lock(&self.transmit[pair]);
-        let TransmitSide {
+        let TxQueue {
             transport,
             lane,
             commands,

@@ -16,7 +16,7 @@ use crate::{
         batch::{Outgoing, Refused, RxBatch, Sent, WaitingTrain},
         rx_queue::Intake,
     },
-    port::{Active, Backpressure, Port, ReceiveSide},
+    port::{Active, Backpressure, Port, RxQueue},
     ring::{
         mover::{GuestMover, Upcoming},
         prefetch::Place,
@@ -126,7 +126,7 @@ impl Port {
         let queue = group.first()?.queue;
         let pair = usize::from(queue);
         let mut guard = lock(self.receive.get(pair)?);
-        let ReceiveSide {
+        let RxQueue {
             transport,
             queue: device,
             lane,

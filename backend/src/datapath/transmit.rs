@@ -15,7 +15,7 @@ use crate::{
         batch::{BATCH, RxBatch, Scratch, Sent, Stamp, WaitingTrain},
         faulty::FaultyBatch,
     },
-    port::{Active, Backpressure, End, Port, ServeOutcome, TransmitSide},
+    port::{Active, Backpressure, End, Port, ServeOutcome, TxQueue},
     ring::{
         RingError,
         chain::{Chain, walk},
@@ -60,11 +60,11 @@ impl Port {
     fn serve_locked(
         &self,
         pair: usize,
-        side: &mut TransmitSide,
+        side: &mut TxQueue,
         arm: bool,
         scratch: &mut Scratch,
     ) -> Result<Step, RingError> {
-        let TransmitSide {
+        let TxQueue {
             transport,
             running,
             lane,

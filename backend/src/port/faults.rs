@@ -16,7 +16,7 @@ use zcnic_device::fault::{
 
 use crate::{
     config::MAX_PAIRS,
-    port::{Port, ReceiveSide, TransmitSide},
+    port::{Port, RxQueue, TxQueue},
     protocol::said_direction,
     ring::{
         RingError,
@@ -248,8 +248,8 @@ impl Port {
         }
     }
 
-    fn release_receive(&self, pair: usize, side: &mut ReceiveSide) -> Option<Interrupt> {
-        let ReceiveSide {
+    fn release_receive(&self, pair: usize, side: &mut RxQueue) -> Option<Interrupt> {
+        let RxQueue {
             transport,
             lane,
             ledger_state,
@@ -271,8 +271,8 @@ impl Port {
         self.released(2 * pair, transport, released)
     }
 
-    fn release_transmit(&self, pair: usize, side: &mut TransmitSide) -> Option<Interrupt> {
-        let TransmitSide {
+    fn release_transmit(&self, pair: usize, side: &mut TxQueue) -> Option<Interrupt> {
+        let TxQueue {
             transport,
             lane,
             commands,

@@ -33,7 +33,7 @@ use zcnic_device::{
     transmit::TransmitFormat,
 };
 
-pub(crate) use self::queues::{Backpressure, ReceiveSide, ServeOutcome, TransmitSide};
+pub(crate) use self::queues::{Backpressure, RxQueue, ServeOutcome, TxQueue};
 use self::{faults::Faults, flow_counters::Flows, generator::Generator};
 use crate::{
     config::{FlowControl, MAX_PAIRS, PortMode},
@@ -111,8 +111,8 @@ pub(crate) enum End {
 pub(crate) struct Port {
     pub(crate) name: String,
     pub(crate) mode: PortMode,
-    pub(crate) receive: Vec<Mutex<ReceiveSide>>,
-    pub(crate) transmit: Vec<Mutex<TransmitSide>>,
+    pub(crate) receive: Vec<Mutex<RxQueue>>,
+    pub(crate) transmit: Vec<Mutex<TxQueue>>,
     control: Mutex<Control>,
     active: Mutex<Arc<Active>>,
     plug: OnceLock<Plug>,
@@ -151,10 +151,10 @@ impl Port {
             name,
             mode,
             receive: queues()
-                .map(|queue| Mutex::new(ReceiveSide::new(queue)))
+                .map(|queue| Mutex::new(RxQueue::new(queue)))
                 .collect(),
             transmit: queues()
-                .map(|queue| Mutex::new(TransmitSide::new(queue)))
+                .map(|queue| Mutex::new(TxQueue::new(queue)))
                 .collect(),
             control: Mutex::new(control),
             active,

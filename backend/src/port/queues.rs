@@ -28,7 +28,7 @@ pub(crate) enum ServeOutcome {
 
 /// A receive ring and its queue.
 #[derive(Debug)]
-pub(crate) struct ReceiveSide {
+pub(crate) struct RxQueue {
     pub(crate) transport: Transport,
     pub(crate) queue: ReceiveQueue,
     pub(crate) lane: Lane,
@@ -43,7 +43,7 @@ pub(crate) struct ReceiveSide {
 
 /// A transmit ring and its queue.
 #[derive(Debug)]
-pub(crate) struct TransmitSide {
+pub(crate) struct TxQueue {
     pub(crate) transport: Transport,
     pub(crate) lane: Lane,
     /// The lane of commands that come on this ring.
@@ -56,7 +56,7 @@ pub(crate) struct TransmitSide {
     pub(crate) backpressure: Option<Backpressure>,
 }
 
-impl ReceiveSide {
+impl RxQueue {
     pub(crate) fn new(queue: u16) -> Self {
         Self {
             transport: Transport::default(),
@@ -79,7 +79,7 @@ impl ReceiveSide {
     }
 }
 
-impl TransmitSide {
+impl TxQueue {
     pub(crate) fn new(queue: u16) -> Self {
         Self {
             transport: Transport::default(),
