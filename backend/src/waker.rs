@@ -116,7 +116,7 @@ impl Worker {
     }
 
     /// Has `ring` served soon.
-    pub(crate) fn poke(&self, ring: usize) {
+    pub(crate) fn kick(&self, ring: usize) {
         self.pending[ring / 64].fetch_or(1 << (ring % 64), Ordering::Release);
         self.wake();
     }

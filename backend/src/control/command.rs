@@ -415,7 +415,7 @@ impl Rings for PortRings<'_> {
         };
         lock(side).running = true;
         let ring = 2 * usize::from(queue) + 1;
-        self.port.worker(ring).poke(ring);
+        self.port.worker(ring).kick(ring);
     }
 
     fn stop_transmit(&mut self, queue: u16) -> u32 {

@@ -33,7 +33,7 @@ impl Port {
         if control.is_command_ring(ring) {
             control.suspended = false;
             self.publish(control.active());
-            self.poke_all();
+            self.kick_all();
         }
         self.follow_enabled(&mut control);
         drop(control);
@@ -154,7 +154,7 @@ impl Port {
     }
 
     fn ring_changed(&self, ring: usize) {
-        self.worker(ring).poke(ring);
+        self.worker(ring).kick(ring);
         if ring.is_multiple_of(2)
             && let Some((peer, FlowControl::Pause)) = self.peer()
         {

@@ -188,7 +188,7 @@ impl Port {
         });
         self.send_frames(&frames);
         // A stall may have ended.
-        self.worker(2 * pair + 1).poke(2 * pair + 1);
+        self.worker(2 * pair + 1).kick(2 * pair + 1);
     }
 
     fn commands_due(&self, queue: u16) {

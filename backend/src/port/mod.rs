@@ -192,7 +192,7 @@ impl Port {
     pub(crate) fn plug_generator(self: &Arc<Self>, generator: Generator) {
         *lock(&self.generator) = Some(generator);
         self.plug_into(Plug::Generator(Arc::downgrade(self)));
-        self.worker(GENERATOR).poke(GENERATOR);
+        self.worker(GENERATOR).kick(GENERATOR);
     }
 
     fn plug_into(&self, plug: Plug) {
@@ -309,9 +309,9 @@ impl Port {
     }
 
     /// Has every transmit ring looked at.
-    pub(crate) fn poke_all(&self) {
+    pub(crate) fn kick_all(&self) {
         for pair in 0..MAX_PAIRS {
-            self.worker(2 * pair + 1).poke(2 * pair + 1);
+            self.worker(2 * pair + 1).kick(2 * pair + 1);
         }
     }
 
