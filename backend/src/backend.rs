@@ -17,7 +17,7 @@ use crate::{
     socket::{Socket, SocketError},
     thread::{pin, spawn},
     timer::{Hub, Job},
-    waker::Worker,
+    waker::Waker,
     worker,
 };
 
@@ -173,7 +173,7 @@ impl Backend {
             entry.slot.stopping.store(true, Ordering::Release);
             entry.socket.shut_down();
             entry.disconnect();
-            entry.port.workers.iter().for_each(Worker::stop);
+            entry.port.workers.iter().for_each(Waker::stop);
         }
         for thread in self.threads.drain(..) {
             // A panic was reported when it happened.

@@ -58,7 +58,7 @@ impl RingSet {
 
 /// How others reach a worker's thread.
 #[derive(Debug)]
-pub(crate) struct Worker {
+pub(crate) struct Waker {
     pub(crate) epoll: RawFd,
     wake: OwnedFd,
     /// Rings to look at although nobody kicked them.
@@ -68,13 +68,13 @@ pub(crate) struct Worker {
     pub(crate) stop: AtomicBool,
 }
 
-impl Drop for Worker {
+impl Drop for Waker {
     fn drop(&mut self) {
         let _ = epoll::close(self.epoll);
     }
 }
 
-impl Worker {
+impl Waker {
     pub(crate) fn new() -> io::Result<Self> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let worker = Self {

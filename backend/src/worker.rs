@@ -19,7 +19,7 @@ use epoll::{Event, Events};
 use crate::{
     datapath::batch::Scratch,
     port::{MAX_RINGS, Port, ServeOutcome},
-    waker::{GENERATOR, RingSet, TURNS, WAKE, Worker},
+    waker::{GENERATOR, RingSet, TURNS, WAKE, Waker},
 };
 
 /// Events taken from the kernel at once.
@@ -28,13 +28,13 @@ const EVENTS: usize = 64;
 /// Rounds over the busy rings until the others' kicks are looked for.
 const ROUNDS: u32 = 16;
 
-/// The thread's body: serves rings of `port` until [`stop`](Worker::stop), and looks for `poll` at those that
+/// The thread's body: serves rings of `port` until [`stop`](Waker::stop), and looks for `poll` at those that
 /// became empty before it waits for their kicks.
 ///
 /// # Errors
 ///
 /// Waiting itself failed; that is not survivable.
-pub(crate) fn run(worker: &Worker, port: &Port, poll: Duration) -> io::Result<()> {
+pub(crate) fn run(worker: &Waker, port: &Port, poll: Duration) -> io::Result<()> {
     let mut scratch = Scratch::default();
     let mut schedule = Schedule::new(poll);
     let mut rounds = 0;
@@ -75,7 +75,7 @@ pub(crate) fn run(worker: &Worker, port: &Port, poll: Duration) -> io::Result<()
 }
 
 /// Waits for kicks, at most `timeout` milliseconds, -1: for ever.
-fn wait(worker: &Worker, port: &Port, timeout: i32) -> io::Result<RingSet> {
+fn wait(worker: &Waker, port: &Port, timeout: i32) -> io::Result<RingSet> {
     let mut events = [Event::new(Events::empty(), 0); EVENTS];
     let count = match epoll::wait(worker.epoll, timeout, &mut events) {
         Ok(count) => count,

@@ -42,7 +42,7 @@ use crate::{
     ring::{RingError, transport::Transport},
     sync::lock,
     timer::Hub,
-    waker::{GENERATOR, Worker},
+    waker::{GENERATOR, Waker},
 };
 
 /// Rings of a port: receive ring, transmit ring, receive ring …
@@ -118,7 +118,7 @@ pub(crate) struct Port {
     plug: OnceLock<Plug>,
     pub(crate) generator: Mutex<Option<Generator>>,
     pub(crate) connected: AtomicBool,
-    pub(crate) workers: Vec<Worker>,
+    pub(crate) workers: Vec<Waker>,
     pub(crate) counters: Counters,
     pub(crate) flows: Flows,
     pub(crate) faults: Faults,
@@ -162,7 +162,7 @@ impl Port {
             generator: Mutex::default(),
             connected: AtomicBool::new(false),
             workers: (0..workers)
-                .map(|_| Worker::new())
+                .map(|_| Waker::new())
                 .collect::<Result<_, _>>()?,
             counters: Counters::default(),
             flows: Flows::default(),
@@ -224,13 +224,13 @@ impl Port {
     }
 
     /// Who serves `ring`.
-    pub(crate) fn worker(&self, ring: usize) -> &Worker {
+    pub(crate) fn worker(&self, ring: usize) -> &Waker {
         &self.workers[ring / 2 % self.workers.len()]
     }
 
     /// Has transmit rings that are blocked by a full receiver tried again.
     pub(crate) fn retry(&self) {
-        self.workers.iter().for_each(Worker::retry);
+        self.workers.iter().for_each(Waker::retry);
     }
 
     /// Whether a frontend is connected.

@@ -15,7 +15,7 @@ use super::{
     raw::{Mapping, Memory},
     split::SplitRing,
 };
-use crate::waker::Worker;
+use crate::waker::Waker;
 
 /// The transport's side of one ring.
 #[derive(Debug, Default)]
@@ -137,7 +137,7 @@ impl Transport {
     }
 
     /// Begins to use the ring.
-    pub(crate) fn start(&mut self, worker: &Worker, ring: usize) -> Result<(), RingError> {
+    pub(crate) fn start(&mut self, worker: &Waker, ring: usize) -> Result<(), RingError> {
         self.ready = true;
         self.broken = false;
         self.stopped_at = None;
@@ -168,7 +168,7 @@ impl Transport {
     }
 
     /// Stops using the ring; the next available chain is where to go on.
-    pub(crate) fn stop(&mut self, worker: &Worker) {
+    pub(crate) fn stop(&mut self, worker: &Waker) {
         self.unwatch(worker);
         if self.ready {
             self.ready = false;
@@ -177,7 +177,7 @@ impl Transport {
     }
 
     /// The frontend went away: as if the ring had never been.
-    pub(crate) fn clear(&mut self, worker: &Worker) {
+    pub(crate) fn clear(&mut self, worker: &Waker) {
         self.unwatch(worker);
         *self = Self::default();
     }
@@ -185,7 +185,7 @@ impl Transport {
     pub(crate) fn set_kick(
         &mut self,
         kick: Option<OwnedFd>,
-        worker: &Worker,
+        worker: &Waker,
         ring: usize,
     ) -> Result<(), RingError> {
         self.unwatch(worker);
@@ -198,7 +198,7 @@ impl Transport {
     }
 
     /// Stops listening to kicks; the ring is served only when something else causes it.
-    pub(crate) fn drop_kick(&mut self, worker: &Worker) {
+    pub(crate) fn drop_kick(&mut self, worker: &Waker) {
         self.unwatch(worker);
         self.kick = None;
     }
@@ -222,7 +222,7 @@ impl Transport {
         self.call.clone().map(Interrupt)
     }
 
-    fn watch(&mut self, worker: &Worker, ring: usize) -> Result<(), RingError> {
+    fn watch(&mut self, worker: &Waker, ring: usize) -> Result<(), RingError> {
         if let Some(kick) = &self.kick {
             if let Err(error) = worker.watch(kick.as_fd(), ring) {
                 self.kick = None;
@@ -233,7 +233,7 @@ impl Transport {
         Ok(())
     }
 
-    fn unwatch(&mut self, worker: &Worker) {
+    fn unwatch(&mut self, worker: &Waker) {
         if let (true, Some(kick)) = (self.watched, &self.kick) {
             worker.unwatch(kick.as_fd());
         }
