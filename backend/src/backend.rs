@@ -197,7 +197,7 @@ fn perform(hub: &Hub, entries: &[Arc<Entry>], job: Job) {
     match job {
         Job::Lane(_, direction, queue) => entry.port.lane_due(direction, queue),
         Job::Release(_, queue) => entry.port.release_held(queue),
-        Job::Interrupt(_, ring) => entry.port.interrupt_due(ring),
+        Job::Interrupt(_, ring) => entry.port.moderated_interrupt_due(ring),
         Job::LinkFlap(port, nanoseconds) => {
             entry.port.set_link(false);
             let back = hub.now().saturating_add(nanoseconds);

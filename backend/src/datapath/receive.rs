@@ -196,12 +196,12 @@ impl Port {
         self.follow_held(queue, device, releasing);
         let wanted = Self::interrupt(chains.publish(), &mut effects);
         let delay = active.configuration.moderation.receive;
-        let put_off = wanted && delay.nanoseconds > 0 && chains.put_off(delay.chains);
+        let moderate = wanted && delay.nanoseconds > 0 && chains.moderate(delay.chains);
         error = error.or(chains.error());
         let chain_error = chains.chain_error();
         rx_batch.window = chains.into_window();
-        if put_off {
-            self.interrupt_later(2 * pair, transport, delay);
+        if moderate {
+            self.schedule_moderated_interrupt(2 * pair, transport, delay);
         } else if wanted {
             rx_batch.interrupts.extend(transport.interrupt());
         }

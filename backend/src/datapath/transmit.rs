@@ -191,8 +191,8 @@ impl Port {
         }
         let wanted = Self::interrupt(ring.publish(), &mut effects);
         let delay = active.configuration.moderation.transmit;
-        if wanted && delay.nanoseconds > 0 && ring.put_off(delay.chains) {
-            self.interrupt_later(2 * pair + 1, transport, delay);
+        if wanted && delay.nanoseconds > 0 && ring.moderate(delay.chains) {
+            self.schedule_moderated_interrupt(2 * pair + 1, transport, delay);
         } else if wanted {
             rx_batch.interrupts.extend(transport.interrupt());
         }
@@ -205,16 +205,21 @@ impl Port {
     }
 
     /// Has a ring looked at when an interrupt that was put off is due.
-    pub(crate) fn interrupt_later(&self, ring: usize, transport: &mut Transport, delay: Delay) {
-        if !std::mem::replace(&mut transport.putting_off, true) {
+    pub(crate) fn schedule_moderated_interrupt(
+        &self,
+        ring: usize,
+        transport: &mut Transport,
+        delay: Delay,
+    ) {
+        if !std::mem::replace(&mut transport.moderated, true) {
             let due = self.hub.now().saturating_add(delay.nanoseconds);
             self.hub.schedule(due, Job::Interrupt(self.index, ring));
         }
     }
 
     /// An interrupt of a ring that was put off is due.
-    pub(crate) fn interrupt_due(&self, ring: usize) {
-        let interrupt = self.set_up(ring, Transport::late_interrupt);
+    pub(crate) fn moderated_interrupt_due(&self, ring: usize) {
+        let interrupt = self.set_up(ring, Transport::take_moderated_interrupt);
         if let Some(interrupt) = interrupt {
             interrupt.raise();
         }

@@ -220,13 +220,13 @@ impl Port {
         let interrupt = if ring.is_multiple_of(2) {
             let side = &mut *lock(&self.receive[pair]);
             let interrupt = self.release_receive(pair, side);
-            let interrupt = interrupt.or_else(|| side.transport.late_interrupt());
+            let interrupt = interrupt.or_else(|| side.transport.take_moderated_interrupt());
             side.transport.stop(self.worker(ring));
             interrupt
         } else {
             let side = &mut *lock(&self.transmit[pair]);
             let interrupt = self.release_transmit(pair, side);
-            let interrupt = interrupt.or_else(|| side.transport.late_interrupt());
+            let interrupt = interrupt.or_else(|| side.transport.take_moderated_interrupt());
             side.transport.stop(self.worker(ring));
             interrupt
         };

@@ -154,8 +154,8 @@ impl<'m> ReceiveChains<'m> {
     }
 
     /// Puts off an interrupt that the driver wants, unless it has `enough` chains to look at.
-    pub(crate) fn put_off(&mut self, enough: u16) -> bool {
-        self.ring.as_mut().is_some_and(|ring| ring.put_off(enough))
+    pub(crate) fn moderate(&mut self, enough: u16) -> bool {
+        self.ring.as_mut().is_some_and(|ring| ring.moderate(enough))
     }
 
     /// Returns every available chain with length 0 and says how many there were.

@@ -166,7 +166,7 @@ impl<'m> SplitRing<'m> {
     /// Puts off an interrupt that [`publish`](Self::publish) found wanted, unless the driver has `enough` chains (0: no
     /// number of them is) to look at by now. Then it is still wanted whenever more is published, until somebody
     /// [takes](Self::take_interrupt) it. Without event index the driver's wish is not known so well, and nothing is put off.
-    pub(crate) fn put_off(&mut self, enough: u16) -> bool {
+    pub(crate) fn moderate(&mut self, enough: u16) -> bool {
         let event = self.map.used_event();
         let unseen = self.indices.published.wrapping_sub(event);
         let is_enough = unseen > self.size() || (enough > 0 && unseen >= enough);
@@ -178,7 +178,7 @@ impl<'m> SplitRing<'m> {
     }
 
     /// Whether an interrupt that was put off is still wanted; whoever asks raises it.
-    pub(crate) fn take_interrupt(&mut self) -> bool {
+    pub(crate) fn take_moderated(&mut self) -> bool {
         self.event_idx && self.is_interrupt_due()
     }
 

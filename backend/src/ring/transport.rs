@@ -35,7 +35,7 @@ pub(crate) struct Transport {
     /// An interrupt was due while there was no call descriptor.
     missed_call: bool,
     /// The [hub](crate::timer) will look whether an interrupt that was put off is still wanted.
-    pub(crate) putting_off: bool,
+    pub(crate) moderated: bool,
     /// Where the ring was when it was last stopped, until it starts again.
     stopped_at: Option<(u16, Setup)>,
 }
@@ -156,14 +156,14 @@ impl Transport {
     }
 
     /// The interrupt that was put off, if it is still wanted.
-    pub(crate) fn late_interrupt(&mut self) -> Option<Interrupt> {
-        if !std::mem::take(&mut self.putting_off) {
+    pub(crate) fn take_moderated_interrupt(&mut self) -> Option<Interrupt> {
+        if !std::mem::take(&mut self.moderated) {
             return None;
         }
         let wanted = self
             .ring()
             .ok()?
-            .is_some_and(|mut ring| ring.take_interrupt());
+            .is_some_and(|mut ring| ring.take_moderated());
         if wanted { self.interrupt() } else { None }
     }
 
