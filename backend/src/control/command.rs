@@ -14,7 +14,7 @@ use zerocopy::IntoBytes;
 
 use crate::{
     config::PortMode,
-    port::{Control, Port, RxQueue, Snapshot, TxQueue},
+    port::{ControlState, Port, PublishContext, RxQueue, TxQueue},
     ring::{
         RingError,
         chain::walk,
@@ -52,16 +52,16 @@ impl Port {
         match next {
             Next::Empty => {}
             Next::Request(request) if self.mode != PortMode::Plain => {
-                let before = control.snapshot().command_pair;
-                let execute = |control: &mut Control| {
-                    let mut rings = PortRings::new(self, control.snapshot());
+                let before = control.publish_context().command_pair;
+                let execute = |control: &mut ControlState| {
+                    let mut rings = PortRings::new(self, control.publish_context());
                     control.device.execute(pair as u16, &request, &mut rings)
                 };
                 let response = self.execute_faulty(pair, &request, &mut control, execute);
                 if let Some(response) = response {
                     self.complete(pair, &response);
                 }
-                if control.snapshot().command_pair != before {
+                if control.publish_context().command_pair != before {
                     self.info(format_args!("driven by zcnic with {pair} data pairs"));
                 }
                 self.flush_events(&mut control);
@@ -73,7 +73,9 @@ impl Port {
                     self.refuse(pair);
                 }
             }
-            Next::Frame | Next::ZcnicFrame if control.snapshot().command_pair == Some(pair) => {
+            Next::Frame | Next::ZcnicFrame
+                if control.publish_context().command_pair == Some(pair) =>
+            {
                 self.refuse(pair);
             }
             // The driver sent it before it noticed that this is a new backend.
@@ -130,7 +132,7 @@ impl Port {
     }
 
     /// The same for those who hold the control state already.
-    pub(crate) fn announce(&self, control: &mut Control, bits: u32) {
+    pub(crate) fn announce(&self, control: &mut ControlState, bits: u32) {
         control.pending_events |= bits;
         self.flush_events(control);
     }
@@ -146,8 +148,8 @@ impl Port {
         }
     }
 
-    fn flush_events(&self, control: &mut Control) {
-        let Some(pair) = control.snapshot().command_pair else {
+    fn flush_events(&self, control: &mut ControlState) {
+        let Some(pair) = control.publish_context().command_pair else {
             control.pending_events = 0;
             return;
         };
@@ -269,12 +271,15 @@ fn raise(interrupt: Option<Interrupt>) {
 /// A port's rings as commands see them. Takes one ring's lock at a time; its user holds the control lock.
 pub(crate) struct PortRings<'p> {
     port: &'p Port,
-    snapshot: Snapshot,
+    publish_context: PublishContext,
 }
 
 impl<'p> PortRings<'p> {
-    pub(crate) fn new(port: &'p Port, snapshot: Snapshot) -> Self {
-        Self { port, snapshot }
+    pub(crate) fn new(port: &'p Port, publish_context: PublishContext) -> Self {
+        Self {
+            port,
+            publish_context,
+        }
     }
 
     /// Returns every available chain of a ring with length 0 and says how many there were.
@@ -387,14 +392,15 @@ impl Rings for PortRings<'_> {
                 self.stop_transmit_ring(pair);
             }
         }
-        self.snapshot.command_pair = Some(command_pair);
+        self.publish_context.command_pair = Some(command_pair);
     }
 
     fn configure(&mut self, configuration: Configuration) {
         if configuration.transmit_format != Some(zcnic_device::transmit::TransmitFormat::Zcnic) {
-            self.snapshot.command_pair = None;
+            self.publish_context.command_pair = None;
         }
-        self.port.publish(self.snapshot.active(configuration));
+        self.port
+            .publish(self.publish_context.active(configuration));
     }
 
     fn start_receive(&mut self, queue: u16, layout: Layout, max_chains: usize) {

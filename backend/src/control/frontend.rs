@@ -10,7 +10,7 @@ use zcnic_device::{abi, port::Mode};
 use crate::{
     config::{FlowControl, PortMode},
     memory::GuestMemory,
-    port::{Control, MAX_RINGS, Port},
+    port::{ControlState, MAX_RINGS, Port},
     ring::{raw::Memory, transport::Transport},
 };
 
@@ -163,7 +163,7 @@ impl Port {
     }
 
     /// Brings a plain port in line with the pairs that are enabled; makes the port plain if it is to be.
-    fn follow_enabled(&self, control: &mut Control) {
+    fn follow_enabled(&self, control: &mut ControlState) {
         let mode = control.device.mode();
         let becomes_plain = self.mode == PortMode::Plain && control.is_modern();
         if mode == Mode::Plain || (mode == Mode::Undecided && becomes_plain) {

@@ -22,7 +22,7 @@ use crate::{
         batch::{RxBatch, Stamp},
         transmit::parse_train,
     },
-    port::{Active, Backpressure, Control, End, Port, RxQueue, ServeOutcome, TxQueue},
+    port::{ActiveConfig, Backpressure, ControlState, End, Port, RxQueue, ServeOutcome, TxQueue},
     ring::{
         RingError, chain::Chain, mover::GuestMover, raw::Span, receive::ReceiveChains,
         split::SplitRing, window::Window,
@@ -44,7 +44,7 @@ pub(crate) struct FaultyBatch<'b, 'm> {
     pub(crate) spans: &'b [Span<'m>],
     pub(crate) stamps: &'b [Stamp],
     pub(crate) format: TransmitFormat,
-    pub(crate) active: &'b Arc<Active>,
+    pub(crate) active: &'b Arc<ActiveConfig>,
     pub(crate) lane: &'b mut Lane,
     pub(crate) decision: &'b mut Option<RuleDecision>,
     pub(crate) counters: &'b mut TransmitCounters,
@@ -296,8 +296,8 @@ impl Port {
         &self,
         pair: usize,
         request: &[u8],
-        control: &mut Control,
-        execute: impl FnOnce(&mut Control) -> Vec<u8>,
+        control: &mut ControlState,
+        execute: impl FnOnce(&mut ControlState) -> Vec<u8>,
     ) -> Option<Vec<u8>> {
         let Some(armed) = self.faults.current(Direction::Command) else {
             return Some(execute(control));

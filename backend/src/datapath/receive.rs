@@ -16,7 +16,7 @@ use crate::{
         batch::{Outgoing, Refused, RxBatch, Sent, WaitingTrain},
         rx_queue::Intake,
     },
-    port::{Active, Backpressure, Port, RxQueue},
+    port::{ActiveConfig, Backpressure, Port, RxQueue},
     ring::{
         mover::{GuestMover, Upcoming},
         prefetch::Place,
@@ -34,7 +34,7 @@ const RULES_AHEAD: usize = 16;
 /// What goes for all frames of a batch.
 #[derive(Clone, Copy)]
 struct Arrival<'a> {
-    active: &'a Active,
+    active: &'a ActiveConfig,
     /// When it is.
     time: u64,
     /// How far the first one got, if it waited already.
@@ -258,7 +258,7 @@ impl Port {
 
 /// Decides for each train of a batch which queue it goes to; says whether all go to the same.
 fn steer(
-    active: &Active,
+    active: &ActiveConfig,
     batch: &[Sent<'_, '_>],
     outgoing: &mut Vec<Outgoing>,
     refused: &mut Vec<Refused>,

@@ -15,7 +15,7 @@ use crate::{
         batch::{BATCH, RxBatch, Scratch, Sent, Stamp, WaitingTrain},
         faulty::FaultyBatch,
     },
-    port::{Active, Backpressure, End, Port, ServeOutcome, TxQueue},
+    port::{ActiveConfig, Backpressure, End, Port, ServeOutcome, TxQueue},
     ring::{
         RingError,
         chain::{Chain, walk},
@@ -327,7 +327,7 @@ enum Step {
 pub(crate) fn parse_train<'a, 's>(
     source: &'a [Span<'s>],
     format: TransmitFormat,
-    active: &Arc<Active>,
+    active: &Arc<ActiveConfig>,
     snapshot: &'a mut Snapshot,
 ) -> Result<Train<'a, [Span<'s>]>, zcnic_device::transmit::TransmitError> {
     parse(

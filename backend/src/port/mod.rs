@@ -50,7 +50,7 @@ pub(crate) const MAX_RINGS: usize = 2 * MAX_PAIRS;
 
 /// What the data path goes by; replaced as a whole.
 #[derive(Debug)]
-pub(crate) struct Active {
+pub(crate) struct ActiveConfig {
     pub(crate) configuration: Configuration,
     /// The pair that carries commands, on a zcnic port.
     pub(crate) command_pair: Option<usize>,
@@ -63,7 +63,7 @@ pub(crate) struct Active {
 
 /// What changes one command or frontend message at a time.
 #[derive(Debug)]
-pub(crate) struct Control {
+pub(crate) struct ControlState {
     pub(crate) device: Device,
     /// Virtio features that the driver acknowledged.
     pub(crate) features: u64,
@@ -113,8 +113,8 @@ pub(crate) struct Port {
     pub(crate) mode: PortMode,
     pub(crate) receive: Vec<Mutex<RxQueue>>,
     pub(crate) transmit: Vec<Mutex<TxQueue>>,
-    control: Mutex<Control>,
-    active: Mutex<Arc<Active>>,
+    control: Mutex<ControlState>,
+    active: Mutex<Arc<ActiveConfig>>,
     plug: OnceLock<Plug>,
     pub(crate) generator: Mutex<Option<Generator>>,
     pub(crate) connected: AtomicBool,
@@ -139,7 +139,7 @@ impl Port {
         workers: usize,
         (index, hub): (usize, &Arc<Hub>),
     ) -> io::Result<Self> {
-        let control = Control {
+        let control = ControlState {
             device: Device::new(),
             features: 0,
             suspended: false,
@@ -245,12 +245,12 @@ impl Port {
 
     /// What the data path goes by now. Asked for under the lock of the ring that it is used on, it stays
     /// true until that is unlocked.
-    pub(crate) fn active(&self) -> Arc<Active> {
+    pub(crate) fn active(&self) -> Arc<ActiveConfig> {
         Arc::clone(&lock(&self.active))
     }
 
     /// The time of frames that arrive now, if the driver wants to know; the clock is not looked at otherwise.
-    pub(crate) fn arrival(&self, active: &Active) -> u64 {
+    pub(crate) fn arrival(&self, active: &ActiveConfig) -> u64 {
         if active.configuration.offloads.has(Feature::Timestamp) {
             self.hub.clock()
         } else {
@@ -277,12 +277,12 @@ impl Port {
     }
 
     /// Takes the control lock.
-    pub(crate) fn control(&self) -> MutexGuard<'_, Control> {
+    pub(crate) fn control(&self) -> MutexGuard<'_, ControlState> {
         lock(&self.control)
     }
 
     /// Replaces what the data path goes by; when this returns nobody uses what was before.
-    pub(crate) fn publish(&self, active: Active) {
+    pub(crate) fn publish(&self, active: ActiveConfig) {
         *lock(&self.active) = Arc::new(active);
         let peer = self.peer().map(|(peer, _)| peer);
         for port in std::iter::once(self).chain(peer.as_deref()) {
@@ -316,7 +316,7 @@ impl Port {
     }
 
     /// Nobody drives the port any more.
-    pub(crate) fn end_session(&self, control: &mut Control, why: &str) {
+    pub(crate) fn end_session(&self, control: &mut ControlState, why: &str) {
         for ring in 0..MAX_RINGS {
             self.transport(ring, Transport::forget);
         }
@@ -339,13 +339,13 @@ impl Port {
         control.pending_events = 0;
         if control.device.mode() != Mode::Undecided {
             self.info(format_args!("session ended, {why}"));
-            let mut rings = PortRings::new(self, control.snapshot());
+            let mut rings = PortRings::new(self, control.publish_context());
             control.device.reset(&mut rings);
         }
     }
 
     /// An ordinary virtio-net driver drives the port.
-    pub(crate) fn run_plain(&self, control: &mut Control) {
+    pub(crate) fn run_plain(&self, control: &mut ControlState) {
         if control.device.mode() != Mode::Plain {
             self.info(format_args!("driven as a plain virtio-net device"));
         }
@@ -364,7 +364,7 @@ impl Port {
         for side in &self.transmit {
             lock(side).running = true;
         }
-        let mut rings = PortRings::new(self, control.snapshot());
+        let mut rings = PortRings::new(self, control.publish_context());
         control.device.run_plain(pairs as u16, &mut rings);
     }
 
@@ -379,15 +379,15 @@ impl Port {
 
 /// The parts of [`Control`] that a configuration is published with.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Snapshot {
+pub(crate) struct PublishContext {
     features: u64,
     suspended: bool,
     pub(crate) command_pair: Option<usize>,
 }
 
-impl Snapshot {
+impl PublishContext {
     /// What the data path is to go by, given the device's configuration.
-    pub(crate) fn active(self, mut configuration: Configuration) -> Active {
+    pub(crate) fn active(self, mut configuration: Configuration) -> ActiveConfig {
         let acknowledged = |bit: u32| self.features & (1 << bit) != 0;
         let plain = configuration.transmit_format == Some(TransmitFormat::VirtioNet);
         if plain && !acknowledged(VIRTIO_NET_F_GUEST_CSUM) {
@@ -397,7 +397,7 @@ impl Snapshot {
             configuration.offloads = configuration.offloads.and(others);
         }
         let single = plain && !acknowledged(VIRTIO_NET_F_MRG_RXBUF);
-        Active {
+        ActiveConfig {
             configuration,
             command_pair: self.command_pair,
             suspended: self.suspended,
@@ -406,21 +406,21 @@ impl Snapshot {
     }
 }
 
-impl Control {
-    pub(crate) fn snapshot(&self) -> Snapshot {
+impl ControlState {
+    pub(crate) fn publish_context(&self) -> PublishContext {
         let command_pair = match self.device.mode() {
             Mode::Zcnic(session) => Some(usize::from(session.command_pair)),
             Mode::Undecided | Mode::Plain => None,
         };
-        Snapshot {
+        PublishContext {
             features: self.features,
             suspended: self.suspended,
             command_pair,
         }
     }
 
-    pub(crate) fn active(&self) -> Active {
-        self.snapshot().active(self.device.configuration())
+    pub(crate) fn active(&self) -> ActiveConfig {
+        self.publish_context().active(self.device.configuration())
     }
 
     /// Virtio features that the driver acknowledged.
@@ -435,7 +435,7 @@ impl Control {
     }
 
     pub(crate) fn is_command_ring(&self, ring: usize) -> bool {
-        self.snapshot()
+        self.publish_context()
             .command_pair
             .is_some_and(|pair| ring == 2 * pair + 1)
     }
