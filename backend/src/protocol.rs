@@ -3,8 +3,8 @@
 use zcnic_ctl::protocol::{
     FlowMatch, Protocol,
     fault::{
-        Action as Said, CommandStatus, Direction as SaidDirection, FaultRule, Opcode as SaidOpcode,
-        Verdict,
+        Action as ProtocolAction, CommandStatus, Direction as ProtocolDirection, FaultRule,
+        Opcode as ProtocolOpcode, Verdict as ProtocolVerdict,
     },
 };
 use zcnic_device::{
@@ -20,73 +20,73 @@ use zcnic_device::{
 
 /// Declares both directions of the conversion between two enums with the same variants.
 macro_rules! same {
-    ($to:ident, $from:ident: $said:ty, $meant:ty { $($variant:ident),* $(,)? }) => {
-        const fn $to(said: $said) -> $meant {
-            match said {
-                $(<$said>::$variant => <$meant>::$variant,)*
+    ($to:ident, $from:ident: $theirs:ty, $ours:ty { $($variant:ident),* $(,)? }) => {
+        const fn $to(theirs: $theirs) -> $ours {
+            match theirs {
+                $(<$theirs>::$variant => <$ours>::$variant,)*
             }
         }
 
         /// `None`: there is no word for it.
-        #[allow(unreachable_patterns, reason = "one of the enums knows more than can be said")]
-        const fn $from(meant: $meant) -> Option<$said> {
-            match meant {
-                $(<$meant>::$variant => Some(<$said>::$variant),)*
+        #[allow(unreachable_patterns, reason = "one of the enums knows more than can be theirs")]
+        const fn $from(ours: $ours) -> Option<$theirs> {
+            match ours {
+                $(<$ours>::$variant => Some(<$theirs>::$variant),)*
                 _ => None,
             }
         }
     };
 }
 
-same!(opcode, said_opcode: SaidOpcode, Opcode {
+same!(opcode_from_protocol, opcode_to_protocol: ProtocolOpcode, Opcode {
     Hello, RxqStart, RxqStop, TxqStart, TxqStop, RssSet, RssDel, RuleSet, RuleDel, RxMode, Offloads,
     Coalesce, Stats, Status, Clock,
 });
-same!(status, said_status: CommandStatus, Status {
+same!(status_from_protocol, status_to_protocol: CommandStatus, Status {
     Stale, Invalid, Unsupported, NoSpace, NotFound, Busy, Version,
 });
-same!(verdict, said_verdict: Verdict, WrongVerdict { Inverted, Good, Bad, Unknown });
+same!(verdict_from_protocol, verdict_to_protocol: ProtocolVerdict, WrongVerdict { Inverted, Good, Bad, Unknown });
 
-const fn direction(said: SaidDirection) -> Direction {
-    match said {
-        SaidDirection::Rx => Direction::Receive,
-        SaidDirection::Tx => Direction::Transmit,
-        SaidDirection::Command => Direction::Command,
+const fn direction_from_protocol(theirs: ProtocolDirection) -> Direction {
+    match theirs {
+        ProtocolDirection::Rx => Direction::Receive,
+        ProtocolDirection::Tx => Direction::Transmit,
+        ProtocolDirection::Command => Direction::Command,
     }
 }
 
-pub(crate) const fn said_direction(meant: Direction) -> SaidDirection {
-    match meant {
-        Direction::Receive => SaidDirection::Rx,
-        Direction::Transmit => SaidDirection::Tx,
-        Direction::Command => SaidDirection::Command,
+pub(crate) const fn direction_to_protocol(ours: Direction) -> ProtocolDirection {
+    match ours {
+        Direction::Receive => ProtocolDirection::Rx,
+        Direction::Transmit => ProtocolDirection::Tx,
+        Direction::Command => ProtocolDirection::Command,
     }
 }
 
 /// The flow that a client means.
-pub(crate) fn pattern(said: FlowMatch) -> FlowPattern {
+pub(crate) fn pattern_from_protocol(theirs: FlowMatch) -> FlowPattern {
     FlowPattern {
-        protocol: said.protocol.map(|protocol| match protocol {
+        protocol: theirs.protocol.map(|protocol| match protocol {
             Protocol::Tcp => L4Protocol::Tcp,
             Protocol::Udp => L4Protocol::Udp,
         }),
-        source: said.source,
-        destination: said.destination,
-        source_port: said.source_port,
-        destination_port: said.destination_port,
+        source: theirs.source,
+        destination: theirs.destination,
+        source_port: theirs.source_port,
+        destination_port: theirs.destination_port,
     }
 }
 
-fn said_pattern(meant: FlowPattern) -> Option<FlowMatch> {
-    (meant != FlowPattern::default()).then(|| FlowMatch {
-        protocol: meant.protocol.map(|protocol| match protocol {
+fn pattern_to_protocol(ours: FlowPattern) -> Option<FlowMatch> {
+    (ours != FlowPattern::default()).then(|| FlowMatch {
+        protocol: ours.protocol.map(|protocol| match protocol {
             L4Protocol::Tcp => Protocol::Tcp,
             L4Protocol::Udp => Protocol::Udp,
         }),
-        source: meant.source,
-        destination: meant.destination,
-        source_port: meant.source_port,
-        destination_port: meant.destination_port,
+        source: ours.source,
+        destination: ours.destination,
+        source_port: ours.source_port,
+        destination_port: ours.destination_port,
     })
 }
 
@@ -100,8 +100,8 @@ pub(crate) enum ConvertError {
 }
 
 /// The rule that a client means; `position` tells it apart from those that are added with it.
-pub(crate) fn rule(said: &FaultRule, position: u32) -> Result<Rule, ConvertError> {
-    let when = match (said.nth, said.every, said.probability) {
+pub(crate) fn rule_from_protocol(theirs: &FaultRule, position: u32) -> Result<Rule, ConvertError> {
+    let when = match (theirs.nth, theirs.every, theirs.probability) {
         (None, None, None) => When::Always,
         (Some(nth), None, None) => When::Nth(nth),
         (None, Some(every), None) => When::Every(every),
@@ -110,22 +110,25 @@ pub(crate) fn rule(said: &FaultRule, position: u32) -> Result<Rule, ConvertError
     };
     let state = |name: &Option<String>| name.as_deref().map(Into::into);
     Ok(Rule {
-        direction: direction(said.direction),
-        queue: said.queue,
-        flow: said.pattern.map(pattern).unwrap_or_default(),
-        opcode: said.opcode.map(opcode),
-        state: state(&said.state),
+        direction: direction_from_protocol(theirs.direction),
+        queue: theirs.queue,
+        flow: theirs
+            .pattern
+            .map(pattern_from_protocol)
+            .unwrap_or_default(),
+        opcode: theirs.opcode.map(opcode_from_protocol),
+        state: state(&theirs.state),
         when,
-        seed: said.seed.unwrap_or(0),
-        stream: said.stream.unwrap_or(position),
-        times: said.times,
-        action: action(said.action),
-        enter: state(&said.enter),
+        seed: theirs.seed.unwrap_or(0),
+        stream: theirs.stream.unwrap_or(position),
+        times: theirs.times,
+        action: action_from_protocol(theirs.action),
+        enter: state(&theirs.enter),
     })
 }
 
 /// A rule as it is listed back.
-pub(crate) fn said_rule(rule: &Rule) -> FaultRule {
+pub(crate) fn rule_to_protocol(rule: &Rule) -> FaultRule {
     let (mut nth, mut every, mut probability) = (None, None, None);
     match rule.when {
         When::Always => {}
@@ -134,10 +137,10 @@ pub(crate) fn said_rule(rule: &Rule) -> FaultRule {
         When::Probability(chance) => probability = Some(chance.value()),
     }
     FaultRule {
-        direction: said_direction(rule.direction),
+        direction: direction_to_protocol(rule.direction),
         queue: rule.queue,
-        pattern: said_pattern(rule.flow),
-        opcode: rule.opcode.and_then(said_opcode),
+        pattern: pattern_to_protocol(rule.flow),
+        opcode: rule.opcode.and_then(opcode_to_protocol),
         state: rule.state.as_deref().map(str::to_owned),
         nth,
         every,
@@ -146,101 +149,117 @@ pub(crate) fn said_rule(rule: &Rule) -> FaultRule {
         stream: Some(rule.stream),
         times: rule.times,
         enter: rule.enter.as_deref().map(str::to_owned),
-        action: said_action(rule.action),
+        action: action_to_protocol(rule.action),
     }
 }
 
-fn action(said: Said) -> Action {
-    match said {
-        Said::Drop => Action::Frame(FrameFault::Drop),
-        Said::Duplicate { copies } => Action::Frame(FrameFault::Duplicate { copies }),
-        Said::Delay { nanoseconds } => Action::Frame(FrameFault::Delay { nanoseconds }),
-        Said::Reorder { by } => Action::Frame(FrameFault::Reorder { by }),
-        Said::Corrupt { bit } => Action::Frame(FrameFault::Corrupt { bit }),
-        Said::Truncate { length } => Action::Frame(FrameFault::Truncate { length }),
-        Said::ShortBuffer { bytes } => Action::Placement(PlacementFault::ShortBuffer { bytes }),
-        Said::SplitMissed => Action::Placement(PlacementFault::SplitMissed),
-        Said::SplitWrong { at } => Action::Placement(PlacementFault::SplitWrong { at }),
-        Said::PayloadInHeader => Action::Placement(PlacementFault::PayloadInHeader),
-        Said::WrongQueue { queue } => Action::Placement(PlacementFault::WrongQueue { queue }),
-        Said::WrongHash { value } => Action::Metadata(MetadataFault::WrongHash { value }),
-        Said::WrongChecksum { verdict: said } => {
-            let verdict = verdict(said);
+fn action_from_protocol(theirs: ProtocolAction) -> Action {
+    match theirs {
+        ProtocolAction::Drop => Action::Frame(FrameFault::Drop),
+        ProtocolAction::Duplicate { copies } => Action::Frame(FrameFault::Duplicate { copies }),
+        ProtocolAction::Delay { nanoseconds } => Action::Frame(FrameFault::Delay { nanoseconds }),
+        ProtocolAction::Reorder { by } => Action::Frame(FrameFault::Reorder { by }),
+        ProtocolAction::Corrupt { bit } => Action::Frame(FrameFault::Corrupt { bit }),
+        ProtocolAction::Truncate { length } => Action::Frame(FrameFault::Truncate { length }),
+        ProtocolAction::ShortBuffer { bytes } => {
+            Action::Placement(PlacementFault::ShortBuffer { bytes })
+        }
+        ProtocolAction::SplitMissed => Action::Placement(PlacementFault::SplitMissed),
+        ProtocolAction::SplitWrong { at } => Action::Placement(PlacementFault::SplitWrong { at }),
+        ProtocolAction::PayloadInHeader => Action::Placement(PlacementFault::PayloadInHeader),
+        ProtocolAction::WrongQueue { queue } => {
+            Action::Placement(PlacementFault::WrongQueue { queue })
+        }
+        ProtocolAction::WrongHash { value } => Action::Metadata(MetadataFault::WrongHash { value }),
+        ProtocolAction::WrongChecksum { verdict: theirs } => {
+            let verdict = verdict_from_protocol(theirs);
             Action::Metadata(MetadataFault::WrongChecksum { verdict })
         }
-        Said::DescriptorError => Action::Completion(CompletionFault::DescriptorError),
-        Said::BadUsedId { beyond } => Action::Completion(CompletionFault::BadUsedId { beyond }),
-        Said::DuplicateCompletion => Action::Completion(CompletionFault::Duplicate),
-        Said::WithholdCompletion { frames } => {
+        ProtocolAction::DescriptorError => Action::Completion(CompletionFault::DescriptorError),
+        ProtocolAction::BadUsedId { beyond } => {
+            Action::Completion(CompletionFault::BadUsedId { beyond })
+        }
+        ProtocolAction::DuplicateCompletion => Action::Completion(CompletionFault::Duplicate),
+        ProtocolAction::WithholdCompletion { frames } => {
             Action::Completion(CompletionFault::Withhold { frames })
         }
-        Said::Stall { nanoseconds } => Action::Queue(QueueFault::Stall { nanoseconds }),
-        Said::LostInterrupt => Action::Queue(QueueFault::Interrupt(InterruptFault::Lost)),
-        Said::SpuriousInterrupt => Action::Queue(QueueFault::Interrupt(InterruptFault::Spurious)),
-        Said::CommandError {
-            status: said,
+        ProtocolAction::Stall { nanoseconds } => Action::Queue(QueueFault::Stall { nanoseconds }),
+        ProtocolAction::LostInterrupt => Action::Queue(QueueFault::Interrupt(InterruptFault::Lost)),
+        ProtocolAction::SpuriousInterrupt => {
+            Action::Queue(QueueFault::Interrupt(InterruptFault::Spurious))
+        }
+        ProtocolAction::CommandError {
+            status: theirs,
             detail,
         } => Action::Command(CommandFault::Error {
-            status: status(said),
+            status: status_from_protocol(theirs),
             detail,
         }),
-        Said::CommandTimeout {
+        ProtocolAction::CommandTimeout {
             executed,
             nanoseconds,
         } => Action::Command(CommandFault::Timeout {
             executed,
             nanoseconds,
         }),
-        Said::LinkFlap { nanoseconds } => Action::Port(PortFault::LinkFlap { nanoseconds }),
-        Said::DeviceReset => Action::Port(PortFault::DeviceReset),
-        Said::Disconnect => Action::Port(PortFault::Disconnect),
+        ProtocolAction::LinkFlap { nanoseconds } => {
+            Action::Port(PortFault::LinkFlap { nanoseconds })
+        }
+        ProtocolAction::DeviceReset => Action::Port(PortFault::DeviceReset),
+        ProtocolAction::Disconnect => Action::Port(PortFault::Disconnect),
     }
 }
 
-fn said_action(meant: Action) -> Said {
-    match meant {
+fn action_to_protocol(ours: Action) -> ProtocolAction {
+    match ours {
         Action::Frame(fault) => match fault {
-            FrameFault::Drop => Said::Drop,
-            FrameFault::Duplicate { copies } => Said::Duplicate { copies },
-            FrameFault::Delay { nanoseconds } => Said::Delay { nanoseconds },
-            FrameFault::Reorder { by } => Said::Reorder { by },
-            FrameFault::Corrupt { bit } => Said::Corrupt { bit },
-            FrameFault::Truncate { length } => Said::Truncate { length },
+            FrameFault::Drop => ProtocolAction::Drop,
+            FrameFault::Duplicate { copies } => ProtocolAction::Duplicate { copies },
+            FrameFault::Delay { nanoseconds } => ProtocolAction::Delay { nanoseconds },
+            FrameFault::Reorder { by } => ProtocolAction::Reorder { by },
+            FrameFault::Corrupt { bit } => ProtocolAction::Corrupt { bit },
+            FrameFault::Truncate { length } => ProtocolAction::Truncate { length },
         },
         Action::Placement(fault) => match fault {
-            PlacementFault::ShortBuffer { bytes } => Said::ShortBuffer { bytes },
-            PlacementFault::SplitMissed => Said::SplitMissed,
-            PlacementFault::SplitWrong { at } => Said::SplitWrong { at },
-            PlacementFault::PayloadInHeader => Said::PayloadInHeader,
-            PlacementFault::WrongQueue { queue } => Said::WrongQueue { queue },
+            PlacementFault::ShortBuffer { bytes } => ProtocolAction::ShortBuffer { bytes },
+            PlacementFault::SplitMissed => ProtocolAction::SplitMissed,
+            PlacementFault::SplitWrong { at } => ProtocolAction::SplitWrong { at },
+            PlacementFault::PayloadInHeader => ProtocolAction::PayloadInHeader,
+            PlacementFault::WrongQueue { queue } => ProtocolAction::WrongQueue { queue },
         },
-        Action::Metadata(MetadataFault::WrongHash { value }) => Said::WrongHash { value },
-        Action::Metadata(MetadataFault::WrongChecksum { verdict }) => Said::WrongChecksum {
-            verdict: said_verdict(verdict).unwrap_or_default(),
-        },
+        Action::Metadata(MetadataFault::WrongHash { value }) => ProtocolAction::WrongHash { value },
+        Action::Metadata(MetadataFault::WrongChecksum { verdict }) => {
+            ProtocolAction::WrongChecksum {
+                verdict: verdict_to_protocol(verdict).unwrap_or_default(),
+            }
+        }
         Action::Completion(fault) => match fault {
-            CompletionFault::DescriptorError => Said::DescriptorError,
-            CompletionFault::BadUsedId { beyond } => Said::BadUsedId { beyond },
-            CompletionFault::Duplicate => Said::DuplicateCompletion,
-            CompletionFault::Withhold { frames } => Said::WithholdCompletion { frames },
+            CompletionFault::DescriptorError => ProtocolAction::DescriptorError,
+            CompletionFault::BadUsedId { beyond } => ProtocolAction::BadUsedId { beyond },
+            CompletionFault::Duplicate => ProtocolAction::DuplicateCompletion,
+            CompletionFault::Withhold { frames } => ProtocolAction::WithholdCompletion { frames },
         },
-        Action::Queue(QueueFault::Stall { nanoseconds }) => Said::Stall { nanoseconds },
-        Action::Queue(QueueFault::Interrupt(InterruptFault::Lost)) => Said::LostInterrupt,
-        Action::Queue(QueueFault::Interrupt(InterruptFault::Spurious)) => Said::SpuriousInterrupt,
-        Action::Command(CommandFault::Error { status, detail }) => Said::CommandError {
-            status: said_status(status).unwrap_or_default(),
+        Action::Queue(QueueFault::Stall { nanoseconds }) => ProtocolAction::Stall { nanoseconds },
+        Action::Queue(QueueFault::Interrupt(InterruptFault::Lost)) => ProtocolAction::LostInterrupt,
+        Action::Queue(QueueFault::Interrupt(InterruptFault::Spurious)) => {
+            ProtocolAction::SpuriousInterrupt
+        }
+        Action::Command(CommandFault::Error { status, detail }) => ProtocolAction::CommandError {
+            status: status_to_protocol(status).unwrap_or_default(),
             detail,
         },
         Action::Command(CommandFault::Timeout {
             executed,
             nanoseconds,
-        }) => Said::CommandTimeout {
+        }) => ProtocolAction::CommandTimeout {
             executed,
             nanoseconds,
         },
-        Action::Port(PortFault::LinkFlap { nanoseconds }) => Said::LinkFlap { nanoseconds },
-        Action::Port(PortFault::DeviceReset) => Said::DeviceReset,
-        Action::Port(PortFault::Disconnect) => Said::Disconnect,
+        Action::Port(PortFault::LinkFlap { nanoseconds }) => {
+            ProtocolAction::LinkFlap { nanoseconds }
+        }
+        Action::Port(PortFault::DeviceReset) => ProtocolAction::DeviceReset,
+        Action::Port(PortFault::Disconnect) => ProtocolAction::Disconnect,
     }
 }
 
@@ -292,20 +311,20 @@ mod tests {
                 "state": "a", "enter": "b", "every": 3, "seed": 4, "stream": 5, "times": 6,
                 "action": action,
             });
-            let said: FaultRule = serde_json::from_value(whole.clone()).expect("a rule");
-            let meant = rule(&said, 9).expect("makes sense");
-            assert_eq!(meant.check(), Ok(()), "{action}");
+            let theirs: FaultRule = serde_json::from_value(whole.clone()).expect("a rule");
+            let ours = rule_from_protocol(&theirs, 9).expect("makes sense");
+            assert_eq!(ours.check(), Ok(()), "{action}");
             assert_eq!(
-                serde_json::to_value(said_rule(&meant)).expect("JSON"),
+                serde_json::to_value(rule_to_protocol(&ours)).expect("JSON"),
                 whole
             );
-            names.push(meant.action.name());
+            names.push(ours.action.name());
             // Names are the same on both sides.
             let name = action
                 .as_str()
                 .map(str::to_owned)
                 .or_else(|| action.as_object()?.keys().next().cloned());
-            assert_eq!(name.as_deref(), Some(meant.action.name()));
+            assert_eq!(name.as_deref(), Some(ours.action.name()));
         }
         assert_eq!(names, ACTIONS.map(|info| info.name));
     }
@@ -324,16 +343,19 @@ mod tests {
         ] {
             let mut whole = json!({"direction": "tx", "seed": 0, "stream": 0, "action": "drop"});
             whole[trigger] = value;
-            let said: FaultRule = serde_json::from_value(whole.clone()).expect("a rule");
-            let meant = rule(&said, 0).expect("makes sense");
+            let theirs: FaultRule = serde_json::from_value(whole.clone()).expect("a rule");
+            let ours = rule_from_protocol(&theirs, 0).expect("makes sense");
             assert_eq!(
-                serde_json::to_value(said_rule(&meant)).expect("JSON"),
+                serde_json::to_value(rule_to_protocol(&ours)).expect("JSON"),
                 whole
             );
         }
         let both = json!({"direction": "tx", "nth": 1, "every": 2, "action": "drop"});
-        let said: FaultRule = serde_json::from_value(both).expect("a rule");
-        assert!(matches!(rule(&said, 0), Err(ConvertError::Trigger)));
+        let theirs: FaultRule = serde_json::from_value(both).expect("a rule");
+        assert!(matches!(
+            rule_from_protocol(&theirs, 0),
+            Err(ConvertError::Trigger)
+        ));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use zcnic_device::fault::{
 use crate::{
     config::MAX_PAIRS,
     port::{Port, RxQueue, TxQueue},
-    protocol::said_direction,
+    protocol::direction_to_protocol,
     ring::{
         RingError,
         receive::ReceiveChains,
@@ -130,7 +130,7 @@ impl Port {
                         port: self.name.clone(),
                         id: hit.rule.0,
                         action: hit.action.into(),
-                        direction: said_direction(hit.direction),
+                        direction: direction_to_protocol(hit.direction),
                         queue: hit.queue,
                         count: hit.count,
                         hit: hit.hit,

@@ -34,7 +34,7 @@ impl Flows {
         }
         let flow = Flow {
             id,
-            pattern: protocol::pattern(pattern),
+            pattern: protocol::pattern_from_protocol(pattern),
             queues: Mutex::default(),
         };
         Arc::make_mut(&mut flows).push(Arc::new(flow));

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     entry::Entry,
     port::Port,
-    protocol::{rule, said_rule},
+    protocol::{rule_from_protocol, rule_to_protocol},
     sync::lock,
 };
 
@@ -166,8 +166,9 @@ impl Inner {
             _ => wrong(format!("Rule {position}: {error}")),
         };
         let mut rules = Vec::with_capacity(add.rules.len());
-        for (position, said) in add.rules.iter().enumerate() {
-            let rule = rule(said, position as u32).map_err(|error| at(position, &error))?;
+        for (position, requested) in add.rules.iter().enumerate() {
+            let rule = rule_from_protocol(requested, position as u32)
+                .map_err(|error| at(position, &error))?;
             rule.check().map_err(|error| at(position, &error))?;
             rules.push(rule);
         }
@@ -298,6 +299,6 @@ fn listed(port: &Port, status: &RuleStatus) -> FaultStatus {
         seen: status.seen,
         hits: status.hits,
         voids_recovery: status.rule.action.info().voids_recovery,
-        rule: said_rule(&status.rule),
+        rule: rule_to_protocol(&status.rule),
     }
 }

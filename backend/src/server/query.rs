@@ -151,7 +151,7 @@ impl Inner {
             (rx.running || tx.running).then(|| QueuePair {
                 queue: pair as u16,
                 commands: command_pair == Some(pair),
-                layout: layout.map(said_layout),
+                layout: layout.map(layout_to_protocol),
                 transmits,
                 rx,
                 tx,
@@ -377,7 +377,7 @@ fn rule_fields(rule_type: RuleType, value: &Flow, mask: &Flow) -> Vec<RuleField>
         .collect()
 }
 
-fn said_layout(layout: receive::Layout) -> Layout {
+fn layout_to_protocol(layout: receive::Layout) -> Layout {
     match layout {
         receive::Layout::VirtioNet => Layout::VirtioNet,
         receive::Layout::Linear { size } => Layout::Linear { size },
