@@ -16,7 +16,7 @@ use zcnic_device::{
 
 use crate::{
     config::FlowControl,
-    port::{Backpressure, Port, flow_counters::Counting},
+    port::{Backpressure, Port, flow_counters::ActiveFlowCounters},
     ring::{mover::GuestMover, raw::Span, receive::ReceiveChains},
 };
 
@@ -38,7 +38,7 @@ pub(crate) struct Intake<'a, 's, 'm> {
     pub(crate) stalled: &'a mut bool,
     pub(crate) mover: GuestMover<'s, 'm>,
     pub(crate) chains: &'a mut ReceiveChains<'m>,
-    pub(crate) flows: &'a Counting,
+    pub(crate) flows: &'a ActiveFlowCounters,
     pub(crate) armed: Option<&'a Armed>,
     /// Segments may be held for others to come.
     pub(crate) coalesces: bool,

@@ -16,23 +16,23 @@ const MAX_FLOWS: usize = 64;
 
 /// The flow counters of one port.
 #[derive(Debug, Default)]
-pub(crate) struct Flows(Mutex<Arc<Vec<Arc<Flow>>>>);
+pub(crate) struct FlowCounters(Mutex<Arc<Vec<Arc<FlowCounter>>>>);
 
 #[derive(Debug)]
-struct Flow {
+struct FlowCounter {
     id: u64,
     pattern: FlowPattern,
     queues: Mutex<BTreeMap<u16, FlowCount>>,
 }
 
-impl Flows {
+impl FlowCounters {
     /// Begins to count frames that match `pattern` as number `id`; `false` if there are too many counters.
     pub(crate) fn add(&self, id: u64, pattern: FlowMatch) -> bool {
         let mut flows = lock(&self.0);
         if flows.len() >= MAX_FLOWS {
             return false;
         }
-        let flow = Flow {
+        let flow = FlowCounter {
             id,
             pattern: protocol::pattern_from_protocol(pattern),
             queues: Mutex::default(),
@@ -57,15 +57,15 @@ impl Flows {
     }
 
     /// What counts now: asked for once per batch.
-    pub(crate) fn current(&self) -> Counting {
-        Counting(Arc::clone(&lock(&self.0)))
+    pub(crate) fn current(&self) -> ActiveFlowCounters {
+        ActiveFlowCounters(Arc::clone(&lock(&self.0)))
     }
 }
 
 /// The flows that are counted while a batch is delivered.
-pub(crate) struct Counting(Arc<Vec<Arc<Flow>>>);
+pub(crate) struct ActiveFlowCounters(Arc<Vec<Arc<FlowCounter>>>);
 
-impl Counting {
+impl ActiveFlowCounters {
     /// Counts what became of (part of) a train that was steered to `queue`.
     #[inline]
     pub(crate) fn count(&self, headers: &Headers, head: &[u8], queue: u16, what: &Delivered) {
@@ -109,7 +109,7 @@ mod tests {
     fn counts_by_queue_until_removed() {
         let frame = frame();
         let headers = Headers::parse(&frame, frame.len());
-        let flows = Flows::default();
+        let flows = FlowCounters::default();
         assert!(flows.add(7, FlowMatch::default()));
         let delivered = Delivered {
             frames: 3,
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn counters_are_bounded() {
-        let flows = Flows::default();
+        let flows = FlowCounters::default();
         let added = (0..1000)
             .filter(|&id| flows.add(id, FlowMatch::default()))
             .count();

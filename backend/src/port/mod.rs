@@ -34,7 +34,7 @@ use zcnic_device::{
 };
 
 pub(crate) use self::queues::{Backpressure, RxQueue, ServeOutcome, TxQueue};
-use self::{faults::Faults, flow_counters::Flows, generator::Generator};
+use self::{faults::Faults, flow_counters::FlowCounters, generator::Generator};
 use crate::{
     config::{FlowControl, MAX_PAIRS, PortMode},
     control::command::PortRings,
@@ -120,7 +120,7 @@ pub(crate) struct Port {
     pub(crate) connected: AtomicBool,
     pub(crate) workers: Vec<Waker>,
     pub(crate) counters: Counters,
-    pub(crate) flows: Flows,
+    pub(crate) flows: FlowCounters,
     pub(crate) faults: Faults,
     /// Somebody who steers the backend allows a carrier.
     pub(crate) carrier: AtomicBool,
@@ -165,7 +165,7 @@ impl Port {
                 .map(|_| Waker::new())
                 .collect::<Result<_, _>>()?,
             counters: Counters::default(),
-            flows: Flows::default(),
+            flows: FlowCounters::default(),
             faults: Faults::default(),
             carrier: AtomicBool::new(true),
             hub: Arc::clone(hub),
