@@ -18,8 +18,8 @@ use crate::{
     },
     port::{ActiveConfig, Backpressure, Port, RxQueue},
     ring::{
-        mover::{GuestMover, Upcoming},
-        prefetch::Place,
+        mover::{GuestMover, NextCopy},
+        prefetch::PrefetchHint,
         prefetch::prefetch,
         raw::Span,
         receive::ReceiveChains,
@@ -141,9 +141,9 @@ impl Port {
             Err(error) => (None, Some(error)),
         };
         let window = std::mem::take(&mut rx_batch.window);
-        let upcoming = Upcoming::default();
+        let next_copy = NextCopy::default();
         let mut chains = ReceiveChains::new(ring, active.max_chains, window)
-            .announce(&upcoming)
+            .announce(&next_copy)
             .recorded_by(ledger_state.recorder(|| self.hub.now()));
         chains.disable_kicks();
         let flows = self.flows.current();
@@ -157,7 +157,7 @@ impl Port {
             lane: &mut *lane,
             waited_for,
             stalled,
-            mover: GuestMover::with(&upcoming),
+            mover: GuestMover::with(&next_copy),
             chains: &mut chains,
             flows: &flows,
             armed: armed.as_deref(),
@@ -175,11 +175,11 @@ impl Port {
         let mut waiting = None;
         for (number, outgoing) in group.iter().enumerate() {
             let (position, train) = &batch[outgoing.index as usize];
-            if upcoming.is_worth()
+            if next_copy.is_worth()
                 && let Some(next) = group.get(number + 1)
             {
                 let (_, next) = &batch[next.index as usize];
-                upcoming.source.set(payload_place(next));
+                next_copy.source.set(payload_hint(next));
             }
             note.hash = outgoing.hash;
             let resumed = arrival.resumed.filter(|_| *position == 0);
@@ -299,7 +299,7 @@ fn steer(
 }
 
 /// Where the payload of a train begins, more or less: in a span of its own if there are several.
-fn payload_place(train: &Train<'_, [Span<'_>]>) -> Place {
+fn payload_hint(train: &Train<'_, [Span<'_>]>) -> PrefetchHint {
     let payload = train.source().iter().take(2).next_back();
-    payload.map(|span| span.place(0)).unwrap_or_default()
+    payload.map(|span| span.hint(0)).unwrap_or_default()
 }

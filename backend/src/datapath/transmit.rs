@@ -19,7 +19,7 @@ use crate::{
     ring::{
         RingError,
         chain::{Chain, walk},
-        mover::{GuestMover, Upcoming},
+        mover::{GuestMover, NextCopy},
         raw::{Mapping, Span},
         recycle,
         transport::Transport,
@@ -301,7 +301,7 @@ fn parse_frames<'b, 'm>(
             headers.prefetch(AHEAD);
         }
         // A long payload is sent for when it is next, while the one before is copied.
-        if let Some(payload) = parts.next().filter(|span| span.len() < Upcoming::LONG) {
+        if let Some(payload) = parts.next().filter(|span| span.len() < NextCopy::LONG) {
             payload.prefetch(AHEAD);
         }
     };

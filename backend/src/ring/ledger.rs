@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use zcnic_device::ledger::{
-    Ledger, Mode, Report, Settings, Span as Place, Violation,
+    Ledger, Mode, Report, Settings, Span as GuestSpan, Violation,
     sanitize::{Inspect, intact, poison},
 };
 
@@ -126,7 +126,7 @@ impl LedgerRecorder<'_> {
         targets: Option<&[Span<'_>]>,
     ) {
         self.ledger_state.seen = Some(entry.wrapping_add(1));
-        let spans: Option<Vec<Place>> =
+        let spans: Option<Vec<GuestSpan>> =
             targets.map(|targets| targets.iter().map(|target| span(memory, target)).collect());
         self.ledger_state
             .ledger
@@ -177,8 +177,8 @@ impl Drop for LedgerRecorder<'_> {
 }
 
 /// Where a span is to the guest.
-fn span(memory: &Memory, span: &Span<'_>) -> Place {
-    Place {
+fn span(memory: &Memory, span: &Span<'_>) -> GuestSpan {
+    GuestSpan {
         address: memory.guest_address(span).unwrap_or(u64::MAX),
         length: span.len() as u32,
     }

@@ -4,29 +4,29 @@ use std::{cell::Cell, marker::PhantomData};
 
 use zcnic_device::{checksum::Checksum, memory::Mover};
 
-use super::{prefetch::PlaceCell, raw::Span};
+use super::{prefetch::PrefetchHintCell, raw::Span};
 
 /// Carries bytes from the memory of one guest ('s) to that of another ('t).
 ///
 /// The device checks offsets against the lengths given here, so the accesses do not fail; should one
 /// nevertheless, nothing outside the spans is touched.
 pub(crate) struct GuestMover<'s, 't> {
-    upcoming: Option<&'t Upcoming>,
+    next_copy: Option<&'t NextCopy>,
     spans: PhantomData<(Span<'s>, Span<'t>)>,
 }
 
 impl<'t> GuestMover<'_, 't> {
     pub(crate) fn new() -> Self {
         Self {
-            upcoming: None,
+            next_copy: None,
             spans: PhantomData,
         }
     }
 
     /// Sends for the memory of the next copy while one goes on.
-    pub(crate) fn with(upcoming: &'t Upcoming) -> Self {
+    pub(crate) fn with(next_copy: &'t NextCopy) -> Self {
         Self {
-            upcoming: Some(upcoming),
+            next_copy: Some(next_copy),
             spans: PhantomData,
         }
     }
@@ -43,17 +43,17 @@ impl<'s, 't> GuestMover<'s, 't> {
         length: usize,
         sum: &mut Checksum,
     ) {
-        match self.upcoming {
-            Some(upcoming) if length >= Upcoming::LONG => {
-                upcoming.worth.set(true);
+        match self.next_copy {
+            Some(next_copy) if length >= NextCopy::LONG => {
+                next_copy.worth.set(true);
                 // The next segment of a train is behind this one.
-                let behind = span.place(at + length);
+                let behind = span.hint(at + length);
                 let source = if behind.is_empty() {
-                    upcoming.source.get()
+                    next_copy.source.get()
                 } else {
                     behind
                 };
-                let next = (source, upcoming.target.get());
+                let next = (source, next_copy.target.get());
                 span.copy_ahead(at, target, to, length, next, sum);
             }
             _ => span.copy(at, target, to, length, sum),
@@ -78,16 +78,16 @@ impl<'s, 't> GuestMover<'s, 't> {
 
 /// What is copied next, as far as it is known: whoever knows says it here before the copy that is first.
 #[derive(Debug, Default)]
-pub(crate) struct Upcoming {
+pub(crate) struct NextCopy {
     /// From where.
-    pub(crate) source: PlaceCell,
+    pub(crate) source: PrefetchHintCell,
     /// To where.
-    pub(crate) target: PlaceCell,
+    pub(crate) target: PrefetchHintCell,
     /// The last copy was so long that it is worth to know the next.
     worth: Cell<bool>,
 }
 
-impl Upcoming {
+impl NextCopy {
     /// Copies of so many bytes are worth it: they take as long as memory takes to come. Shorter ones, of ordinary frames,
     /// find theirs in the second-level cache mostly, and take longer if they are told.
     pub(crate) const LONG: usize = 2048;

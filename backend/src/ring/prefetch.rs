@@ -41,12 +41,12 @@ pub(crate) fn prefetch(address: *const u8) {
 /// Where bytes are that are wanted soon. Whether they stay mapped is not known, and nothing but a hint to the processor
 /// is made of it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
+pub(crate) struct PrefetchHint {
     start: *const u8,
     length: usize,
 }
 
-impl Default for Place {
+impl Default for PrefetchHint {
     fn default() -> Self {
         Self {
             start: ptr::null(),
@@ -55,31 +55,31 @@ impl Default for Place {
     }
 }
 
-/// A [`Place`] that changes. It is stored and loaded word by word, which only atomics promise: loaded as a whole, it would
+/// A [`PrefetchHint`] that changes. It is stored and loaded word by word, which only atomics promise: loaded as a whole, it would
 /// have to wait until all that was stored before is in the cache, and that is a payload.
 #[derive(Debug, Default)]
-pub(crate) struct PlaceCell {
+pub(crate) struct PrefetchHintCell {
     start: AtomicPtr<u8>,
     length: AtomicUsize,
 }
 
-impl PlaceCell {
+impl PrefetchHintCell {
     #[inline]
-    pub(crate) fn set(&self, place: Place) {
+    pub(crate) fn set(&self, place: PrefetchHint) {
         self.start.store(place.start.cast_mut(), Ordering::Relaxed);
         self.length.store(place.length, Ordering::Relaxed);
     }
 
     #[inline]
-    pub(crate) fn get(&self) -> Place {
-        Place {
+    pub(crate) fn get(&self) -> PrefetchHint {
+        PrefetchHint {
             start: self.start.load(Ordering::Relaxed),
             length: self.length.load(Ordering::Relaxed),
         }
     }
 }
 
-impl Place {
+impl PrefetchHint {
     #[inline]
     pub(super) fn new(start: *const u8, length: usize) -> Self {
         Self { start, length }

@@ -30,7 +30,7 @@ use zerocopy::IntoBytes;
 use super::{
     RingError, Setup,
     copy::copy_and_sum,
-    prefetch::{CACHE_LINE, Place, prefetch},
+    prefetch::{CACHE_LINE, PrefetchHint, prefetch},
 };
 use crate::memory::GuestMemory;
 
@@ -229,7 +229,7 @@ impl<'m> Span<'m> {
         target: &Span<'_>,
         target_offset: usize,
         length: usize,
-        (next_source, next_target): (Place, Place),
+        (next_source, next_target): (PrefetchHint, PrefetchHint),
         sum: &mut Checksum,
     ) {
         /// A multiple of a cache line: so much is sent for before as much is copied.
@@ -242,7 +242,7 @@ impl<'m> Span<'m> {
             return;
         };
         let distance = length.min(DISTANCE);
-        let (source, destination) = (self.place(offset), target.place(target_offset));
+        let (source, destination) = (self.hint(offset), target.hint(target_offset));
         // Blocks are even, so that their sums can be added.
         let (mut done, mut stored) = (0, 0);
         while done < length {
@@ -266,8 +266,8 @@ impl<'m> Span<'m> {
 
     /// What is behind `offset`.
     #[inline]
-    pub(crate) fn place(&self, offset: usize) -> Place {
-        Place::new(
+    pub(crate) fn hint(&self, offset: usize) -> PrefetchHint {
+        PrefetchHint::new(
             self.start.wrapping_add(offset),
             self.length.saturating_sub(offset),
         )
@@ -276,13 +276,13 @@ impl<'m> Span<'m> {
     /// Has the first `length` bytes on their way to the cache.
     #[inline]
     pub(crate) fn prefetch(&self, length: usize) {
-        self.place(0).prefetch(0, length);
+        self.hint(0).prefetch(0, length);
     }
 
     /// The same, to be written.
     #[inline]
     pub(crate) fn prefetch_write(&self, length: usize) {
-        self.place(0).prefetch_write(0, length);
+        self.hint(0).prefetch_write(0, length);
     }
 }
 

@@ -9,7 +9,7 @@ use super::ledger::LedgerRecorder;
 use super::{
     RingError,
     chain::{ChainError, walk},
-    mover::Upcoming,
+    mover::NextCopy,
     raw::Span,
     split::SplitRing,
     window::Window,
@@ -24,7 +24,7 @@ pub(crate) struct ReceiveChains<'m> {
     max_chains: usize,
     window: Window<'m>,
     /// Whom to tell where the next payload goes.
-    upcoming: Option<&'m Upcoming>,
+    next_copy: Option<&'m NextCopy>,
     /// Who tells the ledger.
     recorder: Option<LedgerRecorder<'m>>,
     /// What is wrong with the ring.
@@ -45,7 +45,7 @@ impl<'m> ReceiveChains<'m> {
             ring,
             max_chains,
             window: Window::recycled(window),
-            upcoming: None,
+            next_copy: None,
             recorder: None,
             error: None,
             chain_error: None,
@@ -53,8 +53,8 @@ impl<'m> ReceiveChains<'m> {
     }
 
     /// Tells `upcoming` where the payload goes that comes after the one that is placed.
-    pub(crate) fn announce(mut self, upcoming: &'m Upcoming) -> Self {
-        self.upcoming = Some(upcoming);
+    pub(crate) fn announce(mut self, next_copy: &'m NextCopy) -> Self {
+        self.next_copy = Some(next_copy);
         self
     }
 
@@ -210,7 +210,7 @@ impl<'m> ReceiveChains<'m> {
     fn look_up(&mut self) {
         // Pages for long payload are sent for when they are next: to find out where one is takes as long as to write
         // to it, and nothing else would be done meanwhile.
-        let is_worth = self.upcoming.is_some_and(Upcoming::is_worth);
+        let is_worth = self.next_copy.is_some_and(NextCopy::is_worth);
         let parts = if is_worth { 1 } else { 2 };
         if let (None, Some(ring)) = (self.error, &mut self.ring) {
             match self.window.extend(ring, parts) {
@@ -271,8 +271,8 @@ impl<'m> ReceiveRing for ReceiveChains<'m> {
 
     #[inline]
     fn copying_to(&self, index: usize) {
-        if let Some(upcoming) = self.upcoming.filter(|upcoming| upcoming.is_worth()) {
-            upcoming.target.set(self.window.payload_place(index + 1));
+        if let Some(next_copy) = self.next_copy.filter(|next_copy| next_copy.is_worth()) {
+            next_copy.target.set(self.window.payload_hint(index + 1));
         }
     }
 

@@ -6,7 +6,7 @@
 use super::{
     RingError,
     chain::{Chain, ChainError, walk},
-    prefetch::Place,
+    prefetch::PrefetchHint,
     raw::Span,
     recycle,
     split::SplitRing,
@@ -185,8 +185,8 @@ impl<'m> Window<'m> {
     }
 
     /// Where the payload of chain `index` is put, reserved or not, if that is known.
-    pub(crate) fn payload_place(&self, index: usize) -> Place {
+    pub(crate) fn payload_hint(&self, index: usize) -> PrefetchHint {
         let payload = self.parts(index).last();
-        payload.map(|span| span.place(0)).unwrap_or_default()
+        payload.map(|span| span.hint(0)).unwrap_or_default()
     }
 }

@@ -6,7 +6,7 @@ use zcnic_device::{checksum::Checksum, memory::Mover};
 
 use super::{BUFFERS, memory, translated};
 use crate::ring::{
-    mover::{GuestMover, Upcoming},
+    mover::{GuestMover, NextCopy},
     raw::Span,
 };
 
@@ -41,10 +41,10 @@ proptest! {
         let mut expected = Checksum::default();
         expected.add(&bytes[offset..offset + length]);
         // What is announced need not be there.
-        let upcoming = Upcoming::default();
-        upcoming.source.set(Span::own(&mut [0; 100]).place(0));
-        upcoming.target.set(target.place(0));
-        for mover in [GuestMover::new(), GuestMover::with(&upcoming)] {
+        let next_copy = NextCopy::default();
+        next_copy.source.set(Span::own(&mut [0; 100]).hint(0));
+        next_copy.target.set(target.hint(0));
+        for mover in [GuestMover::new(), GuestMover::with(&next_copy)] {
             prop_assert_eq!(mover.source_len(source.as_slice()), bytes.len());
             let mut sum = Checksum::default();
             mover.copy(source.as_slice(), offset, &target, target_offset, length, &mut sum);
