@@ -24,7 +24,7 @@ use crate::{
         receive::ReceiveChains,
         split::SplitRing,
         transport::{Interrupt, Transport},
-        window::Window,
+        window::PrefetchWindow,
     },
     sync::lock,
 };
@@ -301,7 +301,7 @@ impl<'p> PortRings<'p> {
             lane.forget();
         }
         let mut chains =
-            ReceiveChains::new(split, usize::MAX, Window::default()).recorded_by(recorder);
+            ReceiveChains::new(split, usize::MAX, PrefetchWindow::default()).recorded_by(recorder);
         lane.stop(&mut chains);
         let drained = chains.drain();
         let wanted = chains.publish();

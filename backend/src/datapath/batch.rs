@@ -10,7 +10,7 @@ use zerocopy::IntoBytes;
 
 use crate::{
     port::Backpressure,
-    ring::{chain::Chain, mover::gather, raw::Span, transport::Interrupt, window::Window},
+    ring::{chain::Chain, mover::gather, raw::Span, transport::Interrupt, window::PrefetchWindow},
 };
 
 /// A train on its way to a queue.
@@ -88,7 +88,7 @@ pub(crate) struct Scratch {
 pub(crate) struct RxBatch {
     pub(crate) outgoing: Vec<Outgoing>,
     pub(crate) refused: Vec<Refused>,
-    pub(crate) window: Window<'static>,
+    pub(crate) window: PrefetchWindow<'static>,
     pub(crate) interrupts: Vec<Interrupt>,
     /// Frames that were placed in buffers, ever.
     pub(crate) delivered: u64,

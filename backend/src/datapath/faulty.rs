@@ -25,7 +25,7 @@ use crate::{
     port::{ActiveConfig, Backpressure, ControlState, End, Port, RxQueue, ServeOutcome, TxQueue},
     ring::{
         RingError, chain::Chain, mover::GuestMover, raw::Span, receive::ReceiveChains,
-        split::SplitRing, window::Window,
+        split::SplitRing, window::PrefetchWindow,
     },
     sync::lock,
 };
@@ -146,7 +146,7 @@ impl Port {
             Ok(ring) => (ring, None),
             Err(error) => (None, Some(error)),
         };
-        let mut chains = ReceiveChains::new(ring, active.max_chains, Window::default())
+        let mut chains = ReceiveChains::new(ring, active.max_chains, PrefetchWindow::default())
             .recorded_by(ledger_state.recorder(|| self.hub.now()));
         action(
             &mut FaultyQueue {

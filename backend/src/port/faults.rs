@@ -22,7 +22,7 @@ use crate::{
         RingError,
         receive::ReceiveChains,
         transport::{Interrupt, Transport},
-        window::Window,
+        window::PrefetchWindow,
     },
     sync::lock,
     timer::Job,
@@ -262,7 +262,7 @@ impl Port {
             if ring.is_none() {
                 lane.forget();
             }
-            let mut chains = ReceiveChains::new(ring, usize::MAX, Window::default())
+            let mut chains = ReceiveChains::new(ring, usize::MAX, PrefetchWindow::default())
                 .recorded_by(ledger_state.recorder(|| self.hub.now()));
             lane.stop(&mut chains);
             let wanted = chains.publish();

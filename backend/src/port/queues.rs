@@ -10,7 +10,9 @@ use zcnic_device::{
 
 use crate::{
     datapath::faulty::RuleDecision,
-    ring::{ledger::LedgerState, receive::ReceiveChains, transport::Transport, window::Window},
+    ring::{
+        ledger::LedgerState, receive::ReceiveChains, transport::Transport, window::PrefetchWindow,
+    },
 };
 
 /// What serving a transmit ring came to.
@@ -72,7 +74,7 @@ impl RxQueue {
     /// Tells the ledger of chains that were posted since the last frame. What is wrong with the ring, the next one finds.
     pub(crate) fn look(&mut self, now: u64) {
         if let Ok(Some(ring)) = self.transport.ring() {
-            ReceiveChains::new(Some(ring), 0, Window::default())
+            ReceiveChains::new(Some(ring), 0, PrefetchWindow::default())
                 .recorded_by(self.ledger_state.recorder(|| now))
                 .look();
         }

@@ -12,7 +12,7 @@ use super::{
     mover::NextCopy,
     raw::Span,
     split::SplitRing,
-    window::Window,
+    window::PrefetchWindow,
 };
 
 /// Receive chains of one ring while its lock is held. Everything committed becomes visible to the driver
@@ -22,7 +22,7 @@ pub(crate) struct ReceiveChains<'m> {
     ring: Option<SplitRing<'m>>,
     /// Chains that may be reserved at once.
     max_chains: usize,
-    window: Window<'m>,
+    window: PrefetchWindow<'m>,
     /// Whom to tell where the next payload goes.
     next_copy: Option<&'m NextCopy>,
     /// Who tells the ledger.
@@ -39,12 +39,12 @@ impl<'m> ReceiveChains<'m> {
     pub(crate) fn new(
         ring: Option<SplitRing<'m>>,
         max_chains: usize,
-        window: Window<'static>,
+        window: PrefetchWindow<'static>,
     ) -> Self {
         Self {
             ring,
             max_chains,
-            window: Window::recycled(window),
+            window: PrefetchWindow::recycled(window),
             next_copy: None,
             recorder: None,
             error: None,
@@ -143,8 +143,8 @@ impl<'m> ReceiveChains<'m> {
     }
 
     /// Gives back the memory of the window.
-    pub(crate) fn into_window(self) -> Window<'static> {
-        Window::recycled(self.window)
+    pub(crate) fn into_window(self) -> PrefetchWindow<'static> {
+        PrefetchWindow::recycled(self.window)
     }
 
     /// Shows the driver what was committed; returns whether it wants an interrupt.

@@ -18,7 +18,7 @@ use super::{
     receive::ReceiveChains,
     recycle,
     split::SplitRing,
-    window::Window,
+    window::PrefetchWindow,
 };
 use crate::memory::GuestMemory;
 
@@ -299,7 +299,7 @@ proptest! {
                 }
             }
         }
-        let mut chains = ReceiveChains::new(Some(ring), usize::MAX, Window::default());
+        let mut chains = ReceiveChains::new(Some(ring), usize::MAX, PrefetchWindow::default());
         while chains.reserve() {}
         chains.commit(&[1]);
         prop_assert!(chains.drain() <= u32::from(SIZE));
@@ -448,7 +448,7 @@ fn hostile_indices_break_the_ring() {
             size: SIZE
         })
     );
-    let mut chains = ReceiveChains::new(Some(ring), usize::MAX, Window::default());
+    let mut chains = ReceiveChains::new(Some(ring), usize::MAX, PrefetchWindow::default());
     assert!(!chains.reserve());
     assert!(chains.error().is_some());
     drop(chains);
@@ -512,7 +512,7 @@ fn uncommitted_chains_stay_available() {
     let mut indices = at(0);
     let mapping = map(&setup, &memory).expect("ring");
     let ring = SplitRing::new(&mapping, true, &mut indices);
-    let mut chains = ReceiveChains::new(Some(ring), usize::MAX, Window::default());
+    let mut chains = ReceiveChains::new(Some(ring), usize::MAX, PrefetchWindow::default());
     let lengths = |chains: &ReceiveChains<'_>| {
         (0..3)
             .flat_map(|index| chains.chain(index).iter().map(Span::len))
@@ -552,7 +552,7 @@ fn one_chain_at_most_without_mergeable_buffers() {
     let mut indices = at(0);
     let mapping = map(&setup, &memory).expect("ring");
     let ring = SplitRing::new(&mapping, true, &mut indices);
-    let mut chains = ReceiveChains::new(Some(ring), 1, Window::default());
+    let mut chains = ReceiveChains::new(Some(ring), 1, PrefetchWindow::default());
     assert!(chains.reserve() && !chains.reserve());
     chains.commit(&[100]);
     assert!(chains.reserve());

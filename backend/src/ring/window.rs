@@ -27,7 +27,7 @@ const WRITE_AHEAD: usize = 128;
 
 /// Chains in the order of the ring: those that were returned, those that are reserved, those that are next.
 #[derive(Debug, Default)]
-pub(crate) struct Window<'m> {
+pub(crate) struct PrefetchWindow<'m> {
     chains: Vec<Posted>,
     spans: Vec<Span<'m>>,
     returned: usize,
@@ -43,9 +43,9 @@ struct Posted {
     chain: Chain,
 }
 
-impl<'m> Window<'m> {
+impl<'m> PrefetchWindow<'m> {
     /// An empty one with the memory of another.
-    pub(crate) fn recycled(used: Window<'_>) -> Self {
+    pub(crate) fn recycled(used: PrefetchWindow<'_>) -> Self {
         Self {
             chains: recycle(used.chains),
             spans: recycle(used.spans),

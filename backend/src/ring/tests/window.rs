@@ -3,7 +3,7 @@
 use zcnic_device::memory::ReceiveRing;
 
 use super::{Posting, SIZE, at, map, memory, setup};
-use crate::ring::{raw::Span, receive::ReceiveChains, split::SplitRing, window::Window};
+use crate::ring::{raw::Span, receive::ReceiveChains, split::SplitRing, window::PrefetchWindow};
 
 #[test]
 fn a_window_moves_on_with_a_driver_that_goes_on_posting() {
@@ -13,7 +13,7 @@ fn a_window_moves_on_with_a_driver_that_goes_on_posting() {
     let mut indices = at(0);
     let mapping = map(&setup, &memory).expect("ring");
     let ring = SplitRing::new(&mapping, true, &mut indices);
-    let mut chains = ReceiveChains::new(Some(ring), usize::MAX, Window::default());
+    let mut chains = ReceiveChains::new(Some(ring), usize::MAX, PrefetchWindow::default());
     let (mut posted, mut used) = (0, 0);
     while used < 3000 {
         while posted < used + u32::from(SIZE) / 2 {
