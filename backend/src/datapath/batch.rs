@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// A train on its way to a queue.
-pub(crate) struct Outgoing {
+pub(crate) struct SteeredTrain {
     /// Which train of the batch it is.
     pub(crate) index: u32,
     pub(crate) queue: u16,
@@ -22,7 +22,7 @@ pub(crate) struct Outgoing {
 }
 
 /// A train that no queue gets.
-pub(crate) struct Refused {
+pub(crate) struct FilteredTrain {
     /// Of its chain in the batch.
     pub(crate) position: usize,
     pub(crate) frames: u64,
@@ -34,7 +34,7 @@ pub(crate) struct Refused {
 pub(crate) const BATCH: u16 = 64;
 
 /// A frame of the batch in hand, by the position of its chain.
-pub(crate) type Sent<'a, 's> = (usize, Train<'a, [Span<'s>]>);
+pub(crate) type PositionedTrain<'a, 's> = (usize, Train<'a, [Span<'s>]>);
 
 /// Where a frame of a batch wants to have written when it was sent.
 #[derive(Clone, Copy)]
@@ -79,15 +79,15 @@ pub(crate) struct Scratch {
     pub(crate) chains: Vec<Chain>,
     pub(crate) stamps: Vec<Stamp>,
     pub(crate) snapshots: Vec<Snapshot>,
-    pub(crate) trains: Vec<Sent<'static, 'static>>,
+    pub(crate) trains: Vec<PositionedTrain<'static, 'static>>,
     pub(crate) rx_batch: RxBatch,
 }
 
 /// The part of [`Scratch`] that frames need on their way to queues.
 #[derive(Default)]
 pub(crate) struct RxBatch {
-    pub(crate) outgoing: Vec<Outgoing>,
-    pub(crate) refused: Vec<Refused>,
+    pub(crate) outgoing: Vec<SteeredTrain>,
+    pub(crate) refused: Vec<FilteredTrain>,
     pub(crate) window: PrefetchWindow<'static>,
     pub(crate) interrupts: Vec<Interrupt>,
     /// Frames that were placed in buffers, ever.

@@ -12,7 +12,7 @@ use zcnic_device::{
 };
 
 use crate::{
-    datapath::batch::{BATCH, Scratch, Sent},
+    datapath::batch::{BATCH, PositionedTrain, Scratch},
     port::{
         Backpressure, Port, ServeOutcome,
         generator::{Generator, HEADERS},
@@ -56,7 +56,7 @@ impl Port {
         });
         let snapshots = &mut scratch.snapshots;
         snapshots.resize_with(snapshots.len().max(parts.len()), Snapshot::default);
-        let mut batch: Vec<Sent<'_, '_>> = recycle(std::mem::take(&mut scratch.trains));
+        let mut batch: Vec<PositionedTrain<'_, '_>> = recycle(std::mem::take(&mut scratch.trains));
         for (position, (source, snapshot)) in parts.iter().zip(snapshots).enumerate() {
             let (mover, format) = (GuestMover::new(), TransmitFormat::VirtioNet);
             let train = parse(&mover, &source[..], format, FeatureSet::ALL, snapshot);

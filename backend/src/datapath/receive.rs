@@ -13,7 +13,7 @@ use zcnic_device::{
 use crate::{
     config::FlowControl,
     datapath::{
-        batch::{Outgoing, Refused, RxBatch, Sent, WaitingTrain},
+        batch::{FilteredTrain, PositionedTrain, RxBatch, SteeredTrain, WaitingTrain},
         rx_queue::Intake,
     },
     port::{ActiveConfig, Backpressure, Port, RxQueue},
@@ -47,7 +47,7 @@ impl Port {
     /// got.
     pub(crate) fn receive_waiting(
         &self,
-        batch: &[Sent<'_, '_>],
+        batch: &[PositionedTrain<'_, '_>],
         resumed: Option<Backpressure>,
         rx_batch: &mut RxBatch,
     ) -> (usize, Option<Backpressure>) {
@@ -63,7 +63,7 @@ impl Port {
     /// Steers a batch to queues and places it in their buffers; returns as [`send`](Self::send) does.
     pub(crate) fn receive(
         &self,
-        batch: &[Sent<'_, '_>],
+        batch: &[PositionedTrain<'_, '_>],
         resumed: Option<Backpressure>,
         flow_control: FlowControl,
         rx_batch: &mut RxBatch,
@@ -112,8 +112,8 @@ impl Port {
     /// Delivers trains of a batch to one receive queue. Returns the first that has to wait.
     fn receive_group(
         &self,
-        batch: &[Sent<'_, '_>],
-        group: &[Outgoing],
+        batch: &[PositionedTrain<'_, '_>],
+        group: &[SteeredTrain],
         arrival: Arrival<'_>,
         rx_batch: &mut RxBatch,
     ) -> Option<WaitingTrain> {
@@ -259,9 +259,9 @@ impl Port {
 /// Decides for each train of a batch which queue it goes to; says whether all go to the same.
 fn steer(
     active: &ActiveConfig,
-    batch: &[Sent<'_, '_>],
-    outgoing: &mut Vec<Outgoing>,
-    refused: &mut Vec<Refused>,
+    batch: &[PositionedTrain<'_, '_>],
+    outgoing: &mut Vec<SteeredTrain>,
+    refused: &mut Vec<FilteredTrain>,
 ) -> bool {
     let mut queues = [u16::MAX, 0];
     let steering = &active.configuration.steering;
@@ -282,13 +282,13 @@ fn steer(
             Verdict::Queue { queue, hash } => {
                 let index = index as u32;
                 queues = [queues[0].min(queue), queues[1].max(queue)];
-                outgoing.push(Outgoing { index, queue, hash });
+                outgoing.push(SteeredTrain { index, queue, hash });
                 continue;
             }
             Verdict::Filtered => false,
             Verdict::RuleDrop => true,
         };
-        refused.push(Refused {
+        refused.push(FilteredTrain {
             position: *position,
             frames: train.segments() as u64,
             by_rule,

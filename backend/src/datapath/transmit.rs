@@ -12,7 +12,7 @@ use zcnic_device::{
 
 use crate::{
     datapath::{
-        batch::{BATCH, RxBatch, Scratch, Sent, Stamp, WaitingTrain},
+        batch::{BATCH, PositionedTrain, RxBatch, Scratch, Stamp, WaitingTrain},
         faulty::FaultyBatch,
     },
     port::{ActiveConfig, Backpressure, End, Port, ServeOutcome, TxQueue},
@@ -151,7 +151,7 @@ impl Port {
             done = 0;
         } else if let (true, Some(format)) = (enabled, format) {
             snapshots.resize_with(snapshots.len().max(chains.len()), Snapshot::default);
-            let mut trains: Vec<Sent<'_, '_>> = recycle(std::mem::take(kept_trains));
+            let mut trains: Vec<PositionedTrain<'_, '_>> = recycle(std::mem::take(kept_trains));
             let features = active.configuration.features;
             counters.errors +=
                 parse_frames(chains, &spans, format, features, snapshots, &mut trains);
@@ -228,7 +228,7 @@ impl Port {
     /// Sends one train of a batch whose others wait for it. Returns how far it got if it has to wait.
     pub(crate) fn send_one(
         &self,
-        one: &[Sent<'_, '_>; 1],
+        one: &[PositionedTrain<'_, '_>; 1],
         resumed: Option<Backpressure>,
         rx_batch: &mut RxBatch,
     ) -> Option<Backpressure> {
@@ -240,7 +240,7 @@ impl Port {
     /// it were not sent then.
     fn send(
         &self,
-        batch: &[Sent<'_, '_>],
+        batch: &[PositionedTrain<'_, '_>],
         resumed: Option<Backpressure>,
         rx_batch: &mut RxBatch,
     ) -> Option<WaitingTrain> {
@@ -293,7 +293,7 @@ fn parse_frames<'b, 'm>(
     format: TransmitFormat,
     features: FeatureSet,
     snapshots: &'b mut [Snapshot],
-    trains: &mut Vec<Sent<'b, 'm>>,
+    trains: &mut Vec<PositionedTrain<'b, 'm>>,
 ) -> u64 {
     let prefetch = |chain: &Chain| {
         let mut parts = chain.readable(spans).iter();
