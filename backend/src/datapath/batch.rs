@@ -38,13 +38,13 @@ pub(crate) type PositionedTrain<'a, 's> = (usize, Train<'a, [Span<'s>]>);
 
 /// Where a frame of a batch wants to have written when it was sent.
 #[derive(Clone, Copy)]
-pub(crate) struct Stamp {
+pub(crate) struct TimestampSlot {
     /// Of its chain.
     pub(crate) position: usize,
     chain: Chain,
 }
 
-impl Stamp {
+impl TimestampSlot {
     /// Bytes that are written.
     pub(crate) const LENGTH: u32 = size_of::<TxTime>() as u32;
 
@@ -77,7 +77,7 @@ pub(crate) struct Scratch {
     pub(crate) heads: Vec<u16>,
     pub(crate) spans: Vec<Span<'static>>,
     pub(crate) chains: Vec<Chain>,
-    pub(crate) stamps: Vec<Stamp>,
+    pub(crate) timestamps: Vec<TimestampSlot>,
     pub(crate) snapshots: Vec<Snapshot>,
     pub(crate) trains: Vec<PositionedTrain<'static, 'static>>,
     pub(crate) rx_batch: RxBatch,

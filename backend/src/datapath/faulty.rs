@@ -19,7 +19,7 @@ use zcnic_device::{
 use crate::{
     control::command::answer,
     datapath::{
-        batch::{RxBatch, Stamp},
+        batch::{RxBatch, TimestampSlot},
         transmit::parse_train,
     },
     port::{ActiveConfig, Backpressure, ControlState, End, Port, RxQueue, ServeOutcome, TxQueue},
@@ -42,7 +42,7 @@ pub(crate) struct FaultyBatch<'b, 'm> {
     pub(crate) ring: &'b mut SplitRing<'m>,
     pub(crate) chains: &'b [Chain],
     pub(crate) spans: &'b [Span<'m>],
-    pub(crate) stamps: &'b [Stamp],
+    pub(crate) timestamps: &'b [TimestampSlot],
     pub(crate) format: TransmitFormat,
     pub(crate) active: &'b Arc<ActiveConfig>,
     pub(crate) lane: &'b mut Lane,
@@ -219,7 +219,7 @@ impl Port {
             ring,
             chains,
             spans,
-            stamps,
+            timestamps,
             format,
             active,
             lane,
@@ -249,8 +249,10 @@ impl Port {
                 },
                 None => lane.send(armed, &GuestMover::new(), &train, now, effects),
             };
-            let stamp = stamps.iter().find(|stamp| stamp.position == position);
-            let time = stamp.map_or(0, |_| self.hub.clock());
+            let timestamp = timestamps
+                .iter()
+                .find(|timestamp| timestamp.position == position);
+            let time = timestamp.map_or(0, |_| self.hub.clock());
             let one = [(0, train)];
             match &sent.frames {
                 Some(frames) => self.send_frames(frames),
@@ -267,9 +269,9 @@ impl Port {
                     }
                 }
             }
-            let written = stamp.map_or(0, |stamp| {
-                stamp.write(spans, time);
-                Stamp::LENGTH
+            let written = timestamp.map_or(0, |timestamp| {
+                timestamp.write(spans, time);
+                TimestampSlot::LENGTH
             });
             match sent.completion {
                 Some(fault) => {

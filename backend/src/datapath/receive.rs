@@ -14,7 +14,7 @@ use crate::{
     config::FlowControl,
     datapath::{
         batch::{FilteredTrain, PositionedTrain, RxBatch, SteeredTrain, WaitingTrain},
-        rx_queue::Intake,
+        rx_queue::LockedRxQueue,
     },
     port::{ActiveConfig, Backpressure, Port, RxQueue},
     ring::{
@@ -150,7 +150,7 @@ impl Port {
         let armed = self.faults.current(Direction::Receive);
         let offloads = active.configuration.offloads;
         let mut effects = Effects::default();
-        let mut intake = Intake {
+        let mut locked = LockedRxQueue {
             port: self,
             coalesces: offloads.has(Feature::Gro) || device.holds(),
             queue: &mut *device,
@@ -183,7 +183,7 @@ impl Port {
             }
             note.hash = outgoing.hash;
             let resumed = arrival.resumed.filter(|_| *position == 0);
-            if let Some(backpressure) = intake.take(train, &note, resumed) {
+            if let Some(backpressure) = locked.take(train, &note, resumed) {
                 waiting = Some(WaitingTrain {
                     position: *position,
                     backpressure,
@@ -191,7 +191,7 @@ impl Port {
                 break;
             }
         }
-        rx_batch.delivered += intake.delivered;
+        rx_batch.delivered += locked.delivered;
         device.settled(|held| flows.count(held.headers(), held.head(), queue, &held.delivered));
         self.follow_held(queue, device, releasing);
         let wanted = Self::interrupt(chains.publish(), &mut effects);

@@ -28,7 +28,7 @@ const PAUSE_LIMIT: Duration = Duration::from_millis(500);
 const ATTEMPTS: usize = 4;
 
 /// A receive queue, its ring, and what goes for all frames of a batch.
-pub(crate) struct Intake<'a, 's, 'm> {
+pub(crate) struct LockedRxQueue<'a, 's, 'm> {
     pub(crate) port: &'a Port,
     pub(crate) queue: &'a mut ReceiveQueue,
     pub(crate) lane: &'a mut Lane,
@@ -48,7 +48,7 @@ pub(crate) struct Intake<'a, 's, 'm> {
     pub(crate) delivered: u64,
 }
 
-impl<'s> Intake<'_, 's, '_> {
+impl<'s> LockedRxQueue<'_, 's, '_> {
     /// Delivers a train; one that waited is `resumed` where it was. Returns how far it got if it has to wait.
     #[inline]
     pub(crate) fn take(

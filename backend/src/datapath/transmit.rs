@@ -12,7 +12,7 @@ use zcnic_device::{
 
 use crate::{
     datapath::{
-        batch::{BATCH, PositionedTrain, RxBatch, Scratch, Stamp, WaitingTrain},
+        batch::{BATCH, PositionedTrain, RxBatch, Scratch, TimestampSlot, WaitingTrain},
         faulty::FaultyBatch,
     },
     port::{ActiveConfig, Backpressure, End, Port, ServeOutcome, TxQueue},
@@ -103,19 +103,19 @@ impl Port {
             heads,
             spans: kept_spans,
             chains,
-            stamps,
+            timestamps,
             snapshots,
             trains: kept_trains,
             rx_batch,
         } = scratch;
         let mut spans: Vec<Span<'_>> = recycle(std::mem::take(kept_spans));
         chains.clear();
-        stamps.clear();
+        timestamps.clear();
         ring.heads(available, heads)?;
         if enabled {
             let frames = match format {
                 Some(format) if !is_command_ring => {
-                    walk_frames(ring.map(), heads, format, &mut spans, chains, stamps)
+                    walk_frames(ring.map(), heads, format, &mut spans, chains, timestamps)
                 }
                 _ => 0,
             };
@@ -137,7 +137,7 @@ impl Port {
                 ring: &mut ring,
                 chains: chains.as_slice(),
                 spans: &spans,
-                stamps: stamps.as_slice(),
+                timestamps: timestamps.as_slice(),
                 format,
                 active: &active,
                 lane: &mut *lane,
@@ -155,7 +155,7 @@ impl Port {
             let features = active.configuration.features;
             counters.errors +=
                 parse_frames(chains, &spans, format, features, snapshots, &mut trains);
-            let time = if stamps.is_empty() {
+            let time = if timestamps.is_empty() {
                 0
             } else {
                 self.hub.clock()
@@ -173,20 +173,25 @@ impl Port {
             // What is stuck is counted when it is done with.
             let sent = || trains.iter().filter(|(position, _)| *position < done);
             sent().for_each(|(_, train)| counters.sent(train));
-            stamps.retain(|stamp| sent().any(|(position, _)| *position == stamp.position));
-            stamps.iter().for_each(|stamp| stamp.write(&spans, time));
+            timestamps
+                .retain(|timestamp| sent().any(|(position, _)| *position == timestamp.position));
+            timestamps
+                .iter()
+                .for_each(|timestamp| timestamp.write(&spans, time));
             if self.hub.captures.any() {
                 self.captured(&GuestMover::new(), sent().map(|(_, train)| train));
             }
             *kept_trains = recycle(trains);
         }
         *kept_spans = recycle(spans);
-        if stamps.is_empty() {
+        if timestamps.is_empty() {
             ring.complete_all(&heads[..done], 0);
         } else {
             for (position, &head) in heads[..done].iter().enumerate() {
-                let stamped = stamps.iter().any(|stamp| stamp.position == position);
-                ring.complete(head, if stamped { Stamp::LENGTH } else { 0 });
+                let stamped = timestamps
+                    .iter()
+                    .any(|timestamp| timestamp.position == position);
+                ring.complete(head, if stamped { TimestampSlot::LENGTH } else { 0 });
             }
         }
         let wanted = Self::interrupt(ring.publish(), &mut effects);
@@ -267,7 +272,7 @@ fn walk_frames<'m>(
     format: TransmitFormat,
     spans: &mut Vec<Span<'m>>,
     chains: &mut Vec<Chain>,
-    stamps: &mut Vec<Stamp>,
+    timestamps: &mut Vec<TimestampSlot>,
 ) -> usize {
     for (position, &head) in heads.iter().enumerate() {
         if let Some(&later) = heads.get(position + CHAINS_AHEAD) {
@@ -276,8 +281,8 @@ fn walk_frames<'m>(
         // One that can't be used is a frame of no bytes.
         let chain = walk(map, head, spans).unwrap_or_default();
         if chain.has_writable() {
-            match Stamp::of(position, chain, spans) {
-                Some(stamp) if format == TransmitFormat::Zcnic => stamps.push(stamp),
+            match TimestampSlot::of(position, chain, spans) {
+                Some(timestamp) if format == TransmitFormat::Zcnic => timestamps.push(timestamp),
                 _ => return position,
             }
         }
