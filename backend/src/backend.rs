@@ -1,22 +1,24 @@
 //! The running backend: ports with their sockets and threads, cables, and the control socket.
 
 use std::{
-    collections::BTreeMap,
     io,
-    sync::{Arc, Mutex, atomic::Ordering, mpsc::Sender},
+    sync::{Arc, mpsc::Sender},
     thread::JoinHandle,
 };
 
 use thiserror::Error;
 
 use crate::{
-    config::{CableConfig, Config, FlowControl, PortConfig, Wire, WireConfig, WorkersConfig},
-    entry::{Entry, Slot},
+    config::{CableConfig, Config, FlowControl, PortConfig, Wire, WireConfig},
+    control::admin,
+    datapath::{interrupts, lanes},
+    entry::Entry,
     port::{Port, generator::Generator},
-    server::Server,
+    server::{Server, state::ServerState},
+    services::Services,
     socket::{Socket, SocketError},
     thread::{pin, spawn},
-    timer::{Hub, Job},
+    timer::Job,
     waker::Waker,
     worker,
 };
@@ -27,7 +29,7 @@ pub enum StartError {
     /// A socket can't be made.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// The system has no more of something.
+    /// A thread or descriptor can't be made.
     #[error("Can't start a port")]
     Resources(#[from] io::Error),
 }
@@ -36,43 +38,30 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Backend {
     ports: Vec<Arc<Entry>>,
-    hub: Arc<Hub>,
+    services: Arc<Services>,
     server: Option<Server>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What the parts of a running backend share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) ports: Vec<Arc<Entry>>,
-    pub(crate) cables: Vec<CableConfig>,
-    pub(crate) flow_counters: Mutex<BTreeMap<u64, usize>>,
-    pub(crate) hub: Arc<Hub>,
-}
-
 impl Backend {
-    /// Makes all sockets and starts all threads. A thread that ends although it should not says so over
-    /// `failures`; the backend should be stopped then.
+    /// Makes all sockets and starts all threads. If a thread fails, a message is sent over `failures`;
+    /// the backend should be stopped then.
     ///
     /// # Errors
     ///
     /// A socket can't be made. Nothing is left running or behind.
     pub fn start(config: &Config, failures: &Sender<String>) -> Result<Self, StartError> {
         let mut ports = Vec::new();
-        let hub = Arc::new(Hub::default());
+        let services = Arc::new(Services::default());
         for (index, PortConfig { name, path, mode }) in config.ports.iter().enumerate() {
             let socket = Socket::listen(path, false)?;
             let port = Arc::new(Port::new(
                 name.clone(),
                 *mode,
                 config.workers.per_port,
-                (index, &hub),
+                (index, &services),
             )?);
-            ports.push(Arc::new(Entry {
-                port,
-                socket,
-                slot: Slot::default(),
-            }));
+            ports.push(Arc::new(Entry::new(port, socket)));
         }
         for &CableConfig {
             ends: [a, b],
@@ -88,27 +77,19 @@ impl Backend {
             match wire {
                 Wire::Loopback => port.plug(port, FlowControl::Drop),
                 Wire::Null => port.plug_null(),
-                Wire::Generate(what) => port.plug_generator(Generator::new(what)),
+                Wire::Generate(config) => port.plug_generator(Generator::new(config)),
             }
         }
-        let shared = Shared {
-            ports: ports.clone(),
-            cables: config.cables.clone(),
-            flow_counters: Mutex::default(),
-            hub: Arc::clone(&hub),
-        };
         let control = config.control.as_ref();
-        let server = control
-            .map(|path| Ok::<_, StartError>((Socket::listen(path, true)?, shared)))
-            .transpose()?;
+        let control = control.map(|path| Socket::listen(path, true)).transpose()?;
 
         let mut backend = Self {
             ports,
-            hub,
+            services,
             server: None,
             threads: Vec::new(),
         };
-        match backend.spawn_all(server, &config.workers, failures) {
+        match backend.spawn_all(config, control, failures) {
             Ok(()) => Ok(backend),
             Err(error) => {
                 backend.stop();
@@ -119,15 +100,15 @@ impl Backend {
 
     fn spawn_all(
         &mut self,
-        server: Option<(Socket, Shared)>,
-        workers: &WorkersConfig,
+        config: &Config,
+        control: Option<Socket>,
         failures: &Sender<String>,
     ) -> io::Result<()> {
-        let mut cpus = workers.cpus.iter().cycle();
-        let poll = workers.poll;
+        let mut cpus = config.workers.cpus.iter().cycle();
+        let poll = config.workers.poll;
         for entry in &self.ports {
-            let name = &entry.port.name;
-            for number in 0..entry.port.workers.len() {
+            let name = entry.port.context.name();
+            for number in 0..entry.port.wakers.iter().len() {
                 let port = Arc::clone(&entry.port);
                 let cpu = cpus.next().copied();
                 let name = format!("worker-{name}.{number}");
@@ -135,32 +116,35 @@ impl Backend {
                     if let Some(cpu) = cpu {
                         pin(cpu)?;
                     }
-                    worker::run(&port.workers[number], &port, poll)
+                    match port.wakers.get(number) {
+                        Some(waker) => worker::run(waker, &port, poll),
+                        None => Ok(()),
+                    }
                 })?);
             }
+            let path = entry.socket.path();
             let (entry, outcome) = (Arc::clone(entry), failures.clone());
             self.threads
                 .push(spawn(format!("accept-{name}"), failures, move || {
                     entry.accept(&outcome)
                 })?);
-            log::info!("Port {name}: listening on {}", self.ports_path(name));
+            log::info!("Port {name}: listening on {}", path.display());
         }
-        let (hub, ports) = (Arc::clone(&self.hub), self.ports.clone());
-        self.threads.push(spawn("hub".into(), failures, move || {
-            hub.run(|job| perform(&hub, &ports, job));
+        let (services, ports) = (Arc::clone(&self.services), self.ports.clone());
+        self.threads.push(spawn("timer".into(), failures, move || {
+            services.timer.run(|port, job| {
+                if let Some(entry) = ports.get(port) {
+                    perform(entry, &services, job);
+                }
+            });
             Ok(())
         })?);
-        if let Some((socket, shared)) = server {
-            self.server = Some(Server::start(socket, shared, failures)?);
+        if let Some(socket) = control {
+            let (ports, services) = (self.ports.clone(), Arc::clone(&self.services));
+            let state = ServerState::new(ports, config.cables.clone(), services);
+            self.server = Some(Server::start(socket, state, failures)?);
         }
         Ok(())
-    }
-
-    fn ports_path(&self, name: &str) -> String {
-        let entry = self.ports.iter().find(|entry| entry.port.name == name);
-        entry
-            .map(|entry| entry.socket.path().display().to_string())
-            .unwrap_or_default()
     }
 
     /// Ends all connections, stops all threads and removes all sockets.
@@ -168,12 +152,10 @@ impl Backend {
         if let Some(server) = self.server.take() {
             server.stop();
         }
-        self.hub.stop();
+        self.services.timer.stop();
         for entry in &self.ports {
-            entry.slot.stopping.store(true, Ordering::Release);
-            entry.socket.shut_down();
-            entry.disconnect();
-            entry.port.workers.iter().for_each(Waker::stop);
+            entry.stop();
+            entry.port.wakers.iter().for_each(Waker::stop);
         }
         for thread in self.threads.drain(..) {
             // A panic was reported when it happened.
@@ -182,29 +164,20 @@ impl Backend {
     }
 }
 
-/// Does what is due.
-fn perform(hub: &Hub, entries: &[Arc<Entry>], job: Job) {
-    let (Job::Lane(port, ..)
-    | Job::Release(port, _)
-    | Job::Interrupt(port, _)
-    | Job::LinkFlap(port, _)
-    | Job::LinkUp(port)
-    | Job::DeviceReset(port)
-    | Job::Disconnect(port)) = job;
-    let Some(entry) = entries.get(port) else {
-        return;
-    };
+/// Performs a job of the timer.
+fn perform(entry: &Entry, services: &Services, job: Job) {
+    let port = &entry.port;
     match job {
-        Job::Lane(_, direction, queue) => entry.port.lane_due(direction, queue),
-        Job::Release(_, queue) => entry.port.release_held(queue),
-        Job::Interrupt(_, ring) => entry.port.moderated_interrupt_due(ring),
-        Job::LinkFlap(port, nanoseconds) => {
-            entry.port.set_link(false);
-            let back = hub.now().saturating_add(nanoseconds);
-            hub.schedule(back, Job::LinkUp(port));
+        Job::Lane(direction, pair) => lanes::release_due(port, direction, pair),
+        Job::FlushHeld(pair) => lanes::flush_held(port, pair),
+        Job::Interrupt(ring) => interrupts::raise_moderated(&port.queues, ring),
+        Job::LinkFlap(nanoseconds) => {
+            admin::set_link(port, false);
+            let back = services.timer.now().saturating_add(nanoseconds);
+            port.context.schedule(back, Job::LinkUp);
         }
-        Job::LinkUp(_) => entry.port.set_link(true),
-        Job::DeviceReset(_) => entry.port.reset_device(),
-        Job::Disconnect(_) => entry.disconnect(),
+        Job::LinkUp => admin::set_link(port, true),
+        Job::DeviceReset => admin::reset_device(port),
+        Job::Disconnect => entry.disconnect(),
     }
 }

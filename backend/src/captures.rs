@@ -1,36 +1,40 @@
-//! Which clients of the control socket see the frames of which ports.
+//! Which clients of the control socket capture the frames of which ports.
 
-use std::sync::{
-    Arc, Mutex, Weak,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::SystemTime,
 };
 
 use zcnic_ctl::protocol::{
     event::{Event, Frame},
-    fault::Direction,
+    fault::Direction as ProtocolDirection,
 };
 
 use crate::{events::Outbox, sync::lock};
 
-/// A client sees the frames of a port.
+/// A client that captures the frames of a port.
 #[derive(Debug)]
-pub(crate) struct Capture {
-    pub(crate) port: usize,
+struct Capture {
+    port: usize,
     outbox: Weak<Outbox>,
-    /// Bytes of each frame that are told.
+    /// Bytes of each frame that the client gets at most.
     length: usize,
 }
 
-/// Who sees the frames of which port.
+/// All captures of a backend.
 #[derive(Debug, Default)]
 pub(crate) struct Captures {
-    pub(crate) list: Mutex<Arc<Vec<Arc<Capture>>>>,
-    /// There are some.
+    list: Mutex<Arc<Vec<Arc<Capture>>>>,
+    /// The list is not empty.
     any: AtomicBool,
 }
 
 impl Captures {
-    /// From now on a client sees this port's frames, the first `length` bytes of each.
+    /// Starts a capture of port number `port`: the client of `outbox` gets the first `length` bytes
+    /// of each frame. Replaces its capture of the same port.
     pub(crate) fn start(&self, port: usize, outbox: &Arc<Outbox>, length: usize) {
         let capture = Capture {
             port,
@@ -43,7 +47,7 @@ impl Captures {
         });
     }
 
-    /// The client no longer does, of this port or of any; `false` if it did not.
+    /// Ends a client's capture of one port, or all of its captures; returns whether there was one.
     pub(crate) fn stop(&self, port: Option<usize>, outbox: &Arc<Outbox>) -> bool {
         self.change(|list| {
             let before = list.len();
@@ -59,9 +63,26 @@ impl Captures {
         result
     }
 
-    /// Whether somebody captures; asked once per batch.
+    /// Whether any client captures; the data path asks once per batch.
     pub(crate) fn any(&self) -> bool {
         self.any.load(Ordering::Relaxed)
+    }
+
+    /// Offers a frame of port number `port`, whose name is `name`, to the clients that capture it.
+    /// Never waits for a client.
+    pub(crate) fn record(
+        &self,
+        port: usize,
+        name: &str,
+        direction: ProtocolDirection,
+        frame: &[u8],
+    ) {
+        let captures = Arc::clone(&lock(&self.list));
+        let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let time = u64::try_from(time.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX);
+        for capture in captures.iter().filter(|capture| capture.port == port) {
+            capture.offer(name, direction, time, frame);
+        }
     }
 }
 
@@ -71,15 +92,15 @@ impl Capture {
             && std::ptr::eq(self.outbox.as_ptr(), Arc::as_ptr(outbox))
     }
 
-    pub(crate) fn tell(&self, port: &str, direction: Direction, time: u64, frame: &[u8]) {
+    fn offer(&self, port: &str, direction: ProtocolDirection, time: u64, frame: &[u8]) {
         if let Some(outbox) = self.outbox.upgrade() {
-            let told = &frame[..frame.len().min(self.length)];
+            let captured = &frame[..frame.len().min(self.length)];
             outbox.offer(&Event::Frame(Frame {
                 port: port.to_owned(),
                 direction,
                 time,
                 length: frame.len() as u32,
-                bytes: hexadecimal(told),
+                bytes: hexadecimal(captured),
             }));
         }
     }

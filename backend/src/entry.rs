@@ -13,17 +13,19 @@ use std::{
     time::Duration,
 };
 
-use crate::{port::Port, socket::Socket, sync::lock, thread::spawn, vhost::connection};
+use crate::{
+    control::frontend, port::Port, socket::Socket, sync::lock, thread::spawn, vhost::connection,
+};
 
 /// How long a new frontend waits for the previous one's connection to end.
 const HANDOVER: Duration = Duration::from_secs(1);
 
-/// The frontend that is connected, and whether no more is welcome.
+/// The place of the one frontend that may be connected.
 #[derive(Debug, Default)]
-pub(crate) struct Slot {
+struct FrontendSlot {
     frontend: Mutex<Option<UnixStream>>,
     freed: Condvar,
-    pub(crate) stopping: AtomicBool,
+    stopping: AtomicBool,
 }
 
 /// A port with its socket.
@@ -31,20 +33,36 @@ pub(crate) struct Slot {
 pub(crate) struct Entry {
     pub(crate) port: Arc<Port>,
     pub(crate) socket: Socket,
-    pub(crate) slot: Slot,
+    slot: FrontendSlot,
 }
 
 impl Entry {
+    pub(crate) fn new(port: Arc<Port>, socket: Socket) -> Self {
+        Self {
+            port,
+            socket,
+            slot: FrontendSlot::default(),
+        }
+    }
+
+    /// Ends the connection to the frontend and accepts no more.
+    pub(crate) fn stop(&self) {
+        self.slot.stopping.store(true, Ordering::Release);
+        self.socket.shut_down();
+        self.disconnect();
+    }
+
     /// Ends the connection to the frontend, which may connect again.
     pub(crate) fn disconnect(&self) {
-        // A frontend that loses its backend goes on where the used rings are then.
-        self.port.abandon_rings();
+        // A frontend that loses its backend resumes from the used index that it then finds, so no ring
+        // may advance afterwards.
+        frontend::abandon_rings(&self.port);
         if let Some(frontend) = &*lock(&self.slot.frontend) {
             let _ = frontend.shutdown(Shutdown::Both);
         }
     }
 
-    /// Serves one frontend after the other, each on a thread of its own.
+    /// Accepts frontends and serves one after the other, each on a thread of its own.
     pub(crate) fn accept(self: &Arc<Self>, failures: &Sender<String>) -> io::Result<()> {
         let mut serving: Option<JoinHandle<()>> = None;
         while !self.slot.stopping.load(Ordering::Acquire) {
@@ -52,8 +70,9 @@ impl Entry {
                 Ok((frontend, _)) => frontend,
                 Err(_) if self.slot.stopping.load(Ordering::Acquire) => break,
                 Err(error) => {
-                    // As a rule no more descriptors; nothing tells when there are some again.
+                    // As a rule there are no more descriptors, and no event reports when there are.
                     self.port
+                        .context
                         .warn(format_args!("can't accept a frontend: {error}"));
                     thread::sleep(HANDOVER);
                     continue;
@@ -61,6 +80,7 @@ impl Entry {
             };
             if !self.claim(&frontend) {
                 self.port
+                    .context
                     .warn(format_args!("refused a frontend: another one is connected"));
                 continue;
             }
@@ -68,7 +88,7 @@ impl Entry {
                 let _ = thread.join();
             }
             let entry = Arc::clone(self);
-            let name = format!("port-{}", self.port.name);
+            let name = format!("port-{}", self.port.context.name());
             serving = Some(spawn(name, failures, move || {
                 entry.serve(&frontend);
                 Ok(())
@@ -80,7 +100,8 @@ impl Entry {
         Ok(())
     }
 
-    /// Waits a little for a frontend that is about to leave.
+    /// Takes the slot for a frontend; waits a little for the previous one to leave. Returns whether the
+    /// slot was free.
     fn claim(&self, frontend: &UnixStream) -> bool {
         let Ok(handle) = frontend.try_clone() else {
             return false;
@@ -99,12 +120,15 @@ impl Entry {
     }
 
     fn serve(&self, frontend: &UnixStream) {
-        self.port.info(format_args!("frontend connected"));
+        self.port.context.info(format_args!("frontend connected"));
         if let Err(error) = connection::serve(&self.port, frontend, self.socket.path()) {
             self.port
+                .context
                 .warn(format_args!("{:#}", anyhow::Error::from(error)));
         }
-        self.port.info(format_args!("frontend disconnected"));
+        self.port
+            .context
+            .info(format_args!("frontend disconnected"));
         *lock(&self.slot.frontend) = None;
         self.slot.freed.notify_all();
     }

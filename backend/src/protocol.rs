@@ -1,4 +1,4 @@
-//! Between the control protocol's fault rules and the device's.
+//! Conversions between the control protocol's types and the device's.
 
 use zcnic_ctl::protocol::{
     FlowMatch, Protocol,
@@ -6,16 +6,20 @@ use zcnic_ctl::protocol::{
         Action as ProtocolAction, CommandStatus, Direction as ProtocolDirection, FaultRule,
         Opcode as ProtocolOpcode, Verdict as ProtocolVerdict,
     },
+    ledger::StopReport,
+    port::{Layout, RuleField, address_text},
 };
 use zcnic_device::{
-    abi::{Opcode, Status},
+    abi::{self, Flow, Opcode, RuleType, Status},
     fault::{
         Action, CommandFault, CompletionFault, Direction, FrameFault, InterruptFault,
         MetadataFault, PlacementFault, PortFault, Probability, QueueFault, Rule, RuleError, When,
         metadata::WrongVerdict,
     },
+    features::{Feature, FeatureSet},
     flow::FlowPattern,
     frame::L4Protocol,
+    ledger, receive,
 };
 
 /// Declares both directions of the conversion between two enums with the same variants.
@@ -27,8 +31,8 @@ macro_rules! same {
             }
         }
 
-        /// `None`: there is no word for it.
-        #[allow(unreachable_patterns, reason = "one of the enums knows more than can be theirs")]
+        /// `None`: the protocol has no name for it.
+        #[allow(unreachable_patterns, reason = "the device's enum may have more variants")]
         const fn $from(ours: $ours) -> Option<$theirs> {
             match ours {
                 $(<$ours>::$variant => Some(<$theirs>::$variant),)*
@@ -63,7 +67,7 @@ pub(crate) const fn direction_to_protocol(ours: Direction) -> ProtocolDirection 
     }
 }
 
-/// The flow that a client means.
+/// The flow pattern that a client sent.
 pub(crate) fn pattern_from_protocol(theirs: FlowMatch) -> FlowPattern {
     FlowPattern {
         protocol: theirs.protocol.map(|protocol| match protocol {
@@ -90,7 +94,7 @@ fn pattern_to_protocol(ours: FlowPattern) -> Option<FlowMatch> {
     })
 }
 
-/// Why a rule of a client is no rule.
+/// Why a client's rule is invalid.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConvertError {
     #[error("Of nth, every and probability at most one can be given")]
@@ -99,7 +103,12 @@ pub(crate) enum ConvertError {
     Rule(#[from] RuleError),
 }
 
-/// The rule that a client means; `position` tells it apart from those that are added with it.
+/// The rule that a client sent. `position` is its position among those that are added with it, and the
+/// default of its `stream`.
+///
+/// # Errors
+///
+/// It has more than one trigger, or an invalid probability.
 pub(crate) fn rule_from_protocol(theirs: &FaultRule, position: u32) -> Result<Rule, ConvertError> {
     let when = match (theirs.nth, theirs.every, theirs.probability) {
         (None, None, None) => When::Always,
@@ -127,7 +136,7 @@ pub(crate) fn rule_from_protocol(theirs: &FaultRule, position: u32) -> Result<Ru
     })
 }
 
-/// A rule as it is listed back.
+/// A rule as the protocol lists it.
 pub(crate) fn rule_to_protocol(rule: &Rule) -> FaultRule {
     let (mut nth, mut every, mut probability) = (None, None, None);
     match rule.when {
@@ -263,6 +272,140 @@ fn action_to_protocol(ours: Action) -> ProtocolAction {
     }
 }
 
+/// The names of a set of features.
+pub(crate) fn names(features: FeatureSet) -> Vec<String> {
+    let all = Feature::ALL.into_iter();
+    all.filter(|&feature| features.has(feature))
+        .map(|feature| word(&feature))
+        .collect()
+}
+
+/// The name of an enum's variant as the protocol writes names: `RxCsum` is `rx-csum`.
+pub(crate) fn word(variant: &impl std::fmt::Debug) -> String {
+    let mut word = String::new();
+    for letter in format!("{variant:?}").chars() {
+        if letter.is_uppercase() && !word.is_empty() {
+            word.push('-');
+        }
+        word.extend(letter.to_lowercase());
+    }
+    word
+}
+
+/// The names of packet fields (`FIELD_*`).
+pub(crate) fn field_names(fields: u16) -> Vec<String> {
+    let known = [
+        (abi::FIELD_IP_SRC, "ip-src"),
+        (abi::FIELD_IP_DST, "ip-dst"),
+        (abi::FIELD_L4_SRC, "l4-src"),
+        (abi::FIELD_L4_DST, "l4-dst"),
+        (abi::FIELD_FLOW_LABEL, "flow-label"),
+    ];
+    let chosen = known.iter().filter(|(bit, _)| fields & bit != 0);
+    chosen.map(|(_, name)| (*name).to_owned()).collect()
+}
+
+/// A MAC address as text.
+pub(crate) fn octets(mac: &[u8]) -> String {
+    let octets: Vec<String> = mac.iter().map(|octet| format!("{octet:02x}")).collect();
+    octets.join(":")
+}
+
+/// The fields that a rule compares.
+pub(crate) fn rule_fields(rule_type: RuleType, value: &Flow, mask: &Flow) -> Vec<RuleField> {
+    let v4 = matches!(rule_type, RuleType::Ipv4 | RuleType::Tcp4 | RuleType::Udp4);
+    let hex = |number: u16| format!("{number:#06x}");
+    type Text<'t> = &'t dyn Fn(&Flow) -> String;
+    let all: [(&str, Text<'_>, bool); 10] = [
+        (
+            "eth-dst",
+            &|flow| octets(&flow.eth_dst),
+            mask.eth_dst != [0; 6],
+        ),
+        (
+            "eth-src",
+            &|flow| octets(&flow.eth_src),
+            mask.eth_src != [0; 6],
+        ),
+        (
+            "eth-type",
+            &|flow| hex(flow.eth_type.get()),
+            mask.eth_type.get() != 0,
+        ),
+        (
+            "vlan-tci",
+            &|flow| hex(flow.vlan_tci.get()),
+            mask.vlan_tci.get() != 0,
+        ),
+        (
+            "ip-proto",
+            &|flow| flow.ip_proto.to_string(),
+            mask.ip_proto != 0,
+        ),
+        (
+            "ip-tos",
+            &|flow| format!("{:#04x}", flow.ip_tos),
+            mask.ip_tos != 0,
+        ),
+        (
+            "ip-src",
+            &|flow| address_text(&flow.ip_src, v4),
+            mask.ip_src != [0; 16],
+        ),
+        (
+            "ip-dst",
+            &|flow| address_text(&flow.ip_dst, v4),
+            mask.ip_dst != [0; 16],
+        ),
+        (
+            "l4-src",
+            &|flow| flow.l4_src.to_string(),
+            mask.l4_src.get() != 0,
+        ),
+        (
+            "l4-dst",
+            &|flow| flow.l4_dst.to_string(),
+            mask.l4_dst.get() != 0,
+        ),
+    ];
+    all.iter()
+        .filter(|(_, _, compared)| *compared)
+        .map(|(field, text, _)| RuleField {
+            field: (*field).into(),
+            value: text(value),
+            mask: text(mask),
+        })
+        .collect()
+}
+
+/// The layout of a receive queue.
+pub(crate) fn layout_to_protocol(layout: receive::Layout) -> Layout {
+    match layout {
+        receive::Layout::VirtioNet => Layout::VirtioNet,
+        receive::Layout::Linear { size } => Layout::Linear { size },
+        receive::Layout::Split {
+            header_size,
+            page_size,
+            threshold,
+        } => Layout::Split {
+            header_size,
+            page_size,
+            hds_thresh: threshold,
+        },
+    }
+}
+
+/// The report of a ledger when its queue stopped.
+pub(crate) fn stop_report_to_protocol(report: ledger::Report) -> StopReport {
+    StopReport {
+        clean: report.is_clean(),
+        posted: report.posted,
+        returned: report.returned,
+        violations: report.violations,
+        out: report.out,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -270,7 +413,14 @@ mod tests {
 
     use super::*;
 
-    /// Every action as a client says it, with all its parameters.
+    #[test]
+    fn names_are_those_of_the_protocol() {
+        assert_eq!(word(&Feature::RxCsum), "rx-csum");
+        assert_eq!(word(&RuleType::Tcp4), "tcp4");
+        assert_eq!(names(FeatureSet::ALL).len(), Feature::ALL.len());
+    }
+
+    /// Every action as a client sends it, with all its parameters.
     fn actions() -> Vec<Value> {
         vec![
             json!("drop"),
@@ -302,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn every_action_is_listed_back_as_it_was_said() {
+    fn every_action_is_listed_as_it_was_added() {
         let mut names = Vec::new();
         for action in actions() {
             let command = action.to_string().contains("command");
@@ -330,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn every_trigger_is_listed_back_as_it_was_said() {
+    fn every_trigger_is_listed_as_it_was_added() {
         for (trigger, value) in [
             ("nth", json!(3)),
             ("every", json!(3)),

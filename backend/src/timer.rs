@@ -1,4 +1,4 @@
-//! What the ports of a backend share with the control server: events, a clock, and what is to be done later.
+//! The clock of all ports, and jobs that are due at a time.
 
 use std::{
     collections::BTreeSet,
@@ -8,39 +8,40 @@ use std::{
 
 use zcnic_device::fault::Direction;
 
-use crate::{captures::Captures, events::Events, sync::lock};
+use crate::{
+    index::{PairIndex, RingIndex},
+    sync::lock,
+};
 
-/// Something to be done later, with the port of this number.
+/// Something to be done later with one port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Job {
-    /// Something that a fault holds back may be due.
-    Lane(usize, Direction, u16),
-    /// Segments that a receive queue holds may be due.
-    Release(usize, u16),
-    /// The interrupt of a ring that was put off is due.
-    Interrupt(usize, usize),
-    /// The carrier goes, for this many nanoseconds.
-    LinkFlap(usize, u64),
-    /// The carrier comes back.
-    LinkUp(usize),
-    /// The device forgets everything.
-    DeviceReset(usize),
-    /// The connection to the frontend ends.
-    Disconnect(usize),
+    /// Release what a fault lane holds back, if it is due.
+    Lane(Direction, PairIndex),
+    /// Flush segments that a receive queue holds for coalescing, if they are due.
+    FlushHeld(PairIndex),
+    /// Raise the moderated interrupt of a ring.
+    Interrupt(RingIndex),
+    /// Take the carrier away for this many nanoseconds.
+    LinkFlap(u64),
+    /// Give the carrier back.
+    LinkUp,
+    /// Reset the device.
+    DeviceReset,
+    /// End the connection to the frontend.
+    Disconnect,
 }
 
 #[derive(Debug, Default)]
 struct Jobs {
-    /// By time.
-    due: BTreeSet<(u64, Job)>,
+    /// Deadline, job and the port's number, in the order of their deadlines.
+    pending: BTreeSet<(u64, Job, usize)>,
     stopping: bool,
 }
 
-/// Shared by all ports.
+/// A queue of jobs, each with its deadline, and the clock that deadlines refer to.
 #[derive(Debug)]
-pub(crate) struct Hub {
-    pub(crate) events: Events,
-    pub(crate) captures: Captures,
+pub(crate) struct Timer {
     start: Instant,
     /// Real time at the start, in nanoseconds.
     epoch: u64,
@@ -48,11 +49,9 @@ pub(crate) struct Hub {
     changed: Condvar,
 }
 
-impl Default for Hub {
+impl Default for Timer {
     fn default() -> Self {
         Self {
-            events: Events::default(),
-            captures: Captures::default(),
             start: Instant::now(),
             epoch: nanoseconds(SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default()),
             jobs: Mutex::default(),
@@ -65,51 +64,58 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-impl Hub {
+impl Timer {
     /// Nanoseconds since the backend started.
     pub(crate) fn now(&self) -> u64 {
         nanoseconds(self.start.elapsed())
     }
 
-    /// What the clock of every port shows: real time when the backend started, and steadily on from there.
+    /// The clock of every port, in nanoseconds: real time when the backend started, monotonic since.
     pub(crate) fn clock(&self) -> u64 {
         self.epoch.saturating_add(self.now())
     }
 
-    /// Has `job` done at that time, or soon if it has passed.
-    pub(crate) fn schedule(&self, time: u64, job: Job) {
+    /// Schedules `job` of port number `port` for `deadline`, or for now if that has passed.
+    /// A job that is scheduled twice for one deadline is done once.
+    pub(crate) fn schedule(&self, deadline: u64, port: usize, job: Job) {
         let mut jobs = lock(&self.jobs);
-        let first = jobs.due.first().is_none_or(|(first, _)| time < *first);
-        jobs.due.insert((time, job));
+        let first = jobs
+            .pending
+            .first()
+            .is_none_or(|(first, ..)| deadline < *first);
+        jobs.pending.insert((deadline, job, port));
         drop(jobs);
         if first {
             self.changed.notify_one();
         }
     }
 
-    /// The body of the thread that does it, until [`stop`](Self::stop).
-    pub(crate) fn run(&self, mut perform: impl FnMut(Job)) {
-        while let Some(job) = self.next() {
-            perform(job);
+    /// The body of the timer's thread: calls `perform` with the port's number and the job when a
+    /// deadline has passed, until [`stop`](Self::stop).
+    pub(crate) fn run(&self, mut perform: impl FnMut(usize, Job)) {
+        while let Some((port, job)) = self.next() {
+            perform(port, job);
         }
     }
 
-    /// Ends [`run`](Self::run); what is still to be done is not.
+    /// Ends [`run`](Self::run); jobs that are still pending are dropped.
     pub(crate) fn stop(&self) {
         lock(&self.jobs).stopping = true;
         self.changed.notify_one();
     }
 
-    fn next(&self) -> Option<Job> {
+    fn next(&self) -> Option<(usize, Job)> {
         let mut jobs = lock(&self.jobs);
         loop {
             if jobs.stopping {
                 return None;
             }
             let now = self.now();
-            let wait = match jobs.due.first() {
-                Some(&(time, _)) if time <= now => return jobs.due.pop_first().map(|(_, job)| job),
-                Some(&(time, _)) => Some(Duration::from_nanos(time - now)),
+            let wait = match jobs.pending.first() {
+                Some(&(deadline, ..)) if deadline <= now => {
+                    return jobs.pending.pop_first().map(|(_, job, port)| (port, job));
+                }
+                Some(&(deadline, ..)) => Some(Duration::from_nanos(deadline - now)),
                 None => None,
             };
             jobs = match wait {
@@ -131,19 +137,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn jobs_come_in_the_order_of_their_times() {
-        let hub = Hub::default();
-        hub.schedule(hub.now() + 2_000_000, Job::LinkUp(2));
-        hub.schedule(0, Job::LinkUp(1));
-        hub.schedule(0, Job::LinkUp(0));
-        let first = [hub.next(), hub.next()];
-        assert_eq!(first, [Some(Job::LinkUp(0)), Some(Job::LinkUp(1))]);
+    fn jobs_come_in_the_order_of_their_deadlines() {
+        let timer = Timer::default();
+        timer.schedule(timer.now() + 2_000_000, 2, Job::LinkUp);
+        timer.schedule(0, 1, Job::LinkUp);
+        timer.schedule(0, 0, Job::LinkUp);
+        let first = [timer.next(), timer.next()];
+        assert_eq!(first, [Some((0, Job::LinkUp)), Some((1, Job::LinkUp))]);
         std::thread::scope(|scope| {
-            let later = scope.spawn(|| hub.next());
-            assert_eq!(later.join().expect("a job"), Some(Job::LinkUp(2)));
-            hub.schedule(u64::MAX, Job::LinkUp(3));
-            let never = scope.spawn(|| hub.next());
-            hub.stop();
+            let later = scope.spawn(|| timer.next());
+            assert_eq!(later.join().expect("a job"), Some((2, Job::LinkUp)));
+            timer.schedule(u64::MAX, 3, Job::LinkUp);
+            let never = scope.spawn(|| timer.next());
+            timer.stop();
             assert_eq!(never.join().expect("an end"), None);
         });
     }

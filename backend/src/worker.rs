@@ -1,45 +1,36 @@
-//! The threads that serve rings.
+//! The loop of a worker's thread.
 //!
-//! A worker waits on the kick descriptors of the rings it serves and on an eventfd of its own. All are
-//! watched edge-triggered and never read: each write to an eventfd is an edge, so no read is needed to hear
-//! the next one, and no frontend can make a worker block by taking the value away first.
-//!
-//! A ring that was busy is looked at again and again for a while before it is asked to kick: under load neither
-//! side needs a system call then. Rings that stay empty for that long cost nothing any more.
+//! A ring that was busy is polled for a while before the driver is asked to kick: under load neither
+//! side needs a system call then. Rings that stay empty for that long cost nothing.
 
 use std::{
     collections::BTreeMap,
     io,
-    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
-use epoll::{Event, Events};
-
 use crate::{
-    datapath::batch::Scratch,
-    port::{MAX_RINGS, Port, ServeOutcome},
-    waker::{GENERATOR, RingSet, TURNS, WAKE, Waker},
+    control::{command, events, frontend},
+    datapath::{batch::Scratch, generate, transmit},
+    port::{Port, queues::ServeOutcome},
+    waker::{TURNS, Turn, TurnSet, Waker},
 };
 
-/// Events taken from the kernel at once.
-const EVENTS: usize = 64;
-
-/// Rounds over the busy rings until the others' kicks are looked for.
+/// Rounds over the busy rings before the kicks of the others are looked for.
 const ROUNDS: u32 = 16;
 
-/// The thread's body: serves rings of `port` until [`stop`](Waker::stop), and looks for `poll` at those that
-/// became empty before it waits for their kicks.
+/// The thread's body: serves rings of `port` until [`Waker::stop`], and polls rings that became empty
+/// for the time `poll` before it waits for their kicks.
 ///
 /// # Errors
 ///
-/// Waiting itself failed; that is not survivable.
-pub(crate) fn run(worker: &Waker, port: &Port, poll: Duration) -> io::Result<()> {
+/// Waiting itself failed, which the backend can't survive.
+pub(crate) fn run(waker: &Waker, port: &Port, poll: Duration) -> io::Result<()> {
     let mut scratch = Scratch::default();
     let mut schedule = Schedule::new(poll);
     let mut rounds = 0;
-    while !worker.stop.load(Ordering::Acquire) {
-        let mut kicked = RingSet::default();
+    while !waker.is_stopped() {
+        let mut kicked = TurnSet::default();
         rounds += 1;
         if schedule.ready.is_empty() || rounds >= ROUNDS {
             rounds = 0;
@@ -48,116 +39,97 @@ pub(crate) fn run(worker: &Waker, port: &Port, poll: Duration) -> io::Result<()>
             } else {
                 0
             };
-            kicked = wait(worker, port, timeout)?;
+            kicked = waker.wait(timeout, |ring| frontend::kick_failed(port, ring))?;
         }
-        for (word, pending) in kicked.0.iter_mut().zip(&worker.pending) {
-            if pending.load(Ordering::Relaxed) != 0 {
-                *word |= pending.swap(0, Ordering::Acquire);
+        waker.take_pending(&mut kicked);
+        for turn in kicked.iter() {
+            match turn.ring() {
+                Some(ring) if ring.is_rx() => events::rx_kicked(port, ring.pair()),
+                _ => schedule.ready.insert(turn),
             }
         }
-        for ring in kicked.iter() {
-            if ring % 2 == 0 {
-                port.receive_kicked(ring / 2);
-            } else {
-                schedule.ready.insert(ring);
-            }
-        }
-        let retry = worker.retry.load(Ordering::Relaxed);
+        let retry = waker.wants_retry();
         if retry || !schedule.backpressure.is_empty() {
-            schedule.unblock(retry && worker.retry.swap(false, Ordering::Acquire));
+            schedule.unblock(retry && waker.take_retry());
         }
-        schedule.round(|ring, arm| match ring {
-            GENERATOR => port.generate(&mut scratch),
-            _ => port.serve(ring / 2, arm, &mut scratch),
+        schedule.round(|turn, arm_kicks| {
+            let Some(ring) = turn.ring() else {
+                return generate::serve(port, &mut scratch);
+            };
+            let pair = ring.pair();
+            match transmit::serve(port, pair, arm_kicks, &mut scratch) {
+                ServeOutcome::Control => {
+                    command::serve(port, pair);
+                    ServeOutcome::More
+                }
+                outcome => outcome,
+            }
         });
     }
     Ok(())
 }
 
-/// Waits for kicks, at most `timeout` milliseconds, -1: for ever.
-fn wait(worker: &Waker, port: &Port, timeout: i32) -> io::Result<RingSet> {
-    let mut events = [Event::new(Events::empty(), 0); EVENTS];
-    let count = match epoll::wait(worker.epoll, timeout, &mut events) {
-        Ok(count) => count,
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
-        Err(error) => return Err(error),
-    };
-    let mut kicked = RingSet::default();
-    for event in &events[..count] {
-        let (flags, data) = (Events::from_bits_truncate(event.events), event.data);
-        if data == WAKE {
-            continue;
-        }
-        let ring = data as usize % MAX_RINGS;
-        if flags.intersects(Events::EPOLLERR | Events::EPOLLHUP) {
-            port.kick_failed(ring);
-        }
-        kicked.insert(ring);
-    }
-    Ok(kicked)
-}
-
-/// Which transmit rings a worker looks at, and which wait for something.
+/// Which turns a worker gives, and which wait for something.
 struct Schedule {
     poll: Duration,
-    ready: RingSet,
-    /// Since when rings that are ready had nothing.
+    ready: TurnSet,
+    /// Since when turns that are ready found nothing to do.
     empty_since: [Option<Instant>; TURNS],
-    /// Until when rings wait for a full receiver.
-    backpressure: BTreeMap<usize, Instant>,
+    /// Until when turns wait for a full receiver.
+    backpressure: BTreeMap<Turn, Instant>,
 }
 
 impl Schedule {
     fn new(poll: Duration) -> Self {
         Self {
             poll,
-            ready: RingSet::default(),
+            ready: TurnSet::default(),
             empty_since: [None; TURNS],
             backpressure: BTreeMap::new(),
         }
     }
 
-    /// Has rings whose time is up, or all that wait, looked at again.
+    /// Makes turns ready that waited long enough, or all that wait.
     fn unblock(&mut self, all: bool) {
         let now = Instant::now();
-        self.backpressure.retain(|&ring, deadline| {
+        self.backpressure.retain(|&turn, deadline| {
             let wait = !all && *deadline > now;
             if !wait {
-                self.ready.insert(ring);
+                self.ready.insert(turn);
             }
             wait
         });
     }
 
-    /// Serves every ring that is ready once, a bounded batch each, so that a busy one does not starve the
-    /// others. `serve` is told whether to ask for a kick if there is nothing.
-    fn round(&mut self, mut serve: impl FnMut(usize, bool) -> ServeOutcome) {
+    /// Gives every turn that is ready once, for a bounded batch each, so that a busy ring does not starve
+    /// the others. The second argument of `serve` is whether to ask for a kick if the ring is empty.
+    fn round(&mut self, mut serve: impl FnMut(Turn, bool) -> ServeOutcome) {
         let mut now = None;
-        for ring in self.ready.iter() {
+        for turn in self.ready.iter() {
             let mut arm = self.poll.is_zero();
-            if let (false, Some(since)) = (arm, self.empty_since[ring]) {
+            if let (false, Some(since)) = (arm, self.empty_since[turn.position()]) {
                 let now = *now.get_or_insert_with(Instant::now);
                 arm = now.saturating_duration_since(since) >= self.poll;
             }
-            let served = serve(ring, arm);
-            if served == ServeOutcome::Empty {
-                if self.empty_since[ring].is_none() {
-                    self.empty_since[ring] = Some(*now.get_or_insert_with(Instant::now));
+            let outcome = serve(turn, arm);
+            if outcome == ServeOutcome::Empty {
+                if self.empty_since[turn.position()].is_none() {
+                    self.empty_since[turn.position()] = Some(*now.get_or_insert_with(Instant::now));
                 }
                 continue;
             }
-            self.empty_since[ring] = None;
-            if served != ServeOutcome::More {
-                self.ready.remove(ring);
+            self.empty_since[turn.position()] = None;
+            if outcome != ServeOutcome::More {
+                self.ready.remove(turn);
             }
-            if let ServeOutcome::Backpressure(deadline) = served {
-                self.backpressure.insert(ring, deadline);
+            if let ServeOutcome::Backpressure(deadline) = outcome {
+                self.backpressure.insert(turn, deadline);
             }
         }
     }
 }
 
-/// Milliseconds until `deadline`, rounded up; -1: for ever.
+/// Milliseconds until `deadline`, rounded up; -1: without limit.
 fn timeout(deadline: Option<&Instant>) -> i32 {
     deadline.map_or(-1, |deadline| {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -168,19 +140,25 @@ fn timeout(deadline: Option<&Instant>) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::RingIndex;
+
+    fn turn(ring: usize) -> Turn {
+        RingIndex::new(ring).expect("a ring").into()
+    }
 
     #[test]
     fn a_busy_ring_gets_no_more_turns_than_31_others() {
         let mut schedule = Schedule::new(Duration::from_secs(3600));
         let mut left = [0u64; 64];
         for ring in (1..64).step_by(2) {
-            schedule.ready.insert(ring);
+            schedule.ready.insert(turn(ring));
             left[ring] = 5;
         }
         left[1] = u64::MAX;
         let mut turns = [0; 64];
         for round in 1..=10 {
-            schedule.round(|ring, _| {
+            schedule.round(|turn, _| {
+                let ring = turn.position();
                 turns[ring] += 1;
                 if left[ring] == 0 {
                     return ServeOutcome::Idle;
@@ -193,13 +171,13 @@ mod tests {
                 assert_eq!(turns[ring], round.min(6), "ring {ring} in round {round}");
             }
         }
-        assert_eq!(schedule.ready.iter().collect::<Vec<_>>(), [1]);
+        assert_eq!(schedule.ready.iter().collect::<Vec<_>>(), [turn(1)]);
     }
 
     #[test]
     fn empty_rings_are_polled_for_their_time_and_then_wait_for_a_kick() {
         let mut schedule = Schedule::new(Duration::from_secs(3600));
-        schedule.ready.insert(5);
+        schedule.ready.insert(turn(5));
         let mut asked = Vec::new();
         for _ in 0..3 {
             schedule.round(|_, arm| {
@@ -208,8 +186,8 @@ mod tests {
             });
         }
         schedule.poll = Duration::ZERO;
-        schedule.round(|ring, arm| {
-            assert_eq!(ring, 5);
+        schedule.round(|next, arm| {
+            assert_eq!(next, turn(5));
             asked.push(arm);
             ServeOutcome::Idle
         });
@@ -222,14 +200,14 @@ mod tests {
         let mut schedule = Schedule::new(Duration::ZERO);
         let later = Instant::now() + Duration::from_secs(3600);
         for (ring, deadline) in [(1, later), (3, Instant::now())] {
-            schedule.ready.insert(ring);
+            schedule.ready.insert(turn(ring));
             schedule.round(|_, _| ServeOutcome::Backpressure(deadline));
         }
         assert!(schedule.ready.is_empty());
         schedule.unblock(false);
-        assert_eq!(schedule.ready.iter().collect::<Vec<_>>(), [3]);
+        assert_eq!(schedule.ready.iter().collect::<Vec<_>>(), [turn(3)]);
         schedule.unblock(true);
-        assert_eq!(schedule.ready.iter().collect::<Vec<_>>(), [1, 3]);
+        assert_eq!(schedule.ready.iter().collect::<Vec<_>>(), [1, 3].map(turn));
         assert!(schedule.backpressure.is_empty());
     }
 }

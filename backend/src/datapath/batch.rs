@@ -1,4 +1,4 @@
-//! What a worker keeps from one batch to the next, and frames of the batch in hand.
+//! A worker's scratch memory, and the frames of the batch in hand.
 
 use zcnic_device::{
     abi::TxTime,
@@ -9,37 +9,44 @@ use zcnic_device::{
 use zerocopy::IntoBytes;
 
 use crate::{
-    port::Backpressure,
+    port::queues::Backpressure,
     ring::{chain::Chain, mover::gather, raw::Span, transport::Interrupt, window::PrefetchWindow},
 };
 
-/// A train on its way to a queue.
+/// Chains taken from a ring at once.
+pub(crate) const BATCH: u16 = 64;
+
+/// A train of the batch in hand, with the position of its chain in the batch.
+pub(crate) type PositionedTrain<'a, 's> = (usize, Train<'a, [Span<'s>]>);
+
+/// A train that was steered to a queue.
 pub(crate) struct SteeredTrain {
-    /// Which train of the batch it is.
+    /// Index of the train in the batch.
     pub(crate) index: u32,
     pub(crate) queue: u16,
     pub(crate) hash: Option<Hash>,
 }
 
-/// A train that no queue gets.
+/// A train that was steered to no queue.
 pub(crate) struct FilteredTrain {
-    /// Of its chain in the batch.
+    /// Position of its chain in the batch.
     pub(crate) position: usize,
     pub(crate) frames: u64,
-    /// A flow rule says so, not the address filter.
+    /// A flow rule dropped it, not the address filter.
     pub(crate) by_rule: bool,
 }
 
-/// Chains taken from a ring at once.
-pub(crate) const BATCH: u16 = 64;
+/// A train that waits for receive buffers.
+pub(crate) struct WaitingTrain {
+    /// Position of its chain in the batch.
+    pub(crate) position: usize,
+    pub(crate) backpressure: Backpressure,
+}
 
-/// A frame of the batch in hand, by the position of its chain.
-pub(crate) type PositionedTrain<'a, 's> = (usize, Train<'a, [Span<'s>]>);
-
-/// Where a frame of a batch wants to have written when it was sent.
+/// The writable part of a transmit chain into which its transmit time is written.
 #[derive(Clone, Copy)]
 pub(crate) struct TimestampSlot {
-    /// Of its chain.
+    /// Position of the chain in the batch.
     pub(crate) position: usize,
     chain: Chain,
 }
@@ -48,7 +55,8 @@ impl TimestampSlot {
     /// Bytes that are written.
     pub(crate) const LENGTH: u32 = size_of::<TxTime>() as u32;
 
-    /// That of the chain at `position`, which has a writable part.
+    /// The slot of `chain`, which has a writable part; `None`: its header asks for no time, or the
+    /// part has the wrong shape.
     #[cold]
     pub(crate) fn of(position: usize, chain: Chain, spans: &[Span<'_>]) -> Option<Self> {
         let (readable, writable) = (chain.readable(spans), chain.writable(spans));
@@ -60,18 +68,19 @@ impl TimestampSlot {
         wants_time(start, writable.iter().map(Span::len)).then_some(Self { position, chain })
     }
 
+    /// Writes `time`, in nanoseconds of the device's clock. `spans` are those of the batch.
     pub(crate) fn write(&self, spans: &[Span<'_>], time: u64) {
         let time = TxTime {
             timestamp_ns: time.into(),
             ..TxTime::default()
         };
-        if let [place] = self.chain.writable(spans) {
-            place.write(0, time.as_bytes());
+        if let [target] = self.chain.writable(spans) {
+            target.write(0, time.as_bytes());
         }
     }
 }
 
-/// What a worker needs for a batch, kept from one to the next so that nothing is allocated for it.
+/// What a worker needs for a batch. It is kept for the next one, so that a batch allocates nothing.
 #[derive(Default)]
 pub(crate) struct Scratch {
     pub(crate) heads: Vec<u16>,
@@ -83,28 +92,22 @@ pub(crate) struct Scratch {
     pub(crate) rx_batch: RxBatch,
 }
 
-/// The part of [`Scratch`] that frames need on their way to queues.
+/// The part of [`Scratch`] that the receiving side of a batch uses.
 #[derive(Default)]
 pub(crate) struct RxBatch {
-    pub(crate) outgoing: Vec<SteeredTrain>,
-    pub(crate) refused: Vec<FilteredTrain>,
+    pub(crate) steered: Vec<SteeredTrain>,
+    pub(crate) filtered: Vec<FilteredTrain>,
     pub(crate) window: PrefetchWindow<'static>,
     pub(crate) interrupts: Vec<Interrupt>,
-    /// Frames that were placed in buffers, ever.
+    /// Frames that this worker has placed in buffers so far.
     pub(crate) delivered: u64,
 }
 
 impl RxBatch {
-    /// Raises the interrupts that are due, now that no lock is held.
-    pub(crate) fn raise(&mut self) {
+    /// Raises the interrupts of the batch. The caller holds no lock.
+    pub(crate) fn raise_interrupts(&mut self) {
         for interrupt in self.interrupts.drain(..) {
             interrupt.raise();
         }
     }
-}
-
-/// A train that has to wait for receive buffers.
-pub(crate) struct WaitingTrain {
-    pub(crate) position: usize,
-    pub(crate) backpressure: Backpressure,
 }

@@ -1,59 +1,50 @@
-//! Frames as they cross the wire, told to clients of the control socket that want to see those of a port.
+//! Captures of the data path: frames as they cross the cable.
 //!
-//! A backend in which nobody captures pays one load per batch. Otherwise each frame is finished, as its
-//! receiver shall see it, and offered to whoever captures, who is never waited for.
+//! Without captures a batch pays one load. With them, each frame is finished (its checksums
+//! computed, its segments made) as the receiver sees it, and offered to the capturing clients
+//! without waiting for any.
 
-use std::{sync::Arc, time::SystemTime};
-
-use zcnic_ctl::protocol::fault::Direction;
+use zcnic_ctl::protocol::fault::Direction as ProtocolDirection;
 use zcnic_device::{
     memory::Mover,
     train::{Train, finish_into},
 };
 
-use crate::{
-    port::{End, Port},
-    sync::lock,
-};
+use crate::port::{Egress, Port, context::PortContext};
 
-impl Port {
-    /// Trains that were sent have crossed the wire, if there is one.
-    pub(crate) fn captured<'t, M>(
-        &self,
-        mover: &M,
-        trains: impl Iterator<Item = &'t Train<'t, M::Source>>,
-    ) where
-        M: Mover,
-        M::Source: 't,
-    {
-        let mut frame = Vec::new();
-        for train in trains {
-            for index in 0..train.segments() {
-                finish_into(mover, train, index, &mut frame);
-                self.captured_frame(&frame);
-            }
+/// Records the frames of trains that `port` sent, at both ends of its cable.
+pub(crate) fn record_trains<'t, M>(
+    port: &Port,
+    mover: &M,
+    trains: impl Iterator<Item = &'t Train<'t, M::Source>>,
+) where
+    M: Mover,
+    M::Source: 't,
+{
+    let mut frame = Vec::new();
+    for train in trains {
+        for index in 0..train.segments() {
+            finish_into(mover, train, index, &mut frame);
+            record_sent(port, &frame);
         }
     }
+}
 
-    /// A frame that was sent has crossed the wire, if there is one.
-    pub(crate) fn captured_frame(&self, frame: &[u8]) {
-        match self.end() {
-            Some(End::Port(peer, _)) => {
-                self.tell(Direction::Tx, frame);
-                peer.tell(Direction::Rx, frame);
-            }
-            Some(End::Null) => self.tell(Direction::Tx, frame),
-            None => {}
+/// Records a finished frame that `port` sent, at both ends of its cable.
+pub(crate) fn record_sent(port: &Port, frame: &[u8]) {
+    match port.egress() {
+        Some(Egress::Port(peer, _)) => {
+            record(&port.context, ProtocolDirection::Tx, frame);
+            record(&peer.context, ProtocolDirection::Rx, frame);
         }
+        Some(Egress::Null) => record(&port.context, ProtocolDirection::Tx, frame),
+        None => {}
     }
+}
 
-    /// Tells of a frame that this port sent or received.
-    pub(crate) fn tell(&self, direction: Direction, frame: &[u8]) {
-        let captures = Arc::clone(&lock(&self.hub.captures.list));
-        let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let time = u64::try_from(time.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX);
-        for capture in captures.iter().filter(|capture| capture.port == self.index) {
-            capture.tell(&self.name, direction, time, frame);
-        }
-    }
+/// Records a finished frame at one port.
+pub(crate) fn record(context: &PortContext, direction: ProtocolDirection, frame: &[u8]) {
+    context
+        .captures()
+        .record(context.number(), context.name(), direction, frame);
 }

@@ -1,4 +1,5 @@
-//! One receive queue while its ring is locked: how a train gets into it, and what becomes of frames that find no buffer.
+//! One receive queue while it is locked: delivers trains into its buffers, and makes frames without a
+//! buffer wait or drops them.
 
 use std::{
     sync::atomic::Ordering,
@@ -16,31 +17,34 @@ use zcnic_device::{
 
 use crate::{
     config::FlowControl,
-    port::{Backpressure, Port, flow_counters::ActiveFlowCounters},
+    port::{
+        Counters, context::PortContext, flow_counters::ActiveFlowCounters, queues::Backpressure,
+    },
     ring::{mover::GuestMover, raw::Span, receive::ReceiveChains},
 };
 
-/// How long a frame waits for receive buffers on a cable with `pause`: long enough for a guest on a busy
-/// host to post some, short enough that a receiver which died does not hang its sender.
+/// How long a frame waits for receive buffers on a cable with `pause`: long enough for a guest on a
+/// busy host to post some, short enough that a dead receiver does not hang its sender.
 const PAUSE_LIMIT: Duration = Duration::from_millis(500);
 
-/// Attempts to deliver a frame while the driver keeps posting buffers that do not suffice.
+/// Attempts to deliver a frame while the driver keeps posting too few buffers.
 const ATTEMPTS: usize = 4;
 
-/// A receive queue, its ring, and what goes for all frames of a batch.
+/// A locked receive queue, its ring, and what all frames of a batch have in common.
 pub(crate) struct LockedRxQueue<'a, 's, 'm> {
-    pub(crate) port: &'a Port,
+    pub(crate) context: &'a PortContext,
+    pub(crate) counters: &'a Counters,
     pub(crate) queue: &'a mut ReceiveQueue,
     pub(crate) lane: &'a mut Lane,
-    /// Somebody is blocked on the ring.
+    /// A sender waits for buffers of the ring.
     pub(crate) waited_for: &'a mut bool,
-    /// A frame waited in vain; the next ones do not wait until one is received.
+    /// A frame waited in vain: later frames are dropped without waiting until one is received.
     pub(crate) stalled: &'a mut bool,
     pub(crate) mover: GuestMover<'s, 'm>,
     pub(crate) chains: &'a mut ReceiveChains<'m>,
     pub(crate) flows: &'a ActiveFlowCounters,
     pub(crate) armed: Option<&'a Armed>,
-    /// Segments may be held for others to come.
+    /// Hardware GRO is on, or the queue still holds segments.
     pub(crate) coalesces: bool,
     pub(crate) flow_control: FlowControl,
     pub(crate) effects: &'a mut Effects,
@@ -49,9 +53,10 @@ pub(crate) struct LockedRxQueue<'a, 's, 'm> {
 }
 
 impl<'s> LockedRxQueue<'_, 's, '_> {
-    /// Delivers a train; one that waited is `resumed` where it was. Returns how far it got if it has to wait.
+    /// Delivers a train; one that waited before continues where `resumed` says. Returns how far it got
+    /// if it has to wait (again).
     #[inline]
-    pub(crate) fn take(
+    pub(crate) fn deliver(
         &mut self,
         train: &Train<'_, [Span<'s>]>,
         note: &Annotation,
@@ -64,24 +69,24 @@ impl<'s> LockedRxQueue<'_, 's, '_> {
             *self.stalled &= now.frames == 0;
             progress.segment = now.blocked_at?;
         }
-        self.insist(train, note, progress, resumed)
+        self.deliver_rest(train, note, progress, resumed)
     }
 
-    /// Segments are placed one after the other, whatever came before.
+    /// Whether segments are placed one after the other: no fault rules and no GRO.
     #[inline]
     fn is_plain(&self) -> bool {
         self.armed.is_none() && !self.coalesces
     }
 
-    fn count(&mut self, train: &Train<'_, [Span<'s>]>, note: &Annotation, what: &Delivered) {
-        self.delivered += u64::from(what.frames);
+    fn count(&mut self, train: &Train<'_, [Span<'s>]>, note: &Annotation, delivered: &Delivered) {
+        self.delivered += u64::from(delivered.frames);
         let (headers, head) = (train.headers(), train.head());
-        self.flows.count(headers, head, note.queue, what);
+        self.flows.count(headers, head, note.queue, delivered);
     }
 
-    /// Delivers what is left of a train, until it is delivered, dropped or to wait.
+    /// Delivers the rest of a train until all of it is delivered, dropped or has to wait.
     #[inline(never)]
-    fn insist(
+    fn deliver_rest(
         &mut self,
         train: &Train<'_, [Span<'s>]>,
         note: &Annotation,
@@ -115,7 +120,7 @@ impl<'s> LockedRxQueue<'_, 's, '_> {
                 self.count(train, note, &dropped);
                 if waits {
                     *self.stalled = true;
-                    let counter = &self.port.counters.pause_timeout;
+                    let counter = &self.counters.pause_timeout;
                     counter.fetch_add(lost as u64, Ordering::Relaxed);
                 }
                 if progress.segment < train.segments() {
@@ -123,7 +128,7 @@ impl<'s> LockedRxQueue<'_, 's, '_> {
                 }
                 return None;
             }
-            // Wait for a kick, unless there is no need to any more.
+            // Wait for a kick, unless buffers were posted meanwhile.
             *self.waited_for = true;
             if !self.chains.enable_kicks() || attempt == ATTEMPTS {
                 return Some(Backpressure {
@@ -136,7 +141,7 @@ impl<'s> LockedRxQueue<'_, 's, '_> {
         None
     }
 
-    /// Tries once, as the port's faults and offloads want it.
+    /// Tries once, by way of fault rules or GRO if the queue has them.
     fn attempt(
         &mut self,
         train: &Train<'_, [Span<'s>]>,
@@ -154,7 +159,7 @@ impl<'s> LockedRxQueue<'_, 's, '_> {
         let waits = self.flow_control == FlowControl::Pause
             && !*self.stalled
             && deadline.is_none_or(|deadline| deadline > Instant::now());
-        let now = self.port.hub.now();
+        let now = self.context.now();
         match self.armed {
             None => {
                 let segments = progress.segment..train.segments();

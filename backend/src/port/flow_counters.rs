@@ -1,5 +1,5 @@
-//! Counters of single flows, set over the control socket: which queue a flow's frames reached and how they
-//! were placed.
+//! Counters of single flows, set over the control socket: which queues a flow's frames reached, and
+//! how they were placed there.
 
 use std::{
     collections::BTreeMap,
@@ -15,6 +15,8 @@ use crate::{protocol, sync::lock};
 const MAX_FLOWS: usize = 64;
 
 /// The flow counters of one port.
+///
+/// Lock order: the list, then the counts of one flow.
 #[derive(Debug, Default)]
 pub(crate) struct FlowCounters(Mutex<Arc<Vec<Arc<FlowCounter>>>>);
 
@@ -26,7 +28,7 @@ struct FlowCounter {
 }
 
 impl FlowCounters {
-    /// Begins to count frames that match `pattern` as number `id`; `false` if there are too many counters.
+    /// Adds counter `id` for frames that match `pattern`; returns `false` if there are too many.
     pub(crate) fn add(&self, id: u64, pattern: FlowMatch) -> bool {
         let mut flows = lock(&self.0);
         if flows.len() >= MAX_FLOWS {
@@ -41,7 +43,7 @@ impl FlowCounters {
         true
     }
 
-    /// Ends a counter; `false` if there is none of that number.
+    /// Removes counter `id`; returns whether it existed.
     pub(crate) fn remove(&self, id: u64) -> bool {
         let mut flows = lock(&self.0);
         let before = flows.len();
@@ -49,43 +51,55 @@ impl FlowCounters {
         flows.len() < before
     }
 
-    /// The counts of number `id`, by queue.
+    /// The counts of counter `id`, by queue.
     pub(crate) fn query(&self, id: u64) -> Option<BTreeMap<u16, FlowCount>> {
         let flows = Arc::clone(&lock(&self.0));
         let flow = flows.iter().find(|flow| flow.id == id)?;
         Some(lock(&flow.queues).clone())
     }
 
-    /// What counts now: asked for once per batch.
+    /// The counters of now; the data path asks once per batch.
     pub(crate) fn current(&self) -> ActiveFlowCounters {
         ActiveFlowCounters(Arc::clone(&lock(&self.0)))
     }
 }
 
-/// The flows that are counted while a batch is delivered.
+/// The flow counters in use while a batch is delivered.
 pub(crate) struct ActiveFlowCounters(Arc<Vec<Arc<FlowCounter>>>);
 
 impl ActiveFlowCounters {
-    /// Counts what became of (part of) a train that was steered to `queue`.
+    /// Counts the delivery of a train, or of a part of it, that was steered to `queue`.
     #[inline]
-    pub(crate) fn count(&self, headers: &Headers, head: &[u8], queue: u16, what: &Delivered) {
+    pub(crate) fn count(
+        &self,
+        headers: &Headers,
+        header_bytes: &[u8],
+        queue: u16,
+        delivered: &Delivered,
+    ) {
         if !self.0.is_empty() {
-            self.count_matching(headers, head, queue, what);
+            self.count_matching(headers, header_bytes, queue, delivered);
         }
     }
 
-    fn count_matching(&self, headers: &Headers, head: &[u8], queue: u16, what: &Delivered) {
+    fn count_matching(
+        &self,
+        headers: &Headers,
+        header_bytes: &[u8],
+        queue: u16,
+        delivered: &Delivered,
+    ) {
         for flow in self
             .0
             .iter()
-            .filter(|flow| flow.pattern.matches(headers, head))
+            .filter(|flow| flow.pattern.matches(headers, header_bytes))
         {
             let mut queues = lock(&flow.queues);
             let count = queues.entry(queue).or_default();
-            count.delivered += u64::from(what.frames);
-            count.split += u64::from(what.split);
-            count.unsplit += u64::from(what.unsplit);
-            count.dropped += u64::from(what.dropped);
+            count.delivered += u64::from(delivered.frames);
+            count.split += u64::from(delivered.split);
+            count.unsplit += u64::from(delivered.unsplit);
+            count.dropped += u64::from(delivered.dropped);
         }
     }
 }

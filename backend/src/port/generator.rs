@@ -1,32 +1,33 @@
-//! The frames of a `generate` wire.
+//! The frames of a `generate` wire. Which ones depends on the seed only.
 
 use zcnic_device::checksum::Checksum;
 
 use crate::{config::Generate, port::queues::Backpressure};
 
-/// The header of the plain virtio-net device, Ethernet, IPv4 and UDP.
+/// Bytes of a frame before its payload: plain virtio-net header, Ethernet, IPv4 and UDP.
 pub(crate) const HEADERS: usize = VIRTIO_NET + FRAME_HEADERS;
 
 const VIRTIO_NET: usize = 12;
 
 const FRAME_HEADERS: usize = 14 + 20 + 8;
 
-/// The frames of a wire and how far it is.
+/// The frames of one wire, and the position in them.
 #[derive(Debug)]
 pub(crate) struct Generator {
     /// [`HEADERS`] bytes per flow.
     pub(crate) headers: Vec<u8>,
     pub(crate) payload: Vec<u8>,
-    /// The flow that is next.
+    /// The flow of the next frame.
     pub(crate) next: usize,
-    /// The next frame waits for a buffer.
+    /// How far the next frame got before buffers ran out.
     pub(crate) backpressure: Option<Backpressure>,
 }
 
 impl Generator {
-    pub(crate) fn new(what: &Generate) -> Self {
-        let mut random = what.seed;
-        let length = usize::from(what.size).saturating_sub(FRAME_HEADERS);
+    /// A generator at its first frame.
+    pub(crate) fn new(config: &Generate) -> Self {
+        let mut random = config.seed;
+        let length = usize::from(config.size).saturating_sub(FRAME_HEADERS);
         let mut payload: Vec<u8> =
             std::iter::repeat_with(|| next_random(&mut random).to_le_bytes())
                 .take(length.div_ceil(8))
@@ -34,7 +35,7 @@ impl Generator {
                 .collect();
         payload.truncate(length);
         let source = next_random(&mut random);
-        let headers = (0..what.flows).flat_map(|flow| headers(source, flow, &payload));
+        let headers = (0..config.flows).flat_map(|flow| headers(source, flow, &payload));
         Self {
             headers: headers.collect(),
             payload,

@@ -1,56 +1,80 @@
-//! The two rings of a queue pair, and what moving frames through them leaves behind.
+//! The receive and the transmit queues of a port, each with its ring, under one lock per queue.
 
-use std::time::Instant;
+use std::{
+    sync::{Mutex, MutexGuard},
+    time::Instant,
+};
 
 use zcnic_device::{
-    fault::{Direction, Lane},
+    fault::{Direction, Lane, transmit::ChainFault},
     receive::ReceiveQueue,
     transmit::TransmitCounters,
 };
 
 use crate::{
-    datapath::faulty::RuleDecision,
+    index::{PairIndex, RingIndex},
     ring::{
         ledger::LedgerState, receive::ReceiveChains, transport::Transport, window::PrefetchWindow,
     },
+    sync::lock,
 };
 
-/// What serving a transmit ring came to.
+/// The outcome of serving a transmit ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ServeOutcome {
-    /// There may be more.
+    /// There may be more chains.
     More,
-    /// There is no more, and no kick will tell when there is.
+    /// There are no more chains, and the driver was not asked to kick.
     Empty,
-    /// A kick will tell when there is more.
+    /// The driver kicks when there are more chains.
     Idle,
-    /// Its next frame waits for receive buffers, at most until then.
+    /// The next frame waits for receive buffers, at most until then.
     Backpressure(Instant),
+    /// The next chain is not for the data path: it may be a command, or the first frame of a driver
+    /// that is not known yet.
+    Control,
 }
 
-/// A receive ring and its queue.
+/// A train of which not all segments could be delivered yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Backpressure {
+    /// The next segment.
+    pub(crate) segment: usize,
+    /// Segments below this passed the receiver's fault rules already.
+    pub(crate) shown: usize,
+    /// When the rest is dropped.
+    pub(crate) deadline: Instant,
+}
+
+/// What fault rules decided for a transmit chain whose train is under backpressure.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RuleDecision {
+    pub(crate) completion: Option<ChainFault>,
+}
+
+/// A receive queue and its ring.
 #[derive(Debug)]
 pub(crate) struct RxQueue {
     pub(crate) transport: Transport,
     pub(crate) queue: ReceiveQueue,
     pub(crate) lane: Lane,
     pub(crate) ledger_state: LedgerState,
-    /// Somebody is blocked on this ring.
+    /// A sender waits for buffers of this ring.
     pub(crate) waited_for: bool,
-    /// A frame waited in vain; the next ones do not wait until one is received.
+    /// A frame waited in vain: later frames are dropped without waiting until one is received.
     pub(crate) stalled: bool,
-    /// The [hub](crate::timer) will look at what the queue holds.
-    pub(crate) releasing: bool,
+    /// The timer has a job to flush what the queue holds for coalescing.
+    pub(crate) flush_scheduled: bool,
 }
 
-/// A transmit ring and its queue.
+/// A transmit queue and its ring.
 #[derive(Debug)]
 pub(crate) struct TxQueue {
     pub(crate) transport: Transport,
     pub(crate) lane: Lane,
-    /// The lane of commands that come on this ring.
+    /// The lane of commands that arrive on this ring.
     pub(crate) commands: Lane,
-    /// What fault rules said of the next chain, if they were asked before it had to wait.
+    /// The fault rules' decision for the next chain, if it was made before backpressure.
     pub(crate) decision: Option<RuleDecision>,
     pub(crate) running: bool,
     pub(crate) counters: TransmitCounters,
@@ -59,34 +83,35 @@ pub(crate) struct TxQueue {
 }
 
 impl RxQueue {
-    pub(crate) fn new(queue: u16) -> Self {
+    fn new(pair: PairIndex) -> Self {
         Self {
             transport: Transport::default(),
             queue: ReceiveQueue::default(),
-            lane: Lane::new(Direction::Receive, queue),
+            lane: Lane::new(Direction::Receive, pair.queue()),
             ledger_state: LedgerState::default(),
             waited_for: false,
             stalled: false,
-            releasing: false,
+            flush_scheduled: false,
         }
     }
 
-    /// Tells the ledger of chains that were posted since the last frame. What is wrong with the ring, the next one finds.
-    pub(crate) fn look(&mut self, now: u64) {
+    /// Records chains in the ledger that were posted since the last frame. An error of the ring is
+    /// left to the next frame to find.
+    pub(crate) fn record_posted(&mut self, now: u64) {
         if let Ok(Some(ring)) = self.transport.ring() {
             ReceiveChains::new(Some(ring), 0, PrefetchWindow::default())
                 .recorded_by(self.ledger_state.recorder(|| now))
-                .look();
+                .record_posted();
         }
     }
 }
 
 impl TxQueue {
-    pub(crate) fn new(queue: u16) -> Self {
+    fn new(pair: PairIndex) -> Self {
         Self {
             transport: Transport::default(),
-            lane: Lane::new(Direction::Transmit, queue),
-            commands: Lane::new(Direction::Command, queue),
+            lane: Lane::new(Direction::Transmit, pair.queue()),
+            commands: Lane::new(Direction::Command, pair.queue()),
             decision: None,
             running: false,
             counters: TransmitCounters::default(),
@@ -95,13 +120,58 @@ impl TxQueue {
     }
 }
 
-/// A train of which not all segments could be delivered yet.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Backpressure {
-    /// The next segment.
-    pub(crate) segment: usize,
-    /// Segments below this were shown to the receiver's fault rules.
-    pub(crate) shown: usize,
-    /// When it is given up.
-    pub(crate) deadline: Instant,
+/// All queues of a port.
+///
+/// Lock order: one transmit queue, then one receive queue (of the peer). A thread never holds two of
+/// one direction.
+#[derive(Debug)]
+pub(crate) struct Queues {
+    rx: Vec<Mutex<RxQueue>>,
+    tx: Vec<Mutex<TxQueue>>,
+}
+
+impl Queues {
+    pub(super) fn new() -> Self {
+        Self {
+            rx: PairIndex::all()
+                .map(|pair| Mutex::new(RxQueue::new(pair)))
+                .collect(),
+            tx: PairIndex::all()
+                .map(|pair| Mutex::new(TxQueue::new(pair)))
+                .collect(),
+        }
+    }
+
+    /// Locks the receive queue of `pair`.
+    #[inline]
+    pub(crate) fn rx(&self, pair: PairIndex) -> MutexGuard<'_, RxQueue> {
+        lock(&self.rx[pair.position()])
+    }
+
+    /// Locks the transmit queue of `pair`.
+    #[inline]
+    pub(crate) fn tx(&self, pair: PairIndex) -> MutexGuard<'_, TxQueue> {
+        lock(&self.tx[pair.position()])
+    }
+
+    /// Runs `action` on the transport of `ring` while the ring is locked.
+    pub(crate) fn with_transport<R>(
+        &self,
+        ring: RingIndex,
+        action: impl FnOnce(&mut Transport) -> R,
+    ) -> R {
+        let pair = ring.pair();
+        if ring.is_rx() {
+            action(&mut self.rx(pair).transport)
+        } else {
+            action(&mut self.tx(pair).transport)
+        }
+    }
+
+    /// Returns when every thread that held a transmit queue's lock has released it.
+    pub(crate) fn pass_through_tx(&self) {
+        for queue in &self.tx {
+            drop(lock(queue));
+        }
+    }
 }

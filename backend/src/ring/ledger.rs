@@ -1,4 +1,4 @@
-//! The ledger of a receive ring: who tells it, and of what.
+//! The ledger of a receive ring, and the recorder that feeds it.
 
 use std::marker::PhantomData;
 
@@ -9,29 +9,33 @@ use zcnic_device::ledger::{
 
 use crate::ring::raw::{Memory, Span};
 
-/// What is kept of one receive ring.
+/// The ledger of one receive ring, and how far it was recorded.
 #[derive(Debug, Default)]
 pub(crate) struct LedgerState {
-    pub(crate) ledger: Ledger,
-    /// Entry of the available ring up to which the ledger was told; `None`: of nothing yet.
-    seen: Option<u16>,
-    /// What it said when the queue last stopped.
-    pub(crate) last_stop: Option<Report>,
+    ledger: Ledger,
+    /// Entry of the available ring up to which chains were recorded; `None`: none was yet.
+    recorded: Option<u16>,
+    /// The report of the queue's last stop.
+    last_stop: Option<Report>,
 }
 
 impl LedgerState {
-    /// Begins anew.
+    /// Starts from scratch with these settings.
     pub(crate) fn configure(&mut self, settings: Settings) {
         *self = Self::default();
         self.ledger.configure(settings);
     }
 
-    /// The ring is gone, or is about to start anew.
-    pub(crate) fn lost(&mut self) {
+    /// Starts from scratch: the ring is gone, or is about to be set up again.
+    pub(crate) fn reset(&mut self) {
         self.configure(self.ledger.settings());
     }
 
-    /// Who watches the ring from now on, if anybody wants to know.
+    pub(crate) fn settings(&self) -> Settings {
+        self.ledger.settings()
+    }
+
+    /// The recorder of a locked ring, if the ledger is on. `now` returns nanoseconds.
     pub(crate) fn recorder(&mut self, now: impl FnOnce() -> u64) -> Option<LedgerRecorder<'_>> {
         let mode = self.ledger.settings().mode;
         let now = match mode {
@@ -42,14 +46,14 @@ impl LedgerState {
         };
         let inside = mode == Mode::Full;
         Some(LedgerRecorder {
-            ledger_state: self,
+            state: self,
             now,
             inside,
             counted: Counted::default(),
         })
     }
 
-    /// The queue stopped and everything is returned.
+    /// Closes the ledger when the queue has stopped and all chains are returned; `None`: it is off.
     pub(crate) fn stop(&mut self, now: u64) -> Option<Report> {
         if self.ledger.settings().mode == Mode::Off {
             return None;
@@ -58,22 +62,38 @@ impl LedgerState {
         self.last_stop
     }
 
-    /// What was found since the last time.
+    /// The report of the last [`stop`](Self::stop).
+    pub(crate) fn last_stop(&self) -> Option<Report> {
+        self.last_stop
+    }
+
+    /// Takes the violations that were found since the last call.
     pub(crate) fn violations(&mut self) -> Vec<Violation> {
         self.ledger.take_violations()
     }
+
+    /// Looks for buffers that are overdue at `now`, and returns the ledger for its figures.
+    pub(crate) fn checked(&mut self, now: u64) -> &Ledger {
+        self.ledger.check_overdue(now);
+        &self.ledger
+    }
+
+    /// The ledger, for its history.
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
 }
 
-/// Tells the ledger of what happens to a ring while that is locked.
+/// Records operations of a locked ring in its ledger.
 pub(crate) struct LedgerRecorder<'r> {
-    ledger_state: &'r mut LedgerState,
+    state: &'r mut LedgerState,
     now: u64,
-    /// Whether it matters which chains they are, and what they consist of.
+    /// The ledger keeps each chain, not only counts.
     inside: bool,
     counted: Counted,
 }
 
-/// Chains returned that the ledger was not told of.
+/// Returned chains that are not recorded yet.
 #[derive(Default)]
 struct Counted {
     filled: u32,
@@ -82,27 +102,27 @@ struct Counted {
 }
 
 impl LedgerRecorder<'_> {
-    /// The entry of the available ring from which on the ledger was not told; the next one to take is `next`.
-    pub(crate) fn seen(&self, next: u16) -> u16 {
-        self.ledger_state.seen.unwrap_or(next)
+    /// The first entry of the available ring that is not recorded yet; `next` is the next to take.
+    pub(crate) fn recorded_until(&self, next: u16) -> u16 {
+        self.state.recorded.unwrap_or(next)
     }
 
-    /// Whether it matters which chains are posted, and what they consist of.
+    /// Whether the ledger keeps each chain, not only counts.
     #[inline]
     pub(crate) fn looks_inside(&self) -> bool {
         self.inside
     }
 
-    /// All chains before `entry` were posted, as far as that was not told before; it does not matter which they are.
-    /// The next one to take is `next`.
+    /// Records the number of chains that were posted before `entry`. `next` is the next one to take.
     pub(crate) fn count_posted(&mut self, next: u16, entry: u16) {
-        // A ring that was not looked at yet knows of less than was told. Both are less than a ring's size apart.
-        let chains = entry.wrapping_sub(self.seen(next)).cast_signed();
+        // A ring that was not looked at yet knows fewer chains than were recorded. The two are less
+        // than the ring's size apart.
+        let chains = entry.wrapping_sub(self.recorded_until(next)).cast_signed();
         if let Ok(chains @ 1..) = u16::try_from(chains) {
-            self.ledger_state.seen = Some(entry);
+            self.state.recorded = Some(entry);
             self.count(chains);
         } else {
-            self.ledger_state.seen.get_or_insert(next);
+            self.state.recorded.get_or_insert(next);
         }
     }
 
@@ -113,11 +133,11 @@ impl LedgerRecorder<'_> {
             last,
         } = std::mem::take(&mut self.counted);
         if posted > 0 || filled > 0 || unused > 0 {
-            self.ledger_state.ledger.count(posted, filled, unused, last);
+            self.state.ledger.count(posted, filled, unused, last);
         }
     }
 
-    /// The chain in the next entry was posted; `None`: it can't be used.
+    /// Records a posted chain, in `entry` of the available ring; `targets` is `None` if it is invalid.
     pub(crate) fn posted(
         &mut self,
         entry: u16,
@@ -125,13 +145,11 @@ impl LedgerRecorder<'_> {
         memory: &Memory,
         targets: Option<&[Span<'_>]>,
     ) {
-        self.ledger_state.seen = Some(entry.wrapping_add(1));
+        self.state.recorded = Some(entry.wrapping_add(1));
         let spans: Option<Vec<GuestSpan>> =
             targets.map(|targets| targets.iter().map(|target| span(memory, target)).collect());
-        self.ledger_state
-            .ledger
-            .posted(head, spans.as_deref(), self.now);
-        if self.ledger_state.ledger.settings().sanitize {
+        self.state.ledger.posted(head, spans.as_deref(), self.now);
+        if self.state.ledger.settings().sanitize {
             for (target, span) in targets
                 .unwrap_or_default()
                 .iter()
@@ -142,26 +160,26 @@ impl LedgerRecorder<'_> {
         }
     }
 
-    /// The device is about to use a chain.
+    /// Checks the poison of a chain that the device is about to use.
     pub(crate) fn used(&mut self, head: u16, memory: &Memory, targets: &[Span<'_>]) {
-        if !self.ledger_state.ledger.settings().sanitize || !self.ledger_state.ledger.has(head) {
+        if !self.state.ledger.settings().sanitize || !self.state.ledger.has(head) {
             return;
         }
         for target in targets {
             let span = span(memory, target);
             if let Some(offset) = intact(&Slices(PhantomData), target, span.address) {
-                self.ledger_state.ledger.written(span, head, offset);
-                // Told of once, should the chain not be used after all.
+                self.state.ledger.written(span, head, offset);
+                // Poisoned again, so that it is reported once if the chain is not used after all.
                 poison(&Slices(PhantomData), target, span.address);
             }
         }
     }
 
-    /// The device returned a chain.
+    /// Records a chain that the device returned.
     #[inline]
     pub(crate) fn returned(&mut self, head: u16, length: u32) {
         if self.inside {
-            self.ledger_state.ledger.returned(head, length, self.now);
+            self.state.ledger.returned(head, length, self.now);
         } else {
             self.counted.filled += u32::from(length > 0);
             self.counted.unused += u32::from(length == 0);
@@ -176,7 +194,7 @@ impl Drop for LedgerRecorder<'_> {
     }
 }
 
-/// Where a span is to the guest.
+/// A span by its guest-physical address.
 fn span(memory: &Memory, span: &Span<'_>) -> GuestSpan {
     GuestSpan {
         address: memory.guest_address(span).unwrap_or(u64::MAX),
@@ -184,7 +202,7 @@ fn span(memory: &Memory, span: &Span<'_>) -> GuestSpan {
     }
 }
 
-/// Reads and writes buffers that the lock of their ring protects.
+/// Access to buffers under the lock of their ring.
 struct Slices<'m>(PhantomData<Span<'m>>);
 
 impl<'m> Inspect for Slices<'m> {

@@ -142,6 +142,17 @@ pub(crate) fn gather(spans: &[Span<'_>], offset: usize, into: &mut [u8]) {
     });
 }
 
+/// Writes `bytes` to the run that `spans` form, as far as they fit; returns how many did.
+pub(crate) fn scatter(spans: &[Span<'_>], bytes: &[u8]) -> usize {
+    let mut rest = bytes;
+    for span in spans {
+        let (now, later) = rest.split_at(rest.len().min(span.len()));
+        span.write(0, now);
+        rest = later;
+    }
+    bytes.len() - rest.len()
+}
+
 impl<'s, 't> Mover for GuestMover<'s, 't> {
     type Source = [Span<'s>];
     type Target = Span<'t>;

@@ -69,14 +69,14 @@ impl<'m> ReceiveChains<'m> {
     /// for: the driver's index is in the driver's cache.
     fn observe(&mut self) {
         match &self.recorder {
-            Some(recorder) if recorder.looks_inside() => self.look(),
+            Some(recorder) if recorder.looks_inside() => self.record_posted(),
             Some(_) => self.tell_of(0),
             None => {}
         }
     }
 
     /// Tells the witness of all chains that were posted.
-    pub(crate) fn look(&mut self) {
+    pub(crate) fn record_posted(&mut self) {
         self.tell_of(self.ring.as_ref().map_or(0, SplitRing::size));
     }
 
@@ -100,7 +100,7 @@ impl<'m> ReceiveChains<'m> {
             return;
         }
         let mut targets = Vec::new();
-        let mut ahead = recorder.seen(next).wrapping_sub(next);
+        let mut ahead = recorder.recorded_until(next).wrapping_sub(next);
         while ahead < available {
             let Some(head) = self.attempt(|ring| ring.head(ahead)) else {
                 return;
@@ -126,7 +126,7 @@ impl<'m> ReceiveChains<'m> {
         let seen = self
             .recorder
             .as_ref()
-            .map_or(0, |recorder| recorder.seen(next));
+            .map_or(0, |recorder| recorder.recorded_until(next));
         // One that was posted since the witness was told.
         if usize::from(seen.wrapping_sub(next)) <= index {
             self.observe();

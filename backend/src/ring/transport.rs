@@ -15,7 +15,7 @@ use super::{
     raw::{Mapping, Memory},
     split::SplitRing,
 };
-use crate::waker::Waker;
+use crate::{index::RingIndex, waker::Waker};
 
 /// The transport's side of one ring.
 #[derive(Debug, Default)]
@@ -78,6 +78,29 @@ impl Transport {
             .map(|mapping| SplitRing::new(mapping, event_idx, &mut self.indices)))
     }
 
+    /// Runs `action` on the ring if it runs, and publishes what it completed. Returns its result, and
+    /// the interrupt to raise when the ring is unlocked.
+    #[allow(
+        clippy::type_complexity,
+        reason = "a result and what is left to be done"
+    )]
+    pub(crate) fn with_ring<T>(
+        &mut self,
+        action: impl FnOnce(&mut SplitRing<'_>) -> Result<T, RingError>,
+    ) -> (Result<Option<T>, RingError>, Option<Interrupt>) {
+        let mut wanted = false;
+        let work = || {
+            let Some(mut ring) = self.ring()? else {
+                return Ok(None);
+            };
+            let value = action(&mut ring)?;
+            wanted = ring.publish();
+            Ok(Some(value))
+        };
+        let result = work();
+        (result, if wanted { self.interrupt() } else { None })
+    }
+
     /// Changes where the ring is or how its sides notify each other.
     pub(crate) fn set_up(&mut self, change: impl FnOnce(&mut Setup)) {
         change(&mut self.setup);
@@ -126,7 +149,7 @@ impl Transport {
     }
 
     /// Forgets where the ring was stopped: nothing is to be resumed.
-    pub(crate) fn forget(&mut self) {
+    pub(crate) fn forget_stop(&mut self) {
         self.stopped_at = None;
     }
 
@@ -137,7 +160,7 @@ impl Transport {
     }
 
     /// Begins to use the ring.
-    pub(crate) fn start(&mut self, worker: &Waker, ring: usize) -> Result<(), RingError> {
+    pub(crate) fn start(&mut self, worker: &Waker, ring: RingIndex) -> Result<(), RingError> {
         self.ready = true;
         self.broken = false;
         self.stopped_at = None;
@@ -186,7 +209,7 @@ impl Transport {
         &mut self,
         kick: Option<OwnedFd>,
         worker: &Waker,
-        ring: usize,
+        ring: RingIndex,
     ) -> Result<(), RingError> {
         self.unwatch(worker);
         self.kick = kick;
@@ -222,7 +245,7 @@ impl Transport {
         self.call.clone().map(Interrupt)
     }
 
-    fn watch(&mut self, worker: &Waker, ring: usize) -> Result<(), RingError> {
+    fn watch(&mut self, worker: &Waker, ring: RingIndex) -> Result<(), RingError> {
         if let Some(kick) = &self.kick {
             if let Err(error) = worker.watch(kick.as_fd(), ring) {
                 self.kick = None;

@@ -33,8 +33,10 @@ use super::{
     vring::{self, SharedMemory, Vring},
 };
 use crate::{
+    control::frontend,
+    index::MAX_RINGS,
     memory::{self, MemoryError},
-    port::{MAX_RINGS, Port},
+    port::Port,
 };
 
 /// `VHOST_USER_F_PROTOCOL_FEATURES`.
@@ -104,7 +106,7 @@ impl VhostUserBackend for NetBackend {
     fn acked_features(&self, features: u64) {
         // The relay's own message acknowledges nothing else.
         if features != PROTOCOL_FEATURES {
-            self.port.set_features(features);
+            frontend::set_features(&self.port, features);
         }
     }
 
@@ -128,18 +130,18 @@ impl VhostUserBackend for NetBackend {
         let memory = memory.memory().into_inner();
         let checked = memory::check(&memory).inspect_err(|_| {
             // Nothing may touch it, now or later.
-            self.port.set_memory(None);
+            frontend::set_memory(&self.port, None);
         });
         match checked {
             Ok(true) => {}
-            Ok(false) => self.port.warn(format_args!(
+            Ok(false) => self.port.context.warn(format_args!(
                 "guest memory is in a file that can be shortened, which would kill zcnic; \
                  memory-backend-memfd can't be"
             )),
             Err(error @ MemoryError::Stat(..)) => return Err(io::Error::other(error)),
             Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidInput, error)),
         }
-        self.port.set_memory(Some(&memory));
+        frontend::set_memory(&self.port, Some(&memory));
         Ok(())
     }
 
@@ -166,14 +168,14 @@ pub(crate) fn serve(
     });
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
     let mut daemon = vring::for_port(port, || {
-        VhostUserDaemon::new(port.name.clone(), backend, memory)
+        VhostUserDaemon::new(port.context.name().to_owned(), backend, memory)
     })?;
     daemon.start(&mut Listener::from(listener))?;
-    port.attach();
+    frontend::attach(port);
     let relayed = relay(frontend, &near);
     daemon.request_shutdown();
     let ended = daemon.wait();
-    port.detach();
+    frontend::detach(port);
     relayed?;
     match ended {
         Err(DaemonError::HandleRequest(

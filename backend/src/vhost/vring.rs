@@ -1,7 +1,7 @@
 //! Rings as the vhost-user crate sees them.
 //!
-//! The crate keeps its own view of each ring, which it consults to decide when a ring starts. Everything it
-//! does to one is passed on to the port, whose rings are the ones that data moves through.
+//! The crate keeps its own view of each ring, from which it decides when a ring starts. Everything
+//! that it does to a ring is passed on to the port, whose rings are those that frames go through.
 
 use std::{
     cell::RefCell,
@@ -15,20 +15,25 @@ use vhost_user_backend::{VringMutex, VringState, VringStateGuard, VringStateMutG
 use virtio_queue::{Error as VirtQueueError, QueueT};
 use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 
-use crate::{port::Port, ring::Setup};
+use crate::{
+    control::frontend,
+    index::RingIndex,
+    port::Port,
+    ring::{Setup, transport::Transport},
+};
 
 /// Guest memory as the crate shares it with its rings.
 pub(crate) type SharedMemory = GuestMemoryAtomic<GuestMemoryMmap<()>>;
 
 thread_local! {
-    /// The port whose rings the crate is making on this thread, and how many it made.
+    /// The port whose rings the crate makes on this thread, and how many it has made.
     static MAKING: RefCell<Option<(Arc<Port>, usize)>> = const { RefCell::new(None) };
 }
 
 /// Runs `make`, which builds a daemon; the rings that it makes on this thread are those of `port`.
 ///
-/// The crate makes all rings in order, on the thread that builds the daemon, by a constructor that can't be
-/// told whose they are.
+/// The crate makes all rings in order, on the thread that builds the daemon, by a constructor that
+/// does not get the port.
 pub(crate) fn for_port<T>(port: &Arc<Port>, make: impl FnOnce() -> T) -> T {
     MAKING.set(Some((Arc::clone(port), 0)));
     let made = make();
@@ -36,27 +41,31 @@ pub(crate) fn for_port<T>(port: &Arc<Port>, make: impl FnOnce() -> T) -> T {
     made
 }
 
-/// One ring of a port, wrapped around the crate's own.
+/// One ring of a port, beside the crate's own view of it.
 #[derive(Clone)]
 pub(crate) struct Vring {
     inner: VringMutex<SharedMemory>,
     port: Arc<Port>,
-    ring: usize,
+    ring: RingIndex,
 }
 
 impl Vring {
-    fn change(&self, change: impl FnOnce(&mut Setup)) {
-        self.port
-            .set_up(self.ring, |transport| transport.set_up(change));
+    fn with_transport<R>(&self, action: impl FnOnce(&mut Transport) -> R) -> R {
+        self.port.queues.with_transport(self.ring, action)
     }
 
-    /// A second descriptor: the crate starts a ring when it has a kick descriptor itself.
+    fn change(&self, change: impl FnOnce(&mut Setup)) {
+        self.with_transport(|transport| transport.set_up(change));
+    }
+
+    /// Duplicates a kick descriptor: the crate starts a ring when it has one itself.
     fn duplicate(&self, kick: Option<&File>) -> Option<OwnedFd> {
         match kick?.try_clone() {
             Ok(file) => Some(file.into()),
             Err(error) => {
                 let ring = self.ring;
                 self.port
+                    .context
                     .warn(format_args!("ring {ring}: no more descriptors: {error}"));
                 None
             }
@@ -72,7 +81,7 @@ impl<'a> VringStateMutGuard<'a, SharedMemory> for Vring {
     type G = MutexGuard<'a, VringState<SharedMemory>>;
 }
 
-/// What the crate would do on a worker thread of its own; it has none.
+/// The answer to what the crate does on worker threads of its own: it has none here.
 fn unserved<T>() -> Result<T, VirtQueueError> {
     Err(VirtQueueError::QueueNotReady)
 }
@@ -81,7 +90,7 @@ impl VringT<SharedMemory> for Vring {
     fn new(memory: SharedMemory, max_queue_size: u16) -> Result<Self, VirtQueueError> {
         let (port, ring) = MAKING.with_borrow_mut(|making| {
             let (port, made) = making.as_mut().ok_or(VirtQueueError::QueueNotReady)?;
-            let ring = *made;
+            let ring = RingIndex::new(*made).ok_or(VirtQueueError::QueueNotReady)?;
             *made += 1;
             Ok((Arc::clone(port), ring))
         })?;
@@ -122,7 +131,7 @@ impl VringT<SharedMemory> for Vring {
 
     fn set_enabled(&self, enabled: bool) {
         self.inner.set_enabled(enabled);
-        self.port.enable_ring(self.ring, enabled);
+        frontend::enable_ring(&self.port, self.ring, enabled);
     }
 
     fn set_queue_info(
@@ -140,24 +149,19 @@ impl VringT<SharedMemory> for Vring {
     }
 
     fn queue_next_avail(&self) -> u16 {
-        self.port
-            .set_up(self.ring, |transport| transport.indices.next_available)
+        self.with_transport(|transport| transport.indices.next_available)
     }
 
     fn set_queue_next_avail(&self, base: u16) {
-        self.port.set_up(self.ring, |transport| {
-            transport.indices.next_available = base;
-        });
+        self.with_transport(|transport| transport.indices.next_available = base);
     }
 
     fn set_queue_next_used(&self, index: u16) {
-        self.port
-            .set_up(self.ring, |transport| transport.indices.next_used = index);
+        self.with_transport(|transport| transport.indices.next_used = index);
     }
 
     fn queue_used_idx(&self) -> Result<u16, VirtQueueError> {
-        self.port
-            .set_up(self.ring, |transport| transport.used_index())
+        self.with_transport(|transport| transport.used_index())
             .ok_or(VirtQueueError::AddressOverflow)
     }
 
@@ -172,14 +176,14 @@ impl VringT<SharedMemory> for Vring {
     fn set_queue_ready(&self, ready: bool) {
         self.inner.get_mut().get_queue_mut().set_ready(ready);
         if ready {
-            self.port.start_ring(self.ring);
+            frontend::start_ring(&self.port, self.ring);
         } else {
-            self.port.stop_ring(self.ring);
+            frontend::stop_ring(&self.port, self.ring);
         }
     }
 
     fn set_kick(&self, file: Option<File>) {
-        self.port.set_kick(self.ring, self.duplicate(file.as_ref()));
+        frontend::set_kick(&self.port, self.ring, self.duplicate(file.as_ref()));
         self.inner.set_kick(file);
     }
 
@@ -188,10 +192,10 @@ impl VringT<SharedMemory> for Vring {
     }
 
     fn set_call(&self, file: Option<File>) {
-        self.port.set_call(self.ring, file.map(OwnedFd::from));
+        frontend::set_call(&self.port, self.ring, file.map(OwnedFd::from));
     }
 
     fn set_err(&self, _: Option<File>) {
-        // Nobody asks for it: what is wrong with a ring is logged.
+        // QEMU does not ask for it: errors of a ring are logged.
     }
 }
