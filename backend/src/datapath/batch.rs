@@ -2,9 +2,10 @@
 
 use zcnic_device::{
     abi::TxTime,
+    features::FeatureSet,
     rss::Hash,
     train::Train,
-    transmit::{Snapshot, wants_time},
+    transmit::{Snapshot, TransmitCounters, TransmitFormat, wants_time},
 };
 use zerocopy::IntoBytes;
 
@@ -78,6 +79,19 @@ impl TimestampSlot {
             target.write(0, time.as_bytes());
         }
     }
+}
+
+/// The frames of a transmit ring's batch, and what sending them changes in their queue.
+pub(crate) struct TxBatch<'b, 'm> {
+    pub(crate) chains: &'b [Chain],
+    pub(crate) spans: &'b [Span<'m>],
+    /// Slots of the frames that ask for their transmit time.
+    pub(crate) timestamps: &'b mut Vec<TimestampSlot>,
+    pub(crate) format: TransmitFormat,
+    pub(crate) features: FeatureSet,
+    pub(crate) counters: &'b mut TransmitCounters,
+    /// How far the first frame got, if it waited already.
+    pub(crate) backpressure: &'b mut Option<Backpressure>,
 }
 
 /// What a worker needs for a batch. It is kept for the next one, so that a batch allocates nothing.

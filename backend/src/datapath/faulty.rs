@@ -1,10 +1,10 @@
 //! The transmit path of a port that has fault rules: chain by chain instead of in batches.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::atomic::Ordering;
 
 use zcnic_device::{
     fault::{
-        Armed, Effects, Lane,
+        Armed, Direction, Effects, Lane,
         lane::OwnedFrame,
         receive::{FaultyQueue, Progress},
         transmit::Sent,
@@ -13,37 +13,30 @@ use zcnic_device::{
     receive::{Annotation, Delivered},
     steering::Verdict,
     train::finished,
-    transmit::{Snapshot, TransmitCounters, TransmitFormat, parse},
+    transmit::{Snapshot, parse},
 };
 
 use super::{
-    batch::{RxBatch, TimestampSlot},
+    batch::{RxBatch, TimestampSlot, TxBatch},
     capture,
-    effects::with_rx_queue,
+    effects::{self, with_rx_queue},
     receive::send,
 };
 use crate::{
+    index::PairIndex,
     port::{
         Egress, Port,
-        control_state::ActiveConfig,
-        queues::{Backpressure, RuleDecision, ServeOutcome},
+        queues::{RuleDecision, ServeOutcome},
     },
-    ring::{RingError, chain::Chain, mover::GuestMover, raw::Span, split::SplitRing},
+    ring::{RingError, mover::GuestMover, split::SplitRing},
 };
 
-/// A batch of a transmit ring whose port has rules for it.
-pub(crate) struct FaultyBatch<'b, 'm> {
+/// The fault rules of a transmit ring, and what they change in its queue.
+pub(crate) struct TxFaults<'b, 'm> {
     pub(crate) armed: &'b Armed,
     pub(crate) ring: &'b mut SplitRing<'m>,
-    pub(crate) chains: &'b [Chain],
-    pub(crate) spans: &'b [Span<'m>],
-    pub(crate) timestamps: &'b [TimestampSlot],
-    pub(crate) format: TransmitFormat,
-    pub(crate) active: &'b Arc<ActiveConfig>,
     pub(crate) lane: &'b mut Lane,
     pub(crate) decision: &'b mut Option<RuleDecision>,
-    pub(crate) counters: &'b mut TransmitCounters,
-    pub(crate) backpressure: &'b mut Option<Backpressure>,
     pub(crate) effects: &'b mut Effects,
 }
 
@@ -118,25 +111,27 @@ fn receive_frame(port: &Port, frame: &OwnedFrame) {
 /// The ring is broken.
 pub(crate) fn send_batch(
     port: &Port,
-    batch: FaultyBatch<'_, '_>,
+    batch: TxBatch<'_, '_>,
+    faults: TxFaults<'_, '_>,
     rx_batch: &mut RxBatch,
 ) -> Result<ServeOutcome, RingError> {
-    let FaultyBatch {
-        armed,
-        ring,
+    let TxBatch {
         chains,
         spans,
         timestamps,
         format,
-        active,
-        lane,
-        decision,
+        features,
         counters,
         backpressure,
-        effects,
     } = batch;
+    let TxFaults {
+        armed,
+        ring,
+        lane,
+        decision,
+        effects,
+    } = faults;
     let context = &port.context;
-    let features = active.configuration.features;
     for (position, chain) in chains.iter().enumerate() {
         let now = context.now();
         if lane.is_stalled(Some(armed), now) {
@@ -198,4 +193,12 @@ pub(crate) fn send_batch(
         lane.return_due(ring, Some(armed), now);
     }
     Ok(ServeOutcome::More)
+}
+
+/// Ends a batch that went through fault rules: schedules what its lane holds back, and applies the
+/// effects.
+pub(crate) fn finish(port: &Port, pair: PairIndex, lane: &Lane, armed: &Armed, effects: Effects) {
+    let due = lane.next_due(Some(armed));
+    port.context.schedule_lane(Direction::Transmit, pair, due);
+    effects::apply(port, effects);
 }

@@ -47,8 +47,8 @@ struct Arrival<'a> {
     flow_control: FlowControl,
 }
 
-/// Sends a batch over the cable of `port`. On a cable with `pause`, returns the first train that has
-/// to wait for receive buffers; those behind it were not sent.
+/// Sends a batch over the cable of `port`. On a cable with `pause`, returns the first train that
+/// has to wait for receive buffers; those behind it were not sent.
 pub(crate) fn send(
     port: &Port,
     batch: &[PositionedTrain<'_, '_>],
@@ -82,8 +82,8 @@ pub(crate) fn receive(
     let mut steered = std::mem::take(&mut rx_batch.steered);
     let is_one_group = steer(&active, batch, &mut steered, &mut rx_batch.filtered);
     if flow_control == FlowControl::Drop && !is_one_group {
-        // Each receive ring is locked once; within a queue the order stays as sent. Where frames wait
-        // it stays across queues, because those behind a waiting one were not sent at all.
+        // Each receive ring is locked once; within a queue the order stays as sent. Where frames
+        // wait it stays across queues, because those behind a waiting one were not sent at all.
         steered.sort_unstable_by_key(|steered| (steered.queue, steered.index));
     }
     let arrival = Arrival {
@@ -177,32 +177,14 @@ fn receive_group(
         effects: &mut effects,
         delivered: 0,
     };
-    let mut note = Annotation {
+    let note = Annotation {
         queue,
         hash: None,
         offloads,
         time,
         vlan: None,
     };
-    let mut waiting = None;
-    for (number, steered) in group.iter().enumerate() {
-        let (position, train) = &batch[steered.index as usize];
-        if next_copy.is_worth()
-            && let Some(next) = group.get(number + 1)
-        {
-            let (_, next) = &batch[next.index as usize];
-            next_copy.source.set(payload_hint(next));
-        }
-        note.hash = steered.hash;
-        let resumed = arrival.resumed.filter(|_| *position == 0);
-        if let Some(backpressure) = locked.deliver(train, &note, resumed) {
-            waiting = Some(WaitingTrain {
-                position: *position,
-                backpressure,
-            });
-            break;
-        }
-    }
+    let waiting = deliver_group(&mut locked, batch, group, note, &next_copy, arrival.resumed);
     rx_batch.delivered += locked.delivered;
     device.settled(|held| flows.count(held.headers(), held.head(), queue, &held.delivered));
     schedule_flush(context, pair, device, flush_scheduled);
@@ -235,6 +217,36 @@ fn receive_group(
     waiting
 }
 
+/// Delivers trains of a batch to a locked queue. Returns the first that has to wait.
+#[inline]
+fn deliver_group<'s>(
+    locked: &mut LockedRxQueue<'_, 's, '_>,
+    batch: &[PositionedTrain<'_, 's>],
+    group: &[SteeredTrain],
+    mut note: Annotation,
+    next_copy: &NextCopy,
+    resumed: Option<Backpressure>,
+) -> Option<WaitingTrain> {
+    for (number, steered) in group.iter().enumerate() {
+        let (position, train) = &batch[steered.index as usize];
+        if next_copy.is_worth()
+            && let Some(next) = group.get(number + 1)
+        {
+            let (_, next) = &batch[next.index as usize];
+            next_copy.source.set(payload_hint(next));
+        }
+        note.hash = steered.hash;
+        let resumed = resumed.filter(|_| *position == 0);
+        if let Some(backpressure) = locked.deliver(train, &note, resumed) {
+            return Some(WaitingTrain {
+                position: *position,
+                backpressure,
+            });
+        }
+    }
+    None
+}
+
 /// Schedules a flush of what a receive queue holds for coalescing, unless one is scheduled.
 pub(crate) fn schedule_flush(
     context: &PortContext,
@@ -248,7 +260,8 @@ pub(crate) fn schedule_flush(
     }
 }
 
-/// Steers each train of a batch to a queue, or filters it. Returns whether all go to the same queue.
+/// Steers each train of a batch to a queue, or filters it. Returns whether all go to the same
+/// queue.
 fn steer(
     active: &ActiveConfig,
     batch: &[PositionedTrain<'_, '_>],

@@ -1,5 +1,5 @@
-//! One receive queue while it is locked: delivers trains into its buffers, and makes frames without a
-//! buffer wait or drops them.
+//! One receive queue while it is locked: delivers trains into its buffers, and makes frames without
+//! a buffer wait or drops them.
 
 use std::{
     sync::atomic::Ordering,
@@ -53,8 +53,8 @@ pub(crate) struct LockedRxQueue<'a, 's, 'm> {
 }
 
 impl<'s> LockedRxQueue<'_, 's, '_> {
-    /// Delivers a train; one that waited before continues where `resumed` says. Returns how far it got
-    /// if it has to wait (again).
+    /// Delivers a train; one that waited before continues where `resumed` says. Returns how far it
+    /// got if it has to wait (again).
     #[inline]
     pub(crate) fn deliver(
         &mut self,

@@ -8,9 +8,9 @@ use zcnic_device::{
 };
 
 use super::{
-    batch::{BATCH, PositionedTrain, Scratch, TimestampSlot, WaitingTrain},
-    capture, effects,
-    faulty::{FaultyBatch, send_batch},
+    batch::{BATCH, PositionedTrain, RxBatch, Scratch, TimestampSlot, TxBatch, WaitingTrain},
+    capture,
+    faulty::{self, TxFaults},
     interrupts,
     receive::send,
 };
@@ -26,6 +26,7 @@ use crate::{
         mover::{GuestMover, NextCopy},
         raw::{Mapping, Span},
         recycle,
+        split::SplitRing,
     },
 };
 
@@ -74,33 +75,24 @@ fn serve_locked(
         backpressure,
         ..
     } = queue;
-    let context = &port.context;
     let enabled = transport.is_enabled();
     let Some(mut ring) = transport.ring()? else {
         return Ok(ServeOutcome::Idle);
     };
     let available = ring.available(BATCH)?.min(BATCH);
     let active = port.active();
+    // Frames on the ring of commands are control's to refuse.
     let format = active.configuration.transmit_format;
-    let is_command_ring = active.command_pair == Some(pair);
+    let format = format.filter(|_| active.command_pair != Some(pair));
     // A stopped transmit queue keeps its chains; its start kicks the ring.
-    let parked = format.is_some() && !*running && !is_command_ring;
+    let parked = format.is_some() && !*running;
     if enabled && (active.suspended || parked) {
         return Ok(ServeOutcome::Idle);
     }
     if available == 0 {
-        if !arm_kicks {
-            return Ok(ServeOutcome::Empty);
-        }
-        let more = ring.enable_kicks()?;
-        return Ok(if more {
-            ServeOutcome::More
-        } else {
-            ServeOutcome::Idle
-        });
+        return wait_for_kick(&mut ring, arm_kicks);
     }
     ring.disable_kicks();
-
     let Scratch {
         heads,
         spans: kept_spans,
@@ -115,12 +107,9 @@ fn serve_locked(
     timestamps.clear();
     ring.heads(available, heads)?;
     if enabled {
-        let frames = match format {
-            Some(format) if !is_command_ring => {
-                walk_frames(ring.map(), heads, format, &mut spans, chains, timestamps)
-            }
-            _ => 0,
-        };
+        let frames = format.map_or(0, |format| {
+            walk_frames(ring.map(), heads, format, &mut spans, chains, timestamps)
+        });
         if frames == 0 {
             *kept_spans = recycle(spans);
             return Ok(ServeOutcome::Control);
@@ -128,82 +117,117 @@ fn serve_locked(
         // Control takes one chain at a time, with the ring's lock released.
         heads.truncate(frames);
     }
-
-    let mut done = heads.len();
-    let mut outcome = ServeOutcome::More;
+    let (mut done, mut outcome) = (heads.len(), ServeOutcome::More);
     let mut effects = Effects::default();
     let armed = port.faults.armed(Direction::Transmit);
-    if let (true, Some(format), Some(armed)) = (enabled, format, &armed) {
-        let batch = FaultyBatch {
-            armed,
-            ring: &mut ring,
-            chains: chains.as_slice(),
+    if let (true, Some(format)) = (enabled, format) {
+        let batch = TxBatch {
+            chains,
             spans: &spans,
-            timestamps: timestamps.as_slice(),
+            timestamps,
             format,
-            active: &active,
-            lane: &mut *lane,
-            decision,
+            features: active.configuration.features,
             counters,
             backpressure,
-            effects: &mut effects,
         };
-        let result = send_batch(port, batch, rx_batch);
-        outcome = result?;
-        done = 0;
-    } else if let (true, Some(format)) = (enabled, format) {
-        snapshots.resize_with(snapshots.len().max(chains.len()), Snapshot::default);
-        let mut trains: Vec<PositionedTrain<'_, '_>> = recycle(std::mem::take(kept_trains));
-        let features = active.configuration.features;
-        counters.errors += parse_frames(chains, &spans, format, features, snapshots, &mut trains);
-        let time = if timestamps.is_empty() {
-            0
-        } else {
-            context.clock()
-        };
-        let waiting = send(port, &trains, backpressure.take(), rx_batch);
-        if let Some(WaitingTrain {
-            position,
-            backpressure: state,
-        }) = waiting
-        {
-            done = position;
-            outcome = ServeOutcome::Backpressure(state.deadline);
-            *backpressure = Some(state);
+        if let Some(armed) = &armed {
+            let faults = TxFaults {
+                armed,
+                ring: &mut ring,
+                lane: &mut *lane,
+                decision,
+                effects: &mut effects,
+            };
+            (done, outcome) = (0, faulty::send_batch(port, batch, faults, rx_batch)?);
+        } else if let Some(waiting) = send_batch(port, batch, snapshots, kept_trains, rx_batch) {
+            done = waiting.position;
+            outcome = ServeOutcome::Backpressure(waiting.backpressure.deadline);
         }
-        // A waiting train is counted when it is completed.
-        let sent = || trains.iter().filter(|(position, _)| *position < done);
-        sent().for_each(|(_, train)| counters.sent(train));
-        timestamps.retain(|slot| sent().any(|(position, _)| *position == slot.position));
-        timestamps.iter().for_each(|slot| slot.write(&spans, time));
-        if context.captures().any() {
-            capture::record_trains(port, &GuestMover::new(), sent().map(|(_, train)| train));
-        }
-        *kept_trains = recycle(trains);
     }
     *kept_spans = recycle(spans);
-    if timestamps.is_empty() {
-        ring.complete_all(&heads[..done], 0);
-    } else {
-        for (position, &head) in heads[..done].iter().enumerate() {
-            let stamped = timestamps.iter().any(|slot| slot.position == position);
-            ring.complete(head, if stamped { TimestampSlot::LENGTH } else { 0 });
-        }
-    }
+    complete(&mut ring, &heads[..done], timestamps);
     let wanted = interrupts::after_faults(ring.publish(), &mut effects);
     let delay = active.configuration.moderation.transmit;
     if wanted && delay.nanoseconds > 0 && ring.moderate(delay.chains) {
-        let ring = pair.tx_ring();
+        let (context, ring) = (&port.context, pair.tx_ring());
         interrupts::schedule_moderated(context, ring, transport, delay.nanoseconds);
     } else if wanted {
         rx_batch.interrupts.extend(transport.interrupt());
     }
-    if armed.is_some() {
-        let due = lane.next_due(armed.as_deref());
-        context.schedule_lane(Direction::Transmit, pair, due);
-        effects::apply(port, effects);
+    if let Some(armed) = armed {
+        faulty::finish(port, pair, lane, &armed, effects);
     }
     Ok(outcome)
+}
+
+/// Serves an empty ring: asks for a kick if `arm_kicks`.
+fn wait_for_kick(ring: &mut SplitRing<'_>, arm_kicks: bool) -> Result<ServeOutcome, RingError> {
+    if !arm_kicks {
+        return Ok(ServeOutcome::Empty);
+    }
+    let more = ring.enable_kicks()?;
+    Ok(if more {
+        ServeOutcome::More
+    } else {
+        ServeOutcome::Idle
+    })
+}
+
+/// Parses and sends a batch. Returns the first train that has to wait.
+#[inline]
+fn send_batch(
+    port: &Port,
+    batch: TxBatch<'_, '_>,
+    snapshots: &mut Vec<Snapshot>,
+    kept_trains: &mut Vec<PositionedTrain<'static, 'static>>,
+    rx_batch: &mut RxBatch,
+) -> Option<WaitingTrain> {
+    let TxBatch {
+        chains,
+        spans,
+        timestamps,
+        format,
+        features,
+        counters,
+        backpressure,
+    } = batch;
+    let context = &port.context;
+    snapshots.resize_with(snapshots.len().max(chains.len()), Snapshot::default);
+    let mut trains: Vec<PositionedTrain<'_, '_>> = recycle(std::mem::take(kept_trains));
+    counters.errors += parse_frames(chains, spans, format, features, snapshots, &mut trains);
+    let time = if timestamps.is_empty() {
+        0
+    } else {
+        context.clock()
+    };
+    let waiting = send(port, &trains, backpressure.take(), rx_batch);
+    *backpressure = waiting.as_ref().map(|waiting| waiting.backpressure);
+    // A waiting train is counted when it is completed.
+    let done = waiting
+        .as_ref()
+        .map_or(usize::MAX, |waiting| waiting.position);
+    let sent = || trains.iter().filter(|(position, _)| *position < done);
+    sent().for_each(|(_, train)| counters.sent(train));
+    timestamps.retain(|slot| sent().any(|(position, _)| *position == slot.position));
+    timestamps.iter().for_each(|slot| slot.write(spans, time));
+    if context.captures().any() {
+        capture::record_trains(port, &GuestMover::new(), sent().map(|(_, train)| train));
+    }
+    *kept_trains = recycle(trains);
+    waiting
+}
+
+/// Returns the chains that start at `heads`, with the length of a timestamp where one was written.
+#[inline]
+fn complete(ring: &mut SplitRing<'_>, heads: &[u16], timestamps: &[TimestampSlot]) {
+    if timestamps.is_empty() {
+        ring.complete_all(heads, 0);
+    } else {
+        for (position, &head) in heads.iter().enumerate() {
+            let stamped = timestamps.iter().any(|slot| slot.position == position);
+            ring.complete(head, if stamped { TimestampSlot::LENGTH } else { 0 });
+        }
+    }
 }
 
 /// Walks the chains that start at `heads`, up to the first that is not a frame. Returns how many
