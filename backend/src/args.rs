@@ -13,8 +13,8 @@ use crate::config::{
 
 /// A multi-queue network card with header/data split and flow steering for QEMU guests.
 ///
-/// Each --port is a vhost-user socket for one network card of a guest; --cable connects two of them. Guests
-/// and QEMU may come and go while zcnic runs, and zcnic may be restarted under them.
+/// Each --port is a vhost-user socket for one network card of a guest; --cable connects two of
+/// them. Guests and QEMU may come and go while zcnic runs, and zcnic may be restarted under them.
 ///
 /// Example: two cards, cabled, and the QEMU options for them:
 ///
@@ -46,23 +46,25 @@ pub struct Run {
     /// A port; modes are auto (the default), plain and zcnic
     ///
     /// Ports are numbered from 0 in the order given; without a name a port is called by its number.
-    /// A port of mode "auto" becomes what its driver speaks: a zcnic card when the zcnic driver says hello, a
-    /// plain virtio-net card at the first ordinary transmit. Until then it receives nothing, so
-    /// a driver that never transmits needs "plain". "plain" and "zcnic" allow only that one.
+    /// A port of mode "auto" becomes what its driver speaks: a zcnic card when the zcnic driver
+    /// says hello, a plain virtio-net card at the first ordinary transmit. Until then it receives
+    /// nothing, so a driver that never transmits needs "plain". "plain" and "zcnic" allow only that
+    /// one.
     #[arg(long = "port", value_name = "path=SOCKET[,name=NAME][,mode=MODE]")]
     pub ports: Vec<PortArg>,
     /// A cable between two ports
     ///
-    /// A and B are names or numbers of ports. A frame that finds no receive buffer is dropped and counted; with
-    /// "pause" its sender waits for up to half a second first.
+    /// A and B are names or numbers of ports. A frame that finds no receive buffer is dropped and
+    /// counted; with "pause" its sender waits for up to half a second first.
     #[arg(long = "cable", value_name = "A:B[,pause]")]
     pub cables: Vec<CableArg>,
     /// Something other than a cable for a port; wires are loopback, null and generate
     ///
-    /// PORT is a name or number. With "loopback" what the port sends comes back to it, through address filter,
-    /// rules and RSS like any frame; with "null" it is counted as sent and goes nowhere. With "generate" that is
-    /// so, too, and the port receives UDP frames as fast as it has buffers: of 60 bytes and of one flow, unless
-    /// "generate,size=BYTES,flows=NUMBER,seed=NUMBER" says otherwise. The same seed makes the same frames.
+    /// PORT is a name or number. With "loopback" what the port sends comes back to it, through
+    /// address filter, rules and RSS like any frame; with "null" it is counted as sent and goes
+    /// nowhere. With "generate" that is so, too, and the port receives UDP frames as fast as it has
+    /// buffers: of 60 bytes and of one flow, unless "generate,size=BYTES,flows=NUMBER,seed=NUMBER"
+    /// says otherwise. The same seed makes the same frames.
     #[arg(long = "wire", value_name = "PORT=WIRE")]
     pub wires: Vec<WireArg>,
     /// Listen for control commands on this Unix socket (one JSON object per line, see zcnicctl)
@@ -74,8 +76,8 @@ pub struct Run {
     pub workers: u16,
     /// How long to go on looking at a ring that became empty before waiting for a kick
     ///
-    /// Longer saves system calls on both sides under load and costs CPU time after each burst; an idle port
-    /// costs none. 0 never looks twice.
+    /// Longer saves system calls on both sides under load and costs CPU time after each burst; an
+    /// idle port costs none. 0 never looks twice.
     #[arg(long, default_value_t = 20, value_name = "MICROSECONDS",
         value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     pub poll_us: u32,
@@ -94,8 +96,8 @@ pub struct QemuArgs {
         required = true
     )]
     pub ports: Vec<PortArg>,
-    /// The control socket as given to zcnic itself: the guest gets it as a virtio-serial port, where zcnicctl
-    /// finds it
+    /// The control socket as given to zcnic itself: the guest gets it as a virtio-serial port,
+    /// where zcnicctl finds it
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
     /// Number of data queue pairs of each port
@@ -104,8 +106,8 @@ pub struct QemuArgs {
     /// Memory of the guest, as QEMU writes it
     #[arg(long, default_value = "2G", value_name = "SIZE")]
     pub memory: String,
-    /// MAC address of the first port; the last byte counts up. The zcnic driver takes only cards whose
-    /// address starts with 5a:43:4e, and by default plain ports get another
+    /// MAC address of the first port; the last byte counts up. The zcnic driver takes only cards
+    /// whose address starts with 5a:43:4e, and by default plain ports get another
     #[arg(long)]
     pub mac: Option<Mac>,
 }

@@ -1,4 +1,4 @@
-//! What to run, as the command line gives it: ports, cables, wires, workers.
+//! What to run: ports, cables, wires, workers. The command line is converted into this (see args).
 
 use std::{
     fmt::{self, Display},
@@ -9,18 +9,18 @@ use std::{
 
 use thiserror::Error;
 
-/// What to run. Made from the command line, where it is checked.
+/// What to run. Converted from the command line, which checks it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// Ports in their order.
     pub ports: Vec<PortConfig>,
     /// Cables between them.
     pub cables: Vec<CableConfig>,
-    /// What the other ports are plugged into.
+    /// Wires of ports without a cable.
     pub wires: Vec<WireConfig>,
     /// Path of the control socket.
     pub control: Option<PathBuf>,
-    /// Who moves frames, and how.
+    /// The worker threads.
     pub workers: WorkersConfig,
 }
 
@@ -29,9 +29,9 @@ pub struct Config {
 pub struct WorkersConfig {
     /// Threads of each port, among which its queue pairs are shared out; at least one.
     pub per_port: usize,
-    /// How long a thread looks at rings that became empty before it waits for kicks.
+    /// How long a thread polls rings that became empty before it waits for kicks.
     pub poll: Duration,
-    /// Processors that the threads are pinned to, in turn; none: wherever the system puts them.
+    /// Processors that the threads are pinned to, one after the other; empty: not pinned.
     pub cpus: Vec<usize>,
 }
 
@@ -52,20 +52,20 @@ pub struct PortConfig {
     pub name: String,
     /// Path of its vhost-user socket, unique.
     pub path: PathBuf,
-    /// Who may drive it.
+    /// Which driver may drive it.
     pub mode: PortMode,
 }
 
 /// Queue pairs of a port, the command pair included: SET_VRING_KICK names a ring in 8 bits.
 pub const MAX_PAIRS: usize = 128;
 
-/// Who may drive a port.
+/// Which driver may drive a port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PortMode {
-    /// Whoever speaks first: HELLO makes it a zcnic port, an ordinary transmit a plain one.
+    /// Either driver: HELLO makes it a zcnic port, an ordinary transmit a plain one.
     #[default]
     Auto,
-    /// Only an ordinary virtio-net driver; it receives before it ever transmits.
+    /// Only an ordinary virtio-net driver. It receives before it transmits for the first time.
     Plain,
     /// Only the zcnic driver.
     Zcnic,
@@ -76,11 +76,11 @@ pub enum PortMode {
 pub struct CableConfig {
     /// Indices of the ports; no port has two cables.
     pub ends: [usize; 2],
-    /// What becomes of frames without a receive buffer.
+    /// What happens to frames that find no receive buffer.
     pub flow_control: FlowControl,
 }
 
-/// What becomes of a frame that finds no receive buffer.
+/// What happens to a frame that finds no receive buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FlowControl {
     /// It is dropped and counted, as a NIC does.
@@ -90,7 +90,7 @@ pub enum FlowControl {
     Pause,
 }
 
-/// What one port is plugged into that has no cable.
+/// The wire of a port without a cable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WireConfig {
     /// Index of the port; it has no cable and no other wire.
@@ -102,28 +102,29 @@ pub struct WireConfig {
 /// A wire that does not lead to another port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wire {
-    /// What the port sends comes back to it.
+    /// The port receives what it sends.
     Loopback,
-    /// What the port sends goes nowhere.
+    /// What the port sends is discarded.
     Null,
-    /// The port receives frames that nobody sent; what it sends goes nowhere.
+    /// The port receives generated frames; what it sends is discarded.
     Generate(Generate),
 }
 
-/// Sizes of frames that can be made: headers and at least no payload, without what the MAC pads.
+/// Sizes of generated frames in bytes: at least headers without payload, not padded to Ethernet's
+/// minimum.
 pub(crate) const SIZES: std::ops::RangeInclusive<u16> = 60..=9216;
 
-/// A source port per flow.
+/// Numbers of flows of a generator; each flow has a source port.
 pub(crate) const FLOWS: std::ops::RangeInclusive<u16> = 1..=60_000;
 
-/// What a `generate` wire makes.
+/// The frames of a `generate` wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Generate {
     /// Bytes of a frame, one of [`SIZES`].
     pub size: u16,
-    /// How many flows take turns, one of [`FLOWS`].
+    /// Number of flows whose frames alternate, one of [`FLOWS`].
     pub flows: u16,
-    /// What payload and addresses depend on.
+    /// Determines payload and addresses.
     pub seed: u64,
 }
 
@@ -147,9 +148,10 @@ pub struct Mac([u8; 6]);
 pub struct MacError(String);
 
 impl Mac {
-    /// What the zcnic driver takes: "ZCN", which is a locally administered address.
+    /// The default of zcnic ports: the zcnic driver binds to addresses that start with "ZCN", a
+    /// locally administered prefix.
     pub(crate) const ZCNIC: Self = Self([0x5a, 0x43, 0x4e, 0, 0, 1]);
-    /// What it leaves to virtio_net: QEMU's own range.
+    /// The default of plain ports: QEMU's own range, which is left to virtio_net.
     pub(crate) const PLAIN: Self = Self([0x52, 0x54, 0, 0x7a, 0x63, 1]);
 
     pub(crate) fn plus(mut self, number: usize) -> Self {

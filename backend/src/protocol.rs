@@ -103,8 +103,8 @@ pub(crate) enum ConvertError {
     Rule(#[from] RuleError),
 }
 
-/// The rule that a client sent. `position` is its position among those that are added with it, and the
-/// default of its `stream`.
+/// The rule that a client sent. `position` is its position among those that are added with it, and
+/// the default of its `stream`.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! The QEMU options that go with a configuration.
+//! The QEMU options for a configuration.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Threads of the backend.
+//! Starting and pinning threads.
 
 use std::{
     any::Any,
@@ -10,7 +10,7 @@ use std::{
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-/// Has the calling thread run on `cpu` only.
+/// Pins the calling thread to `cpu`.
 pub(crate) fn pin(cpu: usize) -> io::Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);
@@ -18,7 +18,7 @@ pub(crate) fn pin(cpu: usize) -> io::Result<()> {
         .map_err(|errno| io::Error::other(format!("Can't run on CPU {cpu}: {errno}")))
 }
 
-/// Starts a thread that does not die silently.
+/// Starts a thread called `name`. If `body` fails or panics, a message is sent over `failures`.
 pub(crate) fn spawn(
     name: String,
     failures: &Sender<String>,
@@ -31,7 +31,7 @@ pub(crate) fn spawn(
             Ok(Err(error)) => error.to_string(),
             Err(panic) => message(&*panic).to_owned(),
         };
-        // If nobody listens any more the process is about to end.
+        // Without a receiver the process is about to end.
         let _ = failures.send(format!("Thread {name} failed: {why}"));
     })
 }

@@ -78,8 +78,8 @@ fn execute(port: &Port, pair: PairIndex, request: &[u8], control: &mut ControlSt
     control.device.execute(pair.queue(), request, &mut rings)
 }
 
-/// Executes a command, unless a fault rule fails it. Returns the response; `None`: a fault rule holds
-/// it back.
+/// Executes a command, unless a fault rule fails it. Returns the response; `None`: a fault rule
+/// holds it back.
 fn execute_faulty(
     port: &Port,
     pair: PairIndex,

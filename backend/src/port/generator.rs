@@ -45,7 +45,8 @@ impl Generator {
     }
 }
 
-/// The next of a sequence (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number Generators", 2014).
+/// The next number of a sequence (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number
+/// Generators", 2014).
 fn next_random(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut value = *state;
@@ -54,8 +55,8 @@ fn next_random(state: &mut u64) -> u64 {
     value ^ (value >> 31)
 }
 
-/// Everything in front of the payload: to everybody at the Ethernet, from 10.x.y.z to 10.0.0.1, UDP from a port
-/// that is the flow's to port 9 (discard).
+/// The bytes before the payload: Ethernet to the broadcast address, IPv4 from 10.x.y.z to 10.0.0.1,
+/// UDP from the flow's port to port 9 (discard).
 fn headers(source: u64, flow: u16, payload: &[u8]) -> [u8; HEADERS] {
     const UDP: u8 = 17;
     let [a, b, c, ..] = source.to_le_bytes();

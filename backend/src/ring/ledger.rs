@@ -113,7 +113,8 @@ impl LedgerRecorder<'_> {
         self.inside
     }
 
-    /// Records the number of chains that were posted before `entry`. `next` is the next one to take.
+    /// Records the number of chains that were posted before `entry`. `next` is the next one to
+    /// take.
     pub(crate) fn count_posted(&mut self, next: u16, entry: u16) {
         // A ring that was not looked at yet knows fewer chains than were recorded. The two are less
         // than the ring's size apart.
@@ -137,7 +138,8 @@ impl LedgerRecorder<'_> {
         }
     }
 
-    /// Records a posted chain, in `entry` of the available ring; `targets` is `None` if it is invalid.
+    /// Records a posted chain, in `entry` of the available ring; `targets` is `None` if it is
+    /// invalid.
     pub(crate) fn posted(
         &mut self,
         entry: u16,

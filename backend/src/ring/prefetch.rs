@@ -1,4 +1,4 @@
-//! Memory that is sent for before it is used.
+//! Prefetches: instructions, and hints where the next bytes are.
 
 #![allow(unsafe_code, reason = "prefetch instructions")]
 
@@ -7,10 +7,10 @@ use std::{
     sync::atomic::{AtomicPtr, AtomicUsize, Ordering},
 };
 
-/// Bytes that two processors hand over at once.
+/// Bytes of a cache line.
 pub(super) const CACHE_LINE: usize = 64;
 
-/// Has the line at `address` on its way to the cache, to be written.
+/// Prefetches the line at `address` for writing.
 #[inline]
 pub(super) fn prefetch_write(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
@@ -38,8 +38,8 @@ pub(crate) fn prefetch(address: *const u8) {
     let _ = address;
 }
 
-/// Where bytes are that are wanted soon. Whether they stay mapped is not known, and nothing but a hint to the processor
-/// is made of it.
+/// Where bytes are that are needed soon. Whether they are still mapped is unknown: the pointer is
+/// only prefetched, never read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PrefetchHint {
     start: *const u8,
@@ -55,8 +55,9 @@ impl Default for PrefetchHint {
     }
 }
 
-/// A [`PrefetchHint`] that changes. It is stored and loaded word by word, which only atomics promise: loaded as a whole, it would
-/// have to wait until all that was stored before is in the cache, and that is a payload.
+/// A [`PrefetchHint`] that changes. It is stored and loaded word by word, which only atomics
+/// promise: a load of both words at once would stall in store-to-load forwarding until all earlier
+/// stores, which may be a payload, are in the cache.
 #[derive(Debug, Default)]
 pub(crate) struct PrefetchHintCell {
     start: AtomicPtr<u8>,
@@ -90,7 +91,7 @@ impl PrefetchHint {
         self.length == 0
     }
 
-    /// Has `length` bytes at `offset`, as far as there are so many, on their way to the cache.
+    /// Prefetches `length` bytes at `offset` for reading, as far as they are inside.
     #[inline]
     pub(super) fn prefetch(self, offset: usize, length: usize) {
         let (mut at, end) = (offset, self.length.min(offset + length));
@@ -100,7 +101,7 @@ impl PrefetchHint {
         }
     }
 
-    /// The same, to be written.
+    /// Prefetches `length` bytes at `offset` for writing, as far as they are inside.
     #[inline]
     pub(super) fn prefetch_write(self, offset: usize, length: usize) {
         let (mut at, end) = (offset, self.length.min(offset + length));

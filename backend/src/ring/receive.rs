@@ -15,27 +15,27 @@ use super::{
     window::PrefetchWindow,
 };
 
-/// Receive chains of one ring while its lock is held. Everything committed becomes visible to the driver
-/// with [`publish`](Self::publish), so that a batch costs one store of the used index.
+/// Receive chains of one ring while its lock is held. Everything committed becomes visible to the
+/// driver with [`publish`](Self::publish), so that a batch costs one store of the used index.
 pub(crate) struct ReceiveChains<'m> {
-    /// `None`: the ring is not running, which looks like one without buffers.
+    /// `None`: the ring is not running. It behaves like a ring without buffers.
     ring: Option<SplitRing<'m>>,
     /// Chains that may be reserved at once.
     max_chains: usize,
     window: PrefetchWindow<'m>,
-    /// Whom to tell where the next payload goes.
+    /// Gets the place of the next payload.
     next_copy: Option<&'m NextCopy>,
-    /// Who tells the ledger.
+    /// Records what happens to chains in the ledger.
     recorder: Option<LedgerRecorder<'m>>,
-    /// What is wrong with the ring.
+    /// The error that broke the ring.
     error: Option<RingError>,
-    /// What was wrong with the last chain that could not be used.
+    /// The error of the last invalid chain.
     chain_error: Option<ChainError>,
 }
 
 impl<'m> ReceiveChains<'m> {
-    /// A frame may take at most `max_chains` chains.
-    /// The window's memory is that of another.
+    /// The chains of `ring`, of which a frame takes at most `max_chains`. `window` lends its
+    /// allocations.
     pub(crate) fn new(
         ring: Option<SplitRing<'m>>,
         max_chains: usize,
@@ -52,21 +52,21 @@ impl<'m> ReceiveChains<'m> {
         }
     }
 
-    /// Tells `upcoming` where the payload goes that comes after the one that is placed.
+    /// Announces in `next_copy` where the payload behind the current one is placed.
     pub(crate) fn announce(mut self, next_copy: &'m NextCopy) -> Self {
         self.next_copy = Some(next_copy);
         self
     }
 
-    /// Tells `witness` of everything that is posted and returned, starting with what is posted by now.
+    /// Records everything that is posted and returned in `recorder`, from what is posted now on.
     pub(crate) fn recorded_by(mut self, recorder: Option<LedgerRecorder<'m>>) -> Self {
         self.recorder = recorder;
         self.observe();
         self
     }
 
-    /// Tells the witness of chains that were posted since, or, if it only counts, of those among them that were looked
-    /// for: the driver's index is in the driver's cache.
+    /// Records chains that were posted since the last call. A recorder that only counts gets those
+    /// whose index was read already: reading it again would take the line from the driver's cache.
     fn observe(&mut self) {
         match &self.recorder {
             Some(recorder) if recorder.looks_inside() => self.record_posted(),
@@ -75,12 +75,13 @@ impl<'m> ReceiveChains<'m> {
         }
     }
 
-    /// Tells the witness of all chains that were posted.
+    /// Records all chains that were posted.
     pub(crate) fn record_posted(&mut self) {
         self.tell_of(self.ring.as_ref().map_or(0, SplitRing::size));
     }
 
-    /// Tells it of those that are known, if there are `enough`.
+    /// Records the chains that are known to be posted, reading the driver's index if there are
+    /// fewer than `enough`.
     fn tell_of(&mut self, enough: u16) {
         let Some(mut recorder) = self.recorder.take() else {
             return;
@@ -119,7 +120,7 @@ impl<'m> ReceiveChains<'m> {
         }
     }
 
-    /// Shows the witness reserved chain `index`, which is about to be used.
+    /// Has the recorder check reserved chain `index`, which is about to be used.
     #[cold]
     fn show(&mut self, index: usize, head: u16) {
         let next = self.ring.as_ref().map_or(0, SplitRing::next_available);
@@ -127,7 +128,7 @@ impl<'m> ReceiveChains<'m> {
             .recorder
             .as_ref()
             .map_or(0, |recorder| recorder.recorded_until(next));
-        // One that was posted since the witness was told.
+        // It was posted since the last record.
         if usize::from(seen.wrapping_sub(next)) <= index {
             self.observe();
         }
@@ -142,27 +143,28 @@ impl<'m> ReceiveChains<'m> {
         }
     }
 
-    /// Gives back the memory of the window.
+    /// Returns the window's allocations.
     pub(crate) fn into_window(self) -> PrefetchWindow<'static> {
         PrefetchWindow::recycled(self.window)
     }
 
-    /// Shows the driver what was committed; returns whether it wants an interrupt.
+    /// Publishes what was committed. Returns whether the driver wants an interrupt.
     pub(crate) fn publish(&mut self) -> bool {
         self.observe();
         self.attempt(|ring| Ok(ring.publish())).unwrap_or(false)
     }
 
-    /// Puts off an interrupt that the driver wants, unless it has `enough` chains to look at.
+    /// Moderates an interrupt that the driver wants, unless `enough` chains wait for it. Returns
+    /// whether it did.
     pub(crate) fn moderate(&mut self, enough: u16) -> bool {
         self.ring.as_mut().is_some_and(|ring| ring.moderate(enough))
     }
 
-    /// Returns every available chain with length 0 and says how many there were.
+    /// Returns every available chain with length 0. Returns how many there were.
     pub(crate) fn drain(&mut self) -> u32 {
         let mut drained = 0;
         self.window.clear();
-        // The driver could go on posting meanwhile, but no more than once around.
+        // The driver may keep posting meanwhile, but at most a ring's size counts.
         let limit = self.ring.as_ref().map_or(0, SplitRing::size);
         while drained < u32::from(limit) {
             self.observe();
@@ -183,33 +185,33 @@ impl<'m> ReceiveChains<'m> {
         drained
     }
 
-    /// Asks the driver not to kick when it posts more: frames look by themselves.
+    /// Asks the driver not to kick when it posts more: each frame polls the ring.
     pub(crate) fn disable_kicks(&mut self) {
         if let Some(ring) = &mut self.ring {
             ring.disable_kicks();
         }
     }
 
-    /// Asks for a kick when the driver posts more; returns whether it did already.
+    /// Asks for a kick when the driver posts more. Returns whether it did already.
     pub(crate) fn enable_kicks(&mut self) -> bool {
         self.attempt(SplitRing::enable_kicks).unwrap_or(false)
     }
 
-    /// What went wrong, if anything did: the ring is broken.
+    /// The error that broke the ring, if one did.
     pub(crate) fn error(&self) -> Option<RingError> {
         self.error
     }
 
-    /// A chain that could not be used, if there was one.
+    /// The error of an invalid chain, if there was one.
     pub(crate) fn chain_error(&self) -> Option<ChainError> {
         self.chain_error
     }
 
-    /// Looks more chains up, if there are any.
+    /// Walks more chains, if there are any.
     #[inline(never)]
     fn look_up(&mut self) {
-        // Pages for long payload are sent for when they are next: to find out where one is takes as long as to write
-        // to it, and nothing else would be done meanwhile.
+        // Pages for long payload are prefetched later, during the copy before: translating a page's
+        // address takes as long as writing to it, and would delay everything else here.
         let is_worth = self.next_copy.is_some_and(NextCopy::is_worth);
         let parts = if is_worth { 1 } else { 2 };
         if let (None, Some(ring)) = (self.error, &mut self.ring) {

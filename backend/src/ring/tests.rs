@@ -186,8 +186,8 @@ fn rounds() -> impl Strategy<Value = Vec<Round>> {
 }
 
 proptest! {
-    /// Chains, used elements, indices and notifications are those of virtio-queue, through wrap-arounds of
-    /// ring and index.
+    /// Chains, used elements, indices and notifications are those of virtio-queue, through
+    /// wrap-arounds of ring and index.
     #[test]
     fn same_as_virtio_queue(rounds in rounds(), base: u16) {
         let (ours, theirs) = (memory(), memory());
@@ -258,7 +258,8 @@ proptest! {
         }
     }
 
-    /// Whatever is in the ring, nothing panics, nothing runs long, and no chain is larger than it may be.
+    /// Whatever is in the ring, nothing panics, nothing runs long, and no chain is larger than it
+    /// may be.
     #[test]
     fn any_bytes_in_the_ring(
         bytes in prop::collection::vec(any::<u8>(), 0x800),

@@ -48,8 +48,8 @@ const MAX_RING_SIZE: usize = 1024;
 /// Name of the private socket.
 const PRIVATE: &str = "daemon";
 
-/// What the device offers. Not RING_RESET (QEMU tells a backend nothing of it), PACKED or IN_ORDER, which
-/// are not served; MAC, STATUS and the control queue are QEMU's.
+/// Virtio features that are offered. Not RING_RESET (QEMU does not forward it to a backend), PACKED
+/// or IN_ORDER, which are not served; MAC, STATUS and the control queue are QEMU's.
 const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
     | 1 << VIRTIO_F_ACCESS_PLATFORM
     | 1 << VIRTIO_RING_F_INDIRECT_DESC
@@ -111,25 +111,26 @@ impl VhostUserBackend for NetBackend {
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
-        // QEMU wants a channel for requests of ours as soon as there might be a vIOMMU (iommu_platform=on).
+        // QEMU demands a channel for the backend's requests as soon as there might be a vIOMMU
+        // (iommu_platform=on).
         VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::BACKEND_REQ
     }
 
     fn queues_per_thread(&self) -> Vec<u64> {
-        // No worker threads of the crate, and with them none of their limits: workers are ours.
+        // No worker threads of the crate, with their limits: workers are the port's.
         Vec::new()
     }
 
     fn set_event_idx(&self, _: bool) {
-        // Each ring is told.
+        // Each ring gets it in `set_queue_event_idx`.
     }
 
     fn update_memory(&self, memory: SharedMemory) -> io::Result<()> {
         let memory = memory.memory().into_inner();
         let checked = memory::check(&memory).inspect_err(|_| {
-            // Nothing may touch it, now or later.
+            // The refused memory must not be accessed, now or later.
             frontend::set_memory(&self.port, None);
         });
         match checked {
@@ -150,12 +151,12 @@ impl VhostUserBackend for NetBackend {
     }
 }
 
-/// Serves one frontend until it goes away. `socket` is where it connected; a private socket is made beside
-/// it for a moment.
+/// Serves one frontend until it goes away. `socket` is the path where it connected; a private
+/// socket is made beside it for a moment.
 ///
 /// # Errors
 ///
-/// What the frontend did that ended the connection.
+/// The frontend violated the protocol, or the private socket can't be made.
 pub(crate) fn serve(
     port: &Arc<Port>,
     frontend: &UnixStream,
@@ -186,7 +187,8 @@ pub(crate) fn serve(
     }
 }
 
-/// A listener and a connection to it that nobody else could make: the crate accepts from a listener only.
+/// A listener and a connection to it that no other process could make: the crate accepts from a
+/// listener only.
 fn private_pair(socket: &Path) -> Result<(UnixListener, UnixStream), (PathBuf, io::Error)> {
     let directory = socket.with_added_extension("d");
     let attempt = || {
@@ -194,7 +196,7 @@ fn private_pair(socket: &Path) -> Result<(UnixListener, UnixStream), (PathBuf, i
         let _ = std::fs::remove_file(directory.join(PRIVATE));
         let _ = std::fs::remove_dir(&directory);
         DirBuilder::new().mode(0o700).create(&directory)?;
-        // Through the descriptor, because paths of sockets are short.
+        // Through the descriptor, because paths of sockets must be short.
         let opened = File::open(&directory)?;
         let path = format!("/proc/self/fd/{}/{PRIVATE}", opened.as_raw_fd());
         let listener = UnixListener::bind(&path)?;

@@ -1,9 +1,10 @@
 //! The relay between a frontend's socket and the vhost-user crate's daemon.
 //!
-//! QEMU's virtio-net sends SET_VRING_ENABLE when the device is realized, before any SET_FEATURES, and the
-//! crate refuses it unless VHOST_USER_F_PROTOCOL_FEATURES was acknowledged. So the relay first writes one
-//! SET_FEATURES with that bit alone, without asking for a reply, and from then on passes messages on
-//! unchanged. It passes whole messages: a pump of bytes could attach a file descriptor to the wrong one.
+//! QEMU's virtio-net sends SET_VRING_ENABLE when the device is realized, before any SET_FEATURES,
+//! and the crate refuses it unless VHOST_USER_F_PROTOCOL_FEATURES was acknowledged. So the relay
+//! first sends one SET_FEATURES with that bit alone, without asking for a reply, and from then on
+//! passes messages on unchanged. It passes whole messages: a relay of bytes could attach a file
+//! descriptor to the wrong one.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -26,7 +27,7 @@ use thiserror::Error;
 /// Request, flags and size of the body, each 32 bits (vhost-user, "Header").
 const HEADER: usize = 12;
 
-/// The largest body that the crate takes; nothing that we serve comes near it.
+/// The largest body that the crate accepts. Served messages are far smaller.
 const MAX_BODY: usize = 4096;
 
 /// The most file descriptors that one message may carry: a memory table of 32 regions.
@@ -148,18 +149,20 @@ impl Message {
     }
 }
 
-/// Whether the daemon is to see this request. The crate trusts that a frontend acknowledges only offered
-/// protocol features, and panics on a log it can't keep, so what we never offer stays outside.
+/// Whether the daemon gets this request. The crate trusts that a frontend acknowledges only offered
+/// protocol features, and panics on a log that it can't keep, so requests of features that are
+/// never offered stay outside.
 fn is_served(request: u32) -> bool {
     ((GET_FEATURES..=SET_VRING_ENABLE).contains(&request) || request == SET_BACKEND_REQ_FD)
         && !matches!(request, SET_LOG_BASE | SET_LOG_FD)
 }
 
-/// Passes messages between `frontend` and `daemon` until either goes away; both are shut down then.
+/// Passes messages between `frontend` and `daemon` until one of them goes away; then both are shut
+/// down.
 ///
 /// # Errors
 ///
-/// What the frontend did that ended the connection. That it left is no error.
+/// The frontend violated the protocol. That it left is not an error.
 pub(crate) fn relay(frontend: &UnixStream, daemon: &UnixStream) -> Result<(), RelayError> {
     thread::scope(|scope| {
         let replies = thread::Builder::new()
@@ -174,7 +177,7 @@ pub(crate) fn relay(frontend: &UnixStream, daemon: &UnixStream) -> Result<(), Re
             .map_err(RelayError::from)
             .and_then(|()| pump(frontend, daemon, is_served));
         hang_up(frontend, daemon);
-        // Errors on the way back follow from a side that hung up, and that one has said why.
+        // Errors of the other direction follow from the side that hung up, which is reported above.
         if let Err(panic) = replies.join() {
             resume_unwind(panic);
         }
@@ -312,7 +315,7 @@ mod tests {
             .collect();
         assert_eq!(counts, [0, 1, 0]);
 
-        // And the other way.
+        // And in the other direction.
         Message {
             bytes: header(1, 0),
             fds: vec![daemon.try_clone().expect("dup").into()],
