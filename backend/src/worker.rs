@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn blocked_rings_come_back_when_asked_or_when_their_time_is_up() {
+    fn turns_under_backpressure_become_ready_on_retry_or_at_their_deadline() {
         let mut schedule = Schedule::new(Duration::ZERO);
         let later = Instant::now() + Duration::from_secs(3600);
         for (ring, deadline) in [(1, later), (3, Instant::now())] {

@@ -35,5 +35,5 @@ pub(crate) fn reset_device(port: &Port) {
     // answer to its next command. A command sent because of the event waits for the control lock.
     events::send_locked(port, &mut control, abi::EVENT_RESET);
     faults::release_all(&port.context, &port.queues);
-    session::end(port, &mut control, "the device was told to reset");
+    session::end(port, &mut control, "a device reset was requested");
 }

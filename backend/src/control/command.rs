@@ -50,8 +50,9 @@ pub(crate) fn serve(port: &Port, pair: PairIndex) {
                 complete(port, pair, &response);
             }
             if control.command_pair() != before {
-                port.context
-                    .info(format_args!("driven by zcnic with {pair} data pairs"));
+                port.context.info(format_args!(
+                    "driven by the zcnic driver with {pair} data pairs"
+                ));
             }
             events::flush(port, &mut control);
         }

@@ -186,6 +186,6 @@ pub(crate) fn kick_failed(port: &Port, ring: RingIndex) {
     port.queues
         .with_transport(ring, |transport| transport.drop_kick(waker));
     port.context.warn(format_args!(
-        "ring {ring}: its kick descriptor failed and is not used any more"
+        "ring {ring}: its kick descriptor failed and is no longer used"
     ));
 }

@@ -107,7 +107,7 @@ impl PortContext {
     /// Marks a ring broken until it is set up again; logs the reason the first time.
     pub(crate) fn mark_broken(&self, ring: RingIndex, transport: &mut Transport, error: RingError) {
         if transport.mark_broken() {
-            self.warn(format_args!("ring {ring} is out of use: {error}"));
+            self.warn(format_args!("ring {ring} is marked broken: {error}"));
         }
     }
 

@@ -99,13 +99,13 @@ mod tests {
 
     #[test]
     fn frames_are_those_of_the_seed() {
-        let what = Generate {
+        let config = Generate {
             size: 200,
             flows: 3,
             seed: 7,
         };
-        let (one, same) = (Generator::new(&what), Generator::new(&what));
-        let other = Generator::new(&Generate { seed: 8, ..what });
+        let (one, same) = (Generator::new(&config), Generator::new(&config));
+        let other = Generator::new(&Generate { seed: 8, ..config });
         assert_eq!((&one.headers, &one.payload), (&same.headers, &same.payload));
         assert_ne!(one.payload, other.payload);
         for (flow, headers) in one.headers.chunks(HEADERS).enumerate() {

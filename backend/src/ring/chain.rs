@@ -18,15 +18,15 @@ pub(crate) enum ChainError {
     TooManyDescriptors,
     #[error("Chain of more than {MAX_BYTES} bytes")]
     TooLong,
-    #[error("Chain goes on at descriptor {0}, which is not in its table")]
+    #[error("Chain continues at descriptor {0}, which is not in its table")]
     Next(u16),
-    #[error("Descriptor has no bytes")]
+    #[error("Descriptor of length 0")]
     Empty,
     #[error("Descriptor of {length} bytes at {address:#x} is not in guest memory")]
     Outside { address: u64, length: u32 },
-    #[error("Device-readable descriptor behind a device-writable one")]
+    #[error("Device-readable descriptor after a device-writable one")]
     Order,
-    #[error("Indirect table of {0} bytes, or in an indirect table, or not at the end of a chain")]
+    #[error("Invalid indirect descriptor: length {0}, nested, or not the last of its chain")]
     Indirect(u32),
 }
 

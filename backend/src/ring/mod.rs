@@ -37,10 +37,10 @@ pub(crate) enum RingError {
     Misaligned { part: &'static str, address: u64 },
     #[error("Driver made {available} chains available in a ring of {size}")]
     AvailableIndex { available: u16, size: u16 },
-    #[error("Driver made descriptor {head} available in a ring of {size}")]
+    #[error("Driver made head {head} available in a ring of {size}")]
     Head { head: u16, size: u16 },
     /// The ring is still served whenever something else schedules it.
-    #[error("Its kick descriptor can't be waited for ({0})")]
+    #[error("Kick descriptor can't be polled ({0})")]
     Kick(ErrorKind),
 }
 

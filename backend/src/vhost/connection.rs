@@ -69,10 +69,10 @@ const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
 pub(crate) enum ConnectionError {
     #[error("Can't make a private socket in {0}")]
     Socket(PathBuf, #[source] io::Error),
-    #[error("Frontend sent what can't be served")]
+    #[error("Frontend violated the vhost-user protocol")]
     Relay(#[from] RelayError),
     /// The crate's errors include what a thread panicked with, which can't be passed on.
-    #[error("Frontend sent what can't be served: {0}")]
+    #[error("Frontend violated the vhost-user protocol: {0}")]
     Daemon(String),
 }
 
@@ -136,7 +136,7 @@ impl VhostUserBackend for NetBackend {
         match checked {
             Ok(true) => {}
             Ok(false) => self.port.context.warn(format_args!(
-                "guest memory is in a file that can be shortened, which would kill zcnic; \
+                "guest memory is in a file that can be truncated, which would kill zcnic; \
                  memory-backend-memfd can't be"
             )),
             Err(error @ MemoryError::Stat(..)) => return Err(io::Error::other(error)),

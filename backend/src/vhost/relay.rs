@@ -45,7 +45,7 @@ const SET_BACKEND_REQ_FD: u32 = 21;
 pub(crate) enum RelayError {
     #[error("Message {request} has a body of {size} bytes, more than {MAX_BODY}")]
     Oversized { request: u32, size: usize },
-    #[error("Message {0} is none that this backend serves")]
+    #[error("Request {0} is not served by this backend")]
     Request(u32),
     #[error("Message with more than {MAX_FDS} file descriptors")]
     TooManyFds,

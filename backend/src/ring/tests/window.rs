@@ -6,7 +6,7 @@ use super::{Posting, SIZE, at, map, memory, setup};
 use crate::ring::{raw::Span, receive::ReceiveChains, split::SplitRing, window::PrefetchWindow};
 
 #[test]
-fn a_window_moves_on_with_a_driver_that_goes_on_posting() {
+fn a_window_moves_on_with_a_driver_that_keeps_posting() {
     let memory = memory();
     let mut driver = Posting::new(&memory, 0);
     let setup = setup(&driver.queue, true);
