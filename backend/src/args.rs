@@ -60,11 +60,12 @@ pub struct Run {
     pub cables: Vec<CableArg>,
     /// Something other than a cable for a port; wires are loopback, null and generate
     ///
-    /// PORT is a name or number. With "loopback" the port receives what it sends, through address
-    /// filter, rules and RSS like any frame. With "null" what it sends is counted as sent and
-    /// discarded. With "generate" what it sends is discarded, too, and the port receives UDP frames
+    /// PORT is a name or number. With "loopback" the port receives its own frames, through address
+    /// filter, rules and RSS like any frame. With "null" its frames are counted as sent and
+    /// discarded. With "generate" its frames are discarded, too, and the port receives UDP frames
     /// as fast as it has buffers: by default of 60 bytes and one flow, otherwise as
-    /// "generate,size=BYTES,flows=NUMBER,seed=NUMBER" says. The same seed makes the same frames.
+    /// "generate,size=BYTES,flows=NUMBER,seed=NUMBER" specifies. The same seed makes the same
+    /// frames.
     #[arg(long = "wire", value_name = "PORT=WIRE")]
     pub wires: Vec<WireArg>,
     /// Listen for control commands on this Unix socket (one JSON object per line, see zcnicctl)
@@ -129,7 +130,7 @@ pub struct PortArg {
 pub struct CableArg {
     /// Names of the ports.
     pub ends: [String; 2],
-    /// What happens to frames that find no receive buffer.
+    /// How frames are treated that find no receive buffer.
     pub flow_control: FlowControl,
 }
 

@@ -44,8 +44,8 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Makes all sockets and starts all threads. If a thread fails, a message is sent over `failures`;
-    /// the backend should be stopped then.
+    /// Makes all sockets and starts all threads. If a thread fails, a message is sent over
+    /// `failures`; the backend should be stopped then.
     ///
     /// # Errors
     ///

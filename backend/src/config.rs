@@ -1,4 +1,5 @@
-//! What to run: ports, cables, wires, workers. The command line is converted into this (see args).
+//! The configuration of a backend: ports, cables, wires, workers. The command line is converted
+//! into it (see args).
 
 use std::{
     fmt::{self, Display},
@@ -9,7 +10,7 @@ use std::{
 
 use thiserror::Error;
 
-/// What to run. Converted from the command line, which checks it.
+/// The configuration of a backend. Converted from the command line, which checks it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// Ports in their order.
@@ -76,11 +77,11 @@ pub enum PortMode {
 pub struct CableConfig {
     /// Indices of the ports; no port has two cables.
     pub ends: [usize; 2],
-    /// What happens to frames that find no receive buffer.
+    /// How frames are treated that find no receive buffer.
     pub flow_control: FlowControl,
 }
 
-/// What happens to a frame that finds no receive buffer.
+/// How a frame is treated that finds no receive buffer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FlowControl {
     /// It is dropped and counted, as a NIC does.
@@ -120,9 +121,9 @@ pub(crate) const FLOWS: std::ops::RangeInclusive<u16> = 1..=60_000;
 /// The frames of a `generate` wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Generate {
-    /// Bytes of a frame, one of [`SIZES`].
+    /// Bytes of a frame, 60 to 9216.
     pub size: u16,
-    /// Number of flows whose frames alternate, one of [`FLOWS`].
+    /// Number of flows whose frames alternate, 1 to 60000.
     pub flows: u16,
     /// Determines payload and addresses.
     pub seed: u64,

@@ -54,8 +54,8 @@ impl Entry {
 
     /// Ends the connection to the frontend, which may connect again.
     pub(crate) fn disconnect(&self) {
-        // A frontend that loses its backend resumes from the used index that it then finds, so no ring
-        // may advance afterwards.
+        // A frontend that loses its backend resumes from the used index that it then finds, so no
+        // ring may advance afterwards.
         frontend::abandon_rings(&self.port);
         if let Some(frontend) = &*lock(&self.slot.frontend) {
             let _ = frontend.shutdown(Shutdown::Both);
@@ -100,8 +100,8 @@ impl Entry {
         Ok(())
     }
 
-    /// Takes the slot for a frontend; waits a little for the previous one to leave. Returns whether the
-    /// slot was free.
+    /// Takes the slot for a frontend; waits a little for the previous one to leave. Returns whether
+    /// the slot was free.
     fn claim(&self, frontend: &UnixStream) -> bool {
         let Ok(handle) = frontend.try_clone() else {
             return false;

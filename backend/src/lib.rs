@@ -1,4 +1,12 @@
 //! The zcnic backend: vhost-user ports, rings, workers and wires around the device.
+//!
+//! The modules are layers, from the lowest to the highest: leaves, `ring`, `port`, `datapath`,
+//! `control`, `vhost`, `worker` and `entry`, `server`, `backend`. A module imports modules of lower
+//! layers, and of its own folder without circles.
+//!
+//! The order of the layers is the order of the locks. A thread takes them downwards: the lists of
+//! the server and the slot of a frontend, the control lock of a port, a transmit queue, a receive
+//! queue, the locks of leaves. The head of each module says which locks it takes.
 
 pub mod args;
 mod backend;

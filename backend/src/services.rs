@@ -1,4 +1,4 @@
-//! What all ports of a backend share: the timer, the event bus and the list of captures.
+//! Shared by all ports of a backend: the timer, the event bus and the list of captures.
 
 use crate::{captures::Captures, events::Events, timer::Timer};
 

@@ -16,7 +16,7 @@ use crate::{
 /// Something to be done later with one port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Job {
-    /// Release what a fault lane holds back, if it is due.
+    /// Release frames and chains that a fault lane holds back, if they are due.
     Lane(Direction, PairIndex),
     /// Flush segments that a receive queue holds for coalescing, if they are due.
     FlushHeld(PairIndex),
@@ -70,7 +70,8 @@ impl Timer {
         nanoseconds(self.start.elapsed())
     }
 
-    /// The clock of every port, in nanoseconds: real time when the backend started, monotonic since.
+    /// The clock of every port, in nanoseconds: real time when the backend started, monotonic
+    /// since.
     pub(crate) fn clock(&self) -> u64 {
         self.epoch.saturating_add(self.now())
     }

@@ -1,8 +1,9 @@
 //! The handles by which other threads reach a port's workers.
 //!
-//! A worker waits on the kick descriptors of its rings and on an eventfd of its own. All are watched
-//! edge-triggered and never read: each write to an eventfd is an edge, so the next one is reported
-//! without a read, and no frontend can make a worker block by draining the descriptor first.
+//! A worker waits on the kick descriptors of its rings and on an eventfd of its own. All are
+//! watched edge-triggered and never read: each write to an eventfd is an edge, so the next one is
+//! reported without a read, and no frontend can make a worker block by draining the descriptor
+//! first.
 
 use std::{
     io,
@@ -203,8 +204,8 @@ impl Waker {
         }
     }
 
-    /// Waits for kicks, at most `timeout` milliseconds, -1: without limit. Calls `failed` with rings
-    /// whose kick descriptor reports an error.
+    /// Waits for kicks, at most `timeout` milliseconds, -1: without limit. Calls `failed` with
+    /// rings whose kick descriptor reports an error.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! The loop of a worker's thread.
 //!
-//! A ring that was busy is polled for a while before the driver is asked to kick: under load neither
-//! side needs a system call then. Rings that stay empty for that long cost nothing.
+//! A ring that was busy is polled for a while before the driver is asked to kick: under load
+//! neither side needs a system call then. Rings that stay empty for that long cost nothing.
 
 use std::{
     collections::BTreeMap,
@@ -19,8 +19,8 @@ use crate::{
 /// Rounds over the busy rings before the kicks of the others are looked for.
 const ROUNDS: u32 = 16;
 
-/// The thread's body: serves rings of `port` until [`Waker::stop`], and polls rings that became empty
-/// for the time `poll` before it waits for their kicks.
+/// The thread's body: serves rings of `port` until [`Waker::stop`], and polls rings that became
+/// empty for the time `poll` before it waits for their kicks.
 ///
 /// # Errors
 ///
@@ -101,8 +101,9 @@ impl Schedule {
         });
     }
 
-    /// Gives every turn that is ready once, for a bounded batch each, so that a busy ring does not starve
-    /// the others. The second argument of `serve` is whether to ask for a kick if the ring is empty.
+    /// Gives every turn that is ready once, for a bounded batch each, so that a busy ring does not
+    /// starve the others. The second argument of `serve` is whether to ask for a kick if the ring
+    /// is empty.
     fn round(&mut self, mut serve: impl FnMut(Turn, bool) -> ServeOutcome) {
         let mut now = None;
         for turn in self.ready.iter() {

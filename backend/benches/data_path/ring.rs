@@ -134,7 +134,7 @@ impl CyclicRing {
         self.descriptors.len().min(self.chains.len()) as u64
     }
 
-    /// Makes the next `count` chains available; says whether the device wants to be kicked.
+    /// Makes the next `count` chains available; returns whether the device wants a kick.
     pub(crate) fn post(&mut self, count: u64) -> bool {
         if count == 0 {
             return false;
@@ -161,7 +161,7 @@ impl CyclicRing {
         let count = index.wrapping_sub(self.returned as u16);
         if count > 0 {
             self.returned += u64::from(count);
-            // So far ahead that it is never passed: nobody waits for an interrupt.
+            // So far ahead that it is never passed: no interrupt is wanted.
             self.used_event
                 .store(index.wrapping_sub(2), Ordering::Relaxed);
         }

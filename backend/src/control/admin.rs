@@ -1,4 +1,4 @@
-//! What the control server and fault rules do to a whole port.
+//! Actions of the control server and of fault rules on a whole port.
 
 use zcnic_device::{abi, ledger};
 

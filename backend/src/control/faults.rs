@@ -1,4 +1,4 @@
-//! Fault rules as the control plane changes them, and what their lanes hold back when a ring stops.
+//! Changes of fault rules, and the release of held-back frames and chains when a ring stops.
 
 use zcnic_device::fault::RuleId;
 
@@ -20,7 +20,7 @@ use crate::{
     waker::Waker,
 };
 
-/// Removes a rule and releases what it holds back; returns whether it existed.
+/// Removes a rule and releases its held-back frames and chains; returns whether it existed.
 pub(crate) fn remove(port: &Port, id: RuleId) -> bool {
     let removed = port.faults.remove(id);
     if removed {
@@ -29,7 +29,7 @@ pub(crate) fn remove(port: &Port, id: RuleId) -> bool {
     removed
 }
 
-/// Removes all rules and releases what they hold back.
+/// Removes all rules and releases their held-back frames and chains.
 pub(crate) fn clear(port: &Port) {
     port.faults.clear();
     schedule_releases(&port.context, &port.queues);
@@ -51,7 +51,8 @@ fn schedule_releases(context: &PortContext, queues: &Queues) {
     }
 }
 
-/// Stops a ring for the frontend. Before, under the same lock, returns what its lanes hold back.
+/// Stops a ring for the frontend. Before, under the same lock, returns the chains that its lanes
+/// hold back.
 pub(super) fn stop_ring(port: &Port, ring: RingIndex) {
     let pair = ring.pair();
     let waker = port.wakers.of(ring);
@@ -79,7 +80,7 @@ fn stop_transport(
     interrupt
 }
 
-/// Returns what lanes hold back of all rings, which keep running.
+/// Returns the chains that lanes hold back of all rings, which keep running.
 pub(super) fn release_all(context: &PortContext, queues: &Queues) {
     for pair in PairIndex::all() {
         let interrupts = [

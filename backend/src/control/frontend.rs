@@ -66,7 +66,8 @@ pub(crate) fn enable_ring(port: &Port, ring: RingIndex, enabled: bool) {
     }
 }
 
-/// Replaces the guest memory of all rings. When this returns, the previous one is not used any more.
+/// Replaces the guest memory of all rings. When this returns, the previous one is not used any
+/// more.
 pub(crate) fn set_memory(port: &Port, memory: Option<&Arc<GuestMemory>>) {
     let _control = port.control();
     let memory = memory.map(|memory| Arc::new(Memory::new(Arc::clone(memory))));
@@ -141,7 +142,8 @@ fn clear_rings(port: &Port) {
     }
 }
 
-/// Notes that the frontend went away. When this returns, its memory and rings are not used any more.
+/// Notes that the frontend went away. When this returns, its memory and rings are not used any
+/// more.
 pub(crate) fn detach(port: &Port) {
     let mut control = port.control();
     port.set_connected(false);
@@ -170,8 +172,8 @@ fn ring_changed(port: &Port, ring: RingIndex) {
     }
 }
 
-/// Updates the number of pairs of a plain port to those that are enabled, or makes the port plain if
-/// its mode asks for it.
+/// Updates the number of pairs of a plain port to those that are enabled, or makes the port plain
+/// if its mode asks for it.
 fn follow_enabled(port: &Port, control: &mut ControlState) {
     let mode = control.device.mode();
     let becomes_plain = port.mode == PortMode::Plain && control.is_modern();

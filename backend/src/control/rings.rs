@@ -26,8 +26,8 @@ use crate::{
     },
 };
 
-/// The queues of a port for the duration of a command. Locks one queue at a time; its user holds the
-/// control lock.
+/// The queues of a port for the duration of a command. Locks one queue at a time; its user holds
+/// the control lock.
 pub(super) struct PortRings<'p> {
     port: &'p Port,
     publish_context: PublishContext,
@@ -130,7 +130,7 @@ fn raise(interrupt: Option<Interrupt>) {
     }
 }
 
-/// Queue numbers come from the device, which checked them against what the port has; a number beyond
+/// Queue numbers come from the device, which checked them against the port's pairs; a number beyond
 /// is ignored.
 impl Rings for PortRings<'_> {
     fn session_id(&mut self) -> u64 {

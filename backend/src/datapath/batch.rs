@@ -81,7 +81,8 @@ impl TimestampSlot {
     }
 }
 
-/// The frames of a transmit ring's batch, and what sending them changes in their queue.
+/// The frames of a transmit ring's batch, and the parts of their queue that change when they are
+/// sent.
 pub(crate) struct TxBatch<'b, 'm> {
     pub(crate) chains: &'b [Chain],
     pub(crate) spans: &'b [Span<'m>],
@@ -94,7 +95,7 @@ pub(crate) struct TxBatch<'b, 'm> {
     pub(crate) backpressure: &'b mut Option<Backpressure>,
 }
 
-/// What a worker needs for a batch. It is kept for the next one, so that a batch allocates nothing.
+/// A worker's memory for a batch. It is kept for the next one, so that a batch allocates nothing.
 #[derive(Default)]
 pub(crate) struct Scratch {
     pub(crate) heads: Vec<u16>,

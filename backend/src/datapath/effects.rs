@@ -15,9 +15,9 @@ use crate::{
     timer::Job,
 };
 
-/// Applies the effects of a batch: publishes hits, schedules faults of the port, and delivers frames
-/// that were redirected to other queues. The caller holds no receive queue of `port`, nor a lock
-/// that comes behind those.
+/// Applies the effects of a batch: publishes hits, schedules faults of the port, and delivers
+/// frames that were redirected to other queues. The caller holds no receive queue of `port`, nor a
+/// lock that comes behind those.
 pub(crate) fn apply(port: &Port, effects: Effects) {
     let context = &port.context;
     if !effects.hits.is_empty() {
@@ -55,8 +55,8 @@ fn publish_hits(context: &PortContext, effects: &Effects) {
     context.wake_waiting_clients();
 }
 
-/// Runs `action` on a receive queue under its lock and its fault rules, publishes what it placed,
-/// and applies the effects. A queue that the port does not have is ignored.
+/// Runs `action` on a receive queue under its lock and its fault rules, publishes the placed
+/// frames, and applies the effects. A queue that the port does not have is ignored.
 pub(crate) fn with_rx_queue(
     port: &Port,
     queue: u16,

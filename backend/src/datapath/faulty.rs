@@ -31,7 +31,7 @@ use crate::{
     ring::{RingError, mover::GuestMover, split::SplitRing},
 };
 
-/// The fault rules of a transmit ring, and what they change in its queue.
+/// The fault rules of a transmit ring, and the parts of its queue that they change.
 pub(crate) struct TxFaults<'b, 'm> {
     pub(crate) armed: &'b Armed,
     pub(crate) ring: &'b mut SplitRing<'m>,
@@ -40,8 +40,8 @@ pub(crate) struct TxFaults<'b, 'm> {
     pub(crate) effects: &'b mut Effects,
 }
 
-/// Sends finished frames over the cable of `port`, in order. They are not in a ring, so a frame that
-/// finds no receive buffer is dropped.
+/// Sends finished frames over the cable of `port`, in order. They are not in a ring, so a frame
+/// that finds no receive buffer is dropped.
 pub(crate) fn send_frames(port: &Port, frames: &[OwnedFrame]) {
     if frames.is_empty() {
         return;
@@ -104,7 +104,7 @@ fn receive_frame(port: &Port, frame: &OwnedFrame) {
     }
 }
 
-/// Sends a batch chain by chain through the fault rules, and completes what was sent.
+/// Sends a batch chain by chain through the fault rules, and completes the chains that were sent.
 ///
 /// # Errors
 ///
@@ -195,8 +195,8 @@ pub(crate) fn send_batch(
     Ok(ServeOutcome::More)
 }
 
-/// Ends a batch that went through fault rules: schedules what its lane holds back, and applies the
-/// effects.
+/// Ends a batch that went through fault rules: schedules the release of what its lane holds back,
+/// and applies the effects.
 pub(crate) fn finish(port: &Port, pair: PairIndex, lane: &Lane, armed: &Armed, effects: Effects) {
     let due = lane.next_due(Some(armed));
     port.context.schedule_lane(Direction::Transmit, pair, due);

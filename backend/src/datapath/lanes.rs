@@ -1,4 +1,4 @@
-//! Jobs of the timer on the data path: what fault lanes or coalescing hold back, when it is due.
+//! The timer's jobs on the data path: releases of fault lanes, flushes of coalesced segments.
 
 use zcnic_device::fault::{Direction, Lane};
 
@@ -14,7 +14,8 @@ use crate::{
     ring::split::SplitRing,
 };
 
-/// Releases what the lane of one direction and pair holds back, as far as it is due.
+/// Releases frames and chains that the lane of one direction and pair holds back, as far as they
+/// are due.
 pub(crate) fn release_due(port: &Port, direction: Direction, pair: PairIndex) {
     match direction {
         Direction::Receive => with_rx_queue(port, pair.queue(), |faulty, note| {
@@ -56,7 +57,7 @@ fn release_commands(port: &Port, pair: PairIndex) {
 }
 
 /// Runs `action` on a running transmit ring and its two lanes, the frames' and the commands', under
-/// its lock; publishes what was completed and notifies the driver.
+/// its lock; publishes completed chains and notifies the driver.
 pub(crate) fn with_tx_ring(
     context: &PortContext,
     queues: &Queues,

@@ -36,7 +36,7 @@ use crate::{
 /// Frames whose flow rules are prefetched together, before the first of them is steered.
 const RULES_AHEAD: usize = 16;
 
-/// What all frames of a batch have in common.
+/// The common properties of a batch's frames on arrival.
 #[derive(Clone, Copy)]
 struct Arrival<'a> {
     active: &'a ActiveConfig,
@@ -247,7 +247,8 @@ fn deliver_group<'s>(
     None
 }
 
-/// Schedules a flush of what a receive queue holds for coalescing, unless one is scheduled.
+/// Schedules a flush of segments that a receive queue holds for coalescing, unless one is
+/// scheduled.
 pub(crate) fn schedule_flush(
     context: &PortContext,
     pair: PairIndex,

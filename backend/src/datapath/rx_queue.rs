@@ -30,7 +30,7 @@ const PAUSE_LIMIT: Duration = Duration::from_millis(500);
 /// Attempts to deliver a frame while the driver keeps posting too few buffers.
 const ATTEMPTS: usize = 4;
 
-/// A locked receive queue, its ring, and what all frames of a batch have in common.
+/// A locked receive queue, its ring, and the common properties of a batch's frames.
 pub(crate) struct LockedRxQueue<'a, 's, 'm> {
     pub(crate) context: &'a PortContext,
     pub(crate) counters: &'a Counters,
@@ -53,8 +53,8 @@ pub(crate) struct LockedRxQueue<'a, 's, 'm> {
 }
 
 impl<'s> LockedRxQueue<'_, 's, '_> {
-    /// Delivers a train; one that waited before continues where `resumed` says. Returns how far it
-    /// got if it has to wait (again).
+    /// Delivers a train; one that waited before continues at `resumed`. Returns how far it got if
+    /// it has to wait (again).
     #[inline]
     pub(crate) fn deliver(
         &mut self,

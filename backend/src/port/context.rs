@@ -16,7 +16,7 @@ use crate::{
     timer::Job,
 };
 
-/// A port's name and number, and what it reports to.
+/// A port's name and number, its log, and its access to the shared services.
 #[derive(Debug)]
 pub(crate) struct PortContext {
     name: String,
@@ -66,14 +66,14 @@ impl PortContext {
         self.services.timer.schedule(deadline, self.number, job);
     }
 
-    /// Schedules `job` for `due`, but at least a millisecond from now: what is due already could not
-    /// be done now, so an immediate retry would spin.
+    /// Schedules `job` for `due`, but at least a millisecond from now: a job that is overdue failed
+    /// just now, and an immediate retry would spin.
     pub(crate) fn schedule_retry(&self, due: u64, job: Job) {
         const PAUSE: u64 = 1_000_000;
         self.schedule(due.max(self.now().saturating_add(PAUSE)), job);
     }
 
-    /// Schedules the release of what a fault lane holds back until `due`, if it holds something.
+    /// Schedules the release of a fault lane at `due`, if it holds something back.
     pub(crate) fn schedule_lane(&self, direction: Direction, pair: PairIndex, due: Option<u64>) {
         if let Some(due) = due {
             self.schedule_retry(due, Job::Lane(direction, pair));
@@ -85,7 +85,7 @@ impl PortContext {
         self.log(&self.warnings, Level::Warn, message);
     }
 
-    /// Logs, within limits, what a guest or frontend does.
+    /// Logs, within limits, an action of a guest or frontend.
     pub(crate) fn info(&self, message: Arguments<'_>) {
         self.log(&self.notices, Level::Info, message);
     }

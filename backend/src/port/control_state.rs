@@ -18,13 +18,14 @@ pub(crate) struct ActiveConfig {
     pub(crate) configuration: Configuration,
     /// The pair that carries commands, on a zcnic port.
     pub(crate) command_pair: Option<PairIndex>,
-    /// The command pair's ring is stopped. Until the frontend resumes or resets it, no ring is served.
+    /// The command pair's ring is stopped. Until the frontend resumes or resets it, no ring is
+    /// served.
     pub(crate) suspended: bool,
     /// Chains that one frame may take: 1 for a plain driver without mergeable buffers.
     pub(crate) max_chains: usize,
 }
 
-/// What one command or frontend message at a time changes.
+/// The state that one command or frontend message at a time changes.
 #[derive(Debug)]
 pub(crate) struct ControlState {
     pub(crate) device: Device,

@@ -55,12 +55,12 @@ impl Faults {
         Ok(ids)
     }
 
-    /// Removes a rule; returns whether it existed. What it holds back stays in its lane.
+    /// Removes a rule; returns whether it existed. Its held-back frames stay in their lane.
     pub(crate) fn remove(&self, id: RuleId) -> bool {
         self.change(|engine| engine.remove(id))
     }
 
-    /// Removes all rules. What they hold back stays in their lanes.
+    /// Removes all rules. Their held-back frames stay in their lanes.
     pub(crate) fn clear(&self) {
         self.change(Engine::clear);
     }

@@ -1,12 +1,12 @@
 //! The state of a port, in parts: its queues, who drives it, its configuration, its cable.
 //!
-//! A function of an upper layer takes the parts that it needs, or the whole port if it needs many of
-//! them or goes over the cable.
+//! A function of an upper layer takes the parts that it needs, or the whole port if it needs many
+//! of them or goes over the cable.
 //!
 //! Lock order: the control lock, a transmit queue or the generator, a receive queue (of the peer);
 //! then the published configuration, armed fault rules and flow counters, which are held for a copy
-//! of a pointer or one count only. A thread that holds a transmit queue takes receive queues one at a
-//! time and never the control lock; one that holds the control lock takes queues one at a time.
+//! of a pointer or one count only. A thread that holds a transmit queue takes receive queues one at
+//! a time and never the control lock; one that holds the control lock takes queues one at a time.
 //!
 //! When a call that stops or takes away something of the frontend returns, no thread uses it any
 //! more, because the call went through the locks under which it is used.
@@ -66,7 +66,7 @@ impl Counters {
     }
 }
 
-/// What a port is plugged into.
+/// A port's cable or wire.
 #[derive(Debug)]
 enum Plug {
     /// A cable to another port, or to the port itself.
@@ -76,7 +76,7 @@ enum Plug {
     },
     /// A wire without a receiver.
     Null,
-    /// A wire that makes frames for the port and discards what it sends.
+    /// A wire that makes frames for the port and discards the port's own.
     Generator(Weak<Port>),
 }
 
@@ -249,8 +249,8 @@ impl Port {
         }
     }
 
-    /// The receive time of frames that arrive now, in nanoseconds; 0 without looking at the clock if
-    /// the driver did not ask for it.
+    /// The receive time of frames that arrive now, in nanoseconds; 0 without looking at the clock
+    /// if the driver did not ask for it.
     pub(crate) fn rx_time(&self, active: &ActiveConfig) -> u64 {
         if active.configuration.offloads.has(Feature::Timestamp) {
             self.context.clock()

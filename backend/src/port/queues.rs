@@ -46,7 +46,7 @@ pub(crate) struct Backpressure {
     pub(crate) deadline: Instant,
 }
 
-/// What fault rules decided for a transmit chain whose train is under backpressure.
+/// The fault rules' decision for a transmit chain whose train is under backpressure.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RuleDecision {
     pub(crate) completion: Option<ChainFault>,
@@ -63,7 +63,7 @@ pub(crate) struct RxQueue {
     pub(crate) waited_for: bool,
     /// A frame waited in vain: later frames are dropped without waiting until one is received.
     pub(crate) stalled: bool,
-    /// The timer has a job to flush what the queue holds for coalescing.
+    /// The timer has a job to flush the segments that the queue holds for coalescing.
     pub(crate) flush_scheduled: bool,
 }
 
@@ -122,8 +122,8 @@ impl TxQueue {
 
 /// All queues of a port.
 ///
-/// Lock order: one transmit queue, then one receive queue (of the peer). A thread never holds two of
-/// one direction.
+/// Lock order: one transmit queue, then one receive queue (of the peer). A thread never holds two
+/// of one direction.
 #[derive(Debug)]
 pub(crate) struct Queues {
     rx: Vec<Mutex<RxQueue>>,

@@ -206,7 +206,7 @@ unsafe fn copy_and_sum_words(from: *const u8, to: *mut u8, length: usize) -> u64
 #[cfg(target_arch = "x86_64")]
 #[inline]
 unsafe fn copy_word<T: Copy>(from: *const u8, to: *mut u8) -> T {
-    /// Has no alignment.
+    /// A word without alignment.
     #[repr(C, packed)]
     struct Word<T>(T);
     // SAFETY: the caller's promise.

@@ -58,7 +58,7 @@ struct Region {
 // SAFETY: the pointers are to memory that is mapped as long as `_mapped` lives, whichever thread
 // that is in, and that others write to at any time anyway.
 unsafe impl Send for Memory {}
-// SAFETY: as above; accesses are by value, to memory that nobody has references to.
+// SAFETY: as above; accesses are by value, to memory without references to it.
 unsafe impl Sync for Memory {}
 
 impl Memory {
@@ -205,8 +205,8 @@ impl<'m> Span<'m> {
     }
 
     /// Copies `length` bytes at `offset` to `target_offset` of `target` and adds the bytes stored
-    /// to `sum`; nothing if either is not inside. The two may overlap: what is stored is
-    /// unspecified then, but it is what was summed.
+    /// to `sum`; nothing if either is not inside. The two may overlap: then the bytes stored are
+    /// unspecified, but the sum is theirs.
     #[inline]
     pub(crate) fn copy(
         &self,
@@ -226,9 +226,8 @@ impl<'m> Span<'m> {
         sum.add_native(stored, length);
     }
 
-    /// Does what [`copy`](Self::copy) does, and prefetches what is needed next while it copies: the
-    /// rest of the bytes, then the start of `next_source` for reading and of `next_target` for
-    /// writing.
+    /// Copies as [`copy`](Self::copy) does, and prefetches the next bytes meanwhile: the rest of
+    /// the copy, then the start of `next_source` for reading and of `next_target` for writing.
     #[inline(never)]
     pub(crate) fn copy_ahead(
         &self,

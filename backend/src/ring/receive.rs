@@ -25,7 +25,7 @@ pub(crate) struct ReceiveChains<'m> {
     window: PrefetchWindow<'m>,
     /// Gets the place of the next payload.
     next_copy: Option<&'m NextCopy>,
-    /// Records what happens to chains in the ledger.
+    /// Records operations on chains in the ledger.
     recorder: Option<LedgerRecorder<'m>>,
     /// The error that broke the ring.
     error: Option<RingError>,
@@ -58,7 +58,7 @@ impl<'m> ReceiveChains<'m> {
         self
     }
 
-    /// Records everything that is posted and returned in `recorder`, from what is posted now on.
+    /// Records all chains that are posted and returned in `recorder`, from those posted now on.
     pub(crate) fn recorded_by(mut self, recorder: Option<LedgerRecorder<'m>>) -> Self {
         self.recorder = recorder;
         self.observe();
@@ -70,29 +70,29 @@ impl<'m> ReceiveChains<'m> {
     fn observe(&mut self) {
         match &self.recorder {
             Some(recorder) if recorder.looks_inside() => self.record_posted(),
-            Some(_) => self.tell_of(0),
+            Some(_) => self.record_known(0),
             None => {}
         }
     }
 
     /// Records all chains that were posted.
     pub(crate) fn record_posted(&mut self) {
-        self.tell_of(self.ring.as_ref().map_or(0, SplitRing::size));
+        self.record_known(self.ring.as_ref().map_or(0, SplitRing::size));
     }
 
     /// Records the chains that are known to be posted, reading the driver's index if there are
     /// fewer than `enough`.
-    fn tell_of(&mut self, enough: u16) {
+    fn record_known(&mut self, enough: u16) {
         let Some(mut recorder) = self.recorder.take() else {
             return;
         };
         if let Some(available) = self.attempt(|ring| ring.available(enough)) {
-            self.tell(&mut recorder, available);
+            self.record(&mut recorder, available);
         }
         self.recorder = Some(recorder);
     }
 
-    fn tell(&mut self, recorder: &mut LedgerRecorder<'m>, available: u16) {
+    fn record(&mut self, recorder: &mut LedgerRecorder<'m>, available: u16) {
         let Some(next) = self.ring.as_ref().map(SplitRing::next_available) else {
             return;
         };
@@ -120,9 +120,9 @@ impl<'m> ReceiveChains<'m> {
         }
     }
 
-    /// Has the recorder check reserved chain `index`, which is about to be used.
+    /// Passes reserved chain `index`, which is about to be used, to the recorder.
     #[cold]
-    fn show(&mut self, index: usize, head: u16) {
+    fn check(&mut self, index: usize, head: u16) {
         let next = self.ring.as_ref().map_or(0, SplitRing::next_available);
         let seen = self
             .recorder
@@ -148,7 +148,7 @@ impl<'m> ReceiveChains<'m> {
         PrefetchWindow::recycled(self.window)
     }
 
-    /// Publishes what was committed. Returns whether the driver wants an interrupt.
+    /// Publishes committed chains. Returns whether the driver wants an interrupt.
     pub(crate) fn publish(&mut self) -> bool {
         self.observe();
         self.attempt(|ring| Ok(ring.publish())).unwrap_or(false)
@@ -261,7 +261,7 @@ impl<'m> ReceiveRing for ReceiveChains<'m> {
             .as_ref()
             .is_some_and(LedgerRecorder::looks_inside)
         {
-            self.show(index, head);
+            self.check(index, head);
         }
         true
     }

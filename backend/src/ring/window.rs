@@ -150,7 +150,7 @@ impl<'m> PrefetchWindow<'m> {
         Some(posted.head)
     }
 
-    /// Returns the first reserved chain; returns its head.
+    /// Takes the first reserved chain as returned; returns its head.
     #[inline]
     pub(crate) fn take(&mut self) -> Option<u16> {
         if self.returned == self.reserved {

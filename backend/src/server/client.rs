@@ -18,8 +18,9 @@ pub(super) struct Client<'c> {
 }
 
 impl Client<'_> {
-    /// Whether the client no longer waits for the answer: it closed the connection, or its next line is
-    /// empty. An empty line is how a program begins that takes over a serial port from another one.
+    /// Whether the client no longer waits for the answer: it closed the connection, or its next
+    /// line is empty. An empty line is how a program begins that takes over a serial port from
+    /// another one.
     pub(super) fn gave_up(&self) -> bool {
         let mut next = [0];
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;

@@ -38,7 +38,7 @@ type Answer = Result<Value, Failure>;
 ///
 /// # Errors
 ///
-/// What the client is answered instead of a result.
+/// The failure that the client gets as answer.
 pub(super) fn execute(
     state: &ServerState,
     name: &str,

@@ -245,7 +245,7 @@ pub(super) fn ledger(port: &Port) -> Ledger {
     }
 }
 
-/// What happened to one buffer (`ledger-history`).
+/// The history of one buffer (`ledger-history`).
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! What the commands of all clients work on.
+//! The state that the commands of all clients share.
 
 use std::{
     collections::BTreeMap,

@@ -71,7 +71,7 @@ pub(crate) enum ConnectionError {
     Socket(PathBuf, #[source] io::Error),
     #[error("Frontend violated the vhost-user protocol")]
     Relay(#[from] RelayError),
-    /// The crate's errors include what a thread panicked with, which can't be passed on.
+    /// The crate's errors may include a thread's panic, which can't be passed on as a source.
     #[error("Frontend violated the vhost-user protocol: {0}")]
     Daemon(String),
 }

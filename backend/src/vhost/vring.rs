@@ -81,7 +81,7 @@ impl<'a> VringStateMutGuard<'a, SharedMemory> for Vring {
     type G = MutexGuard<'a, VringState<SharedMemory>>;
 }
 
-/// The answer to what the crate does on worker threads of its own: it has none here.
+/// The answer to calls that the crate makes on worker threads of its own: it has none here.
 fn unserved<T>() -> Result<T, VirtQueueError> {
     Err(VirtQueueError::QueueNotReady)
 }
