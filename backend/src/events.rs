@@ -149,7 +149,7 @@ pub(crate) struct Events {
 
 impl Events {
     /// Adds a client; returns its outbox.
-    pub(crate) fn join(&self) -> Arc<Outbox> {
+    pub(crate) fn add_client(&self) -> Arc<Outbox> {
         let outbox = Arc::new(Outbox::default());
         let mut outboxes = lock(&self.outboxes);
         outboxes.retain(|outbox| outbox.strong_count() > 0);
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn a_client_that_does_not_read_loses_events_and_learns_how_many() {
         let events = Events::default();
-        let outbox = events.join();
+        let outbox = events.add_client();
         events.publish(|| event(0));
         outbox.subscribe(vec![EventKind::Link]);
         for number in 1..=MAX_WAITING + 5 {

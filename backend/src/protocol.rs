@@ -7,7 +7,7 @@ use zcnic_ctl::protocol::{
         Opcode as ProtocolOpcode, Verdict as ProtocolVerdict,
     },
     ledger::StopReport,
-    port::{Layout, RuleField, address_text},
+    port::{Layout as ProtocolLayout, RuleField, address_text},
 };
 use zcnic_device::{
     abi::{self, Flow, Opcode, RuleType, Status},
@@ -379,15 +379,15 @@ pub(crate) fn rule_fields(rule_type: RuleType, value: &Flow, mask: &Flow) -> Vec
 }
 
 /// The layout of a receive queue.
-pub(crate) fn layout_to_protocol(layout: receive::Layout) -> Layout {
+pub(crate) fn layout_to_protocol(layout: receive::Layout) -> ProtocolLayout {
     match layout {
-        receive::Layout::VirtioNet => Layout::VirtioNet,
-        receive::Layout::Linear { size } => Layout::Linear { size },
+        receive::Layout::VirtioNet => ProtocolLayout::VirtioNet,
+        receive::Layout::Linear { size } => ProtocolLayout::Linear { size },
         receive::Layout::Split {
             header_size,
             page_size,
             threshold,
-        } => Layout::Split {
+        } => ProtocolLayout::Split {
             header_size,
             page_size,
             hds_thresh: threshold,

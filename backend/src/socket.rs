@@ -13,7 +13,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, Mode, chmodat},
+    fs::{CWD, Mode as FileMode, chmodat},
     io::Errno,
     net::{
         AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, bind, listen, shutdown,
@@ -80,7 +80,7 @@ impl Socket {
                 chmodat(
                     CWD,
                     path,
-                    Mode::RUSR | Mode::WUSR,
+                    FileMode::RUSR | FileMode::WUSR,
                     rustix::fs::AtFlags::empty(),
                 )?;
             }

@@ -11,7 +11,7 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use epoll::{ControlOptions, Event, Events};
+use epoll::{ControlOptions, Event as EpollEvent, Events as EpollFlags};
 use rustix::{
     event::{EventfdFlags, eventfd},
     io::write,
@@ -128,7 +128,7 @@ impl Waker {
     }
 
     fn add(&self, fd: BorrowedFd<'_>, data: u64) -> io::Result<()> {
-        let event = Event::new(Events::EPOLLIN | Events::EPOLLET, data);
+        let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, data);
         epoll::ctl(
             self.epoll,
             ControlOptions::EPOLL_CTL_ADD,
@@ -144,7 +144,7 @@ impl Waker {
 
     /// Ends a [`watch`](Self::watch).
     pub(crate) fn unwatch(&self, kick: BorrowedFd<'_>) {
-        let nothing = Event::new(Events::empty(), 0);
+        let nothing = EpollEvent::new(EpollFlags::empty(), 0);
         // It fails only for a descriptor that is not watched.
         let _ = epoll::ctl(
             self.epoll,
@@ -215,7 +215,7 @@ impl Waker {
         timeout: i32,
         mut failed: impl FnMut(RingIndex),
     ) -> io::Result<TurnSet> {
-        let mut events = [Event::new(Events::empty(), 0); EVENTS];
+        let mut events = [EpollEvent::new(EpollFlags::empty(), 0); EVENTS];
         let count = match epoll::wait(self.epoll, timeout, &mut events) {
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
@@ -223,12 +223,12 @@ impl Waker {
         };
         let mut kicked = TurnSet::default();
         for event in &events[..count] {
-            let (flags, data) = (Events::from_bits_truncate(event.events), event.data);
+            let (flags, data) = (EpollFlags::from_bits_truncate(event.events), event.data);
             // The worker's own eventfd is no ring.
             let Some(ring) = usize::try_from(data).ok().and_then(RingIndex::new) else {
                 continue;
             };
-            if flags.intersects(Events::EPOLLERR | Events::EPOLLHUP) {
+            if flags.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP) {
                 failed(ring);
             }
             kicked.insert(ring.into());

@@ -46,13 +46,13 @@ impl<'p> PortRings<'p> {
         let mut guard = self.port.queues.rx(pair);
         let RxQueue {
             transport,
-            queue,
+            device,
             lane,
             ledger_state,
             stalled,
             ..
         } = &mut *guard;
-        queue.stop();
+        device.stop();
         *stalled = false;
         let recorder = ledger_state.recorder(|| context.now());
         let (drained, interrupt) = drain(context, pair.rx_ring(), transport, lane, recorder);
@@ -165,8 +165,8 @@ impl Rings for PortRings<'_> {
 
     fn start_receive(&mut self, queue: u16, layout: Layout, max_chains: usize) {
         if let Some(pair) = PairIndex::from_queue(queue) {
-            let queue = &mut self.port.queues.rx(pair).queue;
-            queue.start(layout, max_chains);
+            let device = &mut self.port.queues.rx(pair).device;
+            device.start(layout, max_chains);
         }
         self.port.retry_peer();
     }
@@ -191,7 +191,7 @@ impl Rings for PortRings<'_> {
             return Default::default();
         };
         let queues = &self.port.queues;
-        let receive = *queues.rx(pair).queue.counters();
+        let receive = *queues.rx(pair).device.counters();
         (receive, queues.tx(pair).counters)
     }
 

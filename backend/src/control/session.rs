@@ -31,7 +31,7 @@ pub(super) fn end(port: &Port, control: &mut ControlState, reason: &str) {
 fn reset_queues(queues: &Queues) {
     for pair in PairIndex::all() {
         let mut queue = queues.rx(pair);
-        queue.queue.stop();
+        queue.device.stop();
         queue.stalled = false;
         queue.lane.forget();
         queue.ledger_state.reset();
@@ -60,9 +60,9 @@ pub(super) fn run_plain(port: &Port, control: &mut ControlState) {
     };
     let pairs = PairIndex::all().take_while(is_usable).count();
     for pair in PairIndex::all() {
-        let queue = &mut queues.rx(pair).queue;
-        if queue.layout() != Some(Layout::VirtioNet) {
-            queue.start(Layout::VirtioNet, MAX_CHAINS);
+        let device = &mut queues.rx(pair).device;
+        if device.layout() != Some(Layout::VirtioNet) {
+            device.start(Layout::VirtioNet, MAX_CHAINS);
         }
     }
     for pair in PairIndex::all() {

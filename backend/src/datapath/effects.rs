@@ -82,7 +82,7 @@ pub(crate) fn with_rx_queue(
     let mut guard = port.queues.rx(pair);
     let RxQueue {
         transport,
-        queue: device,
+        device,
         lane,
         ledger_state,
         ..

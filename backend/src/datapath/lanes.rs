@@ -108,7 +108,7 @@ pub(crate) fn flush_held(port: &Port, pair: PairIndex) {
     schedule_flush(
         &port.context,
         pair,
-        &queue.queue,
+        &queue.device,
         &mut queue.flush_scheduled,
     );
 }

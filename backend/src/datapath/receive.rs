@@ -139,7 +139,7 @@ fn receive_group(
     let mut guard = port.queues.rx(pair);
     let RxQueue {
         transport,
-        queue: device,
+        device,
         lane,
         ledger_state,
         waited_for,

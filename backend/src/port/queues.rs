@@ -56,7 +56,8 @@ pub(crate) struct RuleDecision {
 #[derive(Debug)]
 pub(crate) struct RxQueue {
     pub(crate) transport: Transport,
-    pub(crate) queue: ReceiveQueue,
+    /// The device's receive queue.
+    pub(crate) device: ReceiveQueue,
     pub(crate) lane: Lane,
     pub(crate) ledger_state: LedgerState,
     /// A sender waits for buffers of this ring.
@@ -86,7 +87,7 @@ impl RxQueue {
     fn new(pair: PairIndex) -> Self {
         Self {
             transport: Transport::default(),
-            queue: ReceiveQueue::default(),
+            device: ReceiveQueue::default(),
             lane: Lane::new(Direction::Receive, pair.queue()),
             ledger_state: LedgerState::default(),
             waited_for: false,

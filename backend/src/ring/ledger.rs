@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use zcnic_device::ledger::{
-    Ledger, Mode, Report, Settings, Span as GuestSpan, Violation,
+    self, Ledger, Report, Settings, Span as GuestSpan, Violation,
     sanitize::{Inspect, intact, poison},
 };
 
@@ -39,12 +39,12 @@ impl LedgerState {
     pub(crate) fn recorder(&mut self, now: impl FnOnce() -> u64) -> Option<LedgerRecorder<'_>> {
         let mode = self.ledger.settings().mode;
         let now = match mode {
-            Mode::Off => return None,
+            ledger::Mode::Off => return None,
             // It keeps no times.
-            Mode::Counting => 0,
-            Mode::Full => now(),
+            ledger::Mode::Counting => 0,
+            ledger::Mode::Full => now(),
         };
-        let inside = mode == Mode::Full;
+        let inside = mode == ledger::Mode::Full;
         Some(LedgerRecorder {
             state: self,
             now,
@@ -55,7 +55,7 @@ impl LedgerState {
 
     /// Closes the ledger when the queue has stopped and all chains are returned; `None`: it is off.
     pub(crate) fn stop(&mut self, now: u64) -> Option<Report> {
-        if self.ledger.settings().mode == Mode::Off {
+        if self.ledger.settings().mode == ledger::Mode::Off {
             return None;
         }
         self.last_stop = Some(self.ledger.stop(now));

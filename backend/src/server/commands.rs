@@ -9,7 +9,7 @@ use serde_json::Value;
 use zcnic_ctl::protocol::{
     ErrorClass, Failure, FlowCounterAdd, FlowCounterId, FlowCounts, command,
     event::Subscribe,
-    fault::{FaultAdd, FaultIds, FaultRemove, FaultStatus, FaultWait, Faults},
+    fault::{FaultAdd, FaultIds, FaultRemove, FaultStatus, FaultWait, Faults as FaultList},
     ledger::{LedgerMode, LedgerSet},
     port::{CaptureStart, FeaturesSet, LinkSet, PortName},
 };
@@ -151,13 +151,13 @@ fn add_faults(state: &ServerState, add: &FaultAdd) -> Result<FaultIds, Failure> 
     })
 }
 
-fn faults(state: &ServerState) -> Faults {
+fn faults(state: &ServerState) -> FaultList {
     let of = |entry: &Arc<Entry>| {
         let rules = entry.port.faults.list().into_iter();
         let listed: Vec<_> = rules.map(|rule| listed(&entry.port, &rule)).collect();
         listed
     };
-    Faults {
+    FaultList {
         faults: state.entries().iter().flat_map(of).collect(),
     }
 }

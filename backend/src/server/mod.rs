@@ -130,7 +130,7 @@ impl Inner {
         let inner = Arc::clone(self);
         let outcome = failures.clone();
         let thread = spawn("control-client".into(), failures, move || {
-            let outbox = inner.state.services().events.join();
+            let outbox = inner.state.services().events.add_client();
             let (sending, stream) = (Arc::clone(&outbox), client.try_clone()?);
             let sender = spawn("control-sender".into(), &outcome, move || {
                 sending.drain(&stream);

@@ -6,19 +6,19 @@ use std::sync::{
 };
 
 use zcnic_ctl::protocol::{
-    CableStatus, Driver, Failure, PortStats, PortStatus, QueueStats, Stats, Status,
+    CableStatus, Driver, Failure, PortStats, PortStatus, QueueStats, Stats, Status as PortList,
     ledger::{
-        BufferChange, BufferEvent, BufferHistory, Ledger, LedgerHistory, LedgerMode, LedgerSet,
-        QueueLedger,
+        BufferChange, BufferEvent, BufferHistory, Ledger as LedgerReport, LedgerHistory,
+        LedgerMode, LedgerSet, QueueLedger,
     },
-    port::{Features, QueuePair, Queues, Ring, RssContext, Steering, SteeringRule},
+    port::{Features, QueuePair, Queues as QueueList, Ring, RssContext, Steering, SteeringRule},
 };
 use zcnic_device::{
     fault::Lane,
     features::FeatureSet,
     ledger::{self, What},
     port::Mode,
-    rules::Action,
+    rules::Action as RuleAction,
 };
 
 use super::{arguments::not_found, state::ServerState};
@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// Ports and cables (`query-status`).
-pub(super) fn status(state: &ServerState) -> Status {
+pub(super) fn status(state: &ServerState) -> PortList {
     let ports = state.entries().iter().map(|entry| {
         let port = &entry.port;
         let (driver, data_pairs) = match port.control().device.mode() {
@@ -65,7 +65,7 @@ pub(super) fn status(state: &ServerState) -> Status {
             .map(|end| state.entries()[end].port.context.name().to_owned()),
         pause: cable.flow_control == FlowControl::Pause,
     });
-    Status {
+    PortList {
         ports: ports.collect(),
         cables: cables.collect(),
     }
@@ -76,7 +76,7 @@ pub(super) fn stats(state: &ServerState) -> Stats {
     let ports = state.entries().iter().map(|entry| {
         let port = &entry.port;
         let queues = PairIndex::all().map(|pair| {
-            let receive = *port.queues.rx(pair).queue.counters();
+            let receive = *port.queues.rx(pair).device.counters();
             let transmit = port.queues.tx(pair).counters;
             QueueStats {
                 queue: pair.queue(),
@@ -139,12 +139,12 @@ pub(super) fn features(port: &Port) -> Features {
 }
 
 /// The running queues of a port (`query-queues`).
-pub(super) fn queues(port: &Port) -> Queues {
+pub(super) fn queues(port: &Port) -> QueueList {
     let command_pair = port.active().command_pair;
     let pair = |pair: PairIndex| {
         let (rx, layout) = {
             let queue = port.queues.rx(pair);
-            (ring(&queue.transport, &queue.lane), queue.queue.layout())
+            (ring(&queue.transport, &queue.lane), queue.device.layout())
         };
         let (tx, transmits) = {
             let queue = port.queues.tx(pair);
@@ -159,7 +159,7 @@ pub(super) fn queues(port: &Port) -> Queues {
             tx,
         })
     };
-    Queues {
+    QueueList {
         pairs: PairIndex::all().filter_map(pair).collect(),
     }
 }
@@ -179,9 +179,9 @@ pub(super) fn steering(port: &Port) -> Steering {
     });
     let rules = steering.rules().map(|rule| {
         let (action, queue, context) = match rule.action {
-            Action::Drop => ("drop", None, None),
-            Action::Queue(queue) => ("queue", Some(queue), None),
-            Action::Context { context, offset } => ("context", Some(offset), Some(context)),
+            RuleAction::Drop => ("drop", None, None),
+            RuleAction::Queue(queue) => ("queue", Some(queue), None),
+            RuleAction::Context { context, offset } => ("context", Some(offset), Some(context)),
         };
         SteeringRule {
             location: rule.location,
@@ -202,7 +202,7 @@ pub(super) fn steering(port: &Port) -> Steering {
 }
 
 /// The ledgers of a port's receive queues (`query-ledger`).
-pub(super) fn ledger(port: &Port) -> Ledger {
+pub(super) fn ledger(port: &Port) -> LedgerReport {
     let settings = port.queues.rx(PairIndex::FIRST).ledger_state.settings();
     let queue = |pair: PairIndex| {
         let mut queue = port.queues.rx(pair);
@@ -230,7 +230,7 @@ pub(super) fn ledger(port: &Port) -> Ledger {
         })
     };
     let queues = PairIndex::all().filter_map(queue).collect();
-    Ledger {
+    LedgerReport {
         settings: LedgerSet {
             port: port.context.name().to_owned(),
             mode: match settings.mode {
