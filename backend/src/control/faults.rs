@@ -83,11 +83,10 @@ fn stop_transport(
 /// Returns the chains that lanes hold back of all rings, which keep running.
 pub(super) fn release_all(context: &PortContext, queues: &Queues) {
     for pair in PairIndex::all() {
-        let interrupts = [
-            release_rx(context, pair, &mut queues.rx(pair)),
-            release_tx(context, pair, &mut queues.tx(pair)),
-        ];
-        for interrupt in interrupts.into_iter().flatten() {
+        // One after the other: a transmit queue may not be locked under a receive queue.
+        let rx = release_rx(context, pair, &mut queues.rx(pair));
+        let tx = release_tx(context, pair, &mut queues.tx(pair));
+        for interrupt in rx.into_iter().chain(tx) {
             interrupt.raise();
         }
     }
