@@ -19,7 +19,6 @@ use crate::{
     socket::{Socket, SocketError},
     thread::{pin, spawn},
     timer::Job,
-    waker::Waker,
     worker,
 };
 
@@ -108,18 +107,15 @@ impl Backend {
         let poll = config.workers.poll;
         for entry in &self.ports {
             let name = entry.port.context.name();
-            for number in 0..entry.port.wakers.iter().len() {
-                let port = Arc::clone(&entry.port);
+            for (number, waker) in entry.port.wakers.iter().enumerate() {
+                let (port, waker) = (Arc::clone(&entry.port), Arc::clone(waker));
                 let cpu = cpus.next().copied();
                 let name = format!("worker-{name}.{number}");
                 self.threads.push(spawn(name, failures, move || {
                     if let Some(cpu) = cpu {
                         pin(cpu)?;
                     }
-                    match port.wakers.get(number) {
-                        Some(waker) => worker::run(waker, &port, poll),
-                        None => Ok(()),
-                    }
+                    worker::run(&waker, &port, poll)
                 })?);
             }
             let path = entry.socket.path();
@@ -134,7 +130,7 @@ impl Backend {
         self.threads.push(spawn("timer".into(), failures, move || {
             services.timer.run(|port, job| {
                 if let Some(entry) = ports.get(port) {
-                    perform(entry, &services, job);
+                    perform(entry, job);
                 }
             });
             Ok(())
@@ -155,7 +151,7 @@ impl Backend {
         self.services.timer.stop();
         for entry in &self.ports {
             entry.stop();
-            entry.port.wakers.iter().for_each(Waker::stop);
+            entry.port.wakers.iter().for_each(|waker| waker.stop());
         }
         for thread in self.threads.drain(..) {
             // A panic was reported when it happened.
@@ -165,7 +161,7 @@ impl Backend {
 }
 
 /// Performs a job of the timer.
-fn perform(entry: &Entry, services: &Services, job: Job) {
+fn perform(entry: &Entry, job: Job) {
     let port = &entry.port;
     match job {
         Job::Lane(direction, pair) => lanes::release_due(port, direction, pair),
@@ -173,7 +169,7 @@ fn perform(entry: &Entry, services: &Services, job: Job) {
         Job::Interrupt(ring) => interrupts::raise_moderated(&port.queues, ring),
         Job::LinkFlap(nanoseconds) => {
             admin::set_link(port, false);
-            let back = services.timer.now().saturating_add(nanoseconds);
+            let back = port.context.now().saturating_add(nanoseconds);
             port.context.schedule(back, Job::LinkUp);
         }
         Job::LinkUp => admin::set_link(port, true),

@@ -8,7 +8,10 @@
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use epoll::{ControlOptions, Event as EpollEvent, Events as EpollFlags};
@@ -239,12 +242,14 @@ impl Waker {
 
 /// The handles of all workers of a port. Its queue pairs are shared out among them.
 #[derive(Debug)]
-pub(crate) struct Wakers(Vec<Waker>);
+pub(crate) struct Wakers(Vec<Arc<Waker>>);
 
 impl Wakers {
     /// Handles of `count` workers, at least one.
     pub(crate) fn new(count: usize) -> io::Result<Self> {
-        let wakers: Result<_, _> = (0..count.max(1)).map(|_| Waker::new()).collect();
+        let wakers: Result<_, _> = (0..count.max(1))
+            .map(|_| Waker::new().map(Arc::new))
+            .collect();
         Ok(Self(wakers?))
     }
 
@@ -273,17 +278,12 @@ impl Wakers {
 
     /// Retries transmit rings that are under backpressure.
     pub(crate) fn retry(&self) {
-        self.0.iter().for_each(Waker::retry);
+        self.0.iter().for_each(|waker| waker.retry());
     }
 
     /// All handles, one per worker.
-    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &Waker> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Waker>> {
         self.0.iter()
-    }
-
-    /// The handle of worker `number`.
-    pub(crate) fn get(&self, number: usize) -> Option<&Waker> {
-        self.0.get(number)
     }
 }
 

@@ -80,10 +80,6 @@ impl Transport {
 
     /// Runs `action` on the ring if it runs, and publishes what it completed. Returns its result,
     /// and the interrupt to raise when the ring is unlocked.
-    #[allow(
-        clippy::type_complexity,
-        reason = "a result and what is left to be done"
-    )]
     pub(crate) fn with_ring<T>(
         &mut self,
         action: impl FnOnce(&mut SplitRing<'_>) -> Result<T, RingError>,
