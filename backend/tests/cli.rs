@@ -26,13 +26,13 @@ fn refused(arguments: &[&str]) -> String {
 
 /// The one line of the error message.
 fn complaint(arguments: &[&str]) -> String {
-    let said = refused(arguments);
-    let mut lines = said.lines().filter(|line| line.starts_with("zcnic: "));
+    let output = refused(arguments);
+    let mut lines = output.lines().filter(|line| line.starts_with("zcnic: "));
     let line = lines
         .next()
-        .unwrap_or_else(|| panic!("no complaint: {said}"))
+        .unwrap_or_else(|| panic!("no complaint: {output}"))
         .to_owned();
-    assert_eq!(lines.next(), None, "one line is enough: {said}");
+    assert_eq!(lines.next(), None, "one line is enough: {output}");
     line
 }
 

@@ -129,17 +129,17 @@ fn conversations_with_descriptors_where_none_belong() {
         prop::collection::vec(any::<u8>(), 0..48),
         prop::collection::vec(prop_oneof![Just(0u8), Just(1), any::<u8>()], 8),
     ];
-    let said = prop::collection::vec((1u32..22, body, any::<bool>()), 1..12);
+    let messages = prop::collection::vec((1u32..22, body, any::<bool>()), 1..12);
     let config = Config {
         cases: 150,
         failure_persistence: None,
         ..Config::default()
     };
     TestRunner::new(config)
-        .run(&said, |said| {
+        .run(&messages, |messages| {
             let mut stream = connect(&world);
             let file = memfd(1 << 16);
-            for (request, body, with_fd) in said {
+            for (request, body, with_fd) in messages {
                 let bytes = message(request, &body);
                 let heard = if with_fd {
                     send_with_fd(&stream, &bytes, &file)

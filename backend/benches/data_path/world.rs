@@ -281,16 +281,16 @@ impl World {
             hashed == if self.spec.rss { frames } else { 0 },
             "{hashed} frames were hashed"
         );
-        let joined = sum(|queue| queue.rx_gro_wire_frames);
+        let coalesced = sum(|queue| queue.rx_gro_wire_frames);
         ensure!(
-            joined == if self.spec.gro { frames } else { 0 },
-            "{joined} of {frames} frames were joined"
+            coalesced == if self.spec.gro { frames } else { 0 },
+            "{coalesced} of {frames} frames were coalesced"
         );
         let captured = self.capture.as_ref().map(Capture::lines);
         ensure!(captured != Some(0), "no frame was captured");
         Ok(serde_json::json!({
             "frames": frames, "hashed": hashed, "split": sum(|queue| queue.rx_split),
-            "joined": joined, "captured": captured,
+            "joined": coalesced, "captured": captured,
         }))
     }
 

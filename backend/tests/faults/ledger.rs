@@ -24,9 +24,9 @@ fn the_ledger_sees_every_buffer() {
         assert_eq!(numbers(&mut lab)[..4], [16, 10, 0, 6], "{mode}, frames");
         lab.b.stop_receive(0).expect("stop");
         let event = lab.event()["data"].clone();
-        let said = ["clean", "posted", "returned", "violations"].map(|name| event[name].clone());
+        let report = ["clean", "posted", "returned", "violations"].map(|name| event[name].clone());
         assert_eq!(
-            said,
+            report,
             [json!(true), json!(16), json!(16), json!(0)],
             "{mode}"
         );

@@ -1,4 +1,4 @@
-//! Bytes in guest memory: where they may be, and that they arrive.
+//! Bytes in guest memory: bounds, and copies.
 
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
@@ -11,7 +11,7 @@ use crate::ring::{
 };
 
 proptest! {
-    /// Bytes arrive and are summed as they are, however source and target are cut.
+    /// Bytes are copied and summed correctly, however source and target are divided into spans.
     #[test]
     fn mover_copies_and_sums(
         bytes in prop::collection::vec(any::<u8>(), 1..6000),
@@ -40,7 +40,7 @@ proptest! {
         let target = place(BUFFERS + 0x4_0000, 0x4_0000);
         let mut expected = Checksum::default();
         expected.add(&bytes[offset..offset + length]);
-        // What is announced need not be there.
+        // A prefetch hint need not point to mapped memory.
         let next_copy = NextCopy::default();
         next_copy.source.set(Span::own(&mut [0; 100]).hint(0));
         next_copy.target.set(target.hint(0));
@@ -95,7 +95,7 @@ fn a_span_ends_where_its_region_ends() {
 #[test]
 fn accesses_beyond_a_span_touch_nothing() {
     let access = |inside: bool, action: &dyn Fn()| {
-        // Debug builds point out who asked.
+        // Debug builds panic at the caller's mistake.
         let quiet = std::panic::catch_unwind(std::panic::AssertUnwindSafe(action)).is_ok();
         assert!(quiet == inside || !cfg!(debug_assertions));
     };

@@ -1,4 +1,4 @@
-//! The chains that are next on a receive ring.
+//! The prefetch window of a receive ring.
 
 use zcnic_device::memory::ReceiveRing;
 
@@ -18,16 +18,16 @@ fn a_window_moves_on_with_a_driver_that_keeps_posting() {
     while used < 3000 {
         while posted < used + u32::from(SIZE) / 2 {
             match posted % 5 {
-                // Nothing to write to.
+                // A chain without a writable part.
                 4 => driver.post(&[1], 1, false),
-                // Two parts, in a table.
+                // Two parts, in an indirect table.
                 3 => driver.post(&[1 + posted, 7], 0, true),
                 _ => driver.post(&[1 + posted], 0, false),
             }
             posted += 1;
         }
         driver.publish();
-        // Two at once, the first of which is returned.
+        // Two are reserved at once, and the first is returned.
         assert!(chains.reserve() && chains.reserve());
         for (index, number) in [(0, used), (1, used + 1)] {
             let lengths: Vec<_> = chains.chain(index).iter().map(Span::len).collect();
