@@ -6,65 +6,66 @@ use clap::{Parser, Subcommand};
 use rustix::thread::CpuSet;
 use thiserror::Error;
 
-use crate::{
-    backend::{CableConfig, Config, PortConfig, Wire, WireConfig, WorkersConfig},
-    generate::{FLOWS, Generate, SIZES},
-    port::{FlowControl, MAX_PAIRS, PortMode},
-    qemu::Mac,
+use crate::config::{
+    CableConfig, Config, FLOWS, FlowControl, Generate, MAX_PAIRS, Mac, PortConfig, PortMode, SIZES,
+    Wire, WireConfig, WorkersConfig,
 };
 
-/// A multi-queue network card with header/data split and flow steering for QEMU guests.
+/// A multi-queue NIC with header/data split and flow steering for QEMU guests.
 ///
-/// Each --port is a vhost-user socket for one network card of a guest; --cable connects two of them. Guests
-/// and QEMU may come and go while zcnic runs, and zcnic may be restarted under them.
+/// Each --port is a vhost-user socket and one port of a guest's NIC; --cable connects two of them.
+/// Guests and QEMU may come and go while zcnic runs, and zcnic may be restarted under them.
 ///
-/// Example: two cards, cabled, and the QEMU options for them:
+/// Example: two ports with a cable between them, and the QEMU options for them:
 ///
 ///   zcnic --port path=/run/a.sock --port path=/run/b.sock --cable 0:1 --control /run/zcnic.ctl
 ///   zcnic qemu-args --port path=/run/a.sock --port path=/run/b.sock --queues 4
 ///
-/// What happens is logged to standard error; RUST_LOG=debug says more, RUST_LOG=warn less.
+/// Events are logged to standard error; RUST_LOG=debug logs more, RUST_LOG=warn less.
 #[derive(Debug, Parser)]
 #[command(version, verbatim_doc_comment, args_conflicts_with_subcommands = true)]
 pub struct Cli {
-    /// What to do; without a command zcnic runs.
+    /// The command; without one, zcnic runs the backend.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// What to run.
+    /// The ports and how to run them.
     #[command(flatten)]
     pub run: Run,
 }
 
-/// Commands other than running.
+/// Commands that do not run the backend.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Print the QEMU options for these ports, ready to paste into a shell.
     QemuArgs(QemuArgs),
 }
 
-/// What to run.
+/// The ports and how to run them.
 #[derive(Debug, clap::Args)]
 pub struct Run {
     /// A port; modes are auto (the default), plain and zcnic
     ///
-    /// Ports are numbered from 0 in the order given; without a name a port is called by its number.
-    /// A port of mode "auto" becomes what its driver speaks: a zcnic card when the zcnic driver says hello, a
-    /// plain virtio-net card at the first ordinary transmit. Until then it receives nothing, so
-    /// a driver that never transmits needs "plain". "plain" and "zcnic" allow only that one.
+    /// Ports are numbered from 0 in the order given; a port without a name is called by its number.
+    /// A port of mode "auto" follows its driver: it becomes a zcnic port when the zcnic driver says
+    /// HELLO, and a plain virtio-net port at the first ordinary transmit. Until then it receives
+    /// nothing, so a driver that never transmits needs "plain". Modes "plain" and "zcnic" accept
+    /// only that driver.
     #[arg(long = "port", value_name = "path=SOCKET[,name=NAME][,mode=MODE]")]
     pub ports: Vec<PortArg>,
     /// A cable between two ports
     ///
-    /// A and B are names or numbers of ports. A frame that finds no receive buffer is dropped and counted; with
-    /// "pause" its sender waits for up to half a second first.
+    /// A and B are names or numbers of ports. A frame that finds no receive buffer is dropped and
+    /// counted; with "pause" its sender waits for up to half a second first.
     #[arg(long = "cable", value_name = "A:B[,pause]")]
     pub cables: Vec<CableArg>,
     /// Something other than a cable for a port; wires are loopback, null and generate
     ///
-    /// PORT is a name or number. With "loopback" what the port sends comes back to it, through address filter,
-    /// rules and RSS like any frame; with "null" it is counted as sent and goes nowhere. With "generate" that is
-    /// so, too, and the port receives UDP frames as fast as it has buffers: of 60 bytes and of one flow, unless
-    /// "generate,size=BYTES,flows=NUMBER,seed=NUMBER" says otherwise. The same seed makes the same frames.
+    /// PORT is a name or number. With "loopback" the port receives its own frames, through address
+    /// filter, rules and RSS like any frame. With "null" its frames are counted as sent and
+    /// discarded. With "generate" its frames are discarded, too, and the port receives UDP frames
+    /// as fast as it has buffers: by default of 60 bytes and one flow, otherwise as
+    /// "generate,size=BYTES,flows=NUMBER,seed=NUMBER" specifies. The same seed makes the same
+    /// frames.
     #[arg(long = "wire", value_name = "PORT=WIRE")]
     pub wires: Vec<WireArg>,
     /// Listen for control commands on this Unix socket (one JSON object per line, see zcnicctl)
@@ -74,14 +75,15 @@ pub struct Run {
     #[arg(long, default_value_t = 1, value_name = "NUMBER",
         value_parser = clap::value_parser!(u16).range(1..=MAX_PAIRS as i64))]
     pub workers: u16,
-    /// How long to go on looking at a ring that became empty before waiting for a kick
+    /// How long to poll a ring that became empty before waiting for a kick
     ///
-    /// Longer saves system calls on both sides under load and costs CPU time after each burst; an idle port
-    /// costs none. 0 never looks twice.
+    /// More saves system calls on both sides under load and costs CPU time after each burst; an
+    /// idle port costs none. 0 turns polling off.
     #[arg(long, default_value_t = 20, value_name = "MICROSECONDS",
         value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     pub poll_us: u32,
-    /// CPUs that the threads of --workers are pinned to, in turn, port by port: 2,3 or 4-7
+    /// CPUs that the threads of --workers are pinned to, one after the other, port by port: 2,3 or
+    /// 4-7
     #[arg(long, value_name = "LIST")]
     pub cpus: Option<CpuList>,
 }
@@ -89,15 +91,15 @@ pub struct Run {
 /// Options of `qemu-args`.
 #[derive(Debug, clap::Args)]
 pub struct QemuArgs {
-    /// A port as given to zcnic itself; the mode decides about the MAC address
+    /// A port as given to zcnic itself; its mode decides which default MAC address it gets
     #[arg(
         long = "port",
         value_name = "path=SOCKET[,name=NAME][,mode=MODE]",
         required = true
     )]
     pub ports: Vec<PortArg>,
-    /// The control socket as given to zcnic itself: the guest gets it as a virtio-serial port, where zcnicctl
-    /// finds it
+    /// The control socket as given to zcnic itself: the guest gets it as a virtio-serial port,
+    /// where zcnicctl finds it
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
     /// Number of data queue pairs of each port
@@ -106,8 +108,8 @@ pub struct QemuArgs {
     /// Memory of the guest, as QEMU writes it
     #[arg(long, default_value = "2G", value_name = "SIZE")]
     pub memory: String,
-    /// MAC address of the first port; the last byte counts up. The zcnic driver takes only cards whose
-    /// address starts with 5a:43:4e, and by default plain ports get another
+    /// MAC address of the first port; the last byte counts up. The zcnic driver binds only to
+    /// addresses that start with 5a:43:4e; by default plain ports get another prefix
     #[arg(long)]
     pub mac: Option<Mac>,
 }
@@ -119,7 +121,7 @@ pub struct PortArg {
     pub path: PathBuf,
     /// Its name, if it has one other than its number.
     pub name: Option<String>,
-    /// Who may drive it.
+    /// Which driver may drive it.
     pub mode: PortMode,
 }
 
@@ -128,7 +130,7 @@ pub struct PortArg {
 pub struct CableArg {
     /// Names of the ports.
     pub ends: [String; 2],
-    /// What becomes of frames without a receive buffer.
+    /// How frames are treated that find no receive buffer.
     pub flow_control: FlowControl,
 }
 
@@ -137,7 +139,7 @@ pub struct CableArg {
 pub struct WireArg {
     /// Name of the port.
     pub port: String,
-    /// What it is plugged into.
+    /// The wire.
     pub wire: Wire,
 }
 
@@ -145,7 +147,7 @@ pub struct WireArg {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CpuList(pub Vec<usize>);
 
-/// What is wrong with an option's value.
+/// Why an option's value is invalid.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum OptionError {
     /// Not of the form `key=value`.
@@ -163,8 +165,8 @@ pub enum OptionError {
     /// No path.
     #[error("the path of the socket is missing: path=SOCKET")]
     NoPath,
-    /// A name that could be mistaken for something else.
-    #[error("{0:?} is no name: letters, digits, '-', '_' and '.' are allowed")]
+    /// A name with other characters than those allowed, or none.
+    #[error("{0:?} is not a valid name: use letters, digits, '-', '_' and '.'")]
     Name(String),
     /// Not a cable.
     #[error("{0:?} is not of the form A:B or A:B,pause")]
@@ -172,7 +174,7 @@ pub enum OptionError {
     /// Not a wire.
     #[error("{0:?} is not of the form PORT=WIRE; wires are loopback, null and generate")]
     Wire(String),
-    /// Not something that a generator takes.
+    /// Not a parameter of a generator.
     #[error(
         "generate takes size= ({least} to {most}), flows= (1 to {flows}) and seed=, not {0:?}",
         least = SIZES.start(), most = SIZES.end(), flows = FLOWS.end()
@@ -183,10 +185,10 @@ pub enum OptionError {
     Cpus(String),
 }
 
-/// What is wrong with the options as a whole.
+/// Why the options are invalid as a whole.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ConfigError {
-    /// Nothing to do.
+    /// No port.
     #[error("No port: give at least one --port path=SOCKET (see --help)")]
     NoPorts,
     /// One path for two sockets.
@@ -195,7 +197,7 @@ pub enum ConfigError {
     /// One name for two ports.
     #[error("Two ports are called {0}")]
     NameTwice(String),
-    /// A cable or wire of a port that is not there.
+    /// A cable or wire names a port that does not exist.
     #[error("{option}: there is no port {end}; ports are {}", .known.join(", "))]
     NoSuchPort {
         /// The option.
@@ -301,10 +303,10 @@ impl FromStr for WireArg {
             _ => return Err(wrong()),
         };
         for word in words {
-            let Wire::Generate(what) = &mut wire else {
+            let Wire::Generate(generate) = &mut wire else {
                 return Err(wrong());
             };
-            set_generate(what, word).ok_or_else(|| OptionError::Generate(word.to_owned()))?;
+            set_generate(generate, word).ok_or_else(|| OptionError::Generate(word.to_owned()))?;
         }
         if port.is_empty() {
             return Err(wrong());
@@ -316,13 +318,13 @@ impl FromStr for WireArg {
     }
 }
 
-/// Does what one word of a `generate` wire says; `None` if it makes no sense.
-fn set_generate(what: &mut Generate, word: &str) -> Option<()> {
+/// Sets the parameter of one word of a `generate` wire; `None` if the word is invalid.
+fn set_generate(generate: &mut Generate, word: &str) -> Option<()> {
     let (key, value) = word.split_once('=')?;
     match key {
-        "size" => what.size = value.parse().ok().filter(|size| SIZES.contains(size))?,
-        "flows" => what.flows = value.parse().ok().filter(|flows| FLOWS.contains(flows))?,
-        "seed" => what.seed = value.parse().ok()?,
+        "size" => generate.size = value.parse().ok().filter(|size| SIZES.contains(size))?,
+        "flows" => generate.flows = value.parse().ok().filter(|flows| FLOWS.contains(flows))?,
+        "seed" => generate.seed = value.parse().ok()?,
         _ => return None,
     }
     Some(())
@@ -347,7 +349,7 @@ impl FromStr for CpuList {
     }
 }
 
-/// The index of the port that is called `name`, or else has it as its number.
+/// The index of the port that is called `name`, or else has that number.
 fn find(ports: &[PortConfig], name: &str, option: &str) -> Result<usize, ConfigError> {
     let by_name = ports.iter().position(|port| port.name == name);
     by_name

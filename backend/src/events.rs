@@ -1,4 +1,6 @@
-//! Events for those who subscribed to them, without ever waiting for a client.
+//! The event bus: events for clients of the control socket, without ever waiting for a client.
+//!
+//! Lock order: the list of outboxes, then one outbox.
 
 use std::{
     collections::VecDeque,
@@ -14,12 +16,12 @@ use std::{
 use serde::Serialize;
 use zcnic_ctl::protocol::event::{Event, EventKind, Lost};
 
-use crate::port::lock;
+use crate::sync::lock;
 
-/// Lines that may wait for a client.
+/// Lines that may be queued for a client.
 const MAX_WAITING: usize = 1024;
 
-/// Bytes that may wait for a client; one line more is taken.
+/// Bytes that may be queued for a client before the last line.
 const MAX_BYTES: usize = 4 << 20;
 
 #[derive(Debug, Default)]
@@ -27,15 +29,15 @@ struct Waiting {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
     kinds: Vec<EventKind>,
-    /// Events that there was no room for.
+    /// Events that were dropped for lack of room.
     lost: u64,
-    /// Nothing is added any more.
+    /// No more lines are added.
     finished: bool,
-    /// Nothing is sent any more.
+    /// The client can't be written to.
     broken: bool,
 }
 
-/// What is to be sent to one client.
+/// The queue of lines to one client.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     waiting: Mutex<Waiting>,
@@ -60,7 +62,7 @@ fn line(message: &impl Serialize) -> io::Result<Vec<u8>> {
 }
 
 impl Outbox {
-    /// Sends `message` in its turn, waiting at most for `limit` if the client does not read.
+    /// Queues `message`, waiting at most for `limit` if the client does not read.
     pub(crate) fn send(&self, message: &impl Serialize, limit: Duration) -> io::Result<()> {
         let line = line(message)?;
         let waiting = lock(&self.waiting);
@@ -82,13 +84,13 @@ impl Outbox {
         lock(&self.waiting).kinds = kinds;
     }
 
-    /// Nothing more will come; what is there is still sent.
+    /// Ends the queue; queued lines are still sent.
     pub(crate) fn finish(&self) {
         lock(&self.waiting).finished = true;
         self.changed.notify_all();
     }
 
-    /// Sends an event if there is room for it.
+    /// Queues an event if the client subscribed to its kind and there is room.
     pub(crate) fn offer(&self, event: &Event) {
         let mut waiting = lock(&self.waiting);
         if event
@@ -104,15 +106,15 @@ impl Outbox {
         let lost = std::mem::take(&mut waiting.lost);
         let lost = (lost > 0).then_some(Event::Lost(Lost { count: lost }));
         for event in lost.iter().chain([event]) {
-            // Events are made of strings and numbers, which can always be written.
+            // Events consist of strings and numbers, which can always be serialized.
             waiting.push(line(event).unwrap_or_default());
         }
         drop(waiting);
         self.changed.notify_all();
     }
 
-    /// The body of the thread that sends: ends when everything was sent after [`finish`](Self::finish), or
-    /// when the client can't be written to.
+    /// The body of the thread that sends: ends when everything was sent after
+    /// [`finish`](Self::finish), or when the client can't be written to.
     pub(crate) fn drain(&self, mut client: &UnixStream) {
         loop {
             let waiting = lock(&self.waiting);
@@ -135,19 +137,19 @@ impl Outbox {
     }
 }
 
-/// Where events come from and go to.
+/// The outboxes of all clients, and the wake-up of those that wait for fault hits.
 #[derive(Debug, Default)]
 pub(crate) struct Events {
     outboxes: Mutex<Vec<Weak<Outbox>>>,
-    /// Somebody might be interested.
+    /// There has been a client.
     any: AtomicBool,
     hits: Mutex<()>,
     hit: Condvar,
 }
 
 impl Events {
-    /// A new client.
-    pub(crate) fn join(&self) -> Arc<Outbox> {
+    /// Adds a client; returns its outbox.
+    pub(crate) fn add_client(&self) -> Arc<Outbox> {
         let outbox = Arc::new(Outbox::default());
         let mut outboxes = lock(&self.outboxes);
         outboxes.retain(|outbox| outbox.strong_count() > 0);
@@ -156,7 +158,7 @@ impl Events {
         outbox
     }
 
-    /// Tells everybody who subscribed. Never waits for a client.
+    /// Queues an event for all clients that subscribed to its kind. Never waits for a client.
     pub(crate) fn publish(&self, event: impl FnOnce() -> Event) {
         if !self.any.load(Ordering::Acquire) {
             return;
@@ -167,22 +169,22 @@ impl Events {
         }
     }
 
-    /// Has everybody look again who waits in [`wait`](Self::wait).
+    /// Makes all callers of [`wait`](Self::wait) look again.
     pub(crate) fn wake(&self) {
-        // Whoever looked before and found nothing waits by now.
+        // A caller that looked before and found nothing waits by now.
         drop(lock(&self.hits));
         self.hit.notify_all();
     }
 
-    /// Waits until `look` finds something; `None`: it did not before `deadline`. It looks after each
-    /// [`wake`](Self::wake), and now and then to see whether the caller should go on: `look` may find that
-    /// it should not.
+    /// Waits until `look` returns something; `None`: it did not before `deadline`. `look` is called
+    /// after each [`wake`](Self::wake), and at intervals, so that it can notice that the client is
+    /// gone.
     pub(crate) fn wait<T>(
         &self,
         deadline: Instant,
         mut look: impl FnMut() -> Option<T>,
     ) -> Option<T> {
-        /// How long it takes to notice that nobody is interested any more.
+        /// The interval at which a client that is gone is noticed.
         const GLANCE: Duration = Duration::from_millis(500);
         let mut guard = lock(&self.hits);
         loop {
@@ -220,7 +222,7 @@ mod tests {
     #[test]
     fn a_client_that_does_not_read_loses_events_and_learns_how_many() {
         let events = Events::default();
-        let outbox = events.join();
+        let outbox = events.add_client();
         events.publish(|| event(0));
         outbox.subscribe(vec![EventKind::Link]);
         for number in 1..=MAX_WAITING + 5 {

@@ -1,32 +1,41 @@
 //! The zcnic backend: vhost-user ports, rings, workers and wires around the device.
+//!
+//! The modules are layers, from the lowest to the highest: leaves, `ring`, `port`, `datapath`,
+//! `control`, `vhost`, `worker` and `entry`, `server`, `backend`. A module imports modules of lower
+//! layers, and of its own folder without circles.
+//!
+//! The order of the layers is the order of the locks. A thread takes them downwards: the lists of
+//! the server and the slot of a frontend, the control lock of a port, a transmit queue, a receive
+//! queue, the locks of leaves. The head of each module says which locks it takes.
 
-mod admin;
 pub mod args;
 mod backend;
-mod capture;
-mod command;
-mod connection;
+mod captures;
+mod config;
+mod control;
+mod datapath;
+mod entry;
 mod events;
-mod fault;
-mod flow;
-mod generate;
-mod hub;
-mod ledger;
+mod index;
 mod limit;
 mod memory;
 mod port;
+mod protocol;
 pub mod qemu;
-mod relay;
 mod ring;
 mod server;
+mod services;
 mod socket;
-mod vring;
-mod wire;
+mod sync;
+mod thread;
+mod timer;
+mod vhost;
+mod waker;
 mod worker;
 
-pub use backend::{
-    Backend, CableConfig, Config, PortConfig, StartError, Wire, WireConfig, WorkersConfig,
+pub use backend::{Backend, StartError};
+pub use config::{
+    CableConfig, Config, FlowControl, Generate, MAX_PAIRS, Mac, MacError, PortConfig, PortMode,
+    Wire, WireConfig, WorkersConfig,
 };
-pub use generate::Generate;
-pub use port::{FlowControl, MAX_PAIRS, PortMode};
 pub use socket::SocketError;

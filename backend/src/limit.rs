@@ -1,14 +1,14 @@
-//! A brake for log lines that somebody outside can cause.
+//! A rate limit for log lines that a guest, frontend or client can cause.
 
 use std::{
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-/// Lines that may come at once.
+/// Lines that are let through at once.
 const BURST: u32 = 20;
 
-/// Time after which one more line may come.
+/// Time after which one more line is let through.
 const REFILL: Duration = Duration::from_secs(10);
 
 /// Lets through a burst of lines and then one line per ten seconds, and counts the rest.
@@ -31,7 +31,7 @@ impl LogLimit {
         }))
     }
 
-    /// Whether a line may be written now; if so, how many were not since the last one.
+    /// Returns how many lines were suppressed since the last one; `None`: suppress this one, too.
     pub(crate) fn allow(&self) -> Option<u64> {
         self.allow_at(Instant::now())
     }

@@ -43,7 +43,7 @@ fn main() -> ExitCode {
 fn run(run: Run) -> anyhow::Result<()> {
     let config = Config::try_from(run)?;
     allow_descriptors();
-    // Either the name of a signal, which is an orderly end, or a thread's last words.
+    // An orderly end after a signal, or the message of a thread that failed.
     let (events, happened) = mpsc::channel();
     handle_signals(events.clone()).context("Can't handle signals")?;
     let (failures, failed) = mpsc::channel();
@@ -80,7 +80,7 @@ fn handle_signals(events: Sender<Result<(), String>>) -> std::io::Result<()> {
         .spawn(move || {
             for (count, signal) in signals.forever().enumerate() {
                 if count > 0 {
-                    // Whoever asks twice does not want to wait.
+                    // A second signal ends the process at once.
                     std::process::exit(128 + signal);
                 }
                 log::info!("Stopping");

@@ -24,9 +24,9 @@ pub(crate) enum MemoryError {
     Stat(u64, #[source] io::Error),
 }
 
-/// Refuses a table with a region that is longer than its file: the first touch behind the file's end
-/// would be a SIGBUS that kills every port. Where the file's kind allows it, seals it against being
-/// shortened later; returns whether all of it is safe from that.
+/// Refuses a table with a region that is longer than its file: the first access behind the file's
+/// end would be a SIGBUS that kills every port. Seals each file against being shortened later,
+/// where its kind allows that. Returns whether all files are sealed.
 pub(crate) fn check(memory: &Arc<GuestMemory>) -> Result<bool, MemoryError> {
     let mut safe = true;
     for region in memory.iter() {

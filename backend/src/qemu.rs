@@ -1,64 +1,13 @@
-//! The QEMU options that go with a configuration.
+//! The QEMU options for a configuration.
 
-use std::{
-    fmt::{self, Display},
-    path::Path,
-    str::FromStr,
-};
+use std::path::Path;
 
-use thiserror::Error;
 use zcnic_ctl::client::PORT_NAME;
 
-use crate::{args::QemuArgs, port::PortMode};
-
-/// An Ethernet address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mac([u8; 6]);
-
-/// Not an Ethernet address.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("{0:?} is not a unicast MAC address of the form 52:54:00:12:34:56")]
-pub struct MacError(String);
-
-impl Mac {
-    /// What the zcnic driver takes: "ZCN", which is a locally administered address.
-    const ZCNIC: Self = Self([0x5a, 0x43, 0x4e, 0, 0, 1]);
-    /// What it leaves to virtio_net: QEMU's own range.
-    const PLAIN: Self = Self([0x52, 0x54, 0, 0x7a, 0x63, 1]);
-
-    fn plus(mut self, number: usize) -> Self {
-        self.0[5] = self.0[5].wrapping_add(number as u8);
-        self
-    }
-}
-
-impl Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
-
-impl FromStr for Mac {
-    type Err = MacError;
-
-    fn from_str(text: &str) -> Result<Self, MacError> {
-        let wrong = || MacError(text.to_owned());
-        let mut octets = [0; 6];
-        let mut parts = text.split(':');
-        for octet in &mut octets {
-            let part = parts
-                .next()
-                .filter(|part| part.len() == 2)
-                .ok_or_else(wrong)?;
-            *octet = u8::from_str_radix(part, 16).map_err(|_| wrong())?;
-        }
-        if parts.next().is_some() || octets[0] & 1 != 0 || octets == [0; 6] {
-            return Err(wrong());
-        }
-        Ok(Self(octets))
-    }
-}
+use crate::{
+    args::QemuArgs,
+    config::{Mac, PortMode},
+};
 
 /// The options, one per entry: name and value.
 #[must_use]
@@ -200,24 +149,5 @@ mod tests {
     fn quoting() {
         assert_eq!(quote("a=b,c"), "a=b,c");
         assert_eq!(quote("it's"), r"'it'\''s'");
-    }
-
-    #[test]
-    fn mac_addresses() {
-        for wrong in [
-            "",
-            "52:54:00:12:34",
-            "52:54:00:12:34:56:78",
-            "53:54:00:12:34:56",
-            "5:4:0:1:3:6",
-        ] {
-            assert!(wrong.parse::<Mac>().is_err(), "{wrong}");
-        }
-        assert_eq!(
-            "52:54:00:12:34:56"
-                .parse::<Mac>()
-                .map(|mac| mac.plus(1).to_string()),
-            Ok("52:54:00:12:34:57".into())
-        );
     }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, Mode, chmodat},
+    fs::{CWD, Mode as FileMode, chmodat},
     io::Errno,
     net::{
         AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, bind, listen, shutdown,
@@ -25,10 +25,10 @@ use thiserror::Error;
 /// Why a socket can't be made.
 #[derive(Debug, Error)]
 pub enum SocketError {
-    /// Somebody listens there.
+    /// A running process listens there.
     #[error("Socket {0} is in use by a running process")]
     InUse(PathBuf),
-    /// Something else is there, and is not ours to remove.
+    /// Another kind of file is there, which must not be removed.
     #[error("{0} exists and is not a socket")]
     NotASocket(PathBuf),
     /// Anything else.
@@ -41,20 +41,21 @@ pub enum SocketError {
 pub(crate) struct Socket {
     pub(crate) listener: UnixListener,
     path: PathBuf,
-    /// Device and inode of the file: somebody may have put another in its place.
+    /// Device and inode of the file, which another process may have replaced.
     file: (u64, u64),
 }
 
 impl Socket {
-    /// Listens at `path`; replaces a socket that nobody listens on any more. With `private` only the owner
-    /// may connect.
+    /// Listens at `path`; replaces a stale socket that no process listens on. With `private` only
+    /// the owner may connect.
     pub(crate) fn listen(path: &Path, private: bool) -> Result<Self, SocketError> {
         let failed = |error: io::Error| SocketError::Listen(path.to_owned(), error);
         match fs::symlink_metadata(path) {
             Ok(found) if !found.file_type().is_socket() => {
                 return Err(SocketError::NotASocket(path.to_owned()));
             }
-            // Of the wrong type, so that whoever listens does not notice (EPROTOTYPE).
+            // A probe of the wrong type fails with EPROTOTYPE, and a listening process does not
+            // notice it.
             Ok(_) => match UnixDatagram::unbound().and_then(|probe| probe.connect(path)) {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                     fs::remove_file(path).map_err(failed)?;
@@ -75,11 +76,11 @@ impl Socket {
             )?;
             bind(&socket, &SocketAddrUnix::new(path)?)?;
             if private {
-                // Before anybody can connect.
+                // Before any client can connect.
                 chmodat(
                     CWD,
                     path,
-                    Mode::RUSR | Mode::WUSR,
+                    FileMode::RUSR | FileMode::WUSR,
                     rustix::fs::AtFlags::empty(),
                 )?;
             }
@@ -95,7 +96,7 @@ impl Socket {
         attempt().map_err(failed)
     }
 
-    /// Where it is.
+    /// The path of its file.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -1,4 +1,4 @@
-//! Captures: who asks sees what crosses the wire, and nobody waits for it.
+//! Captures: a client that asks for them gets the frames that cross the cable, and delays none.
 
 mod common;
 
@@ -21,14 +21,15 @@ use zcnic_model::{
     vhost_user::{Frontend, PATIENCE},
 };
 
-/// Long enough for something that is not to come.
+/// Long enough to see that nothing comes.
 const QUIET: Duration = Duration::from_millis(200);
 
 fn ask(client: &mut Client, name: &str, arguments: &Value) -> Result<Value, ClientError> {
     client.execute(name, Some(arguments))
 }
 
-/// Drivers of both ports, the second with so many buffers, and a client that captures what `captures` says.
+/// Drivers of both ports, the second with `buffers` receive buffers, and a client that sends the
+/// requests `captures`.
 fn world(buffers: usize, captures: &[Value]) -> (World, [Driver<Frontend>; 2], Client) {
     let world = World::new();
     let [mut a, mut b] = world.drivers(2);
@@ -57,7 +58,7 @@ fn bytes(frame: &Frame) -> Vec<u8> {
 }
 
 #[test]
-fn a_frame_is_seen_where_it_leaves_and_where_it_arrives() {
+fn frames_are_captured_at_both_ends_of_the_cable() {
     let captures = [json!({"port": "0"}), json!({"port": "1", "length": 20})];
     let (_world, [mut a, _b], mut client) = world(8, &captures);
     let sent = Flow::udp4().frame(&pattern(100));
@@ -76,7 +77,7 @@ fn a_frame_is_seen_where_it_leaves_and_where_it_arrives() {
 }
 
 #[test]
-fn segments_are_seen_as_they_are_on_the_wire() {
+fn segments_are_captured_as_they_are_on_the_wire() {
     let (_world, [mut a, _b], mut client) = world(16, &[json!({"port": "1"})]);
     let frame_sent = Flow::tcp4().frame(&pattern(5000));
     a.send(0, Packet::from(frame_sent).segmented(1000));
@@ -90,7 +91,7 @@ fn segments_are_seen_as_they_are_on_the_wire() {
 }
 
 #[test]
-fn frames_are_seen_behind_the_senders_faults_and_before_the_receivers() {
+fn captures_show_the_senders_faults_and_not_the_receivers() {
     let (world, [mut a, _b], mut client) = world(8, &[json!({"port": "1"})]);
     let mut control = world.control();
     for rule in [
@@ -109,7 +110,7 @@ fn frames_are_seen_behind_the_senders_faults_and_before_the_receivers() {
 }
 
 #[test]
-fn a_capture_ends_when_its_client_says_so() {
+fn a_capture_ends_when_its_client_ends_it() {
     let capture = json!({"port": "1"});
     let (_world, [mut a, _b], mut client) = world(16, std::slice::from_ref(&capture));
     let sent = Flow::udp4().frame(&[1]);
@@ -129,7 +130,7 @@ fn a_capture_ends_when_its_client_says_so() {
 }
 
 #[test]
-fn nobody_waits_for_a_client_that_does_not_read() {
+fn a_capturing_client_that_does_not_read_delays_no_frame() {
     const FRAMES: usize = 20_000;
     let (world, [mut a, _b], mut sleeper) = world(8, &[json!({"port": "1"})]);
     let sent = Flow::udp4().frame(&[0]);
@@ -146,7 +147,7 @@ fn nobody_waits_for_a_client_that_does_not_read() {
             Event::Lost(more) => lost += more.count,
             other => panic!("{other:?}"),
         }
-        // What was lost is told with the next one that there is room for.
+        // Lost events are reported with the next one that there is room for.
         if lost == 0 {
             a.send(0, sent.clone());
         }

@@ -1,4 +1,4 @@
-//! The program: what it says, and what it leaves behind.
+//! The program: its messages, and that it leaves nothing behind.
 
 use std::{
     io::{BufRead, BufReader},
@@ -24,15 +24,15 @@ fn refused(arguments: &[&str]) -> String {
     String::from_utf8(stderr).expect("text")
 }
 
-/// The one line that says what is wrong.
+/// The one line of the error message.
 fn complaint(arguments: &[&str]) -> String {
-    let said = refused(arguments);
-    let mut lines = said.lines().filter(|line| line.starts_with("zcnic: "));
+    let output = refused(arguments);
+    let mut lines = output.lines().filter(|line| line.starts_with("zcnic: "));
     let line = lines
         .next()
-        .unwrap_or_else(|| panic!("no complaint: {said}"))
+        .unwrap_or_else(|| panic!("no complaint: {output}"))
         .to_owned();
-    assert_eq!(lines.next(), None, "one line is enough: {said}");
+    assert_eq!(lines.next(), None, "one line is enough: {output}");
     line
 }
 
@@ -57,7 +57,7 @@ impl Running {
             line.clear();
             assert_ne!(stderr.read_line(&mut line).expect("read"), 0, "zcnic ended");
         }
-        // It must not block on a full pipe.
+        // The program must not block on a full pipe.
         std::thread::spawn(move || stderr.lines().for_each(drop));
         Self(child)
     }
@@ -88,7 +88,7 @@ fn wrong_options_are_explained() {
     std::fs::write(&file, "precious").expect("write");
     let file = format!("path={}", file.display());
     assert!(complaint(&["--port", &file]).contains("is not a socket"));
-    // These are clap's.
+    // These errors are clap's.
     assert!(refused(&["--port", "a.sock"]).contains("key=value"));
     assert!(refused(&["--port", &format!("{a},mode=fast")]).contains("auto, plain and zcnic"));
     assert!(refused(&["--cable", "0-1"]).contains("A:B"));
@@ -104,7 +104,7 @@ fn signals_end_it_and_leave_nothing() {
     for signal in [Signal::TERM, Signal::INT] {
         let directory = tempfile::tempdir().expect("directory");
         let mut running = Running::start(directory.path());
-        // Connections do not keep it.
+        // Open connections do not keep it from ending.
         let _client = Client::connect(&directory.path().join("control")).expect("client");
         let _frontend =
             std::os::unix::net::UnixStream::connect(directory.path().join("a")).expect("frontend");

@@ -1,4 +1,4 @@
-//! The control socket: what it answers, and that nobody can upset it.
+//! The control socket: its answers, and that no client can upset it.
 
 mod common;
 
@@ -28,7 +28,7 @@ use zcnic_model::{
     vhost_user::PATIENCE,
 };
 
-/// A client that says what it likes.
+/// A client that may send anything.
 struct Raw(BufReader<UnixStream>);
 
 impl Raw {
@@ -47,7 +47,7 @@ impl Raw {
     fn line(&mut self) -> Option<Value> {
         let mut line = String::new();
         match self.0.read_line(&mut line) {
-            // The backend closed a connection on which it had not read everything.
+            // The backend closed a connection before it had read everything.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return None,
             read => read.expect("an answer in time"),
         };
@@ -119,7 +119,7 @@ fn answers_have_the_shape_of_qmp() {
 }
 
 #[test]
-fn garbage_and_long_lines_hurt_nobody_else() {
+fn garbage_and_long_lines_hurt_no_other_client() {
     let world = World::new();
     let mut other = world.control();
     let mut raw = Raw::connect(&world);
@@ -135,12 +135,12 @@ fn garbage_and_long_lines_hurt_nobody_else() {
     );
     assert!(
         raw.line().is_none(),
-        "the connection ends, because nobody knows where the next line starts"
+        "the connection ends, because the start of the next line is unknown"
     );
     other
         .query::<Status>(command::QUERY_STATUS)
         .expect("the others go on");
-    // Half a line and gone.
+    // Half a line, then the client is gone.
     let mut raw = Raw::connect(&world);
     raw.say(b"{\"execute\":");
     drop(raw);
@@ -158,7 +158,7 @@ fn ten_megabytes_without_an_end_are_refused() {
     let mut raw = Raw(BufReader::new(stream.try_clone().expect("handle")));
     assert!(raw.line().is_some(), "a greeting");
     let writer = std::thread::spawn(move || {
-        // The backend stops to listen long before the end.
+        // The backend stops reading long before the end.
         let _ = (&stream).write_all(&vec![b'x'; 10 << 20]);
     });
     let answer = raw.line().expect("an answer");
@@ -171,9 +171,10 @@ fn ten_megabytes_without_an_end_are_refused() {
         .expect("the others go on");
 }
 
-/// Events for a client that does not read wait for nobody: it gets some, and is told how many it did not.
+/// Events for a client that does not read delay nothing: it gets some, and the number of those that
+/// it lost.
 #[test]
-fn a_client_that_does_not_read_stalls_nobody() {
+fn a_client_that_does_not_read_stalls_no_port_and_no_client() {
     const FRAMES: u64 = 20_000;
     let world = World::new();
     let [mut a, mut b] = world.drivers(2);
@@ -196,7 +197,7 @@ fn a_client_that_does_not_read_stalls_nobody() {
         .execute(command::FAULT_WAIT, Some(&wait))
         .expect("all were hit");
     assert_eq!(fault["hits"], FRAMES);
-    // It wakes up, and one more event tells it what it missed.
+    // It reads again, and one more event reports how many it lost.
     let mut got = 0;
     let mut lost = 0;
     while got + lost < FRAMES {
@@ -206,7 +207,7 @@ fn a_client_that_does_not_read_stalls_nobody() {
             Some("lost") => lost += event["data"]["count"].as_u64().expect("a number"),
             other => panic!("{other:?}"),
         }
-        // Told with the next event that there is room for.
+        // Reported with the next event that there is room for.
         if lost == 0 {
             a.send(0, &frame);
         }
@@ -274,7 +275,7 @@ fn flows_are_counted_where_they_arrive() {
     }
     a.send(0, tcp.clone().ports(1, 2).frame(&pattern(10)));
     a.send(0, Flow::udp4().frame(&pattern(10)));
-    // Three frames have no buffer any more.
+    // Three frames find no buffer.
     for _ in 0..6 {
         a.send(0, tcp.frame(&pattern(100)));
     }
@@ -336,9 +337,10 @@ fn segments_of_a_flow_that_is_not_split_count_each() {
     assert_eq!(stats.ports[0].queues[0].tx_frames, 5);
 }
 
-/// A virtio-serial port: one connection, whoever opens and closes the guest's end.
+/// A virtio-serial port: one connection, however often programs in the guest open and close their
+/// end.
 #[test]
-fn a_client_takes_over_what_others_left_on_a_line() {
+fn a_client_discards_what_others_left_on_a_serial_port() {
     let world = World::new();
     let line = UnixStream::connect(world.control_path()).expect("connect");
     let port = || {
@@ -354,7 +356,7 @@ fn a_client_takes_over_what_others_left_on_a_line() {
     let added: Value = first.execute("fault-add", Some(&rule)).expect("a rule");
     drop(first);
 
-    // An event, an answer that nobody read, and half a request.
+    // An event, an answer that was not read, and half a request.
     world
         .control()
         .execute::<Value>("link-set", Some(&json!({"port": "0", "up": false})))
@@ -366,10 +368,10 @@ fn a_client_takes_over_what_others_left_on_a_line() {
     let list: Value = second.query("fault-list").expect("an answer of its own");
     assert_eq!(list["faults"][0]["id"], added["ids"][0]);
     let quiet = second.event(Some(Duration::from_millis(100)));
-    assert!(quiet.is_err(), "nobody subscribed: {quiet:?}");
+    assert!(quiet.is_err(), "no client subscribed: {quiet:?}");
     drop(second);
 
-    // Somebody who is killed while waiting for what never happens.
+    // A client that is killed while it waits for hits that never happen.
     let wait = json!({"execute": "fault-wait",
         "arguments": {"id": added["ids"][0], "timeout": 3_600_000_000_000_u64}});
     writeln!(&line, "{wait}").expect("a request");
@@ -379,7 +381,8 @@ fn a_client_takes_over_what_others_left_on_a_line() {
     assert!(start.elapsed() < Duration::from_secs(10), "it waited");
 }
 
-/// What is offered counts for the next session, also after a reset of the device; the one there is keeps what it has.
+/// Offered features apply from the next session on, also after a reset of the device; a running
+/// session keeps its features.
 #[test]
 fn a_driver_gets_the_features_that_are_offered() {
     let world = World::new();

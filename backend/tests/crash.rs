@@ -1,5 +1,5 @@
 //! The backend as a process that is killed and started again under its frontends, as QEMU with
-//! `reconnect-ms` goes through it: memory and rings stay, each ring goes on at its used index.
+//! `reconnect-ms` experiences it: memory and rings stay, each ring resumes at its used index.
 
 use std::{
     path::{Path, PathBuf},
@@ -36,7 +36,7 @@ impl Process {
         socket(self.directory.path(), port)
     }
 
-    /// SIGKILL: nothing is tidied up.
+    /// Kills it with SIGKILL: it cleans nothing up.
     fn kill(&mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it ends");
@@ -71,7 +71,7 @@ fn run(directory: &Path) -> Child {
         .stdout(Stdio::null())
         .spawn()
         .expect("zcnic runs");
-    // A frontend has nothing but the socket to tell when a backend is there.
+    // A frontend learns only from the socket that a backend is there.
     let start = Instant::now();
     while (0..2)
         .any(|port| std::os::unix::net::UnixStream::connect(socket(directory, port)).is_err())
@@ -82,7 +82,8 @@ fn run(directory: &Path) -> Child {
     child
 }
 
-/// What the driver restores after every HELLO: one flow goes to queue 2, everything else to queue 0.
+/// What the driver replays after every HELLO: one flow is steered to queue 2, everything else to
+/// queue 0.
 fn replay(driver: &mut Driver<Frontend>) {
     driver.bring_up(Shape::SPLIT, 64);
     let mut rule = abi::Rule {
@@ -96,7 +97,7 @@ fn replay(driver: &mut Driver<Frontend>) {
     driver.set_rules(&[rule]).expect("a rule");
 }
 
-/// A frame of the steered flow arrives on its queue, behind those that were on their way.
+/// Checks that a frame of the steered flow arrives on its queue, behind those in flight.
 fn assert_steered(from: &mut Driver<Frontend>, to: &mut Driver<Frontend>, mark: u8) {
     let frame = Flow::tcp4().frame(&[mark; 900]);
     from.send(1, &frame);
@@ -104,7 +105,7 @@ fn assert_steered(from: &mut Driver<Frontend>, to: &mut Driver<Frontend>, mark: 
 }
 
 #[test]
-fn a_killed_backend_leaves_rings_that_its_successor_goes_on_with() {
+fn a_killed_backend_leaves_rings_that_its_successor_resumes() {
     let mut process = Process::start();
     let mut drivers = [0, 1].map(|port| vhost_user::connect(&process.path(port), PAIRS, RING_SIZE));
     drivers.iter_mut().for_each(replay);
@@ -116,7 +117,7 @@ fn a_killed_backend_leaves_rings_that_its_successor_goes_on_with() {
         for number in 0..150 {
             a.enqueue(number % 3, Flow::tcp4().frame(&pattern(3000)));
             b.enqueue(number % 3, Flow::udp6().frame(&pattern(200)));
-            // The moment of death comes while there is traffic, later in each round.
+            // The backend is killed while there is traffic, later in each round.
             if number == 20 * u16::from(round) + 5 {
                 process.kill();
             }
@@ -140,7 +141,8 @@ fn a_killed_backend_leaves_rings_that_its_successor_goes_on_with() {
                 stale,
                 "the new backend knows no session"
             );
-            // Nothing may have been written to a buffer since, and every chain comes back: HELLO checks it.
+            // No buffer may have been written to since, and every chain is returned: HELLO checks
+            // both.
             replay(driver);
         }
         assert_steered(a, b, 0xee);

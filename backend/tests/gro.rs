@@ -16,7 +16,7 @@ use zcnic_model::{
     vhost_user::Frontend,
 };
 
-/// Large pages, which only pay when they hold more than one segment.
+/// Large pages, which pay only if they hold more than one segment.
 const LARGE: Shape = Shape::Split {
     header_size: 256,
     page_size: 32768,
@@ -96,7 +96,7 @@ fn a_train_arrives_as_one_frame_with_several_segments_in_a_page() {
 }
 
 #[test]
-fn segments_that_are_sent_one_by_one_are_joined() {
+fn segments_that_are_sent_one_by_one_are_coalesced() {
     for shape in [LARGE, Shape::SPLIT, Shape::linear(2048)] {
         let mut lab = Lab::new(shape);
         for n in 0..10 {
@@ -112,7 +112,7 @@ fn segments_that_are_sent_one_by_one_are_joined() {
 }
 
 #[test]
-fn what_is_held_goes_when_nothing_follows() {
+fn held_segments_are_flushed_when_the_timer_fires() {
     let mut lab = Lab::new(Shape::SPLIT);
     let start = Instant::now();
     lab.segment(0, 1000, false);
@@ -123,13 +123,13 @@ fn what_is_held_goes_when_nothing_follows() {
         (payload(&received), segments(&received)),
         (&pattern(2000)[..], 2)
     );
-    // And again, with another timer.
+    // A second time, with another timer job.
     lab.segment(2000, 1000, false);
     assert_eq!(segments(&lab.b.receive(0)), 0);
 }
 
 #[test]
-fn a_stop_drops_what_is_held_and_a_switch_lets_go_of_it() {
+fn a_queue_stop_drops_held_segments_and_turning_gro_off_flushes_them() {
     let mut lab = Lab::new(Shape::SPLIT);
     lab.segment(0, 1000, false);
     lab.b.stop_receive(0).expect("stop");
@@ -147,7 +147,7 @@ fn a_stop_drops_what_is_held_and_a_switch_lets_go_of_it() {
 }
 
 #[test]
-fn fault_rules_see_wire_frames_and_what_they_touch_is_joined_to_nothing() {
+fn fault_rules_see_wire_frames_and_frames_they_hit_are_not_coalesced() {
     let sent = |lab: &mut Lab| {
         let flow = Flow::tcp4().tcp_header(|tcp| tcp.psh = true);
         let packet = Packet::from(flow.frame(&pattern(5000))).segmented(1000);
@@ -195,7 +195,7 @@ fn fault_rules_see_wire_frames_and_what_they_touch_is_joined_to_nothing() {
 }
 
 #[test]
-fn flow_counters_count_what_was_held() {
+fn flow_counters_count_held_segments() {
     let mut lab = Lab::new(Shape::SPLIT);
     let mut control = lab.world.control();
     let arguments = json!({"port": "1", "match": {"protocol": "tcp"}});

@@ -1,5 +1,5 @@
-//! Frontends and drivers that mean harm. Whatever they write, the backend goes on serving the other port,
-//! and this one as soon as somebody sensible connects.
+//! Malicious frontends and drivers. Whatever they write, the backend keeps serving the other port,
+//! and serves this one again as soon as a proper frontend connects.
 
 mod common;
 
@@ -36,11 +36,13 @@ const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 const INDIRECT: u16 = 4;
 
-/// Where tables and buffers of attacks are: at the end of the first region, where nothing else is.
+/// The address of attacks' tables and buffers, at the end of the first region, where nothing else
+/// is.
 const PLAYGROUND: GuestAddress = GuestAddress((16 << 20) - 65536);
 const NOWHERE: GuestAddress = GuestAddress(0x7000_0000);
 
-/// The backend still works: for the port that nobody attacked, and for a new frontend of the other one.
+/// Checks that the backend still serves the port that was not attacked, and a new frontend of the
+/// other one.
 fn assert_alive(world: &World, honest: &mut Driver<Frontend>) {
     honest.status();
     refill(honest);
@@ -61,7 +63,7 @@ fn honest(world: &World) -> Driver<Frontend> {
     driver
 }
 
-/// Takes whatever an attack sent, and posts as many buffers.
+/// Takes all frames that an attack sent, and posts as many buffers.
 fn refill(honest: &mut Driver<Frontend>) {
     honest.receive_all();
     let posted = honest.posted(0);
@@ -95,7 +97,7 @@ fn table<T>(
     single(ring, PLAYGROUND, 16 * entries.len() as u32, INDIRECT, 0);
 }
 
-/// What a driver can do wrong with a ring, deliberately.
+/// Violations of a ring's rules by a driver.
 fn attacks<T>() -> Vec<(&'static str, Attack<T>)> {
     vec![
         ("an available index that jumps", |ring, _| {
@@ -197,7 +199,7 @@ fn no_ring_can_be_used_against_the_backend() {
             attack(hostile.pairs()[pair].transmit.ring_mut(), &memory);
             zcnic_model::Transport::kick(hostile.transport(), 2 * pair + 1);
             if pair != COMMAND_PAIR {
-                // Behind its own worker's turn: what the attack caused has happened.
+                // After its worker's next turn: the effects of the attack have happened.
                 hostile.enqueue(1, &frame);
                 honest.receive(0);
                 refill(&mut honest);
@@ -232,7 +234,7 @@ fn noise_in_rings_stays_there() {
         let memory = hostile.parts().0.memory();
         for ring in 0..2 * usize::from(PAIRS) {
             let addresses = hostile.transport().ring(ring);
-            // Addresses that are mostly in memory, so that some chains make sense.
+            // Addresses mostly in memory, so that some chains are valid.
             for index in 0..64u64 {
                 let mut entry = [0; 16];
                 rng.fill_bytes(&mut entry);
@@ -267,9 +269,9 @@ fn noise_in_rings_stays_there() {
     assert_alive(&world, &mut honest);
 }
 
-/// What the receiver gets is consistent with its checksum, whenever the sender rewrites what it sends.
+/// Received bytes match their checksum verdict, whenever the sender rewrites its frames.
 #[test]
-fn a_sender_that_rewrites_its_frames_deceives_nobody() {
+fn a_sender_that_rewrites_its_frames_does_not_deceive_the_receiver() {
     const FRAMES: usize = 300;
     let world = World::new();
     let mut receiver = honest(&world);
@@ -343,14 +345,14 @@ fn rings_that_can_not_be_are_refused() {
         hostile.hello();
         let frontend = hostile.transport();
         let base = frontend.stop_ring(1);
-        // Refused at once, or when the ring is to start.
+        // Refused at once, or when the ring starts.
         if frontend.protocol.set_vring_num(1, size).is_ok() {
             let _ = frontend.protocol.set_vring_base(1, base);
             let _ = frontend.set_addresses(1, frontend.ring(1));
         }
         honest.status();
     }
-    // Of each part of a ring: not aligned, nowhere, and ending behind memory.
+    // Each part of a ring: misaligned, outside memory, and beyond the end of memory.
     let moves: [fn(u64) -> u64; 3] = [|at| at + 1, |at| at + (1 << 40), |at| at + (16 << 20) - 64];
     for (number, moved) in moves.iter().enumerate() {
         for part in 0..3 {
@@ -366,7 +368,7 @@ fn rings_that_can_not_be_are_refused() {
             };
             *address = moved(*address);
             if frontend.protocol.set_vring_addr(1, &config).is_ok() {
-                // Then it is found out when the ring is to be used.
+                // Then it is refused when the ring is used.
                 let _ = frontend.protocol.set_vring_base(1, base);
                 zcnic_model::Transport::kick(frontend, 1);
             }
@@ -408,7 +410,7 @@ fn memory_that_is_not_there_is_refused() {
         hostile.bring_up(Shape::SPLIT, 4);
         let refused = hostile.transport().protocol.set_mem_table(&regions);
         assert!(refused.is_err(), "{what}");
-        // Whatever the backend still knows of rings, it may not touch them.
+        // Although the backend still knows the rings, it must not touch them.
         zcnic_model::Transport::kick(hostile.transport(), 1);
         honest.send(0, broadcast(&pattern(60)));
         honest.status();
@@ -432,7 +434,7 @@ fn noise_instead_of_messages_ends_a_connection_and_no_more() {
         prop_oneof![
             4 => (1..45u32, prop::collection::vec(any::<u8>(), 0..64))
                 .prop_map(|(request, body)| message(request, &body)),
-            // Small numbers are rings and sizes that could be.
+            // Small numbers are plausible rings and sizes.
             4 => (1..45u32, prop::collection::vec(0..8u64, 0..6)).prop_map(|(request, words)| {
                 message(request, &words.iter().flat_map(|word| word.to_ne_bytes()).collect::<Vec<_>>())
             }),

@@ -1,4 +1,4 @@
-//! A backend that has nothing to do. Alone in its process, whose CPU time is what counts.
+//! An idle backend. The test is alone in its process, because it measures the process's CPU time.
 
 mod common;
 
@@ -30,8 +30,8 @@ fn an_idle_backend_uses_no_cpu() {
         a.send(0, &frame);
         assert_eq!(b.receive(0).frame, frame);
     }
-    // Frames were just moved, so polling has to end by itself first; it may take a thousand times longer than
-    // it is meant to. There is no event that says that nothing happens.
+    // Frames were just moved, so polling has to end first. It may take a thousand times longer than
+    // configured: no event reports that nothing happens.
     thread::sleep(Duration::from_millis(100));
     let before = cpu_time();
     thread::sleep(Duration::from_secs(1));

@@ -1,5 +1,5 @@
-//! Interrupts that are put off: none is lost, and none comes before its time. What may come sooner because the host
-//! was busy for a while is tried several times.
+//! Interrupt moderation: no interrupt is lost, and none comes before its time. What may come sooner
+//! because the host was busy for a while is tried several times.
 
 mod common;
 
@@ -12,7 +12,7 @@ use zcnic_model::{
     vhost_user::Frontend,
 };
 
-/// The longest delay there is, in microseconds.
+/// The longest moderation time, in microseconds.
 const LONG: u16 = u16::MAX;
 const TRIALS: usize = 10;
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -46,7 +46,7 @@ fn interrupt(driver: &mut Driver<Frontend>, ring: usize) {
 }
 
 #[test]
-fn a_frame_interrupts_at_once_unless_somebody_wants_to_wait() {
+fn a_frame_interrupts_at_once_without_moderation() {
     let (_world, [mut a, mut b]) = up();
     for _ in 0..TRIALS {
         a.send(0, frame());
@@ -56,7 +56,7 @@ fn a_frame_interrupts_at_once_unless_somebody_wants_to_wait() {
 }
 
 #[test]
-fn a_receiver_is_interrupted_when_it_has_enough_to_do() {
+fn a_receiver_is_interrupted_when_enough_frames_wait() {
     let (_world, [mut a, mut b]) = up();
     b.set_moderation((LONG, 4), (0, 0)).expect("COALESCE");
     let mut waited = 0;
@@ -69,7 +69,7 @@ fn a_receiver_is_interrupted_when_it_has_enough_to_do() {
         if is_interrupted(&mut b, RX) {
             assert_eq!(b.receive_all().len(), 4);
         } else {
-            // The first three had theirs, and the fourth gets one of its own.
+            // The first three frames had their interrupt, and the fourth gets one of its own.
             interrupt(&mut b, RX);
             b.receive_all();
         }
@@ -78,7 +78,7 @@ fn a_receiver_is_interrupted_when_it_has_enough_to_do() {
 }
 
 #[test]
-fn a_receiver_is_interrupted_when_the_time_is_up() {
+fn a_receiver_is_interrupted_when_the_moderation_time_has_passed() {
     let (_world, [mut a, mut b]) = up();
     b.set_moderation((LONG, 0), (0, 0)).expect("COALESCE");
     let mut waited = 0;
@@ -97,7 +97,7 @@ fn a_receiver_is_interrupted_when_the_time_is_up() {
 }
 
 #[test]
-fn a_sender_is_interrupted_when_it_has_enough_to_do_or_the_time_is_up() {
+fn a_sender_is_interrupted_after_enough_frames_or_the_moderation_time() {
     let (_world, [mut a, mut b]) = up();
     a.set_moderation((0, 0), (LONG, 8)).expect("COALESCE");
     let mut waited = 0;
@@ -109,7 +109,7 @@ fn a_sender_is_interrupted_when_it_has_enough_to_do_or_the_time_is_up() {
         waited += usize::from(!is_interrupted(&mut a, TX));
         a.enqueue(0, frame());
         b.receive(0);
-        // It waits for an interrupt, whoever raises it.
+        // It waits for an interrupt of either cause.
         a.flush(0);
         let _ = is_interrupted(&mut a, TX);
     }
@@ -119,7 +119,7 @@ fn a_sender_is_interrupted_when_it_has_enough_to_do_or_the_time_is_up() {
 }
 
 #[test]
-fn what_was_put_off_is_not_forgotten_when_the_ring_stops() {
+fn a_moderated_interrupt_is_raised_when_the_ring_stops() {
     let (_world, [mut a, mut b]) = up();
     b.set_moderation((LONG, 0), (0, 0)).expect("COALESCE");
     a.send(0, frame());

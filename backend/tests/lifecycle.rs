@@ -1,4 +1,4 @@
-//! Ports through the life of their frontends: stops, resets, reconnects, a backend that is restarted.
+//! Ports during the life of their frontends: stops, resets, reconnections, a restarted backend.
 
 mod common;
 
@@ -27,7 +27,7 @@ fn kinds(world: &World) -> [DriverKind; 2] {
     [ports[0].driver, ports[1].driver]
 }
 
-/// A frame arrives on queue 0, to which a fresh port steers everything.
+/// Checks that a frame arrives on queue 0, to which a fresh port steers everything.
 fn assert_passes(from: &mut Driver<Frontend>, to: &mut Driver<Frontend>) {
     let frame = broadcast(&pattern(100));
     from.send(0, &frame);
@@ -222,7 +222,7 @@ fn restarted_backend_knows_no_session() {
 }
 
 #[test]
-fn second_frontend_is_refused_while_one_is_there() {
+fn second_frontend_is_refused_while_one_is_connected() {
     let world = World::new();
     let [mut a, mut b] = up(&world);
     let intruder = std::os::unix::net::UnixStream::connect(world.path(1)).expect("connect");
@@ -238,7 +238,8 @@ fn second_frontend_is_refused_while_one_is_there() {
 fn frames_on_the_command_ring_come_back() {
     let world = World::new();
     let [mut a, mut b] = up(&world);
-    // The last pair is for commands; whoever sends a frame there gets it back, and the ring goes on.
+    // The last pair is for commands. A frame sent there is returned unsent, and the ring stays
+    // usable.
     a.send(PAIRS - 1, broadcast(&pattern(100)));
     a.status();
     assert_passes(&mut a, &mut b);
@@ -246,7 +247,7 @@ fn frames_on_the_command_ring_come_back() {
 
 #[test]
 fn every_pair_that_can_be_named_works() {
-    // SET_VRING_KICK names a ring in 8 bits.
+    // SET_VRING_KICK has 8 bits for a ring's number.
     let pairs = 128;
     let limit = getrlimit(Resource::Nofile);
     setrlimit(
@@ -310,7 +311,7 @@ fn stops_while_frames_flow() {
     a.flush(0);
     b.parts().0.audit();
     while b.try_receive(0).is_some() {}
-    // A sender that lagged behind may have used up all buffers in the end.
+    // A sender that lagged behind may have used all buffers in the end.
     let posted = b.posted(0);
     b.post(0, Shape::SPLIT, 16 - posted);
     assert_passes(&mut a, &mut b);

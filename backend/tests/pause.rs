@@ -61,7 +61,7 @@ fn frames_that_are_refused_behind_one_that_waits_are_counted_once() {
 }
 
 #[test]
-fn a_train_goes_on_at_the_segment_where_it_stopped() {
+fn a_train_resumes_at_the_segment_where_it_stopped() {
     let (world, [mut a, mut b]) = up(0);
     let payload = pattern(40_000);
     let packet = Packet::from(Flow::tcp4().frame(&payload)).segmented(1000);
@@ -81,18 +81,18 @@ fn a_train_goes_on_at_the_segment_where_it_stopped() {
 }
 
 #[test]
-fn nobody_waits_for_ever() {
+fn no_sender_waits_without_limit() {
     let (world, [mut a, mut b]) = up(0);
     let frame = Flow::udp4().frame(&pattern(100));
     for _ in 0..20 {
         a.enqueue(0, &frame);
     }
     a.flush(0);
-    // The first one waited in vain; the others were not made to wait as long again.
+    // The first frame waited in vain; the others did not wait as long again.
     assert_eq!(timeouts(&world), 1);
     let stats: Stats = world.control().query(command::QUERY_STATS).expect("stats");
     assert_eq!(stats.ports[1].queues[0].rx_no_buffer, 20);
-    // Buffers end that.
+    // New buffers end that state.
     b.post(0, Shape::linear(2048), 1);
     a.send(0, &frame);
     assert_eq!(b.receive(0).frame, frame);
@@ -115,7 +115,7 @@ fn a_stopped_receiver_does_not_hold_its_sender() {
 }
 
 #[test]
-fn a_stopped_sender_goes_on_where_it_was() {
+fn a_stopped_sender_resumes_where_it_was() {
     let (_world, [mut a, mut b]) = up(0);
     let frame = Flow::udp4().frame(&pattern(100));
     a.enqueue(0, &frame);

@@ -1,4 +1,4 @@
-//! Two drivers that do anything at random, over a real backend that does its part at the same time.
+//! Two drivers that do anything at random, over a real backend that works at the same time.
 
 mod common;
 

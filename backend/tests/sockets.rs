@@ -1,4 +1,4 @@
-//! Frontends that pass file descriptors which are not what they should be.
+//! Frontends that pass file descriptors of the wrong kind.
 
 mod common;
 
@@ -34,7 +34,7 @@ const GET_FEATURES: u32 = 1;
 const SET_VRING_KICK: u32 = 12;
 const SET_VRING_CALL: u32 = 13;
 
-/// A fresh pair of drivers gets through.
+/// Checks that a fresh pair of drivers exchanges frames.
 fn assert_alive(world: &World) {
     let [mut a, mut b] = world.drivers(PAIRS);
     a.bring_up(Shape::SPLIT, 8);
@@ -50,7 +50,7 @@ fn connect(world: &World) -> UnixStream {
     stream
 }
 
-/// Sends a message with a file descriptor; whether the backend still listens.
+/// Sends a message with a file descriptor; returns whether the backend keeps the connection.
 fn send_with_fd(stream: &UnixStream, bytes: &[u8], fd: impl AsFd) -> bool {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
@@ -112,7 +112,7 @@ fn kick_and_call_descriptors_of_all_kinds() {
         assert!(send_with_fd(&stream, &ring(2), &zero));
         assert!(send_with_fd(&stream, &ring(3), &left));
     }
-    // The other ends go away: what was a quiet descriptor reports errors from now on.
+    // The other ends are closed: descriptors that were quiet report errors from now on.
     drop((writer, right));
     (&stream)
         .write_all(&message(GET_FEATURES, &[]))
@@ -129,17 +129,17 @@ fn conversations_with_descriptors_where_none_belong() {
         prop::collection::vec(any::<u8>(), 0..48),
         prop::collection::vec(prop_oneof![Just(0u8), Just(1), any::<u8>()], 8),
     ];
-    let said = prop::collection::vec((1u32..22, body, any::<bool>()), 1..12);
+    let messages = prop::collection::vec((1u32..22, body, any::<bool>()), 1..12);
     let config = Config {
         cases: 150,
         failure_persistence: None,
         ..Config::default()
     };
     TestRunner::new(config)
-        .run(&said, |said| {
+        .run(&messages, |messages| {
             let mut stream = connect(&world);
             let file = memfd(1 << 16);
-            for (request, body, with_fd) in said {
+            for (request, body, with_fd) in messages {
                 let bytes = message(request, &body);
                 let heard = if with_fd {
                     send_with_fd(&stream, &bytes, &file)

@@ -1,4 +1,4 @@
-//! What a zcnic port must do, over a real backend.
+//! The device's conformance suite, over a real backend.
 
 mod common;
 

@@ -1,5 +1,5 @@
-//! The documents say what the code does: examples of docs/control-protocol.md are played against a backend,
-//! and docs/faults.md lists every action as it is.
+//! The documents match the code: examples of docs/control-protocol.md are played against a backend,
+//! and docs/faults.md lists every action.
 
 mod common;
 
@@ -21,10 +21,10 @@ use zcnic_model::{Shape, vhost_user::PATIENCE};
 const PROTOCOL: &str = include_str!("../../docs/control-protocol.md");
 const FAULTS: &str = include_str!("../../docs/faults.md");
 
-/// Stands for `…` in what is expected.
+/// Stands for `…` in an expected line.
 const ANY: &str = "(any)";
 
-/// Whether `got` is what `expected` says. Objects may not have members that are not expected.
+/// Whether `got` matches `expected`. Objects may not have members that are not expected.
 fn agrees(expected: &Value, got: &Value) -> bool {
     match (expected, got) {
         (Value::String(any), _) if any == ANY => true,
@@ -60,7 +60,7 @@ fn transcript(section: &str) -> Vec<Value> {
         .collect()
 }
 
-/// A client of the control socket: what it writes to, and what gives the next line that it is told.
+/// A client of the control socket: where it writes to, and the lines that it receives.
 fn connect(world: &World) -> (UnixStream, impl FnMut() -> Value) {
     let stream = UnixStream::connect(world.control_path()).expect("connect");
     stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
@@ -84,7 +84,7 @@ fn transcripts_are_real() {
     let mut played = Vec::new();
     for section in PROTOCOL.split("\n## ").skip(1) {
         let name = section.lines().next().unwrap_or_default();
-        // Those of flow counters tell of frames that are not sent here.
+        // The examples of flow counters are about frames that are not sent here.
         if name.starts_with("flow-counter") {
             continue;
         }
@@ -103,7 +103,7 @@ fn transcripts_are_real() {
             }
         }
         if name == "disconnect" {
-            // The last that is told of it must not be among what later sections are told.
+            // Its last event must not arrive among those of later sections.
             let down = json!({"event": "link", "data": {"port": "1", "up": false}});
             assert_eq!(seen(), down);
         }
@@ -134,14 +134,14 @@ fn every_command_and_event_is_described() {
     }
 }
 
-/// From this headline of docs/faults.md to the next of any kind.
+/// The lines below this headline of docs/faults.md, up to the next headline.
 fn section(headline: &str) -> &'static str {
     let rest = FAULTS.split(headline).nth(1).expect("a section");
     rest.split("\n#").next().expect("text")
 }
 
 #[test]
-fn what_the_driver_makes_of_a_fault_is_said_of_every_action() {
+fn every_action_is_documented_with_the_drivers_reaction() {
     let table = section("### What the driver makes of it");
     for info in ACTIONS {
         let name = format!("`{}`", info.name);
@@ -167,7 +167,7 @@ fn the_table_of_faults_lists_every_action() {
     for (row, info) in rows.iter().zip(ACTIONS) {
         let directions: Vec<_> = info.directions.iter().map(|one| one.name()).collect();
         assert_eq!(row[2], directions.join(", "), "{}", info.name);
-        // Parameters with a default may be left out, and there are no others.
+        // Parameters with a default may be left out, and there are no other optional ones.
         let parameters: Vec<&str> = row[3].split('`').skip(1).step_by(2).collect();
         let parse = |members: Value| {
             let name = info.name;
@@ -205,7 +205,7 @@ fn the_table_of_faults_lists_every_action() {
 }
 
 #[test]
-fn the_scenario_of_the_document_is_one() {
+fn the_documented_scenario_is_valid() {
     let text = FAULTS.split("## Scenarios").nth(1).expect("a section");
     let lines = text
         .lines()

@@ -99,7 +99,7 @@ fn generated_frames_come_as_long_as_there_are_buffers_and_are_those_of_the_seed(
     let mut received = [0, 1].map(|number| {
         let mut driver = world.driver(number, 2);
         driver.bring_up(Shape::SPLIT, 64);
-        // More than a batch, with buffers that come while the generator waits for them.
+        // More than a batch, with buffers that are posted while the generator waits for them.
         let mut frames: Vec<_> = (0..200)
             .map(|_| {
                 let received = driver.receive(0);
@@ -107,14 +107,14 @@ fn generated_frames_come_as_long_as_there_are_buffers_and_are_those_of_the_seed(
                 received.frame
             })
             .collect();
-        // What it sends goes nowhere.
+        // What the port sends is discarded.
         driver.send(0, broadcast(&pattern(100)));
         frames.truncate(150);
         frames
     });
     let [ours, same] = &mut received;
     assert!(ours.iter().all(|frame| frame.len() == 1000));
-    assert_eq!(ours[..50], ours[50..100], "flows take turns");
+    assert_eq!(ours[..50], ours[50..100], "flows alternate");
     // Which flow comes first depends on when the queue was started.
     let [flows, others] = [ours, same].map(|frames| BTreeSet::from_iter(frames.drain(..50)));
     assert_eq!(flows.len(), 50);

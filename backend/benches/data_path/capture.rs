@@ -1,4 +1,4 @@
-//! Somebody who captures a port and throws away what is told.
+//! A client that captures a port and discards the events.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -16,7 +16,7 @@ use anyhow::ensure;
 use serde_json::json;
 use zcnic_ctl::protocol::command;
 
-/// A capture that goes on until this is dropped.
+/// A capture that runs until this is dropped.
 pub(crate) struct Capture {
     stream: UnixStream,
     reader: Option<JoinHandle<()>>,
@@ -24,7 +24,8 @@ pub(crate) struct Capture {
 }
 
 impl Capture {
-    /// Captures everything that port `port` of the backend with this control socket sends or receives.
+    /// Captures everything that port `port` of the backend with this control socket sends or
+    /// receives.
     pub(crate) fn start(control: &Path, port: &str) -> anyhow::Result<Self> {
         let mut stream = UnixStream::connect(control)?;
         let request = json!({ "execute": command::CAPTURE_START, "arguments": { "port": port } });
@@ -50,7 +51,7 @@ impl Capture {
         })
     }
 
-    /// Events that were read: nearly all of them tell of a frame, some of frames that were not told.
+    /// Events that were read. Nearly all report a frame, some report lost events.
     pub(crate) fn lines(&self) -> u64 {
         self.lines.load(Ordering::Relaxed)
     }

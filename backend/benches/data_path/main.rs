@@ -1,8 +1,10 @@
-//! What the data path does in a second: port to port over a cable, with a frontend that costs next to nothing.
+//! Throughput of the data path: port to port over a cable, with a frontend that costs next to
+//! nothing.
 //!
-//! `cargo xtask bench` runs this and judges; alone it prints one JSON object per line and comparison. Each
-//! comparison is of two worlds that differ in one thing, or of a world and the same bytes copied by memcpy,
-//! measured in turns: a, b, and a again, which says what a difference is worth.
+//! `cargo xtask bench` runs this and evaluates it; alone it prints one JSON object per line and
+//! comparison. Each comparison is of two worlds that differ in one thing, or of a world and the
+//! same bytes copied by memcpy. The sides are measured interleaved: a, b, and a again, whose
+//! difference from a shows the noise.
 
 mod capture;
 mod ring;
@@ -19,28 +21,28 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 /// Measures the data path
 #[derive(Parser)]
 struct Args {
-    /// How often each comparison takes turns
+    /// Rounds of each comparison
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// How long a turn takes
+    /// How long one measurement of a side takes
     #[arg(long, default_value_t = 300, value_name = "MILLISECONDS")]
     turn: u64,
     /// The processor of the backend's workers, and that of the frontend
     #[arg(long, default_values_t = [0, 1], num_args = 2)]
     cpus: Vec<usize>,
-    /// Only the comparisons of these names
+    /// Run only the comparisons of these names
     names: Vec<String>,
-    /// Given by `cargo bench`
+    /// Passed by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// How to measure.
+/// The method of measurement.
 #[derive(Clone, Copy)]
 struct Method {
     rounds: usize,
     turn: Duration,
-    /// Where the backend's workers run, and the frontend.
+    /// The processors of the backend's workers and of the frontend.
     cpus: [usize; 2],
 }
 
@@ -58,7 +60,7 @@ fn main() -> anyhow::Result<()> {
     })
 }
 
-/// Has the calling thread run on `cpu` only.
+/// Pins the calling thread to `cpu`.
 fn pin(cpu: usize) -> anyhow::Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);

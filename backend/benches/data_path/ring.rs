@@ -1,6 +1,5 @@
-//! A driver's side of a ring that costs next to nothing: a chain is made available again as it is as soon as it was
-//! used. It never looks at a buffer, so that buffers are as cold as the backend
-//! leaves them.
+//! A driver's side of a ring that costs next to nothing: a used chain is made available again as it
+//! is. The driver never reads a buffer, so that buffers are as cold as the backend leaves them.
 
 use std::sync::{
     Arc,
@@ -27,7 +26,7 @@ pub(crate) struct Part {
 /// Guest memory for as long as the process runs.
 pub(crate) type Memory = &'static GuestMemoryMmap;
 
-/// Keeps `memory` mapped for good.
+/// Keeps `memory` mapped for ever.
 pub(crate) fn leak(memory: Arc<GuestMemoryMmap>) -> Memory {
     Box::leak(Box::new(memory))
 }
@@ -39,17 +38,17 @@ pub(crate) fn slice(memory: Memory, part: Part) -> VolatileSlice<'static> {
         .expect("parts lie in memory")
 }
 
-/// A ring whose chains are always the same and in the same order. Those of more than one part are indirect, as
-/// Linux makes them.
+/// A ring whose chains are always the same and in the same order. Chains of more than one part are
+/// indirect, as Linux makes them.
 pub(crate) struct CyclicRing {
-    /// What a descriptor says of each chain.
+    /// The descriptor of each chain.
     chains: Vec<[u64; 2]>,
     descriptors: Vec<[&'static AtomicU64; 2]>,
     available_index: &'static AtomicU16,
     used_event: &'static AtomicU16,
     used_index: &'static AtomicU16,
     available_event: &'static AtomicU16,
-    /// Chains made available, and chains that came back, since the beginning.
+    /// Chains made available, and chains returned, since the start.
     pub(crate) posted: u64,
     pub(crate) returned: u64,
 }
@@ -125,17 +124,17 @@ impl CyclicRing {
         }
     }
 
-    /// Chains that the device has.
+    /// Chains in flight.
     pub(crate) fn outstanding(&self) -> u64 {
         self.posted - self.returned
     }
 
-    /// Chains that the device can have.
+    /// Chains that can be in flight.
     pub(crate) fn room(&self) -> u64 {
         self.descriptors.len().min(self.chains.len()) as u64
     }
 
-    /// Makes the next `count` chains available; says whether the device wants to be kicked.
+    /// Makes the next `count` chains available; returns whether the device wants a kick.
     pub(crate) fn post(&mut self, count: u64) -> bool {
         if count == 0 {
             return false;
@@ -162,7 +161,7 @@ impl CyclicRing {
         let count = index.wrapping_sub(self.returned as u16);
         if count > 0 {
             self.returned += u64::from(count);
-            // So far ahead that it is never passed: nobody waits for an interrupt.
+            // So far ahead that it is never passed: no interrupt is wanted.
             self.used_event
                 .store(index.wrapping_sub(2), Ordering::Relaxed);
         }

@@ -21,25 +21,26 @@ const TRAIN: usize = 15 * PAGE;
 /// Payload of an ordinary full frame.
 const FULL: usize = 1448;
 
-/// Flows that take turns where it is about rules.
+/// Flows that alternate where rules are measured.
 const FLOWS: u16 = 10_000;
 
 /// Rules and queues of the scaling curves.
 const RULES: [u16; 5] = [0, 10, 100, 1000, 10_000];
 const QUEUES: [u16; 5] = [2, 4, 8, 16, 32];
 
-/// Pages that take turns where it is about copying: 32 MiB of 4 KiB each, as the area for zero-copy receive of the
-/// kernel's `iou-zcrx` has. A ring that gets the same 1024 pages again and again exists in benchmarks only.
+/// Pages that are used cyclically where copying is measured: 32 MiB of 4 KiB each, as the area for
+/// zero-copy receive of the kernel's `iou-zcrx` has. A ring that gets the same 1024 pages again and
+/// again exists in benchmarks only.
 const POOL: u16 = 8192;
 
-/// Rounds of a comparison with memcpy until memory is allocated anew: in which pages of the machine it lies can be good for a
-/// quarter of the speed.
+/// Rounds of a comparison with memcpy before memory is allocated again: the physical pages can make
+/// a quarter of the speed.
 const ROUNDS_OF_A_WORLD: usize = 3;
 
-/// Commands whose time is taken, per round.
+/// Commands that are timed, per round.
 const COMMANDS: usize = 200;
 
-/// Runs all comparisons that `wanted` says.
+/// Runs all comparisons whose name `wanted` accepts.
 pub(crate) fn run(method: Method, wanted: impl Fn(&str) -> bool) -> anyhow::Result<()> {
     for (name, spec) in copies() {
         if wanted(name) {
@@ -206,7 +207,7 @@ fn comparisons() -> Vec<(String, Spec, Spec)> {
 
 fn compare(method: Method, name: &str, a: Spec, b: Spec) -> anyhow::Result<()> {
     let (mut a, mut b) = (World::new(a, method.cpus)?, World::new(b, method.cpus)?);
-    // Memory is touched for the first time.
+    // The first access to memory, which is not measured.
     a.send(method.turn);
     b.send(method.turn);
     let [mut first, mut other, mut again] = [const { Vec::new() }; 3];
@@ -264,7 +265,7 @@ fn print(name: &str, unit: &str, factor: f64, turns: [Vec<Turn>; 3], counters: &
     );
 }
 
-/// How long commands take: STATUS, and RULE_SET of one more rule while there are few and many.
+/// The duration of commands: STATUS, and RULE_SET of one more rule while there are few and many.
 fn commands(method: Method) -> anyhow::Result<()> {
     let mut world = World::new(Spec::SMALL, method.cpus)?;
     let count = method.rounds * COMMANDS;

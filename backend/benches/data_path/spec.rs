@@ -1,4 +1,4 @@
-//! What a world is like.
+//! The specification of a world.
 
 use zcnic_ctl::protocol::ledger::LedgerMode;
 use zcnic_model::{
@@ -8,22 +8,22 @@ use zcnic_model::{
 
 use crate::world::RING;
 
-/// What is sent, and how it is received.
+/// The frames that are sent, and how they are received.
 #[derive(Clone, Copy)]
 pub(crate) struct Spec {
-    /// How the receiver's chains look.
+    /// The layout of the receiver's chains.
     pub(crate) shape: Shape,
     /// Bytes behind the L4 header.
     pub(crate) payload: usize,
     /// Trains of segments with that much payload.
     pub(crate) segment: Option<u16>,
-    /// The receiver has hardware GRO, and gets each train as one frame.
+    /// The receiver has hardware GRO and gets each train as one frame.
     pub(crate) gro: bool,
     /// The device completes the checksum.
     pub(crate) checksum: bool,
     /// TCP; otherwise a protocol that the device does not know.
     pub(crate) tcp: bool,
-    /// Distinct source addresses, which take turns.
+    /// Distinct source addresses, which alternate.
     pub(crate) flows: u16,
     pub(crate) queues: u16,
     /// A hash is computed and spreads flows over the queues.
@@ -31,11 +31,11 @@ pub(crate) struct Spec {
     /// Exact rules, of which number n is about flow n.
     pub(crate) rules: u16,
     pub(crate) ledger: LedgerMode,
-    /// A fault rule is armed that no frame meets.
+    /// A fault rule is armed that matches no frame.
     pub(crate) fault: bool,
-    /// Somebody captures what the receiver gets.
+    /// A client captures what the receiver gets.
     pub(crate) capture: bool,
-    /// Receive chains of a queue, and frames to send, that take turns in the rings.
+    /// Receive chains of a queue, and frames to send, that are used cyclically in the rings.
     pub(crate) pool: u16,
 }
 
@@ -82,11 +82,12 @@ impl Spec {
         let tcp = Flow::tcp4().between4([10, 0, high, low], [10, 1, 0, 1]);
         let mut frame = tcp.ports(1000, 80).frame(&pattern(self.payload));
         if self.segment.is_some() {
-            // PSH, which Linux ends each train with: what follows is not waited for.
+            // PSH, with which Linux ends each train: GRO does not wait for what follows.
             frame[14 + 20 + 13] |= 8;
         }
         if !self.tcp {
-            // For experiments (RFC 3692); the header's own checksum is of no interest to the device.
+            // A protocol number for experiments (RFC 3692); the device ignores its header's
+            // checksum.
             frame[23] = 253;
         }
         let packet = Packet::from(frame);

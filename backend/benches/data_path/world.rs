@@ -44,7 +44,8 @@ use crate::{
 /// Guest memory of one port.
 const MEMORY: usize = 320 << 20;
 
-/// Descriptors of a ring: the most that QEMU offers, and as many chains, because tables are indirect.
+/// Descriptors of a ring: the most that QEMU offers, and as many chains, because tables are
+/// indirect.
 pub(crate) const RING: u16 = 1024;
 
 /// The page size of guests.
@@ -63,10 +64,10 @@ struct Side {
     chains: Vec<Vec<Part>>,
 }
 
-/// What a turn came to.
+/// The result of one measurement.
 #[derive(Clone, Copy)]
 pub(crate) struct Turn {
-    /// Receive chains that were filled: frames, segments of trains, or parts of frames that were joined.
+    /// Receive chains that were filled: frames, segments of trains, or coalesced frames' parts.
     pub(crate) frames: u64,
     pub(crate) time: Duration,
 }
@@ -77,7 +78,7 @@ impl Turn {
     }
 }
 
-/// Two ports between which frames go.
+/// Two cabled ports.
 pub(crate) struct World {
     spec: Spec,
     cpus: [usize; 2],
@@ -90,7 +91,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Starts everything. The backend's workers run on the first of `cpus`, the calling thread on the other.
+    /// Starts everything. The backend's workers run on the first of `cpus`, the calling thread on
+    /// the other.
     pub(crate) fn new(spec: Spec, cpus: [usize; 2]) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
         let port = |number: usize| PortConfig {
@@ -170,7 +172,7 @@ impl World {
                 self.turn(window);
             }
             if self.capture.is_some() {
-                // Whoever reads it has no other processor.
+                // The client that reads the capture runs on the same processor.
                 thread::yield_now();
             }
             elapsed = start.elapsed();
@@ -186,7 +188,8 @@ impl World {
         }
     }
 
-    /// Whatever was sent has used its buffers, so these are available again before more is sent: none is lost.
+    /// All frames sent have used their buffers. These are made available again before more is sent,
+    /// so that no frame is lost.
     fn turn(&mut self, window: u64) {
         self.sender.reap();
         self.receiver.reap();
@@ -202,8 +205,8 @@ impl World {
         }
     }
 
-    /// Copies the payload of the same frames from and to the same addresses in the same order for `time`, on the
-    /// processor of the worker, which is idle.
+    /// Copies the payload of the same frames from and to the same addresses in the same order for
+    /// `time`, on the processor of the worker, which is idle.
     pub(crate) fn copy(&self, time: Duration) -> anyhow::Result<Turn> {
         let size = self.spec.piece();
         let last = |side: &Side, chain: usize| slice(side.memory, side.chains[chain][1]);
@@ -254,7 +257,8 @@ impl World {
         Ok(())
     }
 
-    /// The receiver's counters, after checking that every frame arrived and that as many were hashed as should be.
+    /// The receiver's counters, after checking that every frame arrived and that as many were
+    /// hashed as should be.
     pub(crate) fn counters(&mut self) -> anyhow::Result<serde_json::Value> {
         let stats: Stats = self.control()?.query(command::QUERY_STATS)?;
         let [sent, received] = &stats.ports[..] else {
@@ -277,16 +281,16 @@ impl World {
             hashed == if self.spec.rss { frames } else { 0 },
             "{hashed} frames were hashed"
         );
-        let joined = sum(|queue| queue.rx_gro_wire_frames);
+        let coalesced = sum(|queue| queue.rx_gro_wire_frames);
         ensure!(
-            joined == if self.spec.gro { frames } else { 0 },
-            "{joined} of {frames} frames were joined"
+            coalesced == if self.spec.gro { frames } else { 0 },
+            "{coalesced} of {frames} frames were coalesced"
         );
         let captured = self.capture.as_ref().map(Capture::lines);
         ensure!(captured != Some(0), "no frame was captured");
         Ok(serde_json::json!({
             "frames": frames, "hashed": hashed, "split": sum(|queue| queue.rx_split),
-            "joined": joined, "captured": captured,
+            "joined": coalesced, "captured": captured,
         }))
     }
 
@@ -327,7 +331,7 @@ impl Side {
         }
     }
 
-    /// A port that sends, its frames shared out among its queues.
+    /// The sending port. Its frames are shared out among its queues.
     fn sender(port: &PortConfig, spec: &Spec) -> Self {
         let chains = usize::from(spec.flows.max(spec.pool / spec.pieces() as u16))
             .next_multiple_of(spec.queues.into());
@@ -372,7 +376,7 @@ impl Side {
         side
     }
 
-    /// A port that receives.
+    /// The receiving port.
     fn receiver(port: &PortConfig, spec: &Spec) -> Self {
         let chains = usize::from(spec.pool) * usize::from(spec.queues);
         let mut side = Self::new(port, spec.queues, |guest| match spec.shape {
@@ -456,13 +460,13 @@ impl Side {
         self.rings.iter().map(CyclicRing::outstanding).sum()
     }
 
-    /// Takes what came back.
+    /// Takes returned chains.
     fn reap(&mut self) {
         self.rings.iter_mut().for_each(CyclicRing::reap);
     }
 
-    /// Makes chains available until the device has `window` of them, shared out among the rings; or all, of a port
-    /// that receives.
+    /// Makes chains available until `window` are in flight, shared out among the rings; all chains,
+    /// on the receiving port.
     fn post(&mut self, window: Option<u64>) {
         let share = window.map_or(u64::MAX, |window| window / self.rings.len() as u64);
         for (queue, ring) in self.rings.iter_mut().enumerate() {
@@ -515,8 +519,8 @@ pub(crate) fn rule(number: u16, queues: u16) -> abi::Rule {
     rule
 }
 
-/// Whoever runs before all others may have 95 % of a processor (`sched_rt_runtime_us`) and is stopped if it wants
-/// more: in the middle of a turn, if it did not rest between two.
+/// A thread of real-time priority may have 95 % of a processor (`sched_rt_runtime_us`), and is
+/// throttled if it wants more: in the middle of a measurement, unless it rests between two.
 fn rest(turn: Duration) {
     thread::sleep(turn / 10);
 }

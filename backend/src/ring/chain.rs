@@ -1,36 +1,36 @@
-//! From a head to the memory that its descriptor chain names.
+//! Walks a descriptor chain: from its head to the memory that its descriptors name.
 
 use thiserror::Error;
 
 use super::raw::{Descriptor, Mapping, Span};
 
-/// The most descriptors of one chain, indirect ones included. QEMU's own devices take no longer ones
-/// (`VIRTQUEUE_MAX_SIZE`), and Linux makes none.
+/// The most descriptors of one chain, indirect ones included. QEMU's own devices accept no more
+/// (`VIRTQUEUE_MAX_SIZE`), and Linux makes no longer chains.
 const MAX_DESCRIPTORS: usize = 1024;
 
-/// The most bytes of one chain; the largest meaningful one is a command of 64 KiB with its response.
+/// The most bytes of one chain. The largest valid one is a command of 64 KiB with its response.
 const MAX_BYTES: usize = 1 << 20;
 
-/// Why a chain can only be returned unused.
+/// Why a chain is invalid and can only be returned unused.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub(crate) enum ChainError {
     #[error("Chain loops or has more than {MAX_DESCRIPTORS} descriptors")]
     TooManyDescriptors,
     #[error("Chain of more than {MAX_BYTES} bytes")]
     TooLong,
-    #[error("Chain goes on at descriptor {0}, which is not in its table")]
+    #[error("Chain continues at descriptor {0}, which is not in its table")]
     Next(u16),
-    #[error("Descriptor has no bytes")]
+    #[error("Descriptor of length 0")]
     Empty,
     #[error("Descriptor of {length} bytes at {address:#x} is not in guest memory")]
     Outside { address: u64, length: u32 },
-    #[error("Device-readable descriptor behind a device-writable one")]
+    #[error("Device-readable descriptor after a device-writable one")]
     Order,
-    #[error("Indirect table of {0} bytes, or in an indirect table, or not at the end of a chain")]
+    #[error("Invalid indirect descriptor: length {0}, nested, or not the last of its chain")]
     Indirect(u32),
 }
 
-/// One chain, as ranges of the spans that [`walk`] appended. Small numbers, so that it never leaves registers.
+/// One chain, as ranges of the spans that [`walk`] appended: small enough to stay in registers.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Chain {
     start: u32,
@@ -58,19 +58,19 @@ impl Chain {
         &spans[self.middle as usize..self.end as usize]
     }
 
-    /// A chain of no parts behind `spans`.
+    /// A chain without parts, at the end of `spans`.
     #[inline]
     pub(crate) fn empty(spans: &[Span<'_>]) -> Self {
         Self::new(spans.len(), spans.len(), spans.len())
     }
 
-    /// The first of its spans.
+    /// The index of its first span.
     #[inline]
     pub(crate) fn start(self) -> usize {
         self.start as usize
     }
 
-    /// The same chain when the first `count` spans, of which none is its own, are gone.
+    /// The same chain after the first `count` spans, none of which is its own, were removed.
     pub(crate) fn without(self, count: usize) -> Self {
         let [start, middle, end] =
             [self.start, self.middle, self.end].map(|at| at as usize - count);
@@ -88,8 +88,8 @@ impl Chain {
     }
 }
 
-/// Follows the chain that starts at `head`, which is below the ring's size, and appends its memory to `spans`.
-/// On an error `spans` is as before.
+/// Walks the chain that starts at `head`, which is below the ring's size, and appends its memory to
+/// `spans`. On an error `spans` is unchanged.
 #[inline(always)]
 pub(crate) fn walk<'m>(
     map: &'m Mapping,
@@ -98,7 +98,7 @@ pub(crate) fn walk<'m>(
 ) -> Result<Chain, ChainError> {
     let start = spans.len();
     let descriptor = map.descriptor(head);
-    // What polling drivers send and post: one descriptor.
+    // The fast path: one descriptor, as polling drivers post and send.
     if descriptor.flags & !Descriptor::WRITE == 0
         && (1..=MAX_BYTES as u32).contains(&descriptor.length)
         && let Some(span) = map
@@ -143,8 +143,8 @@ fn walk_all<'m>(
     }
 }
 
-/// Follows an indirect table of two descriptors, which is what Linux makes of a buffer, or frame, whose payload is apart
-/// from its headers. `None`: it is not such a table, or something is wrong with it.
+/// Walks an indirect table of two descriptors, which is how Linux posts or sends a buffer whose
+/// payload is apart from its headers. `None`: it is another kind of table, or an invalid one.
 #[inline(always)]
 fn walk_pair<'m>(map: &'m Mapping, table: Descriptor, spans: &mut Vec<Span<'m>>) -> Option<Chain> {
     const BOTH: u16 = Descriptor::NEXT | Descriptor::INDIRECT;
@@ -184,7 +184,7 @@ struct Walk<'w, 'm> {
 }
 
 impl<'m> Walk<'_, 'm> {
-    /// Follows the ring's own table.
+    /// Walks the ring's own descriptor table.
     fn direct(&mut self, mut descriptor: Descriptor) -> Result<(), ChainError> {
         loop {
             self.count()?;
@@ -238,7 +238,7 @@ impl<'m> Walk<'_, 'm> {
         }
     }
 
-    /// A loop visits some descriptor twice, so it exceeds the limit sooner or later.
+    /// Counts a descriptor. A loop exceeds the limit, because it visits some descriptor again.
     fn count(&mut self) -> Result<(), ChainError> {
         self.descriptors += 1;
         if self.descriptors > MAX_DESCRIPTORS {
@@ -266,8 +266,8 @@ impl<'m> Walk<'_, 'm> {
         let memory = self.map.memory();
         if flags & Descriptor::WRITE != 0 {
             self.writable.get_or_insert(self.spans.len());
-            // One descriptor is one place to the device, which matters for its shape. A buffer that
-            // lies across two regions of guest memory is nothing that a driver allocates.
+            // To the device one descriptor is one target, because the layout depends on it. Drivers
+            // allocate no buffer that lies across two regions of guest memory.
             self.spans.push(memory.span(address, left).ok_or(outside)?);
             return Ok(());
         }

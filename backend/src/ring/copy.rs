@@ -1,6 +1,7 @@
-//! The one copy of a frame's payload, with its checksum folded in.
+//! The copy of a frame's payload, with its checksum folded in. There is no other.
 //!
-//! The sum is that of the bytes stored, even if the guest rewrites the source meanwhile: each is loaded once.
+//! The sum is that of the bytes stored, even if the guest rewrites the source meanwhile: each byte
+//! is loaded once.
 
 #![allow(
     unsafe_code,
@@ -16,7 +17,7 @@
 #[cfg(target_arch = "x86_64")]
 #[inline]
 pub(super) unsafe fn copy_and_sum(from: *const u8, to: *mut u8, length: usize) -> u64 {
-    /// From here on it pays to ask what the processor can do.
+    /// Bytes from which on a check of the processor's features pays.
     const WIDE: usize = 256;
     if length >= WIDE && std::arch::is_x86_feature_detected!("avx512bw") {
         // SAFETY: the caller's promise; the processor has AVX-512.
@@ -30,8 +31,8 @@ pub(super) unsafe fn copy_and_sum(from: *const u8, to: *mut u8, length: usize) -
     }
 }
 
-/// A copy loop over vectors. What was loaded passes through an empty `asm!`, so that the compiler can't load
-/// it a second time for the sum: the guest may have changed it.
+/// A copy loop over vectors. A loaded vector passes through an empty `asm!`, so that the compiler
+/// can't load it a second time for the sum: the guest may have changed it.
 #[cfg(target_arch = "x86_64")]
 macro_rules! copy_and_sum_by {
     ($name:ident, $feature:literal, $vector:ty, $register:ident, $load:ident, $store:ident,
@@ -49,8 +50,8 @@ macro_rules! copy_and_sum_by {
             let low = $mask(0xffff_ffff);
             let (mut first, mut second) = ($zero(), $zero());
             while done + STEP <= length {
-                // SAFETY: STEP bytes from `done` on are inside, by the loop's condition and the caller's
-                // promise; the intrinsics need no alignment. The asm does nothing.
+                // SAFETY: STEP bytes from `done` on are inside, by the loop's condition and the
+                // caller's promise; the intrinsics need no alignment. The asm does nothing.
                 unsafe {
                     let mut word: $vector = $load(from.add(done).cast());
                     asm!("/* {0} */", inout($register) word, options(nomem, nostack, preserves_flags));
@@ -99,8 +100,9 @@ copy_and_sum_by!(
     _mm256_set1_epi64x
 );
 
-/// Part of [`copy_and_sum`]. What is stored begins and ends with parts of a line of the cache, so that between them no
-/// store touches two; mostly no load does either, because drivers lay out what they send as they lay out what they get.
+/// Part of [`copy_and_sum`]. The copy starts and ends with a partial cache line of the target, so
+/// that no store between them touches two lines. Mostly no load does either, because drivers lay
+/// out transmit and receive buffers alike.
 ///
 /// # Safety
 ///
@@ -138,7 +140,8 @@ unsafe fn copy_and_sum_avx512(from: *const u8, to: *mut u8, length: usize) -> u6
         }
     }
     while done + STEP <= length {
-        // SAFETY: a step from `done` on is inside, by the loop's condition and the caller's promise.
+        // SAFETY: a step from `done` on is inside, by the loop's condition and the caller's
+        // promise.
         unsafe {
             let word = add(_mm512_loadu_si512(from.add(done).cast()));
             _mm512_storeu_si512(to.add(done).cast(), word);
@@ -159,7 +162,7 @@ unsafe fn copy_and_sum_avx512(from: *const u8, to: *mut u8, length: usize) -> u6
     lanes.iter().sum()
 }
 
-/// What is left of [`copy_and_sum`] behind the last vector.
+/// The rest of [`copy_and_sum`] behind the last vector.
 ///
 /// # Safety
 ///
@@ -169,7 +172,8 @@ unsafe fn copy_and_sum_avx512(from: *const u8, to: *mut u8, length: usize) -> u6
 unsafe fn copy_and_sum_words(from: *const u8, to: *mut u8, length: usize) -> u64 {
     let (mut done, mut sum) = (0, 0);
     while done + 8 <= length {
-        // SAFETY: as many bytes from `done` on are inside, by the condition and the caller's promise.
+        // SAFETY: as many bytes from `done` on are inside, by the condition and the caller's
+        // promise.
         let word: u64 = unsafe { copy_word(from.add(done), to.add(done)) };
         sum += (word & 0xffff_ffff) + (word >> 32);
         done += 8;
@@ -192,9 +196,9 @@ unsafe fn copy_and_sum_words(from: *const u8, to: *mut u8, length: usize) -> u64
     sum
 }
 
-/// Copies one word, aligned or not, and returns what was stored. The read is volatile: with a plain one the
-/// compiler might read again what it is to return. What a word is torn into by misalignment or by the guest
-/// does not matter.
+/// Copies one word, aligned or not, and returns the word stored. The read is volatile, because the
+/// compiler might repeat a plain one. If misalignment or the guest tears the word, any value will
+/// do.
 ///
 /// # Safety
 ///
@@ -202,7 +206,7 @@ unsafe fn copy_and_sum_words(from: *const u8, to: *mut u8, length: usize) -> u64
 #[cfg(target_arch = "x86_64")]
 #[inline]
 unsafe fn copy_word<T: Copy>(from: *const u8, to: *mut u8) -> T {
-    /// Has no alignment.
+    /// A word without alignment.
     #[repr(C, packed)]
     struct Word<T>(T);
     // SAFETY: the caller's promise.
@@ -212,7 +216,7 @@ unsafe fn copy_word<T: Copy>(from: *const u8, to: *mut u8) -> T {
     word
 }
 
-/// Copies `length` bytes by way of a buffer of our own and returns the sum of the words stored.
+/// Copies `length` bytes by way of a local buffer and returns the sum of the words stored.
 ///
 /// # Safety
 ///
@@ -225,7 +229,7 @@ pub(super) unsafe fn copy_and_sum(from: *const u8, to: *mut u8, length: usize) -
         let here = (length - done).min(buffer.len());
         // SAFETY: as many bytes are inside, and the buffer is ours.
         unsafe { std::ptr::copy_nonoverlapping(from.add(done), buffer.as_mut_ptr(), here) };
-        // What is in the buffer may not be taken from the guest's memory again.
+        // The compiler may not read the bytes from the guest's memory again.
         let bytes = &std::hint::black_box(&mut buffer)[..here];
         // SAFETY: as above.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.add(done), here) };

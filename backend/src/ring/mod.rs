@@ -1,16 +1,18 @@
-//! Split virtqueues (virtio 1.3, 2.7) in guest memory that nobody here trusts.
+//! Split virtqueues (virtio 1.3, 2.7) in guest memory, which is not trusted.
 //!
-//! Guest memory is reached only through `raw`, which checks where a ring is when it starts and where a buffer
-//! is when its chain is walked. What it hands out borrows the mapping that the ring's lock protects, so that
-//! none outlives the lock.
+//! Guest memory is accessed only through `raw`, which checks a ring's parts when the ring starts
+//! and a buffer when its chain is walked. Everything that it hands out borrows the mapping that the
+//! ring's lock protects, so that nothing outlives the lock.
 //!
-//! Chains are taken and returned strictly in the order in which the driver made them available: after a
-//! crash of the backend the frontend resumes at the used index, and anything else would break the ring.
+//! Chains are taken and returned strictly in the order in which the driver made them available:
+//! after a crash of the backend the frontend resumes at the used index, and any other order would
+//! break the ring.
 
 pub(crate) mod chain;
 mod copy;
+pub(crate) mod ledger;
 pub(crate) mod mover;
-pub(crate) mod place;
+pub(crate) mod prefetch;
 pub(crate) mod raw;
 pub(crate) mod receive;
 pub(crate) mod split;
@@ -24,7 +26,7 @@ use std::io::ErrorKind;
 
 use thiserror::Error;
 
-/// Why a ring can't be used until it is set up anew.
+/// Why a ring can't be used until it is set up again.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub(crate) enum RingError {
     #[error("Ring size {0} is not a power of two between 1 and 32768")]
@@ -35,14 +37,14 @@ pub(crate) enum RingError {
     Misaligned { part: &'static str, address: u64 },
     #[error("Driver made {available} chains available in a ring of {size}")]
     AvailableIndex { available: u16, size: u16 },
-    #[error("Driver made descriptor {head} available in a ring of {size}")]
+    #[error("Driver made head {head} available in a ring of {size}")]
     Head { head: u16, size: u16 },
-    /// The ring is served nevertheless whenever something else causes it.
-    #[error("Its kick descriptor can't be waited for ({0})")]
+    /// The ring is still served whenever something else schedules it.
+    #[error("Kick descriptor can't be polled ({0})")]
     Kick(ErrorKind),
 }
 
-/// Where a ring is and how its sides notify each other. Addresses are guest-physical.
+/// Where a ring is and how driver and device notify each other. Addresses are guest-physical.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Setup {
     pub(crate) size: u16,
@@ -53,22 +55,24 @@ pub(crate) struct Setup {
     pub(crate) event_idx: bool,
 }
 
-/// How far the device is. All count modulo 2^16.
+/// The device's progress in a ring. All indices count modulo 2^16.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Indices {
     /// The next entry of the available ring to take.
     pub(crate) next_available: u16,
     /// The next entry of the used ring to write.
     pub(crate) next_used: u16,
-    /// The used index as the driver sees it.
+    /// The used index that is published to the driver.
     pub(crate) published: u16,
-    /// The used index when the driver was last asked for attention; `None`: always ask next time.
+    /// The used index of the last interrupt (last-signalled); `None`: raise the next one in any
+    /// case.
     pub(crate) signalled: Option<u16>,
-    /// The used flags as they were last stored; `None`: whatever whoever served the ring before left.
+    /// The used flags that were last stored; `None`: unknown, as a previous backend left them.
     pub(crate) flags: Option<u16>,
 }
 
-/// An empty vector with the memory of `used`, for elements that differ from its own in nothing but lifetimes.
+/// An empty vector that reuses the allocation of `used`. The element types differ in nothing but
+/// lifetimes.
 pub(crate) fn recycle<T, U>(mut used: Vec<T>) -> Vec<U> {
     used.clear();
     // Collected in place, because the elements have the same layout.

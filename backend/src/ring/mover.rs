@@ -4,29 +4,29 @@ use std::{cell::Cell, marker::PhantomData};
 
 use zcnic_device::{checksum::Checksum, memory::Mover};
 
-use super::{place::PlaceCell, raw::Span};
+use super::{prefetch::PrefetchHintCell, raw::Span};
 
-/// Carries bytes from the memory of one guest ('s) to that of another ('t).
+/// Copies bytes from the memory of one guest ('s) to that of another ('t).
 ///
-/// The device checks offsets against the lengths given here, so the accesses do not fail; should one
-/// nevertheless, nothing outside the spans is touched.
+/// The device checks offsets against the lengths reported here, so accesses do not fail. If one
+/// does, nothing outside the spans is touched.
 pub(crate) struct GuestMover<'s, 't> {
-    upcoming: Option<&'t Upcoming>,
+    next_copy: Option<&'t NextCopy>,
     spans: PhantomData<(Span<'s>, Span<'t>)>,
 }
 
 impl<'t> GuestMover<'_, 't> {
     pub(crate) fn new() -> Self {
         Self {
-            upcoming: None,
+            next_copy: None,
             spans: PhantomData,
         }
     }
 
-    /// Sends for the memory of the next copy while one goes on.
-    pub(crate) fn with(upcoming: &'t Upcoming) -> Self {
+    /// Prefetches the memory of the next copy during the current one.
+    pub(crate) fn with(next_copy: &'t NextCopy) -> Self {
         Self {
-            upcoming: Some(upcoming),
+            next_copy: Some(next_copy),
             spans: PhantomData,
         }
     }
@@ -43,17 +43,17 @@ impl<'s, 't> GuestMover<'s, 't> {
         length: usize,
         sum: &mut Checksum,
     ) {
-        match self.upcoming {
-            Some(upcoming) if length >= Upcoming::LONG => {
-                upcoming.worth.set(true);
+        match self.next_copy {
+            Some(next_copy) if length >= NextCopy::LONG => {
+                next_copy.worth.set(true);
                 // The next segment of a train is behind this one.
-                let behind = span.place(at + length);
+                let behind = span.hint(at + length);
                 let source = if behind.is_empty() {
-                    upcoming.source.get()
+                    next_copy.source.get()
                 } else {
                     behind
                 };
-                let next = (source, upcoming.target.get());
+                let next = (source, next_copy.target.get());
                 span.copy_ahead(at, target, to, length, next, sum);
             }
             _ => span.copy(at, target, to, length, sum),
@@ -76,31 +76,33 @@ impl<'s, 't> GuestMover<'s, 't> {
     }
 }
 
-/// What is copied next, as far as it is known: whoever knows says it here before the copy that is first.
+/// Where the next copy reads and writes, as far as its caller knows it before the current copy.
 #[derive(Debug, Default)]
-pub(crate) struct Upcoming {
-    /// From where.
-    pub(crate) source: PlaceCell,
-    /// To where.
-    pub(crate) target: PlaceCell,
-    /// The last copy was so long that it is worth to know the next.
+pub(crate) struct NextCopy {
+    /// Where it reads.
+    pub(crate) source: PrefetchHintCell,
+    /// Where it writes.
+    pub(crate) target: PrefetchHintCell,
+    /// The last copy was long enough for prefetches to pay.
     worth: Cell<bool>,
 }
 
-impl Upcoming {
-    /// Copies of so many bytes are worth it: they take as long as memory takes to come. Shorter ones, of ordinary frames,
-    /// find theirs in the second-level cache mostly, and take longer if they are told.
+impl NextCopy {
+    /// Bytes of a copy from which on prefetching the next one pays: it takes as long as memory
+    /// takes to arrive. Shorter copies, of ordinary frames, mostly find their bytes in the
+    /// second-level cache, and prefetches cost more than they save.
     pub(crate) const LONG: usize = 2048;
 
-    /// Whether it is worth to say what is next.
+    /// Whether prefetching the next copy pays.
     #[inline]
     pub(crate) fn is_worth(&self) -> bool {
         self.worth.get()
     }
 }
 
-/// Calls `each` for the parts of `length` bytes from `offset` of the run that `spans` form: a span, where in it,
-/// how much of it, and how much was before. Stops at the run's end.
+/// Calls `each` for the parts of `length` bytes from `offset` of the run that `spans` form, with a
+/// span, the offset in it, the part's length, and the bytes of the parts before. Stops at the run's
+/// end.
 #[inline]
 fn parts<'s>(
     spans: &[Span<'s>],
@@ -128,7 +130,7 @@ fn parts<'s>(
 #[inline]
 pub(crate) fn gather(spans: &[Span<'_>], offset: usize, into: &mut [u8]) {
     let length = into.len();
-    // What is asked for at once mostly is in one piece, of a length that the compiler knows then.
+    // The bytes mostly are in one span, and the compiler knows their number then.
     if let Some(first) = spans.first()
         && offset
             .checked_add(length)
@@ -140,6 +142,17 @@ pub(crate) fn gather(spans: &[Span<'_>], offset: usize, into: &mut [u8]) {
     parts(spans, offset, length, |span, at, here, done| {
         span.read(at, &mut into[done..done + here]);
     });
+}
+
+/// Writes `bytes` to the run that `spans` form, as far as they fit; returns how many did.
+pub(crate) fn scatter(spans: &[Span<'_>], bytes: &[u8]) -> usize {
+    let mut rest = bytes;
+    for span in spans {
+        let (now, later) = rest.split_at(rest.len().min(span.len()));
+        span.write(0, now);
+        rest = later;
+    }
+    bytes.len() - rest.len()
 }
 
 impl<'s, 't> Mover for GuestMover<'s, 't> {
@@ -186,7 +199,7 @@ impl<'s, 't> Mover for GuestMover<'s, 't> {
         length: usize,
         sum: &mut Checksum,
     ) {
-        // What is copied at once mostly is in one piece: the first, or the one behind the headers.
+        // The bytes mostly are in one span: the first, or the one behind the headers.
         let mut at = source_offset;
         for span in source.iter().take(2) {
             if at < span.len() {

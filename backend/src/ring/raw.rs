@@ -1,13 +1,15 @@
-//! Guest memory by pointers: the one place where rings and buffers are touched without vm-memory's checks on
-//! every access.
+//! Guest memory by pointers: the one place where rings and buffers are accessed without vm-memory's
+//! checks on every access.
 //!
-//! What the checks ensure is ensured once instead. A [`Mapping`] finds the parts of a ring in a memory table
-//! when the ring starts and keeps that table mapped; indices into the parts are masked by the ring's size. A
-//! [`Span`] lies in one region of a table, or in memory of our own, and borrows what keeps that mapped, so that
-//! it can't outlive the ring's lock. Offsets into a span are checked at each access.
+//! The same is ensured once instead. A [`Mapping`] finds the parts of a ring in a memory table when
+//! the ring starts and keeps that table mapped; indices into the parts are masked by the ring's
+//! size. A [`Span`] lies in one region of a table, or in the backend's own memory, and borrows the
+//! mapping, so that it can't outlive the ring's lock. Offsets into a span are checked at each
+//! access.
 //!
-//! Guests write to all of this at any time. Nothing here makes a reference to it or looks at a byte in it twice: what
-//! was read is in a variable of ours, and only that is looked at.
+//! Guests write to all of this at any time. Nothing here makes a reference to guest memory or reads
+//! a byte of it twice: a value that was read is kept in a local variable, and only that is
+//! examined.
 
 #![allow(
     unsafe_code,
@@ -27,14 +29,15 @@ use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 use zcnic_device::checksum::Checksum;
 use zerocopy::IntoBytes;
 
-use super::{RingError, Setup, copy::copy_and_sum, place::Place};
+use super::{
+    RingError, Setup,
+    copy::copy_and_sum,
+    prefetch::{CACHE_LINE, PrefetchHint, prefetch},
+};
 use crate::memory::GuestMemory;
 
 const DESCRIPTOR: usize = 16;
 const USED_ELEMENT: usize = 8;
-
-/// Bytes that two processors hand over at once.
-pub(super) const CACHE_LINE: usize = 64;
 
 /// A memory table with the addresses where its regions are mapped.
 #[derive(Debug)]
@@ -52,10 +55,10 @@ struct Region {
     host: *mut u8,
 }
 
-// SAFETY: the pointers are to memory that is mapped as long as `_mapped` lives, whichever thread that is in,
-// and that others write to at any time anyway.
+// SAFETY: the pointers are to memory that is mapped as long as `_mapped` lives, whichever thread
+// that is in, and that others write to at any time anyway.
 unsafe impl Send for Memory {}
-// SAFETY: as above; accesses are by value, to memory that nobody has references to.
+// SAFETY: as above; accesses are by value, to memory without references to it.
 unsafe impl Sync for Memory {}
 
 impl Memory {
@@ -72,7 +75,7 @@ impl Memory {
         }
     }
 
-    /// Where `span`, which is of this table, is to the guest.
+    /// The guest-physical address of `span`, which is of this table.
     pub(crate) fn guest_address(&self, span: &Span<'_>) -> Option<u64> {
         self.regions.iter().find_map(|region| {
             let offset = span.address().checked_sub(region.host as usize)? as u64;
@@ -95,7 +98,7 @@ impl Memory {
         })
     }
 
-    /// As many of the `length` bytes at `address` as the region there has.
+    /// The start of the `length` bytes at `address`, as many as the region there has.
     pub(crate) fn longest_span(&self, address: u64, length: usize) -> Option<Span<'_>> {
         self.regions.iter().find_map(|region| {
             let offset = address.wrapping_sub(region.start);
@@ -117,11 +120,12 @@ pub(crate) struct Span<'m> {
     lives: PhantomData<&'m Memory>,
 }
 
-// SAFETY: a span is a place in memory that every thread may access as the methods do, as long as it is mapped.
+// SAFETY: a span is a place in memory that every thread may access as the methods do, as long as it
+// is mapped.
 unsafe impl Send for Span<'_> {}
 
 impl<'m> Span<'m> {
-    /// Memory of our own that nobody else uses meanwhile.
+    /// The backend's own memory, which nothing else uses meanwhile.
     pub(crate) fn own(bytes: &'m mut [u8]) -> Self {
         Self {
             start: bytes.as_mut_ptr(),
@@ -130,7 +134,7 @@ impl<'m> Span<'m> {
         }
     }
 
-    /// `length` bytes of it at `offset`, if they are inside.
+    /// The `length` bytes at `offset`, if they are inside.
     pub(crate) fn part(&self, offset: usize, length: usize) -> Option<Self> {
         self.at(offset, length).map(|start| Self {
             start,
@@ -139,7 +143,7 @@ impl<'m> Span<'m> {
         })
     }
 
-    /// Where it is mapped.
+    /// The address where it is mapped.
     pub(crate) fn address(&self) -> usize {
         self.start as usize
     }
@@ -149,7 +153,7 @@ impl<'m> Span<'m> {
         self.length
     }
 
-    /// Where `length` bytes at `offset` are, if they are inside.
+    /// The pointer to `length` bytes at `offset`, if they are inside.
     #[inline]
     fn at(&self, offset: usize, length: usize) -> Option<*mut u8> {
         (offset <= self.length && length <= self.length - offset)
@@ -174,11 +178,13 @@ impl<'m> Span<'m> {
             debug_assert!(false, "offset and length are inside the span");
             return;
         };
-        // SAFETY: `to` has room for that many bytes, mapped for 'm; `bytes` is ours and does not overlap.
+        // SAFETY: `to` has room for that many bytes, mapped for 'm; `bytes` is ours and does not
+        // overlap.
         unsafe { copy_headers(bytes.as_ptr(), to, bytes.len()) }
     }
 
-    /// Writes `words` at `offset`, one by one from wherever they are; nothing if there is no room for them all.
+    /// Writes `words` at `offset`, one by one from wherever they are; nothing if there is no room
+    /// for them all.
     #[inline]
     pub(crate) fn write_words<const N: usize>(&self, offset: usize, words: [u64; N]) {
         let Some(to) = self.at(offset, size_of_val(&words)) else {
@@ -191,15 +197,16 @@ impl<'m> Span<'m> {
             return;
         }
         for (index, word) in words.into_iter().enumerate() {
-            // SAFETY: `to` is aligned and has room for that many words, mapped for 'm. Volatile, so that the compiler does
-            // not make of them one store of a vector that it would have to load.
+            // SAFETY: `to` is aligned and has room for that many words, mapped for 'm. Volatile, so
+            // that the compiler does not make of them one store of a vector that it would have to
+            // load.
             unsafe { to.add(index).write_volatile(word) }
         }
     }
 
-    /// Copies `length` bytes at `offset` to `target_offset` of `target` and adds the bytes stored to `sum`;
-    /// nothing if either is not inside. The two may overlap: what is stored is unspecified then, but it is
-    /// what was summed.
+    /// Copies `length` bytes at `offset` to `target_offset` of `target` and adds the bytes stored
+    /// to `sum`; nothing if either is not inside. The two may overlap: then the bytes stored are
+    /// unspecified, but the sum is theirs.
     #[inline]
     pub(crate) fn copy(
         &self,
@@ -219,8 +226,8 @@ impl<'m> Span<'m> {
         sum.add_native(stored, length);
     }
 
-    /// Does what [`copy`](Self::copy) does, and has what comes after the bytes that are copied on its way to the cache
-    /// meanwhile: the rest of them, as much of `next_source` to be read, and of `next_target` to be written.
+    /// Copies as [`copy`](Self::copy) does, and prefetches the next bytes meanwhile: the rest of
+    /// the copy, then the start of `next_source` for reading and of `next_target` for writing.
     #[inline(never)]
     pub(crate) fn copy_ahead(
         &self,
@@ -228,12 +235,12 @@ impl<'m> Span<'m> {
         target: &Span<'_>,
         target_offset: usize,
         length: usize,
-        (next_source, next_target): (Place, Place),
+        (next_source, next_target): (PrefetchHint, PrefetchHint),
         sum: &mut Checksum,
     ) {
-        /// A multiple of a cache line: so much is sent for before as much is copied.
+        /// Bytes that are prefetched before as many are copied: a multiple of a cache line.
         const BLOCK: usize = 512;
-        /// So far ahead: a page, because that is where the processor does not look ahead by itself.
+        /// Prefetch distance: a page, because hardware prefetchers stop at a page's end.
         const DISTANCE: usize = 4096;
         let (Some(from), Some(to)) = (self.at(offset, length), target.at(target_offset, length))
         else {
@@ -241,7 +248,7 @@ impl<'m> Span<'m> {
             return;
         };
         let distance = length.min(DISTANCE);
-        let (source, destination) = (self.place(offset), target.place(target_offset));
+        let (source, destination) = (self.hint(offset), target.hint(target_offset));
         // Blocks are even, so that their sums can be added.
         let (mut done, mut stored) = (0, 0);
         while done < length {
@@ -256,37 +263,39 @@ impl<'m> Span<'m> {
                     next_target.prefetch_write(beyond, here);
                 }
             }
-            // SAFETY: both have `length` bytes that are mapped meanwhile, and `here` of them are left.
+            // SAFETY: both have `length` bytes that are mapped meanwhile, and `here` of them are
+            // left.
             stored += unsafe { copy_and_sum(from.add(done), to.add(done), here) };
             done += here;
         }
         sum.add_native(stored, length);
     }
 
-    /// What is behind `offset`.
+    /// A prefetch hint for the bytes from `offset` on.
     #[inline]
-    pub(crate) fn place(&self, offset: usize) -> Place {
-        Place::new(
+    pub(crate) fn hint(&self, offset: usize) -> PrefetchHint {
+        PrefetchHint::new(
             self.start.wrapping_add(offset),
             self.length.saturating_sub(offset),
         )
     }
 
-    /// Has the first `length` bytes on their way to the cache.
+    /// Prefetches the first `length` bytes for reading.
     #[inline]
     pub(crate) fn prefetch(&self, length: usize) {
-        self.place(0).prefetch(0, length);
+        self.hint(0).prefetch(0, length);
     }
 
-    /// The same, to be written.
+    /// Prefetches the first `length` bytes for writing.
     #[inline]
     pub(crate) fn prefetch_write(&self, length: usize) {
-        self.place(0).prefetch_write(0, length);
+        self.hint(0).prefetch_write(0, length);
     }
 }
 
-/// Copies what are headers as a rule, which are looked at at once: of a vector as long as a line, which is what the C
-/// library stores, nothing could be loaded so soon.
+/// Copies bytes that are mostly headers and are read right away. It uses small vectors: a load that
+/// spans part of a store as wide as a cache line, which is what the C library uses, stalls in
+/// store-to-load forwarding.
 ///
 /// # Safety
 ///
@@ -366,13 +375,14 @@ pub(crate) struct Mapping {
     memory: Arc<Memory>,
 }
 
-// SAFETY: the pointers are into memory that is mapped as long as `memory` lives; all accesses are atomic.
+// SAFETY: the pointers are into memory that is mapped as long as `memory` lives; all accesses are
+// atomic.
 unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Finds the parts of a ring.
+    /// Finds the parts of a ring in a memory table.
     pub(crate) fn new(setup: &Setup, memory: Arc<Memory>) -> Result<Self, RingError> {
         let size = setup.size;
         if !size.is_power_of_two() || size > 1 << 15 {
@@ -382,7 +392,7 @@ impl Mapping {
             let span = memory
                 .span(address, length)
                 .ok_or(RingError::Outside { part, address })?;
-            // The host's address counts: that is where the atomic accesses happen.
+            // The host address must be aligned: the atomic accesses happen there.
             if (span.start as usize).is_multiple_of(alignment) {
                 Ok(span.start)
             } else {
@@ -423,8 +433,8 @@ impl Mapping {
     #[inline]
     fn available(&self, index: usize) -> &AtomicU16 {
         debug_assert!(index < 3 + usize::from(self.size()));
-        // SAFETY: callers pass 0 or 1, 2 plus a masked index, or 2 plus the size. `new` found room for as
-        // many words, aligned, in memory that `self.memory` keeps mapped.
+        // SAFETY: callers pass 0 or 1, 2 plus a masked index, or 2 plus the size. `new` found room
+        // for as many words, aligned, in memory that `self.memory` keeps mapped.
         unsafe { &*self.available.add(index) }
     }
 
@@ -433,20 +443,20 @@ impl Mapping {
         u16::from_le(self.available(0).load(Ordering::Relaxed))
     }
 
-    /// The driver's index; the entries up to it are there.
+    /// The driver's available index; the entries before it are written.
     #[inline]
     pub(crate) fn available_index(&self) -> u16 {
         u16::from_le(self.available(1).load(Ordering::Acquire))
     }
 
-    /// What the driver made available as number `index`, counted modulo 2^16.
+    /// The head of the chain that the driver made available as number `index`, counted modulo 2^16.
     #[inline]
     pub(crate) fn available_entry(&self, index: u16) -> u16 {
         let entry = self.available(2 + usize::from(index & self.mask));
         u16::from_le(entry.load(Ordering::Relaxed))
     }
 
-    /// At which used index the driver wants an interrupt.
+    /// The used index at which the driver wants an interrupt.
     #[inline]
     pub(crate) fn used_event(&self) -> u16 {
         let event = self.available(2 + usize::from(self.size()));
@@ -455,8 +465,8 @@ impl Mapping {
 
     #[inline]
     fn descriptor_at(&self, index: u16) -> &[AtomicU64; 2] {
-        // SAFETY: `new` found room for as many descriptors as the mask lets through, aligned, in memory that
-        // `self.memory` keeps mapped.
+        // SAFETY: `new` found room for as many descriptors as the mask lets through, aligned, in
+        // memory that `self.memory` keeps mapped.
         unsafe { &*self.descriptors.add(usize::from(index & self.mask)) }
     }
 
@@ -470,13 +480,13 @@ impl Mapping {
         )
     }
 
-    /// Has descriptor `index` on its way to the cache.
+    /// Prefetches descriptor `index`.
     #[inline]
     pub(crate) fn prefetch_descriptor(&self, index: u16) {
         prefetch(ptr::from_ref(self.descriptor_at(index)).cast());
     }
 
-    /// Has the indirect table of the chain that starts at descriptor `head` on its way to the cache, if it has one.
+    /// Prefetches the indirect table of the chain that starts at descriptor `head`, if it has one.
     #[inline]
     pub(crate) fn prefetch_table(&self, head: u16) {
         let descriptor = self.descriptor(head);
@@ -491,8 +501,8 @@ impl Mapping {
     #[inline]
     fn used(&self, index: usize) -> &AtomicU16 {
         debug_assert!(index < 3 + 4 * usize::from(self.size()));
-        // SAFETY: callers pass 0 or 1, or 2 plus four times the size, which is the last word. `new` found room
-        // for as many, aligned, in memory that `self.memory` keeps mapped.
+        // SAFETY: callers pass 0 or 1, or 2 plus four times the size, which is the last word. `new`
+        // found room for as many, aligned, in memory that `self.memory` keeps mapped.
         unsafe { &*self.used.add(index) }
     }
 
@@ -500,8 +510,8 @@ impl Mapping {
     #[inline]
     pub(crate) fn set_used(&self, index: u16, id: u32, length: u32) {
         let entry = usize::from(index & self.mask);
-        // SAFETY: the elements begin behind two words and are as many as the mask lets through; `new` found
-        // room for them, aligned to 4, in memory that `self.memory` keeps mapped.
+        // SAFETY: the elements begin behind two words and are as many as the mask lets through;
+        // `new` found room for them, aligned to 4, in memory that `self.memory` keeps mapped.
         let [chain, written] = unsafe { &*self.used.add(2 + 4 * entry).cast::<[AtomicU32; 2]>() };
         chain.store(id.to_le(), Ordering::Relaxed);
         written.store(length.to_le(), Ordering::Relaxed);
@@ -512,7 +522,7 @@ impl Mapping {
         self.used(0).store(flags.to_le(), Ordering::Relaxed);
     }
 
-    /// Used elements and the bytes of their chains are visible before the index.
+    /// Publishes used elements: they and the bytes of their chains are visible before the index is.
     #[inline]
     pub(crate) fn set_used_index(&self, index: u16) {
         self.used(1).store(index.to_le(), Ordering::Release);
@@ -522,38 +532,10 @@ impl Mapping {
         u16::from_le(self.used(1).load(Ordering::Acquire))
     }
 
-    /// At which available index the driver shall kick.
+    /// Sets the available index at which the driver kicks.
     #[inline]
     pub(crate) fn set_available_event(&self, index: u16) {
         self.used(2 + 4 * usize::from(self.size()))
             .store(index.to_le(), Ordering::Relaxed);
     }
-}
-
-/// Has the line at `address` on its way to the cache, to be written.
-#[inline]
-pub(super) fn prefetch_write(address: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch is a hint and never faults; processors without this one take it for a NOP.
-    unsafe {
-        std::arch::asm!(
-            "prefetchw [{0}]",
-            in(reg) address,
-            options(readonly, nostack, preserves_flags)
-        );
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    prefetch(address);
-}
-
-#[inline]
-pub(crate) fn prefetch(address: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch is a hint and never faults.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(address.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
 }

@@ -5,102 +5,103 @@ use zcnic_device::{
     memory::ReceiveRing,
 };
 
+use super::ledger::LedgerRecorder;
 use super::{
     RingError,
     chain::{ChainError, walk},
-    mover::Upcoming,
+    mover::NextCopy,
     raw::Span,
     split::SplitRing,
-    window::Window,
+    window::PrefetchWindow,
 };
-use crate::ledger::Witness;
 
-/// Receive chains of one ring while its lock is held. Everything committed becomes visible to the driver
-/// with [`publish`](Self::publish), so that a batch costs one store of the used index.
+/// Receive chains of one ring while its lock is held. Everything committed becomes visible to the
+/// driver with [`publish`](Self::publish), so that a batch costs one store of the used index.
 pub(crate) struct ReceiveChains<'m> {
-    /// `None`: the ring is not running, which looks like one without buffers.
+    /// `None`: the ring is not running. It behaves like a ring without buffers.
     ring: Option<SplitRing<'m>>,
     /// Chains that may be reserved at once.
     max_chains: usize,
-    window: Window<'m>,
-    /// Whom to tell where the next payload goes.
-    upcoming: Option<&'m Upcoming>,
-    /// Who tells the ledger.
-    witness: Option<Witness<'m>>,
-    /// What is wrong with the ring.
+    window: PrefetchWindow<'m>,
+    /// Gets the place of the next payload.
+    next_copy: Option<&'m NextCopy>,
+    /// Records operations on chains in the ledger.
+    recorder: Option<LedgerRecorder<'m>>,
+    /// The error that broke the ring.
     error: Option<RingError>,
-    /// What was wrong with the last chain that could not be used.
+    /// The error of the last invalid chain.
     chain_error: Option<ChainError>,
 }
 
 impl<'m> ReceiveChains<'m> {
-    /// A frame may take at most `max_chains` chains.
-    /// The window's memory is that of another.
+    /// The chains of `ring`, of which a frame takes at most `max_chains`. `window` lends its
+    /// allocations.
     pub(crate) fn new(
         ring: Option<SplitRing<'m>>,
         max_chains: usize,
-        window: Window<'static>,
+        window: PrefetchWindow<'static>,
     ) -> Self {
         Self {
             ring,
             max_chains,
-            window: Window::recycled(window),
-            upcoming: None,
-            witness: None,
+            window: PrefetchWindow::recycled(window),
+            next_copy: None,
+            recorder: None,
             error: None,
             chain_error: None,
         }
     }
 
-    /// Tells `upcoming` where the payload goes that comes after the one that is placed.
-    pub(crate) fn announce(mut self, upcoming: &'m Upcoming) -> Self {
-        self.upcoming = Some(upcoming);
+    /// Announces in `next_copy` where the payload behind the current one is placed.
+    pub(crate) fn announce(mut self, next_copy: &'m NextCopy) -> Self {
+        self.next_copy = Some(next_copy);
         self
     }
 
-    /// Tells `witness` of everything that is posted and returned, starting with what is posted by now.
-    pub(crate) fn watched_by(mut self, witness: Option<Witness<'m>>) -> Self {
-        self.witness = witness;
+    /// Records all chains that are posted and returned in `recorder`, from those posted now on.
+    pub(crate) fn recorded_by(mut self, recorder: Option<LedgerRecorder<'m>>) -> Self {
+        self.recorder = recorder;
         self.observe();
         self
     }
 
-    /// Tells the witness of chains that were posted since, or, if it only counts, of those among them that were looked
-    /// for: the driver's index is in the driver's cache.
+    /// Records chains that were posted since the last call. A recorder that only counts gets those
+    /// whose index was read already: reading it again would take the line from the driver's cache.
     fn observe(&mut self) {
-        match &self.witness {
-            Some(witness) if witness.looks_inside() => self.look(),
-            Some(_) => self.tell_of(0),
+        match &self.recorder {
+            Some(recorder) if recorder.looks_inside() => self.record_posted(),
+            Some(_) => self.record_known(0),
             None => {}
         }
     }
 
-    /// Tells the witness of all chains that were posted.
-    pub(crate) fn look(&mut self) {
-        self.tell_of(self.ring.as_ref().map_or(0, SplitRing::size));
+    /// Records all chains that were posted.
+    pub(crate) fn record_posted(&mut self) {
+        self.record_known(self.ring.as_ref().map_or(0, SplitRing::size));
     }
 
-    /// Tells it of those that are known, if there are `enough`.
-    fn tell_of(&mut self, enough: u16) {
-        let Some(mut witness) = self.witness.take() else {
+    /// Records the chains that are known to be posted, reading the driver's index if there are
+    /// fewer than `enough`.
+    fn record_known(&mut self, enough: u16) {
+        let Some(mut recorder) = self.recorder.take() else {
             return;
         };
         if let Some(available) = self.attempt(|ring| ring.available(enough)) {
-            self.tell(&mut witness, available);
+            self.record(&mut recorder, available);
         }
-        self.witness = Some(witness);
+        self.recorder = Some(recorder);
     }
 
-    fn tell(&mut self, witness: &mut Witness<'m>, available: u16) {
+    fn record(&mut self, recorder: &mut LedgerRecorder<'m>, available: u16) {
         let Some(next) = self.ring.as_ref().map(SplitRing::next_available) else {
             return;
         };
-        if !witness.looks_inside() {
-            witness.count_posted(next, next.wrapping_add(available));
+        if !recorder.looks_inside() {
+            recorder.count_posted(next, next.wrapping_add(available));
             return;
         }
         let mut targets = Vec::new();
-        let mut ahead = witness.seen(next).wrapping_sub(next);
+        let mut ahead = recorder.recorded_until(next).wrapping_sub(next);
         while ahead < available {
             let Some(head) = self.attempt(|ring| ring.head(ahead)) else {
                 return;
@@ -114,55 +115,56 @@ impl<'m> ReceiveChains<'m> {
                 .filter(|chain| !chain.has_readable())
                 .map(|chain| chain.writable(&targets));
             let memory = ring.map().memory();
-            witness.posted(next.wrapping_add(ahead), head, memory, targets);
+            recorder.posted(next.wrapping_add(ahead), head, memory, targets);
             ahead += 1;
         }
     }
 
-    /// Shows the witness reserved chain `index`, which is about to be used.
+    /// Passes reserved chain `index`, which is about to be used, to the recorder.
     #[cold]
-    fn show(&mut self, index: usize, head: u16) {
+    fn check(&mut self, index: usize, head: u16) {
         let next = self.ring.as_ref().map_or(0, SplitRing::next_available);
         let seen = self
-            .witness
+            .recorder
             .as_ref()
-            .map_or(0, |witness| witness.seen(next));
-        // One that was posted since the witness was told.
+            .map_or(0, |recorder| recorder.recorded_until(next));
+        // It was posted since the last record.
         if usize::from(seen.wrapping_sub(next)) <= index {
             self.observe();
         }
-        if let (Some(ring), Some(witness)) = (&self.ring, &mut self.witness) {
-            witness.used(head, ring.map().memory(), self.window.targets(index));
+        if let (Some(ring), Some(recorder)) = (&self.ring, &mut self.recorder) {
+            recorder.used(head, ring.map().memory(), self.window.targets(index));
         }
     }
 
     fn returned(&mut self, head: u16, length: u32) {
-        if let Some(witness) = &mut self.witness {
-            witness.returned(head, length);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.returned(head, length);
         }
     }
 
-    /// Gives back the memory of the window.
-    pub(crate) fn into_window(self) -> Window<'static> {
-        Window::recycled(self.window)
+    /// Returns the window's allocations.
+    pub(crate) fn into_window(self) -> PrefetchWindow<'static> {
+        PrefetchWindow::recycled(self.window)
     }
 
-    /// Shows the driver what was committed; returns whether it wants an interrupt.
+    /// Publishes committed chains. Returns whether the driver wants an interrupt.
     pub(crate) fn publish(&mut self) -> bool {
         self.observe();
         self.attempt(|ring| Ok(ring.publish())).unwrap_or(false)
     }
 
-    /// Puts off an interrupt that the driver wants, unless it has `enough` chains to look at.
-    pub(crate) fn put_off(&mut self, enough: u16) -> bool {
-        self.ring.as_mut().is_some_and(|ring| ring.put_off(enough))
+    /// Moderates an interrupt that the driver wants, unless `enough` chains wait for it. Returns
+    /// whether it did.
+    pub(crate) fn moderate(&mut self, enough: u16) -> bool {
+        self.ring.as_mut().is_some_and(|ring| ring.moderate(enough))
     }
 
-    /// Returns every available chain with length 0 and says how many there were.
+    /// Returns every available chain with length 0. Returns how many there were.
     pub(crate) fn drain(&mut self) -> u32 {
         let mut drained = 0;
         self.window.clear();
-        // The driver could go on posting meanwhile, but no more than once around.
+        // The driver may keep posting meanwhile, but at most a ring's size counts.
         let limit = self.ring.as_ref().map_or(0, SplitRing::size);
         while drained < u32::from(limit) {
             self.observe();
@@ -183,34 +185,34 @@ impl<'m> ReceiveChains<'m> {
         drained
     }
 
-    /// Asks the driver not to kick when it posts more: frames look by themselves.
+    /// Asks the driver not to kick when it posts more: each frame polls the ring.
     pub(crate) fn disable_kicks(&mut self) {
         if let Some(ring) = &mut self.ring {
             ring.disable_kicks();
         }
     }
 
-    /// Asks for a kick when the driver posts more; returns whether it did already.
+    /// Asks for a kick when the driver posts more. Returns whether it did already.
     pub(crate) fn enable_kicks(&mut self) -> bool {
         self.attempt(SplitRing::enable_kicks).unwrap_or(false)
     }
 
-    /// What went wrong, if anything did: the ring is broken.
+    /// The error that broke the ring, if one did.
     pub(crate) fn error(&self) -> Option<RingError> {
         self.error
     }
 
-    /// A chain that could not be used, if there was one.
+    /// The error of an invalid chain, if there was one.
     pub(crate) fn chain_error(&self) -> Option<ChainError> {
         self.chain_error
     }
 
-    /// Looks more chains up, if there are any.
+    /// Walks more chains, if there are any.
     #[inline(never)]
     fn look_up(&mut self) {
-        // Pages for long payload are sent for when they are next: to find out where one is takes as long as to write
-        // to it, and nothing else would be done meanwhile.
-        let is_worth = self.upcoming.is_some_and(Upcoming::is_worth);
+        // Pages for long payload are prefetched later, during the copy before: translating a page's
+        // address takes as long as writing to it, and would delay everything else here.
+        let is_worth = self.next_copy.is_some_and(NextCopy::is_worth);
         let parts = if is_worth { 1 } else { 2 };
         if let (None, Some(ring)) = (self.error, &mut self.ring) {
             match self.window.extend(ring, parts) {
@@ -254,8 +256,12 @@ impl<'m> ReceiveRing for ReceiveChains<'m> {
         let Some(head) = self.window.reserve() else {
             return false;
         };
-        if self.witness.as_ref().is_some_and(Witness::looks_inside) {
-            self.show(index, head);
+        if self
+            .recorder
+            .as_ref()
+            .is_some_and(LedgerRecorder::looks_inside)
+        {
+            self.check(index, head);
         }
         true
     }
@@ -267,8 +273,8 @@ impl<'m> ReceiveRing for ReceiveChains<'m> {
 
     #[inline]
     fn copying_to(&self, index: usize) {
-        if let Some(upcoming) = self.upcoming.filter(|upcoming| upcoming.is_worth()) {
-            upcoming.target.set(self.window.payload_place(index + 1));
+        if let Some(next_copy) = self.next_copy.filter(|next_copy| next_copy.is_worth()) {
+            next_copy.target.set(self.window.payload_hint(index + 1));
         }
     }
 
@@ -280,8 +286,8 @@ impl<'m> ReceiveRing for ReceiveChains<'m> {
                     break;
                 };
                 ring.complete(head, length);
-                if let Some(witness) = &mut self.witness {
-                    witness.returned(head, length);
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.returned(head, length);
                 }
             }
         }

@@ -30,7 +30,7 @@ impl<'m> SplitRing<'m> {
         }
     }
 
-    /// Where the ring is.
+    /// The mapping of the ring's parts.
     #[inline]
     pub(crate) fn map(&self) -> &'m Mapping {
         self.map
@@ -47,8 +47,8 @@ impl<'m> SplitRing<'m> {
         self.indices.next_available
     }
 
-    /// Chains that the driver made available and that were not taken. Looks again only if fewer than
-    /// `enough` are known.
+    /// Chains that the driver made available and that were not taken yet. Reads the driver's index
+    /// only if fewer than `enough` are known.
     #[inline]
     pub(crate) fn available(&mut self, enough: u16) -> Result<u16, RingError> {
         if self.known < enough {
@@ -65,7 +65,7 @@ impl<'m> SplitRing<'m> {
         Ok(self.known)
     }
 
-    /// Of these, the ones that are known of without looking again.
+    /// Available chains that are known without reading the driver's index.
     #[inline]
     pub(crate) fn known(&self) -> u16 {
         self.known
@@ -87,8 +87,8 @@ impl<'m> SplitRing<'m> {
         }
     }
 
-    /// Puts the first descriptors of the next `count` chains, which are available, into `heads`, and has them on their way
-    /// to the cache.
+    /// Puts the heads of the next `count` chains, which are available, into `heads`, and prefetches
+    /// their descriptors.
     pub(crate) fn heads(&self, count: u16, heads: &mut Vec<u16>) -> Result<(), RingError> {
         heads.clear();
         for ahead in 0..count {
@@ -99,8 +99,8 @@ impl<'m> SplitRing<'m> {
         Ok(())
     }
 
-    /// Takes the next available chain, whose first descriptor is `head`, and returns it with `length`
-    /// bytes written. The driver sees it after [`publish`](Self::publish).
+    /// Takes the next available chain, whose first descriptor is `head`, and returns it with
+    /// `length` bytes written. The driver sees it after [`publish`](Self::publish).
     #[inline]
     pub(crate) fn complete(&mut self, head: u16, length: u32) {
         let next = self.indices.next_used;
@@ -109,7 +109,7 @@ impl<'m> SplitRing<'m> {
         self.skip();
     }
 
-    /// Does so with the next chains, whose first descriptors are `heads`.
+    /// Completes the next chains, whose heads are `heads`, each with `length` bytes written.
     pub(crate) fn complete_all(&mut self, heads: &[u16], length: u32) {
         let next = self.indices.next_used;
         for (ahead, &head) in (0..).zip(heads) {
@@ -122,20 +122,20 @@ impl<'m> SplitRing<'m> {
         self.known = self.known.saturating_sub(count);
     }
 
-    /// Takes the next available chain without returning it: as such only faults do it.
+    /// Takes the next available chain without returning it, which only faults do.
     #[inline]
     pub(crate) fn skip(&mut self) {
         self.indices.next_available = self.indices.next_available.wrapping_add(1);
         self.known = self.known.saturating_sub(1);
     }
 
-    /// Puts an element into the used ring. Whose chain it names matters to the driver alone.
+    /// Puts an element into the used ring. Only faults pass an `id` that is not the next chain's.
     pub(crate) fn put(&mut self, id: u32, length: u32) {
         self.map.set_used(self.indices.next_used, id, length);
         self.indices.next_used = self.indices.next_used.wrapping_add(1);
     }
 
-    /// Shows the driver everything that was completed. Returns whether it wants an interrupt.
+    /// Publishes everything that was completed. Returns whether the driver wants an interrupt.
     pub(crate) fn publish(&mut self) -> bool {
         let new = self.indices.next_used;
         if new == self.indices.published {
@@ -143,8 +143,8 @@ impl<'m> SplitRing<'m> {
         }
         self.map.set_used_index(new);
         self.indices.published = new;
-        // The driver stores its wish and then reads the index; this side the other way round. Without a
-        // full barrier both could miss the other's store (virtio 1.3, 2.7.10).
+        // The driver stores its event index and then reads the used index; here the order is the
+        // reverse. Without a full barrier both could miss the other's store (virtio 1.3, 2.7.10).
         fence(Ordering::SeqCst);
         if !self.event_idx {
             return self.map.available_flags() & NO_INTERRUPT == 0;
@@ -152,7 +152,7 @@ impl<'m> SplitRing<'m> {
         self.is_interrupt_due()
     }
 
-    /// Whether the driver's event index was passed since this was asked last (virtio 1.3, 2.7.7.2).
+    /// Whether the driver's event index was passed since the last call (virtio 1.3, 2.7.7.2).
     #[inline]
     fn is_interrupt_due(&mut self) -> bool {
         let new = self.indices.published;
@@ -163,10 +163,12 @@ impl<'m> SplitRing<'m> {
         }
     }
 
-    /// Puts off an interrupt that [`publish`](Self::publish) found wanted, unless the driver has `enough` chains (0: no
-    /// number of them is) to look at by now. Then it is still wanted whenever more is published, until somebody
-    /// [takes](Self::take_interrupt) it. Without event index the driver's wish is not known so well, and nothing is put off.
-    pub(crate) fn put_off(&mut self, enough: u16) -> bool {
+    /// Moderates an interrupt that [`publish`](Self::publish) found wanted, unless `enough` chains
+    /// (0: no number of them) wait for the driver. The last-signalled index is rewound to what the
+    /// driver has seen, so the event-index test runs again with the next frame or in
+    /// [`take_moderated`](Self::take_moderated). Without event index the driver's wish is not known
+    /// well enough: nothing is moderated.
+    pub(crate) fn moderate(&mut self, enough: u16) -> bool {
         let event = self.map.used_event();
         let unseen = self.indices.published.wrapping_sub(event);
         let is_enough = unseen > self.size() || (enough > 0 && unseen >= enough);
@@ -177,12 +179,12 @@ impl<'m> SplitRing<'m> {
         true
     }
 
-    /// Whether an interrupt that was put off is still wanted; whoever asks raises it.
-    pub(crate) fn take_interrupt(&mut self) -> bool {
+    /// Whether a moderated interrupt is still wanted. The caller raises it.
+    pub(crate) fn take_moderated(&mut self) -> bool {
         self.event_idx && self.is_interrupt_due()
     }
 
-    /// Asks the driver not to kick: somebody is looking anyway.
+    /// Asks the driver not to kick, because the ring is polled.
     #[inline]
     pub(crate) fn disable_kicks(&mut self) {
         // A stale event index is passed once in 65536 chains; that kick does no harm.
@@ -191,8 +193,8 @@ impl<'m> SplitRing<'m> {
         }
     }
 
-    /// Asks the driver to kick when it makes another chain available than those known. Returns whether
-    /// it did so meanwhile, so that no kick will come.
+    /// Asks the driver to kick when it makes another chain available than those known. Returns
+    /// whether it did so meanwhile, in which case no kick comes.
     pub(crate) fn enable_kicks(&mut self) -> Result<bool, RingError> {
         let before = self.known;
         if self.event_idx {
@@ -201,12 +203,13 @@ impl<'m> SplitRing<'m> {
         } else {
             self.set_flags(0);
         }
-        // The wish is visible before the index is looked at again.
+        // The event index is visible before the driver's index is read again.
         fence(Ordering::SeqCst);
         Ok(self.available(self.size())? > before)
     }
 
-    /// Stores the flags only if they change: they share a cache line with the index that the driver polls.
+    /// Stores the flags only if they change: they share a cache line with the index that the driver
+    /// polls.
     fn set_flags(&mut self, flags: u16) {
         if self.indices.flags.replace(flags) != Some(flags) {
             self.map.set_used_flags(flags);
@@ -214,7 +217,7 @@ impl<'m> SplitRing<'m> {
     }
 }
 
-/// A transmit ring as fault rules treat it.
+/// A transmit ring for fault rules.
 impl RawRing for SplitRing<'_> {
     fn size(&self) -> u32 {
         self.map.size().into()

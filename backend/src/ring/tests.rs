@@ -1,4 +1,5 @@
-//! The rings against virtio-queue's, driven by its mock driver, and against drivers that mean harm.
+//! The rings compared with virtio-queue's, driven by its mock driver, and against malicious
+//! drivers.
 
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use super::{
     receive::ReceiveChains,
     recycle,
     split::SplitRing,
-    window::Window,
+    window::PrefetchWindow,
 };
 use crate::memory::GuestMemory;
 
@@ -27,7 +28,7 @@ mod window;
 
 const SIZE: u16 = 16;
 const RING: GuestAddress = GuestAddress(0x1000);
-/// Not where the mock has it, which overlaps its available ring.
+/// The used ring's address: the mock's own overlaps its available ring.
 const USED: GuestAddress = GuestAddress(0x1400);
 const TABLES: u64 = 0x8000;
 const BUFFERS: u64 = 0x10_0000;
@@ -60,7 +61,7 @@ fn at(base: u16) -> Indices {
     }
 }
 
-/// Driver side of one ring: where the next chain goes.
+/// A driver's side of one ring: where the next chain is put.
 struct Posting<'m> {
     memory: &'m GuestMemory,
     queue: MockSplitQueue<'m, GuestMemory>,
@@ -154,7 +155,7 @@ fn map(setup: &Setup, memory: &GuestMemory) -> Result<Mapping, RingError> {
     Mapping::new(setup, translated(memory))
 }
 
-/// Where spans are and how long.
+/// Addresses and lengths of spans.
 fn places(spans: &[Span<'_>]) -> Vec<(usize, usize)> {
     spans
         .iter()
@@ -186,14 +187,14 @@ fn rounds() -> impl Strategy<Value = Vec<Round>> {
 }
 
 proptest! {
-    /// Chains, used elements, indices and notifications are those of virtio-queue, through wrap-arounds of
-    /// ring and index.
+    /// Chains, used elements, indices and notifications equal those of virtio-queue, through
+    /// wrap-arounds of ring and index.
     #[test]
     fn same_as_virtio_queue(rounds in rounds(), base: u16) {
         let (ours, theirs) = (memory(), memory());
         let (mut driver, mut oracle_driver) = (Posting::new(&ours, base), Posting::new(&theirs, base));
         let setup = setup(&driver.queue, true);
-        // After a start ours asks for attention in any case, virtio-queue does not.
+        // After a start this ring always interrupts, virtio-queue's does not.
         let mut indices = Indices { signalled: Some(base), ..at(base) };
         let mut oracle: Queue = oracle_driver.queue.create_queue().expect("queue");
         oracle.set_used_ring_address(Some(USED.0 as u32), Some(0));
@@ -208,7 +209,7 @@ proptest! {
                     driver.post(lengths, *readable, *indirect);
                 }
                 driver.publish();
-                // A wish to be interrupted somewhere around the present.
+                // An event index near the current index.
                 let event = driver.index.wrapping_sub(20).wrapping_add(round.used_event);
                 let offset = 4 + 2 * u64::from(SIZE);
                 let place = GuestAddress(driver.queue.avail_addr().0 + offset);
@@ -258,7 +259,7 @@ proptest! {
         }
     }
 
-    /// Whatever is in the ring, nothing panics, nothing runs long, and no chain is larger than it may be.
+    /// With any content of the ring, nothing panics or runs long, and no chain exceeds its limits.
     #[test]
     fn any_bytes_in_the_ring(
         bytes in prop::collection::vec(any::<u8>(), 0x800),
@@ -276,7 +277,7 @@ proptest! {
             used: RING.0 + 0x200,
             ..setup(&queue, event_idx)
         };
-        // Close enough to the next one as a rule, so that chains are looked at.
+        // Mostly close to the next index, so that chains are walked.
         memory
             .write_obj(index.wrapping_add(ahead % 20).to_le(), GuestAddress(setup.available + 2))
             .expect("index");
@@ -299,7 +300,7 @@ proptest! {
                 }
             }
         }
-        let mut chains = ReceiveChains::new(Some(ring), usize::MAX, Window::default());
+        let mut chains = ReceiveChains::new(Some(ring), usize::MAX, PrefetchWindow::default());
         while chains.reserve() {}
         chains.commit(&[1]);
         prop_assert!(chains.drain() <= u32::from(SIZE));
@@ -448,7 +449,7 @@ fn hostile_indices_break_the_ring() {
             size: SIZE
         })
     );
-    let mut chains = ReceiveChains::new(Some(ring), usize::MAX, Window::default());
+    let mut chains = ReceiveChains::new(Some(ring), usize::MAX, PrefetchWindow::default());
     assert!(!chains.reserve());
     assert!(chains.error().is_some());
     drop(chains);
@@ -512,7 +513,7 @@ fn uncommitted_chains_stay_available() {
     let mut indices = at(0);
     let mapping = map(&setup, &memory).expect("ring");
     let ring = SplitRing::new(&mapping, true, &mut indices);
-    let mut chains = ReceiveChains::new(Some(ring), usize::MAX, Window::default());
+    let mut chains = ReceiveChains::new(Some(ring), usize::MAX, PrefetchWindow::default());
     let lengths = |chains: &ReceiveChains<'_>| {
         (0..3)
             .flat_map(|index| chains.chain(index).iter().map(Span::len))
@@ -552,7 +553,7 @@ fn one_chain_at_most_without_mergeable_buffers() {
     let mut indices = at(0);
     let mapping = map(&setup, &memory).expect("ring");
     let ring = SplitRing::new(&mapping, true, &mut indices);
-    let mut chains = ReceiveChains::new(Some(ring), 1, Window::default());
+    let mut chains = ReceiveChains::new(Some(ring), 1, PrefetchWindow::default());
     assert!(chains.reserve() && !chains.reserve());
     chains.commit(&[100]);
     assert!(chains.reserve());

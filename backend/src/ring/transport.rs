@@ -1,4 +1,4 @@
-//! What the frontend decides about a ring: where it is, whether it runs, and how to notify.
+//! A ring as the frontend sets it up: where it is, whether it runs, how to notify.
 
 use std::{
     os::fd::{AsFd, OwnedFd},
@@ -15,15 +15,15 @@ use super::{
     raw::{Mapping, Memory},
     split::SplitRing,
 };
-use crate::worker::Worker;
+use crate::{index::RingIndex, waker::Waker};
 
-/// The transport's side of one ring.
+/// One ring, running or not.
 #[derive(Debug, Default)]
 pub(crate) struct Transport {
     setup: Setup,
     pub(crate) indices: Indices,
     memory: Option<Arc<Memory>>,
-    /// Where `setup` is in `memory`, as soon as that was looked up.
+    /// The parts of the ring in `memory`, once they were looked up.
     mapping: Option<Mapping>,
     /// Between SET_VRING_KICK and GET_VRING_BASE.
     ready: bool,
@@ -34,28 +34,28 @@ pub(crate) struct Transport {
     call: Option<Arc<OwnedFd>>,
     /// An interrupt was due while there was no call descriptor.
     missed_call: bool,
-    /// The [hub](crate::hub) will look whether an interrupt that was put off is still wanted.
-    pub(crate) putting_off: bool,
-    /// Where the ring was when it was last stopped, until it starts again.
+    /// The timer has a job to raise a moderated interrupt.
+    pub(crate) moderated: bool,
+    /// The next available index and the setup at the last stop, until the ring starts again.
     stopped_at: Option<(u16, Setup)>,
 }
 
-/// An interrupt to be raised once no lock is held.
+/// An interrupt, to be raised when no lock is held.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Interrupt(Arc<OwnedFd>);
 
 impl Interrupt {
     pub(crate) fn raise(&self) {
-        // The only error that can happen to an eventfd is that its counter is full, and then the
-        // interrupt is pending anyway. Anything else is the frontend's loss.
+        // An eventfd fails only if its counter is full, and then the interrupt is pending anyway.
+        // Other descriptors are the frontend's risk.
         let _ = write(&self.0, &1u64.to_ne_bytes());
     }
 }
 
 impl Transport {
-    /// The ring, if it runs; chains of a ring that is not [enabled](Self::is_enabled) may be discarded but not
-    /// used.
+    /// The ring, if it runs; chains of a ring that is not [enabled](Self::is_enabled) may be
+    /// discarded but not used.
     ///
     /// # Errors
     ///
@@ -78,7 +78,26 @@ impl Transport {
             .map(|mapping| SplitRing::new(mapping, event_idx, &mut self.indices)))
     }
 
-    /// Changes where the ring is or how its sides notify each other.
+    /// Runs `action` on the ring if it runs, and publishes what it completed. Returns its result,
+    /// and the interrupt to raise when the ring is unlocked.
+    pub(crate) fn with_ring<T>(
+        &mut self,
+        action: impl FnOnce(&mut SplitRing<'_>) -> Result<T, RingError>,
+    ) -> (Result<Option<T>, RingError>, Option<Interrupt>) {
+        let mut wanted = false;
+        let work = || {
+            let Some(mut ring) = self.ring()? else {
+                return Ok(None);
+            };
+            let value = action(&mut ring)?;
+            wanted = ring.publish();
+            Ok(Some(value))
+        };
+        let result = work();
+        (result, if wanted { self.interrupt() } else { None })
+    }
+
+    /// Changes where the ring is or how driver and device notify each other.
     pub(crate) fn set_up(&mut self, change: impl FnOnce(&mut Setup)) {
         change(&mut self.setup);
         self.mapping = None;
@@ -106,16 +125,16 @@ impl Transport {
         self.mapping = None;
     }
 
-    /// Takes the ring out of use until it is started again. Returns whether it was in use: that is the
-    /// time to say so.
+    /// Marks the ring broken until it is started again. Returns whether it was usable before, which
+    /// is when the caller logs the reason.
     pub(crate) fn mark_broken(&mut self) -> bool {
         !std::mem::replace(&mut self.broken, true)
     }
 
-    /// Whether a start now would go on where the ring was stopped, rather than after a device reset.
+    /// Whether a start now resumes the ring where it was stopped, rather than after a device reset.
     ///
-    /// While the ring was stopped the frontend itself may have returned transmit chains, so the base may
-    /// have advanced; a reset starts from 0 and as a rule at other addresses.
+    /// While the ring was stopped the frontend itself may have returned transmit chains, so the
+    /// base may have advanced; a reset starts from 0 and as a rule at other addresses.
     pub(crate) fn resumes(&self) -> bool {
         let Some((base, setup)) = self.stopped_at else {
             return true;
@@ -125,19 +144,19 @@ impl Transport {
         setup == self.setup && advanced && (now != 0 || base == 0)
     }
 
-    /// Forgets where the ring was stopped: nothing is to be resumed.
-    pub(crate) fn forget(&mut self) {
+    /// Drops the position of the last stop: the next start resumes nothing.
+    pub(crate) fn forget_stop(&mut self) {
         self.stopped_at = None;
     }
 
-    /// The used index in guest memory: how far whoever served the ring before came.
+    /// The used index in guest memory: how far a previous backend came.
     pub(crate) fn used_index(&self) -> Option<u16> {
         let mapping = Mapping::new(&self.setup, Arc::clone(self.memory.as_ref()?));
         mapping.ok().map(|mapping| mapping.used_index())
     }
 
-    /// Begins to use the ring.
-    pub(crate) fn start(&mut self, worker: &Worker, ring: usize) -> Result<(), RingError> {
+    /// Starts using the ring, and watches its kick descriptor.
+    pub(crate) fn start(&mut self, worker: &Waker, ring: RingIndex) -> Result<(), RingError> {
         self.ready = true;
         self.broken = false;
         self.stopped_at = None;
@@ -155,20 +174,20 @@ impl Transport {
         result
     }
 
-    /// The interrupt that was put off, if it is still wanted.
-    pub(crate) fn late_interrupt(&mut self) -> Option<Interrupt> {
-        if !std::mem::take(&mut self.putting_off) {
+    /// The moderated interrupt, if it is still wanted. Ends the moderation.
+    pub(crate) fn take_moderated_interrupt(&mut self) -> Option<Interrupt> {
+        if !std::mem::take(&mut self.moderated) {
             return None;
         }
         let wanted = self
             .ring()
             .ok()?
-            .is_some_and(|mut ring| ring.take_interrupt());
+            .is_some_and(|mut ring| ring.take_moderated());
         if wanted { self.interrupt() } else { None }
     }
 
-    /// Stops using the ring; the next available chain is where to go on.
-    pub(crate) fn stop(&mut self, worker: &Worker) {
+    /// Stops using the ring; a start resumes at the next available chain.
+    pub(crate) fn stop(&mut self, worker: &Waker) {
         self.unwatch(worker);
         if self.ready {
             self.ready = false;
@@ -176,8 +195,8 @@ impl Transport {
         }
     }
 
-    /// The frontend went away: as if the ring had never been.
-    pub(crate) fn clear(&mut self, worker: &Worker) {
+    /// Resets everything, because the frontend went away.
+    pub(crate) fn clear(&mut self, worker: &Waker) {
         self.unwatch(worker);
         *self = Self::default();
     }
@@ -185,8 +204,8 @@ impl Transport {
     pub(crate) fn set_kick(
         &mut self,
         kick: Option<OwnedFd>,
-        worker: &Worker,
-        ring: usize,
+        worker: &Waker,
+        ring: RingIndex,
     ) -> Result<(), RingError> {
         self.unwatch(worker);
         self.kick = kick;
@@ -197,15 +216,16 @@ impl Transport {
         }
     }
 
-    /// Stops listening to kicks; the ring is served only when something else causes it.
-    pub(crate) fn drop_kick(&mut self, worker: &Worker) {
+    /// Drops the kick descriptor. The ring is served only when something else schedules it.
+    pub(crate) fn drop_kick(&mut self, worker: &Waker) {
         self.unwatch(worker);
         self.kick = None;
     }
 
     pub(crate) fn set_call(&mut self, call: Option<OwnedFd>) -> Option<Interrupt> {
         if let Some(call) = &call {
-            // A full pipe or a saturated eventfd must not block whoever delivers to this ring.
+            // A full pipe or a saturated eventfd must not block the thread that raises the
+            // interrupt.
             let _ = fcntl_getfl(call).and_then(|flags| fcntl_setfl(call, flags | OFlags::NONBLOCK));
         }
         self.call = call.map(Arc::new);
@@ -216,13 +236,13 @@ impl Transport {
         }
     }
 
-    /// The interrupt to raise after unlocking, if there is a way.
+    /// The interrupt to raise after unlocking. Without a call descriptor it is noted as missed.
     pub(crate) fn interrupt(&mut self) -> Option<Interrupt> {
         self.missed_call = self.call.is_none();
         self.call.clone().map(Interrupt)
     }
 
-    fn watch(&mut self, worker: &Worker, ring: usize) -> Result<(), RingError> {
+    fn watch(&mut self, worker: &Waker, ring: RingIndex) -> Result<(), RingError> {
         if let Some(kick) = &self.kick {
             if let Err(error) = worker.watch(kick.as_fd(), ring) {
                 self.kick = None;
@@ -233,7 +253,7 @@ impl Transport {
         Ok(())
     }
 
-    fn unwatch(&mut self, worker: &Worker) {
+    fn unwatch(&mut self, worker: &Waker) {
         if let (true, Some(kick)) = (self.watched, &self.kick) {
             worker.unwatch(kick.as_fd());
         }

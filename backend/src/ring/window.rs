@@ -1,51 +1,52 @@
-//! The receive chains that are next, walked before their turn, so that what they lead to is on its way to the cache.
+//! The next receive chains of a ring, walked and prefetched before their turn.
 //!
-//! Memory is sent for in three steps, one behind the other: descriptors, indirect tables, buffers. Each is a loop over
-//! some chains, because little is left to do for each chain then.
+//! Memory is prefetched in three stages, one behind the other: descriptors, indirect tables,
+//! buffers. Each stage is a loop over some chains, which leaves little work per chain.
 
 use super::{
     RingError,
     chain::{Chain, ChainError, walk},
-    place::Place,
+    prefetch::PrefetchHint,
     raw::Span,
     recycle,
     split::SplitRing,
 };
 
-/// How many chains are known at least beyond the one that is reserved: as many as a processor can wait for at once.
+/// Chains that are walked at least beyond the reserved one: as many as a processor can have cache
+/// misses in flight.
 const AHEAD: usize = 8;
 
-/// How many are looked up at once.
+/// Chains that are walked at once.
 const STEP: u16 = 8;
 
-/// So many returned chains are kept before they are forgotten.
+/// Returned chains that are kept before they are dropped.
 const KEPT: usize = 256;
 
-/// Bytes of a buffer that are sent for; most frames of a fast sender are small, and for long ones the processor
-/// sees by itself where it goes.
+/// Bytes of a buffer that are prefetched. Most frames of a fast sender are small, and for long ones
+/// the hardware prefetcher takes over.
 const WRITE_AHEAD: usize = 128;
 
-/// Chains in the order of the ring: those that were returned, those that are reserved, those that are next.
+/// Chains in the order of the ring: returned ones, reserved ones, walked ones.
 #[derive(Debug, Default)]
-pub(crate) struct Window<'m> {
+pub(crate) struct PrefetchWindow<'m> {
     chains: Vec<Posted>,
     spans: Vec<Span<'m>>,
     returned: usize,
-    /// How many were returned or are reserved.
+    /// Chains that were returned or are reserved.
     reserved: usize,
 }
 
-/// A chain, and the descriptor where it starts.
+/// A chain and its head.
 #[derive(Clone, Copy, Debug)]
 struct Posted {
     head: u16,
-    /// Of no parts if it can't be used.
+    /// Without parts if it is invalid.
     chain: Chain,
 }
 
-impl<'m> Window<'m> {
-    /// An empty one with the memory of another.
-    pub(crate) fn recycled(used: Window<'_>) -> Self {
+impl<'m> PrefetchWindow<'m> {
+    /// An empty window that reuses the allocations of another.
+    pub(crate) fn recycled(used: PrefetchWindow<'_>) -> Self {
         Self {
             chains: recycle(used.chains),
             spans: recycle(used.spans),
@@ -53,7 +54,7 @@ impl<'m> Window<'m> {
         }
     }
 
-    /// Forgets what was not returned.
+    /// Drops all chains.
     pub(crate) fn clear(&mut self) {
         self.chains.clear();
         self.spans.clear();
@@ -66,20 +67,21 @@ impl<'m> Window<'m> {
         self.reserved - self.returned
     }
 
-    /// Chains that were looked up and not returned.
+    /// Chains that were walked and not returned.
     #[inline]
     fn ahead(&self) -> u16 {
         (self.chains.len() - self.returned) as u16
     }
 
-    /// It is time to look more chains up.
+    /// Whether more chains should be walked.
     #[inline]
     pub(crate) fn is_short(&self) -> bool {
         self.reserved + AHEAD >= self.chains.len()
     }
 
-    /// Looks more chains up if there are any; the driver's index is looked at only if there is none otherwise. The first
-    /// `parts` descriptors of each are sent for. Says what is wrong with one that can't be used.
+    /// Walks more chains if there are any, and prefetches the first `parts` descriptors of each.
+    /// The driver's index is read only if no walked chain is left. Returns the error of an invalid
+    /// chain.
     pub(crate) fn extend(
         &mut self,
         ring: &mut SplitRing<'m>,
@@ -112,7 +114,7 @@ impl<'m> Window<'m> {
             }
             let chain = match walk(map, head, &mut self.spans) {
                 Ok(chain) if !chain.has_readable() => chain,
-                // A receive chain with a readable part is as unusable as a broken one.
+                // A receive chain with a readable part is invalid, too.
                 Ok(_) => Chain::empty(&self.spans),
                 Err(error) => {
                     wrong = Some(error);
@@ -127,7 +129,7 @@ impl<'m> Window<'m> {
         Ok(wrong)
     }
 
-    /// Makes room: a driver that goes on posting does not make the window grow.
+    /// Drops returned chains, so that the window does not grow while the driver keeps posting.
     fn forget_returned(&mut self) {
         self.chains.drain(..self.returned);
         self.reserved -= self.returned;
@@ -140,7 +142,7 @@ impl<'m> Window<'m> {
         }
     }
 
-    /// Reserves the next chain, if it is known, and says where it starts.
+    /// Reserves the next chain, if it was walked; returns its head.
     #[inline]
     pub(crate) fn reserve(&mut self) -> Option<u16> {
         let posted = self.chains.get(self.reserved)?;
@@ -148,7 +150,7 @@ impl<'m> Window<'m> {
         Some(posted.head)
     }
 
-    /// Takes the first reserved chain out and says where it starts.
+    /// Takes the first reserved chain as returned; returns its head.
     #[inline]
     pub(crate) fn take(&mut self) -> Option<u16> {
         if self.returned == self.reserved {
@@ -159,13 +161,13 @@ impl<'m> Window<'m> {
         Some(posted.head)
     }
 
-    /// Reserved chains are next again.
+    /// Ends all reservations.
     #[inline]
     pub(crate) fn release(&mut self) {
         self.reserved = self.returned;
     }
 
-    /// The writable parts of reserved chain `index`; none if there is no such chain.
+    /// The writable parts of reserved chain `index`; empty if there is no such chain.
     #[inline]
     pub(crate) fn targets(&self, index: usize) -> &[Span<'m>] {
         if self.returned + index < self.reserved {
@@ -175,7 +177,7 @@ impl<'m> Window<'m> {
         }
     }
 
-    /// Those of chain `index`, reserved or not.
+    /// The writable parts of chain `index`, reserved or not.
     #[inline]
     fn parts(&self, index: usize) -> &[Span<'m>] {
         match self.chains.get(self.returned + index) {
@@ -184,9 +186,9 @@ impl<'m> Window<'m> {
         }
     }
 
-    /// Where the payload of chain `index` is put, reserved or not, if that is known.
-    pub(crate) fn payload_place(&self, index: usize) -> Place {
+    /// Where the payload of chain `index`, reserved or not, will be placed, if that is known.
+    pub(crate) fn payload_hint(&self, index: usize) -> PrefetchHint {
         let payload = self.parts(index).last();
-        payload.map(|span| span.place(0)).unwrap_or_default()
+        payload.map(|span| span.hint(0)).unwrap_or_default()
     }
 }

@@ -1,10 +1,13 @@
 //! The control socket's server (docs/control-protocol.md).
+//!
+//! Lock order: the list of clients or of flow counters, then locks of lower layers. No lock is held
+//! while a client is waited for.
 
+mod arguments;
+mod client;
 mod commands;
-mod convert;
 mod query;
-
-pub(crate) use convert::{pattern, said_direction};
+pub(crate) mod state;
 
 use std::{
     collections::BTreeMap,
@@ -13,29 +16,19 @@ use std::{
     os::unix::net::UnixStream,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
         mpsc::Sender,
     },
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    net::{RecvFlags, recv},
-};
-use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
 use zcnic_ctl::protocol::{
     ErrorClass, Failure, Greeting, Identity, MAX_LINE, Outcome, Request, Response,
 };
 
-use crate::{
-    backend::{Shared, spawn},
-    events::Outbox,
-    port::lock,
-    socket::Socket,
-};
+use self::{client::Client, commands::execute, state::ServerState};
+use crate::{events::Outbox, socket::Socket, sync::lock, thread::spawn};
 
 /// Clients at once.
 const MAX_CLIENTS: usize = 16;
@@ -46,13 +39,10 @@ const WRITE_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 struct Inner {
     socket: Socket,
-    shared: Shared,
-    /// Those connected, by a number of their own.
+    state: ServerState,
+    /// The connected clients, by a number of their own.
     clients: Mutex<BTreeMap<u64, UnixStream>>,
     next_client: AtomicU64,
-    next_flow: AtomicU64,
-    next_rule: AtomicU64,
-    stopping: AtomicBool,
 }
 
 /// A running server.
@@ -62,54 +52,18 @@ pub(crate) struct Server {
     thread: JoinHandle<()>,
 }
 
-/// Whom a command is executed for.
-struct Client<'c> {
-    stream: &'c UnixStream,
-    outbox: &'c Arc<Outbox>,
-    /// What it sent behind the request that is being executed, as far as that was read.
-    more: &'c [u8],
-}
-
-impl Client<'_> {
-    /// Whether it waits no longer for an answer: it closed the connection, or the next line is empty. The latter
-    /// is how somebody begins who took over a line that others used.
-    fn gave_up(&self) -> bool {
-        let mut next = [0];
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        let next = match self.more.first() {
-            Some(byte) => Some(*byte),
-            None => match recv(self.stream, &mut next, flags) {
-                Ok((_, 1)) => Some(next[0]),
-                _ => None,
-            },
-        };
-        if next.is_some() {
-            return next == Some(b'\n');
-        }
-        let mut fds = [PollFd::new(self.stream, PollFlags::RDHUP)];
-        let now = Timespec::default();
-        poll(&mut fds, Some(&now)).is_err()
-            || fds[0]
-                .revents()
-                .intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR)
-    }
-}
-
 impl Server {
     pub(crate) fn start(
         socket: Socket,
-        shared: Shared,
+        state: ServerState,
         failures: &Sender<String>,
     ) -> io::Result<Self> {
         log::info!("Control socket: {}", socket.path().display());
         let inner = Arc::new(Inner {
             socket,
-            shared,
+            state,
             clients: Mutex::default(),
             next_client: AtomicU64::new(0),
-            next_flow: AtomicU64::new(1),
-            next_rule: AtomicU64::new(1),
-            stopping: AtomicBool::new(false),
         });
         let (accepting, outcome) = (Arc::clone(&inner), failures.clone());
         let thread = spawn("control".into(), failures, move || {
@@ -120,8 +74,7 @@ impl Server {
     }
 
     pub(crate) fn stop(self) {
-        self.inner.stopping.store(true, Ordering::Release);
-        self.inner.shared.hub.events.wake();
+        self.inner.state.stop();
         self.inner.socket.shut_down();
         let _ = self.thread.join();
     }
@@ -130,10 +83,10 @@ impl Server {
 impl Inner {
     fn accept(self: &Arc<Self>, failures: &Sender<String>) {
         let mut threads: Vec<JoinHandle<()>> = Vec::new();
-        while !self.stopping.load(Ordering::Acquire) {
+        while !self.state.is_stopping() {
             let client = match self.socket.listener.accept() {
                 Ok((client, _)) => client,
-                Err(_) if self.stopping.load(Ordering::Acquire) => break,
+                Err(_) if self.state.is_stopping() => break,
                 Err(error) => {
                     log::warn!("Control socket: can't accept a client: {error}");
                     thread::sleep(Duration::from_secs(1));
@@ -177,15 +130,15 @@ impl Inner {
         let inner = Arc::clone(self);
         let outcome = failures.clone();
         let thread = spawn("control-client".into(), failures, move || {
-            let outbox = inner.shared.hub.events.join();
+            let outbox = inner.state.services().events.add_client();
             let (sending, stream) = (Arc::clone(&outbox), client.try_clone()?);
             let sender = spawn("control-sender".into(), &outcome, move || {
                 sending.drain(&stream);
                 Ok(())
             })?;
-            // A client that goes away or is too slow is its own affair.
+            // An error means that the client went away or is too slow.
             let _ = inner.converse(&client, &outbox);
-            inner.shared.hub.captures.stop(None, &outbox);
+            inner.state.services().captures.stop(None, &outbox);
             outbox.finish();
             let _ = sender.join();
             let _ = client.shutdown(Shutdown::Both);
@@ -214,7 +167,7 @@ impl Inner {
                 return Ok(());
             }
             if line.len() == MAX_LINE && line.last() != Some(&b'\n') {
-                // Where the next request starts is anybody's guess.
+                // Where the next request starts is unknown.
                 let desc = format!("Line is longer than {MAX_LINE} bytes");
                 return send(&failure(ErrorClass::GenericError, desc));
             }
@@ -238,7 +191,7 @@ impl Inner {
                 return failure(ErrorClass::GenericError, desc);
             }
         };
-        let outcome = match self.execute(&request.execute, request.arguments, client) {
+        let outcome = match execute(&self.state, &request.execute, request.arguments, client) {
             Ok(value) => Outcome::Return(value),
             Err(failure) => Outcome::Error(failure),
         };
@@ -253,41 +206,5 @@ fn failure(class: ErrorClass, desc: String) -> Response {
     Response {
         outcome: Outcome::Error(Failure { class, desc }),
         id: None,
-    }
-}
-
-fn parse<T: DeserializeOwned>(arguments: Option<Value>) -> Result<T, Failure> {
-    let arguments = arguments.unwrap_or(Value::Object(serde_json::Map::new()));
-    serde_json::from_value(arguments).map_err(|error| wrong(format!("Wrong arguments: {error}")))
-}
-
-fn none(arguments: Option<Value>) -> Result<(), Failure> {
-    match arguments {
-        None | Some(Value::Null) => Ok(()),
-        Some(Value::Object(members)) if members.is_empty() => Ok(()),
-        Some(_) => Err(wrong("Wrong arguments: this command takes none".into())),
-    }
-}
-
-fn value(result: &impl Serialize) -> Result<Value, Failure> {
-    serde_json::to_value(result).map_err(|error| wrong(format!("Result can't be written: {error}")))
-}
-
-/// The result of a command that has none.
-fn nothing() -> Value {
-    Value::Object(serde_json::Map::new())
-}
-
-fn wrong(desc: String) -> Failure {
-    Failure {
-        class: ErrorClass::GenericError,
-        desc,
-    }
-}
-
-fn not_found(desc: String) -> Failure {
-    Failure {
-        class: ErrorClass::NotFound,
-        desc,
     }
 }

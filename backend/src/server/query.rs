@@ -1,4 +1,4 @@
-//! What the queries return.
+//! The commands that query something.
 
 use std::sync::{
     Arc,
@@ -6,389 +6,284 @@ use std::sync::{
 };
 
 use zcnic_ctl::protocol::{
-    CableStatus, Driver, Failure, PortStats, PortStatus, QueueStats, Stats, Status,
+    CableStatus, Driver, Failure, PortStats, PortStatus, QueueStats, Stats, Status as PortList,
     ledger::{
-        BufferChange, BufferEvent, BufferHistory, Ledger, LedgerHistory, LedgerMode, LedgerSet,
-        QueueLedger,
+        BufferChange, BufferEvent, BufferHistory, Ledger as LedgerReport, LedgerHistory,
+        LedgerMode, LedgerSet, QueueLedger,
     },
-    port::{
-        Features, Layout, QueuePair, Queues, Ring, RssContext, RuleField, Steering, SteeringRule,
-        address_text,
-    },
+    port::{Features, QueuePair, Queues as QueueList, Ring, RssContext, Steering, SteeringRule},
 };
 use zcnic_device::{
-    abi::{self, Flow, RuleType},
     fault::Lane,
-    features::{Feature, FeatureSet},
-    ledger::{Mode as KeptMode, Transfer},
+    features::FeatureSet,
+    ledger::{self, Transfer},
     port::DriverMode,
-    receive,
-    rules::FlowAction,
+    rules::FlowAction as RuleAction,
 };
 
-use super::{Inner, not_found};
+use super::{arguments::not_found, state::ServerState};
 use crate::{
-    admin::stop_report,
-    port::{FlowControl, MAX_PAIRS, MAX_RINGS, Port, lock},
+    config::FlowControl,
+    index::{PairIndex, RingIndex},
+    port::Port,
+    protocol::{
+        field_names, layout_to_protocol, names, octets, rule_fields, stop_report_to_protocol, word,
+    },
     ring::transport::Transport,
 };
 
-impl Inner {
-    pub(super) fn status(&self) -> Status {
-        let ports = self.entries().iter().map(|entry| {
-            let port = &entry.port;
-            let (driver, data_pairs) = match port.control().device.mode() {
-                DriverMode::Undecided => (Driver::Undecided, None),
-                DriverMode::Plain => (Driver::Plain, None),
-                DriverMode::Zcnic(session) => (Driver::Zcnic, Some(session.command_pair)),
-            };
-            let usable = |&ring: &usize| {
-                port.set_up(ring, |transport| {
-                    transport.is_ready() && transport.is_enabled()
-                })
-            };
-            PortStatus {
-                name: port.name.clone(),
-                path: entry.socket.path().display().to_string(),
-                connected: port.is_connected(),
-                link: port.link_up(),
-                driver,
-                data_pairs,
-                rings: (0..MAX_RINGS)
-                    .filter(usable)
-                    .map(|ring| ring as u16)
-                    .collect(),
+/// Ports and cables (`query-status`).
+pub(super) fn status(state: &ServerState) -> PortList {
+    let ports = state.entries().iter().map(|entry| {
+        let port = &entry.port;
+        let (driver, data_pairs) = match port.control().device.mode() {
+            DriverMode::Undecided => (Driver::Undecided, None),
+            DriverMode::Plain => (Driver::Plain, None),
+            DriverMode::Zcnic(session) => (Driver::Zcnic, Some(session.command_pair)),
+        };
+        let usable = |ring: &RingIndex| {
+            port.queues.with_transport(*ring, |transport| {
+                transport.is_ready() && transport.is_enabled()
+            })
+        };
+        PortStatus {
+            name: port.context.name().to_owned(),
+            path: entry.socket.path().display().to_string(),
+            connected: port.is_connected(),
+            link: port.link_up(),
+            driver,
+            data_pairs,
+            rings: RingIndex::all()
+                .filter(usable)
+                .map(RingIndex::number)
+                .collect(),
+        }
+    });
+    let cables = state.cables().iter().map(|cable| CableStatus {
+        ports: cable
+            .ends
+            .map(|end| state.entries()[end].port.context.name().to_owned()),
+        pause: cable.flow_control == FlowControl::Pause,
+    });
+    PortList {
+        ports: ports.collect(),
+        cables: cables.collect(),
+    }
+}
+
+/// Counters of all ports (`query-stats`).
+pub(super) fn stats(state: &ServerState) -> Stats {
+    let ports = state.entries().iter().map(|entry| {
+        let port = &entry.port;
+        let queues = PairIndex::all().map(|pair| {
+            let receive = *port.queues.rx(pair).device.counters();
+            let transmit = port.queues.tx(pair).counters;
+            QueueStats {
+                queue: pair.queue(),
+                rx_frames: receive.frames,
+                rx_bytes: receive.bytes,
+                rx_split: receive.split,
+                rx_csum_bad: receive.csum_bad,
+                rx_no_buffer: receive.no_buffer,
+                rx_stopped: receive.stopped,
+                rx_too_long: receive.too_long,
+                rx_bad_chain: receive.bad_chain,
+                rx_gro_frames: receive.gro_frames,
+                rx_gro_bytes: receive.gro_bytes,
+                rx_gro_wire_frames: receive.gro_wire_frames,
+                rx_gro_wire_bytes: receive.gro_wire_bytes,
+                rx_hashed: receive.hashed,
+                tx_frames: transmit.frames,
+                tx_bytes: transmit.bytes,
+                tx_errors: transmit.errors,
             }
         });
-        let cables = self.shared.cables.iter().map(|cable| CableStatus {
-            ports: cable.ends.map(|end| self.entries()[end].port.name.clone()),
-            pause: cable.flow_control == FlowControl::Pause,
-        });
-        Status {
-            ports: ports.collect(),
-            cables: cables.collect(),
-        }
-    }
-
-    pub(super) fn stats(&self) -> Stats {
-        let ports = self.entries().iter().map(|entry| {
-            let port = &entry.port;
-            let queues = (0..MAX_PAIRS).map(|pair| {
-                let receive = *lock(&port.receive[pair]).queue.counters();
-                let transmit = lock(&port.transmit[pair]).counters;
-                QueueStats {
-                    queue: pair as u16,
-                    rx_frames: receive.frames,
-                    rx_bytes: receive.bytes,
-                    rx_split: receive.split,
-                    rx_csum_bad: receive.csum_bad,
-                    rx_no_buffer: receive.no_buffer,
-                    rx_stopped: receive.stopped,
-                    rx_too_long: receive.too_long,
-                    rx_bad_chain: receive.bad_chain,
-                    rx_gro_frames: receive.gro_frames,
-                    rx_gro_bytes: receive.gro_bytes,
-                    rx_gro_wire_frames: receive.gro_wire_frames,
-                    rx_gro_wire_bytes: receive.gro_wire_bytes,
-                    rx_hashed: receive.hashed,
-                    tx_frames: transmit.frames,
-                    tx_bytes: transmit.bytes,
-                    tx_errors: transmit.errors,
+        let moved = |stats: &QueueStats| {
+            *stats
+                != QueueStats {
+                    queue: stats.queue,
+                    ..QueueStats::default()
                 }
-            });
-            let moved = |stats: &QueueStats| {
-                *stats
-                    != QueueStats {
-                        queue: stats.queue,
-                        ..QueueStats::default()
-                    }
-            };
-            let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-            PortStats {
-                name: port.name.clone(),
-                connections: load(&port.counters.connections),
-                rx_filtered: load(&port.counters.filtered),
-                rx_rule_drop: load(&port.counters.rule_drop),
-                rx_pause_timeout: load(&port.counters.pause_timeout),
-                tx_no_carrier: load(&port.counters.no_carrier),
-                queues: queues.filter(moved).collect(),
-            }
-        });
-        Stats {
-            ports: ports.collect(),
-        }
-    }
-
-    pub(super) fn features(&self, port: &Port) -> Features {
-        let control = port.control();
-        let configuration = control.device.configuration();
-        let negotiated = match control.device.mode() {
-            DriverMode::Zcnic(session) => session.features,
-            DriverMode::Undecided | DriverMode::Plain => FeatureSet::default(),
         };
-        Features {
-            virtio: control.features(),
-            negotiated: names(negotiated),
-            offloads: names(configuration.offloads.and(negotiated)),
-            offered: names(control.device.offered()),
-            supported: names(FeatureSet::ALL),
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        PortStats {
+            name: port.context.name().to_owned(),
+            connections: load(&port.counters.connections),
+            rx_filtered: load(&port.counters.filtered),
+            rx_rule_drop: load(&port.counters.rule_drop),
+            rx_pause_timeout: load(&port.counters.pause_timeout),
+            tx_no_carrier: load(&port.counters.no_carrier),
+            queues: queues.filter(moved).collect(),
         }
+    });
+    Stats {
+        ports: ports.collect(),
     }
+}
 
-    pub(super) fn queues(&self, port: &Port) -> Queues {
-        let command_pair = port.active().command_pair;
-        let pair = |pair: usize| {
-            let (rx, layout) = {
-                let side = lock(&port.receive[pair]);
-                (ring(&side.transport, &side.lane), side.queue.layout())
-            };
-            let (tx, transmits) = {
-                let side = lock(&port.transmit[pair]);
-                (ring(&side.transport, &side.lane), side.running)
-            };
-            (rx.running || tx.running).then(|| QueuePair {
-                queue: pair as u16,
-                commands: command_pair == Some(pair),
-                layout: layout.map(said_layout),
-                transmits,
-                rx,
-                tx,
-            })
+/// The features of a port (`query-features`).
+pub(super) fn features(port: &Port) -> Features {
+    let control = port.control();
+    let configuration = control.device.configuration();
+    let negotiated = match control.device.mode() {
+        DriverMode::Zcnic(session) => session.features,
+        DriverMode::Undecided | DriverMode::Plain => FeatureSet::default(),
+    };
+    Features {
+        virtio: control.features,
+        negotiated: names(negotiated),
+        offloads: names(configuration.offloads.and(negotiated)),
+        offered: names(control.device.offered()),
+        supported: names(FeatureSet::ALL),
+    }
+}
+
+/// The running queues of a port (`query-queues`).
+pub(super) fn queues(port: &Port) -> QueueList {
+    let command_pair = port.active().command_pair;
+    let pair = |pair: PairIndex| {
+        let (rx, layout) = {
+            let queue = port.queues.rx(pair);
+            (ring(&queue.transport, &queue.lane), queue.device.layout())
         };
-        Queues {
-            pairs: (0..MAX_PAIRS).filter_map(pair).collect(),
-        }
-    }
-
-    pub(super) fn steering(&self, port: &Port) -> Steering {
-        let steering = Arc::clone(&port.active().configuration.steering);
-        let filter = steering.filter();
-        let contexts = steering.contexts().map(|(number, context)| RssContext {
-            context: number,
-            fields: context
-                .fields()
-                .map(|(flow, fields)| (word(&flow), field_names(fields)))
-                .collect(),
-            symmetric: word(&context.symmetric()),
-            table: context.table().to_vec(),
-        });
-        let rules = steering.rules().map(|rule| {
-            let (action, queue, context) = match rule.action {
-                FlowAction::Drop => ("drop", None, None),
-                FlowAction::Queue(queue) => ("queue", Some(queue), None),
-                FlowAction::Context { context, offset } => ("context", Some(offset), Some(context)),
-            };
-            SteeringRule {
-                location: rule.location,
-                rule_type: word(&rule.rule_type),
-                action: action.into(),
-                queue,
-                context,
-                fields: rule_fields(rule.rule_type, &rule.value, &rule.mask),
-            }
-        });
-        Steering {
-            promisc: filter.promisc(),
-            allmulti: filter.allmulti(),
-            addresses: filter.addresses().iter().map(|mac| octets(mac)).collect(),
-            contexts: contexts.collect(),
-            rules: rules.collect(),
-        }
-    }
-
-    pub(super) fn ledger(&self, port: &Port) -> Ledger {
-        let settings = lock(&port.receive[0]).books.ledger.settings();
-        let queue = |queue: usize| {
-            let mut side = lock(&port.receive[queue]);
-            let now = port.hub.now();
-            side.look(now);
-            side.books.ledger.check_overdue(now);
-            let violations = side.books.violations();
-            let last_stop = side.books.last_stop.map(stop_report);
-            let numbers = *side.books.ledger.statistics();
-            drop(side);
-            port.report_violations(queue, violations);
-            (numbers.posted > 0).then(|| QueueLedger {
-                queue: queue as u16,
-                posted: numbers.posted,
-                filled: numbers.filled,
-                unused: numbers.unused,
-                with_device: numbers.with_device,
-                with_device_most: numbers.with_device_most,
-                out: numbers.out,
-                out_most: numbers.out_most,
-                forgotten: numbers.forgotten,
-                violations: numbers.violations,
-                held: numbers.held.iter().collect(),
-                distance: numbers.distance.iter().collect(),
-                last_stop,
-            })
+        let (tx, transmits) = {
+            let queue = port.queues.tx(pair);
+            (ring(&queue.transport, &queue.lane), queue.running)
         };
-        Ledger {
-            settings: LedgerSet {
-                port: port.name.clone(),
-                mode: match settings.mode {
-                    KeptMode::Off => LedgerMode::Off,
-                    KeptMode::Counting => LedgerMode::Counting,
-                    KeptMode::Full => LedgerMode::Full,
-                },
-                sanitize: settings.sanitize,
-                overdue: settings.overdue,
-            },
-            queues: (0..MAX_PAIRS).filter_map(queue).collect(),
-        }
+        (rx.running || tx.running).then(|| QueuePair {
+            queue: pair.queue(),
+            commands: command_pair == Some(pair),
+            layout: layout.map(layout_to_protocol),
+            transmits,
+            rx,
+            tx,
+        })
+    };
+    QueueList {
+        pairs: PairIndex::all().filter_map(pair).collect(),
     }
+}
 
-    pub(super) fn history(&self, asked: &LedgerHistory) -> Result<BufferHistory, Failure> {
-        let LedgerHistory {
-            port,
+/// The steering of a port (`query-steering`).
+pub(super) fn steering(port: &Port) -> Steering {
+    let steering = Arc::clone(&port.active().configuration.steering);
+    let filter = steering.filter();
+    let contexts = steering.contexts().map(|(number, context)| RssContext {
+        context: number,
+        fields: context
+            .fields()
+            .map(|(flow, fields)| (word(&flow), field_names(fields)))
+            .collect(),
+        symmetric: word(&context.symmetric()),
+        table: context.table().to_vec(),
+    });
+    let rules = steering.rules().map(|rule| {
+        let (action, queue, context) = match rule.action {
+            RuleAction::Drop => ("drop", None, None),
+            RuleAction::Queue(queue) => ("queue", Some(queue), None),
+            RuleAction::Context { context, offset } => ("context", Some(offset), Some(context)),
+        };
+        SteeringRule {
+            location: rule.location,
+            rule_type: word(&rule.rule_type),
+            action: action.into(),
             queue,
-            address,
-        } = asked;
-        let side = self.entry(port)?.port.receive.get(usize::from(*queue));
-        let side = side.ok_or_else(|| not_found(format!("No queue {queue}")))?;
-        let known = lock(side).books.ledger.history(*address);
-        let (span, events) = known.ok_or_else(|| {
-            not_found(format!(
-                "No buffer at {address:#x} is known on queue {queue}"
-            ))
-        })?;
-        Ok(BufferHistory {
-            address: span.address,
-            length: span.length,
-            events: events
-                .into_iter()
-                .map(|event| BufferEvent {
-                    time: event.time,
-                    head: event.head,
-                    change: match event.transfer {
-                        Transfer::Posted => BufferChange::Posted,
-                        Transfer::Filled => BufferChange::Filled,
-                        Transfer::Unused => BufferChange::Unused,
-                    },
-                })
-                .collect(),
-        })
-    }
-}
-
-pub(super) fn names(features: FeatureSet) -> Vec<String> {
-    let all = Feature::ALL.into_iter();
-    all.filter(|&feature| features.has(feature))
-        .map(|feature| word(&feature))
-        .collect()
-}
-
-/// The name of an enum's variant as this protocol writes names.
-pub(super) fn word(variant: &impl std::fmt::Debug) -> String {
-    let mut word = String::new();
-    for letter in format!("{variant:?}").chars() {
-        if letter.is_uppercase() && !word.is_empty() {
-            word.push('-');
+            context,
+            fields: rule_fields(rule.rule_type, &rule.value, &rule.mask),
         }
-        word.extend(letter.to_lowercase());
+    });
+    Steering {
+        promisc: filter.promisc(),
+        allmulti: filter.allmulti(),
+        addresses: filter.addresses().iter().map(|mac| octets(mac)).collect(),
+        contexts: contexts.collect(),
+        rules: rules.collect(),
     }
-    word
 }
 
-fn field_names(fields: u16) -> Vec<String> {
-    let known = [
-        (abi::FIELD_IP_SRC, "ip-src"),
-        (abi::FIELD_IP_DST, "ip-dst"),
-        (abi::FIELD_L4_SRC, "l4-src"),
-        (abi::FIELD_L4_DST, "l4-dst"),
-        (abi::FIELD_FLOW_LABEL, "flow-label"),
-    ];
-    let chosen = known.iter().filter(|(bit, _)| fields & bit != 0);
-    chosen.map(|(_, name)| (*name).to_owned()).collect()
-}
-
-fn octets(mac: &[u8]) -> String {
-    let octets: Vec<String> = mac.iter().map(|octet| format!("{octet:02x}")).collect();
-    octets.join(":")
-}
-
-/// The fields that a rule compares.
-fn rule_fields(rule_type: RuleType, value: &Flow, mask: &Flow) -> Vec<RuleField> {
-    let v4 = matches!(rule_type, RuleType::Ipv4 | RuleType::Tcp4 | RuleType::Udp4);
-    let hex = |number: u16| format!("{number:#06x}");
-    type Text<'t> = &'t dyn Fn(&Flow) -> String;
-    let all: [(&str, Text<'_>, bool); 10] = [
-        (
-            "eth-dst",
-            &|flow| octets(&flow.eth_dst),
-            mask.eth_dst != [0; 6],
-        ),
-        (
-            "eth-src",
-            &|flow| octets(&flow.eth_src),
-            mask.eth_src != [0; 6],
-        ),
-        (
-            "eth-type",
-            &|flow| hex(flow.eth_type.get()),
-            mask.eth_type.get() != 0,
-        ),
-        (
-            "vlan-tci",
-            &|flow| hex(flow.vlan_tci.get()),
-            mask.vlan_tci.get() != 0,
-        ),
-        (
-            "ip-proto",
-            &|flow| flow.ip_proto.to_string(),
-            mask.ip_proto != 0,
-        ),
-        (
-            "ip-tos",
-            &|flow| format!("{:#04x}", flow.ip_tos),
-            mask.ip_tos != 0,
-        ),
-        (
-            "ip-src",
-            &|flow| address_text(&flow.ip_src, v4),
-            mask.ip_src != [0; 16],
-        ),
-        (
-            "ip-dst",
-            &|flow| address_text(&flow.ip_dst, v4),
-            mask.ip_dst != [0; 16],
-        ),
-        (
-            "l4-src",
-            &|flow| flow.l4_src.to_string(),
-            mask.l4_src.get() != 0,
-        ),
-        (
-            "l4-dst",
-            &|flow| flow.l4_dst.to_string(),
-            mask.l4_dst.get() != 0,
-        ),
-    ];
-    all.iter()
-        .filter(|(_, _, compared)| *compared)
-        .map(|(field, text, _)| RuleField {
-            field: (*field).into(),
-            value: text(value),
-            mask: text(mask),
+/// The ledgers of a port's receive queues (`query-ledger`).
+pub(super) fn ledger(port: &Port) -> LedgerReport {
+    let settings = port.queues.rx(PairIndex::FIRST).ledger_state.settings();
+    let queue = |pair: PairIndex| {
+        let mut queue = port.queues.rx(pair);
+        let now = port.context.now();
+        queue.record_posted(now);
+        let numbers = *queue.ledger_state.checked(now).statistics();
+        let violations = queue.ledger_state.violations();
+        let last_stop = queue.ledger_state.last_stop().map(stop_report_to_protocol);
+        drop(queue);
+        port.context.report_violations(pair, violations);
+        (numbers.posted > 0).then(|| QueueLedger {
+            queue: pair.queue(),
+            posted: numbers.posted,
+            filled: numbers.filled,
+            unused: numbers.unused,
+            with_device: numbers.with_device,
+            with_device_most: numbers.with_device_most,
+            out: numbers.out,
+            out_most: numbers.out_most,
+            forgotten: numbers.forgotten,
+            violations: numbers.violations,
+            held: numbers.held.iter().collect(),
+            distance: numbers.distance.iter().collect(),
+            last_stop,
         })
-        .collect()
+    };
+    let queues = PairIndex::all().filter_map(queue).collect();
+    LedgerReport {
+        settings: LedgerSet {
+            port: port.context.name().to_owned(),
+            mode: match settings.mode {
+                ledger::Mode::Off => LedgerMode::Off,
+                ledger::Mode::Counting => LedgerMode::Counting,
+                ledger::Mode::Full => LedgerMode::Full,
+            },
+            sanitize: settings.sanitize,
+            overdue: settings.overdue,
+        },
+        queues,
+    }
 }
 
-fn said_layout(layout: receive::Layout) -> Layout {
-    match layout {
-        receive::Layout::VirtioNet => Layout::VirtioNet,
-        receive::Layout::Linear { size } => Layout::Linear { size },
-        receive::Layout::Split {
-            header_size,
-            page_size,
-            threshold,
-        } => Layout::Split {
-            header_size,
-            page_size,
-            hds_thresh: threshold,
-        },
-    }
+/// The history of one buffer (`ledger-history`).
+///
+/// # Errors
+///
+/// The queue does not exist, or its ledger does not know the buffer.
+pub(super) fn history(
+    state: &ServerState,
+    asked: &LedgerHistory,
+) -> Result<BufferHistory, Failure> {
+    let LedgerHistory {
+        port,
+        queue,
+        address,
+    } = asked;
+    let port = &state.entry(port)?.port;
+    let pair = PairIndex::from_queue(*queue);
+    let pair = pair.ok_or_else(|| not_found(format!("No queue {queue}")))?;
+    let known = port.queues.rx(pair).ledger_state.ledger().history(*address);
+    let (span, events) = known.ok_or_else(|| {
+        not_found(format!(
+            "No buffer at {address:#x} is known on queue {queue}"
+        ))
+    })?;
+    Ok(BufferHistory {
+        address: span.address,
+        length: span.length,
+        events: events
+            .into_iter()
+            .map(|event| BufferEvent {
+                time: event.time,
+                head: event.head,
+                change: match event.transfer {
+                    Transfer::Posted => BufferChange::Posted,
+                    Transfer::Filled => BufferChange::Filled,
+                    Transfer::Unused => BufferChange::Unused,
+                },
+            })
+            .collect(),
+    })
 }
 
 fn ring(transport: &Transport, lane: &Lane) -> Ring {
@@ -401,17 +296,5 @@ fn ring(transport: &Transport, lane: &Lane) -> Ring {
         held_frames: lane.held() as u64,
         held_chains: lane.withheld() as u64,
         fault_drops: lane.dropped(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_those_of_the_protocol() {
-        assert_eq!(word(&Feature::RxCsum), "rx-csum");
-        assert_eq!(word(&RuleType::Tcp4), "tcp4");
-        assert_eq!(names(FeatureSet::ALL).len(), Feature::ALL.len());
     }
 }

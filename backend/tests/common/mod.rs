@@ -41,14 +41,14 @@ impl World {
         Self::start(modes, cables, Vec::new(), 1)
     }
 
-    /// Two ports that are not cabled.
+    /// Two ports without a cable.
     pub(crate) fn wired(wires: [Wire; 2]) -> Self {
         let wires = wires.into_iter().enumerate();
         let wires = wires.map(|(port, wire)| WireConfig { port, wire });
         Self::start([PortMode::Auto; 2], Vec::new(), wires.collect(), 1)
     }
 
-    /// Two cabled ports with as many workers each.
+    /// Two cabled ports with `workers` workers each.
     pub(crate) fn with_workers(workers: usize) -> Self {
         let cables = vec![CableConfig {
             ends: [0, 1],
@@ -89,7 +89,7 @@ impl World {
         }
     }
 
-    /// Where port `number` listens.
+    /// The path of port `number`'s socket.
     pub(crate) fn path(&self, number: usize) -> PathBuf {
         self.config.ports[number].path.clone()
     }
@@ -112,7 +112,7 @@ impl World {
         [0, 1].map(|number| self.driver(number, pairs))
     }
 
-    /// A backend that was killed and started again: other process, same sockets.
+    /// Replaces the backend by another process on the same sockets, as after a kill.
     pub(crate) fn restart(&mut self) {
         self.stop();
         let (sender, failures) = mpsc::channel();
@@ -120,7 +120,7 @@ impl World {
         self.failures = failures;
     }
 
-    /// Stops the backend; no thread of it may have failed, and nothing may be left behind.
+    /// Stops the backend, and checks that no thread failed and nothing is left behind.
     pub(crate) fn stop(&mut self) {
         if let Some(backend) = self.backend.take() {
             backend.stop();

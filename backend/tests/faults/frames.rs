@@ -1,4 +1,4 @@
-//! Frames that are lost, doubled, damaged, misplaced, and that wait.
+//! Frames that are dropped, duplicated, corrupted, misplaced or delayed.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -13,7 +13,7 @@ use zcnic_model::vhost_user::PATIENCE;
 use crate::lab::{Lab, frames, order};
 
 #[test]
-fn rules_hit_are_told_of_and_listed() {
+fn hits_of_rules_are_published_and_listed() {
     let mut lab = Lab::new();
     let id = lab.third("rx", json!("drop"));
     lab.send();
@@ -34,7 +34,7 @@ fn rules_hit_are_told_of_and_listed() {
 }
 
 #[test]
-fn frames_are_lost_doubled_and_disordered_on_both_sides() {
+fn frames_are_dropped_duplicated_and_reordered_in_both_directions() {
     for direction in ["rx", "tx"] {
         for (action, arrive) in [
             (json!("drop"), vec![0, 1, 3, 4]),
@@ -61,14 +61,14 @@ fn frames_are_lost_doubled_and_disordered_on_both_sides() {
 }
 
 #[test]
-fn frames_are_damaged_on_both_sides() {
+fn frames_are_corrupted_in_both_directions() {
     for direction in ["rx", "tx"] {
         let mut lab = Lab::new();
         lab.third(direction, json!({"corrupt": {"bit": 800}}));
         lab.send();
         let mut expected = frames();
         expected[2][100] ^= 0x80;
-        // The driver checks that the verdict is right.
+        // The driver verifies the checksum verdict.
         assert_eq!(lab.received(5), expected);
 
         let mut lab = Lab::new();
@@ -108,7 +108,7 @@ fn metadata_is_wrong() {
 }
 
 #[test]
-fn a_wrong_split_is_what_was_asked_for() {
+fn a_wrong_split_is_the_one_that_the_rule_names() {
     for (action, header_length) in [
         (json!({"split-wrong": {"at": 20}}), 20),
         (json!("payload-in-header"), 192),
@@ -123,9 +123,9 @@ fn a_wrong_split_is_what_was_asked_for() {
     }
 }
 
-/// What a strict driver objects to.
+/// Violations that a strict driver reports.
 #[test]
-fn what_breaks_the_abi_is_noticed() {
+fn violations_of_the_abi_are_noticed_by_a_strict_driver() {
     for (action, objection) in [
         (json!({"short-buffer": {"bytes": 5}}), "used length of"),
         (json!("split-missed"), "SPLIT in"),
@@ -146,7 +146,7 @@ fn what_breaks_the_abi_is_noticed() {
     }
 }
 
-/// Two runs with the same seed, in two backends.
+/// Two runs with the same seed, in two backends, have the same hits.
 #[test]
 fn a_run_replays_from_its_seed() {
     let run = |seed: u64| {
@@ -186,9 +186,9 @@ fn a_run_replays_from_its_seed() {
     assert!(first.0 != run(6).0);
 }
 
-/// A fault on frames that wait for buffers, and trains of many segments.
+/// A fault on frames that wait for buffers, and on trains of many segments.
 #[test]
-fn trains_are_hit_in_one_segment() {
+fn a_rule_hits_one_segment_of_a_train() {
     let mut lab = Lab::new();
     let id = lab.add("1", json!({"direction": "rx", "nth": 4, "action": "drop"}));
     let packet = Packet::from(Flow::tcp4().frame(&pattern(5000)));
@@ -199,7 +199,7 @@ fn trains_are_hit_in_one_segment() {
 }
 
 #[test]
-fn waiting_ends_in_time_or_with_the_rule() {
+fn fault_wait_ends_at_its_timeout_or_with_the_rule() {
     let mut lab = Lab::new();
     let id = lab.third("rx", json!("drop"));
     let wait = json!({"id": id, "timeout": 10_000_000});

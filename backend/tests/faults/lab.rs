@@ -12,7 +12,7 @@ use zcnic_model::{
 
 use crate::common::World;
 
-/// How long nothing has to happen to be sure that it does not.
+/// Long enough to be sure that nothing happens.
 pub(crate) const QUIET: Duration = Duration::from_millis(200);
 
 /// Two ports, a client of the control socket, and drivers with 2 data pairs.
@@ -71,17 +71,17 @@ impl Lab {
         )
     }
 
-    /// Sends five frames that can be told apart.
+    /// Sends five frames that differ.
     pub(crate) fn send(&mut self) {
         for frame in frames() {
             self.a.send(0, frame);
         }
     }
 
-    /// What arrives of them, which are `count`.
+    /// Those of them that arrive, `count` in number.
     pub(crate) fn received(&mut self, count: usize) -> Vec<Vec<u8>> {
         let received = (0..count).map(|_| self.b.receive(0).frame).collect();
-        // All that there is has been put there when the sender's chains were returned.
+        // All frames have been placed when the sender's chains are returned.
         assert_eq!(self.b.receive_all(), [], "there are more");
         received
     }

@@ -1,4 +1,4 @@
-//! The ledger: who had which buffer.
+//! The ledger: which side owns which buffer.
 
 use serde_json::json;
 use zcnic_model::Shape;
@@ -24,16 +24,16 @@ fn the_ledger_sees_every_buffer() {
         assert_eq!(numbers(&mut lab)[..4], [16, 10, 0, 6], "{mode}, frames");
         lab.b.stop_receive(0).expect("stop");
         let event = lab.event()["data"].clone();
-        let said = ["clean", "posted", "returned", "violations"].map(|name| event[name].clone());
+        let report = ["clean", "posted", "returned", "violations"].map(|name| event[name].clone());
         assert_eq!(
-            said,
+            report,
             [json!(true), json!(16), json!(16), json!(0)],
             "{mode}"
         );
     }
 }
 
-/// Those of queue 0: posted, filled, unused, with the device, out, violations.
+/// The counts of queue 0: posted, filled, unused, with the device, out, violations.
 fn numbers(lab: &mut Lab) -> [u64; 6] {
     let ledger = lab.ask("query-ledger", json!({"port": "1"}));
     let queues = ledger["queues"].as_array().into_iter().flatten();
@@ -76,7 +76,7 @@ fn buffers_posted_twice_and_written_to_are_found() {
         "ledger-set",
         json!({"port": "1", "mode": "full", "sanitize": true}),
     );
-    // The ledger is told of what is posted now.
+    // The query records what was posted meanwhile.
     lab.a.send(0, &frames()[0]);
     let (guest, pairs, _) = lab.b.parts();
     let next = pairs[0].receive.ring().tokens().nth(2).expect("posted")[1];
@@ -96,7 +96,7 @@ fn buffers_posted_twice_and_written_to_are_found() {
 
 /// A fault of the device itself is a violation, too.
 #[test]
-fn the_ledger_sees_what_faults_do() {
+fn the_ledger_reports_what_faults_do() {
     let mut lab = Lab::new();
     lab.ask("ledger-set", json!({"port": "1", "mode": "full"}));
     lab.third("rx", json!("duplicate-completion"));

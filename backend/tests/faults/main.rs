@@ -1,5 +1,5 @@
-//! Faults on demand and the ledger, over a real backend: the control socket on one side, a strict driver on
-//! the other.
+//! Faults on demand and the ledger, over a real backend: the control socket on one side, a strict
+//! driver on the other.
 
 #[path = "../common/mod.rs"]
 mod common;

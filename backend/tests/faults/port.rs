@@ -1,4 +1,4 @@
-//! Commands, the link, resets and disconnections.
+//! Faults of commands and of the whole port: link, reset, disconnection.
 
 use std::time::{Duration, Instant};
 
@@ -72,7 +72,7 @@ fn the_link_goes_and_comes() {
             states.push((event["data"]["port"].clone(), event["data"]["up"].clone()));
         }
     }
-    // Those of link-set to up come first.
+    // The events of the link-set that allowed the carrier come first.
     let up: Vec<_> = states.iter().map(|(_, up)| up == &json!(true)).collect();
     assert_eq!(up, [true, true, false, false, true, true]);
 }
@@ -86,7 +86,7 @@ fn the_device_resets() {
     lab.wait(id, 1);
     assert_eq!(lab.b.event().pending.get(), EVENT_RESET);
     let deadline = Instant::now() + PATIENCE;
-    // It is done by another thread.
+    // The timer's thread does it.
     let stale = Failure::refused(Status::Stale, 0);
     while lab.b.receive_mode(1, &[]) != Err(stale) {
         assert!(Instant::now() < deadline, "the session goes on");
@@ -124,9 +124,9 @@ fn the_frontend_is_disconnected() {
     }
 }
 
-/// It goes on where the used rings are when it notices.
+/// It resumes from the used index that it then finds.
 #[test]
-fn a_frontend_that_is_disconnected_finds_rings_that_stand_still() {
+fn a_disconnected_frontend_finds_rings_that_no_longer_advance() {
     let mut lab = Lab::new();
     lab.b.post(0, Shape::SPLIT, 400);
     let Lab { control, a, b, .. } = &mut lab;

@@ -1,4 +1,4 @@
-//! Chains that are withheld, queues that stand still, interrupts that get lost.
+//! Chains that are withheld, queues that stall, interrupts that are lost.
 
 use std::time::{Duration, Instant};
 
@@ -48,7 +48,7 @@ fn withheld_chains_come_back_before_a_ring_stops() {
     let base = lab.b.transport().stop_ring(0);
     assert_eq!(base, 5);
     assert_eq!(lab.received(5), frames());
-    // The ring goes on there.
+    // The ring resumes there.
     lab.ask("fault-remove", json!({"port": "1"}));
     lab.b.transport().start_ring(0, base);
     lab.b.transport().enable(0, true);
@@ -66,7 +66,7 @@ fn a_queue_stalls() {
     lab.send();
     assert_eq!(lab.received(5), frames());
 
-    // A transmit queue keeps what it does not send.
+    // A stalled transmit queue keeps its chains.
     let id = lab.third("tx", json!({"stall": {}}));
     for frame in frames() {
         lab.a.enqueue(0, frame);
@@ -89,18 +89,18 @@ fn a_queue_stalls() {
 }
 
 impl Lab {
-    /// The next frames, without saying that there are no more.
+    /// The next frames, without waiting for more.
     fn received_by(&mut self, count: usize) -> Vec<Vec<u8>> {
         (0..count).map(|_| self.b.receive(0).frame).collect()
     }
 }
 
 #[test]
-fn interrupts_are_lost_and_made_up() {
+fn interrupts_are_lost_and_raised_without_need() {
     let mut lab = Lab::new();
     lab.a.send(0, &frames()[0]);
     assert_eq!(lab.received(1), order(&[0]));
-    // That of the first frame, and of what came before.
+    // The interrupts of the first frame and of earlier ones.
     while lab.b.transport().interrupted(0, QUIET) {}
     lab.add(
         "1",
@@ -109,13 +109,13 @@ fn interrupts_are_lost_and_made_up() {
     lab.a.send(0, &frames()[1]);
     let lost = lab.b.transport().interrupted(0, QUIET);
     assert!(!lost, "the interrupt is lost");
-    // Who looks finds the frame.
+    // A driver that polls finds the frame.
     assert_eq!(
         lab.b.try_receive(0).map(|got| got.frame),
         Some(frames()[1].clone())
     );
 
-    // One for which the driver did not ask, because it has not looked since the last one.
+    // An interrupt that the driver did not ask for, because it has not polled since the last one.
     lab.a.send(0, &frames()[2]);
     assert!(lab.b.transport().interrupted(0, PATIENCE));
     lab.a.send(0, &frames()[3]);

@@ -1,4 +1,4 @@
-//! Bytes in guest memory: where they may be, and that they arrive.
+//! Bytes in guest memory: bounds, and copies.
 
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
@@ -6,12 +6,12 @@ use zcnic_device::{checksum::Checksum, memory::Mover};
 
 use super::{BUFFERS, memory, translated};
 use crate::ring::{
-    mover::{GuestMover, Upcoming},
+    mover::{GuestMover, NextCopy},
     raw::Span,
 };
 
 proptest! {
-    /// Bytes arrive and are summed as they are, however source and target are cut.
+    /// Bytes are copied and summed correctly, however source and target are divided into spans.
     #[test]
     fn mover_copies_and_sums(
         bytes in prop::collection::vec(any::<u8>(), 1..6000),
@@ -40,11 +40,11 @@ proptest! {
         let target = place(BUFFERS + 0x4_0000, 0x4_0000);
         let mut expected = Checksum::default();
         expected.add(&bytes[offset..offset + length]);
-        // What is announced need not be there.
-        let upcoming = Upcoming::default();
-        upcoming.source.set(Span::own(&mut [0; 100]).place(0));
-        upcoming.target.set(target.place(0));
-        for mover in [GuestMover::new(), GuestMover::with(&upcoming)] {
+        // A prefetch hint need not point to mapped memory.
+        let next_copy = NextCopy::default();
+        next_copy.source.set(Span::own(&mut [0; 100]).hint(0));
+        next_copy.target.set(target.hint(0));
+        for mover in [GuestMover::new(), GuestMover::with(&next_copy)] {
             prop_assert_eq!(mover.source_len(source.as_slice()), bytes.len());
             let mut sum = Checksum::default();
             mover.copy(source.as_slice(), offset, &target, target_offset, length, &mut sum);
@@ -95,7 +95,7 @@ fn a_span_ends_where_its_region_ends() {
 #[test]
 fn accesses_beyond_a_span_touch_nothing() {
     let access = |inside: bool, action: &dyn Fn()| {
-        // Debug builds point out who asked.
+        // Debug builds panic at the caller's mistake.
         let quiet = std::panic::catch_unwind(std::panic::AssertUnwindSafe(action)).is_ok();
         assert!(quiet == inside || !cfg!(debug_assertions));
     };

@@ -1,0 +1,113 @@
+//! Which clients of the control socket capture the frames of which ports.
+
+use std::{
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::SystemTime,
+};
+
+use zcnic_ctl::protocol::{
+    event::{Event, Frame},
+    fault::Direction as ProtocolDirection,
+};
+
+use crate::{events::Outbox, sync::lock};
+
+/// A client that captures the frames of a port.
+#[derive(Debug)]
+struct Capture {
+    port: usize,
+    outbox: Weak<Outbox>,
+    /// Bytes of each frame that the client gets at most.
+    length: usize,
+}
+
+/// All captures of a backend.
+#[derive(Debug, Default)]
+pub(crate) struct Captures {
+    list: Mutex<Arc<Vec<Arc<Capture>>>>,
+    /// The list is not empty.
+    any: AtomicBool,
+}
+
+impl Captures {
+    /// Starts a capture of port number `port`: the client of `outbox` gets the first `length` bytes
+    /// of each frame. Replaces its capture of the same port.
+    pub(crate) fn start(&self, port: usize, outbox: &Arc<Outbox>, length: usize) {
+        let capture = Capture {
+            port,
+            outbox: Arc::downgrade(outbox),
+            length,
+        };
+        self.change(|list| {
+            list.retain(|other| !other.is(Some(port), outbox));
+            list.push(Arc::new(capture));
+        });
+    }
+
+    /// Ends a client's capture of one port, or all of its captures; returns whether there was one.
+    pub(crate) fn stop(&self, port: Option<usize>, outbox: &Arc<Outbox>) -> bool {
+        self.change(|list| {
+            let before = list.len();
+            list.retain(|capture| !capture.is(port, outbox));
+            list.len() < before
+        })
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Vec<Arc<Capture>>) -> T) -> T {
+        let mut list = lock(&self.list);
+        let result = change(Arc::make_mut(&mut list));
+        self.any.store(!list.is_empty(), Ordering::Release);
+        result
+    }
+
+    /// Whether any client captures; the data path asks once per batch.
+    pub(crate) fn any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
+    }
+
+    /// Offers a frame of port number `port`, whose name is `name`, to the clients that capture it.
+    /// Never waits for a client.
+    pub(crate) fn record(
+        &self,
+        port: usize,
+        name: &str,
+        direction: ProtocolDirection,
+        frame: &[u8],
+    ) {
+        let captures = Arc::clone(&lock(&self.list));
+        let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let time = u64::try_from(time.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX);
+        for capture in captures.iter().filter(|capture| capture.port == port) {
+            capture.offer(name, direction, time, frame);
+        }
+    }
+}
+
+impl Capture {
+    fn is(&self, port: Option<usize>, outbox: &Arc<Outbox>) -> bool {
+        port.is_none_or(|port| port == self.port)
+            && std::ptr::eq(self.outbox.as_ptr(), Arc::as_ptr(outbox))
+    }
+
+    fn offer(&self, port: &str, direction: ProtocolDirection, time: u64, frame: &[u8]) {
+        if let Some(outbox) = self.outbox.upgrade() {
+            let captured = &frame[..frame.len().min(self.length)];
+            outbox.offer(&Event::Frame(Frame {
+                port: port.to_owned(),
+                direction,
+                time,
+                length: frame.len() as u32,
+                bytes: hexadecimal(captured),
+            }));
+        }
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(digit).collect()
+}

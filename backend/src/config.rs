@@ -1,0 +1,214 @@
+//! The configuration of a backend: ports, cables, wires, workers. The command line is converted
+//! into it (see args).
+
+use std::{
+    fmt::{self, Display},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
+
+use thiserror::Error;
+
+/// The configuration of a backend. Converted from the command line, which checks it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Ports in their order.
+    pub ports: Vec<PortConfig>,
+    /// Cables between them.
+    pub cables: Vec<CableConfig>,
+    /// Wires of ports without a cable.
+    pub wires: Vec<WireConfig>,
+    /// Path of the control socket.
+    pub control: Option<PathBuf>,
+    /// The worker threads.
+    pub workers: WorkersConfig,
+}
+
+/// The threads that move frames.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkersConfig {
+    /// Threads of each port, among which its queue pairs are shared out; at least one.
+    pub per_port: usize,
+    /// How long a thread polls rings that became empty before it waits for kicks.
+    pub poll: Duration,
+    /// Processors that the threads are pinned to, one after the other; empty: not pinned.
+    pub cpus: Vec<usize>,
+}
+
+impl Default for WorkersConfig {
+    fn default() -> Self {
+        Self {
+            per_port: 1,
+            poll: Duration::from_micros(20),
+            cpus: Vec::new(),
+        }
+    }
+}
+
+/// One port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortConfig {
+    /// Its name, unique.
+    pub name: String,
+    /// Path of its vhost-user socket, unique.
+    pub path: PathBuf,
+    /// Which driver may drive it.
+    pub mode: PortMode,
+}
+
+/// Queue pairs of a port, the command pair included: SET_VRING_KICK names a ring in 8 bits.
+pub const MAX_PAIRS: usize = 128;
+
+/// Which driver may drive a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PortMode {
+    /// Either driver: HELLO makes it a zcnic port, an ordinary transmit a plain one.
+    #[default]
+    Auto,
+    /// Only an ordinary virtio-net driver. It receives before it transmits for the first time.
+    Plain,
+    /// Only the zcnic driver.
+    Zcnic,
+}
+
+/// One cable between two ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CableConfig {
+    /// Indices of the ports; no port has two cables.
+    pub ends: [usize; 2],
+    /// How frames are treated that find no receive buffer.
+    pub flow_control: FlowControl,
+}
+
+/// How a frame is treated that finds no receive buffer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FlowControl {
+    /// It is dropped and counted, as a NIC does.
+    #[default]
+    Drop,
+    /// Its sender waits for a bounded time.
+    Pause,
+}
+
+/// The wire of a port without a cable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WireConfig {
+    /// Index of the port; it has no cable and no other wire.
+    pub port: usize,
+    /// The wire.
+    pub wire: Wire,
+}
+
+/// A wire that does not lead to another port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// The port receives what it sends.
+    Loopback,
+    /// What the port sends is discarded.
+    Null,
+    /// The port receives generated frames; what it sends is discarded.
+    Generate(Generate),
+}
+
+/// Sizes of generated frames in bytes: at least headers without payload, not padded to Ethernet's
+/// minimum.
+pub(crate) const SIZES: std::ops::RangeInclusive<u16> = 60..=9216;
+
+/// Numbers of flows of a generator; each flow has a source port.
+pub(crate) const FLOWS: std::ops::RangeInclusive<u16> = 1..=60_000;
+
+/// The frames of a `generate` wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Generate {
+    /// Bytes of a frame, 60 to 9216.
+    pub size: u16,
+    /// Number of flows whose frames alternate, 1 to 60000.
+    pub flows: u16,
+    /// Determines payload and addresses.
+    pub seed: u64,
+}
+
+impl Default for Generate {
+    fn default() -> Self {
+        Self {
+            size: 60,
+            flows: 1,
+            seed: 1,
+        }
+    }
+}
+
+/// An Ethernet address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mac([u8; 6]);
+
+/// Not an Ethernet address.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{0:?} is not a unicast MAC address of the form 52:54:00:12:34:56")]
+pub struct MacError(String);
+
+impl Mac {
+    /// The default of zcnic ports: the zcnic driver binds to addresses that start with "ZCN", a
+    /// locally administered prefix.
+    pub(crate) const ZCNIC: Self = Self([0x5a, 0x43, 0x4e, 0, 0, 1]);
+    /// The default of plain ports: QEMU's own range, which is left to virtio_net.
+    pub(crate) const PLAIN: Self = Self([0x52, 0x54, 0, 0x7a, 0x63, 1]);
+
+    pub(crate) fn plus(mut self, number: usize) -> Self {
+        self.0[5] = self.0[5].wrapping_add(number as u8);
+        self
+    }
+}
+
+impl Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl FromStr for Mac {
+    type Err = MacError;
+
+    fn from_str(text: &str) -> Result<Self, MacError> {
+        let wrong = || MacError(text.to_owned());
+        let mut octets = [0; 6];
+        let mut parts = text.split(':');
+        for octet in &mut octets {
+            let part = parts
+                .next()
+                .filter(|part| part.len() == 2)
+                .ok_or_else(wrong)?;
+            *octet = u8::from_str_radix(part, 16).map_err(|_| wrong())?;
+        }
+        if parts.next().is_some() || octets[0] & 1 != 0 || octets == [0; 6] {
+            return Err(wrong());
+        }
+        Ok(Self(octets))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mac_addresses() {
+        for wrong in [
+            "",
+            "52:54:00:12:34",
+            "52:54:00:12:34:56:78",
+            "53:54:00:12:34:56",
+            "5:4:0:1:3:6",
+        ] {
+            assert!(wrong.parse::<Mac>().is_err(), "{wrong}");
+        }
+        assert_eq!(
+            "52:54:00:12:34:56"
+                .parse::<Mac>()
+                .map(|mac| mac.plus(1).to_string()),
+            Ok("52:54:00:12:34:57".into())
+        );
+    }
+}

@@ -1,0 +1,261 @@
+//! The state of a port, in parts: its queues, who drives it, its configuration, its cable.
+//!
+//! A function of an upper layer takes the parts that it needs, or the whole port if it needs many
+//! of them or goes over the cable.
+//!
+//! Lock order: the control lock, a transmit queue or the generator, a receive queue (of the peer);
+//! then the published configuration, armed fault rules and flow counters, which are held for a copy
+//! of a pointer or one count only. A thread that holds a transmit queue takes receive queues one at
+//! a time and never the control lock; one that holds the control lock takes queues one at a time.
+//!
+//! When a call that stops or takes away something of the frontend returns, no thread uses it any
+//! more, because the call went through the locks under which it is used.
+
+pub(crate) mod context;
+pub(crate) mod control_state;
+pub(crate) mod faults;
+pub(crate) mod flow_counters;
+pub(crate) mod generator;
+pub(crate) mod queues;
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use zcnic_ctl::protocol::event::{self, Event};
+use zcnic_device::{features::Feature, port::PortCounters};
+
+use self::{
+    context::PortContext,
+    control_state::{ActiveConfig, ControlState},
+    faults::Faults,
+    flow_counters::FlowCounters,
+    generator::Generator,
+    queues::Queues,
+};
+use crate::{
+    config::{FlowControl, PortMode},
+    services::Services,
+    sync::lock,
+    waker::Wakers,
+};
+
+/// Counters of a port that belong to no queue.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) filtered: AtomicU64,
+    pub(crate) rule_drop: AtomicU64,
+    /// Frames sent while there was no carrier.
+    pub(crate) no_carrier: AtomicU64,
+    /// Frames dropped after they had waited for a paused receiver.
+    pub(crate) pause_timeout: AtomicU64,
+    pub(crate) connections: AtomicU64,
+}
+
+impl Counters {
+    /// Counters of frames that reached no queue, as the device reports them.
+    pub(crate) fn of_device(&self) -> PortCounters {
+        PortCounters {
+            filtered: self.filtered.load(Ordering::Relaxed),
+            rule_drop: self.rule_drop.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A port's cable or wire.
+#[derive(Debug)]
+enum Plug {
+    /// A cable to another port, or to the port itself.
+    Cable {
+        peer: Weak<Port>,
+        flow_control: FlowControl,
+    },
+    /// A wire without a receiver.
+    Null,
+    /// A wire that makes frames for the port and discards the port's own.
+    Generator(Weak<Port>),
+}
+
+/// Where a port's frames go.
+pub(crate) enum Egress {
+    /// Over a cable to a port.
+    Port(Arc<Port>, FlowControl),
+    /// Nowhere: they count as sent.
+    Null,
+}
+
+/// One port of the backend.
+#[derive(Debug)]
+pub(crate) struct Port {
+    pub(crate) context: PortContext,
+    pub(crate) mode: PortMode,
+    pub(crate) queues: Queues,
+    pub(crate) wakers: Wakers,
+    pub(crate) counters: Counters,
+    pub(crate) flow_counters: FlowCounters,
+    pub(crate) faults: Faults,
+    control: Mutex<ControlState>,
+    active: Mutex<Arc<ActiveConfig>>,
+    generator: Mutex<Option<Generator>>,
+    plug: OnceLock<Plug>,
+    connected: AtomicBool,
+    /// The control server allows a carrier.
+    carrier: AtomicBool,
+}
+
+impl Port {
+    /// Port `number` of those that share `services`, with `workers` worker threads.
+    ///
+    /// # Errors
+    ///
+    /// The system has no more file descriptors.
+    pub(crate) fn new(
+        name: String,
+        mode: PortMode,
+        workers: usize,
+        (number, services): (usize, &Arc<Services>),
+    ) -> io::Result<Self> {
+        let control = ControlState::new();
+        let active = Mutex::new(Arc::new(control.active()));
+        Ok(Self {
+            context: PortContext::new(name, number, services),
+            mode,
+            queues: Queues::new(),
+            wakers: Wakers::new(workers)?,
+            counters: Counters::default(),
+            flow_counters: FlowCounters::default(),
+            faults: Faults::default(),
+            control: Mutex::new(control),
+            active,
+            generator: Mutex::default(),
+            plug: OnceLock::new(),
+            connected: AtomicBool::new(false),
+            carrier: AtomicBool::new(true),
+        })
+    }
+
+    /// Plugs in a cable to `peer`, which may be the port itself. A port is plugged in once.
+    pub(crate) fn plug(&self, peer: &Arc<Self>, flow_control: FlowControl) {
+        self.plug_into(Plug::Cable {
+            peer: Arc::downgrade(peer),
+            flow_control,
+        });
+    }
+
+    /// Plugs the port into the wire `null`.
+    pub(crate) fn plug_null(&self) {
+        self.plug_into(Plug::Null);
+    }
+
+    /// Plugs the port into the wire `generate`: it receives the frames of `generator`.
+    pub(crate) fn plug_generator(self: &Arc<Self>, generator: Generator) {
+        *lock(&self.generator) = Some(generator);
+        self.plug_into(Plug::Generator(Arc::downgrade(self)));
+        self.wakers.kick_generator();
+    }
+
+    fn plug_into(&self, plug: Plug) {
+        let fresh = self.plug.set(plug).is_ok();
+        debug_assert!(fresh, "the configuration was checked");
+    }
+
+    /// The port whose frames this one receives, and whether that one waits for receive buffers.
+    pub(crate) fn peer(&self) -> Option<(Arc<Self>, FlowControl)> {
+        match self.plug.get()? {
+            Plug::Cable { peer, flow_control } => Some((peer.upgrade()?, *flow_control)),
+            Plug::Generator(port) => Some((port.upgrade()?, FlowControl::Pause)),
+            Plug::Null => None,
+        }
+    }
+
+    /// Retries frames of the peer that wait for receive buffers of this port.
+    pub(crate) fn retry_peer(&self) {
+        if let Some((peer, _)) = self.peer() {
+            peer.wakers.retry();
+        }
+    }
+
+    /// Where frames go; `None`: there is no carrier.
+    pub(crate) fn egress(&self) -> Option<Egress> {
+        let allowed = |port: &Self| port.carrier.load(Ordering::Acquire);
+        match self.plug.get()? {
+            _ if !allowed(self) => None,
+            Plug::Cable { .. } => {
+                let (peer, flow_control) = self.peer()?;
+                let carrier = allowed(&peer) && peer.is_connected();
+                carrier.then_some(Egress::Port(peer, flow_control))
+            }
+            Plug::Null | Plug::Generator(_) => Some(Egress::Null),
+        }
+    }
+
+    /// Whether a frontend is connected.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Acquire)
+    }
+
+    /// Notes whether a frontend is connected.
+    pub(crate) fn set_connected(&self, connected: bool) {
+        self.connected.store(connected, Ordering::Release);
+    }
+
+    /// Allows a carrier or not; returns whether it was allowed before.
+    pub(crate) fn allow_carrier(&self, allowed: bool) -> bool {
+        self.carrier.swap(allowed, Ordering::AcqRel)
+    }
+
+    /// Whether there is a carrier: both ends of the cable allow it, and the other has a frontend.
+    pub(crate) fn link_up(&self) -> bool {
+        self.egress().is_some()
+    }
+
+    /// Publishes to the control server's clients whether there is a carrier.
+    pub(crate) fn report_link(&self) {
+        self.context.publish(|| {
+            Event::Link(event::Link {
+                port: self.context.name().to_owned(),
+                up: self.link_up(),
+            })
+        });
+    }
+
+    /// Takes the control lock.
+    pub(crate) fn control(&self) -> MutexGuard<'_, ControlState> {
+        lock(&self.control)
+    }
+
+    /// Locks the generator; `None`: the port is not plugged into one.
+    pub(crate) fn generator(&self) -> MutexGuard<'_, Option<Generator>> {
+        lock(&self.generator)
+    }
+
+    /// The data path's configuration. Asked for under the lock of the queue that it is used on, it
+    /// stays the current one until that is unlocked.
+    pub(crate) fn active(&self) -> Arc<ActiveConfig> {
+        Arc::clone(&lock(&self.active))
+    }
+
+    /// Replaces the data path's configuration. When this returns, no thread uses the previous one.
+    pub(crate) fn publish(&self, active: ActiveConfig) {
+        *lock(&self.active) = Arc::new(active);
+        let peer = self.peer().map(|(peer, _)| peer);
+        for port in std::iter::once(self).chain(peer.as_deref()) {
+            port.queues.pass_through_tx();
+            drop(lock(&port.generator));
+        }
+    }
+
+    /// The receive time of frames that arrive now, in nanoseconds; 0 without looking at the clock
+    /// if the driver did not ask for it.
+    pub(crate) fn rx_time(&self, active: &ActiveConfig) -> u64 {
+        if active.configuration.offloads.has(Feature::Timestamp) {
+            self.context.clock()
+        } else {
+            0
+        }
+    }
+}
