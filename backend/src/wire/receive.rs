@@ -196,7 +196,7 @@ impl Port {
         }
         way.delivered += intake.delivered;
         device.settled(|held| {
-            flows.count(held.headers(), held.header_bytes(), queue, &held.delivered)
+            flows.count(held.headers(), held.header_bytes(), queue, &held.delivered);
         });
         self.follow_held(queue, device, releasing);
         let wanted = Self::interrupt(chains.publish(), &mut effects);
@@ -255,7 +255,7 @@ impl Port {
             let device = &mut *faulty.queue;
             device.release(faulty.mover, faulty.ring, waits, faulty.now);
             device.settled(|held| {
-                flows.count(held.headers(), held.header_bytes(), queue, &held.delivered)
+                flows.count(held.headers(), held.header_bytes(), queue, &held.delivered);
             });
         });
         let side = &mut *lock(side);
