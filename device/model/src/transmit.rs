@@ -68,7 +68,7 @@ impl Packet {
         self
     }
 
-    /// Has the device segment the payload into segments of `size` bytes.
+    /// Requests segmentation of the payload into segments of `size` bytes.
     ///
     /// # Panics
     ///

@@ -149,7 +149,7 @@ impl HeldSegments {
 impl ReceiveQueue {
     /// Delivers `segments` of a train with hardware GRO, on a port that has it switched on or a
     /// queue that holds segments. Segments that successors may extend are held; held segments that
-    /// the train can't extend are delivered first. [`settled`](Self::settled) returns the results
+    /// the train can't extend are delivered first. [`settled`](Self::settled) reports the results
     /// for held segments.
     ///
     /// If `waits` and buffers are missing, `blocked_at` is set as by `deliver`, even if older
@@ -222,7 +222,7 @@ impl ReceiveQueue {
         Some((oldest.since + HOLD).min(self.held.touched + QUIET))
     }
 
-    /// Passes the results for held segments since the last call to `report`.
+    /// Calls `report` with each result for held segments since the last call.
     pub fn settled(&mut self, mut report: impl FnMut(&Settled)) {
         for one in self.held.settled.drain(..) {
             report(&one);
