@@ -346,7 +346,8 @@ fn flatten(tree: &UseTree, prefix: &mut Names, leaves: &mut Vec<(Names, Option<S
         }
         UseTree::Name(name) => {
             let name = name.ident.to_string();
-            leaves.push(([prefix.as_slice(), &[name.clone()]].concat(), Some(name)));
+            let path = [prefix.as_slice(), std::slice::from_ref(&name)].concat();
+            leaves.push((path, Some(name)));
         }
         UseTree::Rename(rename) => {
             let path = [prefix.as_slice(), &[rename.ident.to_string()]].concat();
