@@ -1,4 +1,6 @@
 //! Which clients of the control socket capture the frames of which ports.
+//!
+//! Lock order: the list of captures, held for a copy of a pointer, then an outbox of the event bus.
 
 use std::{
     sync::{

@@ -1,4 +1,6 @@
 //! A port with its socket, and the frontends that connect to it.
+//!
+//! The lock of the frontend's slot is held alone.
 
 use std::{
     io,

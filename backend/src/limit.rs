@@ -1,4 +1,4 @@
-//! A rate limit for log lines that a guest, frontend or client can cause.
+//! A rate limit for log lines that a guest, frontend or client can cause. Its lock is taken last.
 
 use std::{
     sync::{Mutex, PoisonError},

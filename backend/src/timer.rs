@@ -1,4 +1,6 @@
 //! The clock of all ports, and jobs that are due at a time.
+//!
+//! The lock of the jobs is taken last; jobs are performed without it.
 
 use std::{
     collections::BTreeSet,

@@ -1,5 +1,8 @@
 //! The vhost-user side of a port: a frontend's connection, and rings as the vhost-user crate sees
 //! them.
+//!
+//! The functions of `control::frontend` that it calls take their locks themselves; no lock is held
+//! here.
 
 pub(crate) mod connection;
 mod relay;
