@@ -1,14 +1,15 @@
-//! A zero-copy receiver: accepts one TCP connection, receives it by io_uring zero-copy receive on one
-//! receive queue, and writes the stream to standard output.
+//! A zero-copy receiver: accepts one TCP connection, receives it by io_uring zero-copy receive on
+//! one receive queue, and writes the stream to standard output.
 //!
 //! ```text
 //! zcnic-guest flow-steer --interface eth0 --queue 3 --port 4433 --channels 4
 //! zcrx_receive eth0 3 4433 > stream
 //! ```
 //!
-//! The first command does what the kernel wants of the NIC: header/data split on, and no traffic on the
-//! queue but the flow, because payload in provided memory is useless to other sockets. Linux 6.15 and
-//! CAP_NET_ADMIN are needed. `Documentation/networking/iou-zcrx.rst` explains the interface.
+//! The first command enables header/data split, which the kernel requires, and keeps all other
+//! traffic off the queue, because other sockets can't read payload in provided memory. The program
+//! needs Linux 6.15 and CAP_NET_ADMIN. `Documentation/networking/iou-zcrx.rst` explains the
+//! interface.
 //!
 //! The program uses three types of this crate that any io_uring program can have: `Area` (an mmap),
 //! `RefillRing` (the ring by which buffers go back) and `sys` (the kernel's structures).
@@ -94,7 +95,7 @@ fn main() -> Result<()> {
     let mut refill = RefillRing::new(region, &reg.offsets, reg.rq_entries, None)
         .context("the kernel placed the refill ring outside its region")?;
 
-    // 6. An ordinary TCP connection. Only its payload goes another way.
+    // 6. An ordinary TCP connection, whose payload the NIC writes to the area.
     let listener =
         TcpListener::bind((Ipv6Addr::UNSPECIFIED, port.parse::<u16>().context("PORT")?))?;
     let (socket, peer) = listener.accept()?;
@@ -116,8 +117,8 @@ fn main() -> Result<()> {
         let completions: Vec<_> = ring.completion().collect();
         for completion in completions {
             let result = completion.result();
-            // 8. The last completion of a request has no F_MORE: 0 at the end of the stream, -ENOSPC
-            //    if the completion queue was full, which a new request makes good.
+            // 8. The last completion of a request has no F_MORE: 0 at the end of the stream,
+            //    -ENOSPC if the completion queue was full, which a new request makes good.
             if !cqueue::more(completion.flags()) {
                 match result {
                     0 => break 'stream,
@@ -126,7 +127,7 @@ fn main() -> Result<()> {
                 }
                 continue;
             }
-            // 9. The second half of the entry says where the data is: offset and area token.
+            // 9. The second half of the entry has the place of the data: offset and area token.
             let offset = completion.big_cqe()[0] & !sys::AREA_MASK;
             let length = u32::try_from(result).context("a piece without data")?;
             let data = area.bytes(offset, length as usize);

@@ -1,6 +1,6 @@
 //! The KTAP parser against output of the kernel's own `net/lib/py/ksft.py`, `kselftest/runner.sh`
 //! and `kselftest.h` (7.3), recorded with tests that do all that tests can do. `ZCNIC_BLESS=1`
-//! rewrites what is expected.
+//! rewrites the expected files.
 
 use std::{fs, path::PathBuf};
 

@@ -44,8 +44,8 @@ pub enum Error {
     },
 }
 
-/// Runs a command in a network namespace (`None`: ours) and returns what it printed. A refusal by
-/// `ethtool` or `ip` becomes one [`Error::Failed`] with the command's messages.
+/// Runs a command in a network namespace (`None`: the current one) and returns its output. A
+/// refusal by `ethtool` or `ip` becomes one [`Error::Failed`] with the command's messages.
 pub fn run(netns: Option<&str>, command: &[&str]) -> Result<String, Error> {
     let words: Vec<&str> = match netns {
         Some(name) => [["ip", "netns", "exec", name].as_slice(), command].concat(),
@@ -97,7 +97,8 @@ pub fn ifindex(interface: &str) -> Result<u32, Error> {
     name_to_index(&any, interface).map_err(kernel)
 }
 
-/// Moves the calling thread, and threads and processes that it starts, into a named network namespace.
+/// Moves the calling thread, and threads and processes that it starts, into a named network
+/// namespace.
 pub fn enter_netns(name: &str) -> Result<(), Error> {
     let path = Path::new("/run/netns").join(name);
     let kernel = |source: io::Error| Error::Kernel {
@@ -160,7 +161,8 @@ pub fn rings_by_index(ifindex: u32) -> Result<Rings, Error> {
     })
 }
 
-/// Switches header/data split. The threshold has its own function; `netif_mp_open_rxq()` wants both.
+/// Switches header/data split. The threshold has its own function; `netif_mp_open_rxq()` wants
+/// both.
 pub fn set_tcp_data_split(interface: &str, on: bool) -> Result<(), Error> {
     let value = if on { "on" } else { "off" };
     run(None, &["ethtool", "-G", interface, "tcp-data-split", value]).map(drop)

@@ -213,8 +213,8 @@ impl BufferGroup {
         }))
     }
 
-    /// Bytes of a buffer. The kernel does not write to them from their completion until the buffer is
-    /// provided again.
+    /// Bytes of a buffer. The kernel does not write to them from their completion until the buffer
+    /// is provided again.
     pub(crate) fn bytes(&self, buffer: u16, offset: usize, length: usize) -> Result<&[u8]> {
         let fits = buffer < self.count && offset + length <= self.length as usize;
         ensure!(
@@ -259,7 +259,8 @@ impl Table {
     fn new(uring: &IoUring, entries: u16, flags: u16) -> Result<Self> {
         let memory = Area::new(usize::from(entries) * size_of::<Slot>(), false)?;
         let address = memory.as_ptr().expose_provenance().get() as u64;
-        // SAFETY: the kernel has references to the pages, and the ring stays there as long as the io_uring does.
+        // SAFETY: the kernel has references to the pages, and the ring stays there as long as the
+        // io_uring does.
         unsafe {
             uring
                 .submitter()
@@ -277,7 +278,8 @@ impl Table {
     /// Adds a buffer, which the kernel sees when it is published.
     fn put(&mut self, address: u64, length: u32, id: u16) {
         let index = usize::from(self.tail & (self.entries - 1));
-        // SAFETY: within the ring; between tail and head the kernel reads nothing but the tail, which is not touched.
+        // SAFETY: within the ring; between tail and head the kernel reads nothing but the tail,
+        // which is not touched.
         unsafe {
             let slot = self.slots.add(index).as_ptr();
             (&raw mut (*slot).address).write(address);

@@ -97,8 +97,8 @@ impl Pattern {
         Ok(())
     }
 
-    /// From `position`: the whole words up to the end of the table or of `len`, what to XOR them
-    /// with, and the bytes by which `position` is off a word.
+    /// From `position`: the whole words up to the end of the table or of `len`, the word to XOR
+    /// them with, and the bytes by which `position` is off a word.
     fn run(&self, position: u64, len: usize) -> (&[u64], u64, usize) {
         let word = position / 8;
         let first = (word % TABLE as u64) as usize;

@@ -19,8 +19,8 @@ use crate::kit::net;
 pub struct Found {
     /// The report to the host.
     pub place: FoundPool,
-    /// It has no device, but may belong to a virtio_net device: that driver makes its pools at probe,
-    /// and after a move to another namespace the kernel no longer reports their device.
+    /// It has no device, but may belong to a virtio_net device: that driver makes its pools at
+    /// probe, and after a move to another namespace the kernel no longer reports their device.
     pub moved: bool,
 }
 
@@ -203,7 +203,7 @@ mod tests {
     fn more_out_than_posted_is_not() {
         assert!(found(|found| found.place.pool.outstanding = Some(258)).is_some());
         assert!(found(|found| found.place.posted = Some(0)).is_some());
-        // Without statistics the caches can not be told from what is out.
+        // Without statistics, pages in the caches look like pages in use.
         assert!(found(|found| found.place.pool.outstanding = None).is_some());
     }
 

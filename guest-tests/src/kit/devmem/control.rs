@@ -25,7 +25,7 @@ pub struct Fragment {
 pub enum PayloadPiece {
     /// In a dmabuf.
     Dmabuf(Fragment),
-    /// So many bytes, in the program's buffer.
+    /// Linear bytes, in the program's buffer.
     Linear(u32),
 }
 

@@ -24,8 +24,8 @@ const TOKENS: usize = 128;
 pub struct DevmemMessage {
     /// Bytes of the stream.
     pub bytes: usize,
-    /// Places of these bytes. Without any, all bytes are in the program's buffer, because they came in
-    /// memory that the kernel can read.
+    /// Places of these bytes. Without any, all bytes are in the program's buffer, because they came
+    /// in memory that the kernel can read.
     pub pieces: Vec<PayloadPiece>,
 }
 
@@ -67,8 +67,9 @@ pub fn send(
     message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = control.len() as _;
-    // SAFETY: the kernel reads the control message. With any flags, it reads none of our memory at the
-    // offset: TCP refuses to send by copying if a dmabuf is named (tcp_sendmsg_locked, net/ipv4/tcp.c).
+    // SAFETY: the kernel reads the control message. With any flags, it reads none of our memory at
+    // the offset: TCP refuses to send by copying if a dmabuf is named (tcp_sendmsg_locked,
+    // net/ipv4/tcp.c).
     let bytes = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) };
     usize::try_from(bytes).map_err(|_| io::Error::last_os_error())
 }

@@ -62,8 +62,8 @@ mod tests {
             assert!(rule.is_ok(), "{}: {rule:?}", case.name);
             assert!(names.insert(case.name), "{} is there twice", case.name);
             let (action, direction) = action_and_direction(&case.rule());
-            let says = case.name.starts_with(&format!("{action}, {direction}: "));
-            assert!(says, "{} is about {action}, {direction}", case.name);
+            let matches = case.name.starts_with(&format!("{action}, {direction}: "));
+            assert!(matches, "{} is about {action}, {direction}", case.name);
         }
     }
 }

@@ -91,7 +91,7 @@ fn bound(interface: u32, kind: u16) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has just made it, for nobody else.
+    // SAFETY: the kernel has made the descriptor for this call alone.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: all zeroes are a value of this type.
     let mut address: libc::sockaddr_ll = unsafe { zeroed() };
