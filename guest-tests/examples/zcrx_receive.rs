@@ -18,7 +18,7 @@
 
 use std::{
     io::{self, Write},
-    net::{Ipv6Addr, TcpListener},
+    net::{Ipv6Addr, TcpListener, TcpStream},
     os::fd::AsRawFd,
 };
 
@@ -84,7 +84,8 @@ fn main() -> Result<()> {
         rq_entries: REFILL_ENTRIES,
         ..IfqReg::default()
     };
-    // SAFETY: both mappings outlive the ring's use below, and pieces are read before they go back.
+    // SAFETY: the kernel pins the pages of both mappings, and this reads a piece only before it
+    // goes back.
     let registered = unsafe {
         let ring = ring.as_raw_fd();
         sys::register_ifq(ring, &mut reg, &mut area_reg, &mut region_desc, None)
@@ -100,15 +101,35 @@ fn main() -> Result<()> {
         TcpListener::bind((Ipv6Addr::UNSPECIFIED, port.parse::<u16>().context("PORT")?))?;
     let (socket, peer) = listener.accept()?;
 
+    receive(
+        &mut ring,
+        &socket,
+        reg.zcrx_id,
+        &area,
+        area_reg.rq_area_token,
+        &mut refill,
+    )
+    .with_context(|| format!("receiving from {peer}"))
+}
+
+/// Receives until the end of the stream.
+fn receive(
+    ring: &mut Ring,
+    socket: &TcpStream,
+    zcrx_id: u32,
+    area: &Area,
+    area_token: u64,
+    refill: &mut RefillRing,
+) -> Result<()> {
     // 7. One multishot request receives the whole stream: length 0 sets no limit.
     let request = opcode::RecvZc::new(types::Fd(socket.as_raw_fd()), 0)
-        .ifq(reg.zcrx_id)
+        .ifq(zcrx_id)
         .build();
     let submit = |ring: &mut Ring| {
         // SAFETY: the request refers to no memory but the registered area.
         unsafe { ring.submission().push(&request) }.context("the submission queue is full")
     };
-    submit(&mut ring)?;
+    submit(ring)?;
 
     let mut output = io::stdout().lock();
     let (mut bytes, mut pieces) = (0, 0_u64);
@@ -118,11 +139,11 @@ fn main() -> Result<()> {
         for completion in completions {
             let result = completion.result();
             // 8. The last completion of a request has no F_MORE: 0 at the end of the stream,
-            //    -ENOSPC if the completion queue was full, which a new request makes good.
+            //    -ENOSPC if the completion queue was full, after which a new request continues.
             if !cqueue::more(completion.flags()) {
                 match result {
                     0 => break 'stream,
-                    error if error == -libc::ENOSPC => submit(&mut ring)?,
+                    error if error == -libc::ENOSPC => submit(ring)?,
                     error => return Err(io::Error::from_raw_os_error(-error)).context("recvzc"),
                 }
                 continue;
@@ -136,7 +157,7 @@ fn main() -> Result<()> {
             pieces += 1;
             // 10. Each piece goes back once, when its bytes are no longer needed.
             refill.push(Rqe {
-                off: offset | area_reg.rq_area_token,
+                off: offset | area_token,
                 len: length,
                 pad: 0,
             });
@@ -145,6 +166,6 @@ fn main() -> Result<()> {
         refill.publish();
     }
     output.flush()?;
-    eprintln!("{bytes} bytes in {pieces} pieces from {peer}");
+    eprintln!("{bytes} bytes in {pieces} pieces");
     Ok(())
 }

@@ -157,8 +157,8 @@ pub(crate) fn jump_if_less(bytes: i32, over: i16) -> [Instruction; 3] {
     [copy(4, 2), add(4, bytes), instruction(0x2d, 4, 3, over, 0)]
 }
 
-/// Runs `found` on frames whose first `header_bytes` bytes contain these fields; all others pass. In
-/// `found`, register 6 is the context, 2 the frame's start and 3 its end.
+/// Runs `found` on frames whose first `header_bytes` bytes contain these fields; all others pass.
+/// In `found`, register 6 is the context, 2 the frame's start and 3 its end.
 pub(crate) fn only_if(
     header_bytes: i32,
     fields: &[Field],
