@@ -37,7 +37,7 @@ use zcnic_guest_protocol::agent::{Action, Exec, Reply, Request, RequestId};
 const PORT: (&str, &str) = ("vport", "p1");
 const CHUNK: usize = 64 * 1024;
 
-/// Run commands for the host (started by init)
+/// Runs commands for the host (started by init)
 #[derive(clap::Args, Debug)]
 pub struct Args {}
 

@@ -28,7 +28,7 @@ const CARRIED: &str = "/carry";
 /// Directory of these files in the running guest.
 const HOME: &str = "/run/zcnic";
 
-/// Become the guest's init (done by the kernel)
+/// Becomes the guest's init (started by the kernel)
 #[derive(clap::Args, Debug)]
 pub struct Args {}
 

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn any_cut_gives_the_same_bytes() {
+    fn any_segmentation_gives_the_same_bytes() {
         let pattern = Pattern::new(1);
         let whole = stream(20_000);
         for (start, len) in [
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_is_found_where_it_is() {
+    fn every_flipped_bit_is_found_at_its_position() {
         let pattern = Pattern::new(1);
         let mut bytes = stream(9000);
         for at in [0, 5, 8, 4095, 4096, 8191, 8999] {

@@ -352,7 +352,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_check_goes_on_at_the_pass() {
+    fn every_failed_check_jumps_to_the_pass() {
         for found in [
             &[set(0, XDP_TX), EXIT][..],
             &[set(0, XDP_DROP), copy(1, 2), EXIT],

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_is_a_message() {
+    fn sent_attributes_make_a_message() {
         let bytes = from_dmabuf(9);
         let found: Vec<_> = messages(&bytes).collect();
         assert_eq!(found, [(SOL_SOCKET, DMABUF, 9u32.to_ne_bytes().as_slice())]);

@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nonsense_head_overwrites_nothing() {
+    fn an_invalid_head_overwrites_nothing() {
         let (mut ring, mut kernel) = ring(8, 0);
         (0..8).for_each(|off| ring.push(rqe(off)));
         ring.publish();

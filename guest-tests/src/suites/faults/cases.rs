@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_are_rules_and_names_are_names() {
+    fn rules_are_valid_and_names_are_unique() {
         let mut names = BTreeSet::new();
         for case in all() {
             let rule = serde_json::from_value::<FaultRule>(case.rule());
