@@ -204,8 +204,42 @@ pub fn set_rss_equal(interface: &str, queues: u32) -> Result<(), Error> {
 /// Steers TCP with this destination port to a queue; `flow` is "tcp4" or "tcp6". Returns the rule's
 /// location.
 pub fn add_flow_rule(interface: &str, flow: &str, port: u16, queue: u32) -> Result<u32, Error> {
+    let output = insert_flow_rule(interface, flow, port, queue, &[])?;
+    output
+        .split_whitespace()
+        .last()
+        .and_then(|word| word.parse().ok())
+        .ok_or_else(|| Error::Failed {
+            command: "ethtool -N".into(),
+            status: Some(0),
+            message: format!("printed no rule ID: {}", output.trim()),
+        })
+}
+
+/// Steers TCP with this destination port to a queue, by the rule at `location`, which is replaced if
+/// there is one.
+pub fn set_flow_rule(
+    interface: &str,
+    flow: &str,
+    port: u16,
+    queue: u32,
+    location: u32,
+) -> Result<(), Error> {
+    // ethtool only prints a location that the driver has chosen.
+    let location = location.to_string();
+    insert_flow_rule(interface, flow, port, queue, &["loc", &location]).map(drop)
+}
+
+/// Returns the output of `ethtool -N`.
+fn insert_flow_rule(
+    interface: &str,
+    flow: &str,
+    port: u16,
+    queue: u32,
+    location: &[&str],
+) -> Result<String, Error> {
     let (port, queue) = (port.to_string(), queue.to_string());
-    let command = [
+    let rule = [
         "ethtool",
         "-N",
         interface,
@@ -216,16 +250,7 @@ pub fn add_flow_rule(interface: &str, flow: &str, port: u16, queue: u32) -> Resu
         "action",
         &queue,
     ];
-    let output = run(None, &command)?;
-    output
-        .split_whitespace()
-        .last()
-        .and_then(|word| word.parse().ok())
-        .ok_or_else(|| Error::Failed {
-            command: command.join(" "),
-            status: Some(0),
-            message: format!("printed no rule ID: {}", output.trim()),
-        })
+    run(None, &[&rule, location].concat())
 }
 
 /// Deletes a flow rule.
