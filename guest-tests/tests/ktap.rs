@@ -52,7 +52,7 @@ fn a_file_that_skips_is_one_skip() {
 }
 
 #[test]
-fn empty_output_is_a_problem() {
+fn output_without_results_is_a_problem() {
     for output in ["", "Killed\n", "TAP version 13\n1..0\n"] {
         assert_eq!(parse(output).problems.len(), 1, "{output:?}");
     }

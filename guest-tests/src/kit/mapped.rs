@@ -29,9 +29,9 @@ struct ZeroCopyReceive {
     address: u64,
     /// In: bytes of the window. Out: bytes mapped.
     length: u32,
-    /// Out: bytes that have to be received otherwise.
+    /// Out: bytes that the program has to receive by `recv()`.
     recv_skip_hint: u32,
-    /// Out: bytes that are there.
+    /// Out: bytes in the receive queue.
     inq: u32,
     /// Out: the socket's error.
     err: i32,
@@ -127,7 +127,7 @@ impl<'s> Mapping<'s> {
             return Ok(None);
         }
         // SAFETY: the kernel has mapped that many bytes there, for reading; they stay until the
-        // next call, which takes the borrow to be over.
+        // next call, which ends the borrow.
         let mapped = unsafe { std::slice::from_raw_parts(self.at().as_ptr(), length) };
         if self.kept + length + WINDOW <= self.length {
             self.kept += length;
@@ -138,7 +138,7 @@ impl<'s> Mapping<'s> {
         }))
     }
 
-    /// Where is mapped next.
+    /// Address of the next mapping.
     fn at(&self) -> NonNull<u8> {
         // SAFETY: a window fits behind the kept bytes.
         unsafe { self.start.add(self.kept) }

@@ -14,9 +14,9 @@ pub struct Fragment {
     pub offset: u64,
     /// Bytes.
     pub len: u32,
-    /// To give it back by.
+    /// Token to return it with.
     pub token: u32,
-    /// Which dmabuf ([`Binding::id`](super::Binding::id)).
+    /// Id of the dmabuf's binding ([`Binding::id`](super::Binding::id)).
     pub dmabuf: u32,
 }
 
