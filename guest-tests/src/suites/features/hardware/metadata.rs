@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
+use zcnic_ctl::protocol::port::Features;
 
 use super::{
     flow::{DatagramFlow, HERE, PATIENCE, THERE},
@@ -180,10 +181,9 @@ struct Stripping;
 impl Stripping {
     fn new(lab: &mut Lab) -> Result<Self> {
         switch("on")?;
-        let features = lab.ask("query-features", &json!({"port": "0"}))?;
-        let offloads = features["offloads"].as_array();
-        let is_on = offloads.is_some_and(|all| all.iter().any(|one| one == "vlan"));
-        ensure!(is_on, "the device does not have it: {features}");
+        let features: Features = lab.ask("query-features", &json!({"port": "0"}))?;
+        let is_on = features.offloads.iter().any(|name| name == "vlan");
+        ensure!(is_on, "the device does not have it: {features:?}");
         Ok(Self)
     }
 }

@@ -15,16 +15,16 @@ use anyhow::{Context, Result};
 
 use crate::{
     kit::net,
-    runtime::ports::{Port, in_netns},
+    runtime::ports::{Port, in_netns, links},
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The Ethernet address of a port.
 pub(super) fn address_of(port: &Port) -> Result<[u8; 6]> {
-    let output = net::run(port.netns, &["ip", "-json", "link", "show", port.name])?;
-    let links: serde_json::Value = serde_json::from_str(&output)?;
-    let address = links[0]["address"].as_str().context("no address")?;
+    let mut links = links(port.netns)?.into_iter();
+    let link = links.find(|link| link.ifname == port.name);
+    let address = link.context("no such interface")?.address;
     let mut bytes = [0; 6];
     for (byte, word) in bytes.iter_mut().zip(address.split(':')) {
         *byte = u8::from_str_radix(word, 16)?;
