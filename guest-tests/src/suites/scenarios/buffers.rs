@@ -122,7 +122,7 @@ pub(crate) fn area_exhausted(lab: &mut Lab, transcript: &Transcript) -> Result<(
     transcript.within("bytes received", receiver.received(), 1..=BYTES - 1)?;
     let inflight = provider_pool()?.inflight;
     transcript.within(
-        "buffers out of the page pool",
+        "buffers in use of the page pool",
         inflight,
         512..=BUFFERS as u64,
     )?;
