@@ -1,14 +1,15 @@
-//! A zero-copy receiver: accepts one TCP connection, receives it by io_uring zero-copy receive on one
-//! receive queue, and writes the stream to standard output.
+//! A zero-copy receiver: accepts one TCP connection, receives it by io_uring zero-copy receive on
+//! one receive queue, and writes the stream to standard output.
 //!
 //! ```text
 //! zcnic-guest flow-steer --interface eth0 --queue 3 --port 4433 --channels 4
 //! zcrx_receive eth0 3 4433 > stream
 //! ```
 //!
-//! The first command does what the kernel wants of the NIC: header/data split on, and no traffic on the
-//! queue but the flow, because payload in provided memory is useless to other sockets. Linux 6.15 and
-//! CAP_NET_ADMIN are needed. `Documentation/networking/iou-zcrx.rst` explains the interface.
+//! The first command enables header/data split, which the kernel requires, and keeps all other
+//! traffic off the queue, because other sockets can't read payload in provided memory. The program
+//! needs Linux 6.15 and CAP_NET_ADMIN. `Documentation/networking/iou-zcrx.rst` explains the
+//! interface.
 //!
 //! The program uses three types of this crate that any io_uring program can have: `Area` (an mmap),
 //! `RefillRing` (the ring by which buffers go back) and `sys` (the kernel's structures).
@@ -17,7 +18,7 @@
 
 use std::{
     io::{self, Write},
-    net::{Ipv6Addr, TcpListener},
+    net::{Ipv6Addr, TcpListener, TcpStream},
     os::fd::AsRawFd,
 };
 
@@ -83,7 +84,8 @@ fn main() -> Result<()> {
         rq_entries: REFILL_ENTRIES,
         ..IfqReg::default()
     };
-    // SAFETY: both mappings outlive the ring's use below, and pieces are read before they go back.
+    // SAFETY: the kernel pins the pages of both mappings, and this reads a piece only before it
+    // goes back.
     let registered = unsafe {
         let ring = ring.as_raw_fd();
         sys::register_ifq(ring, &mut reg, &mut area_reg, &mut region_desc, None)
@@ -94,20 +96,40 @@ fn main() -> Result<()> {
     let mut refill = RefillRing::new(region, &reg.offsets, reg.rq_entries, None)
         .context("the kernel placed the refill ring outside its region")?;
 
-    // 6. An ordinary TCP connection. Only its payload goes another way.
+    // 6. An ordinary TCP connection, whose payload the NIC writes to the area.
     let listener =
         TcpListener::bind((Ipv6Addr::UNSPECIFIED, port.parse::<u16>().context("PORT")?))?;
     let (socket, peer) = listener.accept()?;
 
+    receive(
+        &mut ring,
+        &socket,
+        reg.zcrx_id,
+        &area,
+        area_reg.rq_area_token,
+        &mut refill,
+    )
+    .with_context(|| format!("receiving from {peer}"))
+}
+
+/// Receives until the end of the stream.
+fn receive(
+    ring: &mut Ring,
+    socket: &TcpStream,
+    zcrx_id: u32,
+    area: &Area,
+    area_token: u64,
+    refill: &mut RefillRing,
+) -> Result<()> {
     // 7. One multishot request receives the whole stream: length 0 sets no limit.
     let request = opcode::RecvZc::new(types::Fd(socket.as_raw_fd()), 0)
-        .ifq(reg.zcrx_id)
+        .ifq(zcrx_id)
         .build();
     let submit = |ring: &mut Ring| {
         // SAFETY: the request refers to no memory but the registered area.
         unsafe { ring.submission().push(&request) }.context("the submission queue is full")
     };
-    submit(&mut ring)?;
+    submit(ring)?;
 
     let mut output = io::stdout().lock();
     let (mut bytes, mut pieces) = (0, 0_u64);
@@ -116,17 +138,17 @@ fn main() -> Result<()> {
         let completions: Vec<_> = ring.completion().collect();
         for completion in completions {
             let result = completion.result();
-            // 8. The last completion of a request has no F_MORE: 0 at the end of the stream, -ENOSPC
-            //    if the completion queue was full, which a new request makes good.
+            // 8. The last completion of a request has no F_MORE: 0 at the end of the stream,
+            //    -ENOSPC if the completion queue was full, after which a new request continues.
             if !cqueue::more(completion.flags()) {
                 match result {
                     0 => break 'stream,
-                    error if error == -libc::ENOSPC => submit(&mut ring)?,
+                    error if error == -libc::ENOSPC => submit(ring)?,
                     error => return Err(io::Error::from_raw_os_error(-error)).context("recvzc"),
                 }
                 continue;
             }
-            // 9. The second half of the entry says where the data is: offset and area token.
+            // 9. The second half of the entry has the place of the data: offset and area token.
             let offset = completion.big_cqe()[0] & !sys::AREA_MASK;
             let length = u32::try_from(result).context("a piece without data")?;
             let data = area.bytes(offset, length as usize);
@@ -135,7 +157,7 @@ fn main() -> Result<()> {
             pieces += 1;
             // 10. Each piece goes back once, when its bytes are no longer needed.
             refill.push(Rqe {
-                off: offset | area_reg.rq_area_token,
+                off: offset | area_token,
                 len: length,
                 pad: 0,
             });
@@ -144,6 +166,6 @@ fn main() -> Result<()> {
         refill.publish();
     }
     output.flush()?;
-    eprintln!("{bytes} bytes in {pieces} pieces from {peer}");
+    eprintln!("{bytes} bytes in {pieces} pieces");
     Ok(())
 }

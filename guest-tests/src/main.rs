@@ -74,8 +74,8 @@ fn main() -> ExitCode {
     })
 }
 
-/// The kernel starts init with all words of its command line that it did not understand. As init, the
-/// program therefore ignores its arguments.
+/// The kernel starts init with all words of its command line that it did not understand. As init,
+/// the program therefore ignores its arguments.
 fn command_line() -> Vec<OsString> {
     let given: Vec<OsString> = std::env::args_os().collect();
     let named_init = given

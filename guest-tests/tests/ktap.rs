@@ -1,6 +1,6 @@
 //! The KTAP parser against output of the kernel's own `net/lib/py/ksft.py`, `kselftest/runner.sh`
 //! and `kselftest.h` (7.3), recorded with tests that do all that tests can do. `ZCNIC_BLESS=1`
-//! rewrites what is expected.
+//! rewrites the expected files.
 
 use std::{fs, path::PathBuf};
 
@@ -52,7 +52,7 @@ fn a_file_that_skips_is_one_skip() {
 }
 
 #[test]
-fn nothing_is_a_problem() {
+fn output_without_results_is_a_problem() {
     for output in ["", "Killed\n", "TAP version 13\n1..0\n"] {
         assert_eq!(parse(output).problems.len(), 1, "{output:?}");
     }

@@ -1,4 +1,4 @@
-//! `zcnic-guest send` and `receive --plain` over loopback, and what they say when things go wrong.
+//! `zcnic-guest send` and `receive --plain` over loopback, and their messages when they fail.
 
 use std::{
     io::{BufRead, BufReader, Lines, Write},
@@ -185,18 +185,21 @@ fn bad_input_is_one_clear_line() {
             "network namespace no-such-ns: ",
         ),
         (
-            "trip no-such-class",
+            "inject-log no-such-class",
             "no class of bad lines is called no-such-class",
         ),
         (
-            "steer --interface lo --queue 0 --port 1",
+            "flow-steer --interface lo --queue 0 --port 1",
             "queue 0 can not be kept free",
         ),
     ] {
         let output = zcnic_guest(arguments).output().unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{arguments}: {said}");
-        assert_eq!(said.lines().count(), 1, "{said}");
-        assert!(said.starts_with(&format!("zcnic-guest: {error}")), "{said}");
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments}: {message}");
+        assert_eq!(message.lines().count(), 1, "{message}");
+        assert!(
+            message.starts_with(&format!("zcnic-guest: {error}")),
+            "{message}"
+        );
     }
 }

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 pub struct Request {
     /// Chosen by the host; replies repeat it.
     pub id: u64,
-    /// What the agent shall do.
+    /// The requested action.
     pub action: Action,
 }
 

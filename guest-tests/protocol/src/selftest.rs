@@ -27,7 +27,7 @@ pub struct CaseResult {
     pub name: String,
     /// How it ended.
     pub outcome: Outcome,
-    /// Seconds since the case before; 0 where cases can't be told apart.
+    /// Seconds since the case before; 0 where the times of cases are unknown.
     pub seconds: f64,
     /// Why it failed or was skipped; empty otherwise.
     pub detail: String,

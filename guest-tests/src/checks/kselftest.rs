@@ -1,6 +1,7 @@
-//! `zcnic-guest kselftest`: the kernel's own selftests of drivers, run as they are on the two ports.
+//! `zcnic-guest kselftest`: the kernel's own selftests of drivers, run as they are on the two
+//! ports.
 //!
-//! This does for a test what kselftest's run_kselftest.sh does: it sets the directory and the time
+//! This replaces kselftest's run_kselftest.sh: it sets the directory and the time
 //! limit (`settings`), and merges both outputs. The environment describes the topology to the tests
 //! (`tools/testing/selftests/drivers/net/README.rst`). A test runs once. A test that dies, hangs,
 //! prints no results, or contradicts them by its exit status has failed.
@@ -42,14 +43,14 @@ const KSFT_SKIP: i32 = 4;
 /// Lines of output in the detail of a program that failed as a whole.
 const DETAIL_LINES: usize = 40;
 
-/// Run the kernel's selftests on the two ports (set up by `ports up`); their output goes to standard
-/// error, and one JSON object with all cases to standard output
+/// Runs the kernel's selftests on the two ports (set up by `ports up`); their output goes to
+/// standard error, and one JSON object with all cases to standard output
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only list the tests there are
+    /// Only list the installed tests
     #[arg(long)]
     list: bool,
-    /// Where they are installed
+    /// Directory that they are installed in
     #[arg(long, value_name = "DIRECTORY", default_value = "/opt/selftests")]
     root: PathBuf,
     /// Tests by file name (`iou-zcrx.py`) or path (`drivers/net/hw/iou-zcrx.py`)

@@ -1,7 +1,8 @@
-//! Reads KTAP (`Documentation/dev-tools/ktap.rst`) in the variants that the kernel's selftests print.
+//! Reads KTAP (`Documentation/dev-tools/ktap.rst`) in the variants that the kernel's selftests
+//! print.
 //!
-//! Groups nest by a prefix, two spaces or, through kselftest's runner, "# ". A prefix opens
-//! a group only with a version line, so that a diagnostic that looks like a result is not taken for one.
+//! Groups nest by a prefix, two spaces or, through kselftest's runner, "# ". A prefix opens a group
+//! only with a version line, so that a diagnostic that looks like a result is not taken for one.
 
 use serde::Serialize;
 use zcnic_guest_protocol::selftest::Outcome;
@@ -40,7 +41,7 @@ impl Report {
 /// Diagnostics kept per failed case; the last lines matter most.
 const DETAIL_LINES: usize = 40;
 
-/// A version line and what belongs to it.
+/// A version line and its lines.
 #[derive(Default)]
 struct KtapGroup {
     prefix: String,
@@ -120,7 +121,8 @@ pub fn parse(output: &str) -> Report {
         let text = line.trim_start_matches(['#', ' ']);
         if let Some(Line::Version) = classify(text) {
             let prefix = &line[..line.len() - text.len()];
-            // A second version line at the same or an outer level ends the groups that were open there.
+            // A second version line at the same or an outer level ends the groups that were open
+            // there.
             while groups
                 .last()
                 .is_some_and(|group| group.prefix.len() >= prefix.len())

@@ -1,5 +1,5 @@
-//! A dmabuf of ordinary memory, by udmabuf (`drivers/dma-buf/udmabuf.c`). The kernel treats it as the
-//! memory of a device; the program can read it all the same.
+//! A dmabuf of ordinary memory, by udmabuf (`drivers/dma-buf/udmabuf.c`). The kernel treats it as
+//! the memory of a device; the program can read it all the same.
 #![allow(unsafe_code, reason = "an ioctl that the libraries don't know")]
 
 use std::{

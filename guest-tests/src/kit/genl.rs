@@ -134,7 +134,7 @@ impl Family {
         Ok(family)
     }
 
-    /// Sends a command and collects the answers; with `dump`, of all objects.
+    /// Sends a command and collects the answers; with `dump`, those of all objects.
     pub fn request(
         &self,
         command: u8,

@@ -1,4 +1,5 @@
-//! `TCP_ZEROCOPY_RECEIVE` (Linux `net/ipv4/tcp.c`): payload that fills pages is mapped where the program reads it.
+//! `TCP_ZEROCOPY_RECEIVE` (Linux `net/ipv4/tcp.c`): payload that fills pages is mapped where the
+//! program reads it.
 #![allow(
     unsafe_code,
     reason = "a mapping of a socket, and a socket option that the libraries don't know"
@@ -28,9 +29,9 @@ struct ZeroCopyReceive {
     address: u64,
     /// In: bytes of the window. Out: bytes mapped.
     length: u32,
-    /// Out: bytes that have to be received otherwise.
+    /// Out: bytes that the program has to receive by `recv()`.
     recv_skip_hint: u32,
-    /// Out: bytes that are there.
+    /// Out: bytes in the receive queue.
     inq: u32,
     /// Out: the socket's error.
     err: i32,
@@ -91,8 +92,8 @@ impl<'s> Mapping<'s> {
         })
     }
 
-    /// Waits for more, maps whole pages, and copies bytes that can't be mapped to `buffer`. `None` at the
-    /// end of the stream. Unmaps the piece before, unless it is kept.
+    /// Waits for more, maps whole pages, and copies bytes that can't be mapped to `buffer`. `None`
+    /// at the end of the stream. Unmaps the piece before, unless it is kept.
     pub(crate) fn next<'b>(&'b mut self, buffer: &'b mut [u8]) -> Result<Option<MappedPiece<'b>>> {
         let timeout = Timespec {
             tv_sec: 60,
@@ -125,8 +126,8 @@ impl<'s> Mapping<'s> {
         if length == 0 && copied == 0 {
             return Ok(None);
         }
-        // SAFETY: the kernel has mapped that many bytes there, for reading; they stay until the next call, which
-        // takes the borrow to be over.
+        // SAFETY: the kernel has mapped that many bytes there, for reading; they stay until the
+        // next call, which ends the borrow.
         let mapped = unsafe { std::slice::from_raw_parts(self.at().as_ptr(), length) };
         if self.kept + length + WINDOW <= self.length {
             self.kept += length;
@@ -137,9 +138,9 @@ impl<'s> Mapping<'s> {
         }))
     }
 
-    /// Where is mapped next.
+    /// Address of the next mapping.
     fn at(&self) -> NonNull<u8> {
-        // SAFETY: a window fits behind what is kept.
+        // SAFETY: a window fits behind the kept bytes.
         unsafe { self.start.add(self.kept) }
     }
 
@@ -151,8 +152,8 @@ impl<'s> Mapping<'s> {
             ..ZeroCopyReceive::default()
         };
         let mut size = size_of::<ZeroCopyReceive>() as libc::socklen_t;
-        // SAFETY: the kernel writes to the request, as long as it is, and maps pages of the socket into the window,
-        // which is a mapping of that socket with this length.
+        // SAFETY: the kernel writes to the request, as long as it is, and maps pages of the socket
+        // into the window, which is a mapping of that socket with this length.
         let result = unsafe {
             libc::getsockopt(
                 self.socket.as_raw_fd(),

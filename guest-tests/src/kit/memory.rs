@@ -1,5 +1,5 @@
-//! Memory that lives as long as its owner and that the kernel or a device writes: receive areas, the refill
-//! ring's region, dmabufs.
+//! Memory that lives as long as its owner and that the kernel or a device writes: receive areas,
+//! the refill ring's region, dmabufs.
 #![allow(
     unsafe_code,
     reason = "mmap and views of memory that the kernel writes"
@@ -91,8 +91,8 @@ impl Area {
     /// The received bytes at `offset`, or `None` if that is not within the area.
     ///
     /// The borrow is sound while the kernel owns no reference to these bytes, that is from their
-    /// completion until [`Zcrx::recycle`](crate::kit::zcrx::Zcrx::recycle): a device that writes to them
-    /// in that time is the bug that the pattern check is for.
+    /// completion until [`Zcrx::recycle`](crate::kit::zcrx::Zcrx::recycle): a device that writes to
+    /// them in that time is the bug that the pattern check is for.
     #[must_use]
     pub fn bytes(&self, offset: u64, len: usize) -> Option<&[u8]> {
         let offset = usize::try_from(offset).ok()?;

@@ -44,8 +44,8 @@ pub enum Error {
     },
 }
 
-/// Runs a command in a network namespace (`None`: ours) and returns what it printed. A refusal by
-/// `ethtool` or `ip` becomes one [`Error::Failed`] with the command's messages.
+/// Runs a command in a network namespace (`None`: the current one) and returns its output. A
+/// refusal by `ethtool` or `ip` becomes one [`Error::Failed`] with the command's messages.
 pub fn run(netns: Option<&str>, command: &[&str]) -> Result<String, Error> {
     let words: Vec<&str> = match netns {
         Some(name) => [["ip", "netns", "exec", name].as_slice(), command].concat(),
@@ -97,7 +97,8 @@ pub fn ifindex(interface: &str) -> Result<u32, Error> {
     name_to_index(&any, interface).map_err(kernel)
 }
 
-/// Moves the calling thread, and threads and processes that it starts, into a named network namespace.
+/// Moves the calling thread, and threads and processes that it starts, into a named network
+/// namespace.
 pub fn enter_netns(name: &str) -> Result<(), Error> {
     let path = Path::new("/run/netns").join(name);
     let kernel = |source: io::Error| Error::Kernel {
@@ -160,7 +161,8 @@ pub fn rings_by_index(ifindex: u32) -> Result<Rings, Error> {
     })
 }
 
-/// Switches header/data split. The threshold has its own function; `netif_mp_open_rxq()` wants both.
+/// Switches header/data split. The threshold has its own function; `netif_mp_open_rxq()` wants
+/// both.
 pub fn set_tcp_data_split(interface: &str, on: bool) -> Result<(), Error> {
     let value = if on { "on" } else { "off" };
     run(None, &["ethtool", "-G", interface, "tcp-data-split", value]).map(drop)
@@ -202,8 +204,42 @@ pub fn set_rss_equal(interface: &str, queues: u32) -> Result<(), Error> {
 /// Steers TCP with this destination port to a queue; `flow` is "tcp4" or "tcp6". Returns the rule's
 /// location.
 pub fn add_flow_rule(interface: &str, flow: &str, port: u16, queue: u32) -> Result<u32, Error> {
+    let output = insert_flow_rule(interface, flow, port, queue, &[])?;
+    output
+        .split_whitespace()
+        .last()
+        .and_then(|word| word.parse().ok())
+        .ok_or_else(|| Error::Failed {
+            command: "ethtool -N".into(),
+            status: Some(0),
+            message: format!("printed no rule ID: {}", output.trim()),
+        })
+}
+
+/// Steers TCP with this destination port to a queue, by the rule at `location`, which is replaced if
+/// there is one.
+pub fn set_flow_rule(
+    interface: &str,
+    flow: &str,
+    port: u16,
+    queue: u32,
+    location: u32,
+) -> Result<(), Error> {
+    // ethtool only prints a location that the driver has chosen.
+    let location = location.to_string();
+    insert_flow_rule(interface, flow, port, queue, &["loc", &location]).map(drop)
+}
+
+/// Returns the output of `ethtool -N`.
+fn insert_flow_rule(
+    interface: &str,
+    flow: &str,
+    port: u16,
+    queue: u32,
+    location: &[&str],
+) -> Result<String, Error> {
     let (port, queue) = (port.to_string(), queue.to_string());
-    let command = [
+    let rule = [
         "ethtool",
         "-N",
         interface,
@@ -214,16 +250,7 @@ pub fn add_flow_rule(interface: &str, flow: &str, port: u16, queue: u32) -> Resu
         "action",
         &queue,
     ];
-    let output = run(None, &command)?;
-    output
-        .split_whitespace()
-        .last()
-        .and_then(|word| word.parse().ok())
-        .ok_or_else(|| Error::Failed {
-            command: command.join(" "),
-            status: Some(0),
-            message: format!("printed no rule ID: {}", output.trim()),
-        })
+    run(None, &[&rule, location].concat())
 }
 
 /// Deletes a flow rule.

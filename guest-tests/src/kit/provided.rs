@@ -24,7 +24,7 @@ use crate::kit::memory::Area;
 const GROUP: u16 = 0;
 /// The file that is read from.
 const FILE: types::Fixed = types::Fixed(0);
-/// User data of requests that are about the group itself, and complete only if they fail.
+/// User data of requests that change the group itself; they complete only if they fail.
 const OWN: u64 = u64::MAX;
 /// `IORING_REGISTER_PBUF_STATUS`.
 const REGISTER_PBUF_STATUS: u32 = 26;
@@ -158,7 +158,7 @@ impl BufferGroup {
         self.push(&receive)
     }
 
-    /// The file that is read from, which is the io_uring's from now on.
+    /// Registers the file that reads read from.
     pub(crate) fn read_from(&self, file: &File) -> Result<()> {
         let registered = self.uring.submitter().register_files(&[file.as_raw_fd()]);
         registered.context("IORING_REGISTER_FILES")
@@ -173,13 +173,13 @@ impl BufferGroup {
         self.push(&read)
     }
 
-    /// Reads a byte into the first buffer's memory, which the kernel does not have to choose.
+    /// Reads a byte into the first buffer's memory, named by the request.
     pub(crate) fn read_there(&mut self) -> Result<()> {
         let read = opcode::Read::new(FILE, self.memory.as_ptr().as_ptr(), 1).build();
         self.push(&read)
     }
 
-    /// Does nothing.
+    /// Submits a NOP.
     pub(crate) fn nop(&mut self) -> Result<()> {
         self.push(&opcode::Nop::new().build())
     }
@@ -197,7 +197,7 @@ impl BufferGroup {
         submitted.map(drop).context("io_uring_enter")
     }
 
-    /// The next completion that is there.
+    /// Takes the next completion, without waiting.
     pub(crate) fn next(&mut self) -> Result<Option<BufferCompletion>> {
         let Some(entry) = self.uring.completion().next() else {
             return Ok(None);
@@ -213,8 +213,8 @@ impl BufferGroup {
         }))
     }
 
-    /// Bytes of a buffer. The kernel does not write to them from their completion until the buffer is
-    /// provided again.
+    /// Bytes of a buffer. The kernel does not write to them from their completion until the buffer
+    /// is provided again.
     pub(crate) fn bytes(&self, buffer: u16, offset: usize, length: usize) -> Result<&[u8]> {
         let fits = buffer < self.count && offset + length <= self.length as usize;
         ensure!(
@@ -251,7 +251,7 @@ struct Table {
     slots: NonNull<Slot>,
     entries: u16,
     tail: u16,
-    /// Where it is.
+    /// Start of the ring.
     _memory: Area,
 }
 
@@ -259,7 +259,8 @@ impl Table {
     fn new(uring: &IoUring, entries: u16, flags: u16) -> Result<Self> {
         let memory = Area::new(usize::from(entries) * size_of::<Slot>(), false)?;
         let address = memory.as_ptr().expose_provenance().get() as u64;
-        // SAFETY: the kernel has references to the pages, and the ring stays there as long as the io_uring does.
+        // SAFETY: the kernel has references to the pages, and the ring stays there as long as the
+        // io_uring does.
         unsafe {
             uring
                 .submitter()
@@ -277,7 +278,8 @@ impl Table {
     /// Adds a buffer, which the kernel sees when it is published.
     fn put(&mut self, address: u64, length: u32, id: u16) {
         let index = usize::from(self.tail & (self.entries - 1));
-        // SAFETY: within the ring; between tail and head the kernel reads nothing but the tail, which is not touched.
+        // SAFETY: within the ring; between tail and head the kernel reads nothing but the tail,
+        // which is not touched.
         unsafe {
             let slot = self.slots.add(index).as_ptr();
             (&raw mut (*slot).address).write(address);

@@ -107,7 +107,8 @@ pub(crate) fn extended_error((level, kind, value): ControlMessage<'_>) -> Option
     })
 }
 
-/// Consecutive calls with `MSG_ZEROCOPY` that have completed: the kernel no longer needs their data.
+/// Consecutive calls with `MSG_ZEROCOPY` that have completed: the kernel no longer needs their
+/// data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SentRange {
     /// Number of the first call, from 0.
@@ -126,8 +127,8 @@ pub fn allow_zerocopy(socket: &TcpStream) -> io::Result<()> {
     set_option(socket.as_fd(), libc::SO_ZEROCOPY, &[1]).map(drop)
 }
 
-/// Takes a completion of `MSG_ZEROCOPY` off the error queue, if there is one. Any other message there
-/// is an error.
+/// Takes a completion of `MSG_ZEROCOPY` off the error queue, if there is one. Any other message
+/// there is an error.
 ///
 /// # Errors
 /// The kernel's.

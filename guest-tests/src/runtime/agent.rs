@@ -32,12 +32,12 @@ use rustix::{
 };
 use zcnic_guest_protocol::agent::{Action, Exec, Reply, Request, RequestId};
 
-/// The agent's port is number 1 of the only virtio-serial device. Its name, org.zcnic.agent, reaches
-/// sysfs only after the port can be opened.
+/// The agent's port is number 1 of the only virtio-serial device. Its name, org.zcnic.agent,
+/// reaches sysfs only after the port can be opened.
 const PORT: (&str, &str) = ("vport", "p1");
 const CHUNK: usize = 64 * 1024;
 
-/// Run commands for the host (started by init)
+/// Runs commands for the host (started by init)
 #[derive(clap::Args, Debug)]
 pub struct Args {}
 
@@ -287,8 +287,8 @@ impl Agent {
         Ok(true)
     }
 
-    /// Sends the rest of the pipes of a command that has ended. Processes that it left behind may keep
-    /// them open, so this doesn't wait for their end.
+    /// Sends the rest of the pipes of a command that has ended. Processes that it left behind may
+    /// keep them open, so this doesn't wait for their end.
     fn drain(&self, id: u64, streams: &mut Vec<Output>) -> Result<()> {
         for mut stream in streams.drain(..) {
             let flags = fcntl_getfl(&stream.source)?;

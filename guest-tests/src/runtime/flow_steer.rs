@@ -7,6 +7,9 @@ use zcnic_guest_protocol::interface::FlowSteering;
 
 use crate::kit::net;
 
+/// Pairs of rules that the table of a zcnic port holds.
+const LOCATIONS: u32 = 512;
+
 /// Splits headers from data, keeps all traffic off a queue except TCP to one port, and prints the
 /// rules
 #[derive(Debug, clap::Args)]
@@ -43,10 +46,13 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     net::set_tcp_data_split(interface, true)?;
     net::set_hds_thresh(interface, 0)?;
     net::set_rss_equal(interface, *queue)?;
-    let rules = [
-        net::add_flow_rule(interface, "tcp4", *port, *queue)?,
-        net::add_flow_rule(interface, "tcp6", *port, *queue)?,
-    ];
+    // Locations that depend on the port, so that the command can be repeated: drivers may refuse a
+    // second rule for the same flow at a location of their choice.
+    let first = 2 * (u32::from(*port) % LOCATIONS);
+    let rules = [first, first + 1];
+    for (flow, location) in ["tcp4", "tcp6"].into_iter().zip(rules) {
+        net::set_flow_rule(interface, flow, *port, *queue, location)?;
+    }
     println!("{}", serde_json::to_string(&FlowSteering { rules })?);
     Ok(ExitCode::SUCCESS)
 }

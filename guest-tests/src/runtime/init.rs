@@ -1,12 +1,12 @@
 //! The guest's init: from the initrd to a running agent.
 //!
-//! The kernel starts this as `/init`. It loads the modules that the disks need, mounts the root image
-//! with a tmpfs over it (images are shared between guests and never written), makes that the root
-//! and starts the agent there. After that it only reaps: the agent is a child and not process 1
-//! itself, so that it can wait for its own children without reaping other processes' children.
+//! The kernel starts this as `/init`. It loads the modules that the disks need, mounts the root
+//! image with a tmpfs over it (images are shared between guests and never written), makes that the
+//! root and starts the agent there. After that it only reaps: the agent is a child and not process
+//! 1 itself, so that it can wait for its own children without reaping other processes' children.
 //!
-//! Disks are identified by serial number: `root`, `modules` (the kernel's module tree), and any other
-//! NAME is mounted at `/opt/NAME`.
+//! Disks are identified by serial number: `root`, `modules` (the kernel's module tree), and any
+//! other NAME is mounted at `/opt/NAME`.
 
 use std::{
     fs,
@@ -28,7 +28,7 @@ const CARRIED: &str = "/carry";
 /// Directory of these files in the running guest.
 const HOME: &str = "/run/zcnic";
 
-/// Become the guest's init (done by the kernel)
+/// Becomes the guest's init (started by the kernel)
 #[derive(clap::Args, Debug)]
 pub struct Args {}
 

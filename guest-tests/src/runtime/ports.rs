@@ -64,10 +64,10 @@ enum PortsCommand {
 
 /// A link as `ip -json link` shows it.
 #[derive(Debug, Deserialize)]
-struct IpLink {
-    ifname: String,
+pub(crate) struct IpLink {
+    pub(crate) ifname: String,
     #[serde(default)]
-    address: String,
+    pub(crate) address: String,
 }
 
 /// Runs the subcommand.
@@ -187,7 +187,8 @@ fn is_port(link: &IpLink, port: &Port) -> bool {
     link.address.starts_with(MAC_PREFIX) && link.address.ends_with(port.mac)
 }
 
-fn links(netns: Option<&str>) -> anyhow::Result<Vec<IpLink>> {
+/// The links of a namespace.
+pub(crate) fn links(netns: Option<&str>) -> anyhow::Result<Vec<IpLink>> {
     let output = net::run(netns, &["ip", "-json", "link", "show"])?;
     serde_json::from_str(&output).context("ip -json link show")
 }

@@ -97,8 +97,8 @@ impl Pattern {
         Ok(())
     }
 
-    /// From `position`: the whole words up to the end of the table or of `len`, what to XOR them
-    /// with, and the bytes by which `position` is off a word.
+    /// From `position`: the whole words up to the end of the table or of `len`, the word to XOR
+    /// them with, and the bytes by which `position` is off a word.
     fn run(&self, position: u64, len: usize) -> (&[u64], u64, usize) {
         let word = position / 8;
         let first = (word % TABLE as u64) as usize;
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn any_cut_gives_the_same_bytes() {
+    fn any_segmentation_gives_the_same_bytes() {
         let pattern = Pattern::new(1);
         let whole = stream(20_000);
         for (start, len) in [
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_is_found_where_it_is() {
+    fn every_flipped_bit_is_found_at_its_position() {
         let pattern = Pattern::new(1);
         let mut bytes = stream(9000);
         for at in [0, 5, 8, 4095, 4096, 8191, 8999] {

@@ -53,7 +53,8 @@ pub struct Args {
     /// Requests of limited length one after the other instead of one for the whole stream
     #[arg(long)]
     oneshot: bool,
-    /// Keep all buffers instead of returning them (with --plain: read nothing), without a time limit
+    /// Keep all buffers instead of returning them (with --plain: read nothing), without a time
+    /// limit
     #[arg(long)]
     hold: bool,
     /// Verify each buffer again and return it only after this number of further buffers

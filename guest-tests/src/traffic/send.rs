@@ -24,7 +24,7 @@ const WRITE: usize = 256 << 10;
 /// Sends the pattern over one TCP connection and waits until the receiver has closed it
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Address and port of the receiver, for instance 192.0.2.1:4433
+    /// Address and port of the receiver, such as `192.0.2.1:4433` or `[2001:db8::1]:4433`
     #[arg(long, value_name = "ADDR:PORT")]
     to: SocketAddr,
     /// Length of the stream

@@ -15,7 +15,8 @@ use crate::{
     traffic::{pattern::Pattern, progress::report_result},
 };
 
-/// Sends datagrams that carry the pattern, and verifies each when it comes back; a lost one is an error
+/// Sends datagrams that carry the pattern, and verifies each when it comes back; a lost one is an
+/// error
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Address and port of the echo, for instance 192.0.2.1:7777

@@ -19,8 +19,8 @@ use crate::kit::net;
 pub struct Found {
     /// The report to the host.
     pub place: FoundPool,
-    /// It has no device, but may belong to a virtio_net device: that driver makes its pools at probe,
-    /// and after a move to another namespace the kernel no longer reports their device.
+    /// It has no device, but may belong to a virtio_net device: that driver makes its pools at
+    /// probe, and after a move to another namespace the kernel no longer reports their device.
     pub moved: bool,
 }
 
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_ring_and_full_caches_are_fine() {
+    fn a_full_ring_and_full_caches_are_no_problem() {
         assert_eq!(found(|_| ()), None);
         assert_eq!(
             found(|found| found.place.pool.outstanding = Some(257)),
@@ -200,15 +200,15 @@ mod tests {
     }
 
     #[test]
-    fn more_out_than_posted_is_not() {
+    fn more_pages_in_use_than_posted_are_a_problem() {
         assert!(found(|found| found.place.pool.outstanding = Some(258)).is_some());
         assert!(found(|found| found.place.posted = Some(0)).is_some());
-        // Without statistics the caches can not be told from what is out.
+        // Without statistics, pages in the caches look like pages in use.
         assert!(found(|found| found.place.pool.outstanding = None).is_some());
     }
 
     #[test]
-    fn a_detached_pool_is_not() {
+    fn a_detached_pool_is_a_problem() {
         let problem = found(|found| {
             found.place.pool.detach_time = Some(12);
             found.place.netns = Some("peer".into());
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_without_a_device_is_not_unless_virtio_net_may_have_it() {
+    fn a_pool_without_a_device_is_a_problem_unless_virtio_net_may_have_it() {
         assert!(found(|found| found.place.pool.ifindex = None).is_some());
         let moved = found(|found| {
             found.place.pool.ifindex = None;

@@ -15,27 +15,28 @@ use crate::{
 const DEFAULT_TIMEOUT: u64 = 45;
 /// Limit for directories with `timeout=0`, for which kselftest would wait for ever.
 const HANGS_AFTER: Duration = Duration::from_secs(1800);
-/// Tests that look for processors on which no queue interrupts, and for queues that interrupt on one
-/// only.
+/// Tests that look for processors on which no queue interrupts, and for queues that interrupt on
+/// one only.
 const NEED_FREE_PROCESSORS: [&str; 1] = ["toeplitz.py"];
-/// Tests that need the peer's frames in order. Several transmit queues would reorder them, and so would
-/// Debian's queueing discipline, which alternates between flows once the peer is faster than its port.
+/// Tests that need the peer's frames in order. Several transmit queues would reorder them, and so
+/// would Debian's queueing discipline, which alternates between flows once the peer is faster than
+/// its port.
 const NEED_ORDER: [&str; 2] = ["gro.py", "gro_hw.py"];
-/// Programs that fail when their completion queue overflows, which is smaller than the data that they
-/// are sent. The kernel receives as long as more data arrives, up to a receive window each time
-/// (docs/findings.md).
+/// Programs that fail when their completion queue overflows, which is smaller than the data that
+/// they are sent. The kernel receives as long as more data arrives, up to a receive window each
+/// time (docs/findings.md).
 const NEED_SMALL_WINDOW: [&str; 2] = ["iou-zcrx.py", "nk_qlease.py"];
 /// Programs whose sockets have room for 480 of the 500 aggregates that are sent at once. On the
-/// processor that receives a queue's frames, their receivers would not run until all have arrived, and
-/// lose the rest.
+/// processor that receives a queue's frames, their receivers would not run until all have arrived,
+/// and lose the rest.
 const NEED_OTHER_PROCESSORS: [&str; 2] = ["gro.py", "gro_hw.py"];
-/// Programs that measure a time limit while their own load keeps all processors busy. They get a higher
-/// priority than the load.
+/// Programs with a time limit for the kernel while their own load keeps all processors busy. They get
+/// a higher priority than the load.
 const NEED_PRIORITY: [&str; 1] = ["rss_ctx.py"];
 /// Protocols that tests expect to be built in.
 const NEED_MODULE: [(&str, &str); 1] = [("gro.py", "pppoe")];
-/// Programs that take longer than their directory allows: `xdp.py` waits for two seconds after each of
-/// some 130 datagrams.
+/// Programs that take longer than their directory allows: `xdp.py` waits for two seconds after each
+/// of some 130 datagrams.
 const WAITS_LONGER: [(&str, Duration); 1] = [("xdp.py", Duration::from_secs(900))];
 
 /// Loads the modules that a test needs, and configures the ports for it. The host sets the ports up
@@ -83,8 +84,8 @@ fn with_small_window<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     result
 }
 
-/// Starts it as kselftest does: a file that is not executable by its interpreter. All files that need
-/// priority or other processors are executable.
+/// Starts it as kselftest does: a file that is not executable by its interpreter. All files that
+/// need priority or other processors are executable.
 pub(super) fn command(path: &Path, file: &str) -> Result<Command> {
     let content = fs::read(path).with_context(|| path.display().to_string())?;
     let program = format!("./{file}");
@@ -120,8 +121,8 @@ pub(super) fn command(path: &Path, file: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// Binds each pair's interrupts to one processor in the lower half, round-robin. The kernel keeps that for
-/// the pair when channels are added and removed (`netif_set_affinity_auto()`).
+/// Binds each pair's interrupts to one processor in the lower half, round-robin. The kernel keeps
+/// that for the pair when channels are added and removed (`netif_set_affinity_auto()`).
 fn pin_interrupts(interface: &str) -> Result<()> {
     let path = format!("/sys/class/net/{interface}/device/../msi_irqs");
     let mut interrupts = Vec::new();

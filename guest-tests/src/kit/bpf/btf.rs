@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_short_has_no_functions() {
+    fn a_truncated_blob_has_no_functions() {
         let blob = blob();
         for length in 0..90 {
             assert_eq!(find(&blob[..length], "bpf_some"), None);

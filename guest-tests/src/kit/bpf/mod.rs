@@ -1,5 +1,5 @@
-//! XDP programs of a few instructions, assembled here, so that neither the build nor the guest needs a
-//! compiler.
+//! XDP programs of a few instructions, assembled here, so that neither the build nor the guest
+//! needs a compiler.
 #![allow(unsafe_code, reason = "the bpf system call takes pointers in integers")]
 
 mod btf;
@@ -157,13 +157,17 @@ pub(crate) fn jump_if_less(bytes: i32, over: i16) -> [Instruction; 3] {
     [copy(4, 2), add(4, bytes), instruction(0x2d, 4, 3, over, 0)]
 }
 
-/// Runs `found` on frames whose first `head` bytes contain these fields; all others pass. In `found`,
-/// register 6 is the context, 2 the frame's start and 3 its end.
-pub(crate) fn only_if(head: i32, fields: &[Field], found: &[Instruction]) -> Vec<Instruction> {
+/// Runs `found` on frames whose first `header_bytes` bytes contain these fields; all others pass.
+/// In `found`, register 6 is the context, 2 the frame's start and 3 its end.
+pub(crate) fn only_if(
+    header_bytes: i32,
+    fields: &[Field],
+    found: &[Instruction],
+) -> Vec<Instruction> {
     let mut all = vec![copy(6, 1)];
     all.extend(reload());
     // A frame that fails a check continues behind `found`.
-    all.extend(jump_if_less(head, 0));
+    all.extend(jump_if_less(header_bytes, 0));
     for field in fields {
         let (load, wanted) = match *field {
             Field::Byte(at, wanted) => (load(Width::Byte, 4, 2, at), wanted.into()),
@@ -185,8 +189,8 @@ pub(crate) fn only_if(head: i32, fields: &[Field], found: &[Instruction]) -> Vec
 /// The bpf system call; `attributes` is the part of `union bpf_attr` that the command looks at.
 fn bpf<T>(command: i64, attributes: &mut T) -> io::Result<RawFd> {
     let pointer = std::ptr::from_mut(attributes);
-    // SAFETY: the kernel reads and writes `size` bytes there, and memory that the pointers in them name, which the
-    // callers borrow meanwhile.
+    // SAFETY: the kernel reads and writes `size` bytes there, and memory that the pointers in them
+    // name, which the callers borrow meanwhile.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, pointer, size_of::<T>()) };
     if result < 0 {
         return Err(io::Error::last_os_error());
@@ -348,7 +352,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_check_goes_on_at_the_pass() {
+    fn every_failed_check_jumps_to_the_pass() {
         for found in [
             &[set(0, XDP_TX), EXIT][..],
             &[set(0, XDP_DROP), copy(1, 2), EXIT],

@@ -14,9 +14,9 @@ pub struct Fragment {
     pub offset: u64,
     /// Bytes.
     pub len: u32,
-    /// To give it back by.
+    /// Token to return it with.
     pub token: u32,
-    /// Which dmabuf ([`Binding::id`](super::Binding::id)).
+    /// Id of the dmabuf's binding ([`Binding::id`](super::Binding::id)).
     pub dmabuf: u32,
 }
 
@@ -25,7 +25,7 @@ pub struct Fragment {
 pub enum PayloadPiece {
     /// In a dmabuf.
     Dmabuf(Fragment),
-    /// So many bytes, in the program's buffer.
+    /// Linear bytes, in the program's buffer.
     Linear(u32),
 }
 
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_is_a_message() {
+    fn sent_attributes_make_a_message() {
         let bytes = from_dmabuf(9);
         let found: Vec<_> = messages(&bytes).collect();
         assert_eq!(found, [(SOL_SOCKET, DMABUF, 9u32.to_ne_bytes().as_slice())]);

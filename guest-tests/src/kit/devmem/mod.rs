@@ -1,5 +1,5 @@
-//! Devmem TCP (`net/core/devmem.c`): payload in a dmabuf that the kernel does not read. Bindings over
-//! netlink, and the sockets' messages about fragments and tokens.
+//! Devmem TCP (`net/core/devmem.c`): payload in a dmabuf that the kernel does not read. Bindings
+//! over netlink, and the sockets' messages about fragments and tokens.
 
 mod control;
 mod socket;
@@ -30,7 +30,8 @@ const QUEUE_ID: u16 = 1;
 const QUEUE_TYPE: u16 = 3;
 const QUEUE_TYPE_RX: u32 = 0;
 
-/// A dmabuf that queues of an interface receive into, or that sockets send from, as long as this lives.
+/// Binds a dmabuf for queues of an interface to receive into, or for sockets to send from, until it
+/// is dropped.
 #[derive(Debug)]
 pub struct Binding {
     /// The kernel ends a binding with the socket that it was made on.
@@ -81,7 +82,7 @@ impl Binding {
         })
     }
 
-    /// Its name in control messages.
+    /// Its id in control messages.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.id

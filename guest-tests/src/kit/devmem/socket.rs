@@ -24,30 +24,30 @@ const TOKENS: usize = 128;
 pub struct DevmemMessage {
     /// Bytes of the stream.
     pub bytes: usize,
-    /// Places of these bytes. Without any, all bytes are in the program's buffer, because they came in
-    /// memory that the kernel can read.
+    /// Places of these bytes. Without any, all bytes are in the program's buffer, because they came
+    /// in memory that the kernel can read.
     pub pieces: Vec<PayloadPiece>,
 }
 
-/// Receives at most as much as fits the buffer, wherever it is.
+/// Receives at most the buffer's length, into dmabufs or into the buffer.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<DevmemMessage> {
     let (bytes, control) = socket::receive(socket, buffer, MSG_SOCK_DEVMEM)?;
     let pieces = messages(&control).filter_map(piece).collect();
     Ok(DevmemMessage { bytes, pieces })
 }
 
-/// Gives fragments back; returns how many the kernel knew.
+/// Returns fragments to the kernel; returns the number that the kernel knew.
 pub fn dont_need(socket: BorrowedFd<'_>, tokens: &[u32]) -> io::Result<usize> {
     let mut known = 0;
     for tokens in tokens.chunks(TOKENS) {
-        // struct dmabuf_token: the first one, and how many.
+        // struct dmabuf_token: the first token, and the count.
         let ranges: Vec<[u32; 2]> = tokens.iter().map(|token| [*token, 1]).collect();
         known += set_option(socket, SO_DEVMEM_DONTNEED, ranges.as_flattened())?;
     }
     Ok(known)
 }
 
-/// Sends from a dmabuf, with these flags; returns how much.
+/// Sends from a dmabuf, with these flags; returns the number of bytes.
 pub fn send(
     socket: &TcpStream,
     dmabuf: u32,
@@ -57,7 +57,7 @@ pub fn send(
 ) -> io::Result<usize> {
     let mut control = from_dmabuf(dmabuf);
     let mut piece = libc::iovec {
-        // An offset, with the flags and the message that this function is for.
+        // Not a pointer but the offset in the dmabuf.
         iov_base: std::ptr::without_provenance_mut(offset),
         iov_len: len,
     };
@@ -67,8 +67,9 @@ pub fn send(
     message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = control.len() as _;
-    // SAFETY: the kernel reads the control message. With any flags, it reads none of our memory at the
-    // offset: TCP refuses to send by copying if a dmabuf is named (tcp_sendmsg_locked, net/ipv4/tcp.c).
+    // SAFETY: the kernel reads the control message. With any flags, it reads none of our memory at
+    // the offset: TCP refuses to send by copying if a dmabuf is named (tcp_sendmsg_locked,
+    // net/ipv4/tcp.c).
     let bytes = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) };
     usize::try_from(bytes).map_err(|_| io::Error::last_os_error())
 }

@@ -5,7 +5,7 @@ use std::io;
 use super::options::Target;
 use crate::kit::net;
 
-/// Why zero-copy receive is not possible, and what it needs.
+/// Why zero-copy receive is not possible, and its requirement.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kernel refuses io_uring.
@@ -81,8 +81,8 @@ impl Error {
     }
 }
 
-/// The registration reports errno only (`netif_mp_open_rxq()` passes no extack), so look at the
-/// device for what the errno can mean.
+/// The registration reports errno only (`netif_mp_open_rxq()` passes no extack), so this looks
+/// at the device for the meaning of the errno.
 pub(super) fn refusal(target: &Target, rx_buf_len: u32, source: io::Error) -> Error {
     let errno = source.raw_os_error().unwrap_or_default();
     let Target::Queue { interface, queue } = target else {

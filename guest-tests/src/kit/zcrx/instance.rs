@@ -1,4 +1,5 @@
-//! One zero-copy receive instance, bound to a receive queue: its ring, its memory, and its refill ring.
+//! One zero-copy receive instance, bound to a receive queue: its ring, its memory, and its refill
+//! ring.
 #![allow(unsafe_code, reason = "lending memory to the kernel")]
 
 use std::{
@@ -75,7 +76,8 @@ fn no_memory(bytes: usize, huge: bool, source: io::Error) -> Error {
     }
 }
 
-/// A zero-copy receive instance with the ring that it was made for. Dropping it gives the queue back.
+/// A zero-copy receive instance with the ring that it was made for. Dropping it gives the queue
+/// back.
 pub struct Zcrx {
     /// Where requests are made.
     pub ring: Ring,
@@ -141,8 +143,8 @@ impl Zcrx {
                 ..Default::default()
             };
             let event = has_stats.then_some(&event);
-            // SAFETY: area and region are mappings that live as long as the instance, and `bytes` lends
-            // pieces of the area that the caller has not returned.
+            // SAFETY: area and region are mappings that live as long as the instance, and `bytes`
+            // lends pieces of the area that the caller has not returned.
             let registered = unsafe {
                 sys::register_ifq(
                     ring.as_raw_fd(),
@@ -221,8 +223,8 @@ impl Zcrx {
         self.refill.publish();
     }
 
-    /// Makes the kernel take returned buffers at once, which it otherwise does when the queue's page
-    /// pool is empty. Needed when copies ran out of buffers.
+    /// Makes the kernel take returned buffers at once, which it otherwise does when the queue's
+    /// page pool is empty. Needed when copies ran out of buffers.
     pub fn flush(&mut self) -> Result<(), Error> {
         self.refill.publish();
         self.ring.flush()?;
@@ -230,7 +232,7 @@ impl Zcrx {
         Ok(())
     }
 
-    /// Buffers on their way back to the kernel.
+    /// Number of returned buffers that the kernel has not taken yet.
     #[must_use]
     pub fn pending_returns(&self) -> usize {
         self.refill.pending()

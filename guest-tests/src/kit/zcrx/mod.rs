@@ -1,5 +1,5 @@
-//! Zero-copy receive of io_uring: typed helpers that the io-uring crate lacks (the refill ring, areas,
-//! the uapi of 7.x), with errors that name the remedy.
+//! Zero-copy receive of io_uring: typed helpers that the io-uring crate lacks (the refill ring,
+//! areas, the uapi of 7.x), with errors that name the remedy.
 
 mod error;
 mod instance;

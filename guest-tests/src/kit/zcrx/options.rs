@@ -29,8 +29,8 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// Receive memory for a full 1024-entry ring of 16 KiB buffers twice over, or 8192 pages, and more
-    /// entries of the refill ring than that.
+    /// Receive memory for a full 1024-entry ring of 16 KiB buffers twice over, or 8192 pages, and
+    /// more entries of the refill ring than that.
     fn default() -> Self {
         Self {
             buf_len: None,

@@ -1,5 +1,5 @@
-//! The refill ring, by which buffers go back to the kernel. The program produces at the tail, the kernel consumes
-//! at the head, mostly when the queue's page pool runs out of buffers.
+//! The refill ring, by which buffers go back to the kernel. The program produces at the tail, the
+//! kernel consumes at the head, mostly when the queue's page pool runs out of buffers.
 #![allow(unsafe_code, reason = "a ring in memory shared with the kernel")]
 
 use std::{
@@ -32,8 +32,8 @@ pub struct RefillRing {
 unsafe impl Send for RefillRing {}
 
 impl RefillRing {
-    /// A ring of `entries` (a power of two) at `offsets` in `region`; the kernel's statistics, if it
-    /// keeps any, are at `stats_offset`. `None` if any of that is not within the region or not
+    /// A ring of `entries` (a power of two) at `offsets` in `region`; the kernel's statistics, if
+    /// it keeps any, are at `stats_offset`. `None` if any of that is not within the region or not
     /// aligned.
     #[must_use]
     pub fn new(
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nonsense_head_overwrites_nothing() {
+    fn an_invalid_head_overwrites_nothing() {
         let (mut ring, mut kernel) = ring(8, 0);
         (0..8).for_each(|off| ring.push(rqe(off)));
         ring.publish();

@@ -60,7 +60,8 @@ impl AsFd for Ring {
 }
 
 impl Ring {
-    /// Makes a ring with room for `completions`; `register` registers its instance and returns the id.
+    /// Makes a ring with room for `completions`; `register` registers its instance and returns the
+    /// id.
     pub(super) fn new(
         completions: u32,
         register: impl FnOnce(BorrowedFd<'_>) -> Result<u32, Error>,
@@ -153,8 +154,8 @@ impl Ring {
         self.ring.completion().len()
     }
 
-    /// Whether the completion queue was full, so that the kernel keeps completions until the program
-    /// makes room and enters (`IORING_SQ_CQ_OVERFLOW`).
+    /// Whether the completion queue was full, so that the kernel keeps completions until the
+    /// program makes room and enters (`IORING_SQ_CQ_OVERFLOW`).
     pub fn overflowed(&mut self) -> bool {
         self.ring.submission().cq_overflow()
     }

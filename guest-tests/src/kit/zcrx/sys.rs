@@ -1,5 +1,6 @@
 //! The zero-copy receive uapi of Linux 7.3 (`include/uapi/linux/io_uring/zcrx.h`) and the system
-//! calls that the io-uring crate lacks or takes by shared reference although the kernel writes back.
+//! calls that the io-uring crate lacks or takes by shared reference although the kernel writes
+//! back.
 #![allow(unsafe_code, reason = "system calls with pointers to our own structs")]
 
 use std::{
@@ -152,7 +153,7 @@ pub struct IfqReg {
     pub offsets: Offsets,
     /// Filled in by the kernel: the name of this instance in requests.
     pub zcrx_id: u32,
-    /// Bytes per buffer, 0 for a page; the kernel writes back what it uses.
+    /// Bytes per buffer, 0 for a page; the kernel writes back the length that it uses.
     pub rx_buf_len: u32,
     /// Pointer to [`EventDesc`], or 0.
     pub event_desc: u64,
@@ -235,18 +236,20 @@ unsafe fn register<T>(fd: RawFd, opcode: u32, arg: *mut T, nr_args: u32) -> io::
     }
 }
 
-/// Binds a zero-copy receive instance to a queue (`IORING_REGISTER_ZCRX_IFQ`). The kernel writes ids,
-/// offsets and the area token back into all of these. Closing the ring ends the instance.
+/// Binds a zero-copy receive instance to a queue (`IORING_REGISTER_ZCRX_IFQ`). The kernel writes
+/// ids, offsets and the area token back into all of these. Closing the ring ends the instance.
 ///
 /// # Safety
 ///
-/// `area` and `region` describe mappings that the kernel and the device may write from now on, until
-/// the ring is closed. The program reads a piece of the area between its completion and its return.
+/// `area` and `region` describe mappings that the kernel and the device may write from now on,
+/// until the ring is closed. The program reads a piece of the area between its completion and its
+/// return.
 ///
 /// # Errors
 ///
-/// The kernel's, such as ENODEV without that interface, EINVAL without header/data split, EOPNOTSUPP if
-/// the driver has no queue management, EEXIST if the queue has a memory provider already.
+/// The kernel's, such as ENODEV without that interface, EINVAL without header/data split,
+/// EOPNOTSUPP if the driver has no queue management, EEXIST if the queue has a memory provider
+/// already.
 pub unsafe fn register_ifq(
     ring: RawFd,
     reg: &mut IfqReg,
@@ -259,8 +262,8 @@ pub unsafe fn register_ifq(
     reg.event_desc = event.map_or(0, |event| {
         std::ptr::from_ref(event).expose_provenance() as u64
     });
-    // SAFETY: all pointers are to live, exclusively borrowed structs of the uapi's layout (the event
-    // descriptor is only read).
+    // SAFETY: all pointers are to live, exclusively borrowed structs of the uapi's layout (the
+    // event descriptor is only read).
     unsafe { register(ring, REGISTER_ZCRX_IFQ, reg, 1) }
 }
 
@@ -271,7 +274,7 @@ pub(super) fn import_ifq(ring: RawFd, handle: BorrowedFd<'_>) -> io::Result<u32>
         flags: REG_IMPORT,
         ..Default::default()
     };
-    // SAFETY: the pointer is to a live struct of the uapi's layout, and there are none in it.
+    // SAFETY: the pointer is to a live struct of the uapi's layout without pointers.
     unsafe { register(ring, REGISTER_ZCRX_IFQ, &raw mut reg, 1) }?;
     Ok(reg.zcrx_id)
 }

@@ -1,7 +1,7 @@
 //! The cost of letting `io_uring` choose a buffer and of providing it again: the five rows of the
-//! measurement that came with rings of provided buffers (Axboe, 2022). That used NOPs, which no longer
-//! take a buffer (`io_init_req()`, io_uring/io_uring.c: `-EOPNOTSUPP`); a read of /dev/null takes one and
-//! does nothing else.
+//! measurement that came with rings of provided buffers (Axboe, 2022). That used NOPs, which no
+//! longer take a buffer (`io_init_req()`, io_uring/io_uring.c: `-EOPNOTSUPP`); a read of /dev/null
+//! takes one and does nothing else.
 
 use std::{collections::BTreeMap, fs::File, time::Instant};
 
@@ -26,7 +26,8 @@ enum Row {
     Nop,
     /// Reads that name their memory.
     Named,
-    /// Reads into a buffer that the kernel chooses; buffers are provided again in batches of this size.
+    /// Reads into a buffer that the kernel chooses; buffers are provided again in batches of this
+    /// size.
     Chosen(GroupKind, u16),
 }
 

@@ -1,8 +1,9 @@
 //! `zcnic-guest compare`: the processor time of several receive methods for the same stream, and,
 //! without a stream, the cost of provided buffers.
 //!
-//! The receiver has the first processor to itself, its interrupts included, and the sender the second
-//! one. So the first one's busy time is the cost of receiving, wherever in the kernel it is spent.
+//! The receiver has the first processor to itself, its interrupts included, and the sender the
+//! second one. So the first one's busy time is the cost of receiving, wherever in the kernel it is
+//! spent.
 
 mod buffers;
 mod methods;
@@ -75,8 +76,8 @@ fn prepare() -> Result<()> {
         net::run(side.netns, &["ip", "link", "set", side.name, "mtu", MTU])?;
     }
     lab::prepare()?;
-    // Enough for the areas of several samples: the kernel releases an area some time after the program has
-    // closed its ring.
+    // Enough for the areas of several samples: the kernel releases an area some time after the
+    // program has closed its ring.
     net::run(None, &["sysctl", "-qw", "vm.nr_hugepages=96"])?;
     Interrupts::divide().map(drop)
 }

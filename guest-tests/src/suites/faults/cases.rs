@@ -55,15 +55,15 @@ mod tests {
     }
 
     #[test]
-    fn rules_are_rules_and_names_are_names() {
+    fn rules_are_valid_and_names_are_unique() {
         let mut names = BTreeSet::new();
         for case in all() {
             let rule = serde_json::from_value::<FaultRule>(case.rule());
             assert!(rule.is_ok(), "{}: {rule:?}", case.name);
             assert!(names.insert(case.name), "{} is there twice", case.name);
             let (action, direction) = action_and_direction(&case.rule());
-            let says = case.name.starts_with(&format!("{action}, {direction}: "));
-            assert!(says, "{} is about {action}, {direction}", case.name);
+            let matches = case.name.starts_with(&format!("{action}, {direction}: "));
+            assert!(matches, "{} is about {action}, {direction}", case.name);
         }
     }
 }

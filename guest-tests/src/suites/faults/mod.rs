@@ -1,7 +1,7 @@
-//! `zcnic-guest faults`: the driver under faults of the device (docs/faults.md). Each case arms a fault
-//! rule over the control socket, which the guest has as a virtio-serial port, and checks the driver's
-//! reaction under traffic. Then it removes the rule and checks that everything is as before: traffic,
-//! configuration, the kernel's log, the page pools.
+//! `zcnic-guest faults`: the driver under faults of the device (docs/faults.md). Each case arms a
+//! fault rule over the control socket, which the guest has as a virtio-serial port, and checks the
+//! driver's reaction under traffic. Then it removes the rule and checks that everything is as
+//! before: traffic, configuration, the kernel's log, the page pools.
 
 mod case;
 mod cases;

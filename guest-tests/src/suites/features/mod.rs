@@ -1,5 +1,6 @@
-//! `zcnic-guest features`: the kernel's receive-path features, each exercised end to end. A case shows one
-//! state or mode of a feature, verifies every byte, and reports the figures that its authors care about.
+//! `zcnic-guest features`: the kernel's receive-path features, each exercised end to end. A case
+//! shows one state or mode of a feature, verifies every byte, and reports the figures that its
+//! authors care about.
 
 mod case;
 mod devmem;

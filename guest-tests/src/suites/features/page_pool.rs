@@ -1,9 +1,9 @@
 //! Recycling of pages in ordinary receive, by the statistics of a queue's page pools
 //! (`page-pool-stats-get`).
 //!
-//! Queue 3 has two pools if it splits: one for header fragments, which the driver copies and returns at
-//! once, and one for payload, whose pages go to the stack. Without split it has one pool, and each page
-//! holds two frames.
+//! Queue 3 has two pools if it splits: one for header fragments, which the driver copies and
+//! returns at once, and one for payload, whose pages go to the stack. Without split it has one
+//! pool, and each page holds two frames.
 
 use std::{fs, thread};
 
@@ -75,7 +75,8 @@ pub(super) const CASES: &[FeatureCase] = &[
     },
 ];
 
-/// Streams to a reader on the given processor. NAPI runs on the receivers', the sender on the other one.
+/// Streams to a reader on the given processor. NAPI runs on the receivers', the sender on the other
+/// one.
 fn stream(reader: Processor) -> Result<()> {
     const SEED: u64 = 3;
     /// So little data waits that the pool's ring has room for all its pages when it is read.
@@ -145,8 +146,8 @@ fn steady_state(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     recycled(transcript, &seen.headers)
 }
 
-/// `skb_attempt_defer_free()` (net/core/skbuff.c) leaves packets to the CPU that allocated them. That CPU
-/// frees them where its NAPI may use the cache (`page_pool_napi_local()`).
+/// `skb_attempt_defer_free()` (net/core/skbuff.c) leaves packets to the CPU that allocated them.
+/// That CPU frees them where its NAPI may use the cache (`page_pool_napi_local()`).
 fn read_elsewhere(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let seen = after_another(Processor::Senders)?;
     recycled(transcript, &seen.payload)?;
@@ -175,8 +176,8 @@ fn freed_elsewhere(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     )
 }
 
-/// The driver posts 16 buffers at a time, so the number of fragments may differ by that from the number
-/// of frames.
+/// The driver posts 16 buffers at a time, so the number of fragments may differ by that from the
+/// number of frames.
 const POSTED: u64 = 16;
 
 fn headers(_: &mut Lab, transcript: &Transcript) -> Result<()> {
@@ -289,7 +290,8 @@ fn mapped(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     given_up(transcript, &seen, pages * 95 / 100)
 }
 
-/// Checks that the pool released `pages` pages, which had another user, and allocated others for them.
+/// Checks that the pool released `pages` pages, which had another user, and allocated others for
+/// them.
 fn given_up(transcript: &Transcript, stats: &PagePoolStats, pages: u64) -> Result<()> {
     transcript.at_least("pages released", stats.released, pages)?;
     transcript.sees("pages that returned", stats.cached + stats.ring);

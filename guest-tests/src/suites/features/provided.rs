@@ -1,4 +1,5 @@
-//! Provided buffers of `io_uring`: a receive request names a group of buffers, and the kernel chooses one.
+//! Provided buffers of `io_uring`: a receive request names a group of buffers, and the kernel
+//! chooses one.
 
 use std::{
     io,
@@ -121,8 +122,8 @@ impl BufferStream {
         Ok(())
     }
 
-    /// Verifies a completion's bytes, from the start of its buffer on. Returns the buffer; `None` at the end of
-    /// the stream.
+    /// Verifies a completion's bytes, from the start of its buffer on. Returns the buffer; `None`
+    /// at the end of the stream.
     fn take_whole(&mut self, completion: &BufferCompletion) -> Result<Option<u16>> {
         let length = received(completion)?;
         if length == 0 {
@@ -192,8 +193,11 @@ fn replenished(transcript: &Transcript, kind: GroupKind, batch: u16) -> Result<(
         let Some(buffer) = stream.take_whole(&completion)? else {
             break;
         };
-        let due = uses % u64::from(BUFFERS);
-        ensure!(u64::from(buffer) == due, "buffer {buffer} instead of {due}");
+        let expected = uses % u64::from(BUFFERS);
+        ensure!(
+            u64::from(buffer) == expected,
+            "buffer {buffer} instead of {expected}"
+        );
         uses += 1;
         if uses.is_multiple_of(batch.into()) {
             stream.group.provide(buffer + 1 - batch, batch)?;
@@ -254,8 +258,11 @@ fn incremental(_: &mut Lab, transcript: &Transcript) -> Result<()> {
         }
         completions += 1;
         let buffer = completion.buffer.context("a receive without a buffer")?;
-        let due = full % u64::from(BUFFERS);
-        ensure!(u64::from(buffer) == due, "buffer {buffer} instead of {due}");
+        let expected = full % u64::from(BUFFERS);
+        ensure!(
+            u64::from(buffer) == expected,
+            "buffer {buffer} instead of {expected}"
+        );
         stream.take(buffer, offset, length)?;
         offset += length;
         // IORING_CQE_F_BUF_MORE as long as anything is left (io_kbuf_inc_commit).
@@ -328,7 +335,7 @@ fn bundles(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     stream.finish(transcript)
 }
 
-/// Waits until so many bytes can be read.
+/// Waits until `bytes` bytes can be read.
 fn until_waiting(socket: &TcpStream, bytes: u64) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
@@ -349,10 +356,10 @@ fn exhausted(transcript: &Transcript, kind: GroupKind) -> Result<()> {
     stream.group.provide(0, BUFFERS)?;
     stream.request(Receive::Multishot)?;
     transcript.does("A program with 16 buffers reads the stream, and provides none again");
-    for due in 0..BUFFERS {
+    for expected in 0..BUFFERS {
         let completion = stream.next()?;
         let buffer = stream.take_whole(&completion)?;
-        ensure!(buffer == Some(due), "{buffer:?} instead of {due}");
+        ensure!(buffer == Some(expected), "{buffer:?} instead of {expected}");
     }
     let end = stream.next()?;
     transcript.is("the request's end (-ENOBUFS)", end.result, -libc::ENOBUFS)?;

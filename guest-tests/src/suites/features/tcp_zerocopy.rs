@@ -1,5 +1,5 @@
-//! Zero copy of TCP sockets: pages mapped by `TCP_ZEROCOPY_RECEIVE`, memory sent by `MSG_ZEROCOPY` and
-//! `IORING_OP_SEND_ZC`, and received pages sent back.
+//! Zero copy of TCP sockets: pages mapped by `TCP_ZEROCOPY_RECEIVE`, memory sent by `MSG_ZEROCOPY`
+//! and `IORING_OP_SEND_ZC`, and received pages sent back.
 
 use std::{
     io::Write,
@@ -34,7 +34,8 @@ use crate::{
 const PORT: u16 = ZERO_COPY.1;
 const BYTES: u64 = 4 << 20;
 const SEED: u64 = 11;
-/// An MTU with which the payload of a segment is a page: 20 bytes of IPv4, 20 of TCP, 12 of its timestamps.
+/// An MTU with which the payload of a segment is a page: 20 bytes of IPv4, 20 of TCP, 12 of its
+/// timestamps.
 pub(super) const PAGES: &str = "4148";
 pub(super) const PAGE: u64 = 4096;
 
@@ -88,8 +89,8 @@ pub(super) const CASES: &[FeatureCase] = &[
 /// Opens a zero-copy sender on a socket.
 type OpenSender = for<'s> fn(&'s TcpStream) -> Result<Box<dyn ZeroCopy + 's>>;
 
-/// Receives by `TCP_ZEROCOPY_RECEIVE`, and verifies. Returns the number of mapped bytes, and the result of
-/// `then`, which runs while all of them are still mapped.
+/// Receives by `TCP_ZEROCOPY_RECEIVE`, and verifies. Returns the number of mapped bytes, and the
+/// result of `then`, which runs while all of them are still mapped.
 pub(super) fn map<T>(bytes: u64, then: impl FnOnce() -> Result<T>) -> Result<(u64, T)> {
     let connection = connect(PORT, 1)?.pop().context("one connection")?;
     let sender = Sender::start(connection.sender, SEED, bytes);
@@ -188,8 +189,8 @@ fn watched(transcript: &Transcript, open: OpenSender) -> Result<()> {
     transcript.is("of them with data that was copied", sent.copied, sent.sends)
 }
 
-/// Sends pages back while they are mapped, and maps the next ones in their place: the sending socket has
-/// its own references to them.
+/// Sends pages back while they are mapped, and maps the next ones in their place: the sending
+/// socket has its own references to them.
 fn looped(transcript: &Transcript, open: OpenSender) -> Result<()> {
     let (mapped, sent) = with_mtu(PAGES, || {
         let connection = connect(PORT, 1)?.pop().context("one connection")?;

@@ -1,5 +1,5 @@
-//! Sending without copies: `MSG_ZEROCOPY` of sockets, `IORING_OP_SEND_ZC` of `io_uring`, and the kernel's
-//! notifications that it no longer needs the memory.
+//! Sending without copies: `MSG_ZEROCOPY` of sockets, `IORING_OP_SEND_ZC` of `io_uring`, and the
+//! kernel's notifications that it no longer needs the memory.
 #![allow(unsafe_code, reason = "pushing a submission queue entry")]
 
 use std::{
@@ -141,7 +141,8 @@ impl<'s> Requested<'s> {
         })
     }
 
-    /// Takes completions up to one of a request (`true`), whose result it returns, or of a notification (`false`).
+    /// Takes completions up to one of a request (`true`), whose result it returns, or of a
+    /// notification (`false`).
     fn next(&mut self, of_request: bool) -> Result<i32> {
         let timeout = types::Timespec::from(Duration::from_secs(30));
         loop {
@@ -174,8 +175,9 @@ impl ZeroCopy for Requested<'_> {
         while !bytes.is_empty() {
             let fd = types::Fd(self.socket.as_raw_fd());
             let length = bytes.len().min(1 << 30) as u32;
-            // The kernel reports data that it appends to another request's packet as copied, although it is not
-            // (io_link_skb(), io_notif_tw_complete(), io_uring/notif.c), so each request has its own packets.
+            // The kernel reports data that it appends to another request's packet as copied,
+            // although it is not (io_link_skb(), io_notif_tw_complete(), io_uring/notif.c), so each
+            // request has its own packets.
             let request = opcode::SendZc::new(fd, bytes.as_ptr(), length)
                 .flags(libc::MSG_WAITALL | libc::MSG_EOR)
                 .zc_flags(REPORT_USAGE)

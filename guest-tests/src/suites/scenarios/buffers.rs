@@ -1,4 +1,4 @@
-//! The way of buffers: refill ring, area, copies.
+//! Circulation of buffers: refill ring, area, copies.
 
 use std::{thread, time::Duration};
 
@@ -122,7 +122,7 @@ pub(crate) fn area_exhausted(lab: &mut Lab, transcript: &Transcript) -> Result<(
     transcript.within("bytes received", receiver.received(), 1..=BYTES - 1)?;
     let inflight = provider_pool()?.inflight;
     transcript.within(
-        "buffers out of the page pool",
+        "buffers in use of the page pool",
         inflight,
         512..=BUFFERS as u64,
     )?;
@@ -174,9 +174,9 @@ pub(crate) fn area_exhausted(lab: &mut Lab, transcript: &Transcript) -> Result<(
     Ok(())
 }
 
-/// Checks that the kernel has copied `bytes` bytes, less one in a hundred. A short segment that comes
-/// while the socket is busy is moved to the linear part of its skb (`skb_condense()`), and the kernel
-/// does not count copies from there.
+/// Checks that the kernel has copied `bytes` bytes, less one in a hundred. A short segment that
+/// comes while the socket is busy is moved to the linear part of its skb (`skb_condense()`), and
+/// the kernel does not count copies from there.
 pub(crate) fn all_copied(transcript: &Transcript, copied: u64, bytes: u64) -> Result<()> {
     transcript.within("bytes copied", copied, bytes - bytes / 100..=bytes)
 }

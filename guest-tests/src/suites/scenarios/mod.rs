@@ -1,5 +1,6 @@
-//! `zcnic-guest scenarios`: the kernel's behaviour in situations that users ask about, shown on demand.
-//! A scenario prints its actions, the kernel's answers and their reasons, and fails on any other answer.
+//! `zcnic-guest scenarios`: the kernel's behaviour in situations that users ask about, shown on
+//! demand. A scenario prints its actions, the kernel's answers and their reasons, and fails on any
+//! other answer.
 
 pub(crate) mod buffers;
 pub(crate) mod completions;

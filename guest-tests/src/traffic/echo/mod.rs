@@ -1,5 +1,5 @@
-//! `zcnic-guest echo`: sends UDP datagrams back before the stack sees them, by an XDP program or through an AF_XDP
-//! socket. `zcnic-guest udp-ping` is its partner.
+//! `zcnic-guest echo`: sends UDP datagrams back before the stack sees them, by an XDP program or
+//! through an AF_XDP socket. `zcnic-guest udp-ping` is its partner.
 
 use std::{
     io,

@@ -1,5 +1,5 @@
-//! An AF_XDP socket that sends received frames back, in the chunks that hold them, or sends frames of
-//! its own.
+//! An AF_XDP socket that sends received frames back, in the chunks that hold them, or sends frames
+//! of its own.
 #![allow(
     unsafe_code,
     reason = "rings that the kernel shares with us, and system calls with pointers"
@@ -42,8 +42,8 @@ const OFFSET_SHIFT: u32 = 48;
 /// Entries of each ring, and chunks.
 const ENTRIES: u32 = 512;
 const PAGE: usize = 4096;
-/// Offset of unaligned chunks in their page: no power of two, and far enough from the next page, which
-/// need not follow this one in memory.
+/// Offset of unaligned chunks in their page: no power of two, and far enough from the next page,
+/// which need not follow this one in memory.
 const ODD_START: usize = 1001;
 
 /// Options of the socket.
@@ -126,7 +126,8 @@ impl<T: Copy> XskRing<T> {
     }
 
     fn word(&self, offset: u64) -> &AtomicU32 {
-        // SAFETY: the kernel gave the offset of this word in the mapping, which lives as long as this.
+        // SAFETY: the kernel gave the offset of this word in the mapping, which lives as long as
+        // this.
         unsafe { self.map.add(offset as usize).cast().as_ref() }
     }
 
@@ -158,7 +159,8 @@ impl<T: Copy> XskRing<T> {
         Some(entry)
     }
 
-    /// Adds an entry to a ring that the kernel consumes. There are no more chunks than entries, so there is room.
+    /// Adds an entry to a ring that the kernel consumes. There are no more chunks than entries, so
+    /// there is room.
     fn push(&mut self, entry: T) {
         // SAFETY: the kernel does not look at it until it is produced.
         unsafe { self.entry(self.next).write(entry) };
@@ -389,7 +391,8 @@ impl Socket {
             "a frame of {} bytes at {at}",
             descriptor.length
         );
-        // SAFETY: in the area; the kernel does not use the frame between its receipt and its transmission.
+        // SAFETY: in the area; the kernel does not use the frame between its receipt and its
+        // transmission.
         let head = unsafe {
             std::slice::from_raw_parts_mut(self.memory.as_ptr().add(at as usize).as_ptr(), 42)
         };

@@ -286,7 +286,7 @@ fn other_rings(_: &mut Lab, _: u64) -> Result<()> {
 /// The reset causes a replay, whose commands the fault hits.
 fn reset_by_hand(lab: &mut Lab, id: u64) -> Result<()> {
     let flow = traffic::Stream::start(ZeroCopy, 4 * MUCH)?;
-    lab.ask("device-reset", &json!({"port": "0"}))?;
+    lab.command("device-reset", &json!({"port": "0"}))?;
     lab.wait_for_hits(id, 1)?;
     flow.finish().map(drop)
 }

@@ -1,5 +1,5 @@
-//! Wrong elements of used rings, stalled queues, lost interrupts. The driver resets the device when it
-//! can't trust a ring any more; the provider stays bound.
+//! Wrong elements of used rings, stalled queues, lost interrupts. The driver resets the device when
+//! it can't trust a ring any more; the provider stays bound.
 
 use std::time::Duration;
 

@@ -145,8 +145,8 @@ pub(super) const CASES: &[FaultCase] = &[
     .counts(&[Counted("rx_csum_bad", 5, ANY), Counted("rx_dropped", 0, 0)]),
 ];
 
-/// A frame of an ordinary stream comes on the queue with the provider's memory, which its reader can't
-/// read.
+/// A frame of an ordinary stream comes on the queue with the provider's memory, which its reader
+/// can't read.
 fn of_another_flow(lab: &mut Lab, id: u64) -> Result<()> {
     let bound = traffic::Stream::start(ZeroCopy, 4 * MUCH)?;
     let other = traffic::Stream::start(Plain, MUCH)?;

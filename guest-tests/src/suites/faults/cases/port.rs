@@ -12,7 +12,8 @@ use crate::fixture::{
     traffic::{self, How::ZeroCopy},
 };
 
-/// On a read of the device's counters, which the driver does every two seconds and for `ethtool -S`.
+/// On a read of the device's counters, which the driver does every two seconds and for `ethtool
+/// -S`.
 macro_rules! with_stats {
     ($action:literal) => {
         concat!(

@@ -1,5 +1,5 @@
-//! Receives a connection's bytes by devmem TCP, verifies each, and keeps or returns fragments as the case
-//! asks.
+//! Receives a connection's bytes by devmem TCP, verifies each, and keeps or returns fragments as
+//! the case asks.
 
 use std::{collections::BTreeSet, net::TcpStream, os::fd::AsFd, time::Duration};
 
@@ -69,7 +69,8 @@ impl<'m> Reader<'m> {
         self.in_dmabuf + self.linear + self.readable
     }
 
-    /// Number of buffers that the fragments are in; parts of a buffer that two calls received are two fragments.
+    /// Number of buffers that the fragments are in; parts of a buffer that two calls received are
+    /// two fragments.
     pub(super) fn buffers(&self) -> u64 {
         let place = |fragment: &Fragment| (fragment.dmabuf, fragment.offset / PAGE);
         self.held.iter().map(place).collect::<BTreeSet<_>>().len() as u64
@@ -128,10 +129,10 @@ impl<'m> Reader<'m> {
                 }
             }
         }
-        let told = self.received() - before;
+        let described = self.received() - before;
         ensure!(
-            told == came.bytes as u64,
-            "{} bytes arrived, and control messages describe {told}",
+            described == came.bytes as u64,
+            "{} bytes arrived, and control messages describe {described}",
             came.bytes
         );
         if !self.keeps {

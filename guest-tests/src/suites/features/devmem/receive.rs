@@ -66,7 +66,7 @@ pub(super) fn tokens(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let buffers = reader.buffers();
     transcript.sees("buffers that they refer to", buffers);
     let out = provider_pool()?.inflight;
-    transcript.at_least("buffers out of the page pool", out, buffers)?;
+    transcript.at_least("buffers in use of the page pool", out, buffers)?;
     let first = reader.held.first().context("no token")?.token;
     transcript.is("tokens that the kernel accepts", reader.give_back()?, held)?;
     let again = dont_need(reader.socket.as_fd(), &[first])?;

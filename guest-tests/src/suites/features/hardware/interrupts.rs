@@ -135,7 +135,7 @@ impl Coalescing {
     fn new(direction: &str) -> Result<Self> {
         let [usecs, frames] = ["usecs", "frames"].map(|limit| format!("{direction}-{limit}"));
         let delay = DELAY.as_micros().to_string();
-        coalesce(&[&usecs, &delay, &frames, &FRAMES.to_string()])?;
+        set_moderation(&[&usecs, &delay, &frames, &FRAMES.to_string()])?;
         Ok(Self)
     }
 }
@@ -153,11 +153,11 @@ impl Drop for Coalescing {
             "tx-frames",
             "0",
         ];
-        let _ = coalesce(&off);
+        let _ = set_moderation(&off);
     }
 }
 
-fn coalesce(how: &[&str]) -> Result<(), net::Error> {
+fn set_moderation(how: &[&str]) -> Result<(), net::Error> {
     net::run(None, &[&["ethtool", "-C", "eth0"], how].concat()).map(drop)
 }
 
@@ -178,8 +178,8 @@ fn moderated(
     let began = Instant::now();
     let with = run()?;
     let delays = began.elapsed().as_nanos() / DELAY.as_nanos();
-    // Each interrupt has a reason: enough frames, or the end of the delay on a ring. One more of each may be
-    // left from before.
+    // Each interrupt has a reason: enough frames, or the end of the delay on a ring. One more of
+    // each may be left from before.
     let most = COUNT / FRAMES + vectors(rings)?.len() as u64 * (delays as u64 + 2);
     transcript.within("interrupts", with, 1..=most)?;
     transcript.holds("that is less than half", with < without / 2)?;
@@ -192,7 +192,7 @@ pub(super) fn moderated_receive(_: &mut Lab, transcript: &Transcript) -> Result<
     moderated(transcript, "rx", &flow, &receive_ring())?;
     transcript.refused(
         "a delay that is too long",
-        coalesce(&["rx-usecs", "65536"]),
+        set_moderation(&["rx-usecs", "65536"]),
         "65535",
     )
 }
@@ -212,8 +212,8 @@ pub(super) fn affinity(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     for processor in [1, 0, 3] {
         transcript.does(&format!("echo {processor} > {file}"));
         let _there = Setting::new(&file, &processor.to_string())?;
-        // The interrupt moves with the next one (Documentation/core-api/irq/irq-affinity.rst), which still comes
-        // to the former processor.
+        // The interrupt moves with the next one (Documentation/core-api/irq/irq-affinity.rst),
+        // which still comes to the former processor.
         flow.run(2, SIZE, PAUSE)?;
         let before = vector()?.counts;
         flow.run(COUNT / 4, SIZE, PAUSE)?;

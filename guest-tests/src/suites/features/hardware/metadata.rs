@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
+use zcnic_ctl::protocol::port::Features;
 
 use super::{
     flow::{DatagramFlow, HERE, PATIENCE, THERE},
@@ -60,7 +61,7 @@ impl FrameMetadata {
     }
 
     /// Whether a function returned metadata; every result but ENODATA is an error.
-    fn says(&self, result: i16) -> Result<bool> {
+    fn has(&self, result: i16) -> Result<bool> {
         match self.word(result).cast_signed() {
             0 => Ok(true),
             error if error == -libc::ENODATA => Ok(false),
@@ -70,12 +71,12 @@ impl FrameMetadata {
 
     fn time(&self) -> Result<Option<u64>> {
         let time = u64::from_ne_bytes(self.bytes(Self::TIME));
-        Ok(self.says(Self::RESULTS[0])?.then_some(time))
+        Ok(self.has(Self::RESULTS[0])?.then_some(time))
     }
 
     fn hash(&self) -> Result<Option<(u32, u32)>> {
         let hash = (self.word(Self::HASH), self.word(Self::HASH_TYPE));
-        Ok(self.says(Self::RESULTS[1])?.then_some(hash))
+        Ok(self.has(Self::RESULTS[1])?.then_some(hash))
     }
 
     /// Type and content.
@@ -84,7 +85,7 @@ impl FrameMetadata {
             u16::from_be_bytes(self.bytes(Self::TAG_TYPE)),
             u16::from_ne_bytes(self.bytes(Self::TAG)),
         );
-        Ok(self.says(Self::RESULTS[2])?.then_some(tag))
+        Ok(self.has(Self::RESULTS[2])?.then_some(tag))
     }
 }
 
@@ -180,10 +181,9 @@ struct Stripping;
 impl Stripping {
     fn new(lab: &mut Lab) -> Result<Self> {
         switch("on")?;
-        let features = lab.ask("query-features", &json!({"port": "0"}))?;
-        let offloads = features["offloads"].as_array();
-        let is_on = offloads.is_some_and(|all| all.iter().any(|one| one == "vlan"));
-        ensure!(is_on, "the device does not have it: {features}");
+        let features: Features = lab.ask("query-features", &json!({"port": "0"}))?;
+        let is_on = features.offloads.iter().any(|name| name == "vlan");
+        ensure!(is_on, "the device does not have it: {features:?}");
         Ok(Self)
     }
 }
@@ -201,8 +201,8 @@ fn switch(state: &str) -> Result<(), net::Error> {
 
 /// The key of eth0's hash.
 fn key() -> Result<Vec<u8>> {
-    let shown = net::run(None, &["ethtool", "-x", "eth0"])?;
-    let mut lines = shown
+    let output = net::run(None, &["ethtool", "-x", "eth0"])?;
+    let mut lines = output
         .lines()
         .skip_while(|line| !line.starts_with("RSS hash key:"));
     let key = lines.nth(1).context("eth0 has no key")?.trim();
@@ -270,11 +270,11 @@ pub(super) fn programs(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     let _stamping = Stamping::new(None, "eth0", false, true)?;
     let stripping = Stripping::new(lab)?;
     let before = clock.read()?;
-    let (seen, told) = pass(&plain, &map, 1)?;
+    let (seen, reported) = pass(&plain, &map, 1)?;
     let time = seen.time()?.context("it has no time")?;
     transcript.holds(
         "the time is the one that its socket reports",
-        told == Some(time),
+        reported == Some(time),
     )?;
     transcript.holds(
         "the time is between two readings of the clock",

@@ -1,5 +1,5 @@
-//! Functions of the NIC beyond moving frames: its PTP clock and timestamps, metadata of frames, interrupt
-//! moderation and affinity.
+//! Functions of the NIC beyond moving frames: its PTP clock and timestamps, metadata of frames,
+//! interrupt moderation and affinity.
 
 mod flow;
 mod interrupts;

@@ -114,7 +114,8 @@ pub(super) fn receive(
     Ok(message)
 }
 
-/// The third of three `struct timespec` is the hardware's (Documentation/networking/timestamping.rst).
+/// The third of three `struct timespec` is the hardware's
+/// (Documentation/networking/timestamping.rst).
 fn hardware_time(times: &[u8]) -> Option<u64> {
     let part = |at: usize| Some(u64::from_ne_bytes(*times.get(at..)?.first_chunk()?));
     Some(part(32)? * 1_000_000_000 + part(40)?)

@@ -191,10 +191,10 @@ pub(super) fn both_ends(_: &mut Lab, transcript: &Transcript) -> Result<()> {
         ensure!(sent <= arrived, "sent at {sent}, received at {arrived}");
         longest = longest.max(arrived - sent);
     }
-    transcript.sees("the longest way, in nanoseconds", longest);
-    transcript.why("The clock is the device's, and both ports are of one device.");
-    // Whoever measures two clocks with different starts sees seconds at least.
-    transcript.within("is that of a cable", longest / 1_000_000_000, 0..=0)
+    transcript.sees("the longest transit, in nanoseconds", longest);
+    transcript.why("Both ports belong to one device, whose clock they share.");
+    // Two clocks with different starts would differ by seconds at least.
+    transcript.within("seconds of it", longest / 1_000_000_000, 0..=0)
 }
 
 pub(super) fn set_clock(_: &mut Lab, transcript: &Transcript) -> Result<()> {
@@ -208,7 +208,7 @@ pub(super) fn set_clock(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let first = clock.read()?;
     let time = pass(&flow, 0, 100)?.time.context("no time");
     let last = clock.read()?;
-    // Back, more or less to where it was, whatever was seen.
+    // Back to about the former time, whatever the result.
     set(clock.0.as_fd(), last - LATER).context("setting the clock")?;
     let time = time?;
     transcript.sees("seconds ahead", (time - before) / 1_000_000_000);

@@ -1,4 +1,4 @@
-//! What tcpdump sees.
+//! Captures by tcpdump.
 
 use std::{
     fs::{self, File},
@@ -20,7 +20,7 @@ pub(super) struct Frame {
     pub(super) bytes: Vec<u8>,
 }
 
-/// Captures so many frames that come in to an interface and match, while they are sent.
+/// Captures `count` frames that an interface receives and that match, while `send` sends them.
 pub(super) fn capture(
     netns: Option<&str>,
     interface: &str,

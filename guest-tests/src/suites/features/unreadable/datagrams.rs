@@ -1,4 +1,5 @@
-//! Datagrams from eth1, to a port that is steered to memory that the CPU can't read, and to another port.
+//! Datagrams from eth1, to a port that is steered to memory that the CPU can't read, and to another
+//! port.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, UdpSocket},
@@ -46,7 +47,8 @@ impl Destination {
     }
 }
 
-/// A queue with memory that `io_uring` provides, and the rule that steers [`Destination::Unreadable`] to it.
+/// A queue with memory that `io_uring` provides, and the rule that steers
+/// [`Destination::Unreadable`] to it.
 pub(super) struct Bound {
     rule: u32,
     _zcrx: Zcrx,
@@ -81,7 +83,7 @@ pub(super) fn send(to: Ipv4Addr, port: Destination) -> Result<()> {
 
 /// Counts of received datagrams.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Came {
+pub(super) struct Counts {
     /// Complete, with every byte right.
     pub(super) whole: u64,
     /// Reported as unreadable: EFAULT.
@@ -89,9 +91,9 @@ pub(super) struct Came {
 }
 
 /// Receives until no more datagrams come.
-pub(super) fn take(socket: &UdpSocket) -> Result<Came> {
+pub(super) fn take(socket: &UdpSocket) -> Result<Counts> {
     socket.set_read_timeout(Some(QUIET))?;
-    let mut came = Came::default();
+    let mut came = Counts::default();
     let mut buffer = [0; 2 * SIZE];
     loop {
         match socket.recv(&mut buffer) {

@@ -1,11 +1,11 @@
-//! A host behind eth0: a network namespace at the other end of a veth pair. veth devices only send data that
-//! the CPU can read (they have no `netmem_tx`), and drop the rest.
+//! A host behind eth0: a network namespace at the other end of a veth pair. veth devices only send
+//! data that the CPU can read (they have no `netmem_tx`), and drop the rest.
 
 use std::{fs, net::Ipv4Addr};
 
 use anyhow::{Context, Result};
 
-use super::datagrams::{Came, Destination, listen, send, take};
+use super::datagrams::{Counts, Destination, listen, send, take};
 use crate::{kit::net, runtime::ports::PEER};
 
 /// The host's namespace.
@@ -36,8 +36,9 @@ impl Far {
         run(Some(NETNS), command)
     }
 
-    /// Sends datagrams from eth1 to it. Returns the received ones, and the number dropped on the way.
-    pub(super) fn exchange(&self, port: Destination) -> Result<(Came, u64)> {
+    /// Sends datagrams from eth1 to it. Returns the received ones, and the number dropped on the
+    /// way.
+    pub(super) fn exchange(&self, port: Destination) -> Result<(Counts, u64)> {
         let socket = listen(Some(NETNS), port)?;
         let before = dropped()?;
         send(self.address, port)?;

@@ -1,5 +1,5 @@
-//! Payload that the CPU can't read, because it is in a memory provider's memory: other users of the stack get
-//! its headers, an error or nothing, and the kernel does not crash.
+//! Payload that the CPU can't read, because it is in a memory provider's memory: other users of the
+//! stack get its headers, an error or nothing, and the kernel does not crash.
 
 mod capture;
 mod datagrams;
@@ -14,7 +14,7 @@ use serde_json::json;
 
 use self::{
     capture::capture,
-    datagrams::{Bound, COUNT, Came, Destination, FILL, HEADERS, HERE, SIZE, listen, send, take},
+    datagrams::{Bound, COUNT, Counts, Destination, FILL, HEADERS, HERE, SIZE, listen, send, take},
     far::{Far, NEAR, Route, run},
 };
 use super::case::FeatureCase;
@@ -79,11 +79,11 @@ pub(super) const CASES: &[FeatureCase] = &[
 const PAGE: usize = 4096;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// All datagrams arrived.
-const ALL: Came = Came {
+const ALL: Counts = Counts {
     whole: COUNT,
     unreadable: 0,
 };
-const NONE: Came = Came {
+const NONE: Counts = Counts {
     whole: 0,
     unreadable: 0,
 };
@@ -129,8 +129,8 @@ fn packet_socket(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     Ok(())
 }
 
-/// Checks that readable datagrams for the host behind eth0 arrive, and that the device in front of it drops
-/// the others (`validate_xmit_unreadable_skb()`).
+/// Checks that readable datagrams for the host behind eth0 arrive, and that the device in front of
+/// it drops the others (`validate_xmit_unreadable_skb()`).
 fn dropped_before(far: &Far, transcript: &Transcript) -> Result<()> {
     let readable = far.exchange(Destination::Readable)?;
     ensure!(readable == (ALL, 0), "readable datagrams: {readable:?}");
@@ -174,16 +174,17 @@ fn forwarded(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     dropped_before(&far, transcript)
 }
 
-/// Forwards to the receiving port itself, which can send from memory that the CPU can't read (`netmem_tx`).
+/// Forwards to the receiving port itself, which can send from memory that the CPU can't read
+/// (`netmem_tx`).
 fn hairpin(_: &mut Lab, transcript: &Transcript) -> Result<()> {
-    let nobody = Ipv4Addr::new(203, 0, 113, 1);
+    let unused = Ipv4Addr::new(203, 0, 113, 1);
     let _bound = Bound::new()?;
     let _route = Route::new("203.0.113.0/24")?;
     let _forwarding = Forwarding::new()?;
     run(None, "ip route add 203.0.113.0/24 via 192.0.2.2")?;
     let port = Destination::Unreadable;
     let frames = capture(Some(PEER), "eth1", &port.filter(), COUNT, || {
-        send(nobody, port)
+        send(unused, port)
     });
     run(None, "ip route delete 203.0.113.0/24")?;
     let frames = frames?;
@@ -260,8 +261,9 @@ fn member(group: Ipv4Addr, port: Destination) -> Result<std::net::UdpSocket> {
     Ok(member)
 }
 
-/// The device fails to split one segment. `skb_gro_receive()` of 7.3 would coalesce it with the next one and
-/// mark both readable; then a copy of the payload, by tcpdump for instance, reads invalid memory.
+/// The device fails to split one segment. `skb_gro_receive()` of 7.3 would coalesce it with the
+/// next one and mark both readable; then a copy of the payload, by tcpdump for instance, reads
+/// invalid memory.
 fn mixed(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     const MSS: u64 = 100;
     const TIMESTAMPS: u64 = 12;

@@ -307,7 +307,8 @@ fn head_off(_: &mut Lab, transcript: &Transcript) -> Result<()> {
 fn head_on(_: &mut Lab, transcript: &Transcript) -> Result<()> {
     let mut found = adjust(HELPER_ADJUST_HEAD, -(HEADER as i32));
     found.extend(reload());
-    // The addresses again, and another type; the verifier requires a check that all of it is in the buffer.
+    // The addresses again, and another type; the verifier requires a check that all of it is in the
+    // buffer.
     let mut write = Vec::new();
     for at in [0, 4, 8] {
         write.push(load(Width::Word, 5, 2, HEADER as i16 + at));

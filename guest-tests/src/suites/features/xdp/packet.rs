@@ -15,16 +15,16 @@ use anyhow::{Context, Result};
 
 use crate::{
     kit::net,
-    runtime::ports::{Port, in_netns},
+    runtime::ports::{Port, in_netns, links},
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The Ethernet address of a port.
 pub(super) fn address_of(port: &Port) -> Result<[u8; 6]> {
-    let output = net::run(port.netns, &["ip", "-json", "link", "show", port.name])?;
-    let links: serde_json::Value = serde_json::from_str(&output)?;
-    let address = links[0]["address"].as_str().context("no address")?;
+    let mut links = links(port.netns)?.into_iter();
+    let link = links.find(|link| link.ifname == port.name);
+    let address = link.context("no such interface")?.address;
     let mut bytes = [0; 6];
     for (byte, word) in bytes.iter_mut().zip(address.split(':')) {
         *byte = u8::from_str_radix(word, 16)?;
@@ -91,7 +91,7 @@ fn bound(interface: u32, kind: u16) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has just made it, for nobody else.
+    // SAFETY: the kernel has made the descriptor for this call alone.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: all zeroes are a value of this type.
     let mut address: libc::sockaddr_ll = unsafe { zeroed() };

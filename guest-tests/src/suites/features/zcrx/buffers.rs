@@ -1,5 +1,5 @@
-//! The life of buffers: from the area's free list or the refill ring to the driver, into packets, to the
-//! program, and back.
+//! The life of buffers: from the area's free list or the refill ring to the driver, into packets,
+//! to the program, and back.
 
 use anyhow::{Context, Result};
 
@@ -13,7 +13,8 @@ use crate::{
 };
 
 const MIB: u64 = 1 << 20;
-/// Most buffers that a page pool has in its own cache: `PP_ALLOC_CACHE_REFILL` and one batch of returns.
+/// Most buffers that a page pool has in its own cache: `PP_ALLOC_CACHE_REFILL` and one batch of
+/// returns.
 const CACHE: u64 = 128;
 
 pub(super) fn life_cycle(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
@@ -42,8 +43,8 @@ pub(super) fn life_cycle(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
 
 /// Sources of a stream's buffers.
 struct Sources {
-    /// From the area's free list: `net_mp_niov_set_page_pool()`, on behalf of `io_zcrx_refill_slow()`, counts them as
-    /// held by the page pool.
+    /// From the area's free list: `net_mp_niov_set_page_pool()`, on behalf of
+    /// `io_zcrx_refill_slow()`, counts them as held by the page pool.
     list: u64,
     /// From the refill ring: `io_zcrx_ring_refill()` already counts them as the page pool's.
     ring: u64,
@@ -73,8 +74,8 @@ pub(super) fn slow_path(_: &mut Lab, transcript: &Transcript) -> Result<()> {
 }
 
 pub(super) fn hot_path(_: &mut Lab, transcript: &Transcript) -> Result<()> {
-    /// So many that a single growth of the circulating buffers counts little: a late program lets a larger
-    /// window arrive.
+    /// Enough bytes that a single growth of the circulating buffers counts little: a late program
+    /// lets a larger window arrive.
     const BYTES: u64 = 16 * MIB;
     // The circulating buffers: the posted ones and a receive window.
     let options = Options {

@@ -86,7 +86,8 @@ pub(super) fn linear_frames(_: &mut Lab, transcript: &Transcript) -> Result<()> 
     Ok(())
 }
 
-/// Connections with `bytes` bytes in their sockets, in a frame each, followed by the end of the stream.
+/// Connections with `bytes` bytes in their sockets, in a frame each, followed by the end of the
+/// stream.
 fn send_one_frame_each(sockets: usize, bytes: u64) -> Result<Vec<Connection>> {
     let mut connections = connect(PORT, sockets)?;
     let mut frame = vec![0; usize::try_from(bytes)?];

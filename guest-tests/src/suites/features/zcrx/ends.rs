@@ -1,5 +1,5 @@
-//! The end of a binding with buffers everywhere: held by the program, in the refill ring, in sockets, posted
-//! to the device.
+//! The end of a binding with buffers everywhere: held by the program, in the refill ring, in
+//! sockets, posted to the device.
 
 use std::{fs, time::Duration};
 
@@ -92,7 +92,8 @@ pub(super) fn namespace_destroyed(_: &mut Lab, transcript: &Transcript) -> Resul
     pools_released(transcript, &ends, out)
 }
 
-/// Binds a queue of eth0 in the namespace, and destroys that. Returns the number of buffers in use by then.
+/// Binds a queue of eth0 in the namespace, and destroys that. Returns the number of buffers in use
+/// by then.
 fn destroy(transcript: &Transcript) -> Result<u64> {
     const BYTES: u64 = 1 << 20;
     ports::configure(&PORTS[0])?;
