@@ -143,7 +143,7 @@ struct zcnic_rx {
 	struct zcnic_rx_mem mem;
 	struct zcnic_rx_slot *slots;
 	struct zcnic_rx_slot *free;
-	struct zcnic_rx_slot *aside;	/* see zcnic_rx_distrust() */
+	struct zcnic_rx_slot *aside;	/* see zcnic_rx_mark_broken() */
 	u16 sequence;			/* of the next posting */
 	u16 due;			/* of the next completion */
 	u32 posted;

@@ -503,7 +503,7 @@ count:
  * and the chain that it names may be one that was posted since and is still the device's: nobody gets it
  * before the device was reset, and the ring is not used until then.
  */
-static void zcnic_rx_distrust(struct zcnic_rx *rx, struct zcnic_rx_slot *slot)
+static void zcnic_rx_mark_broken(struct zcnic_rx *rx, struct zcnic_rx_slot *slot)
 {
 	dev_err(&rx->vq->vdev->dev, "%s: completions out of order\n", rx->vq->name);
 	zcnic_rx_count(rx, &rx->stats.misordered);
@@ -531,7 +531,7 @@ int zcnic_rx_poll(struct zcnic_pair *pair, int budget)
 	while (frames < budget && (slot = virtqueue_get_buf(rx->vq, &length))) {
 		rx->posted--;
 		if (unlikely(slot->sequence != rx->due++)) {
-			zcnic_rx_distrust(rx, slot);
+			zcnic_rx_mark_broken(rx, slot);
 			break;
 		}
 		frames += zcnic_rx_chain(pair, slot, length);

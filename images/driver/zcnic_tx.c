@@ -453,8 +453,8 @@ static void zcnic_tx_release(struct zcnic_pair *pair, struct zcnic_tx_slot *slot
 	zcnic_tx_slot_put(&pair->tx, slot);
 }
 
-/* As zcnic_rx_distrust(): the frame may be one that the device has not sent yet. */
-static void zcnic_tx_distrust(struct zcnic_tx *tx, struct zcnic_tx_slot *slot)
+/* As zcnic_rx_mark_broken(): the frame may be one that the device has not sent yet. */
+static void zcnic_tx_mark_broken(struct zcnic_tx *tx, struct zcnic_tx_slot *slot)
 {
 	dev_err(&tx->vq->vdev->dev, "%s: completions out of order\n", tx->vq->name);
 	u64_stats_update_begin(&tx->stats.syncp);
@@ -482,7 +482,7 @@ unsigned int zcnic_tx_reap(struct zcnic_pair *pair, bool in_napi)
 	__netif_tx_lock_bh(txq);
 	while (chains < tx->slot_count && (slot = virtqueue_get_buf(tx->vq, &length))) {
 		if (in_napi && unlikely(slot->sequence != tx->due++)) {
-			zcnic_tx_distrust(tx, slot);
+			zcnic_tx_mark_broken(tx, slot);
 			break;
 		}
 		if (in_napi) {
