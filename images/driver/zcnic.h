@@ -143,7 +143,7 @@ struct zcnic_rx {
 	struct zcnic_rx_mem mem;
 	struct zcnic_rx_slot *slots;
 	struct zcnic_rx_slot *free;
-	struct zcnic_rx_slot *aside;	/* see zcnic_rx_mark_broken() */
+	struct zcnic_rx_slot *quarantine;	/* see zcnic_rx_mark_broken() */
 	u16 sequence;			/* of the next posting */
 	u16 due;			/* of the next completion */
 	u32 posted;
@@ -216,7 +216,7 @@ struct zcnic_tx {
 	struct virtqueue *vq;
 	struct zcnic_tx_slot *slots;
 	struct zcnic_tx_slot *free;
-	struct zcnic_tx_slot *aside;	/* completed before their time, and perhaps still the device's */
+	struct zcnic_tx_slot *quarantine;	/* completed before their time, and perhaps still the device's */
 	u16 sequence;			/* of the next transmission */
 	u16 due;			/* of the next completion */
 	struct zcnic_tx_header *headers;	/* one per slot, coherent */

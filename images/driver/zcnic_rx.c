@@ -507,8 +507,8 @@ static void zcnic_rx_mark_broken(struct zcnic_rx *rx, struct zcnic_rx_slot *slot
 {
 	dev_err(&rx->vq->vdev->dev, "%s: completions out of order\n", rx->vq->name);
 	zcnic_rx_count(rx, &rx->stats.misordered);
-	slot->next = rx->aside;
-	rx->aside = slot;
+	slot->next = rx->quarantine;
+	rx->quarantine = slot;
 	__virtqueue_break(rx->vq);
 }
 
@@ -577,8 +577,8 @@ void zcnic_rx_detach(struct zcnic_pair *pair)
 		rx->posted--;
 		zcnic_rx_release(rx, slot, false);
 	}
-	while ((slot = rx->aside)) {
-		rx->aside = slot->next;
+	while ((slot = rx->quarantine)) {
+		rx->quarantine = slot->next;
 		zcnic_rx_release(rx, slot, false);
 	}
 	rx->due = rx->sequence;

@@ -460,8 +460,8 @@ static void zcnic_tx_mark_broken(struct zcnic_tx *tx, struct zcnic_tx_slot *slot
 	u64_stats_update_begin(&tx->stats.syncp);
 	u64_stats_inc(&tx->stats.misordered);
 	u64_stats_update_end(&tx->stats.syncp);
-	slot->next = tx->aside;
-	tx->aside = slot;
+	slot->next = tx->quarantine;
+	tx->quarantine = slot;
 	__virtqueue_break(tx->vq);
 }
 
@@ -562,8 +562,8 @@ void zcnic_tx_detach(struct zcnic_pair *pair)
 
 	while ((slot = virtqueue_detach_unused_buf(tx->vq)))
 		zcnic_tx_release(pair, slot, 0);
-	while ((slot = tx->aside)) {
-		tx->aside = slot->next;
+	while ((slot = tx->quarantine)) {
+		tx->quarantine = slot->next;
 		zcnic_tx_release(pair, slot, 0);
 	}
 	tx->due = tx->sequence;
