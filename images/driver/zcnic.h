@@ -373,7 +373,7 @@ int zcnic_command(struct zcnic *zn, u16 opcode, void *request, size_t request_le
 int zcnic_hello(struct zcnic *zn);
 int zcnic_queue_command(struct zcnic *zn, u16 opcode, u16 queue);
 void zcnic_command_callback(struct virtqueue *vq);
-void zcnic_command_forget(struct zcnic *zn);
+void zcnic_command_clean(struct zcnic *zn);
 
 /* An error that says nothing about the request: it was not executed, or nobody knows. */
 static inline bool zcnic_away(int err)
@@ -480,7 +480,7 @@ bool zcnic_tx_xsk(struct zcnic_pair *pair, struct scatterlist *sg, u16 count, u3
 u32 zcnic_tx_room(const struct zcnic_tx *tx);
 void zcnic_tx_kick(struct zcnic_tx *tx);
 unsigned int zcnic_tx_reap(struct zcnic_pair *pair, bool in_napi);
-void zcnic_tx_forget(struct zcnic_pair *pair);
+void zcnic_tx_reset_accounting(struct zcnic_pair *pair);
 bool zcnic_tx_stuck(struct zcnic_tx *tx);
 void zcnic_tx_detach(struct zcnic_pair *pair);
 

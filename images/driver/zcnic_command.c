@@ -257,10 +257,10 @@ out:
 }
 
 /**
- * zcnic_command_forget() - free the commands that a device left unanswered
+ * zcnic_command_clean() - free the commands that a device left unanswered
  * @zn: the device, which was reset
  */
-void zcnic_command_forget(struct zcnic *zn)
+void zcnic_command_clean(struct zcnic *zn)
 {
 	struct zcnic_command *command;
 

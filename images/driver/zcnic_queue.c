@@ -251,7 +251,7 @@ static void zcnic_tx_stop(struct zcnic_pair *pair)
 		if (tx->used)
 			zcnic_orphaned(pair->zn);
 	}
-	zcnic_tx_forget(pair);
+	zcnic_tx_reset_accounting(pair);
 }
 
 /**

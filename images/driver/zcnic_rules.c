@@ -247,7 +247,7 @@ err_free:
 	return err;
 }
 
-static void zcnic_rule_forget(struct zcnic *zn, u32 location)
+static void zcnic_rule_free(struct zcnic *zn, u32 location)
 {
 	kfree(zn->rules[location]);
 	zn->rules[location] = NULL;
@@ -282,7 +282,7 @@ int zcnic_rules_flush(struct zcnic *zn)
 		return err;
 	for (i = 0; i < ZCNIC_MAX_RULES; i++)
 		if (zn->rules[i])
-			zcnic_rule_forget(zn, i);
+			zcnic_rule_free(zn, i);
 	return 0;
 }
 
@@ -300,7 +300,7 @@ static int zcnic_rule_remove(struct zcnic *zn, u32 location)
 		err = zcnic_rules_del(zn, location);
 		if (err && !zcnic_away(err))
 			return err;
-		zcnic_rule_forget(zn, location);
+		zcnic_rule_free(zn, location);
 	}
 	zn->rule_claims[location]--;
 	return 0;
@@ -400,7 +400,7 @@ static int zcnic_rules_replay_one(struct zcnic *zn, u32 location)
 	if (!err || zcnic_away(err))
 		return err;
 	netdev_err(zn->dev, "flow rule %u: refused (%d) and lost\n", location, err);
-	zcnic_rule_forget(zn, location);
+	zcnic_rule_free(zn, location);
 	return 0;
 }
 

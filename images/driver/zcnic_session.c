@@ -163,7 +163,7 @@ int zcnic_session_establish(struct zcnic *zn)
 		pair->rx.started = false;
 		pair->tx.started = false;
 		drained &= zcnic_pair_drain(pair);
-		zcnic_tx_forget(pair);
+		zcnic_tx_reset_accounting(pair);
 	}
 	if (!drained) {
 		netdev_err(zn->dev, "HELLO didn't return all chains\n");

@@ -532,12 +532,12 @@ bool zcnic_tx_stuck(struct zcnic_tx *tx)
 }
 
 /**
- * zcnic_tx_forget() - take frames that nobody will complete soon out of the queue's accounts
+ * zcnic_tx_reset_accounting() - take frames that nobody will complete soon out of the queue's accounts
  * @pair: the pair; neither NAPI nor ndo_start_xmit uses it
  *
  * They stay in the ring until the device returns them or is reset.
  */
-void zcnic_tx_forget(struct zcnic_pair *pair)
+void zcnic_tx_reset_accounting(struct zcnic_pair *pair)
 {
 	struct zcnic_tx *tx = &pair->tx;
 	u32 i;

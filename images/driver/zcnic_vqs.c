@@ -198,7 +198,7 @@ void zcnic_vqs_del(struct zcnic *zn)
 	/* event buffers stay where they are, but are not mapped for the device any more */
 	while (virtqueue_detach_unused_buf(zn->event_vq))
 		;
-	zcnic_command_forget(zn);
+	zcnic_command_clean(zn);
 	zn->vdev->config->del_vqs(zn->vdev);
 	zn->command_vq = NULL;
 	zn->event_vq = NULL;
