@@ -227,8 +227,8 @@ struct zcnic_tx {
 	u32 xsk_descs;			/* of AF_XDP, in the ring */
 	u32 limit;			/* descriptors, from ethtool -G */
 	bool started;
-	u16 watched;			/* due at the last look */
-	unsigned long watched_since;	/* jiffies at the first look that saw it so, 0: not seen yet */
+	u16 progress_due;			/* due at the last look */
+	unsigned long progress_since;	/* jiffies at the first look that saw it so, 0: not seen yet */
 
 	struct zcnic_tx_stats stats;
 };
@@ -481,7 +481,7 @@ u32 zcnic_tx_room(const struct zcnic_tx *tx);
 void zcnic_tx_kick(struct zcnic_tx *tx);
 unsigned int zcnic_tx_reap(struct zcnic_pair *pair, bool in_napi);
 void zcnic_tx_reset_accounting(struct zcnic_pair *pair);
-bool zcnic_tx_stuck(struct zcnic_tx *tx);
+bool zcnic_tx_timed_out(struct zcnic_tx *tx);
 void zcnic_tx_detach(struct zcnic_pair *pair);
 
 /* zcnic_rss.c */

@@ -230,7 +230,7 @@ static int zcnic_tx_start(struct zcnic_pair *pair)
 	int err = zcnic_queue_command(pair->zn, ZCNIC_CMD_TXQ_START, pair->index);
 
 	pair->tx.started = !err;
-	pair->tx.watched_since = 0;
+	pair->tx.progress_since = 0;
 	return !err || zcnic_away(err) ? 0 : zcnic_refused(pair, "transmit", "start", err);
 }
 

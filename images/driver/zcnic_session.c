@@ -366,12 +366,12 @@ static bool zcnic_ring_broken(const struct zcnic *zn)
 	return virtqueue_is_broken(zn->event_vq) || virtqueue_is_broken(zn->command_vq);
 }
 
-static void zcnic_watch_transmit(struct zcnic *zn)
+static void zcnic_check_tx_timeout(struct zcnic *zn)
 {
 	u16 i;
 
 	for (i = 0; i < zn->channels; i++)
-		if (zn->pairs[i].tx.started && zcnic_tx_stuck(&zn->pairs[i].tx)) {
+		if (zn->pairs[i].tx.started && zcnic_tx_timed_out(&zn->pairs[i].tx)) {
 			netdev_err(zn->dev, "transmit queue %u makes no progress\n", i);
 			zcnic_request_reset(zn);
 		}
@@ -403,7 +403,7 @@ static void zcnic_service(struct work_struct *work)
 			delay = zn->linked || zn->orphans_since ? ZCNIC_RETRY_INTERVAL : 0;
 		} else if (netif_running(zn->dev)) {
 			zcnic_stats_fetch(zn);
-			zcnic_watch_transmit(zn);
+			zcnic_check_tx_timeout(zn);
 			delay = zcnic_interrupts_missing(zn) ? ZCNIC_INTERRUPT_INTERVAL :
 							       ZCNIC_STATS_INTERVAL;
 		}

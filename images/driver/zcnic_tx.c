@@ -511,7 +511,7 @@ unsigned int zcnic_tx_reap(struct zcnic_pair *pair, bool in_napi)
 }
 
 /**
- * zcnic_tx_stuck() - see whether a queue that has something to send makes progress
+ * zcnic_tx_timed_out() - see whether a queue that has something to send makes progress
  * @tx: the queue, started; to be asked again and again
  *
  * The core watches only queues that are full, and a flow whose frames don't come back fills none: TCP
@@ -519,16 +519,16 @@ unsigned int zcnic_tx_reap(struct zcnic_pair *pair, bool in_napi)
  *
  * Return: whether nothing was completed for too long.
  */
-bool zcnic_tx_stuck(struct zcnic_tx *tx)
+bool zcnic_tx_timed_out(struct zcnic_tx *tx)
 {
 	u16 due = READ_ONCE(tx->due);
 
-	if (!READ_ONCE(tx->used) || !tx->watched_since || due != tx->watched) {
-		tx->watched = due;
-		tx->watched_since = jiffies ?: 1;
+	if (!READ_ONCE(tx->used) || !tx->progress_since || due != tx->progress_due) {
+		tx->progress_due = due;
+		tx->progress_since = jiffies ?: 1;
 		return false;
 	}
-	return time_after(jiffies, tx->watched_since + ZCNIC_TX_TIMEOUT);
+	return time_after(jiffies, tx->progress_since + ZCNIC_TX_TIMEOUT);
 }
 
 /**
