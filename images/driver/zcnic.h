@@ -248,7 +248,7 @@ struct zcnic_pair {
 	unsigned int armed_rx, armed_tx;
 	u32 armings;			/* how often that was so */
 	u32 overdue;			/* the arming whose interrupt was missing at the last look */
-	struct timer_list starved;
+	struct timer_list refill_timer;
 
 	struct zcnic_rx rx;
 	struct zcnic_tx tx;
@@ -404,7 +404,7 @@ int zcnic_send_rx_mode(struct zcnic *zn);
 
 /* zcnic_napi.c */
 int zcnic_poll(struct napi_struct *napi, int budget);
-void zcnic_starved(struct timer_list *timer);
+void zcnic_refill_timer(struct timer_list *timer);
 void zcnic_ring_callback(struct virtqueue *vq);
 void zcnic_napi_start(struct zcnic_pair *pair);
 void zcnic_napi_stop(struct zcnic_pair *pair);

@@ -110,7 +110,7 @@ static int zcnic_pairs_init(struct zcnic *zn)
 		struct zcnic_pair *pair = &zn->pairs[i];
 
 		spin_lock_init(&pair->callback_lock);
-		timer_setup(&pair->starved, zcnic_starved, 0);
+		timer_setup(&pair->refill_timer, zcnic_refill_timer, 0);
 		u64_stats_init(&pair->rx.stats.syncp);
 		u64_stats_init(&pair->tx.stats.syncp);
 		err = zcnic_rx_slots_alloc(pair) ?: zcnic_tx_slots_alloc(pair);

@@ -10,7 +10,7 @@
 #include "zcnic.h"
 
 /* How often a queue that has run out of buffers tries to get some: nothing will interrupt it. */
-#define ZCNIC_STARVED_INTERVAL		(HZ / 50)
+#define ZCNIC_REFILL_INTERVAL		(HZ / 50)
 
 void zcnic_ring_callback(struct virtqueue *vq)
 {
@@ -26,9 +26,9 @@ void zcnic_ring_callback(struct virtqueue *vq)
  * Refill starvation: when all buffers are with the user of a memory provider, none is posted, so none
  * comes back, so no interrupt ever asks for a refill. This does.
  */
-void zcnic_starved(struct timer_list *timer)
+void zcnic_refill_timer(struct timer_list *timer)
 {
-	struct zcnic_pair *pair = timer_container_of(pair, timer, starved);
+	struct zcnic_pair *pair = timer_container_of(pair, timer, refill_timer);
 
 	napi_schedule(&pair->napi);
 }
@@ -79,7 +79,7 @@ static void zcnic_poll_end(struct zcnic_pair *pair)
 int zcnic_poll(struct napi_struct *napi, int budget)
 {
 	struct zcnic_pair *pair = container_of(napi, struct zcnic_pair, napi);
-	bool starved, more;
+	bool depleted, more;
 	unsigned int sent;
 	int received;
 
@@ -100,9 +100,9 @@ int zcnic_poll(struct napi_struct *napi, int budget)
 	zcnic_poll_begin(pair);
 	sent = zcnic_tx_reap(pair, true);
 	received = zcnic_rx_poll(pair, budget);
-	starved = zcnic_rx_fill(pair, GFP_ATOMIC | __GFP_NOWARN);
-	if (starved)
-		mod_timer(&pair->starved, jiffies + ZCNIC_STARVED_INTERVAL);
+	depleted = zcnic_rx_fill(pair, GFP_ATOMIC | __GFP_NOWARN);
+	if (depleted)
+		mod_timer(&pair->refill_timer, jiffies + ZCNIC_REFILL_INTERVAL);
 	/* a used element that can't be stops a virtqueue for good */
 	if (unlikely(virtqueue_is_broken(pair->rx.vq) || virtqueue_is_broken(pair->tx.vq)))
 		zcnic_request_reset(pair->zn);
@@ -145,7 +145,7 @@ void zcnic_napi_stop(struct zcnic_pair *pair)
 	if (!pair->napi_on)
 		return;
 	napi_disable_locked(&pair->napi);
-	timer_delete_sync(&pair->starved);
+	timer_delete_sync(&pair->refill_timer);
 	if (pair->zn->present) {
 		virtqueue_disable_cb(pair->rx.vq);
 		virtqueue_disable_cb(pair->tx.vq);
