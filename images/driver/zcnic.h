@@ -479,7 +479,7 @@ bool zcnic_tx_xdp(struct zcnic_pair *pair, struct xdp_frame *frame, bool pooled)
 bool zcnic_tx_xsk(struct zcnic_pair *pair, struct scatterlist *sg, u16 count, u32 bytes);
 u32 zcnic_tx_room(const struct zcnic_tx *tx);
 void zcnic_tx_kick(struct zcnic_tx *tx);
-unsigned int zcnic_tx_reap(struct zcnic_pair *pair, bool in_napi);
+unsigned int zcnic_tx_clean(struct zcnic_pair *pair, bool in_napi);
 void zcnic_tx_reset_accounting(struct zcnic_pair *pair);
 bool zcnic_tx_timed_out(struct zcnic_tx *tx);
 void zcnic_tx_detach(struct zcnic_pair *pair);

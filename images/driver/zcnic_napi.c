@@ -94,11 +94,11 @@ int zcnic_poll(struct napi_struct *napi, int budget)
 		 * interrupts off, XDP's frames can't be freed.
 		 */
 		if (!READ_ONCE(pair->tx.frames))
-			zcnic_tx_reap(pair, true);
+			zcnic_tx_clean(pair, true);
 		return 0;
 	}
 	zcnic_poll_begin(pair);
-	sent = zcnic_tx_reap(pair, true);
+	sent = zcnic_tx_clean(pair, true);
 	received = zcnic_rx_poll(pair, budget);
 	depleted = zcnic_rx_fill(pair, GFP_ATOMIC | __GFP_NOWARN);
 	if (depleted)

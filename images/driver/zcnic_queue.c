@@ -138,7 +138,7 @@ bool zcnic_pair_drain(struct zcnic_pair *pair)
 		if (!pair->rx.started)
 			zcnic_rx_drain(pair);
 		if (!pair->tx.started)
-			zcnic_tx_reap(pair, false);
+			zcnic_tx_clean(pair, false);
 		if ((pair->rx.started || !pair->rx.posted) && (pair->tx.started || !pair->tx.used))
 			return true;
 		if (virtqueue_is_broken(pair->rx.vq) || virtqueue_is_broken(pair->tx.vq) ||

@@ -95,7 +95,7 @@ static void zcnic_events_post(struct zcnic *zn)
 }
 
 /* Events are hints. STATUS, which is asked anyway, says what the link does and whether the session is over. */
-static void zcnic_events_reap(struct zcnic *zn)
+static void zcnic_events_clean(struct zcnic *zn)
 {
 	struct zcnic_event *event;
 	unsigned int length;
@@ -173,7 +173,7 @@ int zcnic_session_establish(struct zcnic *zn)
 		goto resume;
 	}
 	zn->orphans_since = 0;
-	zcnic_events_reap(zn);
+	zcnic_events_clean(zn);
 	zcnic_events_post(zn);
 	err = zcnic_replay(zn);
 	if (err) {
@@ -223,7 +223,7 @@ static bool zcnic_session_check(struct zcnic *zn)
 				zcnic_status(zn, &link);
 		}
 		if (zn->live) {
-			zcnic_events_reap(zn);
+			zcnic_events_clean(zn);
 			zcnic_events_post(zn);
 		}
 	}

@@ -466,13 +466,13 @@ static void zcnic_tx_mark_broken(struct zcnic_tx *tx, struct zcnic_tx_slot *slot
 }
 
 /**
- * zcnic_tx_reap() - free what the device has sent
+ * zcnic_tx_clean() - free what the device has sent
  * @pair: the pair
  * @in_napi: called from the pair's NAPI, else from where NAPI is stopped
  *
  * Return: number of chains.
  */
-unsigned int zcnic_tx_reap(struct zcnic_pair *pair, bool in_napi)
+unsigned int zcnic_tx_clean(struct zcnic_pair *pair, bool in_napi)
 {
 	struct netdev_queue *txq = netdev_get_tx_queue(pair->zn->dev, pair->index);
 	unsigned int chains = 0, packets = 0, bytes = 0, length;

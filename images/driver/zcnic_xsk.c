@@ -235,7 +235,7 @@ static void zcnic_xsk_drain(struct zcnic_pair *pair)
 	while (pair->tx.xsk_descs && pair->zn->live && time_before(jiffies, deadline) &&
 	       !virtqueue_is_broken(pair->tx.vq)) {
 		local_bh_disable();
-		zcnic_tx_reap(pair, true);
+		zcnic_tx_clean(pair, true);
 		local_bh_enable();
 		if (pair->tx.xsk_descs)
 			usleep_range(500, 1000);
