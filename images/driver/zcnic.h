@@ -376,7 +376,7 @@ void zcnic_command_callback(struct virtqueue *vq);
 void zcnic_command_clean(struct zcnic *zn);
 
 /* An error that says nothing about the request: it was not executed, or nobody knows. */
-static inline bool zcnic_away(int err)
+static inline bool zcnic_disconnected(int err)
 {
 	return err == -ENOTCONN;
 }

@@ -192,7 +192,7 @@ int zcnic_command(struct zcnic *zn, u16 opcode, void *request, size_t request_le
 		}
 		err = zcnic_command_execute(zn, opcode, request, request_length, response,
 					    response_length);
-		if (zcnic_away(err)) {
+		if (zcnic_disconnected(err)) {
 			zn->live = false;
 			zcnic_service_soon(zn);
 		}

@@ -210,7 +210,7 @@ static int zcnic_set_coalesce(struct net_device *dev, struct ethtool_coalesce *c
 		.tx_frames = coalesce->tx_max_coalesced_frames,
 	};
 	err = zcnic_send_coalesce(zn);
-	if (err && !zcnic_away(err)) {
+	if (err && !zcnic_disconnected(err)) {
 		zn->coalescing = was;
 		return err;
 	}

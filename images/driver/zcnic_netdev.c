@@ -128,7 +128,7 @@ static int zcnic_set_rx_mode(struct net_device *dev, struct netdev_hw_addr_list 
 	zn->address_count = count;
 
 	err = zcnic_send_rx_mode(zn);
-	return zcnic_away(err) ? 0 : err;	/* the next session gets it */
+	return zcnic_disconnected(err) ? 0 : err;	/* the next session gets it */
 }
 
 static int zcnic_set_mac_address(struct net_device *dev, void *address)
@@ -140,7 +140,7 @@ static int zcnic_set_mac_address(struct net_device *dev, void *address)
 	if (err)
 		return err;
 	err = zcnic_send_rx_mode(zn);
-	return zcnic_away(err) ? 0 : err;
+	return zcnic_disconnected(err) ? 0 : err;
 }
 
 /**
@@ -231,7 +231,7 @@ static int zcnic_set_features(struct net_device *dev, netdev_features_t features
 		err = zcnic_set_gro(zn, features & NETIF_F_GRO_HW);
 	if (!err)
 		err = zcnic_send_offloads(zn, features);
-	if (err && !zcnic_away(err)) {
+	if (err && !zcnic_disconnected(err)) {
 		zcnic_set_gro(zn, dev->features & NETIF_F_GRO_HW);
 		return err;
 	}

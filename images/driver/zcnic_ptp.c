@@ -124,7 +124,7 @@ int zcnic_hwtstamp_set(struct net_device *dev, struct kernel_hwtstamp_config *co
 		config->rx_filter = HWTSTAMP_FILTER_ALL;
 	zn->rx_filter = config->rx_filter;
 	err = zcnic_send_offloads(zn, dev->features);
-	if (err && !zcnic_away(err)) {
+	if (err && !zcnic_disconnected(err)) {
 		zn->rx_filter = was;
 		return err;
 	}

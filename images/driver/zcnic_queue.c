@@ -183,7 +183,7 @@ static int zcnic_rx_start(struct zcnic_pair *pair)
 	zcnic_xdp_attach(pair);
 	err = zcnic_command(pair->zn, ZCNIC_CMD_RXQ_START, &request, sizeof(request), NULL, 0);
 	if (err)
-		return zcnic_away(err) ? 0 : zcnic_refused(pair, "receive", "start", err);
+		return zcnic_disconnected(err) ? 0 : zcnic_refused(pair, "receive", "start", err);
 
 	rx->started = true;
 	rx->skipping = false;
@@ -206,7 +206,7 @@ void zcnic_rx_stop(struct zcnic_pair *pair)
 		int err = zcnic_queue_command(pair->zn, ZCNIC_CMD_RXQ_STOP, pair->index);
 
 		rx->started = false;
-		if (err && !zcnic_away(err)) {
+		if (err && !zcnic_disconnected(err)) {
 			zcnic_refused(pair, "receive", "stop", err);
 			zcnic_request_session(pair->zn);
 		} else if (!err && !zcnic_pair_drain(pair)) {
@@ -231,7 +231,7 @@ static int zcnic_tx_start(struct zcnic_pair *pair)
 
 	pair->tx.started = !err;
 	pair->tx.progress_since = 0;
-	return !err || zcnic_away(err) ? 0 : zcnic_refused(pair, "transmit", "start", err);
+	return !err || zcnic_disconnected(err) ? 0 : zcnic_refused(pair, "transmit", "start", err);
 }
 
 static void zcnic_tx_stop(struct zcnic_pair *pair)
@@ -242,7 +242,7 @@ static void zcnic_tx_stop(struct zcnic_pair *pair)
 		int err = zcnic_queue_command(pair->zn, ZCNIC_CMD_TXQ_STOP, pair->index);
 
 		tx->started = false;
-		if (err && !zcnic_away(err)) {
+		if (err && !zcnic_disconnected(err)) {
 			zcnic_refused(pair, "transmit", "stop", err);
 			zcnic_request_session(pair->zn);
 		} else if (!err && !zcnic_pair_drain(pair)) {

@@ -85,7 +85,7 @@ static int zcnic_rss_set(struct zcnic *zn, u32 context, const struct zcnic_rss *
 {
 	int err = zcnic_rss_send(zn, context, rss);
 
-	if (err && !zcnic_away(err))
+	if (err && !zcnic_disconnected(err))
 		return err;
 	zn->rss[context] = *rss;
 	return 0;
@@ -217,7 +217,7 @@ int zcnic_remove_rxfh_context(struct net_device *dev, struct ethtool_rxfh_contex
 	int err;
 
 	err = zcnic_command(zn, ZCNIC_CMD_RSS_DEL, &request, sizeof(request), NULL, 0);
-	if (err && !zcnic_away(err) && err != -ENOENT)
+	if (err && !zcnic_disconnected(err) && err != -ENOENT)
 		return err;
 	memset(&zn->rss[context], 0, sizeof(zn->rss[context]));
 	return 0;
@@ -386,7 +386,7 @@ int zcnic_rss_set_channels(struct zcnic *zn, u16 channels)
 	}
 	if (length != old)
 		ethtool_rxfh_ctxs_resize(zn->dev, length);
-	return zcnic_away(err) ? 0 : err;
+	return zcnic_disconnected(err) ? 0 : err;
 }
 
 /**
@@ -407,7 +407,7 @@ int zcnic_rss_replay(struct zcnic *zn)
 		if (!zn->rss[context].exists)
 			continue;
 		err = zcnic_rss_send(zn, context, &zn->rss[context]);
-		if (!err || zcnic_away(err))
+		if (!err || zcnic_disconnected(err))
 			continue;
 		netdev_err(zn->dev, "RSS context %u: refused (%d) and lost\n", context, err);
 		memset(&zn->rss[context], 0, sizeof(zn->rss[context]));

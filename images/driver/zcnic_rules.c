@@ -230,7 +230,7 @@ static int zcnic_rule_insert(struct zcnic *zn, struct ethtool_rxnfc *cmd)
 	entry->rss_context = cmd->fs.flow_type & FLOW_RSS ? cmd->rss_context : 0;
 
 	err = zcnic_rules_send(zn, &entry->rule, 1);
-	if (err && !zcnic_away(err))
+	if (err && !zcnic_disconnected(err))
 		goto err_free;
 	if (zn->rules[location] && cmd->fs.location != location)
 		zn->rule_claims[location] += zn->rule_claims[location] < U8_MAX;
@@ -278,7 +278,7 @@ int zcnic_rules_flush(struct zcnic *zn)
 	request->count = cpu_to_le32(count);
 	err = zcnic_command(zn, ZCNIC_CMD_RULE_DEL, request, size, NULL, 0);
 	kfree(request);
-	if (err && !zcnic_away(err))
+	if (err && !zcnic_disconnected(err))
 		return err;
 	for (i = 0; i < ZCNIC_MAX_RULES; i++)
 		if (zn->rules[i])
@@ -298,7 +298,7 @@ static int zcnic_rule_remove(struct zcnic *zn, u32 location)
 		return -ENOENT;
 	if (zn->rules[location]) {
 		err = zcnic_rules_del(zn, location);
-		if (err && !zcnic_away(err))
+		if (err && !zcnic_disconnected(err))
 			return err;
 		zcnic_rule_free(zn, location);
 	}
@@ -397,7 +397,7 @@ static int zcnic_rules_replay_one(struct zcnic *zn, u32 location)
 {
 	int err = zcnic_rules_send(zn, &zn->rules[location]->rule, 1);
 
-	if (!err || zcnic_away(err))
+	if (!err || zcnic_disconnected(err))
 		return err;
 	netdev_err(zn->dev, "flow rule %u: refused (%d) and lost\n", location, err);
 	zcnic_rule_free(zn, location);
@@ -431,7 +431,7 @@ int zcnic_rules_replay(struct zcnic *zn)
 				rules[count++] = zn->rules[i]->rule;
 		end = i;
 		err = count ? zcnic_rules_send(zn, rules, count) : 0;
-		if (!err || zcnic_away(err))
+		if (!err || zcnic_disconnected(err))
 			continue;
 		err = 0;
 		for (i = first; i < end && !err; i++)

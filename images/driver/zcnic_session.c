@@ -125,7 +125,7 @@ static int zcnic_replay(struct zcnic *zn)
 /* It is tried again until it works, and each reason said once. */
 static void zcnic_session_failed(struct zcnic *zn, const char *what, int err)
 {
-	if (err != zn->session_error && !zcnic_away(err))
+	if (err != zn->session_error && !zcnic_disconnected(err))
 		netdev_err(zn->dev, "the device %s: %d\n", what, err);
 	zn->session_error = err;
 }
@@ -218,7 +218,7 @@ static bool zcnic_session_check(struct zcnic *zn)
 	zn->linked = zcnic_link_configured(zn);
 	if (zn->linked) {
 		/* a STATUS that is refused says nothing, and changes nothing */
-		if (!zn->live || zcnic_away(zcnic_status(zn, &link))) {
+		if (!zn->live || zcnic_disconnected(zcnic_status(zn, &link))) {
 			if (!zcnic_session_establish(zn))
 				zcnic_status(zn, &link);
 		}
