@@ -335,7 +335,7 @@ static void zcnic_rx_metadata(const struct zcnic *zn, struct sk_buff *skb,
 }
 
 /* Bytes that each wire frame had and the one in memory has not. */
-static u32 zcnic_rx_taken_out(u16 flags)
+static u32 zcnic_rx_stripped(u16 flags)
 {
 	return flags & ZCNIC_RX_VLAN ? VLAN_HLEN : 0;
 }
@@ -396,7 +396,7 @@ static void zcnic_rx_deliver_xdp(struct zcnic_pair *pair, const struct zcnic_rx_
 	struct zcnic_rx *rx = &pair->rx;
 	struct sk_buff *skb;
 
-	zcnic_rx_account(rx, flags, 1, rx->frame_length + zcnic_rx_taken_out(flags), false);
+	zcnic_rx_account(rx, flags, 1, rx->frame_length + zcnic_rx_stripped(flags), false);
 	skb = zcnic_xdp_receive(pair, header);
 	if (!skb)
 		return;
@@ -422,7 +422,7 @@ static void zcnic_rx_deliver_skb(struct zcnic_pair *pair, const struct zcnic_rx_
 	}
 	verified = flags & ZCNIC_RX_CSUM_GOOD &&
 		   (features & NETIF_F_RXCSUM || !skb_frags_readable(skb));
-	wire = skb->len + (count - 1) * headers + count * zcnic_rx_taken_out(flags);
+	wire = skb->len + (count - 1) * headers + count * zcnic_rx_stripped(flags);
 	zcnic_rx_account(&pair->rx, flags, count, wire, verified);
 
 	/* The stack can't compute a checksum over memory that it can't read: it would WARN. */
