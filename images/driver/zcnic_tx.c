@@ -229,7 +229,7 @@ static int zcnic_tx_add(struct zcnic_pair *pair, struct zcnic_tx_slot *slot, str
 }
 
 /* Will the frame's socket be told when it was sent? */
-static bool zcnic_tx_wants_time(const struct zcnic *zn, const struct sk_buff *skb)
+static bool zcnic_tx_wants_hwtstamp(const struct zcnic *zn, const struct sk_buff *skb)
 {
 	return unlikely(skb_shinfo(skb)->tx_flags & SKBTX_HW_TSTAMP) &&
 	       READ_ONCE(zn->tx_type) == HWTSTAMP_TX_ON &&
@@ -263,7 +263,7 @@ static int zcnic_tx_add_stamped(struct zcnic_tx *tx, struct zcnic_tx_slot *slot,
 	return 0;
 }
 
-static void zcnic_tx_tell_time(const struct zcnic *zn, struct zcnic_tx_slot *slot, u32 length)
+static void zcnic_tx_hwtstamp(const struct zcnic *zn, struct zcnic_tx_slot *slot, u32 length)
 {
 	struct skb_shared_hwtstamps times = {};
 
@@ -400,7 +400,7 @@ netdev_tx_t zcnic_start_xmit(struct sk_buff *skb, struct net_device *dev)
 	zcnic_tx_header_fill(&tx->headers[slot - tx->slots], skb, header_length);
 
 	sg_init_table(sg, skb_shinfo(skb)->nr_frags + 2);
-	if (zcnic_tx_wants_time(zn, skb)) {
+	if (zcnic_tx_wants_hwtstamp(zn, skb)) {
 		skb_shinfo(skb)->tx_flags |= SKBTX_IN_PROGRESS;
 		skb_tx_timestamp(skb);
 		if (zcnic_tx_add_stamped(tx, slot, skb, sg))
@@ -491,7 +491,7 @@ unsigned int zcnic_tx_clean(struct zcnic_pair *pair, bool in_napi)
 			bytes += slot->bytes;
 		}
 		if (unlikely(slot->stamp))
-			zcnic_tx_tell_time(pair->zn, slot, length);
+			zcnic_tx_hwtstamp(pair->zn, slot, length);
 		zcnic_tx_release(pair, slot, in_napi);
 		chains++;
 	}
