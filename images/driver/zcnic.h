@@ -395,7 +395,7 @@ int zcnic_reset_prepare(struct virtio_device *vdev);
 int zcnic_reset_done(struct virtio_device *vdev);
 
 /* zcnic_netdev.c */
-void zcnic_spread_transmit(struct zcnic *zn);
+void zcnic_set_xps(struct zcnic *zn);
 void zcnic_netdev_setup(struct zcnic *zn);
 void zcnic_set_hw_features(struct zcnic *zn);
 void zcnic_set_max_mtu(struct zcnic *zn);

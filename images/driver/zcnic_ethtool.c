@@ -69,7 +69,7 @@ static int zcnic_set_channels(struct net_device *dev, struct ethtool_channels *c
 	}
 	if (count < old && netif_running(dev))
 		zcnic_pairs_close(zn, count, old);
-	zcnic_spread_transmit(zn);
+	zcnic_set_xps(zn);
 	if (count > old && netif_running(dev) && zn->present)
 		netif_tx_wake_all_queues(dev);
 	return 0;

@@ -13,13 +13,13 @@
 #define ZCNIC_MAX_TX_SEGMENTS	8192
 
 /**
- * zcnic_spread_transmit() - have each processor send on one queue
+ * zcnic_set_xps() - have each processor send on one queue
  * @zn: the device
  *
  * The device takes turns among queues, so frames that belong together in their order must not be on several.
  * Without this, the frames of a packet socket are: each goes where its flow's hash says.
  */
-void zcnic_spread_transmit(struct zcnic *zn)
+void zcnic_set_xps(struct zcnic *zn)
 {
 	cpumask_var_t mask;
 	unsigned int cpu;
@@ -47,7 +47,7 @@ static int zcnic_open(struct net_device *dev)
 	err = zcnic_pairs_open(zn, 0, zn->channels);
 	if (err)
 		return err;
-	zcnic_spread_transmit(zn);
+	zcnic_set_xps(zn);
 	if (zn->present)
 		netif_tx_start_all_queues(dev);
 	zcnic_service_soon(zn);
