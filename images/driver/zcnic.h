@@ -386,7 +386,7 @@ void zcnic_session_init(struct zcnic *zn);
 int zcnic_session_establish(struct zcnic *zn);
 int zcnic_device_start(struct zcnic *zn);
 void zcnic_reset(struct zcnic *zn);
-void zcnic_service_soon(struct zcnic *zn);
+void zcnic_service_schedule(struct zcnic *zn);
 void zcnic_request_reset(struct zcnic *zn);
 void zcnic_request_session(struct zcnic *zn);
 void zcnic_event_callback(struct virtqueue *vq);

@@ -194,7 +194,7 @@ int zcnic_command(struct zcnic *zn, u16 opcode, void *request, size_t request_le
 					    response_length);
 		if (zcnic_disconnected(err)) {
 			zn->live = false;
-			zcnic_service_soon(zn);
+			zcnic_service_schedule(zn);
 		}
 	}
 	mutex_unlock(&zn->command_lock);

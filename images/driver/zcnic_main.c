@@ -203,7 +203,7 @@ static int zcnic_probe(struct virtio_device *vdev)
 	if (err)
 		goto err_ptp;
 	enable_delayed_work(&zn->service);
-	zcnic_service_soon(zn);
+	zcnic_service_schedule(zn);
 	return 0;
 
 err_ptp:
@@ -236,7 +236,7 @@ static void zcnic_shutdown(struct virtio_device *vdev)
 
 static void zcnic_config_changed(struct virtio_device *vdev)
 {
-	zcnic_service_soon(vdev->priv);
+	zcnic_service_schedule(vdev->priv);
 }
 
 static const struct virtio_device_id zcnic_ids[] = {

@@ -50,7 +50,7 @@ static int zcnic_open(struct net_device *dev)
 	zcnic_set_xps(zn);
 	if (zn->present)
 		netif_tx_start_all_queues(dev);
-	zcnic_service_soon(zn);
+	zcnic_service_schedule(zn);
 	return 0;
 }
 

@@ -27,12 +27,12 @@
 #define ZCNIC_ORPHAN_TIMEOUT		(10 * HZ)
 
 /**
- * zcnic_service_soon() - have the service work look after the device
+ * zcnic_service_schedule() - have the service work look after the device
  * @zn: the device
  *
  * From any context.
  */
-void zcnic_service_soon(struct zcnic *zn)
+void zcnic_service_schedule(struct zcnic *zn)
 {
 	mod_delayed_work(system_dfl_wq, &zn->service, 0);
 }
@@ -46,7 +46,7 @@ void zcnic_service_soon(struct zcnic *zn)
 void zcnic_request_reset(struct zcnic *zn)
 {
 	if (!test_and_set_bit(ZCNIC_WORK_RESET, &zn->work))
-		zcnic_service_soon(zn);
+		zcnic_service_schedule(zn);
 }
 
 /**
@@ -60,7 +60,7 @@ void zcnic_request_session(struct zcnic *zn)
 	mutex_lock(&zn->command_lock);
 	zn->live = false;
 	mutex_unlock(&zn->command_lock);
-	zcnic_service_soon(zn);
+	zcnic_service_schedule(zn);
 }
 
 /**
@@ -71,7 +71,7 @@ void zcnic_orphaned(struct zcnic *zn)
 {
 	if (!zn->orphans_since)
 		zn->orphans_since = jiffies ?: 1;
-	zcnic_service_soon(zn);
+	zcnic_service_schedule(zn);
 }
 
 /* Post the event buffers that are not in the ring. */
@@ -106,7 +106,7 @@ static void zcnic_events_clean(struct zcnic *zn)
 
 void zcnic_event_callback(struct virtqueue *vq)
 {
-	zcnic_service_soon(vq->vdev->priv);
+	zcnic_service_schedule(vq->vdev->priv);
 }
 
 static int zcnic_replay(struct zcnic *zn)
@@ -296,7 +296,7 @@ int zcnic_reset_done(struct virtio_device *vdev)
 	if (!nested)
 		netdev_unlock(zn->dev);
 	if (!err)
-		zcnic_service_soon(zn);
+		zcnic_service_schedule(zn);
 	return err;
 }
 
