@@ -29,7 +29,8 @@ static void zcnic_command_free(struct zcnic_command *command)
 	kfree(command);
 }
 
-static struct zcnic_command *zcnic_command_alloc(const void *request, size_t request_length,
+static struct zcnic_command *zcnic_command_alloc(const void *request,
+						 size_t request_length,
 						 size_t response_length)
 {
 	struct zcnic_command *command = kzalloc_obj(*command);
@@ -65,7 +66,8 @@ static int zcnic_command_wait(struct zcnic *zn, struct zcnic_command *command)
 		reinit_completion(&zn->command_done);
 		while ((done = virtqueue_get_buf(zn->command_vq, &length))) {
 			if (done == command)
-				return min_t(size_t, length, command->response_length);
+				return min_t(size_t, length,
+					     command->response_length);
 			zcnic_command_free(done);
 		}
 		if (virtqueue_is_broken(zn->command_vq))
@@ -73,7 +75,8 @@ static int zcnic_command_wait(struct zcnic *zn, struct zcnic_command *command)
 		if (time_after_eq(jiffies, deadline))
 			return -ETIMEDOUT;
 		wait_for_completion_timeout(&zn->command_done,
-					    min_t(unsigned long, deadline - jiffies, HZ));
+					    min_t(unsigned long,
+						  deadline - jiffies, HZ));
 	}
 }
 
@@ -101,8 +104,9 @@ static int zcnic_status_to_errno(u16 status)
 }
 
 /* Send one command and wait. The caller holds command_lock. */
-static int zcnic_command_execute(struct zcnic *zn, u16 opcode, void *request, size_t request_length,
-				 void *response, size_t response_length)
+static int zcnic_command_execute(struct zcnic *zn, u16 opcode, void *request,
+				 size_t request_length, void *response,
+				 size_t response_length)
 {
 	struct zcnic_request *head = request;
 	struct zcnic_response *answer = response;
@@ -120,7 +124,8 @@ static int zcnic_command_execute(struct zcnic *zn, u16 opcode, void *request, si
 	head->reserved = 0;
 	head->sequence = cpu_to_le32(++zn->command_sequence);
 	head->length = cpu_to_le32(request_length);
-	head->session = cpu_to_le64(opcode == ZCNIC_CMD_HELLO ? 0 : zn->session);
+	head->session =
+		cpu_to_le64(opcode == ZCNIC_CMD_HELLO ? 0 : zn->session);
 
 	command = zcnic_command_alloc(request, request_length, response_length);
 	if (!command)
@@ -138,7 +143,8 @@ static int zcnic_command_execute(struct zcnic *zn, u16 opcode, void *request, si
 	length = zcnic_command_wait(zn, command);
 	if (length < 0) {
 		dev_err(&zn->vdev->dev, "command %u: %s\n", opcode,
-			length == -ETIMEDOUT ? "no answer in time" : "the ring is broken");
+			length == -ETIMEDOUT ? "no answer in time" :
+					       "the ring is broken");
 		zcnic_request_reset(zn);
 		return -ENOTCONN;
 	}
@@ -151,15 +157,18 @@ static int zcnic_command_execute(struct zcnic *zn, u16 opcode, void *request, si
 	status = le16_to_cpu(answer->status);
 	if (length < sizeof(*answer) ||
 	    answer->magic != cpu_to_le32(ZCNIC_MAGIC) ||
-	    answer->opcode != head->opcode || answer->sequence != head->sequence ||
+	    answer->opcode != head->opcode ||
+	    answer->sequence != head->sequence ||
 	    le32_to_cpu(answer->length) != length) {
-		dev_err(&zn->vdev->dev, "command %u: malformed response of %d bytes\n", opcode, length);
+		dev_err(&zn->vdev->dev,
+			"command %u: malformed response of %d bytes\n", opcode,
+			length);
 		return -ENOTCONN;
 	}
 	err = zcnic_status_to_errno(status);
 	if (err && err != -ENOTCONN)
-		dev_dbg(&zn->vdev->dev, "command %u: status %u, detail %u\n", opcode, status,
-			le32_to_cpu(answer->detail));
+		dev_dbg(&zn->vdev->dev, "command %u: status %u, detail %u\n",
+			opcode, status, le32_to_cpu(answer->detail));
 	/* a success must be complete */
 	if (!err && length < response_length)
 		return -ENOTCONN;
@@ -178,8 +187,8 @@ static int zcnic_command_execute(struct zcnic *zn, u16 opcode, void *request, si
  * Sleeps. Return: 0; -ENOTCONN if no backend executed it in this session, in which case the session is
  * over and a new one will be tried; else what the device has against it.
  */
-int zcnic_command(struct zcnic *zn, u16 opcode, void *request, size_t request_length,
-		  void *response, size_t response_length)
+int zcnic_command(struct zcnic *zn, u16 opcode, void *request,
+		  size_t request_length, void *response, size_t response_length)
 {
 	struct zcnic_response verdict;
 	int err = -ENOTCONN;
@@ -190,8 +199,8 @@ int zcnic_command(struct zcnic *zn, u16 opcode, void *request, size_t request_le
 			response = &verdict;
 			response_length = sizeof(verdict);
 		}
-		err = zcnic_command_execute(zn, opcode, request, request_length, response,
-					    response_length);
+		err = zcnic_command_execute(zn, opcode, request, request_length,
+					    response, response_length);
 		if (zcnic_disconnected(err)) {
 			zn->live = false;
 			zcnic_service_schedule(zn);
@@ -234,7 +243,8 @@ int zcnic_hello(struct zcnic *zn)
 	int err;
 
 	mutex_lock(&zn->command_lock);
-	err = zcnic_command_execute(zn, ZCNIC_CMD_HELLO, &request, sizeof(request), &response,
+	err = zcnic_command_execute(zn, ZCNIC_CMD_HELLO, &request,
+				    sizeof(request), &response,
 				    sizeof(response));
 	zn->live = !err;
 	if (err)
@@ -247,10 +257,13 @@ int zcnic_hello(struct zcnic *zn)
 	zn->max_page_size = le32_to_cpu(response.max_page_size);
 	zn->max_frame = le32_to_cpu(response.max_frame);
 	zn->max_rules = min(le32_to_cpu(response.max_rules), ZCNIC_MAX_RULES);
-	zn->max_rss_contexts = min(le16_to_cpu(response.max_rss_contexts), ZCNIC_MAX_RSS_CONTEXTS);
-	zn->max_rss_table = min(le16_to_cpu(response.max_rss_table), ZCNIC_MAX_RSS_TABLE);
+	zn->max_rss_contexts = min(le16_to_cpu(response.max_rss_contexts),
+				   ZCNIC_MAX_RSS_CONTEXTS);
+	zn->max_rss_table =
+		min(le16_to_cpu(response.max_rss_table), ZCNIC_MAX_RSS_TABLE);
 	zn->max_chains = le16_to_cpu(response.max_chains);
-	dev_dbg(&zn->vdev->dev, "session %llx, features %llx\n", zn->session, zn->features);
+	dev_dbg(&zn->vdev->dev, "session %llx, features %llx\n", zn->session,
+		zn->features);
 out:
 	mutex_unlock(&zn->command_lock);
 	return err;

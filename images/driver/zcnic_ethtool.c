@@ -5,7 +5,8 @@
 
 #include "zcnic.h"
 
-static void zcnic_get_drvinfo(struct net_device *dev, struct ethtool_drvinfo *info)
+static void zcnic_get_drvinfo(struct net_device *dev,
+			      struct ethtool_drvinfo *info)
 {
 	struct zcnic *zn = netdev_priv(dev);
 
@@ -13,7 +14,8 @@ static void zcnic_get_drvinfo(struct net_device *dev, struct ethtool_drvinfo *in
 	strscpy(info->bus_info, dev_name(zn->dma_dev));
 }
 
-static int zcnic_get_link_ksettings(struct net_device *dev, struct ethtool_link_ksettings *settings)
+static int zcnic_get_link_ksettings(struct net_device *dev,
+				    struct ethtool_link_ksettings *settings)
 {
 	settings->base.speed = SPEED_UNKNOWN;
 	settings->base.duplex = DUPLEX_FULL;
@@ -21,7 +23,8 @@ static int zcnic_get_link_ksettings(struct net_device *dev, struct ethtool_link_
 	return 0;
 }
 
-static void zcnic_get_channels(struct net_device *dev, struct ethtool_channels *channels)
+static void zcnic_get_channels(struct net_device *dev,
+			       struct ethtool_channels *channels)
 {
 	struct zcnic *zn = netdev_priv(dev);
 
@@ -33,7 +36,8 @@ static void zcnic_get_channels(struct net_device *dev, struct ethtool_channels *
  * Only pairs that come or go are touched. Nothing is ever steered to a queue that is not there: new ones
  * are opened before the tables know them, and the tables forget old ones before they are closed.
  */
-static int zcnic_set_channels(struct net_device *dev, struct ethtool_channels *channels)
+static int zcnic_set_channels(struct net_device *dev,
+			      struct ethtool_channels *channels)
 {
 	struct zcnic *zn = netdev_priv(dev);
 	u16 count = channels->combined_count, old = zn->channels;
@@ -64,7 +68,10 @@ static int zcnic_set_channels(struct net_device *dev, struct ethtool_channels *c
 	err = zcnic_rss_set_channels(zn, count);
 	if (err) {
 		/* it took these tables before; replay them all */
-		netdev_err(dev, "the device refused the tables for %u channels: %d\n", count, err);
+		netdev_err(
+			dev,
+			"the device refused the tables for %u channels: %d\n",
+			count, err);
 		zcnic_request_reset(zn);
 	}
 	if (count < old && netif_running(dev))
@@ -75,7 +82,8 @@ static int zcnic_set_channels(struct net_device *dev, struct ethtool_channels *c
 	return 0;
 }
 
-static void zcnic_get_ringparam(struct net_device *dev, struct ethtool_ringparam *ring,
+static void zcnic_get_ringparam(struct net_device *dev,
+				struct ethtool_ringparam *ring,
 				struct kernel_ethtool_ringparam *kernel_ring,
 				struct netlink_ext_ack *extack)
 {
@@ -85,11 +93,13 @@ static void zcnic_get_ringparam(struct net_device *dev, struct ethtool_ringparam
 	ring->rx_pending = zn->rx_pending;
 	ring->tx_max_pending = zn->tx_ring_size;
 	ring->tx_pending = zn->tx_pending;
-	kernel_ring->tcp_data_split = zn->split ? ETHTOOL_TCP_DATA_SPLIT_ENABLED :
-						  ETHTOOL_TCP_DATA_SPLIT_DISABLED;
+	kernel_ring->tcp_data_split = zn->split ?
+					      ETHTOOL_TCP_DATA_SPLIT_ENABLED :
+					      ETHTOOL_TCP_DATA_SPLIT_DISABLED;
 	kernel_ring->hds_thresh = zn->hds_thresh;
-	kernel_ring->hds_thresh_max = min(zn->max_header_size - sizeof(struct zcnic_rx_header),
-					  ZCNIC_MAX_HDS_THRESH);
+	kernel_ring->hds_thresh_max =
+		min(zn->max_header_size - sizeof(struct zcnic_rx_header),
+		    ZCNIC_MAX_HDS_THRESH);
 }
 
 static void zcnic_set_tx_limit(struct zcnic *zn, u32 limit)
@@ -112,23 +122,28 @@ static void zcnic_set_tx_limit(struct zcnic *zn, u32 limit)
  * The size of a virtqueue is the virtual machine monitor's; these are limits on how much of it is used.
  * Both rings may be set in the same call, and either takes effect or neither.
  */
-static int zcnic_set_ringparam(struct net_device *dev, struct ethtool_ringparam *ring,
+static int zcnic_set_ringparam(struct net_device *dev,
+			       struct ethtool_ringparam *ring,
 			       struct kernel_ethtool_ringparam *kernel_ring,
 			       struct netlink_ext_ack *extack)
 {
 	struct zcnic *zn = netdev_priv(dev);
-	bool split = kernel_ring->tcp_data_split == ETHTOOL_TCP_DATA_SPLIT_ENABLED;
+	bool split = kernel_ring->tcp_data_split ==
+		     ETHTOOL_TCP_DATA_SPLIT_ENABLED;
 	bool reconfigure;
 	int err;
 
 	if (ring->rx_pending < ZCNIC_MIN_RX_PENDING) {
-		NL_SET_ERR_MSG_FMT_MOD(extack, "rx is at least %u", ZCNIC_MIN_RX_PENDING);
+		NL_SET_ERR_MSG_FMT_MOD(extack, "rx is at least %u",
+				       ZCNIC_MIN_RX_PENDING);
 		return -EINVAL;
 	}
 	if (ring->tx_pending < ZCNIC_MIN_TX_PENDING) {
-		NL_SET_ERR_MSG_FMT_MOD(extack, "tx is at least %lu: a frame can take %lu descriptors",
-				       (unsigned long)ZCNIC_MIN_TX_PENDING,
-				       (unsigned long)ZCNIC_TX_DESCS);
+		NL_SET_ERR_MSG_FMT_MOD(
+			extack,
+			"tx is at least %lu: a frame can take %lu descriptors",
+			(unsigned long)ZCNIC_MIN_TX_PENDING,
+			(unsigned long)ZCNIC_TX_DESCS);
 		return -EINVAL;
 	}
 	if (split && !(zn->features & BIT_ULL(ZCNIC_F_SPLIT))) {
@@ -136,10 +151,12 @@ static int zcnic_set_ringparam(struct net_device *dev, struct ethtool_ringparam 
 		return -EOPNOTSUPP;
 	}
 
-	reconfigure = ring->rx_pending != zn->rx_pending || split != zn->split ||
+	reconfigure = ring->rx_pending != zn->rx_pending ||
+		      split != zn->split ||
 		      (split && kernel_ring->hds_thresh != zn->hds_thresh);
 	if (reconfigure && netif_running(dev)) {
-		err = zcnic_pairs_reconfigure(zn, ring->rx_pending, split, kernel_ring->hds_thresh);
+		err = zcnic_pairs_reconfigure(zn, ring->rx_pending, split,
+					      kernel_ring->hds_thresh);
 		if (err)
 			return err;
 	}
@@ -171,10 +188,12 @@ int zcnic_send_coalesce(struct zcnic *zn)
 	/* a backend may know less than the one that was here when it was set */
 	if (!(zn->features & BIT_ULL(ZCNIC_F_COALESCE)))
 		return 0;
-	return zcnic_command(zn, ZCNIC_CMD_COALESCE, &request, sizeof(request), NULL, 0);
+	return zcnic_command(zn, ZCNIC_CMD_COALESCE, &request, sizeof(request),
+			     NULL, 0);
 }
 
-static int zcnic_get_coalesce(struct net_device *dev, struct ethtool_coalesce *coalesce,
+static int zcnic_get_coalesce(struct net_device *dev,
+			      struct ethtool_coalesce *coalesce,
 			      struct kernel_ethtool_coalesce *kernel_coalesce,
 			      struct netlink_ext_ack *extack)
 {
@@ -188,7 +207,8 @@ static int zcnic_get_coalesce(struct net_device *dev, struct ethtool_coalesce *c
 }
 
 /* A frame counts as many times as it takes chains. */
-static int zcnic_set_coalesce(struct net_device *dev, struct ethtool_coalesce *coalesce,
+static int zcnic_set_coalesce(struct net_device *dev,
+			      struct ethtool_coalesce *coalesce,
 			      struct kernel_ethtool_coalesce *kernel_coalesce,
 			      struct netlink_ext_ack *extack)
 {
@@ -198,8 +218,10 @@ static int zcnic_set_coalesce(struct net_device *dev, struct ethtool_coalesce *c
 
 	if (!(zn->features & BIT_ULL(ZCNIC_F_COALESCE)))
 		return -EOPNOTSUPP;
-	if (max(coalesce->rx_coalesce_usecs, coalesce->tx_coalesce_usecs) > U16_MAX ||
-	    max(coalesce->rx_max_coalesced_frames, coalesce->tx_max_coalesced_frames) > U16_MAX) {
+	if (max(coalesce->rx_coalesce_usecs, coalesce->tx_coalesce_usecs) >
+		    U16_MAX ||
+	    max(coalesce->rx_max_coalesced_frames,
+		coalesce->tx_max_coalesced_frames) > U16_MAX) {
 		NL_SET_ERR_MSG_FMT_MOD(extack, "at most %u", U16_MAX);
 		return -ERANGE;
 	}

@@ -15,8 +15,10 @@ static u32 zcnic_ip_offset(const struct sk_buff *skb, __be16 *protocol)
 	u32 offset = ETH_HLEN;
 
 	*protocol = ((struct ethhdr *)skb->data)->h_proto;
-	while (eth_type_vlan(*protocol) && offset + VLAN_HLEN <= skb_headlen(skb)) {
-		*protocol = ((struct vlan_hdr *)(skb->data + offset))->h_vlan_encapsulated_proto;
+	while (eth_type_vlan(*protocol) &&
+	       offset + VLAN_HLEN <= skb_headlen(skb)) {
+		*protocol = ((struct vlan_hdr *)(skb->data + offset))
+				    ->h_vlan_encapsulated_proto;
 		offset += VLAN_HLEN;
 	}
 	return offset;
@@ -31,14 +33,16 @@ static bool zcnic_gro_tunnel(struct sk_buff *skb, u32 l3, u32 l4, bool inner4)
 		return true;
 	if (protocol == htons(ETH_P_IP) && outer + sizeof(struct iphdr) <= l3)
 		skb_shinfo(skb)->gso_type |= SKB_GSO_IPXIP4;
-	else if (protocol == htons(ETH_P_IPV6) && outer + sizeof(struct ipv6hdr) <= l3)
+	else if (protocol == htons(ETH_P_IPV6) &&
+		 outer + sizeof(struct ipv6hdr) <= l3)
 		skb_shinfo(skb)->gso_type |= SKB_GSO_IPXIP6;
 	else
 		return false;
 	skb->encapsulation = 1;
 	skb_set_inner_network_header(skb, l3);
 	skb_set_inner_transport_header(skb, l4);
-	skb_set_inner_protocol(skb, inner4 ? htons(ETH_P_IP) : htons(ETH_P_IPV6));
+	skb_set_inner_protocol(skb,
+			       inner4 ? htons(ETH_P_IP) : htons(ETH_P_IPV6));
 	return true;
 }
 
@@ -50,10 +54,13 @@ static bool zcnic_gro_tunnel(struct sk_buff *skb, u32 l3, u32 l4, bool inner4)
  *
  * Return: whether what the device says agrees with the frame.
  */
-bool zcnic_gro_complete(struct sk_buff *skb, const struct zcnic_rx_header *header, u32 *headers)
+bool zcnic_gro_complete(struct sk_buff *skb,
+			const struct zcnic_rx_header *header, u32 *headers)
 {
-	u32 l3 = le16_to_cpu(header->l3_offset), l4 = le16_to_cpu(header->l4_offset);
-	u32 size = le16_to_cpu(header->seg_size), count = le16_to_cpu(header->seg_count);
+	u32 l3 = le16_to_cpu(header->l3_offset),
+	    l4 = le16_to_cpu(header->l4_offset);
+	u32 size = le16_to_cpu(header->seg_size),
+	    count = le16_to_cpu(header->seg_count);
 	struct skb_shared_info *shinfo = skb_shinfo(skb);
 	u16 flags = le16_to_cpu(header->flags);
 	struct ipv6hdr *ip6;
@@ -61,15 +68,17 @@ bool zcnic_gro_complete(struct sk_buff *skb, const struct zcnic_rx_header *heade
 	struct iphdr *ip;
 	u32 payload;
 
-	if (!(flags & ZCNIC_RX_CSUM_GOOD) || l3 < ETH_HLEN || l3 + sizeof(*ip) > l4 ||
-	    l4 + sizeof(*tcp) > skb_headlen(skb))
+	if (!(flags & ZCNIC_RX_CSUM_GOOD) || l3 < ETH_HLEN ||
+	    l3 + sizeof(*ip) > l4 || l4 + sizeof(*tcp) > skb_headlen(skb))
 		return false;
 	tcp = (struct tcphdr *)(skb->data + l4);
 	*headers = l4 + __tcp_hdrlen(tcp);
-	if (*headers < l4 + sizeof(*tcp) || *headers > skb_headlen(skb) || *headers >= skb->len)
+	if (*headers < l4 + sizeof(*tcp) || *headers > skb_headlen(skb) ||
+	    *headers >= skb->len)
 		return false;
 	payload = skb->len - *headers;
-	if (count < 2 || !size || payload <= (count - 1) * size || payload > count * size)
+	if (count < 2 || !size || payload <= (count - 1) * size ||
+	    payload > count * size)
 		return false;
 
 	shinfo->gso_type = 0;
@@ -78,14 +87,16 @@ bool zcnic_gro_complete(struct sk_buff *skb, const struct zcnic_rx_header *heade
 		ip = (struct iphdr *)(skb->data + l3);
 		if (ip->version != 4)
 			return false;
-		tcp->check = ~tcp_v4_check(skb->len - l4, ip->saddr, ip->daddr, 0);
+		tcp->check =
+			~tcp_v4_check(skb->len - l4, ip->saddr, ip->daddr, 0);
 		shinfo->gso_type |= SKB_GSO_TCPV4;
 		break;
 	case ZCNIC_GSO_TCP6:
 		ip6 = (struct ipv6hdr *)(skb->data + l3);
 		if (l3 + sizeof(*ip6) > l4 || ip6->version != 6)
 			return false;
-		tcp->check = ~tcp_v6_check(skb->len - l4, &ip6->saddr, &ip6->daddr, 0);
+		tcp->check = ~tcp_v6_check(skb->len - l4, &ip6->saddr,
+					   &ip6->daddr, 0);
 		shinfo->gso_type |= SKB_GSO_TCPV6;
 		break;
 	default:

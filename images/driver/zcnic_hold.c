@@ -65,7 +65,8 @@ static int zcnic_hold_start(struct zcnic *zn)
 		struct zcnic_rx *rx = &zn->pairs[i].rx;
 
 		rx->oldest_held = 0;
-		rx->held = kvcalloc(ZCNIC_HELD_PAGES, sizeof(*rx->held), GFP_KERNEL);
+		rx->held = kvcalloc(ZCNIC_HELD_PAGES, sizeof(*rx->held),
+				    GFP_KERNEL);
 		if (!rx->held) {
 			zcnic_hold_stop(zn);
 			return -ENOMEM;

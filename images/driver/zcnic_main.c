@@ -16,11 +16,12 @@
 
 static void zcnic_read_mac(struct virtio_device *vdev, u8 *mac)
 {
-	virtio_cread_bytes(vdev, offsetof(struct virtio_net_config, mac), mac, ETH_ALEN);
+	virtio_cread_bytes(vdev, offsetof(struct virtio_net_config, mac), mac,
+			   ETH_ALEN);
 }
 
-static int zcnic_require(struct virtio_device *vdev, unsigned int feature, const char *name,
-			 const char *hint)
+static int zcnic_require(struct virtio_device *vdev, unsigned int feature,
+			 const char *name, const char *hint)
 {
 	if (virtio_has_feature(vdev, feature))
 		return 0;
@@ -45,18 +46,25 @@ static int zcnic_validate(struct virtio_device *vdev)
 		return -ENODEV;
 
 	if (!dev_is_pci(vdev->dev.parent)) {
-		dev_err(&vdev->dev, "not a PCI device: interrupts per ring need MSI-X\n");
+		dev_err(&vdev->dev,
+			"not a PCI device: interrupts per ring need MSI-X\n");
 		return -ENODEV;
 	}
-	if (zcnic_require(vdev, VIRTIO_F_VERSION_1, "VERSION_1", "disable-legacy=on") ||
-	    zcnic_require(vdev, VIRTIO_F_ACCESS_PLATFORM, "ACCESS_PLATFORM", "iommu_platform=on") ||
-	    zcnic_require(vdev, VIRTIO_NET_F_CTRL_VQ, "CTRL_VQ", "ctrl_vq=on") ||
-	    zcnic_require(vdev, VIRTIO_NET_F_MQ, "MQ", "mq=on and queues=2 or more") ||
+	if (zcnic_require(vdev, VIRTIO_F_VERSION_1, "VERSION_1",
+			  "disable-legacy=on") ||
+	    zcnic_require(vdev, VIRTIO_F_ACCESS_PLATFORM, "ACCESS_PLATFORM",
+			  "iommu_platform=on") ||
+	    zcnic_require(vdev, VIRTIO_NET_F_CTRL_VQ, "CTRL_VQ",
+			  "ctrl_vq=on") ||
+	    zcnic_require(vdev, VIRTIO_NET_F_MQ, "MQ",
+			  "mq=on and queues=2 or more") ||
 	    zcnic_require(vdev, VIRTIO_NET_F_STATUS, "STATUS", "status=on"))
 		return -ENODEV;
-	pairs = virtio_cread16(vdev, offsetof(struct virtio_net_config, max_virtqueue_pairs));
+	pairs = virtio_cread16(vdev, offsetof(struct virtio_net_config,
+					      max_virtqueue_pairs));
 	if (pairs < 2) {
-		dev_err(&vdev->dev, "one queue pair is for commands: queues=2 or more\n");
+		dev_err(&vdev->dev,
+			"one queue pair is for commands: queues=2 or more\n");
 		return -ENODEV;
 	}
 
@@ -122,8 +130,8 @@ static int zcnic_pairs_init(struct zcnic *zn)
 
 static struct zcnic *zcnic_alloc(struct virtio_device *vdev)
 {
-	u16 device_pairs = virtio_cread16(vdev, offsetof(struct virtio_net_config,
-							 max_virtqueue_pairs));
+	u16 device_pairs = virtio_cread16(
+		vdev, offsetof(struct virtio_net_config, max_virtqueue_pairs));
 	u16 pairs = min(device_pairs - 1, ZCNIC_MAX_PAIRS - 1);
 	struct net_device *dev;
 	u8 mac[ETH_ALEN];
@@ -142,7 +150,8 @@ static struct zcnic *zcnic_alloc(struct virtio_device *vdev)
 	zn->vdev = vdev;
 	zn->device_pairs = device_pairs;
 	zn->pairs = kvcalloc(pairs, sizeof(*zn->pairs), GFP_KERNEL);
-	zn->vq_names = kcalloc(2 * device_pairs, sizeof(*zn->vq_names), GFP_KERNEL);
+	zn->vq_names =
+		kcalloc(2 * device_pairs, sizeof(*zn->vq_names), GFP_KERNEL);
 	zn->events = kcalloc(ZCNIC_EVENTS, sizeof(*zn->events), GFP_KERNEL);
 	zn->queue_stats = kcalloc(pairs, sizeof(*zn->queue_stats), GFP_KERNEL);
 	if (!zn->pairs || !zn->vq_names || !zn->events || !zn->queue_stats) {
@@ -157,8 +166,10 @@ static struct zcnic *zcnic_alloc(struct virtio_device *vdev)
 		bool data = i < device_pairs - 1;
 
 		if (data) {
-			snprintf(zn->vq_names[2 * i], sizeof(*zn->vq_names), "rx%u", i);
-			snprintf(zn->vq_names[2 * i + 1], sizeof(*zn->vq_names), "tx%u", i);
+			snprintf(zn->vq_names[2 * i], sizeof(*zn->vq_names),
+				 "rx%u", i);
+			snprintf(zn->vq_names[2 * i + 1], sizeof(*zn->vq_names),
+				 "tx%u", i);
 		} else {
 			strscpy(zn->vq_names[2 * i], "events");
 			strscpy(zn->vq_names[2 * i + 1], "commands");

@@ -57,7 +57,8 @@ static bool zcnic_pair_used(const struct zcnic_pair *pair)
 
 static void zcnic_poll_end(struct zcnic_pair *pair)
 {
-	struct netdev_queue *txq = netdev_get_tx_queue(pair->zn->dev, pair->index);
+	struct netdev_queue *txq =
+		netdev_get_tx_queue(pair->zn->dev, pair->index);
 	bool more = false;
 
 	spin_lock(&pair->callback_lock);
@@ -104,13 +105,15 @@ int zcnic_poll(struct napi_struct *napi, int budget)
 	if (depleted)
 		mod_timer(&pair->refill_timer, jiffies + ZCNIC_REFILL_INTERVAL);
 	/* a used element that can't be stops a virtqueue for good */
-	if (unlikely(virtqueue_is_broken(pair->rx.vq) || virtqueue_is_broken(pair->tx.vq)))
+	if (unlikely(virtqueue_is_broken(pair->rx.vq) ||
+		     virtqueue_is_broken(pair->tx.vq)))
 		zcnic_request_reset(pair->zn);
 	more = zcnic_xsk_send(pair);
 	if (received >= budget || more)
 		return budget;
 
-	received = min_t(unsigned int, max_t(unsigned int, received, sent), budget - 1);
+	received = min_t(unsigned int, max_t(unsigned int, received, sent),
+			 budget - 1);
 	WRITE_ONCE(pair->polling, false);
 	if (napi_complete_done(napi, received))
 		zcnic_poll_end(pair);
@@ -190,7 +193,8 @@ void zcnic_napi_set_irq(struct zcnic_pair *pair)
 
 	/* vector 0 is for configuration, and all rings before this one have a vector of their own */
 	if (zn->present)
-		irq = pci_irq_vector(to_pci_dev(zn->vdev->dev.parent), 1 + 2 * pair->index);
+		irq = pci_irq_vector(to_pci_dev(zn->vdev->dev.parent),
+				     1 + 2 * pair->index);
 	netif_napi_set_irq_locked(&pair->napi, irq);
 }
 

@@ -89,20 +89,23 @@ int zcnic_send_rx_mode(struct zcnic *zn)
 	request->flags = cpu_to_le16(flags);
 	request->count = cpu_to_le16(count + 1);
 	ether_addr_copy(request->addresses[0].octets, zn->dev->dev_addr);
-	memcpy(&request->addresses[1], zn->addresses, count * sizeof(*zn->addresses));
+	memcpy(&request->addresses[1], zn->addresses,
+	       count * sizeof(*zn->addresses));
 	err = zcnic_command(zn, ZCNIC_CMD_RX_MODE, request, size, NULL, 0);
 	if (err == -ENOSPC) {
 		/* more than the device can list */
 		size = struct_size(request, addresses, 1);
 		request->flags = cpu_to_le16(flags | ZCNIC_RX_MODE_PROMISC);
 		request->count = cpu_to_le16(1);
-		err = zcnic_command(zn, ZCNIC_CMD_RX_MODE, request, size, NULL, 0);
+		err = zcnic_command(zn, ZCNIC_CMD_RX_MODE, request, size, NULL,
+				    0);
 	}
 	kfree(request);
 	return err;
 }
 
-static int zcnic_set_rx_mode(struct net_device *dev, struct netdev_hw_addr_list *uc,
+static int zcnic_set_rx_mode(struct net_device *dev,
+			     struct netdev_hw_addr_list *uc,
 			     struct netdev_hw_addr_list *mc)
 {
 	struct zcnic *zn = netdev_priv(dev);
@@ -116,7 +119,8 @@ static int zcnic_set_rx_mode(struct net_device *dev, struct netdev_hw_addr_list 
 		zn->rx_mode |= ZCNIC_RX_MODE_PROMISC;
 	if (dev->flags & IFF_ALLMULTI)
 		zn->rx_mode |= ZCNIC_RX_MODE_ALLMULTI;
-	addresses = kcalloc(uc->count + mc->count, sizeof(*addresses), GFP_KERNEL);
+	addresses =
+		kcalloc(uc->count + mc->count, sizeof(*addresses), GFP_KERNEL);
 	if (!addresses)
 		return -ENOMEM;
 	netdev_hw_addr_list_for_each(ha, uc)
@@ -167,7 +171,8 @@ int zcnic_send_offloads(struct zcnic *zn, netdev_features_t features)
 	if (features & NETIF_F_HW_VLAN_CTAG_RX)
 		on |= zn->features & BIT_ULL(ZCNIC_F_VLAN);
 	request.features[0] = cpu_to_le64(on);
-	return zcnic_command(zn, ZCNIC_CMD_OFFLOADS, &request, sizeof(request), NULL, 0);
+	return zcnic_command(zn, ZCNIC_CMD_OFFLOADS, &request, sizeof(request),
+			     NULL, 0);
 }
 
 static netdev_features_t zcnic_netdev_features(u64 known)
@@ -195,7 +200,8 @@ static netdev_features_t zcnic_netdev_features(u64 known)
 	return features;
 }
 
-static netdev_features_t zcnic_fix_features(struct net_device *dev, netdev_features_t features)
+static netdev_features_t zcnic_fix_features(struct net_device *dev,
+					    netdev_features_t features)
 {
 	struct zcnic *zn = netdev_priv(dev);
 
@@ -203,7 +209,8 @@ static netdev_features_t zcnic_fix_features(struct net_device *dev, netdev_featu
 	if (zn->xdp || zn->xsk_pools)
 		features &= ~NETIF_F_GRO_HW;
 	/* a backend may know less than the one that was here at probe */
-	return features & ~zcnic_netdev_features(ZCNIC_FEATURES & ~zn->features);
+	return features &
+	       ~zcnic_netdev_features(ZCNIC_FEATURES & ~zn->features);
 }
 
 /* Linear buffers are as large as what is made of segments wants them. */
@@ -214,13 +221,15 @@ static int zcnic_set_gro(struct zcnic *zn, bool on)
 
 	zn->gro = on;
 	if (on != was && !zn->split && !zn->xdp && netif_running(zn->dev))
-		err = zcnic_pairs_reconfigure(zn, zn->rx_pending, zn->split, zn->hds_thresh);
+		err = zcnic_pairs_reconfigure(zn, zn->rx_pending, zn->split,
+					      zn->hds_thresh);
 	if (err)
 		zn->gro = was;
 	return err;
 }
 
-static int zcnic_set_features(struct net_device *dev, netdev_features_t features)
+static int zcnic_set_features(struct net_device *dev,
+			      netdev_features_t features)
 {
 	struct zcnic *zn = netdev_priv(dev);
 	int err = 0;
@@ -238,11 +247,13 @@ static int zcnic_set_features(struct net_device *dev, netdev_features_t features
 	return 0;
 }
 
-static netdev_features_t zcnic_features_check(struct sk_buff *skb, struct net_device *dev,
+static netdev_features_t zcnic_features_check(struct sk_buff *skb,
+					      struct net_device *dev,
 					      netdev_features_t features)
 {
 	if (skb->ip_summed == CHECKSUM_PARTIAL &&
-	    skb_checksum_start_offset(skb) + ZCNIC_MAX_L4_HEADER > ZCNIC_MAX_TX_HEADERS)
+	    skb_checksum_start_offset(skb) + ZCNIC_MAX_L4_HEADER >
+		    ZCNIC_MAX_TX_HEADERS)
 		features &= ~(NETIF_F_CSUM_MASK | NETIF_F_GSO_MASK);
 	return vlan_features_check(skb, features);
 }
@@ -287,8 +298,9 @@ void zcnic_netdev_setup(struct zcnic *zn)
 	dev->queue_mgmt_ops = &zcnic_queue_mgmt_ops;
 	dev->priv_flags |= IFF_UNICAST_FLT | IFF_LIVE_ADDR_CHANGE;
 	dev->netmem_tx = NETMEM_TX_DMA;
-	dev->xdp_features = NETDEV_XDP_ACT_BASIC | NETDEV_XDP_ACT_REDIRECT | NETDEV_XDP_ACT_RX_SG |
-			    NETDEV_XDP_ACT_NDO_XMIT | NETDEV_XDP_ACT_NDO_XMIT_SG |
+	dev->xdp_features = NETDEV_XDP_ACT_BASIC | NETDEV_XDP_ACT_REDIRECT |
+			    NETDEV_XDP_ACT_RX_SG | NETDEV_XDP_ACT_NDO_XMIT |
+			    NETDEV_XDP_ACT_NDO_XMIT_SG |
 			    NETDEV_XDP_ACT_XSK_ZEROCOPY;
 	dev->xdp_zc_max_segs = ZCNIC_XSK_MAX_SEGMENTS;
 	dev->xdp_metadata_ops = &zcnic_xdp_metadata_ops;
@@ -321,11 +333,15 @@ void zcnic_set_hw_features(struct zcnic *zn)
 {
 	struct net_device *dev = zn->dev;
 
-	dev->hw_features = zcnic_netdev_features(zn->features) | NETIF_F_SG | NETIF_F_HIGHDMA;
+	dev->hw_features = zcnic_netdev_features(zn->features) | NETIF_F_SG |
+			   NETIF_F_HIGHDMA;
 	/* what frames lose must be asked for: whoever looks at them as they were on the wire would miss it */
-	dev->features = dev->hw_features & ~(NETIF_F_GRO_HW | NETIF_F_HW_VLAN_CTAG_RX);
-	dev->vlan_features = dev->features & (NETIF_F_SG | NETIF_F_HW_CSUM | NETIF_F_TSO |
-					      NETIF_F_TSO6 | NETIF_F_GSO_UDP_L4 | NETIF_F_HIGHDMA);
+	dev->features = dev->hw_features &
+			~(NETIF_F_GRO_HW | NETIF_F_HW_VLAN_CTAG_RX);
+	dev->vlan_features =
+		dev->features &
+		(NETIF_F_SG | NETIF_F_HW_CSUM | NETIF_F_TSO | NETIF_F_TSO6 |
+		 NETIF_F_GSO_UDP_L4 | NETIF_F_HIGHDMA);
 	netif_set_tso_max_segs(dev, ZCNIC_MAX_TX_SEGMENTS);
 	zcnic_set_max_mtu(zn);
 }
@@ -336,9 +352,11 @@ void zcnic_set_hw_features(struct zcnic *zn)
  */
 void zcnic_set_max_mtu(struct zcnic *zn)
 {
-	u32 chain = ZCNIC_LINEAR_SIZE(ZCNIC_LINEAR_TRUESIZE) - sizeof(struct zcnic_rx_header);
+	u32 chain = ZCNIC_LINEAR_SIZE(ZCNIC_LINEAR_TRUESIZE) -
+		    sizeof(struct zcnic_rx_header);
 	u32 chains = min_t(u32, zn->max_chains, MAX_SKB_FRAGS);
 
 	zn->dev->min_mtu = ETH_MIN_MTU;
-	zn->dev->max_mtu = min(zn->max_frame, chain * chains) - ETH_HLEN - VLAN_HLEN;
+	zn->dev->max_mtu =
+		min(zn->max_frame, chain * chains) - ETH_HLEN - VLAN_HLEN;
 }

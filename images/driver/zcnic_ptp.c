@@ -14,7 +14,8 @@ static struct zcnic *zcnic_of(struct ptp_clock_info *info)
 	return container_of(info, struct zcnic, ptp_info);
 }
 
-static int zcnic_ptp_gettimex(struct ptp_clock_info *info, struct timespec64 *time,
+static int zcnic_ptp_gettimex(struct ptp_clock_info *info,
+			      struct timespec64 *time,
 			      struct ptp_system_timestamp *system)
 {
 	struct zcnic *zn = zcnic_of(info);
@@ -23,11 +24,12 @@ static int zcnic_ptp_gettimex(struct ptp_clock_info *info, struct timespec64 *ti
 	int err;
 
 	ptp_read_system_prets(system);
-	err = zcnic_command(zn, ZCNIC_CMD_CLOCK, &request, sizeof(request), &response,
-			    sizeof(response));
+	err = zcnic_command(zn, ZCNIC_CMD_CLOCK, &request, sizeof(request),
+			    &response, sizeof(response));
 	ptp_read_system_postts(system);
 	if (!err)
-		*time = ktime_to_timespec64(zcnic_time(zn, response.nanoseconds));
+		*time = ktime_to_timespec64(
+			zcnic_time(zn, response.nanoseconds));
 	return err;
 }
 
@@ -37,7 +39,8 @@ static int zcnic_ptp_adjtime(struct ptp_clock_info *info, s64 delta)
 	return 0;
 }
 
-static int zcnic_ptp_settime(struct ptp_clock_info *info, const struct timespec64 *time)
+static int zcnic_ptp_settime(struct ptp_clock_info *info,
+			     const struct timespec64 *time)
 {
 	struct timespec64 now;
 	int err;
@@ -45,7 +48,8 @@ static int zcnic_ptp_settime(struct ptp_clock_info *info, const struct timespec6
 	err = zcnic_ptp_gettimex(info, &now, NULL);
 	if (err)
 		return err;
-	return zcnic_ptp_adjtime(info, timespec64_to_ns(time) - timespec64_to_ns(&now));
+	return zcnic_ptp_adjtime(info, timespec64_to_ns(time) -
+					       timespec64_to_ns(&now));
 }
 
 static int zcnic_ptp_adjfine(struct ptp_clock_info *info, long scaled_ppm)
@@ -71,7 +75,8 @@ void zcnic_ptp_register(struct zcnic *zn)
 		return;
 	zn->ptp = ptp_clock_register(&zn->ptp_info, &zn->vdev->dev);
 	if (IS_ERR(zn->ptp)) {
-		dev_warn(&zn->vdev->dev, "no PTP clock: %ld\n", PTR_ERR(zn->ptp));
+		dev_warn(&zn->vdev->dev, "no PTP clock: %ld\n",
+			 PTR_ERR(zn->ptp));
 		zn->ptp = NULL;
 	}
 }
@@ -83,14 +88,16 @@ void zcnic_ptp_unregister(struct zcnic *zn)
 	zn->ptp = NULL;
 }
 
-int zcnic_get_ts_info(struct net_device *dev, struct kernel_ethtool_ts_info *info)
+int zcnic_get_ts_info(struct net_device *dev,
+		      struct kernel_ethtool_ts_info *info)
 {
 	struct zcnic *zn = netdev_priv(dev);
 
 	info->so_timestamping = SOF_TIMESTAMPING_TX_SOFTWARE;
 	if (!(zn->features & BIT_ULL(ZCNIC_F_TIMESTAMP)))
 		return 0;
-	info->so_timestamping |= SOF_TIMESTAMPING_TX_HARDWARE | SOF_TIMESTAMPING_RX_HARDWARE |
+	info->so_timestamping |= SOF_TIMESTAMPING_TX_HARDWARE |
+				 SOF_TIMESTAMPING_RX_HARDWARE |
 				 SOF_TIMESTAMPING_RAW_HARDWARE;
 	info->tx_types = BIT(HWTSTAMP_TX_OFF) | BIT(HWTSTAMP_TX_ON);
 	info->rx_filters = BIT(HWTSTAMP_FILTER_NONE) | BIT(HWTSTAMP_FILTER_ALL);
@@ -99,7 +106,8 @@ int zcnic_get_ts_info(struct net_device *dev, struct kernel_ethtool_ts_info *inf
 	return 0;
 }
 
-int zcnic_hwtstamp_get(struct net_device *dev, struct kernel_hwtstamp_config *config)
+int zcnic_hwtstamp_get(struct net_device *dev,
+		       struct kernel_hwtstamp_config *config)
 {
 	struct zcnic *zn = netdev_priv(dev);
 
@@ -108,7 +116,8 @@ int zcnic_hwtstamp_get(struct net_device *dev, struct kernel_hwtstamp_config *co
 	return 0;
 }
 
-int zcnic_hwtstamp_set(struct net_device *dev, struct kernel_hwtstamp_config *config,
+int zcnic_hwtstamp_set(struct net_device *dev,
+		       struct kernel_hwtstamp_config *config,
 		       struct netlink_ext_ack *extack)
 {
 	struct zcnic *zn = netdev_priv(dev);
@@ -117,7 +126,8 @@ int zcnic_hwtstamp_set(struct net_device *dev, struct kernel_hwtstamp_config *co
 
 	if (!(zn->features & BIT_ULL(ZCNIC_F_TIMESTAMP)))
 		return -EOPNOTSUPP;
-	if (config->tx_type != HWTSTAMP_TX_OFF && config->tx_type != HWTSTAMP_TX_ON)
+	if (config->tx_type != HWTSTAMP_TX_OFF &&
+	    config->tx_type != HWTSTAMP_TX_ON)
 		return -ERANGE;
 	/* the device doesn't choose */
 	if (config->rx_filter != HWTSTAMP_FILTER_NONE)

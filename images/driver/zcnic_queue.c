@@ -17,7 +17,8 @@
 /* How long the device may take to return what it said it returned. */
 #define ZCNIC_DRAIN_TIMEOUT	HZ
 
-static struct page_pool *zcnic_pool_create(struct zcnic_pair *pair, u32 page_size, u32 pages,
+static struct page_pool *zcnic_pool_create(struct zcnic_pair *pair,
+					   u32 page_size, u32 pages,
 					   unsigned int flags)
 {
 	struct zcnic *zn = pair->zn;
@@ -37,19 +38,22 @@ static struct page_pool *zcnic_pool_create(struct zcnic_pair *pair, u32 page_siz
 	return page_pool_create(&params);
 }
 
-static void zcnic_rx_mem_sizes(const struct zcnic *zn, bool split, u32 hds_thresh,
-			       struct zcnic_rx_mem *mem)
+static void zcnic_rx_mem_sizes(const struct zcnic *zn, bool split,
+			       u32 hds_thresh, struct zcnic_rx_mem *mem)
 {
 	u32 headroom = zn->xdp ? ZCNIC_XDP_HEADROOM : 0;
 
 	if (split) {
-		mem->header_size = ALIGN(sizeof(struct zcnic_rx_header) +
-					 max(hds_thresh, ZCNIC_MIN_HEADER_ROOM), 64);
+		mem->header_size =
+			ALIGN(sizeof(struct zcnic_rx_header) +
+				      max(hds_thresh, ZCNIC_MIN_HEADER_ROOM),
+			      64);
 		mem->header_truesize = mem->header_size;
 		mem->hds_thresh = hds_thresh;
 		/* programs get the very fragment, others a copy */
 		if (zn->xdp)
-			mem->header_truesize = SKB_HEAD_ALIGN(headroom + mem->header_size);
+			mem->header_truesize =
+				SKB_HEAD_ALIGN(headroom + mem->header_size);
 		return;
 	}
 	mem->header_truesize = ZCNIC_LINEAR_TRUESIZE;
@@ -71,8 +75,8 @@ static void zcnic_rx_mem_sizes(const struct zcnic *zn, bool split, u32 hds_thres
  *
  * Touches neither device nor queue. Return: 0 or a negative errno.
  */
-int zcnic_rx_mem_alloc(struct zcnic_pair *pair, u32 pending, u32 page_size, bool split,
-		       u32 hds_thresh, struct zcnic_rx_mem *mem)
+int zcnic_rx_mem_alloc(struct zcnic_pair *pair, u32 pending, u32 page_size,
+		       bool split, u32 hds_thresh, struct zcnic_rx_mem *mem)
 {
 	struct page_pool *pool;
 
@@ -88,8 +92,9 @@ int zcnic_rx_mem_alloc(struct zcnic_pair *pair, u32 pending, u32 page_size, bool
 		mem->page_size = page_size;
 
 	/* Headers are always readable: their pool is never a memory provider's. */
-	pool = zcnic_pool_create(pair, PAGE_SIZE,
-				 DIV_ROUND_UP(pending * mem->header_truesize, PAGE_SIZE), 0);
+	pool = zcnic_pool_create(
+		pair, PAGE_SIZE,
+		DIV_ROUND_UP(pending * mem->header_truesize, PAGE_SIZE), 0);
 	if (IS_ERR(pool))
 		return PTR_ERR(pool);
 	mem->header_pool = pool;
@@ -106,7 +111,8 @@ int zcnic_rx_mem_alloc(struct zcnic_pair *pair, u32 pending, u32 page_size, bool
 	if (!split)
 		return 0;
 
-	pool = zcnic_pool_create(pair, page_size, pending, PP_FLAG_ALLOW_UNREADABLE_NETMEM);
+	pool = zcnic_pool_create(pair, page_size, pending,
+				 PP_FLAG_ALLOW_UNREADABLE_NETMEM);
 	if (IS_ERR(pool)) {
 		zcnic_rx_mem_free(mem);
 		return PTR_ERR(pool);
@@ -139,18 +145,22 @@ bool zcnic_pair_drain(struct zcnic_pair *pair)
 			zcnic_rx_drain(pair);
 		if (!pair->tx.started)
 			zcnic_tx_clean(pair, false);
-		if ((pair->rx.started || !pair->rx.posted) && (pair->tx.started || !pair->tx.used))
+		if ((pair->rx.started || !pair->rx.posted) &&
+		    (pair->tx.started || !pair->tx.used))
 			return true;
-		if (virtqueue_is_broken(pair->rx.vq) || virtqueue_is_broken(pair->tx.vq) ||
+		if (virtqueue_is_broken(pair->rx.vq) ||
+		    virtqueue_is_broken(pair->tx.vq) ||
 		    time_after(jiffies, deadline))
 			return false;
 		usleep_range(500, 1000);
 	}
 }
 
-static int zcnic_refused(struct zcnic_pair *pair, const char *what, const char *command, int err)
+static int zcnic_refused(struct zcnic_pair *pair, const char *what,
+			 const char *command, int err)
 {
-	netdev_err(pair->zn->dev, "%s queue %u doesn't %s: %d\n", what, pair->index, command, err);
+	netdev_err(pair->zn->dev, "%s queue %u doesn't %s: %d\n", what,
+		   pair->index, command, err);
 	return err;
 }
 
@@ -177,13 +187,18 @@ static int zcnic_rx_start(struct zcnic_pair *pair)
 	if (!mem->header_pool && !mem->xsk)
 		return 0;
 	if (mem->header_pool)
-		page_pool_enable_direct_recycling(mem->header_pool, &pair->napi);
+		page_pool_enable_direct_recycling(mem->header_pool,
+						  &pair->napi);
 	if (mem->payload_pool)
-		page_pool_enable_direct_recycling(mem->payload_pool, &pair->napi);
+		page_pool_enable_direct_recycling(mem->payload_pool,
+						  &pair->napi);
 	zcnic_xdp_attach(pair);
-	err = zcnic_command(pair->zn, ZCNIC_CMD_RXQ_START, &request, sizeof(request), NULL, 0);
+	err = zcnic_command(pair->zn, ZCNIC_CMD_RXQ_START, &request,
+			    sizeof(request), NULL, 0);
 	if (err)
-		return zcnic_disconnected(err) ? 0 : zcnic_refused(pair, "receive", "start", err);
+		return zcnic_disconnected(err) ?
+			       0 :
+			       zcnic_refused(pair, "receive", "start", err);
 
 	rx->started = true;
 	rx->skipping = false;
@@ -203,15 +218,18 @@ void zcnic_rx_stop(struct zcnic_pair *pair)
 	struct zcnic_rx *rx = &pair->rx;
 
 	if (rx->started) {
-		int err = zcnic_queue_command(pair->zn, ZCNIC_CMD_RXQ_STOP, pair->index);
+		int err = zcnic_queue_command(pair->zn, ZCNIC_CMD_RXQ_STOP,
+					      pair->index);
 
 		rx->started = false;
 		if (err && !zcnic_disconnected(err)) {
 			zcnic_refused(pair, "receive", "stop", err);
 			zcnic_request_session(pair->zn);
 		} else if (!err && !zcnic_pair_drain(pair)) {
-			netdev_err(pair->zn->dev, "receive queue %u stopped with %u chains out\n",
-				   pair->index, rx->posted);
+			netdev_err(
+				pair->zn->dev,
+				"receive queue %u stopped with %u chains out\n",
+				pair->index, rx->posted);
 			zcnic_request_reset(pair->zn);
 		}
 		if (rx->posted)
@@ -227,11 +245,14 @@ void zcnic_rx_stop(struct zcnic_pair *pair)
 
 static int zcnic_tx_start(struct zcnic_pair *pair)
 {
-	int err = zcnic_queue_command(pair->zn, ZCNIC_CMD_TXQ_START, pair->index);
+	int err =
+		zcnic_queue_command(pair->zn, ZCNIC_CMD_TXQ_START, pair->index);
 
 	pair->tx.started = !err;
 	pair->tx.progress_since = 0;
-	return !err || zcnic_disconnected(err) ? 0 : zcnic_refused(pair, "transmit", "start", err);
+	return !err || zcnic_disconnected(err) ?
+		       0 :
+		       zcnic_refused(pair, "transmit", "start", err);
 }
 
 static void zcnic_tx_stop(struct zcnic_pair *pair)
@@ -239,7 +260,8 @@ static void zcnic_tx_stop(struct zcnic_pair *pair)
 	struct zcnic_tx *tx = &pair->tx;
 
 	if (tx->started) {
-		int err = zcnic_queue_command(pair->zn, ZCNIC_CMD_TXQ_STOP, pair->index);
+		int err = zcnic_queue_command(pair->zn, ZCNIC_CMD_TXQ_STOP,
+					      pair->index);
 
 		tx->started = false;
 		if (err && !zcnic_disconnected(err)) {
@@ -294,17 +316,20 @@ static int zcnic_pair_open(struct zcnic_pair *pair)
 	pair->tx.limit = zn->tx_pending;
 	/* a provider that was bound stays bound while the interface is down */
 	netdev_queue_config(zn->dev, pair->index, &qcfg);
-	err = zcnic_rx_mem_alloc(pair, zn->rx_pending, qcfg.rx_page_size, zn->split, zn->hds_thresh,
-				 &pair->rx.mem);
+	err = zcnic_rx_mem_alloc(pair, zn->rx_pending, qcfg.rx_page_size,
+				 zn->split, zn->hds_thresh, &pair->rx.mem);
 	if (err)
 		return err;
-	netif_napi_add_config_locked(zn->dev, &pair->napi, zcnic_poll, pair->index);
+	netif_napi_add_config_locked(zn->dev, &pair->napi, zcnic_poll,
+				     pair->index);
 	zcnic_napi_set_irq(pair);
 	WRITE_ONCE(pair->open, true);
 	if (zcnic_pair_start(pair))
 		zcnic_request_session(zn);
-	netif_queue_set_napi(zn->dev, pair->index, NETDEV_QUEUE_TYPE_RX, &pair->napi);
-	netif_queue_set_napi(zn->dev, pair->index, NETDEV_QUEUE_TYPE_TX, &pair->napi);
+	netif_queue_set_napi(zn->dev, pair->index, NETDEV_QUEUE_TYPE_RX,
+			     &pair->napi);
+	netif_queue_set_napi(zn->dev, pair->index, NETDEV_QUEUE_TYPE_TX,
+			     &pair->napi);
 	zcnic_napi_start(pair);
 	return 0;
 }
@@ -374,7 +399,8 @@ void zcnic_pair_exchange(struct zcnic_pair *pair, struct zcnic_rx_mem *mem)
  *
  * Return: 0, or a negative errno with nothing changed.
  */
-int zcnic_pairs_reconfigure(struct zcnic *zn, u32 rx_pending, bool split, u32 hds_thresh)
+int zcnic_pairs_reconfigure(struct zcnic *zn, u32 rx_pending, bool split,
+			    u32 hds_thresh)
 {
 	struct netdev_queue_config qcfg;
 	struct zcnic_rx_mem *mems;
@@ -386,8 +412,9 @@ int zcnic_pairs_reconfigure(struct zcnic *zn, u32 rx_pending, bool split, u32 hd
 		return -ENOMEM;
 	for (i = 0; i < zn->channels && !err; i++) {
 		netdev_queue_config(zn->dev, i, &qcfg);
-		err = zcnic_rx_mem_alloc(&zn->pairs[i], rx_pending, qcfg.rx_page_size, split,
-					 hds_thresh, &mems[i]);
+		err = zcnic_rx_mem_alloc(&zn->pairs[i], rx_pending,
+					 qcfg.rx_page_size, split, hds_thresh,
+					 &mems[i]);
 	}
 	if (err)
 		goto out;
@@ -402,13 +429,15 @@ out:
 	return err;
 }
 
-static int zcnic_queue_mem_alloc(struct net_device *dev, struct netdev_queue_config *qcfg,
-				 void *mem, int index)
+static int zcnic_queue_mem_alloc(struct net_device *dev,
+				 struct netdev_queue_config *qcfg, void *mem,
+				 int index)
 {
 	struct zcnic *zn = netdev_priv(dev);
 
-	return zcnic_rx_mem_alloc(&zn->pairs[index], zn->rx_pending, qcfg->rx_page_size, zn->split,
-				  zn->hds_thresh, mem);
+	return zcnic_rx_mem_alloc(&zn->pairs[index], zn->rx_pending,
+				  qcfg->rx_page_size, zn->split, zn->hds_thresh,
+				  mem);
 }
 
 static void zcnic_queue_mem_free(struct net_device *dev, void *mem)
@@ -416,7 +445,8 @@ static void zcnic_queue_mem_free(struct net_device *dev, void *mem)
 	zcnic_rx_mem_free(mem);
 }
 
-static int zcnic_queue_start(struct net_device *dev, struct netdev_queue_config *qcfg, void *mem,
+static int zcnic_queue_start(struct net_device *dev,
+			     struct netdev_queue_config *qcfg, void *mem,
 			     int index)
 {
 	struct zcnic *zn = netdev_priv(dev);
@@ -443,20 +473,25 @@ static int zcnic_queue_stop(struct net_device *dev, void *mem, int index)
 	return 0;
 }
 
-static void zcnic_default_qcfg(struct net_device *dev, struct netdev_queue_config *qcfg)
+static void zcnic_default_qcfg(struct net_device *dev,
+			       struct netdev_queue_config *qcfg)
 {
 	qcfg->rx_page_size = PAGE_SIZE;
 }
 
-static int zcnic_validate_qcfg(struct net_device *dev, struct netdev_queue_config *qcfg,
+static int zcnic_validate_qcfg(struct net_device *dev,
+			       struct netdev_queue_config *qcfg,
 			       struct netlink_ext_ack *extack)
 {
 	struct zcnic *zn = netdev_priv(dev);
 
-	if (!is_power_of_2(qcfg->rx_page_size) || qcfg->rx_page_size < PAGE_SIZE ||
+	if (!is_power_of_2(qcfg->rx_page_size) ||
+	    qcfg->rx_page_size < PAGE_SIZE ||
 	    qcfg->rx_page_size > zn->max_page_size) {
-		NL_SET_ERR_MSG_FMT_MOD(extack, "rx page size %u: a power of two from %lu to %u",
-				       qcfg->rx_page_size, PAGE_SIZE, zn->max_page_size);
+		NL_SET_ERR_MSG_FMT_MOD(
+			extack,
+			"rx page size %u: a power of two from %lu to %u",
+			qcfg->rx_page_size, PAGE_SIZE, zn->max_page_size);
 		return -ERANGE;
 	}
 	return 0;

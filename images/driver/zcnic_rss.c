@@ -8,7 +8,8 @@
 #include "zcnic.h"
 
 #define ZCNIC_FIELDS_IP		(ZCNIC_FIELD_IP_SRC | ZCNIC_FIELD_IP_DST)
-#define ZCNIC_FIELDS_L4		(ZCNIC_FIELDS_IP | ZCNIC_FIELD_L4_SRC | ZCNIC_FIELD_L4_DST)
+#define ZCNIC_FIELDS_L4 \
+	(ZCNIC_FIELDS_IP | ZCNIC_FIELD_L4_SRC | ZCNIC_FIELD_L4_DST)
 
 static const u16 zcnic_default_fields[ZCNIC_FLOW_TYPES] = {
 	[ZCNIC_FLOW_IPV4] = ZCNIC_FIELDS_IP,
@@ -31,7 +32,8 @@ static const u16 zcnic_default_fields[ZCNIC_FLOW_TYPES] = {
  */
 u32 zcnic_rss_table_length(struct zcnic *zn, u16 channels)
 {
-	return min_t(u32, roundup_pow_of_two(max(8, 4 * channels)), zn->max_rss_table);
+	return min_t(u32, roundup_pow_of_two(max(8, 4 * channels)),
+		     zn->max_rss_table);
 }
 
 static void zcnic_rss_spread(struct zcnic_rss *rss, u32 length, u16 channels)
@@ -57,7 +59,8 @@ void zcnic_rss_init(struct zcnic *zn)
 	zcnic_rss_spread(rss, zn->rss_table_length, zn->channels);
 }
 
-static int zcnic_rss_send(struct zcnic *zn, u32 context, const struct zcnic_rss *rss)
+static int zcnic_rss_send(struct zcnic *zn, u32 context,
+			  const struct zcnic_rss *rss)
 {
 	struct zcnic_rss_set *request;
 	size_t size = struct_size(request, table, zn->rss_table_length);
@@ -81,7 +84,8 @@ static int zcnic_rss_send(struct zcnic *zn, u32 context, const struct zcnic_rss 
 }
 
 /* Send @rss and keep it unless it is refused. */
-static int zcnic_rss_set(struct zcnic *zn, u32 context, const struct zcnic_rss *rss)
+static int zcnic_rss_set(struct zcnic *zn, u32 context,
+			 const struct zcnic_rss *rss)
 {
 	int err = zcnic_rss_send(zn, context, rss);
 
@@ -93,16 +97,20 @@ static int zcnic_rss_set(struct zcnic *zn, u32 context, const struct zcnic_rss *
 
 /* Apply what @rxfh changes to @rss. */
 static int zcnic_rss_apply(struct zcnic *zn, struct zcnic_rss *rss,
-			   const struct ethtool_rxfh_param *rxfh, struct netlink_ext_ack *extack)
+			   const struct ethtool_rxfh_param *rxfh,
+			   struct netlink_ext_ack *extack)
 {
 	u32 i;
 
-	if (rxfh->hfunc != ETH_RSS_HASH_NO_CHANGE && rxfh->hfunc != ETH_RSS_HASH_TOP) {
-		NL_SET_ERR_MSG_MOD(extack, "the only hash function is toeplitz");
+	if (rxfh->hfunc != ETH_RSS_HASH_NO_CHANGE &&
+	    rxfh->hfunc != ETH_RSS_HASH_TOP) {
+		NL_SET_ERR_MSG_MOD(extack,
+				   "the only hash function is toeplitz");
 		return -EOPNOTSUPP;
 	}
 	if (rxfh->input_xfrm != RXH_XFRM_NO_CHANGE) {
-		if (rxfh->input_xfrm && !(zn->features & BIT_ULL(ZCNIC_F_RSS_SYMMETRIC)))
+		if (rxfh->input_xfrm &&
+		    !(zn->features & BIT_ULL(ZCNIC_F_RSS_SYMMETRIC)))
 			return -EOPNOTSUPP;
 		if (rxfh->input_xfrm == RXH_XFRM_SYM_XOR)
 			rss->symmetric = ZCNIC_RSS_SYM_XOR;
@@ -118,15 +126,18 @@ static int zcnic_rss_apply(struct zcnic *zn, struct zcnic_rss *rss,
 	return 0;
 }
 
-static int zcnic_rss_change(struct zcnic *zn, u32 context, const struct ethtool_rxfh_param *rxfh,
+static int zcnic_rss_change(struct zcnic *zn, u32 context,
+			    const struct ethtool_rxfh_param *rxfh,
 			    struct netlink_ext_ack *extack)
 {
-	struct zcnic_rss *rss = kmemdup(&zn->rss[context], sizeof(*rss), GFP_KERNEL);
+	struct zcnic_rss *rss =
+		kmemdup(&zn->rss[context], sizeof(*rss), GFP_KERNEL);
 	int err;
 
 	if (!rss)
 		return -ENOMEM;
-	err = zcnic_rss_apply(zn, rss, rxfh, extack) ?: zcnic_rss_set(zn, context, rss);
+	err = zcnic_rss_apply(zn, rss, rxfh, extack) ?:
+		      zcnic_rss_set(zn, context, rss);
 	kfree(rss);
 	return err;
 }
@@ -168,7 +179,8 @@ int zcnic_set_rxfh(struct net_device *dev, struct ethtool_rxfh_param *rxfh,
 	return zcnic_rss_change(netdev_priv(dev), 0, rxfh, extack);
 }
 
-int zcnic_create_rxfh_context(struct net_device *dev, struct ethtool_rxfh_context *ctx,
+int zcnic_create_rxfh_context(struct net_device *dev,
+			      struct ethtool_rxfh_context *ctx,
 			      const struct ethtool_rxfh_param *rxfh,
 			      struct netlink_ext_ack *extack)
 {
@@ -178,8 +190,10 @@ int zcnic_create_rxfh_context(struct net_device *dev, struct ethtool_rxfh_contex
 	u32 i;
 	int err;
 
-	if (!(zn->features & BIT_ULL(ZCNIC_F_RSS_CONTEXTS)) || context >= zn->max_rss_contexts) {
-		NL_SET_ERR_MSG_FMT_MOD(extack, "the device has contexts 0 to %u",
+	if (!(zn->features & BIT_ULL(ZCNIC_F_RSS_CONTEXTS)) ||
+	    context >= zn->max_rss_contexts) {
+		NL_SET_ERR_MSG_FMT_MOD(extack,
+				       "the device has contexts 0 to %u",
 				       zn->max_rss_contexts - 1);
 		return -ENOSPC;
 	}
@@ -190,11 +204,13 @@ int zcnic_create_rxfh_context(struct net_device *dev, struct ethtool_rxfh_contex
 	memcpy(rss->fields, zcnic_default_fields, sizeof(rss->fields));
 	memcpy(rss->key, zn->rss[0].key, sizeof(rss->key));
 	zcnic_rss_spread(rss, zn->rss_table_length, zn->channels);
-	err = zcnic_rss_apply(zn, rss, rxfh, extack) ?: zcnic_rss_set(zn, context, rss);
+	err = zcnic_rss_apply(zn, rss, rxfh, extack) ?:
+		      zcnic_rss_set(zn, context, rss);
 	if (!err) {
 		/* the core keeps what the user gave and wants the rest from us */
 		ctx->hfunc = ETH_RSS_HASH_TOP;
-		memcpy(ethtool_rxfh_context_key(ctx), rss->key, sizeof(rss->key));
+		memcpy(ethtool_rxfh_context_key(ctx), rss->key,
+		       sizeof(rss->key));
 		for (i = 0; i < zn->rss_table_length; i++)
 			ethtool_rxfh_context_indir(ctx)[i] = rss->table[i];
 	}
@@ -202,21 +218,25 @@ int zcnic_create_rxfh_context(struct net_device *dev, struct ethtool_rxfh_contex
 	return err;
 }
 
-int zcnic_modify_rxfh_context(struct net_device *dev, struct ethtool_rxfh_context *ctx,
+int zcnic_modify_rxfh_context(struct net_device *dev,
+			      struct ethtool_rxfh_context *ctx,
 			      const struct ethtool_rxfh_param *rxfh,
 			      struct netlink_ext_ack *extack)
 {
-	return zcnic_rss_change(netdev_priv(dev), rxfh->rss_context, rxfh, extack);
+	return zcnic_rss_change(netdev_priv(dev), rxfh->rss_context, rxfh,
+				extack);
 }
 
-int zcnic_remove_rxfh_context(struct net_device *dev, struct ethtool_rxfh_context *ctx,
-			      u32 context, struct netlink_ext_ack *extack)
+int zcnic_remove_rxfh_context(struct net_device *dev,
+			      struct ethtool_rxfh_context *ctx, u32 context,
+			      struct netlink_ext_ack *extack)
 {
 	struct zcnic *zn = netdev_priv(dev);
 	struct zcnic_rss_del request = { .context = cpu_to_le16(context) };
 	int err;
 
-	err = zcnic_command(zn, ZCNIC_CMD_RSS_DEL, &request, sizeof(request), NULL, 0);
+	err = zcnic_command(zn, ZCNIC_CMD_RSS_DEL, &request, sizeof(request),
+			    NULL, 0);
 	if (err && !zcnic_disconnected(err) && err != -ENOENT)
 		return err;
 	memset(&zn->rss[context], 0, sizeof(zn->rss[context]));
@@ -254,7 +274,8 @@ static const struct {
 	{ RXH_IP6_FL, ZCNIC_FIELD_FLOW_LABEL },
 };
 
-int zcnic_get_rxfh_fields(struct net_device *dev, struct ethtool_rxfh_fields *fields)
+int zcnic_get_rxfh_fields(struct net_device *dev,
+			  struct ethtool_rxfh_fields *fields)
 {
 	int type = zcnic_flow_type(fields->flow_type);
 	struct zcnic *zn = netdev_priv(dev);
@@ -262,16 +283,19 @@ int zcnic_get_rxfh_fields(struct net_device *dev, struct ethtool_rxfh_fields *fi
 
 	if (type < 0)
 		return type;
-	if (fields->rss_context >= ZCNIC_MAX_RSS_CONTEXTS || !zn->rss[fields->rss_context].exists)
+	if (fields->rss_context >= ZCNIC_MAX_RSS_CONTEXTS ||
+	    !zn->rss[fields->rss_context].exists)
 		return -ENOENT;
 	fields->data = 0;
 	for (i = 0; i < ARRAY_SIZE(zcnic_fields); i++)
-		if (zn->rss[fields->rss_context].fields[type] & zcnic_fields[i].field)
+		if (zn->rss[fields->rss_context].fields[type] &
+		    zcnic_fields[i].field)
 			fields->data |= zcnic_fields[i].ethtool;
 	return 0;
 }
 
-int zcnic_set_rxfh_fields(struct net_device *dev, const struct ethtool_rxfh_fields *fields,
+int zcnic_set_rxfh_fields(struct net_device *dev,
+			  const struct ethtool_rxfh_fields *fields,
 			  struct netlink_ext_ack *extack)
 {
 	int type = zcnic_flow_type(fields->flow_type);
@@ -284,7 +308,8 @@ int zcnic_set_rxfh_fields(struct net_device *dev, const struct ethtool_rxfh_fiel
 
 	if (type < 0)
 		return type;
-	if (fields->rss_context >= ZCNIC_MAX_RSS_CONTEXTS || !zn->rss[fields->rss_context].exists)
+	if (fields->rss_context >= ZCNIC_MAX_RSS_CONTEXTS ||
+	    !zn->rss[fields->rss_context].exists)
 		return -ENOENT;
 	for (i = 0; i < ARRAY_SIZE(zcnic_fields); i++) {
 		if (!(data & zcnic_fields[i].ethtool))
@@ -292,13 +317,15 @@ int zcnic_set_rxfh_fields(struct net_device *dev, const struct ethtool_rxfh_fiel
 		chosen |= zcnic_fields[i].field;
 		data &= ~zcnic_fields[i].ethtool;
 	}
-	allowed = type == ZCNIC_FLOW_IPV4 || type == ZCNIC_FLOW_IPV6 ? ZCNIC_FIELDS_IP :
-								       ZCNIC_FIELDS_L4;
+	allowed = type == ZCNIC_FLOW_IPV4 || type == ZCNIC_FLOW_IPV6 ?
+			  ZCNIC_FIELDS_IP :
+			  ZCNIC_FIELDS_L4;
 	if (type >= ZCNIC_FLOW_IPV6)
 		allowed |= ZCNIC_FIELD_FLOW_LABEL;
 	if (data || chosen & ~allowed) {
-		NL_SET_ERR_MSG_MOD(extack,
-				   "fields are s and d, for TCP and UDP also f and n, for IPv6 also l");
+		NL_SET_ERR_MSG_MOD(
+			extack,
+			"fields are s and d, for TCP and UDP also f and n, for IPv6 also l");
 		return -EOPNOTSUPP;
 	}
 
@@ -349,9 +376,11 @@ int zcnic_rss_can_resize(struct zcnic *zn, u16 channels)
 		return -ENOMEM;
 	for (i = 0; i < zn->rss_table_length; i++)
 		table[i] = zn->rss[0].table[i];
-	possible = ethtool_rxfh_indir_can_resize(zn->dev, table, zn->rss_table_length, length);
+	possible = ethtool_rxfh_indir_can_resize(zn->dev, table,
+						 zn->rss_table_length, length);
 	kfree(table);
-	return possible ? ethtool_rxfh_ctxs_can_resize(zn->dev, length) : -EINVAL;
+	return possible ? ethtool_rxfh_ctxs_can_resize(zn->dev, length) :
+			  -EINVAL;
 }
 
 /**
@@ -366,7 +395,8 @@ int zcnic_rss_can_resize(struct zcnic *zn, u16 channels)
  */
 int zcnic_rss_set_channels(struct zcnic *zn, u16 channels)
 {
-	u32 length = zcnic_rss_table_length(zn, channels), old = zn->rss_table_length;
+	u32 length = zcnic_rss_table_length(zn, channels),
+	    old = zn->rss_table_length;
 	u32 context, i;
 	int err = 0;
 
@@ -380,7 +410,9 @@ int zcnic_rss_set_channels(struct zcnic *zn, u16 channels)
 			zcnic_rss_spread(rss, length, channels);
 		else if (length == old)
 			continue;
-		for (i = old; (context || netif_is_rxfh_configured(zn->dev)) && i < length; i++)
+		for (i = old; (context || netif_is_rxfh_configured(zn->dev)) &&
+			      i < length;
+		     i++)
 			rss->table[i] = rss->table[i % old];
 		err = err ?: zcnic_rss_send(zn, context, rss);
 	}
@@ -409,7 +441,8 @@ int zcnic_rss_replay(struct zcnic *zn)
 		err = zcnic_rss_send(zn, context, &zn->rss[context]);
 		if (!err || zcnic_disconnected(err))
 			continue;
-		netdev_err(zn->dev, "RSS context %u: refused (%d) and lost\n", context, err);
+		netdev_err(zn->dev, "RSS context %u: refused (%d) and lost\n",
+			   context, err);
 		memset(&zn->rss[context], 0, sizeof(zn->rss[context]));
 		mutex_lock(&zn->dev->ethtool->rss_lock);
 		ethtool_rxfh_context_lost(zn->dev, context);

@@ -5,7 +5,8 @@
 /* So many go into one command at replay: a request of 8 KiB needs no large allocation. */
 #define ZCNIC_RULES_PER_COMMAND	48
 
-static int zcnic_rules_send(struct zcnic *zn, const struct zcnic_rule *rules, u32 count)
+static int zcnic_rules_send(struct zcnic *zn, const struct zcnic_rule *rules,
+			    u32 count)
 {
 	struct zcnic_rule_set *request;
 	size_t size = struct_size(request, rules, count);
@@ -37,14 +38,16 @@ static int zcnic_rules_del(struct zcnic *zn, u32 location)
 	return err == -ENOENT ? 0 : err;
 }
 
-static void zcnic_flow_ip4(struct zcnic_flow *flow, __be32 src, __be32 dst, u8 tos)
+static void zcnic_flow_ip4(struct zcnic_flow *flow, __be32 src, __be32 dst,
+			   u8 tos)
 {
 	flow->ip_src[0] = src;
 	flow->ip_dst[0] = dst;
 	flow->ip_tos = tos;
 }
 
-static void zcnic_flow_ip6(struct zcnic_flow *flow, const __be32 *src, const __be32 *dst, u8 tclass)
+static void zcnic_flow_ip6(struct zcnic_flow *flow, const __be32 *src,
+			   const __be32 *dst, u8 tclass)
 {
 	memcpy(flow->ip_src, src, sizeof(flow->ip_src));
 	memcpy(flow->ip_dst, dst, sizeof(flow->ip_dst));
@@ -52,7 +55,8 @@ static void zcnic_flow_ip6(struct zcnic_flow *flow, const __be32 *src, const __b
 }
 
 /* One half, values or masks, of a specification. Return: 0 or -EOPNOTSUPP. */
-static int zcnic_flow_parse(u32 type, const union ethtool_flow_union *u, struct zcnic_flow *flow)
+static int zcnic_flow_parse(u32 type, const union ethtool_flow_union *u,
+			    struct zcnic_flow *flow)
 {
 	switch (type) {
 	case ETHER_FLOW:
@@ -62,26 +66,26 @@ static int zcnic_flow_parse(u32 type, const union ethtool_flow_union *u, struct 
 		return 0;
 	case TCP_V4_FLOW:
 	case UDP_V4_FLOW:
-		zcnic_flow_ip4(flow, u->tcp_ip4_spec.ip4src, u->tcp_ip4_spec.ip4dst,
-			       u->tcp_ip4_spec.tos);
+		zcnic_flow_ip4(flow, u->tcp_ip4_spec.ip4src,
+			       u->tcp_ip4_spec.ip4dst, u->tcp_ip4_spec.tos);
 		flow->l4_src = u->tcp_ip4_spec.psrc;
 		flow->l4_dst = u->tcp_ip4_spec.pdst;
 		return 0;
 	case IPV4_USER_FLOW:
-		zcnic_flow_ip4(flow, u->usr_ip4_spec.ip4src, u->usr_ip4_spec.ip4dst,
-			       u->usr_ip4_spec.tos);
+		zcnic_flow_ip4(flow, u->usr_ip4_spec.ip4src,
+			       u->usr_ip4_spec.ip4dst, u->usr_ip4_spec.tos);
 		flow->ip_proto = u->usr_ip4_spec.proto;
 		return 0;
 	case TCP_V6_FLOW:
 	case UDP_V6_FLOW:
-		zcnic_flow_ip6(flow, u->tcp_ip6_spec.ip6src, u->tcp_ip6_spec.ip6dst,
-			       u->tcp_ip6_spec.tclass);
+		zcnic_flow_ip6(flow, u->tcp_ip6_spec.ip6src,
+			       u->tcp_ip6_spec.ip6dst, u->tcp_ip6_spec.tclass);
 		flow->l4_src = u->tcp_ip6_spec.psrc;
 		flow->l4_dst = u->tcp_ip6_spec.pdst;
 		return 0;
 	case IPV6_USER_FLOW:
-		zcnic_flow_ip6(flow, u->usr_ip6_spec.ip6src, u->usr_ip6_spec.ip6dst,
-			       u->usr_ip6_spec.tclass);
+		zcnic_flow_ip6(flow, u->usr_ip6_spec.ip6src,
+			       u->usr_ip6_spec.ip6dst, u->usr_ip6_spec.tclass);
 		flow->ip_proto = u->usr_ip6_spec.l4_proto;
 		return 0;
 	default:
@@ -111,7 +115,8 @@ static int zcnic_rule_type(u32 type)
 	}
 }
 
-static int zcnic_rule_match(const struct ethtool_rx_flow_spec *spec, struct zcnic_rule *rule)
+static int zcnic_rule_match(const struct ethtool_rx_flow_spec *spec,
+			    struct zcnic_rule *rule)
 {
 	u32 type = spec->flow_type & ~(FLOW_EXT | FLOW_MAC_EXT | FLOW_RSS);
 	u8 *value = (u8 *)&rule->value, *mask = (u8 *)&rule->mask;
@@ -124,7 +129,8 @@ static int zcnic_rule_match(const struct ethtool_rx_flow_spec *spec, struct zcni
 	/* what the device can't look at */
 	if (type == IPV4_USER_FLOW && spec->m_u.usr_ip4_spec.l4_4_bytes)
 		return -EOPNOTSUPP;
-	if (type == IPV4_USER_FLOW && spec->h_u.usr_ip4_spec.ip_ver != ETH_RX_NFC_IP4)
+	if (type == IPV4_USER_FLOW &&
+	    spec->h_u.usr_ip4_spec.ip_ver != ETH_RX_NFC_IP4)
 		return -EINVAL;
 	if (type == IPV6_USER_FLOW && spec->m_u.usr_ip6_spec.l4_4_bytes)
 		return -EOPNOTSUPP;
@@ -134,7 +140,8 @@ static int zcnic_rule_match(const struct ethtool_rx_flow_spec *spec, struct zcni
 	if (err)
 		return err;
 	if (spec->flow_type & FLOW_EXT) {
-		if (spec->m_ext.vlan_etype || spec->m_ext.data[0] || spec->m_ext.data[1])
+		if (spec->m_ext.vlan_etype || spec->m_ext.data[0] ||
+		    spec->m_ext.data[1])
 			return -EOPNOTSUPP;
 		rule->value.vlan_tci = spec->h_ext.vlan_tci;
 		rule->mask.vlan_tci = spec->m_ext.vlan_tci;
@@ -167,7 +174,8 @@ static int zcnic_rule_action(struct zcnic *zn, const struct ethtool_rxnfc *cmd,
 	if (!(spec->flow_type & FLOW_RSS))
 		return 0;
 
-	if (cmd->rss_context >= ZCNIC_MAX_RSS_CONTEXTS || !zn->rss[cmd->rss_context].exists)
+	if (cmd->rss_context >= ZCNIC_MAX_RSS_CONTEXTS ||
+	    !zn->rss[cmd->rss_context].exists)
 		return -EINVAL;
 	if (queue + zcnic_rss_max_queue(zn, cmd->rss_context) >= zn->channels)
 		return -EINVAL;
@@ -176,9 +184,11 @@ static int zcnic_rule_action(struct zcnic *zn, const struct ethtool_rxnfc *cmd,
 	return 0;
 }
 
-static bool zcnic_rule_same_match(const struct zcnic_rule *a, const struct zcnic_rule *b)
+static bool zcnic_rule_same_match(const struct zcnic_rule *a,
+				  const struct zcnic_rule *b)
 {
-	return a->type == b->type && !memcmp(&a->value, &b->value, sizeof(a->value)) &&
+	return a->type == b->type &&
+	       !memcmp(&a->value, &b->value, sizeof(a->value)) &&
 	       !memcmp(&a->mask, &b->mask, sizeof(a->mask));
 }
 
@@ -186,14 +196,16 @@ static bool zcnic_rule_same_match(const struct zcnic_rule *a, const struct zcnic
  * "Any" allocates from the top down, so that what is asked for by location gets in front of it. A match
  * that is there already is replaced: two of them would leave one without effect.
  */
-static int zcnic_rule_location(struct zcnic *zn, u32 wanted, const struct zcnic_rule *rule)
+static int zcnic_rule_location(struct zcnic *zn, u32 wanted,
+			       const struct zcnic_rule *rule)
 {
 	int free = -ENOSPC;
 	u32 i;
 
 	if (wanted < zn->max_rules)
 		return wanted;
-	if (wanted != RX_CLS_LOC_ANY && wanted != RX_CLS_LOC_FIRST && wanted != RX_CLS_LOC_LAST)
+	if (wanted != RX_CLS_LOC_ANY && wanted != RX_CLS_LOC_FIRST &&
+	    wanted != RX_CLS_LOC_LAST)
 		return -EINVAL;
 	for (i = 0; i < zn->max_rules; i++) {
 		if (!zn->rules[i]) {
@@ -216,7 +228,8 @@ static int zcnic_rule_insert(struct zcnic *zn, struct ethtool_rxnfc *cmd)
 	entry = kzalloc_obj(*entry);
 	if (!entry)
 		return -ENOMEM;
-	err = zcnic_rule_match(&cmd->fs, &entry->rule) ?: zcnic_rule_action(zn, cmd, &entry->rule);
+	err = zcnic_rule_match(&cmd->fs, &entry->rule) ?:
+		      zcnic_rule_action(zn, cmd, &entry->rule);
 	if (err)
 		goto err_free;
 	location = zcnic_rule_location(zn, cmd->fs.location, &entry->rule);
@@ -227,7 +240,8 @@ static int zcnic_rule_insert(struct zcnic *zn, struct ethtool_rxnfc *cmd)
 	entry->rule.location = cpu_to_le32(location);
 	entry->spec = cmd->fs;
 	entry->spec.location = location;
-	entry->rss_context = cmd->fs.flow_type & FLOW_RSS ? cmd->rss_context : 0;
+	entry->rss_context = cmd->fs.flow_type & FLOW_RSS ? cmd->rss_context :
+							    0;
 
 	err = zcnic_rules_send(zn, &entry->rule, 1);
 	if (err && !zcnic_disconnected(err))
@@ -320,7 +334,8 @@ int zcnic_set_rxnfc(struct net_device *dev, struct ethtool_rxnfc *cmd)
 	}
 }
 
-int zcnic_get_rxnfc(struct net_device *dev, struct ethtool_rxnfc *cmd, u32 *locations)
+int zcnic_get_rxnfc(struct net_device *dev, struct ethtool_rxnfc *cmd,
+		    u32 *locations)
 {
 	struct zcnic *zn = netdev_priv(dev);
 	const struct zcnic_flow_rule *entry;
@@ -332,7 +347,8 @@ int zcnic_get_rxnfc(struct net_device *dev, struct ethtool_rxnfc *cmd, u32 *loca
 		cmd->data = zn->max_rules | RX_CLS_LOC_SPECIAL;
 		return 0;
 	case ETHTOOL_GRXCLSRULE:
-		if (cmd->fs.location >= ZCNIC_MAX_RULES || !zn->rules[cmd->fs.location])
+		if (cmd->fs.location >= ZCNIC_MAX_RULES ||
+		    !zn->rules[cmd->fs.location])
 			return -ENOENT;
 		entry = zn->rules[cmd->fs.location];
 		cmd->fs = entry->spec;
@@ -382,7 +398,8 @@ bool zcnic_rules_fit(struct zcnic *zn, u16 channels)
 			continue;
 		queue = le16_to_cpu(entry->rule.queue);
 		/* the default table of context 0 shrinks with the channels */
-		if (entry->rule.action == ZCNIC_ACTION_CONTEXT && entry->rss_context == 0 &&
+		if (entry->rule.action == ZCNIC_ACTION_CONTEXT &&
+		    entry->rss_context == 0 &&
 		    !netif_is_rxfh_configured(zn->dev))
 			queue += channels - 1;
 		else if (entry->rule.action == ZCNIC_ACTION_CONTEXT)
@@ -399,7 +416,8 @@ static int zcnic_rules_replay_one(struct zcnic *zn, u32 location)
 
 	if (!err || zcnic_disconnected(err))
 		return err;
-	netdev_err(zn->dev, "flow rule %u: refused (%d) and lost\n", location, err);
+	netdev_err(zn->dev, "flow rule %u: refused (%d) and lost\n", location,
+		   err);
 	zcnic_rule_free(zn, location);
 	return 0;
 }
@@ -426,7 +444,9 @@ int zcnic_rules_replay(struct zcnic *zn)
 		return -ENOMEM;
 	while (i < ZCNIC_MAX_RULES && !err) {
 		first = i;
-		for (count = 0; i < ZCNIC_MAX_RULES && count < ZCNIC_RULES_PER_COMMAND; i++)
+		for (count = 0;
+		     i < ZCNIC_MAX_RULES && count < ZCNIC_RULES_PER_COMMAND;
+		     i++)
 			if (zn->rules[i])
 				rules[count++] = zn->rules[i]->rule;
 		end = i;

@@ -14,10 +14,11 @@
 
 #include "zcnic.h"
 
-#define ZCNIC_RX_FLAGS	(ZCNIC_RX_FIRST | ZCNIC_RX_LAST | ZCNIC_RX_SPLIT | \
-			 ZCNIC_RX_CSUM_GOOD | ZCNIC_RX_CSUM_BAD | ZCNIC_RX_AGGREGATED | \
-			 ZCNIC_RX_FIXED_ID | ZCNIC_RX_FIXED_ID_INNER | ZCNIC_RX_TIMESTAMP | \
-			 ZCNIC_RX_VLAN)
+#define ZCNIC_RX_FLAGS                                                      \
+	(ZCNIC_RX_FIRST | ZCNIC_RX_LAST | ZCNIC_RX_SPLIT |                  \
+	 ZCNIC_RX_CSUM_GOOD | ZCNIC_RX_CSUM_BAD | ZCNIC_RX_AGGREGATED |     \
+	 ZCNIC_RX_FIXED_ID | ZCNIC_RX_FIXED_ID_INNER | ZCNIC_RX_TIMESTAMP | \
+	 ZCNIC_RX_VLAN)
 
 /* Buffers are made available in groups, so that not every frame costs a look at the ring's flags. */
 #define ZCNIC_RX_FILL_BATCH	16
@@ -27,7 +28,8 @@ int zcnic_rx_slots_alloc(struct zcnic_pair *pair)
 	struct zcnic_rx *rx = &pair->rx;
 	u32 i;
 
-	rx->slots = kvcalloc(pair->zn->rx_ring_size, sizeof(*rx->slots), GFP_KERNEL);
+	rx->slots = kvcalloc(pair->zn->rx_ring_size, sizeof(*rx->slots),
+			     GFP_KERNEL);
 	if (!rx->slots)
 		return -ENOMEM;
 	for (i = 0; i < pair->zn->rx_ring_size; i++) {
@@ -45,12 +47,15 @@ void zcnic_rx_slots_free(struct zcnic_pair *pair)
 }
 
 /* Give back what is left in the slot, and the slot. @napi: called by the pools' NAPI. */
-static void zcnic_rx_release(struct zcnic_rx *rx, struct zcnic_rx_slot *slot, bool napi)
+static void zcnic_rx_release(struct zcnic_rx *rx, struct zcnic_rx_slot *slot,
+			     bool napi)
 {
 	if (slot->header)
-		page_pool_put_full_netmem(slot->header_pool, slot->header, napi);
+		page_pool_put_full_netmem(slot->header_pool, slot->header,
+					  napi);
 	if (slot->payload)
-		page_pool_put_full_netmem(slot->payload_pool, slot->payload, napi);
+		page_pool_put_full_netmem(slot->payload_pool, slot->payload,
+					  napi);
 	if (slot->xsk)
 		zcnic_xsk_put(rx, slot);
 	slot->header = 0;
@@ -59,13 +64,15 @@ static void zcnic_rx_release(struct zcnic_rx *rx, struct zcnic_rx_slot *slot, bo
 	rx->free = slot;
 }
 
-static bool zcnic_rx_slot_fill(struct zcnic_rx *rx, struct zcnic_rx_slot *slot, gfp_t gfp)
+static bool zcnic_rx_slot_fill(struct zcnic_rx *rx, struct zcnic_rx_slot *slot,
+			       gfp_t gfp)
 {
 	const struct zcnic_rx_mem *mem = &rx->mem;
 
 	if (mem->xsk)
 		return zcnic_xsk_fill(rx, slot);
-	slot->header = page_pool_alloc_frag_netmem(mem->header_pool, &slot->header_offset,
+	slot->header = page_pool_alloc_frag_netmem(mem->header_pool,
+						   &slot->header_offset,
 						   mem->header_truesize, gfp);
 	if (!slot->header)
 		return false;
@@ -91,15 +98,17 @@ static int zcnic_rx_post(struct zcnic_rx *rx, struct zcnic_rx_slot *slot)
 	if (slot->xsk)
 		sg_dma_address(&sg[0]) = zcnic_xsk_dma(slot);
 	else
-		sg_dma_address(&sg[0]) = page_pool_get_dma_addr_netmem(slot->header) +
-					 slot->header_offset;
+		sg_dma_address(&sg[0]) =
+			page_pool_get_dma_addr_netmem(slot->header) +
+			slot->header_offset;
 	sg_dma_len(&sg[0]) = slot->header_size;
 	if (slot->payload) {
-		sg_dma_address(&sg[1]) = page_pool_get_dma_addr_netmem(slot->payload);
+		sg_dma_address(&sg[1]) =
+			page_pool_get_dma_addr_netmem(slot->payload);
 		sg_dma_len(&sg[1]) = slot->page_size;
 	}
-	return virtqueue_add_inbuf_premapped(rx->vq, sg, slot->payload ? 2 : 1, slot, NULL,
-					     GFP_ATOMIC);
+	return virtqueue_add_inbuf_premapped(rx->vq, sg, slot->payload ? 2 : 1,
+					     slot, NULL, GFP_ATOMIC);
 }
 
 void zcnic_rx_count(struct zcnic_rx *rx, u64_stats_t *counter)
@@ -167,8 +176,10 @@ void zcnic_rx_drop_frame(struct zcnic_rx *rx)
 }
 
 /* Does the receive header agree with the chain, with its frame so far, and with itself? */
-static bool zcnic_rx_header_valid(const struct zcnic_pair *pair, const struct zcnic_rx_slot *slot,
-				  const struct zcnic_rx_header *header, u32 used_length)
+static bool zcnic_rx_header_valid(const struct zcnic_pair *pair,
+				  const struct zcnic_rx_slot *slot,
+				  const struct zcnic_rx_header *header,
+				  u32 used_length)
 {
 	u32 header_length = le32_to_cpu(header->header_length);
 	u32 payload_length = le32_to_cpu(header->payload_length);
@@ -177,7 +188,8 @@ static bool zcnic_rx_header_valid(const struct zcnic_pair *pair, const struct zc
 	const struct zcnic_rx *rx = &pair->rx;
 	u32 sum;
 
-	if (flags & ~ZCNIC_RX_FLAGS || le16_to_cpu(header->queue) != pair->index)
+	if (flags & ~ZCNIC_RX_FLAGS ||
+	    le16_to_cpu(header->queue) != pair->index)
 		return false;
 	if (flags & ZCNIC_RX_CSUM_GOOD && flags & ZCNIC_RX_CSUM_BAD)
 		return false;
@@ -196,18 +208,20 @@ static bool zcnic_rx_header_valid(const struct zcnic_pair *pair, const struct zc
 		    (payload_length && !(flags & ZCNIC_RX_SPLIT)))
 			return false;
 	} else {
-		if (!rx->partial || le16_to_cpu(header->chain) != rx->next_chain ||
+		if (!rx->partial ||
+		    le16_to_cpu(header->chain) != rx->next_chain ||
 		    le32_to_cpu(header->frame_id) != rx->frame_id ||
 		    frame_length != rx->frame_length ||
-		    rx->next_chain >= rx->mem.max_chains ||
-		    !sum || (header_length && payload_length))
+		    rx->next_chain >= rx->mem.max_chains || !sum ||
+		    (header_length && payload_length))
 			return false;
 		sum += rx->received;
 	}
 	return flags & ZCNIC_RX_LAST ? sum == frame_length : sum < frame_length;
 }
 
-static struct sk_buff *zcnic_rx_build(struct zcnic_pair *pair, struct zcnic_rx_slot *slot,
+static struct sk_buff *zcnic_rx_build(struct zcnic_pair *pair,
+				      struct zcnic_rx_slot *slot,
 				      u32 header_length)
 {
 	struct sk_buff *skb;
@@ -231,7 +245,9 @@ static struct sk_buff *zcnic_rx_build(struct zcnic_pair *pair, struct zcnic_rx_s
 		skb = napi_alloc_skb(&pair->napi, header_length);
 		if (!skb)
 			return NULL;
-		skb_put_data(skb, slot->header_va + sizeof(struct zcnic_rx_header), header_length);
+		skb_put_data(skb,
+			     slot->header_va + sizeof(struct zcnic_rx_header),
+			     header_length);
 	}
 	return skb;
 }
@@ -248,8 +264,8 @@ static bool zcnic_rx_begin(struct zcnic_pair *pair, struct zcnic_rx_slot *slot,
 	} else if (rx->mem.xdp) {
 		rx->buff = &rx->xdp.buff;
 		xdp_init_buff(rx->buff, slot->header_truesize, &rx->xdp_rxq);
-		xdp_prepare_buff(rx->buff, slot->header_va - rx->mem.headroom, XDP_PACKET_HEADROOM,
-				 header_length, true);
+		xdp_prepare_buff(rx->buff, slot->header_va - rx->mem.headroom,
+				 XDP_PACKET_HEADROOM, header_length, true);
 		slot->header = 0;
 	} else {
 		rx->skb = zcnic_rx_build(pair, slot, header_length);
@@ -264,14 +280,14 @@ static bool zcnic_rx_begin(struct zcnic_pair *pair, struct zcnic_rx_slot *slot,
 	return true;
 }
 
-static void zcnic_rx_add_fragment(struct zcnic_rx *rx, netmem_ref netmem, u32 offset, u32 length,
-				  u32 truesize)
+static void zcnic_rx_add_fragment(struct zcnic_rx *rx, netmem_ref netmem,
+				  u32 offset, u32 length, u32 truesize)
 {
 	if (rx->mem.xdp) {
 		xdp_buff_add_frag(rx->buff, netmem, offset, length, truesize);
 	} else {
-		skb_add_rx_frag_netmem(rx->skb, skb_shinfo(rx->skb)->nr_frags, netmem, offset,
-				       length, truesize);
+		skb_add_rx_frag_netmem(rx->skb, skb_shinfo(rx->skb)->nr_frags,
+				       netmem, offset, length, truesize);
 		skb_mark_for_recycle(rx->skb);
 		if (unlikely(rx->held))
 			zcnic_hold(rx, netmem);
@@ -279,7 +295,8 @@ static void zcnic_rx_add_fragment(struct zcnic_rx *rx, netmem_ref netmem, u32 of
 	rx->received += length;
 }
 
-static void zcnic_rx_add_fragments(struct zcnic_rx *rx, struct zcnic_rx_slot *slot,
+static void zcnic_rx_add_fragments(struct zcnic_rx *rx,
+				   struct zcnic_rx_slot *slot,
 				   u32 header_length, u32 payload_length)
 {
 	if (slot->xsk) {
@@ -289,19 +306,22 @@ static void zcnic_rx_add_fragments(struct zcnic_rx *rx, struct zcnic_rx_slot *sl
 	}
 	if (header_length) {
 		zcnic_rx_add_fragment(rx, slot->header,
-				      slot->header_offset + sizeof(struct zcnic_rx_header),
+				      slot->header_offset +
+					      sizeof(struct zcnic_rx_header),
 				      header_length, slot->header_truesize);
 		slot->header = 0;
 	}
 	if (payload_length) {
-		page_pool_dma_sync_netmem_for_cpu(slot->payload_pool, slot->payload, 0,
-						  payload_length);
-		zcnic_rx_add_fragment(rx, slot->payload, 0, payload_length, slot->page_size);
+		page_pool_dma_sync_netmem_for_cpu(
+			slot->payload_pool, slot->payload, 0, payload_length);
+		zcnic_rx_add_fragment(rx, slot->payload, 0, payload_length,
+				      slot->page_size);
 		slot->payload = 0;
 	}
 }
 
-static void zcnic_rx_hash(struct sk_buff *skb, const struct zcnic_rx_header *header)
+static void zcnic_rx_hash(struct sk_buff *skb,
+			  const struct zcnic_rx_header *header)
 {
 	enum pkt_hash_types type;
 
@@ -329,9 +349,11 @@ static void zcnic_rx_metadata(const struct zcnic *zn, struct sk_buff *skb,
 	if (zn->dev->features & NETIF_F_RXHASH)
 		zcnic_rx_hash(skb, header);
 	if (header->flags & cpu_to_le16(ZCNIC_RX_TIMESTAMP))
-		skb_hwtstamps(skb)->hwtstamp = zcnic_time(zn, header->timestamp_ns);
+		skb_hwtstamps(skb)->hwtstamp =
+			zcnic_time(zn, header->timestamp_ns);
 	if (header->flags & cpu_to_le16(ZCNIC_RX_VLAN))
-		__vlan_hwaccel_put_tag(skb, htons(ETH_P_8021Q), le16_to_cpu(header->vlan_tci));
+		__vlan_hwaccel_put_tag(skb, htons(ETH_P_8021Q),
+				       le16_to_cpu(header->vlan_tci));
 }
 
 /* Bytes that each wire frame had and the one in memory has not. */
@@ -341,7 +363,8 @@ static u32 zcnic_rx_stripped(u16 flags)
 }
 
 /* Is the split point behind the headers? What is in memory that it can't read, the stack can't pull. */
-static bool zcnic_rx_headers_readable(const struct net_device *dev, const struct sk_buff *skb)
+static bool zcnic_rx_headers_readable(const struct net_device *dev,
+				      const struct sk_buff *skb)
 {
 	const struct ethhdr *eth = (const void *)skb->data;
 	u32 length = skb_headlen(skb);
@@ -349,14 +372,16 @@ static bool zcnic_rx_headers_readable(const struct net_device *dev, const struct
 	const struct tcphdr *tcp;
 	u32 offset;
 
-	if (!skb_flow_dissect_flow_keys_basic(dev_net(dev), NULL, &keys, skb->data, eth->h_proto,
-					      ETH_HLEN, length, 0))
+	if (!skb_flow_dissect_flow_keys_basic(dev_net(dev), NULL, &keys,
+					      skb->data, eth->h_proto, ETH_HLEN,
+					      length, 0))
 		return false;
 	offset = keys.control.thoff;
 	switch (keys.basic.ip_proto) {
 	case IPPROTO_TCP:
 		tcp = (const void *)(skb->data + offset);
-		return offset + sizeof(*tcp) <= length && offset + __tcp_hdrlen(tcp) <= length;
+		return offset + sizeof(*tcp) <= length &&
+		       offset + __tcp_hdrlen(tcp) <= length;
 	case IPPROTO_UDP:
 		return offset + sizeof(struct udphdr) <= length;
 	default:
@@ -365,7 +390,8 @@ static bool zcnic_rx_headers_readable(const struct net_device *dev, const struct
 }
 
 /* Count a frame that was received. @count: wire frames that it was made of, of @wire bytes. */
-static void zcnic_rx_account(struct zcnic_rx *rx, u16 flags, u32 count, u32 wire, bool verified)
+static void zcnic_rx_account(struct zcnic_rx *rx, u16 flags, u32 count,
+			     u32 wire, bool verified)
 {
 	struct zcnic_rx_stats *stats = &rx->stats;
 
@@ -390,13 +416,15 @@ static void zcnic_rx_account(struct zcnic_rx *rx, u16 flags, u32 count, u32 wire
 }
 
 /* What the device verified was the frame before a program saw it, so the stack verifies it again. */
-static void zcnic_rx_deliver_xdp(struct zcnic_pair *pair, const struct zcnic_rx_header *header)
+static void zcnic_rx_deliver_xdp(struct zcnic_pair *pair,
+				 const struct zcnic_rx_header *header)
 {
 	u16 flags = le16_to_cpu(header->flags);
 	struct zcnic_rx *rx = &pair->rx;
 	struct sk_buff *skb;
 
-	zcnic_rx_account(rx, flags, 1, rx->frame_length + zcnic_rx_stripped(flags), false);
+	zcnic_rx_account(rx, flags, 1,
+			 rx->frame_length + zcnic_rx_stripped(flags), false);
 	skb = zcnic_xdp_receive(pair, header);
 	if (!skb)
 		return;
@@ -404,7 +432,8 @@ static void zcnic_rx_deliver_xdp(struct zcnic_pair *pair, const struct zcnic_rx_
 	napi_gro_receive(&pair->napi, skb);
 }
 
-static void zcnic_rx_deliver_skb(struct zcnic_pair *pair, const struct zcnic_rx_header *header)
+static void zcnic_rx_deliver_skb(struct zcnic_pair *pair,
+				 const struct zcnic_rx_header *header)
 {
 	netdev_features_t features = pair->zn->dev->features;
 	u16 flags = le16_to_cpu(header->flags);
@@ -422,12 +451,14 @@ static void zcnic_rx_deliver_skb(struct zcnic_pair *pair, const struct zcnic_rx_
 	}
 	verified = flags & ZCNIC_RX_CSUM_GOOD &&
 		   (features & NETIF_F_RXCSUM || !skb_frags_readable(skb));
-	wire = skb->len + (count - 1) * headers + count * zcnic_rx_stripped(flags);
+	wire = skb->len + (count - 1) * headers +
+	       count * zcnic_rx_stripped(flags);
 	zcnic_rx_account(&pair->rx, flags, count, wire, verified);
 
 	/* The stack can't compute a checksum over memory that it can't read: it would WARN. */
 	if (!skb_frags_readable(skb) &&
-	    !(flags & ZCNIC_RX_CSUM_GOOD && zcnic_rx_headers_readable(pair->zn->dev, skb))) {
+	    !(flags & ZCNIC_RX_CSUM_GOOD &&
+	      zcnic_rx_headers_readable(pair->zn->dev, skb))) {
 		zcnic_rx_count(&pair->rx, &pair->rx.stats.dropped);
 		dev_kfree_skb_any(skb);
 		return;
@@ -441,7 +472,8 @@ static void zcnic_rx_deliver_skb(struct zcnic_pair *pair, const struct zcnic_rx_
 }
 
 /* One used chain. Return: whether a frame ended. */
-static bool zcnic_rx_chain(struct zcnic_pair *pair, struct zcnic_rx_slot *slot, u32 used_length)
+static bool zcnic_rx_chain(struct zcnic_pair *pair, struct zcnic_rx_slot *slot,
+			   u32 used_length)
 {
 	struct zcnic_rx *rx = &pair->rx;
 	u32 header_length, payload_length;
@@ -456,9 +488,9 @@ static bool zcnic_rx_chain(struct zcnic_pair *pair, struct zcnic_rx_slot *slot, 
 	if (slot->xsk)
 		zcnic_xsk_sync(pair, slot);
 	else
-		page_pool_dma_sync_netmem_for_cpu(slot->header_pool, slot->header,
-						  slot->header_offset,
-						  min(used_length, slot->header_size));
+		page_pool_dma_sync_netmem_for_cpu(
+			slot->header_pool, slot->header, slot->header_offset,
+			min(used_length, slot->header_size));
 	memcpy(&header, slot->header_va, sizeof(header));
 	if (rx->skipping && !(le16_to_cpu(header.flags) & ZCNIC_RX_FIRST)) {
 		zcnic_rx_release(rx, slot, true);
@@ -503,9 +535,11 @@ count:
  * and the chain that it names may be one that was posted since and is still the device's: nobody gets it
  * before the device was reset, and the ring is not used until then.
  */
-static void zcnic_rx_mark_broken(struct zcnic_rx *rx, struct zcnic_rx_slot *slot)
+static void zcnic_rx_mark_broken(struct zcnic_rx *rx,
+				 struct zcnic_rx_slot *slot)
 {
-	dev_err(&rx->vq->vdev->dev, "%s: completions out of order\n", rx->vq->name);
+	dev_err(&rx->vq->vdev->dev, "%s: completions out of order\n",
+		rx->vq->name);
 	zcnic_rx_count(rx, &rx->stats.misordered);
 	slot->next = rx->quarantine;
 	rx->quarantine = slot;

@@ -85,7 +85,8 @@ static void zcnic_events_post(struct zcnic *zn)
 		if (zn->events_posted[i])
 			continue;
 		sg_init_one(&sg, &zn->events[i], sizeof(zn->events[i]));
-		if (virtqueue_add_inbuf(zn->event_vq, &sg, 1, &zn->events[i], GFP_KERNEL))
+		if (virtqueue_add_inbuf(zn->event_vq, &sg, 1, &zn->events[i],
+					GFP_KERNEL))
 			break;
 		zn->events_posted[i] = true;
 		added = true;
@@ -114,8 +115,11 @@ static int zcnic_replay(struct zcnic *zn)
 	int err;
 	u16 i;
 
-	err = zcnic_send_offloads(zn, zn->dev->features) ?: zcnic_send_coalesce(zn) ?:
-	      zcnic_send_rx_mode(zn) ?: zcnic_rss_replay(zn) ?: zcnic_rules_replay(zn);
+	err = zcnic_send_offloads(zn, zn->dev->features) ?:
+		      zcnic_send_coalesce(zn)		 ?:
+		      zcnic_send_rx_mode(zn)		 ?:
+		      zcnic_rss_replay(zn)		 ?:
+							   zcnic_rules_replay(zn);
 	for (i = 0; i < zn->channels && !err; i++)
 		if (zn->pairs[i].open)
 			err = zcnic_pair_start(&zn->pairs[i]);
@@ -193,7 +197,8 @@ resume:
 
 static bool zcnic_link_configured(struct zcnic *zn)
 {
-	return virtio_cread16(zn->vdev, offsetof(struct virtio_net_config, status)) &
+	return virtio_cread16(zn->vdev,
+			      offsetof(struct virtio_net_config, status)) &
 	       VIRTIO_NET_S_LINK_UP;
 }
 
@@ -203,8 +208,8 @@ static int zcnic_status(struct zcnic *zn, bool *link)
 	struct zcnic_request request;
 	int err;
 
-	err = zcnic_command(zn, ZCNIC_CMD_STATUS, &request, sizeof(request), &response,
-			    sizeof(response));
+	err = zcnic_command(zn, ZCNIC_CMD_STATUS, &request, sizeof(request),
+			    &response, sizeof(response));
 	if (!err)
 		*link = le32_to_cpu(response.flags) & ZCNIC_STATUS_LINK_UP;
 	return err;
@@ -338,10 +343,13 @@ void zcnic_reset(struct zcnic *zn)
 	zn->resets++;
 	zn->next_reset = (jiffies + ZCNIC_RESET_PAUSE) ?: 1;
 	zn->resetter = current;
-	err = virtio_device_reset_prepare(zn->vdev) ?: virtio_device_reset_done(zn->vdev);
+	err = virtio_device_reset_prepare(zn->vdev) ?:
+		      virtio_device_reset_done(zn->vdev);
 	zn->resetter = NULL;
 	if (err) {
-		netdev_err(zn->dev, "the device doesn't come back from a reset: %d\n", err);
+		netdev_err(zn->dev,
+			   "the device doesn't come back from a reset: %d\n",
+			   err);
 		set_bit(ZCNIC_WORK_RESET, &zn->work);
 	}
 }
@@ -363,7 +371,8 @@ static bool zcnic_ring_broken(const struct zcnic *zn)
 		if (virtqueue_is_broken(zn->pairs[i].rx.vq) ||
 		    virtqueue_is_broken(zn->pairs[i].tx.vq))
 			return true;
-	return virtqueue_is_broken(zn->event_vq) || virtqueue_is_broken(zn->command_vq);
+	return virtqueue_is_broken(zn->event_vq) ||
+	       virtqueue_is_broken(zn->command_vq);
 }
 
 static void zcnic_check_tx_timeout(struct zcnic *zn)
@@ -371,21 +380,24 @@ static void zcnic_check_tx_timeout(struct zcnic *zn)
 	u16 i;
 
 	for (i = 0; i < zn->channels; i++)
-		if (zn->pairs[i].tx.started && zcnic_tx_timed_out(&zn->pairs[i].tx)) {
-			netdev_err(zn->dev, "transmit queue %u makes no progress\n", i);
+		if (zn->pairs[i].tx.started &&
+		    zcnic_tx_timed_out(&zn->pairs[i].tx)) {
+			netdev_err(zn->dev,
+				   "transmit queue %u makes no progress\n", i);
 			zcnic_request_reset(zn);
 		}
 }
 
 static bool zcnic_reset_wanted(const struct zcnic *zn)
 {
-	return test_bit(ZCNIC_WORK_RESET, &zn->work) || zcnic_orphans_overdue(zn) ||
-	       zcnic_ring_broken(zn);
+	return test_bit(ZCNIC_WORK_RESET, &zn->work) ||
+	       zcnic_orphans_overdue(zn) || zcnic_ring_broken(zn);
 }
 
 static void zcnic_service(struct work_struct *work)
 {
-	struct zcnic *zn = container_of(to_delayed_work(work), struct zcnic, service);
+	struct zcnic *zn =
+		container_of(to_delayed_work(work), struct zcnic, service);
 	unsigned long delay = 0;
 	u64 features;
 
@@ -400,12 +412,15 @@ static void zcnic_service(struct work_struct *work)
 	}
 	if (zn->present) {
 		if (!zcnic_session_check(zn)) {
-			delay = zn->linked || zn->orphans_since ? ZCNIC_RETRY_INTERVAL : 0;
+			delay = zn->linked || zn->orphans_since ?
+					ZCNIC_RETRY_INTERVAL :
+					0;
 		} else if (netif_running(zn->dev)) {
 			zcnic_stats_fetch(zn);
 			zcnic_check_tx_timeout(zn);
-			delay = zcnic_interrupts_missing(zn) ? ZCNIC_INTERRUPT_INTERVAL :
-							       ZCNIC_STATS_INTERVAL;
+			delay = zcnic_interrupts_missing(zn) ?
+					ZCNIC_INTERRUPT_INTERVAL :
+					ZCNIC_STATS_INTERVAL;
 		}
 	}
 	if (test_bit(ZCNIC_WORK_RESET, &zn->work))

@@ -21,7 +21,8 @@ int zcnic_stats_fetch(struct zcnic *zn)
 	response = kzalloc(size, GFP_KERNEL);
 	if (!response)
 		return -ENOMEM;
-	err = zcnic_command(zn, ZCNIC_CMD_STATS, &request, sizeof(request), response, size);
+	err = zcnic_command(zn, ZCNIC_CMD_STATS, &request, sizeof(request),
+			    response, size);
 	if (!err) {
 		zn->port_stats = response->port;
 		memcpy(zn->queue_stats, response->queues,
@@ -40,8 +41,8 @@ static u64 zcnic_hw_drops(const struct zcnic *zn, u16 queue)
 {
 	const struct zcnic_queue_stats *stats = &zn->queue_stats[queue];
 
-	return le64_to_cpu(stats->rx_no_buffer) + le64_to_cpu(stats->rx_stopped) +
-	       le64_to_cpu(stats->rx_too_long);
+	return le64_to_cpu(stats->rx_no_buffer) +
+	       le64_to_cpu(stats->rx_stopped) + le64_to_cpu(stats->rx_too_long);
 }
 
 static void zcnic_get_queue_stats_rx(struct net_device *dev, int queue,
@@ -56,12 +57,14 @@ static void zcnic_get_queue_stats_rx(struct net_device *dev, int queue,
 		out->packets = u64_stats_read(&stats->packets);
 		out->bytes = u64_stats_read(&stats->bytes);
 		out->alloc_fail = u64_stats_read(&stats->alloc_fail);
-		out->csum_unnecessary = u64_stats_read(&stats->csum_unnecessary);
+		out->csum_unnecessary =
+			u64_stats_read(&stats->csum_unnecessary);
 		out->csum_none = u64_stats_read(&stats->csum_none);
 		out->csum_bad = u64_stats_read(&stats->csum_bad);
 		out->hw_gro_packets = u64_stats_read(&stats->gro_packets);
 		out->hw_gro_bytes = u64_stats_read(&stats->gro_bytes);
-		out->hw_gro_wire_packets = u64_stats_read(&stats->gro_wire_packets);
+		out->hw_gro_wire_packets =
+			u64_stats_read(&stats->gro_wire_packets);
 		out->hw_gro_wire_bytes = u64_stats_read(&stats->gro_wire_bytes);
 	} while (u64_stats_fetch_retry(&stats->syncp, start));
 	out->hw_drops = zcnic_hw_drops(zn, queue);
@@ -83,7 +86,8 @@ static void zcnic_get_queue_stats_tx(struct net_device *dev, int queue,
 		out->needs_csum = u64_stats_read(&stats->needs_csum);
 		out->hw_gso_packets = u64_stats_read(&stats->gso_packets);
 		out->hw_gso_bytes = u64_stats_read(&stats->gso_bytes);
-		out->hw_gso_wire_packets = u64_stats_read(&stats->gso_wire_packets);
+		out->hw_gso_wire_packets =
+			u64_stats_read(&stats->gso_wire_packets);
 		out->hw_gso_wire_bytes = u64_stats_read(&stats->gso_wire_bytes);
 		out->stop = u64_stats_read(&stats->stop);
 		out->wake = u64_stats_read(&stats->wake);
@@ -93,7 +97,8 @@ static void zcnic_get_queue_stats_tx(struct net_device *dev, int queue,
 }
 
 /* Counters outlive the queues: what is not in a live queue is in one that was. */
-static void zcnic_get_base_stats(struct net_device *dev, struct netdev_queue_stats_rx *rx,
+static void zcnic_get_base_stats(struct net_device *dev,
+				 struct netdev_queue_stats_rx *rx,
 				 struct netdev_queue_stats_tx *tx)
 {
 	struct zcnic *zn = netdev_priv(dev);
@@ -156,7 +161,8 @@ struct zcnic_stat {
 	u32 offset;
 };
 
-#define PORT_STAT(name)		{ "device_" #name, offsetof(struct zcnic_port_stats, name) }
+#define PORT_STAT(name) \
+	{ "device_" #name, offsetof(struct zcnic_port_stats, name) }
 static const struct zcnic_stat zcnic_port_stat_names[] = {
 	PORT_STAT(rx_filtered),
 	PORT_STAT(rx_rule_drop),
@@ -164,7 +170,8 @@ static const struct zcnic_stat zcnic_port_stat_names[] = {
 	PORT_STAT(commands_refused),
 };
 
-#define QUEUE_STAT(name)	{ "device_" #name, offsetof(struct zcnic_queue_stats, name) }
+#define QUEUE_STAT(name) \
+	{ "device_" #name, offsetof(struct zcnic_queue_stats, name) }
 static const struct zcnic_stat zcnic_queue_stat_names[] = {
 	QUEUE_STAT(rx_frames),
 	QUEUE_STAT(rx_bytes),
@@ -183,7 +190,7 @@ static const struct zcnic_stat zcnic_queue_stat_names[] = {
 	QUEUE_STAT(tx_errors),
 };
 
-#define DRIVER_STAT(name)	{ "rx_" #name, offsetof(struct zcnic_rx_stats, name) }
+#define DRIVER_STAT(name) { "rx_" #name, offsetof(struct zcnic_rx_stats, name) }
 static const struct zcnic_stat zcnic_driver_stat_names[] = {
 	DRIVER_STAT(split),
 	DRIVER_STAT(dropped),
@@ -227,14 +234,17 @@ void zcnic_get_strings(struct net_device *dev, u32 set, u8 *data)
 		ethtool_puts(&data, zcnic_port_stat_names[i].name);
 	for (queue = 0; queue < zn->pair_count; queue++) {
 		for (i = 0; i < ARRAY_SIZE(zcnic_driver_stat_names); i++)
-			ethtool_sprintf(&data, "q%u_%s", queue, zcnic_driver_stat_names[i].name);
+			ethtool_sprintf(&data, "q%u_%s", queue,
+					zcnic_driver_stat_names[i].name);
 		ethtool_sprintf(&data, "q%u_tx_misordered", queue);
 		for (i = 0; i < ARRAY_SIZE(zcnic_queue_stat_names); i++)
-			ethtool_sprintf(&data, "q%u_%s", queue, zcnic_queue_stat_names[i].name);
+			ethtool_sprintf(&data, "q%u_%s", queue,
+					zcnic_queue_stat_names[i].name);
 	}
 }
 
-void zcnic_get_ethtool_stats(struct net_device *dev, struct ethtool_stats *stats, u64 *data)
+void zcnic_get_ethtool_stats(struct net_device *dev,
+			     struct ethtool_stats *stats, u64 *data)
 {
 	struct zcnic *zn = netdev_priv(dev);
 	unsigned int start;
@@ -246,7 +256,8 @@ void zcnic_get_ethtool_stats(struct net_device *dev, struct ethtool_stats *stats
 	*data++ = zn->resets;
 	*data++ = zn->sessions;
 	for (i = 0; i < ARRAY_SIZE(zcnic_port_stat_names); i++)
-		*data++ = le64_to_cpup((void *)&zn->port_stats + zcnic_port_stat_names[i].offset);
+		*data++ = le64_to_cpup((void *)&zn->port_stats +
+				       zcnic_port_stat_names[i].offset);
 	for (queue = 0; queue < zn->pair_count; queue++) {
 		struct zcnic_rx_stats *rx = &zn->pairs[queue].rx.stats;
 		struct zcnic_tx_stats *tx = &zn->pairs[queue].tx.stats;
@@ -255,8 +266,9 @@ void zcnic_get_ethtool_stats(struct net_device *dev, struct ethtool_stats *stats
 		for (i = 0; i < ARRAY_SIZE(zcnic_driver_stat_names); i++) {
 			do {
 				start = u64_stats_fetch_begin(&rx->syncp);
-				*data = u64_stats_read((void *)rx +
-						       zcnic_driver_stat_names[i].offset);
+				*data = u64_stats_read(
+					(void *)rx +
+					zcnic_driver_stat_names[i].offset);
 			} while (u64_stats_fetch_retry(&rx->syncp, start));
 			data++;
 		}
@@ -266,6 +278,7 @@ void zcnic_get_ethtool_stats(struct net_device *dev, struct ethtool_stats *stats
 		} while (u64_stats_fetch_retry(&tx->syncp, start));
 		data++;
 		for (i = 0; i < ARRAY_SIZE(zcnic_queue_stat_names); i++)
-			*data++ = le64_to_cpup(device + zcnic_queue_stat_names[i].offset);
+			*data++ = le64_to_cpup(
+				device + zcnic_queue_stat_names[i].offset);
 	}
 }

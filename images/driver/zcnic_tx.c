@@ -27,7 +27,8 @@ int zcnic_tx_slots_alloc(struct zcnic_pair *pair)
 	/* the shortest frame takes two descriptors: transmit header and linear part */
 	tx->slot_count = zn->tx_ring_size / 2;
 	tx->slots = kvcalloc(tx->slot_count, sizeof(*tx->slots), GFP_KERNEL);
-	tx->headers = dma_alloc_coherent(zn->dma_dev, tx->slot_count * sizeof(*tx->headers),
+	tx->headers = dma_alloc_coherent(zn->dma_dev,
+					 tx->slot_count * sizeof(*tx->headers),
 					 &tx->headers_dma, GFP_KERNEL);
 	if (!tx->slots || !tx->headers)
 		return -ENOMEM;
@@ -43,7 +44,8 @@ void zcnic_tx_slots_free(struct zcnic_pair *pair)
 	struct zcnic_tx *tx = &pair->tx;
 
 	if (tx->headers)
-		dma_free_coherent(pair->zn->dma_dev, tx->slot_count * sizeof(*tx->headers),
+		dma_free_coherent(pair->zn->dma_dev,
+				  tx->slot_count * sizeof(*tx->headers),
 				  tx->headers, tx->headers_dma);
 	kvfree(tx->slots);
 	tx->headers = NULL;
@@ -56,11 +58,15 @@ static void zcnic_tx_unmap(struct zcnic *zn, struct zcnic_tx_slot *slot)
 	u16 i;
 
 	if (slot->mapped)
-		dma_unmap_single(zn->dma_dev, dma_unmap_addr(&slot->dma[0], addr),
-				 dma_unmap_len(&slot->dma[0], len), DMA_TO_DEVICE);
+		dma_unmap_single(zn->dma_dev,
+				 dma_unmap_addr(&slot->dma[0], addr),
+				 dma_unmap_len(&slot->dma[0], len),
+				 DMA_TO_DEVICE);
 	for (i = 1; i < slot->mapped; i++)
-		netmem_dma_unmap_page_attrs(zn->dma_dev, dma_unmap_addr(&slot->dma[i], addr),
-					    dma_unmap_len(&slot->dma[i], len), DMA_TO_DEVICE, 0);
+		netmem_dma_unmap_page_attrs(zn->dma_dev,
+					    dma_unmap_addr(&slot->dma[i], addr),
+					    dma_unmap_len(&slot->dma[i], len),
+					    DMA_TO_DEVICE, 0);
 	slot->mapped = 0;
 }
 
@@ -75,15 +81,16 @@ static void zcnic_tx_slot_put(struct zcnic_tx *tx, struct zcnic_tx_slot *slot)
 	tx->used -= slot->descs;
 }
 
-static void zcnic_tx_header_fill(struct zcnic_tx_header *header, const struct sk_buff *skb,
-				 u32 header_length)
+static void zcnic_tx_header_fill(struct zcnic_tx_header *header,
+				 const struct sk_buff *skb, u32 header_length)
 {
 	const struct skb_shared_info *shinfo = skb_shinfo(skb);
 
 	memset(header, 0, sizeof(*header));
 	if (skb->ip_summed == CHECKSUM_PARTIAL) {
 		header->flags = cpu_to_le16(ZCNIC_TX_CSUM);
-		header->csum_start = cpu_to_le16(skb_checksum_start_offset(skb));
+		header->csum_start =
+			cpu_to_le16(skb_checksum_start_offset(skb));
 		header->csum_offset = cpu_to_le16(skb->csum_offset);
 	}
 	if (!shinfo->gso_size)
@@ -110,8 +117,9 @@ static u32 zcnic_gso_header_length(const struct sk_buff *skb)
  * Map a frame, the linear part and @count fragments, into @sg behind the transmit header. Return: descriptors,
  * or 0.
  */
-static u16 zcnic_tx_map(struct zcnic *zn, struct zcnic_tx_slot *slot, void *data, u32 linear,
-			const skb_frag_t *frags, u16 count, struct scatterlist *sg)
+static u16 zcnic_tx_map(struct zcnic *zn, struct zcnic_tx_slot *slot,
+			void *data, u32 linear, const skb_frag_t *frags,
+			u16 count, struct scatterlist *sg)
 {
 	dma_addr_t addr;
 	u16 i;
@@ -130,12 +138,14 @@ static u16 zcnic_tx_map(struct zcnic *zn, struct zcnic_tx_slot *slot, void *data
 		const skb_frag_t *frag = &frags[i];
 		u32 length = skb_frag_size(frag);
 
-		addr = skb_frag_dma_map(zn->dma_dev, frag, 0, length, DMA_TO_DEVICE);
+		addr = skb_frag_dma_map(zn->dma_dev, frag, 0, length,
+					DMA_TO_DEVICE);
 		if (dma_mapping_error(zn->dma_dev, addr)) {
 			zcnic_tx_unmap(zn, slot);
 			return 0;
 		}
-		netmem_dma_unmap_addr_set(skb_frag_netmem(frag), &slot->dma[i + 1], addr, addr);
+		netmem_dma_unmap_addr_set(skb_frag_netmem(frag),
+					  &slot->dma[i + 1], addr, addr);
 		dma_unmap_len_set(&slot->dma[i + 1], len, length);
 		slot->mapped++;
 		sg_dma_address(&sg[i + 2]) = addr;
@@ -145,26 +155,32 @@ static u16 zcnic_tx_map(struct zcnic *zn, struct zcnic_tx_slot *slot, void *data
 }
 
 /* The same for a frame in memory of receive queues, which is mapped as long as it is theirs. */
-static u16 zcnic_tx_map_pooled(struct zcnic *zn, struct zcnic_tx_slot *slot, void *data, u32 linear,
-			       const skb_frag_t *frags, u16 count, struct scatterlist *sg)
+static u16 zcnic_tx_map_pooled(struct zcnic *zn, struct zcnic_tx_slot *slot,
+			       void *data, u32 linear, const skb_frag_t *frags,
+			       u16 count, struct scatterlist *sg)
 {
 	u16 i;
 
 	slot->mapped = 0;
-	sg_dma_address(&sg[1]) = page_pool_get_dma_addr(virt_to_page(data)) + offset_in_page(data);
+	sg_dma_address(&sg[1]) = page_pool_get_dma_addr(virt_to_page(data)) +
+				 offset_in_page(data);
 	sg_dma_len(&sg[1]) = linear;
 	for (i = 0; i < count; i++) {
-		sg_dma_address(&sg[i + 2]) = skb_frag_off(&frags[i]) +
-			page_pool_get_dma_addr_netmem(skb_frag_netmem(&frags[i]));
+		sg_dma_address(&sg[i + 2]) =
+			skb_frag_off(&frags[i]) +
+			page_pool_get_dma_addr_netmem(
+				skb_frag_netmem(&frags[i]));
 		sg_dma_len(&sg[i + 2]) = skb_frag_size(&frags[i]);
 	}
 	for (i = 1; i < count + 2; i++)
-		dma_sync_single_for_device(zn->dma_dev, sg_dma_address(&sg[i]), sg_dma_len(&sg[i]),
+		dma_sync_single_for_device(zn->dma_dev, sg_dma_address(&sg[i]),
+					   sg_dma_len(&sg[i]),
 					   DMA_BIDIRECTIONAL);
 	return count + 2;
 }
 
-static void zcnic_tx_count(struct zcnic_tx *tx, const struct sk_buff *skb, u32 packets, u32 bytes)
+static void zcnic_tx_count(struct zcnic_tx *tx, const struct sk_buff *skb,
+			   u32 packets, u32 bytes)
 {
 	struct zcnic_tx_stats *stats = &tx->stats;
 
@@ -195,7 +211,8 @@ static bool zcnic_tx_full(const struct zcnic_tx *tx)
 	return zcnic_tx_room(tx) < ZCNIC_TX_DESCS || !tx->free;
 }
 
-static void zcnic_tx_sg_header(struct zcnic_tx *tx, const struct zcnic_tx_slot *slot,
+static void zcnic_tx_sg_header(struct zcnic_tx *tx,
+			       const struct zcnic_tx_slot *slot,
 			       struct scatterlist *sg)
 {
 	u32 index = slot - tx->slots;
@@ -204,7 +221,8 @@ static void zcnic_tx_sg_header(struct zcnic_tx *tx, const struct zcnic_tx_slot *
 	sg_dma_len(&sg[0]) = sizeof(*tx->headers);
 }
 
-static void zcnic_tx_take(struct zcnic_tx *tx, struct zcnic_tx_slot *slot, u16 descs)
+static void zcnic_tx_take(struct zcnic_tx *tx, struct zcnic_tx_slot *slot,
+			  u16 descs)
 {
 	tx->free = slot->next;
 	tx->used += descs;
@@ -213,13 +231,14 @@ static void zcnic_tx_take(struct zcnic_tx *tx, struct zcnic_tx_slot *slot, u16 d
 }
 
 /* Put the first free slot's frame into the ring. */
-static int zcnic_tx_add(struct zcnic_pair *pair, struct zcnic_tx_slot *slot, struct scatterlist *sg,
-			u16 descs)
+static int zcnic_tx_add(struct zcnic_pair *pair, struct zcnic_tx_slot *slot,
+			struct scatterlist *sg, u16 descs)
 {
 	struct zcnic_tx *tx = &pair->tx;
 	int err;
 
-	err = virtqueue_add_outbuf_premapped(tx->vq, sg, descs, slot, GFP_ATOMIC);
+	err = virtqueue_add_outbuf_premapped(tx->vq, sg, descs, slot,
+					     GFP_ATOMIC);
 	if (unlikely(err)) {
 		zcnic_tx_unmap(pair->zn, slot);
 		return err;
@@ -229,16 +248,18 @@ static int zcnic_tx_add(struct zcnic_pair *pair, struct zcnic_tx_slot *slot, str
 }
 
 /* Will the frame's socket be told when it was sent? */
-static bool zcnic_tx_wants_hwtstamp(const struct zcnic *zn, const struct sk_buff *skb)
+static bool zcnic_tx_wants_hwtstamp(const struct zcnic *zn,
+				    const struct sk_buff *skb)
 {
 	return unlikely(skb_shinfo(skb)->tx_flags & SKBTX_HW_TSTAMP) &&
 	       READ_ONCE(zn->tx_type) == HWTSTAMP_TX_ON &&
-	       zn->features & BIT_ULL(ZCNIC_F_TIMESTAMP) && skb_frags_readable(skb);
+	       zn->features & BIT_ULL(ZCNIC_F_TIMESTAMP) &&
+	       skb_frags_readable(skb);
 }
 
 /* As zcnic_tx_map() and zcnic_tx_add(), with a place for the time. */
-static int zcnic_tx_add_stamped(struct zcnic_tx *tx, struct zcnic_tx_slot *slot, struct sk_buff *skb,
-				struct scatterlist *sg)
+static int zcnic_tx_add_stamped(struct zcnic_tx *tx, struct zcnic_tx_slot *slot,
+				struct sk_buff *skb, struct scatterlist *sg)
 {
 	struct scatterlist time, *sgs[] = { sg, &time };
 	struct zcnic_tx_stamp *stamp;
@@ -252,7 +273,9 @@ static int zcnic_tx_add_stamped(struct zcnic_tx *tx, struct zcnic_tx_slot *slot,
 	sg_set_buf(&sg[0], &stamp->header, sizeof(stamp->header));
 	sg_init_one(&time, &stamp->time, sizeof(stamp->time));
 	count = skb_to_sgvec(skb, sg + 1, 0, skb->len);
-	err = count < 0 ? count : virtqueue_add_sgs(tx->vq, sgs, 1, 1, slot, GFP_ATOMIC);
+	err = count < 0 ?
+		      count :
+		      virtqueue_add_sgs(tx->vq, sgs, 1, 1, slot, GFP_ATOMIC);
 	if (err) {
 		kfree(stamp);
 		return err;
@@ -263,7 +286,8 @@ static int zcnic_tx_add_stamped(struct zcnic_tx *tx, struct zcnic_tx_slot *slot,
 	return 0;
 }
 
-static void zcnic_tx_hwtstamp(const struct zcnic *zn, struct zcnic_tx_slot *slot, u32 length)
+static void zcnic_tx_hwtstamp(const struct zcnic *zn,
+			      struct zcnic_tx_slot *slot, u32 length)
 {
 	struct skb_shared_hwtstamps times = {};
 
@@ -296,7 +320,8 @@ void zcnic_tx_kick(struct zcnic_tx *tx)
 }
 
 /* Account for a frame that is not the stack's. */
-static void zcnic_tx_added_frame(struct zcnic_pair *pair, struct zcnic_tx_slot *slot, u32 bytes)
+static void zcnic_tx_added_frame(struct zcnic_pair *pair,
+				 struct zcnic_tx_slot *slot, u32 bytes)
 {
 	struct zcnic_tx *tx = &pair->tx;
 
@@ -338,9 +363,11 @@ bool zcnic_tx_xdp(struct zcnic_pair *pair, struct xdp_frame *frame, bool pooled)
 	sg_init_table(sg, count + 2);
 	zcnic_tx_sg_header(tx, slot, sg);
 	if (pooled)
-		descs = zcnic_tx_map_pooled(pair->zn, slot, frame->data, frame->len, frags, count, sg);
+		descs = zcnic_tx_map_pooled(pair->zn, slot, frame->data,
+					    frame->len, frags, count, sg);
 	else
-		descs = zcnic_tx_map(pair->zn, slot, frame->data, frame->len, frags, count, sg);
+		descs = zcnic_tx_map(pair->zn, slot, frame->data, frame->len,
+				     frags, count, sg);
 	if (unlikely(!descs || zcnic_tx_add(pair, slot, sg, descs)))
 		return false;
 	slot->frame = frame;
@@ -357,7 +384,8 @@ bool zcnic_tx_xdp(struct zcnic_pair *pair, struct xdp_frame *frame, bool pooled)
  *
  * Return: whether it is there.
  */
-bool zcnic_tx_xsk(struct zcnic_pair *pair, struct scatterlist *sg, u16 count, u32 bytes)
+bool zcnic_tx_xsk(struct zcnic_pair *pair, struct scatterlist *sg, u16 count,
+		  u32 bytes)
 {
 	struct zcnic_tx *tx = &pair->tx;
 	struct zcnic_tx_slot *slot = tx->free;
@@ -394,10 +422,12 @@ netdev_tx_t zcnic_start_xmit(struct sk_buff *skb, struct net_device *dev)
 	slot = tx->free;
 	if (skb_is_gso(skb)) {
 		header_length = zcnic_gso_header_length(skb);
-		packets = DIV_ROUND_UP(skb->len - header_length, skb_shinfo(skb)->gso_size);
+		packets = DIV_ROUND_UP(skb->len - header_length,
+				       skb_shinfo(skb)->gso_size);
 		bytes += (packets - 1) * header_length;
 	}
-	zcnic_tx_header_fill(&tx->headers[slot - tx->slots], skb, header_length);
+	zcnic_tx_header_fill(&tx->headers[slot - tx->slots], skb,
+			     header_length);
 
 	sg_init_table(sg, skb_shinfo(skb)->nr_frags + 2);
 	if (zcnic_tx_wants_hwtstamp(zn, skb)) {
@@ -407,7 +437,8 @@ netdev_tx_t zcnic_start_xmit(struct sk_buff *skb, struct net_device *dev)
 			goto drop;
 	} else {
 		zcnic_tx_sg_header(tx, slot, sg);
-		descs = zcnic_tx_map(zn, slot, skb->data, skb_headlen(skb), skb_shinfo(skb)->frags,
+		descs = zcnic_tx_map(zn, slot, skb->data, skb_headlen(skb),
+				     skb_shinfo(skb)->frags,
 				     skb_shinfo(skb)->nr_frags, sg);
 		if (unlikely(!descs))
 			goto drop;
@@ -436,7 +467,8 @@ drop:
 	return NETDEV_TX_OK;
 }
 
-static void zcnic_tx_release(struct zcnic_pair *pair, struct zcnic_tx_slot *slot, int budget)
+static void zcnic_tx_release(struct zcnic_pair *pair,
+			     struct zcnic_tx_slot *slot, int budget)
 {
 	zcnic_tx_unmap(pair->zn, slot);
 	kfree(slot->stamp);
@@ -454,9 +486,11 @@ static void zcnic_tx_release(struct zcnic_pair *pair, struct zcnic_tx_slot *slot
 }
 
 /* As zcnic_rx_mark_broken(): the frame may be one that the device has not sent yet. */
-static void zcnic_tx_mark_broken(struct zcnic_tx *tx, struct zcnic_tx_slot *slot)
+static void zcnic_tx_mark_broken(struct zcnic_tx *tx,
+				 struct zcnic_tx_slot *slot)
 {
-	dev_err(&tx->vq->vdev->dev, "%s: completions out of order\n", tx->vq->name);
+	dev_err(&tx->vq->vdev->dev, "%s: completions out of order\n",
+		tx->vq->name);
 	u64_stats_update_begin(&tx->stats.syncp);
 	u64_stats_inc(&tx->stats.misordered);
 	u64_stats_update_end(&tx->stats.syncp);
@@ -474,13 +508,15 @@ static void zcnic_tx_mark_broken(struct zcnic_tx *tx, struct zcnic_tx_slot *slot
  */
 unsigned int zcnic_tx_clean(struct zcnic_pair *pair, bool in_napi)
 {
-	struct netdev_queue *txq = netdev_get_tx_queue(pair->zn->dev, pair->index);
+	struct netdev_queue *txq =
+		netdev_get_tx_queue(pair->zn->dev, pair->index);
 	unsigned int chains = 0, packets = 0, bytes = 0, length;
 	struct zcnic_tx *tx = &pair->tx;
 	struct zcnic_tx_slot *slot;
 
 	__netif_tx_lock_bh(txq);
-	while (chains < tx->slot_count && (slot = virtqueue_get_buf(tx->vq, &length))) {
+	while (chains < tx->slot_count &&
+	       (slot = virtqueue_get_buf(tx->vq, &length))) {
 		if (in_napi && unlikely(slot->sequence != tx->due++)) {
 			zcnic_tx_mark_broken(tx, slot);
 			break;
@@ -523,7 +559,8 @@ bool zcnic_tx_timed_out(struct zcnic_tx *tx)
 {
 	u16 due = READ_ONCE(tx->due);
 
-	if (!READ_ONCE(tx->used) || !tx->progress_since || due != tx->progress_due) {
+	if (!READ_ONCE(tx->used) || !tx->progress_since ||
+	    due != tx->progress_due) {
 		tx->progress_due = due;
 		tx->progress_since = jiffies ?: 1;
 		return false;

@@ -22,15 +22,18 @@ static int zcnic_vqs_find(struct zcnic *zn, u16 pairs, struct virtqueue **vqs,
 	int err;
 
 	for (i = 0; i < zn->device_pairs; i++) {
-		struct virtqueue_info *rx = &infos[2 * i], *tx = &infos[2 * i + 1];
+		struct virtqueue_info *rx = &infos[2 * i],
+				      *tx = &infos[2 * i + 1];
 
 		/*
 		 * ctx keeps indirect tables away: a chain has few descriptors, and an atomic
 		 * allocation per frame costs more than they save. It also makes the capacity
 		 * of a ring a number of descriptors, which is what ethtool -G sets.
 		 */
-		*rx = (struct virtqueue_info){ .name = zn->vq_names[2 * i], .ctx = true };
-		*tx = (struct virtqueue_info){ .name = zn->vq_names[2 * i + 1], .ctx = true };
+		*rx = (struct virtqueue_info){ .name = zn->vq_names[2 * i],
+					       .ctx = true };
+		*tx = (struct virtqueue_info){ .name = zn->vq_names[2 * i + 1],
+					       .ctx = true };
 		if (i < pairs) {
 			rx->callback = zcnic_ring_callback;
 			tx->callback = zcnic_ring_callback;
@@ -41,9 +44,11 @@ static int zcnic_vqs_find(struct zcnic *zn, u16 pairs, struct virtqueue **vqs,
 			tx->ctx = false;
 		}
 	}
-	infos[2 * zn->device_pairs] = (struct virtqueue_info){ .name = "control" };
+	infos[2 * zn->device_pairs] =
+		(struct virtqueue_info){ .name = "control" };
 
-	err = virtio_find_vqs(zn->vdev, 2 * zn->device_pairs + 1, vqs, infos, NULL);
+	err = virtio_find_vqs(zn->vdev, 2 * zn->device_pairs + 1, vqs, infos,
+			      NULL);
 	if (err)
 		return err;
 
@@ -99,16 +104,19 @@ int zcnic_vqs_init(struct zcnic *zn)
 			break;
 	}
 	if (err) {
-		dev_err(&zn->vdev->dev, "no interrupt vectors for the rings (%d): a pair takes 2, commands and configuration 3\n",
+		dev_err(&zn->vdev->dev,
+			"no interrupt vectors for the rings (%d): a pair takes 2, commands and configuration 3\n",
 			err);
 		goto out;
 	}
 	if (!zn->pair_count) {
 		zn->pair_count = pairs;
 		if (pairs < zn->device_pairs - 1)
-			dev_info(&zn->vdev->dev, "using %d of %d pairs: %s\n", pairs,
-				 zn->device_pairs - 1,
-				 is_kdump_kernel() ? "kdump" : "no more interrupt vectors");
+			dev_info(&zn->vdev->dev, "using %d of %d pairs: %s\n",
+				 pairs, zn->device_pairs - 1,
+				 is_kdump_kernel() ?
+					 "kdump" :
+					 "no more interrupt vectors");
 	}
 
 	for (i = 0; i < zn->pair_count; i++) {
@@ -161,7 +169,8 @@ int zcnic_vqs_enable_pairs(struct zcnic *zn)
 		return -ENOMEM;
 	control->header.class = VIRTIO_NET_CTRL_MQ;
 	control->header.cmd = VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET;
-	control->mq.virtqueue_pairs = cpu_to_virtio16(zn->vdev, zn->device_pairs);
+	control->mq.virtqueue_pairs =
+		cpu_to_virtio16(zn->vdev, zn->device_pairs);
 	control->ack = VIRTIO_NET_ERR;
 	sg_init_one(&header, &control->header, sizeof(control->header));
 	sg_init_one(&mq, &control->mq, sizeof(control->mq));
@@ -173,8 +182,9 @@ int zcnic_vqs_enable_pairs(struct zcnic *zn)
 		return err;
 	}
 	virtqueue_kick(zn->control_vq);
-	err = read_poll_timeout(virtqueue_get_buf, done, done, 50, ZCNIC_CONTROL_TIMEOUT_US, false,
-				zn->control_vq, &length);
+	err = read_poll_timeout(virtqueue_get_buf, done, done, 50,
+				ZCNIC_CONTROL_TIMEOUT_US, false, zn->control_vq,
+				&length);
 	if (err)
 		return err;	/* the device still owns it: zcnic_vqs_del() frees it */
 	if (control->ack != VIRTIO_NET_OK)

@@ -14,8 +14,9 @@
 #include "zcnic.h"
 
 /* Bytes of a frame that one buffer holds. */
-#define ZCNIC_XDP_ROOM	(ZCNIC_LINEAR_SIZE(ZCNIC_LINEAR_XDP_TRUESIZE - ZCNIC_XDP_HEADROOM) - \
-			 sizeof(struct zcnic_rx_header))
+#define ZCNIC_XDP_ROOM                                                       \
+	(ZCNIC_LINEAR_SIZE(ZCNIC_LINEAR_XDP_TRUESIZE - ZCNIC_XDP_HEADROOM) - \
+	 sizeof(struct zcnic_rx_header))
 /* For programs that can't handle more than one. */
 #define ZCNIC_XDP_MAX_MTU	(ZCNIC_XDP_ROOM - ETH_HLEN - VLAN_HLEN)
 
@@ -36,11 +37,13 @@ void zcnic_xdp_attach(struct zcnic_pair *pair)
 		frag_size = zcnic_xsk_frag_size(&rx->mem);
 	else if (!rx->mem.payload_pool)
 		frag_size = rx->mem.header_truesize;
-	__xdp_rxq_info_reg(&rx->xdp_rxq, pair->zn->dev, pair->index, pair->napi.napi_id, frag_size);
+	__xdp_rxq_info_reg(&rx->xdp_rxq, pair->zn->dev, pair->index,
+			   pair->napi.napi_id, frag_size);
 	if (rx->mem.xsk)
 		zcnic_xsk_attach(rx);
 	else
-		xdp_rxq_info_attach_page_pool(&rx->xdp_rxq, rx->mem.header_pool);
+		xdp_rxq_info_attach_page_pool(&rx->xdp_rxq,
+					      rx->mem.header_pool);
 }
 
 void zcnic_xdp_detach(struct zcnic_pair *pair)
@@ -64,7 +67,8 @@ static void zcnic_xdp_free(const struct zcnic_rx *rx, struct xdp_buff *xdp)
 /* Send what was received, or free it. Return: whether it is sent. */
 static bool zcnic_xdp_send(struct zcnic_pair *pair, struct xdp_buff *xdp)
 {
-	struct netdev_queue *txq = netdev_get_tx_queue(pair->zn->dev, pair->index);
+	struct netdev_queue *txq =
+		netdev_get_tx_queue(pair->zn->dev, pair->index);
 	/* of an AF_XDP pool's buffer, that is a copy */
 	struct xdp_frame *frame = xdp_convert_buff_to_frame(xdp);
 	bool sent;
@@ -88,7 +92,8 @@ static bool zcnic_xdp_send(struct zcnic_pair *pair, struct xdp_buff *xdp)
  *
  * Return: what the stack gets, or NULL.
  */
-struct sk_buff *zcnic_xdp_receive(struct zcnic_pair *pair, const struct zcnic_rx_header *header)
+struct sk_buff *zcnic_xdp_receive(struct zcnic_pair *pair,
+				  const struct zcnic_rx_header *header)
 {
 	struct bpf_prog *prog = READ_ONCE(pair->zn->xdp_prog);
 	struct net_device *dev = pair->zn->dev;
@@ -101,14 +106,16 @@ struct sk_buff *zcnic_xdp_receive(struct zcnic_pair *pair, const struct zcnic_rx
 	((struct zcnic_xdp_buff *)xdp)->header = header;
 	if (likely(prog)) {
 		/* longer than the MTU allows, which the device doesn't know */
-		if (unlikely(xdp_buff_has_frags(xdp) && !prog->aux->xdp_has_frags))
+		if (unlikely(xdp_buff_has_frags(xdp) &&
+			     !prog->aux->xdp_has_frags))
 			action = XDP_DROP;
 		else
 			action = bpf_prog_run_xdp(prog, xdp);
 	}
 	switch (action) {
 	case XDP_PASS:
-		skb = rx->mem.xsk ? xdp_build_skb_from_zc(xdp) : xdp_build_skb_from_buff(xdp);
+		skb = rx->mem.xsk ? xdp_build_skb_from_zc(xdp) :
+				    xdp_build_skb_from_buff(xdp);
 		if (likely(skb))
 			return skb;
 		counter = &rx->stats.dropped;
@@ -152,7 +159,8 @@ count:
  */
 void zcnic_xdp_flush(struct zcnic_pair *pair)
 {
-	struct netdev_queue *txq = netdev_get_tx_queue(pair->zn->dev, pair->index);
+	struct netdev_queue *txq =
+		netdev_get_tx_queue(pair->zn->dev, pair->index);
 
 	if (pair->rx.xdp_redirected)
 		xdp_do_flush();
@@ -165,7 +173,8 @@ void zcnic_xdp_flush(struct zcnic_pair *pair)
 	pair->rx.xdp_sent = false;
 }
 
-int zcnic_xdp_xmit(struct net_device *dev, int count, struct xdp_frame **frames, u32 flags)
+int zcnic_xdp_xmit(struct net_device *dev, int count, struct xdp_frame **frames,
+		   u32 flags)
 {
 	struct zcnic *zn = netdev_priv(dev);
 	u16 queue = smp_processor_id() % READ_ONCE(dev->real_num_tx_queues);
@@ -189,7 +198,8 @@ int zcnic_xdp_xmit(struct net_device *dev, int count, struct xdp_frame **frames,
 	return sent;
 }
 
-static int zcnic_xdp_rx_hash(const struct xdp_md *ctx, u32 *hash, enum xdp_rss_hash_type *type)
+static int zcnic_xdp_rx_hash(const struct xdp_md *ctx, u32 *hash,
+			     enum xdp_rss_hash_type *type)
 {
 	static const enum xdp_rss_hash_type types[] = {
 		[ZCNIC_HASH_IPV4] = XDP_RSS_TYPE_L3_IPV4,
@@ -199,7 +209,8 @@ static int zcnic_xdp_rx_hash(const struct xdp_md *ctx, u32 *hash, enum xdp_rss_h
 		[ZCNIC_HASH_TCP6] = XDP_RSS_TYPE_L4_IPV6_TCP,
 		[ZCNIC_HASH_UDP6] = XDP_RSS_TYPE_L4_IPV6_UDP,
 	};
-	const struct zcnic_rx_header *header = ((const struct zcnic_xdp_buff *)ctx)->header;
+	const struct zcnic_rx_header *header =
+		((const struct zcnic_xdp_buff *)ctx)->header;
 
 	if (!header->hash_type || header->hash_type >= ARRAY_SIZE(types))
 		return -ENODATA;
@@ -210,8 +221,10 @@ static int zcnic_xdp_rx_hash(const struct xdp_md *ctx, u32 *hash, enum xdp_rss_h
 
 static int zcnic_xdp_rx_timestamp(const struct xdp_md *ctx, u64 *timestamp)
 {
-	const struct zcnic_rx_header *header = ((const struct zcnic_xdp_buff *)ctx)->header;
-	const struct zcnic *zn = netdev_priv(((const struct xdp_buff *)ctx)->rxq->dev);
+	const struct zcnic_rx_header *header =
+		((const struct zcnic_xdp_buff *)ctx)->header;
+	const struct zcnic *zn =
+		netdev_priv(((const struct xdp_buff *)ctx)->rxq->dev);
 
 	if (!(header->flags & cpu_to_le16(ZCNIC_RX_TIMESTAMP)))
 		return -ENODATA;
@@ -219,9 +232,11 @@ static int zcnic_xdp_rx_timestamp(const struct xdp_md *ctx, u64 *timestamp)
 	return 0;
 }
 
-static int zcnic_xdp_rx_vlan_tag(const struct xdp_md *ctx, __be16 *protocol, u16 *tag)
+static int zcnic_xdp_rx_vlan_tag(const struct xdp_md *ctx, __be16 *protocol,
+				 u16 *tag)
 {
-	const struct zcnic_rx_header *header = ((const struct zcnic_xdp_buff *)ctx)->header;
+	const struct zcnic_rx_header *header =
+		((const struct zcnic_xdp_buff *)ctx)->header;
 
 	if (!(header->flags & cpu_to_le16(ZCNIC_RX_VLAN)))
 		return -ENODATA;
@@ -246,7 +261,8 @@ static int zcnic_xdp_reconfigure(struct zcnic *zn, bool on)
 	if (on && registered)
 		netdev_update_features(zn->dev);
 	if (netif_running(zn->dev))
-		err = zcnic_pairs_reconfigure(zn, zn->rx_pending, zn->split, zn->hds_thresh);
+		err = zcnic_pairs_reconfigure(zn, zn->rx_pending, zn->split,
+					      zn->hds_thresh);
 	if (err)
 		zn->xdp = !on;
 	if (!zn->xdp && registered)
@@ -254,14 +270,17 @@ static int zcnic_xdp_reconfigure(struct zcnic *zn, bool on)
 	return err;
 }
 
-static int zcnic_xdp_setup(struct zcnic *zn, struct bpf_prog *prog, struct netlink_ext_ack *extack)
+static int zcnic_xdp_setup(struct zcnic *zn, struct bpf_prog *prog,
+			   struct netlink_ext_ack *extack)
 {
 	struct bpf_prog *old;
 	int err;
 
-	if (prog && !prog->aux->xdp_has_frags && zn->dev->mtu > ZCNIC_XDP_MAX_MTU) {
-		NL_SET_ERR_MSG_FMT_MOD(extack, "single-buffer XDP takes an MTU of up to %lu",
-				       (unsigned long)ZCNIC_XDP_MAX_MTU);
+	if (prog && !prog->aux->xdp_has_frags &&
+	    zn->dev->mtu > ZCNIC_XDP_MAX_MTU) {
+		NL_SET_ERR_MSG_FMT_MOD(
+			extack, "single-buffer XDP takes an MTU of up to %lu",
+			(unsigned long)ZCNIC_XDP_MAX_MTU);
 		return -ERANGE;
 	}
 	/* buffers are there before the program, and as long as it is */
@@ -297,7 +316,8 @@ int zcnic_change_mtu(struct net_device *dev, int mtu)
 {
 	struct zcnic *zn = netdev_priv(dev);
 
-	if (zn->xdp_prog && !zn->xdp_prog->aux->xdp_has_frags && mtu > ZCNIC_XDP_MAX_MTU) {
+	if (zn->xdp_prog && !zn->xdp_prog->aux->xdp_has_frags &&
+	    mtu > ZCNIC_XDP_MAX_MTU) {
 		netdev_err(dev, "single-buffer XDP takes an MTU of up to %lu\n",
 			   (unsigned long)ZCNIC_XDP_MAX_MTU);
 		return -ERANGE;

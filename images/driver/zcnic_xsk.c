@@ -30,9 +30,12 @@ void zcnic_xsk_mem(struct xsk_buff_pool *pool, struct zcnic_rx_mem *mem)
 {
 	mem->xsk = pool;
 	mem->xdp = true;
-	mem->header_size = min(sizeof(struct zcnic_rx_header) + xsk_pool_get_rx_frame_size(pool),
+	mem->header_size = min(sizeof(struct zcnic_rx_header) +
+				       xsk_pool_get_rx_frame_size(pool),
 			       ZCNIC_XSK_MAX_SIZE);
-	mem->max_chains = pool->umem->flags & XDP_UMEM_SG_FLAG ? ZCNIC_XSK_MAX_SEGMENTS : 1;
+	mem->max_chains = pool->umem->flags & XDP_UMEM_SG_FLAG ?
+				  ZCNIC_XSK_MAX_SEGMENTS :
+				  1;
 }
 
 /**
@@ -96,7 +99,8 @@ bool zcnic_xsk_filled(struct zcnic_rx *rx, bool short_of)
 void zcnic_xsk_sync(struct zcnic_pair *pair, const struct zcnic_rx_slot *slot)
 {
 	dma_sync_single_for_cpu(pair->zn->dma_dev, zcnic_xsk_dma(slot),
-				sizeof(struct zcnic_rx_header), DMA_BIDIRECTIONAL);
+				sizeof(struct zcnic_rx_header),
+				DMA_BIDIRECTIONAL);
 	xsk_buff_dma_sync_for_cpu(slot->xsk);
 }
 
@@ -106,11 +110,12 @@ void zcnic_xsk_sync(struct zcnic_pair *pair, const struct zcnic_rx_slot *slot)
  */
 static void zcnic_xsk_add_fragment(struct xdp_buff *head, struct xdp_buff *buff)
 {
-	struct xdp_buff_xsk *chunk = container_of(buff, struct xdp_buff_xsk, xdp);
+	struct xdp_buff_xsk *chunk =
+		container_of(buff, struct xdp_buff_xsk, xdp);
 	netmem_ref netmem = page_to_netmem(vmalloc_to_page(buff->data));
 
-	__xdp_buff_add_frag(head, netmem, offset_in_page(buff->data), buff->data_end - buff->data,
-			    buff->frame_sz, false);
+	__xdp_buff_add_frag(head, netmem, offset_in_page(buff->data),
+			    buff->data_end - buff->data, buff->frame_sz, false);
 	list_add_tail(&chunk->list_node, &chunk->pool->xskb_list);
 }
 
@@ -147,7 +152,8 @@ void zcnic_xsk_free(struct xdp_buff *buff)
 }
 
 /* Put one frame, of @count descriptors, into the ring. */
-static bool zcnic_xsk_send_frame(struct zcnic_pair *pair, struct xsk_buff_pool *pool,
+static bool zcnic_xsk_send_frame(struct zcnic_pair *pair,
+				 struct xsk_buff_pool *pool,
 				 const struct xdp_desc *descs, u32 count)
 {
 	struct scatterlist sg[ZCNIC_XSK_MAX_SEGMENTS + 1];
@@ -173,7 +179,8 @@ static bool zcnic_xsk_send_frame(struct zcnic_pair *pair, struct xsk_buff_pool *
  */
 bool zcnic_xsk_send(struct zcnic_pair *pair)
 {
-	struct netdev_queue *txq = netdev_get_tx_queue(pair->zn->dev, pair->index);
+	struct netdev_queue *txq =
+		netdev_get_tx_queue(pair->zn->dev, pair->index);
 	struct xsk_buff_pool *pool = pair->rx.mem.xsk;
 	struct zcnic_tx *tx = &pair->tx;
 	u32 room, count = 0, first, i;
@@ -187,12 +194,13 @@ bool zcnic_xsk_send(struct zcnic_pair *pair)
 	room = zcnic_tx_room(tx) / 2;
 	if (room < ZCNIC_XSK_MAX_SEGMENTS)
 		goto unlock;
-	count = xsk_tx_peek_release_desc_batch(pool, min(room, ZCNIC_XSK_BATCH));
+	count = xsk_tx_peek_release_desc_batch(pool,
+					       min(room, ZCNIC_XSK_BATCH));
 	for (i = 0, first = 0; i < count; i++) {
 		if (!xsk_is_eop_desc(&pool->tx_descs[i]))
 			continue;
-		if (unlikely(!zcnic_xsk_send_frame(pair, pool, &pool->tx_descs[first],
-						   i + 1 - first)))
+		if (unlikely(!zcnic_xsk_send_frame(
+			    pair, pool, &pool->tx_descs[first], i + 1 - first)))
 			xsk_tx_completed(pool, i + 1 - first);
 		first = i + 1;
 	}
@@ -232,7 +240,8 @@ static void zcnic_xsk_drain(struct zcnic_pair *pair)
 {
 	unsigned long deadline = jiffies + ZCNIC_XSK_DRAIN_TIMEOUT;
 
-	while (pair->tx.xsk_descs && pair->zn->live && time_before(jiffies, deadline) &&
+	while (pair->tx.xsk_descs && pair->zn->live &&
+	       time_before(jiffies, deadline) &&
 	       !virtqueue_is_broken(pair->tx.vq)) {
 		local_bh_disable();
 		zcnic_tx_clean(pair, true);
@@ -283,9 +292,11 @@ static void zcnic_xsk_disable(struct zcnic_pair *pair)
 	pair->xsk = NULL;
 	netdev_queue_config(zn->dev, pair->index, &qcfg);
 	/* this can't fail: without memory, the queue receives nothing until it is configured anew */
-	if (pair->open && zcnic_rx_mem_alloc(pair, zn->rx_pending, qcfg.rx_page_size, zn->split,
-					     zn->hds_thresh, &mem))
-		netdev_err(zn->dev, "no memory for receive queue %u\n", pair->index);
+	if (pair->open &&
+	    zcnic_rx_mem_alloc(pair, zn->rx_pending, qcfg.rx_page_size,
+			       zn->split, zn->hds_thresh, &mem))
+		netdev_err(zn->dev, "no memory for receive queue %u\n",
+			   pair->index);
 	zcnic_napi_stop(pair);
 	if (pair->open)
 		zcnic_rx_stop(pair);
