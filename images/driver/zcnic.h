@@ -390,6 +390,8 @@ void zcnic_service_schedule(struct zcnic *zn);
 void zcnic_request_reset(struct zcnic *zn);
 void zcnic_request_session(struct zcnic *zn);
 void zcnic_event_callback(struct virtqueue *vq);
+void zcnic_events_post(struct zcnic *zn);
+void zcnic_events_clean(struct zcnic *zn);
 void zcnic_orphaned(struct zcnic *zn);
 int zcnic_reset_prepare(struct virtio_device *vdev);
 int zcnic_reset_done(struct virtio_device *vdev);
@@ -431,7 +433,15 @@ int zcnic_rx_slots_alloc(struct zcnic_pair *pair);
 void zcnic_rx_slots_free(struct zcnic_pair *pair);
 int zcnic_rx_poll(struct zcnic_pair *pair, int budget);
 bool zcnic_rx_fill(struct zcnic_pair *pair, gfp_t gfp);
-void zcnic_rx_count(struct zcnic_rx *rx, u64_stats_t *counter);
+void zcnic_rx_release(struct zcnic_rx *rx, struct zcnic_rx_slot *slot, bool napi);
+
+static inline void zcnic_rx_count(struct zcnic_rx *rx, u64_stats_t *counter)
+{
+	u64_stats_update_begin(&rx->stats.syncp);
+	u64_stats_inc(counter);
+	u64_stats_update_end(&rx->stats.syncp);
+}
+
 void zcnic_rx_drop_frame(struct zcnic_rx *rx);
 void zcnic_rx_drain(struct zcnic_pair *pair);
 void zcnic_rx_detach(struct zcnic_pair *pair);
@@ -467,17 +477,28 @@ void zcnic_xsk_take(struct zcnic_rx *rx, struct zcnic_rx_slot *slot, u32 length)
 void zcnic_xsk_put(struct zcnic_rx *rx, struct zcnic_rx_slot *slot);
 void zcnic_xsk_free(struct xdp_buff *buff);
 bool zcnic_xsk_send(struct zcnic_pair *pair);
-void zcnic_xsk_sent(struct zcnic_pair *pair, u32 descs);
 int zcnic_xsk_wakeup(struct net_device *dev, u32 queue, u32 flags);
 int zcnic_xsk_setup(struct zcnic *zn, struct xsk_buff_pool *pool, u16 queue);
 
 /* zcnic_tx.c */
 int zcnic_tx_slots_alloc(struct zcnic_pair *pair);
 void zcnic_tx_slots_free(struct zcnic_pair *pair);
+void zcnic_tx_unmap(struct zcnic *zn, struct zcnic_tx_slot *slot);
+
+/* Free descriptors. */
+static inline u32 zcnic_tx_room(const struct zcnic_tx *tx)
+{
+	return tx->limit - min(tx->used, tx->limit);
+}
+
+static inline bool zcnic_tx_full(const struct zcnic_tx *tx)
+{
+	return zcnic_tx_room(tx) < ZCNIC_TX_DESCS || !tx->free;
+}
+
 netdev_tx_t zcnic_start_xmit(struct sk_buff *skb, struct net_device *dev);
 bool zcnic_tx_xdp(struct zcnic_pair *pair, struct xdp_frame *frame, bool pooled);
 bool zcnic_tx_xsk(struct zcnic_pair *pair, struct scatterlist *sg, u16 count, u32 bytes);
-u32 zcnic_tx_room(const struct zcnic_tx *tx);
 void zcnic_tx_kick(struct zcnic_tx *tx);
 unsigned int zcnic_tx_clean(struct zcnic_pair *pair, bool in_napi);
 void zcnic_tx_reset_accounting(struct zcnic_pair *pair);
@@ -515,6 +536,10 @@ int zcnic_rules_flush(struct zcnic *zn);
 int zcnic_rules_replay(struct zcnic *zn);
 bool zcnic_rules_fit(struct zcnic *zn, u16 channels);
 void zcnic_rules_free(struct zcnic *zn);
+
+/* zcnic_channels.c */
+void zcnic_get_channels(struct net_device *dev, struct ethtool_channels *channels);
+int zcnic_set_channels(struct net_device *dev, struct ethtool_channels *channels);
 
 /* zcnic_ethtool.c */
 extern const struct ethtool_ops zcnic_ethtool_ops;

@@ -23,65 +23,6 @@ static int zcnic_get_link_ksettings(struct net_device *dev,
 	return 0;
 }
 
-static void zcnic_get_channels(struct net_device *dev,
-			       struct ethtool_channels *channels)
-{
-	struct zcnic *zn = netdev_priv(dev);
-
-	channels->max_combined = zn->pair_count;
-	channels->combined_count = zn->channels;
-}
-
-/*
- * Only pairs that come or go are touched. Nothing is ever steered to a queue that is not there: new ones
- * are opened before the tables know them, and the tables forget old ones before they are closed.
- */
-static int zcnic_set_channels(struct net_device *dev,
-			      struct ethtool_channels *channels)
-{
-	struct zcnic *zn = netdev_priv(dev);
-	u16 count = channels->combined_count, old = zn->channels;
-	int err;
-
-	if (!count)
-		return -EINVAL;
-	if (count == old)
-		return 0;
-	if (!zcnic_rules_fit(zn, count))
-		return -EINVAL;
-	err = zcnic_rss_can_resize(zn, count);
-	if (err)
-		return err;
-
-	if (count > old && netif_running(dev)) {
-		err = zcnic_pairs_open(zn, old, count);
-		if (err)
-			return err;
-	}
-	err = netif_set_real_num_queues(dev, count, count);
-	if (err) {
-		if (count > old && netif_running(dev))
-			zcnic_pairs_close(zn, old, count);
-		return err;
-	}
-	zn->channels = count;
-	err = zcnic_rss_set_channels(zn, count);
-	if (err) {
-		/* it took these tables before; replay them all */
-		netdev_err(
-			dev,
-			"the device refused the tables for %u channels: %d\n",
-			count, err);
-		zcnic_request_reset(zn);
-	}
-	if (count < old && netif_running(dev))
-		zcnic_pairs_close(zn, count, old);
-	zcnic_set_xps(zn);
-	if (count > old && netif_running(dev) && zn->present)
-		netif_tx_wake_all_queues(dev);
-	return 0;
-}
-
 static void zcnic_get_ringparam(struct net_device *dev,
 				struct ethtool_ringparam *ring,
 				struct kernel_ethtool_ringparam *kernel_ring,
@@ -168,28 +109,6 @@ static int zcnic_set_ringparam(struct net_device *dev,
 		zcnic_set_tx_limit(zn, zn->tx_pending);
 	}
 	return 0;
-}
-
-/**
- * zcnic_send_coalesce() - tell the device how long interrupts are put off
- * @zn: the device
- *
- * Return: as zcnic_command().
- */
-int zcnic_send_coalesce(struct zcnic *zn)
-{
-	struct zcnic_coalesce request = {
-		.rx_usecs = cpu_to_le16(zn->coalescing.rx_usecs),
-		.rx_chains = cpu_to_le16(zn->coalescing.rx_frames),
-		.tx_usecs = cpu_to_le16(zn->coalescing.tx_usecs),
-		.tx_chains = cpu_to_le16(zn->coalescing.tx_frames),
-	};
-
-	/* a backend may know less than the one that was here when it was set */
-	if (!(zn->features & BIT_ULL(ZCNIC_F_COALESCE)))
-		return 0;
-	return zcnic_command(zn, ZCNIC_CMD_COALESCE, &request, sizeof(request),
-			     NULL, 0);
 }
 
 static int zcnic_get_coalesce(struct net_device *dev,

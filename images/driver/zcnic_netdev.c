@@ -12,33 +12,6 @@
 /* A chain may mean so many frames and no more. */
 #define ZCNIC_MAX_TX_SEGMENTS	8192
 
-/**
- * zcnic_set_xps() - have each processor send on one queue
- * @zn: the device
- *
- * The device takes turns among queues, so frames that belong together in their order must not be on several.
- * Without this, the frames of a packet socket are: each goes where its flow's hash says.
- */
-void zcnic_set_xps(struct zcnic *zn)
-{
-	cpumask_var_t mask;
-	unsigned int cpu;
-	u16 i;
-
-	if (!zalloc_cpumask_var(&mask, GFP_KERNEL))
-		return;
-	for (i = 0; i < zn->channels; i++) {
-		unsigned int turn = 0;
-
-		cpumask_clear(mask);
-		for_each_possible_cpu(cpu)
-			if (turn++ % zn->channels == i)
-				cpumask_set_cpu(cpu, mask);
-		netif_set_xps_queue(zn->dev, mask, i);
-	}
-	free_cpumask_var(mask);
-}
-
 static int zcnic_open(struct net_device *dev)
 {
 	struct zcnic *zn = netdev_priv(dev);
@@ -61,47 +34,6 @@ static int zcnic_stop(struct net_device *dev)
 	netif_tx_disable(dev);
 	zcnic_pairs_close(zn, 0, zn->channels);
 	return 0;
-}
-
-/**
- * zcnic_send_rx_mode() - tell the device which addresses to let pass
- * @zn: the device
- *
- * Return: as zcnic_command().
- */
-int zcnic_send_rx_mode(struct zcnic *zn)
-{
-	struct zcnic_rx_mode *request;
-	u16 count = zn->address_count;
-	u16 flags = zn->rx_mode;
-	size_t size;
-	int err;
-
-	size = struct_size(request, addresses, count + 1);
-	if (size > ZCNIC_MAX_REQUEST) {
-		flags |= ZCNIC_RX_MODE_PROMISC;
-		count = 0;
-		size = struct_size(request, addresses, 1);
-	}
-	request = kzalloc(size, GFP_KERNEL);
-	if (!request)
-		return -ENOMEM;
-	request->flags = cpu_to_le16(flags);
-	request->count = cpu_to_le16(count + 1);
-	ether_addr_copy(request->addresses[0].octets, zn->dev->dev_addr);
-	memcpy(&request->addresses[1], zn->addresses,
-	       count * sizeof(*zn->addresses));
-	err = zcnic_command(zn, ZCNIC_CMD_RX_MODE, request, size, NULL, 0);
-	if (err == -ENOSPC) {
-		/* more than the device can list */
-		size = struct_size(request, addresses, 1);
-		request->flags = cpu_to_le16(flags | ZCNIC_RX_MODE_PROMISC);
-		request->count = cpu_to_le16(1);
-		err = zcnic_command(zn, ZCNIC_CMD_RX_MODE, request, size, NULL,
-				    0);
-	}
-	kfree(request);
-	return err;
 }
 
 static int zcnic_set_rx_mode(struct net_device *dev,
@@ -145,34 +77,6 @@ static int zcnic_set_mac_address(struct net_device *dev, void *address)
 		return err;
 	err = zcnic_send_rx_mode(zn);
 	return zcnic_disconnected(err) ? 0 : err;
-}
-
-/**
- * zcnic_send_offloads() - tell the device which receive offloads are on
- * @zn: the device
- * @features: of the interface
- *
- * The checksum verdict always is: frames that the CPU can't read go up only with a good one, see
- * zcnic_rx_deliver(). With RXCSUM off the stack is not told about the others.
- *
- * Return: as zcnic_command().
- */
-int zcnic_send_offloads(struct zcnic *zn, netdev_features_t features)
-{
-	u64 on = zn->features & BIT_ULL(ZCNIC_F_RX_CSUM);
-	struct zcnic_offloads request = {};
-
-	if (features & NETIF_F_RXHASH)
-		on |= zn->features & BIT_ULL(ZCNIC_F_RX_HASH);
-	if (features & NETIF_F_GRO_HW)
-		on |= zn->features & BIT_ULL(ZCNIC_F_GRO);
-	if (zn->rx_filter != HWTSTAMP_FILTER_NONE)
-		on |= zn->features & BIT_ULL(ZCNIC_F_TIMESTAMP);
-	if (features & NETIF_F_HW_VLAN_CTAG_RX)
-		on |= zn->features & BIT_ULL(ZCNIC_F_VLAN);
-	request.features[0] = cpu_to_le64(on);
-	return zcnic_command(zn, ZCNIC_CMD_OFFLOADS, &request, sizeof(request),
-			     NULL, 0);
 }
 
 static netdev_features_t zcnic_netdev_features(u64 known)
@@ -344,19 +248,4 @@ void zcnic_set_hw_features(struct zcnic *zn)
 		 NETIF_F_GSO_UDP_L4 | NETIF_F_HIGHDMA);
 	netif_set_tso_max_segs(dev, ZCNIC_MAX_TX_SEGMENTS);
 	zcnic_set_max_mtu(zn);
-}
-
-/**
- * zcnic_set_max_mtu() - allow what fits the device's frames and our chains
- * @zn: the device; the caller holds the instance lock, or nobody sees the interface yet
- */
-void zcnic_set_max_mtu(struct zcnic *zn)
-{
-	u32 chain = ZCNIC_LINEAR_SIZE(ZCNIC_LINEAR_TRUESIZE) -
-		    sizeof(struct zcnic_rx_header);
-	u32 chains = min_t(u32, zn->max_chains, MAX_SKB_FRAGS);
-
-	zn->dev->min_mtu = ETH_MIN_MTU;
-	zn->dev->max_mtu =
-		min(zn->max_frame, chain * chains) - ETH_HLEN - VLAN_HLEN;
 }

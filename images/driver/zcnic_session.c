@@ -22,92 +22,22 @@
 #define ZCNIC_STATS_INTERVAL		(2 * HZ)
 /* How long an interrupt may take. */
 #define ZCNIC_INTERRUPT_INTERVAL	(HZ / 4)
-/* A device that can't be trusted for longer than that is not worth more. */
-#define ZCNIC_RESET_PAUSE		HZ
+
 #define ZCNIC_ORPHAN_TIMEOUT		(10 * HZ)
 
 /**
- * zcnic_service_schedule() - have the service work look after the device
- * @zn: the device
- *
- * From any context.
+ * zcnic_set_max_mtu() - allow what fits the device's frames and our chains
+ * @zn: the device; the caller holds the instance lock, or nobody sees the interface yet
  */
-void zcnic_service_schedule(struct zcnic *zn)
+void zcnic_set_max_mtu(struct zcnic *zn)
 {
-	mod_delayed_work(system_dfl_wq, &zn->service, 0);
-}
+	u32 chain = ZCNIC_LINEAR_SIZE(ZCNIC_LINEAR_TRUESIZE) -
+		    sizeof(struct zcnic_rx_header);
+	u32 chains = min_t(u32, zn->max_chains, MAX_SKB_FRAGS);
 
-/**
- * zcnic_request_reset() - ask for a device reset
- * @zn: the device
- *
- * From any context.
- */
-void zcnic_request_reset(struct zcnic *zn)
-{
-	if (!test_and_set_bit(ZCNIC_WORK_RESET, &zn->work))
-		zcnic_service_schedule(zn);
-}
-
-/**
- * zcnic_request_session() - ask for a new session
- * @zn: the device; the caller holds the instance lock, not the command lock
- *
- * For when the device is not in the state that it should be in. Until then nobody talks to it.
- */
-void zcnic_request_session(struct zcnic *zn)
-{
-	mutex_lock(&zn->command_lock);
-	zn->live = false;
-	mutex_unlock(&zn->command_lock);
-	zcnic_service_schedule(zn);
-}
-
-/**
- * zcnic_orphaned() - note that chains are left in a ring
- * @zn: the device
- */
-void zcnic_orphaned(struct zcnic *zn)
-{
-	if (!zn->orphans_since)
-		zn->orphans_since = jiffies ?: 1;
-	zcnic_service_schedule(zn);
-}
-
-/* Post the event buffers that are not in the ring. */
-static void zcnic_events_post(struct zcnic *zn)
-{
-	struct scatterlist sg;
-	bool added = false;
-	int i;
-
-	for (i = 0; i < ZCNIC_EVENTS; i++) {
-		if (zn->events_posted[i])
-			continue;
-		sg_init_one(&sg, &zn->events[i], sizeof(zn->events[i]));
-		if (virtqueue_add_inbuf(zn->event_vq, &sg, 1, &zn->events[i],
-					GFP_KERNEL))
-			break;
-		zn->events_posted[i] = true;
-		added = true;
-	}
-	if (added)
-		virtqueue_kick(zn->event_vq);
-}
-
-/* Events are hints. STATUS, which is asked anyway, says what the link does and whether the session is over. */
-static void zcnic_events_clean(struct zcnic *zn)
-{
-	struct zcnic_event *event;
-	unsigned int length;
-
-	while ((event = virtqueue_get_buf(zn->event_vq, &length)))
-		zn->events_posted[event - zn->events] = false;
-}
-
-void zcnic_event_callback(struct virtqueue *vq)
-{
-	zcnic_service_schedule(vq->vdev->priv);
+	zn->dev->min_mtu = ETH_MIN_MTU;
+	zn->dev->max_mtu =
+		min(zn->max_frame, chain * chains) - ETH_HLEN - VLAN_HLEN;
 }
 
 static int zcnic_replay(struct zcnic *zn)
@@ -241,117 +171,6 @@ static bool zcnic_session_check(struct zcnic *zn)
 		netif_carrier_off(zn->dev);
 	}
 	return zn->live;
-}
-
-/**
- * zcnic_reset_prepare() - stop driving the device
- * @vdev: the device
- *
- * All buffers come back, providers stay bound: their pools wait for new chains.
- */
-int zcnic_reset_prepare(struct virtio_device *vdev)
-{
-	struct zcnic *zn = vdev->priv;
-	bool nested = zn->resetter == current;
-	u16 i;
-
-	if (!nested)
-		netdev_lock(zn->dev);
-	netif_carrier_off(zn->dev);
-	zcnic_pairs_napi_stop(zn);
-	if (netif_running(zn->dev))
-		netif_tx_disable(zn->dev);
-	if (zn->present) {
-		mutex_lock(&zn->command_lock);
-		zn->present = false;
-		zn->live = false;
-		mutex_unlock(&zn->command_lock);
-		virtio_reset_device(vdev);
-		for (i = 0; i < zn->pair_count; i++) {
-			zcnic_rx_detach(&zn->pairs[i]);
-			zcnic_tx_detach(&zn->pairs[i]);
-		}
-		memset(zn->events_posted, 0, sizeof(zn->events_posted));
-		zn->orphans_since = 0;
-		zcnic_vqs_del(zn);
-	}
-	/* not before: until here NAPI asked for it again and again */
-	clear_bit(ZCNIC_WORK_RESET, &zn->work);
-	zcnic_pairs_napi_start(zn);
-	if (!nested)
-		netdev_unlock(zn->dev);
-	return 0;
-}
-
-/**
- * zcnic_reset_done() - drive the device again
- * @vdev: the device, its features negotiated
- *
- * Return: 0 or a negative errno; having no backend is none.
- */
-int zcnic_reset_done(struct virtio_device *vdev)
-{
-	struct zcnic *zn = vdev->priv;
-	bool nested = zn->resetter == current;
-	int err;
-
-	if (!nested)
-		netdev_lock(zn->dev);
-	err = zcnic_device_start(zn);
-	if (!nested)
-		netdev_unlock(zn->dev);
-	if (!err)
-		zcnic_service_schedule(zn);
-	return err;
-}
-
-/**
- * zcnic_device_start() - find the rings and set the device going
- * @zn: the device; the caller holds the instance lock
- *
- * Return: 0 or a negative errno.
- */
-int zcnic_device_start(struct zcnic *zn)
-{
-	u16 i;
-	int err;
-
-	err = zcnic_vqs_init(zn);
-	if (err)
-		return err;
-	virtio_device_ready(zn->vdev);
-	zcnic_pairs_napi_stop(zn);
-	zn->present = true;
-	for (i = 0; i < zn->pair_count; i++)
-		if (zn->pairs[i].open)
-			zcnic_napi_set_irq(&zn->pairs[i]);
-	zcnic_pairs_napi_start(zn);
-	return zcnic_vqs_enable_pairs(zn);
-}
-
-/**
- * zcnic_reset() - reset the device and begin anew
- * @zn: the device; the caller holds the instance lock, not the command lock
- *
- * Afterwards nothing is in any ring.
- */
-void zcnic_reset(struct zcnic *zn)
-{
-	int err;
-
-	netdev_warn(zn->dev, "resetting the device\n");
-	zn->resets++;
-	zn->next_reset = (jiffies + ZCNIC_RESET_PAUSE) ?: 1;
-	zn->resetter = current;
-	err = virtio_device_reset_prepare(zn->vdev) ?:
-		      virtio_device_reset_done(zn->vdev);
-	zn->resetter = NULL;
-	if (err) {
-		netdev_err(zn->dev,
-			   "the device doesn't come back from a reset: %d\n",
-			   err);
-		set_bit(ZCNIC_WORK_RESET, &zn->work);
-	}
 }
 
 static bool zcnic_orphans_overdue(const struct zcnic *zn)

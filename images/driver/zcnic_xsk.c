@@ -18,8 +18,6 @@
 #define ZCNIC_XSK_MAX_SIZE	SZ_64K
 /* Descriptors that are taken from a socket at once. */
 #define ZCNIC_XSK_BATCH		64
-/* How long frames may be on their way when the pool goes. */
-#define ZCNIC_XSK_DRAIN_TIMEOUT	HZ
 
 /**
  * zcnic_xsk_mem() - the receive memory that a pool is
@@ -211,12 +209,6 @@ unlock:
 	return count == ZCNIC_XSK_BATCH;
 }
 
-void zcnic_xsk_sent(struct zcnic_pair *pair, u32 descs)
-{
-	if (pair->rx.mem.xsk)
-		xsk_tx_completed(pair->rx.mem.xsk, descs);
-}
-
 int zcnic_xsk_wakeup(struct net_device *dev, u32 queue, u32 flags)
 {
 	struct zcnic *zn = netdev_priv(dev);
@@ -232,100 +224,5 @@ int zcnic_xsk_wakeup(struct net_device *dev, u32 queue, u32 flags)
 		napi_schedule(&pair->napi);
 		local_bh_enable();
 	}
-	return 0;
-}
-
-/* Wait until nothing of the pool is in the pair's rings, or reset the device. NAPI is stopped, and the receive queue. */
-static void zcnic_xsk_drain(struct zcnic_pair *pair)
-{
-	unsigned long deadline = jiffies + ZCNIC_XSK_DRAIN_TIMEOUT;
-
-	while (pair->tx.xsk_descs && pair->zn->live &&
-	       time_before(jiffies, deadline) &&
-	       !virtqueue_is_broken(pair->tx.vq)) {
-		local_bh_disable();
-		zcnic_tx_clean(pair, true);
-		local_bh_enable();
-		if (pair->tx.xsk_descs)
-			usleep_range(500, 1000);
-	}
-	if (!pair->tx.xsk_descs && !pair->rx.xsk_buffers)
-		return;
-	zcnic_reset(pair->zn);
-	zcnic_napi_stop(pair);
-}
-
-/* Programs and pools see frames as they were on the wire. */
-static void zcnic_xsk_count(struct zcnic *zn, int change)
-{
-	zn->xsk_pools += change;
-	if (zn->dev->reg_state == NETREG_REGISTERED)
-		netdev_update_features(zn->dev);
-}
-
-static int zcnic_xsk_enable(struct zcnic_pair *pair, struct xsk_buff_pool *pool)
-{
-	struct zcnic *zn = pair->zn;
-	struct zcnic_rx_mem mem = {};
-	int err;
-
-	err = xsk_pool_dma_map(pool, zn->dma_dev, 0);
-	if (err)
-		return err;
-	zcnic_xsk_count(zn, 1);
-	pair->xsk = pool;
-	if (pair->open) {
-		zcnic_xsk_mem(pool, &mem);
-		zcnic_pair_exchange(pair, &mem);
-		zcnic_rx_mem_free(&mem);
-	}
-	return 0;
-}
-
-static void zcnic_xsk_disable(struct zcnic_pair *pair)
-{
-	struct xsk_buff_pool *pool = pair->xsk;
-	struct zcnic *zn = pair->zn;
-	struct netdev_queue_config qcfg;
-	struct zcnic_rx_mem mem = {};
-
-	pair->xsk = NULL;
-	netdev_queue_config(zn->dev, pair->index, &qcfg);
-	/* this can't fail: without memory, the queue receives nothing until it is configured anew */
-	if (pair->open &&
-	    zcnic_rx_mem_alloc(pair, zn->rx_pending, qcfg.rx_page_size,
-			       zn->split, zn->hds_thresh, &mem))
-		netdev_err(zn->dev, "no memory for receive queue %u\n",
-			   pair->index);
-	zcnic_napi_stop(pair);
-	if (pair->open)
-		zcnic_rx_stop(pair);
-	zcnic_xsk_drain(pair);
-	if (pair->open)
-		zcnic_pair_exchange(pair, &mem);
-	zcnic_rx_mem_free(&mem);
-	xsk_pool_dma_unmap(pool, 0);
-	zcnic_xsk_count(zn, -1);
-}
-
-/**
- * zcnic_xsk_setup() - give a queue an AF_XDP pool, or take it away
- * @zn: the device; the caller holds the instance lock
- * @pool: the pool, or NULL
- * @queue: which
- *
- * Return: 0 or a negative errno; always 0 without a pool.
- */
-int zcnic_xsk_setup(struct zcnic *zn, struct xsk_buff_pool *pool, u16 queue)
-{
-	struct zcnic_pair *pair;
-
-	if (queue >= zn->pair_count)
-		return -EINVAL;
-	pair = &zn->pairs[queue];
-	if (pool)
-		return pair->xsk ? -EBUSY : zcnic_xsk_enable(pair, pool);
-	if (pair->xsk)
-		zcnic_xsk_disable(pair);
 	return 0;
 }
