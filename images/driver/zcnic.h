@@ -186,7 +186,6 @@ struct zcnic_tx_slot {
 	struct xdp_frame *frame;	/* instead */
 	struct zcnic_tx_stamp *stamp;	/* if the time is wanted */
 	u32 bytes;			/* on the wire; 0 for XDP, which byte queue limits don't count */
-	u32 packets;
 	u16 descs;
 	u16 xsk_descs;			/* instead of skb or frame: descriptors of the pair's AF_XDP pool */
 	u16 mapped;			/* entries of dma[] in use; the first is the linear part */
@@ -488,12 +487,7 @@ void zcnic_tx_unmap(struct zcnic *zn, struct zcnic_tx_slot *slot);
 /* Free descriptors. */
 static inline u32 zcnic_tx_room(const struct zcnic_tx *tx)
 {
-	return tx->limit - min(tx->used, tx->limit);
-}
-
-static inline bool zcnic_tx_full(const struct zcnic_tx *tx)
-{
-	return zcnic_tx_room(tx) < ZCNIC_TX_DESCS || !tx->free;
+	return tx->free ? tx->limit - min(tx->used, tx->limit) : 0;
 }
 
 netdev_tx_t zcnic_start_xmit(struct sk_buff *skb, struct net_device *dev);

@@ -54,7 +54,7 @@ static void zcnic_set_tx_limit(struct zcnic *zn, u32 limit)
 		zn->pairs[i].tx.limit = limit;
 		/* stopped for want of room that there may be now; woken, because only that runs the qdisc */
 		if (netif_running(zn->dev) && zn->present)
-			netif_tx_wake_queue(txq);
+			netif_wake_subqueue(zn->dev, i);
 		__netif_tx_unlock_bh(txq);
 	}
 }

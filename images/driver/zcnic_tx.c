@@ -209,16 +209,19 @@ static int zcnic_tx_add_stamped(struct zcnic_tx *tx, struct zcnic_tx_slot *slot,
 	return 0;
 }
 
-static void zcnic_tx_stop_if_full(struct zcnic_pair *pair)
+/* Return: whether the queue goes on. */
+static bool zcnic_tx_maybe_stop(struct zcnic_pair *pair)
 {
 	struct zcnic_tx *tx = &pair->tx;
 
-	if (!zcnic_tx_full(tx))
-		return;
-	netif_tx_stop_queue(netdev_get_tx_queue(pair->zn->dev, pair->index));
+	if (likely(netif_subqueue_maybe_stop(pair->zn->dev, pair->index,
+					     zcnic_tx_room(tx), ZCNIC_TX_DESCS,
+					     ZCNIC_TX_DESCS)))
+		return true;
 	u64_stats_update_begin(&tx->stats.syncp);
 	u64_stats_inc(&tx->stats.stop);
 	u64_stats_update_end(&tx->stats.syncp);
+	return false;
 }
 
 /**
@@ -238,14 +241,13 @@ static void zcnic_tx_added_frame(struct zcnic_pair *pair,
 	struct zcnic_tx *tx = &pair->tx;
 
 	slot->bytes = 0;
-	slot->packets = 0;
 	WRITE_ONCE(tx->frames, tx->frames + 1);
 	u64_stats_update_begin(&tx->stats.syncp);
 	u64_stats_inc(&tx->stats.packets);
 	u64_stats_add(&tx->stats.bytes, bytes);
 	u64_stats_inc(&tx->stats.csum_none);
 	u64_stats_update_end(&tx->stats.syncp);
-	zcnic_tx_stop_if_full(pair);
+	zcnic_tx_maybe_stop(pair);
 }
 
 /**
@@ -264,7 +266,7 @@ bool zcnic_tx_xdp(struct zcnic_pair *pair, struct xdp_frame *frame, bool pooled)
 	struct zcnic_tx *tx = &pair->tx;
 	struct zcnic_tx_slot *slot;
 
-	if (unlikely(zcnic_tx_full(tx)))
+	if (unlikely(zcnic_tx_room(tx) < ZCNIC_TX_DESCS))
 		return false;
 	if (unlikely(xdp_frame_has_frags(frame))) {
 		frags = xdp_get_shared_info_from_frame(frame)->frags;
@@ -327,10 +329,8 @@ netdev_tx_t zcnic_start_xmit(struct sk_buff *skb, struct net_device *dev)
 	struct zcnic_tx_slot *slot;
 	u16 descs;
 
-	if (unlikely(zcnic_tx_full(tx))) {
-		netif_tx_stop_queue(txq);
+	if (unlikely(!zcnic_tx_maybe_stop(pair)))
 		return NETDEV_TX_BUSY;
-	}
 	slot = tx->free;
 	if (skb_is_gso(skb)) {
 		header_length = zcnic_gso_header_length(skb);
@@ -360,10 +360,9 @@ netdev_tx_t zcnic_start_xmit(struct sk_buff *skb, struct net_device *dev)
 	}
 	slot->skb = skb;
 	slot->bytes = bytes;
-	slot->packets = packets;
 	zcnic_tx_count(tx, skb, packets, bytes);
 
-	zcnic_tx_stop_if_full(pair);
+	zcnic_tx_maybe_stop(pair);
 	if (__netdev_tx_sent_queue(txq, bytes, netdev_xmit_more()))
 		zcnic_tx_kick(tx);
 	return NETDEV_TX_OK;

@@ -126,7 +126,7 @@ unsigned int zcnic_tx_clean(struct zcnic_pair *pair, bool in_napi)
 {
 	struct netdev_queue *txq =
 		netdev_get_tx_queue(pair->zn->dev, pair->index);
-	unsigned int chains = 0, packets = 0, bytes = 0, length;
+	unsigned int chains = 0, bytes = 0, length;
 	struct zcnic_tx *tx = &pair->tx;
 	struct zcnic_tx_slot *slot;
 
@@ -137,23 +137,19 @@ unsigned int zcnic_tx_clean(struct zcnic_pair *pair, bool in_napi)
 			zcnic_tx_mark_broken(tx, slot);
 			break;
 		}
-		if (in_napi) {
-			/* BQL counts what was queued, one per skb, in the bytes said there */
-			packets += !!slot->packets;
-			bytes += slot->bytes;
-		}
+		/* BQL counts what was queued, in the bytes said there */
+		bytes += slot->bytes;
 		if (unlikely(slot->stamp))
 			zcnic_tx_hwtstamp(pair->zn, slot, length);
 		zcnic_tx_release(pair, slot, in_napi);
 		chains++;
 	}
-	/* what a device that is stopped gives back has no order, and all of it is ours */
-	if (!in_napi)
+	if (!in_napi) {
+		/* what a device that is stopped gives back has no order, and all of it is ours */
 		tx->due = tx->sequence;
-	if (packets)
-		netdev_tx_completed_queue(txq, packets, bytes);
-	if (in_napi && netif_tx_queue_stopped(txq) && !zcnic_tx_full(tx)) {
-		netif_tx_wake_queue(txq);
+	} else if (!netif_txq_completed_wake(txq, chains, bytes,
+					     zcnic_tx_room(tx),
+					     ZCNIC_TX_DESCS)) {
 		u64_stats_update_begin(&tx->stats.syncp);
 		u64_stats_inc(&tx->stats.wake);
 		u64_stats_update_end(&tx->stats.syncp);
@@ -197,7 +193,6 @@ void zcnic_tx_reset_accounting(struct zcnic_pair *pair)
 
 	for (i = 0; i < tx->slot_count; i++) {
 		tx->slots[i].bytes = 0;
-		tx->slots[i].packets = 0;
 		if (tx->slots[i].skb)
 			skb_orphan(tx->slots[i].skb);
 	}
