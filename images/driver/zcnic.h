@@ -342,7 +342,6 @@ struct zcnic {
 	unsigned long next_reset;	/* jiffies, 0: any time */
 	u64 resets;			/* by us, because the device could not be trusted any more */
 	u64 sessions;
-	struct task_struct *resetter;	/* holds the instance lock across a device reset */
 	unsigned long orphans_since;	/* jiffies, 0: no chain is away without a queue */
 
 	/* configuration that a new session gets */
@@ -384,7 +383,9 @@ static inline bool zcnic_disconnected(int err)
 void zcnic_session_init(struct zcnic *zn);
 int zcnic_session_establish(struct zcnic *zn);
 int zcnic_device_start(struct zcnic *zn);
-void zcnic_reset(struct zcnic *zn);
+int zcnic_reset(struct zcnic *zn);
+void zcnic_device_stop(struct zcnic *zn);
+void zcnic_device_detach(struct zcnic *zn);
 void zcnic_service_schedule(struct zcnic *zn);
 void zcnic_request_reset(struct zcnic *zn);
 void zcnic_request_session(struct zcnic *zn);

@@ -93,20 +93,13 @@ static void zcnic_free(struct zcnic *zn)
 	free_netdev(zn->dev);
 }
 
-/* Empty the rings of a device and give them back. */
-static void zcnic_device_stop(struct zcnic *zn)
+static void zcnic_device_remove(struct zcnic *zn)
 {
-	u16 i;
-
-	virtio_reset_device(zn->vdev);
-	if (!zn->present)
-		return;
-	zn->present = false;
-	for (i = 0; i < zn->pair_count; i++) {
-		zcnic_rx_detach(&zn->pairs[i]);
-		zcnic_tx_detach(&zn->pairs[i]);
-	}
-	zcnic_vqs_del(zn);
+	if (zn->present)
+		zcnic_device_stop(zn);
+	else
+		virtio_reset_device(zn->vdev);
+	zcnic_free(zn);
 }
 
 static int zcnic_pairs_init(struct zcnic *zn)
@@ -220,8 +213,7 @@ static int zcnic_probe(struct virtio_device *vdev)
 err_ptp:
 	zcnic_ptp_unregister(zn);
 err_free:
-	zcnic_device_stop(zn);
-	zcnic_free(zn);
+	zcnic_device_remove(zn);
 	return err;
 }
 
@@ -232,8 +224,7 @@ static void zcnic_remove(struct virtio_device *vdev)
 	unregister_netdev(zn->dev);
 	disable_delayed_work_sync(&zn->service);
 	zcnic_ptp_unregister(zn);
-	zcnic_device_stop(zn);
-	zcnic_free(zn);
+	zcnic_device_remove(zn);
 }
 
 /* Virtio breaks the rings before it resets the device, and broken rings must not make us revive it. */

@@ -219,6 +219,7 @@ static void zcnic_service(struct work_struct *work)
 		container_of(to_delayed_work(work), struct zcnic, service);
 	unsigned long delay = 0;
 	u64 features;
+	int err;
 
 	netdev_lock(zn->dev);
 	features = zn->features;
@@ -227,7 +228,13 @@ static void zcnic_service(struct work_struct *work)
 			delay = zn->next_reset - jiffies;
 			goto unlock;
 		}
-		zcnic_reset(zn);
+		netdev_unlock(zn->dev);
+		err = zcnic_reset(zn);
+		netdev_lock(zn->dev);
+		if (err) {
+			delay = ZCNIC_RETRY_INTERVAL;
+			goto unlock;
+		}
 	}
 	if (zn->present) {
 		if (!zcnic_session_check(zn)) {

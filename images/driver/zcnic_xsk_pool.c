@@ -22,7 +22,8 @@ static void zcnic_xsk_drain(struct zcnic_pair *pair)
 	}
 	if (!pair->tx.xsk_descs && !pair->rx.xsk_buffers)
 		return;
-	zcnic_reset(pair->zn);
+	zcnic_device_detach(pair->zn);
+	zcnic_request_reset(pair->zn);
 	zcnic_napi_stop(pair);
 }
 
