@@ -66,12 +66,6 @@
 /* Chunks that a frame of AF_XDP may take, in either direction. */
 #define ZCNIC_XSK_MAX_SEGMENTS		8
 
-/* Flags of ethtool --set-priv-flags */
-enum zcnic_priv_flag {
-	ZCNIC_PRIV_NO_RECYCLE,		/* see zcnic_hold.c */
-	ZCNIC_PRIV_FLAGS
-};
-
 struct zcnic;
 struct zcnic_pair;
 
@@ -358,6 +352,8 @@ struct zcnic {
 	/* device counters as of the last fetch; read without a lock */
 	struct zcnic_port_stats port_stats;
 	struct zcnic_queue_stats *queue_stats;
+
+	struct dentry *debugfs;
 };
 
 /* zcnic_vqs.c */
@@ -452,8 +448,13 @@ bool zcnic_gro_complete(struct sk_buff *skb, const struct zcnic_rx_header *heade
 /* zcnic_hold.c */
 void zcnic_hold(struct zcnic_rx *rx, netmem_ref netmem);
 void zcnic_hold_stop(struct zcnic *zn);
-u32 zcnic_get_priv_flags(struct net_device *dev);
-int zcnic_set_priv_flags(struct net_device *dev, u32 flags);
+int zcnic_hold_start(struct zcnic *zn);
+
+/* zcnic_debugfs.c */
+void zcnic_debugfs_init(void);
+void zcnic_debugfs_exit(void);
+void zcnic_debugfs_add(struct zcnic *zn);
+void zcnic_debugfs_remove(struct zcnic *zn);
 
 /* zcnic_xdp.c */
 extern const struct xdp_metadata_ops zcnic_xdp_metadata_ops;

@@ -201,7 +201,5 @@ const struct ethtool_ops zcnic_ethtool_ops = {
 	.get_sset_count		= zcnic_get_sset_count,
 	.get_strings		= zcnic_get_strings,
 	.get_ethtool_stats	= zcnic_get_ethtool_stats,
-	.get_priv_flags		= zcnic_get_priv_flags,
-	.set_priv_flags		= zcnic_set_priv_flags,
 	.get_ts_info		= zcnic_get_ts_info,
 };

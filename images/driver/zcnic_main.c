@@ -202,6 +202,7 @@ static int zcnic_probe(struct virtio_device *vdev)
 	zcnic_set_hw_features(zn);
 
 	zcnic_ptp_register(zn);
+	zcnic_debugfs_add(zn);
 	netif_carrier_off(zn->dev);
 	err = register_netdev(zn->dev);
 	if (err)
@@ -211,6 +212,7 @@ static int zcnic_probe(struct virtio_device *vdev)
 	return 0;
 
 err_ptp:
+	zcnic_debugfs_remove(zn);
 	zcnic_ptp_unregister(zn);
 err_free:
 	zcnic_device_remove(zn);
@@ -221,6 +223,7 @@ static void zcnic_remove(struct virtio_device *vdev)
 {
 	struct zcnic *zn = vdev->priv;
 
+	zcnic_debugfs_remove(zn);
 	unregister_netdev(zn->dev);
 	disable_delayed_work_sync(&zn->service);
 	zcnic_ptp_unregister(zn);
@@ -268,7 +271,25 @@ static struct virtio_driver zcnic_driver = {
 	.reset_prepare		= zcnic_reset_prepare,
 	.reset_done		= zcnic_reset_done,
 };
-module_virtio_driver(zcnic_driver);
+
+static int __init zcnic_init(void)
+{
+	int err;
+
+	zcnic_debugfs_init();
+	err = register_virtio_driver(&zcnic_driver);
+	if (err)
+		zcnic_debugfs_exit();
+	return err;
+}
+module_init(zcnic_init);
+
+static void __exit zcnic_exit(void)
+{
+	unregister_virtio_driver(&zcnic_driver);
+	zcnic_debugfs_exit();
+}
+module_exit(zcnic_exit);
 
 MODULE_DESCRIPTION("zcnic network device");
 MODULE_LICENSE("GPL");

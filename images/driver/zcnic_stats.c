@@ -209,8 +209,6 @@ int zcnic_get_sset_count(struct net_device *dev, int set)
 {
 	struct zcnic *zn = netdev_priv(dev);
 
-	if (set == ETH_SS_PRIV_FLAGS)
-		return ZCNIC_PRIV_FLAGS;
 	if (set != ETH_SS_STATS)
 		return -EOPNOTSUPP;
 	return 2 + ARRAY_SIZE(zcnic_port_stat_names) +
@@ -224,8 +222,6 @@ void zcnic_get_strings(struct net_device *dev, u32 set, u8 *data)
 	u16 queue;
 	u32 i;
 
-	if (set == ETH_SS_PRIV_FLAGS)
-		ethtool_puts(&data, "no-recycle");
 	if (set != ETH_SS_STATS)
 		return;
 	ethtool_puts(&data, "resets");
