@@ -343,8 +343,6 @@ struct zcnic {
 	struct zcnic_rss rss[ZCNIC_MAX_RSS_CONTEXTS];
 	struct zcnic_flow_rule *rules[ZCNIC_MAX_RULES];
 	u32 rule_count;
-	/* by location: how often it was handed out and not yet given back */
-	u8 rule_claims[ZCNIC_MAX_RULES];
 	struct zcnic_address *addresses;
 	u16 address_count;
 	u16 rx_mode;

@@ -193,8 +193,11 @@ static bool zcnic_rule_same_match(const struct zcnic_rule *a,
 }
 
 /*
- * "Any" allocates from the top down, so that what is asked for by location gets in front of it. A match
- * that is there already is replaced: two of them would leave one without effect.
+ * "Any" and "last" allocate from the top down, so that rules with a location
+ * come before them. The device takes the first rule that matches: a second rule
+ * for the same frames would have no effect, and with the location of the first
+ * one it would belong to two owners, of which either could delete it. So it is
+ * refused. A rule is changed by inserting it at its own location.
  */
 static int zcnic_rule_location(struct zcnic *zn, u32 wanted,
 			       const struct zcnic_rule *rule)
@@ -212,7 +215,7 @@ static int zcnic_rule_location(struct zcnic *zn, u32 wanted,
 			if (free < 0 || wanted != RX_CLS_LOC_FIRST)
 				free = i;
 		} else if (zcnic_rule_same_match(&zn->rules[i]->rule, rule)) {
-			return i;
+			return -EEXIST;
 		}
 	}
 	return free;
@@ -246,10 +249,6 @@ static int zcnic_rule_insert(struct zcnic *zn, struct ethtool_rxnfc *cmd)
 	err = zcnic_rules_send(zn, &entry->rule, 1);
 	if (err && !zcnic_disconnected(err))
 		goto err_free;
-	if (zn->rules[location] && cmd->fs.location != location)
-		zn->rule_claims[location] += zn->rule_claims[location] < U8_MAX;
-	else
-		zn->rule_claims[location] = 1;
 	zn->rule_count += !zn->rules[location];
 	kfree(zn->rules[location]);
 	zn->rules[location] = entry;
@@ -300,23 +299,16 @@ int zcnic_rules_flush(struct zcnic *zn)
 	return 0;
 }
 
-/*
- * Whoever asks for any location gets one to delete, and two who ask for the same match get the same one: the
- * first deletion takes the rule away, and the second is entitled to find that done. Nobody else is.
- */
 static int zcnic_rule_remove(struct zcnic *zn, u32 location)
 {
 	int err;
 
-	if (location >= ZCNIC_MAX_RULES || !zn->rule_claims[location])
+	if (location >= ZCNIC_MAX_RULES || !zn->rules[location])
 		return -ENOENT;
-	if (zn->rules[location]) {
-		err = zcnic_rules_del(zn, location);
-		if (err && !zcnic_disconnected(err))
-			return err;
-		zcnic_rule_free(zn, location);
-	}
-	zn->rule_claims[location]--;
+	err = zcnic_rules_del(zn, location);
+	if (err && !zcnic_disconnected(err))
+		return err;
+	zcnic_rule_free(zn, location);
 	return 0;
 }
 
