@@ -217,6 +217,34 @@ pub fn set_rss_equal(interface: &str, queues: u32) -> Result<(), Error> {
 /// Steers TCP with this destination port to a queue; `flow` is "tcp4" or "tcp6". Returns the rule's
 /// location.
 pub fn add_flow_rule(interface: &str, flow: &str, port: u16, queue: u32) -> Result<u32, Error> {
+    insert_flow_rule(interface, flow, port, queue, &[])
+}
+
+/// Steers TCP with this destination port to a queue, by the rule at `location`, which is replaced if it
+/// is there.
+pub fn set_flow_rule(
+    interface: &str,
+    flow: &str,
+    port: u16,
+    queue: u32,
+    location: u32,
+) -> Result<u32, Error> {
+    insert_flow_rule(
+        interface,
+        flow,
+        port,
+        queue,
+        &["loc", &location.to_string()],
+    )
+}
+
+fn insert_flow_rule(
+    interface: &str,
+    flow: &str,
+    port: u16,
+    queue: u32,
+    location: &[&str],
+) -> Result<u32, Error> {
     let (port, queue) = (port.to_string(), queue.to_string());
     let command = [
         "ethtool",
@@ -229,6 +257,7 @@ pub fn add_flow_rule(interface: &str, flow: &str, port: u16, queue: u32) -> Resu
         "action",
         &queue,
     ];
+    let command = [&command, location].concat();
     let said = run(None, &command)?;
     said.split_whitespace()
         .last()

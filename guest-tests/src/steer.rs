@@ -8,6 +8,9 @@ use serde::Serialize;
 
 use crate::net::{self, PagePool, QueueStats, Rings};
 
+/// Pairs of rules that fit the table of zcnic.
+const LOCATIONS: u32 = 512;
+
 /// Splits headers from data, keeps all traffic off a queue except TCP to one port, and prints the
 /// rules
 #[derive(Debug, clap::Args)]
@@ -50,9 +53,12 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     net::set_tcp_data_split(interface, true)?;
     net::set_hds_thresh(interface, 0)?;
     net::set_rss_equal(interface, *queue)?;
+    // Locations of the port's own, so that the command can be repeated: drivers refuse a second rule
+    // for the same flow elsewhere.
+    let location = 2 * (u32::from(*port) % LOCATIONS);
     let rules = [
-        net::add_flow_rule(interface, "tcp4", *port, *queue)?,
-        net::add_flow_rule(interface, "tcp6", *port, *queue)?,
+        net::set_flow_rule(interface, "tcp4", *port, *queue, location)?,
+        net::set_flow_rule(interface, "tcp6", *port, *queue, location + 1)?,
     ];
     println!("{}", serde_json::to_string(&Steered { rules })?);
     Ok(ExitCode::SUCCESS)
