@@ -1,18 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only
+/* Attaching XDP programs, and the MTU that they allow. */
 #include <linux/bpf.h>
 #include <linux/filter.h>
 #include <linux/if_vlan.h>
 
-#include "zcnic.h"
+#include "zcnic_queue.h"
+#include "zcnic_xdp.h"
 
-/* Bytes of a frame that one buffer holds. */
-#define ZCNIC_XDP_ROOM                                                       \
+/* Bytes of a frame that one buffer holds */
+#define ZCNIC_XDP_ROOM							\
 	(ZCNIC_LINEAR_SIZE(ZCNIC_LINEAR_XDP_TRUESIZE - ZCNIC_XDP_HEADROOM) - \
 	 sizeof(struct zcnic_rx_header))
-/* For programs that can't handle more than one. */
+/* The MTU for programs that don't handle more than one buffer */
 #define ZCNIC_XDP_MAX_MTU	(ZCNIC_XDP_ROOM - ETH_HLEN - VLAN_HLEN)
 
-/* Give receive queues buffers that programs can use, or the others. Programs see frames as they were on the wire. */
+/*
+ * Give receive queues buffers that programs can use, or the others. Programs
+ * see frames as they were on the wire: zcnic_fix_features() looks at zn->xdp.
+ */
 static int zcnic_xdp_reconfigure(struct zcnic *zn, bool on)
 {
 	bool registered = zn->dev->reg_state == NETREG_REGISTERED;
@@ -31,20 +36,24 @@ static int zcnic_xdp_reconfigure(struct zcnic *zn, bool on)
 	return err;
 }
 
+static bool zcnic_xdp_mtu_valid(const struct bpf_prog *prog, unsigned int mtu)
+{
+	return !prog || prog->aux->xdp_has_frags || mtu <= ZCNIC_XDP_MAX_MTU;
+}
+
 static int zcnic_xdp_setup(struct zcnic *zn, struct bpf_prog *prog,
 			   struct netlink_ext_ack *extack)
 {
 	struct bpf_prog *old;
 	int err;
 
-	if (prog && !prog->aux->xdp_has_frags &&
-	    zn->dev->mtu > ZCNIC_XDP_MAX_MTU) {
-		NL_SET_ERR_MSG_FMT_MOD(
-			extack, "single-buffer XDP takes an MTU of up to %lu",
-			(unsigned long)ZCNIC_XDP_MAX_MTU);
+	if (!zcnic_xdp_mtu_valid(prog, zn->dev->mtu)) {
+		NL_SET_ERR_MSG_FMT_MOD(extack,
+				       "single-buffer XDP takes an MTU of up to %lu",
+				       (unsigned long)ZCNIC_XDP_MAX_MTU);
 		return -ERANGE;
 	}
-	/* buffers are there before the program, and as long as it is */
+	/* the buffers are there before the program and as long as it is */
 	if (prog && !zn->xdp) {
 		err = zcnic_xdp_reconfigure(zn, true);
 		if (err)
@@ -53,7 +62,7 @@ static int zcnic_xdp_setup(struct zcnic *zn, struct bpf_prog *prog,
 	old = xchg(&zn->xdp_prog, prog);
 	if (old)
 		bpf_prog_put(old);
-	/* without memory for others, the buffers stay as they are; nothing else is wrong with them */
+	/* on failure XDP's buffers stay, which the stack can use as well */
 	if (!prog && zn->xdp)
 		zcnic_xdp_reconfigure(zn, false);
 	return 0;
@@ -77,8 +86,7 @@ int zcnic_change_mtu(struct net_device *dev, int mtu)
 {
 	struct zcnic *zn = netdev_priv(dev);
 
-	if (zn->xdp_prog && !zn->xdp_prog->aux->xdp_has_frags &&
-	    mtu > ZCNIC_XDP_MAX_MTU) {
+	if (!zcnic_xdp_mtu_valid(zn->xdp_prog, mtu)) {
 		netdev_err(dev, "single-buffer XDP takes an MTU of up to %lu\n",
 			   (unsigned long)ZCNIC_XDP_MAX_MTU);
 		return -ERANGE;

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include "zcnic.h"
+/* The number of queue pairs in use (ethtool -L), and who sends on which. */
+#include "zcnic_command.h"
+#include "zcnic_netdev.h"
+#include "zcnic_queue.h"
 
 /**
- * zcnic_set_xps() - have each processor send on one queue
+ * zcnic_set_xps() - assign each processor the queue that it sends on
  * @zn: the device
  *
- * The device takes turns among queues, so frames that belong together in their order must not be on several.
- * Without this, the frames of a packet socket are: each goes where its flow's hash says.
+ * The device serves its queues in turn, so frames that must stay in order must
+ * not be on several. Without XPS the frames of a packet socket are: each goes
+ * to the queue that its flow's hash selects.
  */
 void zcnic_set_xps(struct zcnic *zn)
 {
@@ -29,7 +33,7 @@ void zcnic_set_xps(struct zcnic *zn)
 }
 
 void zcnic_get_channels(struct net_device *dev,
-			       struct ethtool_channels *channels)
+			struct ethtool_channels *channels)
 {
 	struct zcnic *zn = netdev_priv(dev);
 
@@ -38,14 +42,17 @@ void zcnic_get_channels(struct net_device *dev,
 }
 
 /*
- * Only pairs that come or go are touched. Nothing is ever steered to a queue that is not there: new ones
- * are opened before the tables know them, and the tables forget old ones before they are closed.
+ * Only pairs that come or go are touched. Nothing is ever steered to a queue
+ * that is closed: new pairs are opened before the tables name them, and the
+ * tables stop naming old ones before they are closed.
  */
 int zcnic_set_channels(struct net_device *dev,
-			      struct ethtool_channels *channels)
+		       struct ethtool_channels *channels)
 {
+	u16 count = channels->combined_count;
 	struct zcnic *zn = netdev_priv(dev);
-	u16 count = channels->combined_count, old = zn->channels;
+	bool running = netif_running(dev);
+	u16 old = zn->channels;
 	int err;
 
 	if (!count)
@@ -58,31 +65,30 @@ int zcnic_set_channels(struct net_device *dev,
 	if (err)
 		return err;
 
-	if (count > old && netif_running(dev)) {
+	if (count > old && running) {
 		err = zcnic_pairs_open(zn, old, count);
 		if (err)
 			return err;
 	}
 	err = netif_set_real_num_queues(dev, count, count);
 	if (err) {
-		if (count > old && netif_running(dev))
+		if (count > old && running)
 			zcnic_pairs_close(zn, old, count);
 		return err;
 	}
 	zn->channels = count;
 	err = zcnic_rss_set_channels(zn, count);
 	if (err) {
-		/* it took these tables before; replay them all */
-		netdev_err(
-			dev,
-			"the device refused the tables for %u channels: %d\n",
-			count, err);
+		/* it took these tables before: replay them all */
+		netdev_err(dev,
+			   "the device refused the tables for %u channels: %d\n",
+			   count, err);
 		zcnic_request_reset(zn);
 	}
-	if (count < old && netif_running(dev))
+	if (count < old && running)
 		zcnic_pairs_close(zn, count, old);
 	zcnic_set_xps(zn);
-	if (count > old && netif_running(dev) && zn->present)
+	if (count > old && running && zn->present)
 		netif_tx_wake_all_queues(dev);
 	return 0;
 }

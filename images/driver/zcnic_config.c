@@ -1,13 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include "zcnic.h"
+/*
+ * Settings of the interface that are one command each: sent when they change,
+ * and to every new session.
+ */
+#include "zcnic_command.h"
 
 /**
- * zcnic_send_offloads() - tell the device which receive offloads are on
+ * zcnic_send_offloads() - switch the device's receive offloads
  * @zn: the device
  * @features: of the interface
  *
- * The checksum verdict always is: frames that the CPU can't read go up only with a good one, see
- * zcnic_rx_deliver(). With RXCSUM off the stack is not told about the others.
+ * Checksums are verified whatever @features says: a frame that the CPU can't
+ * read goes to the stack only if its checksum is good, see
+ * zcnic_rx_deliver_skb(). With RXCSUM off the stack does not learn about other
+ * frames' checksums.
  *
  * Return: as zcnic_command().
  */
@@ -30,8 +36,11 @@ int zcnic_send_offloads(struct zcnic *zn, netdev_features_t features)
 }
 
 /**
- * zcnic_send_rx_mode() - tell the device which addresses to let pass
+ * zcnic_send_rx_mode() - set the addresses that the device lets pass
  * @zn: the device
+ *
+ * More addresses than fit into a command, or than the device can list, make it
+ * promiscuous.
  *
  * Return: as zcnic_command().
  */
@@ -59,22 +68,21 @@ int zcnic_send_rx_mode(struct zcnic *zn)
 	       count * sizeof(*zn->addresses));
 	err = zcnic_command(zn, ZCNIC_CMD_RX_MODE, request, size, NULL, 0);
 	if (err == -ENOSPC) {
-		/* more than the device can list */
 		size = struct_size(request, addresses, 1);
 		request->flags = cpu_to_le16(flags | ZCNIC_RX_MODE_PROMISC);
 		request->count = cpu_to_le16(1);
-		err = zcnic_command(zn, ZCNIC_CMD_RX_MODE, request, size, NULL,
-				    0);
+		err = zcnic_command(zn, ZCNIC_CMD_RX_MODE, request, size,
+				    NULL, 0);
 	}
 	kfree(request);
 	return err;
 }
 
 /**
- * zcnic_send_coalesce() - tell the device how long interrupts are put off
+ * zcnic_send_coalesce() - set the device's interrupt moderation
  * @zn: the device
  *
- * Return: as zcnic_command().
+ * Return: as zcnic_command(); 0 if the device has no moderation.
  */
 int zcnic_send_coalesce(struct zcnic *zn)
 {
@@ -85,7 +93,7 @@ int zcnic_send_coalesce(struct zcnic *zn)
 		.tx_chains = cpu_to_le16(zn->coalescing.tx_frames),
 	};
 
-	/* a backend may know less than the one that was here when it was set */
+	/* a backend may have fewer features than the one it replaced */
 	if (!(zn->features & BIT_ULL(ZCNIC_F_COALESCE)))
 		return 0;
 	return zcnic_command(zn, ZCNIC_CMD_COALESCE, &request, sizeof(request),

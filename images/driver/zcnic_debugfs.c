@@ -3,7 +3,8 @@
 #include <linux/debugfs.h>
 #include <net/netdev_lock.h>
 
-#include "zcnic.h"
+#include "zcnic_netdev.h"
+#include "zcnic_queue.h"
 
 static struct dentry *zcnic_debugfs_root;
 
@@ -62,11 +63,17 @@ void zcnic_debugfs_remove(struct zcnic *zn)
 	debugfs_remove(zn->debugfs);
 }
 
+/**
+ * zcnic_debugfs_init() - make the directory of all devices
+ */
 void zcnic_debugfs_init(void)
 {
 	zcnic_debugfs_root = debugfs_create_dir(KBUILD_MODNAME, NULL);
 }
 
+/**
+ * zcnic_debugfs_exit() - remove it
+ */
 void zcnic_debugfs_exit(void)
 {
 	debugfs_remove(zcnic_debugfs_root);

@@ -1,9 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The command pair's receive ring: events.
+ *
+ * Events are hints. Each one runs the service work, which asks for STATUS
+ * anyway: that has the link's state and shows whether the session is over.
+ */
 #include <linux/virtio.h>
 
-#include "zcnic.h"
+#include "zcnic_command.h"
 
-/* Post the event buffers that are not in the ring. */
+/**
+ * zcnic_events_post() - post the event buffers that are not in the ring
+ * @zn: the device, present; called by the service work or in probe
+ */
 void zcnic_events_post(struct zcnic *zn)
 {
 	struct scatterlist sg;
@@ -24,7 +33,10 @@ void zcnic_events_post(struct zcnic *zn)
 		virtqueue_kick(zn->event_vq);
 }
 
-/* Events are hints. STATUS, which is asked anyway, says what the link does and whether the session is over. */
+/**
+ * zcnic_events_clean() - take back used event buffers
+ * @zn: the device, present; called by the service work or in probe
+ */
 void zcnic_events_clean(struct zcnic *zn)
 {
 	struct zcnic_event *event;

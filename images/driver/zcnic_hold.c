@@ -2,11 +2,11 @@
 /*
  * Receiving without recycling, for measuring what page pools save.
  *
- * While the debugfs file no_recycle is 1 the driver keeps a reference of its own
- * to each page that the stack gets, until so many more pages were received that
- * the stack is done with it. The page pool then finds that it is not the page's
- * only owner, releases it, and takes another one from the page allocator.
- * Frames of XDP are not affected.
+ * While the debugfs file no_recycle is 1 the driver keeps a reference of its
+ * own to each page that the stack gets, until so many more pages were received
+ * that the stack is done with it. The page pool then finds that it is not the
+ * page's only owner, releases it, and takes another one from the page
+ * allocator. Frames of XDP are not affected.
  */
 #include <linux/mm.h>
 

@@ -3,13 +3,18 @@
 #include <linux/if_vlan.h>
 #include <net/netdev_lock.h>
 
-#include "zcnic.h"
+#include "zcnic_command.h"
+#include "zcnic_netdev.h"
+#include "zcnic_queue.h"
+#include "zcnic_session.h"
+#include "zcnic_stats.h"
+#include "zcnic_xdp.h"
 
-/* The device looks at so many bytes of a frame's headers and no more. */
+/* The device parses this much of a sent frame's headers */
 #define ZCNIC_MAX_TX_HEADERS	256
-/* TCP's longest, the longest of those that have a checksum to insert. */
+/* TCP's, the longest of the L4 headers with a checksum to insert */
 #define ZCNIC_MAX_L4_HEADER	60
-/* A chain may mean so many frames and no more. */
+/* The most segments that the device makes of a chain */
 #define ZCNIC_MAX_TX_SEGMENTS	8192
 
 static int zcnic_open(struct net_device *dev)
@@ -51,8 +56,8 @@ static int zcnic_set_rx_mode(struct net_device *dev,
 		zn->rx_mode |= ZCNIC_RX_MODE_PROMISC;
 	if (dev->flags & IFF_ALLMULTI)
 		zn->rx_mode |= ZCNIC_RX_MODE_ALLMULTI;
-	addresses =
-		kcalloc(uc->count + mc->count, sizeof(*addresses), GFP_KERNEL);
+	addresses = kcalloc(uc->count + mc->count, sizeof(*addresses),
+			    GFP_KERNEL);
 	if (!addresses)
 		return -ENOMEM;
 	netdev_hw_addr_list_for_each(ha, uc)
@@ -64,7 +69,8 @@ static int zcnic_set_rx_mode(struct net_device *dev,
 	zn->address_count = count;
 
 	err = zcnic_send_rx_mode(zn);
-	return zcnic_disconnected(err) ? 0 : err;	/* the next session gets it */
+	/* without a session the next one gets it */
+	return zcnic_disconnected(err) ? 0 : err;
 }
 
 static int zcnic_set_mac_address(struct net_device *dev, void *address)
@@ -108,16 +114,17 @@ static netdev_features_t zcnic_fix_features(struct net_device *dev,
 					    netdev_features_t features)
 {
 	struct zcnic *zn = netdev_priv(dev);
+	u64 lacking;
 
-	/* who gets frames before the stack gets them as they were on the wire */
+	lacking = ZCNIC_FEATURES & ~zn->features;
+	/* XDP programs and AF_XDP get frames as they were on the wire */
 	if (zn->xdp || zn->xsk_pools)
 		features &= ~NETIF_F_GRO_HW;
-	/* a backend may know less than the one that was here at probe */
-	return features &
-	       ~zcnic_netdev_features(ZCNIC_FEATURES & ~zn->features);
+	/* a backend may have fewer features than the one at probe */
+	return features & ~zcnic_netdev_features(lacking);
 }
 
-/* Linear buffers are as large as what is made of segments wants them. */
+/* The size of linear buffers depends on hardware GRO. */
 static int zcnic_set_gro(struct zcnic *zn, bool on)
 {
 	bool was = zn->gro;
@@ -155,10 +162,13 @@ static netdev_features_t zcnic_features_check(struct sk_buff *skb,
 					      struct net_device *dev,
 					      netdev_features_t features)
 {
-	if (skb->ip_summed == CHECKSUM_PARTIAL &&
-	    skb_checksum_start_offset(skb) + ZCNIC_MAX_L4_HEADER >
-		    ZCNIC_MAX_TX_HEADERS)
-		features &= ~(NETIF_F_CSUM_MASK | NETIF_F_GSO_MASK);
+	if (skb->ip_summed == CHECKSUM_PARTIAL) {
+		int headers = skb_checksum_start_offset(skb) +
+			      ZCNIC_MAX_L4_HEADER;
+
+		if (headers > ZCNIC_MAX_TX_HEADERS)
+			features &= ~(NETIF_F_CSUM_MASK | NETIF_F_GSO_MASK);
+	}
 	return vlan_features_check(skb, features);
 }
 
@@ -189,7 +199,7 @@ static const struct net_device_ops zcnic_netdev_ops = {
 };
 
 /**
- * zcnic_netdev_setup() - operations and defaults
+ * zcnic_netdev_setup() - set operations and defaults
  * @zn: the device, its rings known
  */
 void zcnic_netdev_setup(struct zcnic *zn)
@@ -202,15 +212,17 @@ void zcnic_netdev_setup(struct zcnic *zn)
 	dev->queue_mgmt_ops = &zcnic_queue_mgmt_ops;
 	dev->priv_flags |= IFF_UNICAST_FLT | IFF_LIVE_ADDR_CHANGE;
 	dev->netmem_tx = NETMEM_TX_DMA;
-	dev->xdp_features = NETDEV_XDP_ACT_BASIC | NETDEV_XDP_ACT_REDIRECT |
-			    NETDEV_XDP_ACT_RX_SG | NETDEV_XDP_ACT_NDO_XMIT |
+	dev->xdp_features = NETDEV_XDP_ACT_BASIC |
+			    NETDEV_XDP_ACT_REDIRECT |
+			    NETDEV_XDP_ACT_RX_SG |
+			    NETDEV_XDP_ACT_NDO_XMIT |
 			    NETDEV_XDP_ACT_NDO_XMIT_SG |
 			    NETDEV_XDP_ACT_XSK_ZEROCOPY;
 	dev->xdp_zc_max_segs = ZCNIC_XSK_MAX_SEGMENTS;
 	dev->xdp_metadata_ops = &zcnic_xdp_metadata_ops;
 	dev->watchdog_timeo = 10 * HZ;
 
-	/* until a device says otherwise */
+	/* until HELLO */
 	zn->features = ZCNIC_FEATURES;
 	zn->max_page_size = SZ_64K;
 	zn->max_header_size = SZ_2K;
@@ -220,7 +232,7 @@ void zcnic_netdev_setup(struct zcnic *zn)
 	zn->max_rss_table = ZCNIC_MAX_RSS_TABLE;
 	zn->max_chains = MAX_SKB_FRAGS;
 
-	/* a split chain takes two descriptors, and what ethtool says doesn't depend on the shape */
+	/* half: a split chain takes two descriptors, a linear one counts so */
 	zn->rx_pending = zn->rx_ring_size / 2;
 	zn->tx_pending = zn->tx_ring_size;
 	zn->channels = min_t(u16, zn->pair_count, num_online_cpus());
@@ -230,22 +242,22 @@ void zcnic_netdev_setup(struct zcnic *zn)
 }
 
 /**
- * zcnic_set_hw_features() - what the interface can do
+ * zcnic_set_hw_features() - announce the interface's features
  * @zn: the device, after the first HELLO or its failure
  */
 void zcnic_set_hw_features(struct zcnic *zn)
 {
 	struct net_device *dev = zn->dev;
 
-	dev->hw_features = zcnic_netdev_features(zn->features) | NETIF_F_SG |
-			   NETIF_F_HIGHDMA;
-	/* what frames lose must be asked for: whoever looks at them as they were on the wire would miss it */
-	dev->features = dev->hw_features &
-			~(NETIF_F_GRO_HW | NETIF_F_HW_VLAN_CTAG_RX);
-	dev->vlan_features =
-		dev->features &
-		(NETIF_F_SG | NETIF_F_HW_CSUM | NETIF_F_TSO | NETIF_F_TSO6 |
-		 NETIF_F_GSO_UDP_L4 | NETIF_F_HIGHDMA);
+	dev->hw_features = zcnic_netdev_features(zn->features);
+	dev->hw_features |= NETIF_F_SG | NETIF_F_HIGHDMA;
+	/* off by default: they change what packet sockets see of a frame */
+	dev->features = dev->hw_features;
+	dev->features &= ~(NETIF_F_GRO_HW | NETIF_F_HW_VLAN_CTAG_RX);
+	dev->vlan_features = NETIF_F_SG | NETIF_F_HW_CSUM | NETIF_F_TSO |
+			     NETIF_F_TSO6 | NETIF_F_GSO_UDP_L4 |
+			     NETIF_F_HIGHDMA;
+	dev->vlan_features &= dev->features;
 	netif_set_tso_max_segs(dev, ZCNIC_MAX_TX_SEGMENTS);
 	zcnic_set_max_mtu(zn);
 }

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The device's clock, and who wants frames stamped with it.
+ * The device's clock, and which frames are stamped with it.
  *
- * All ports of a device share the clock, so that it is not set and runs at its own pace; what an interface shows
- * is at an offset from it, and that can be set.
+ * The ports of a backend share one clock, so no interface sets it or changes
+ * its pace. An interface's clock is the device's plus an offset, which can be
+ * set.
  */
 #include <linux/ptp_clock_kernel.h>
 
-#include "zcnic.h"
+#include "zcnic_command.h"
+#include "zcnic_netdev.h"
 
 static struct zcnic *zcnic_of(struct ptp_clock_info *info)
 {
@@ -18,19 +20,21 @@ static int zcnic_ptp_gettimex(struct ptp_clock_info *info,
 			      struct timespec64 *time,
 			      struct ptp_system_timestamp *system)
 {
-	struct zcnic *zn = zcnic_of(info);
 	struct zcnic_clock_response response;
+	struct zcnic *zn = zcnic_of(info);
 	struct zcnic_request request;
+	ktime_t now;
 	int err;
 
 	ptp_read_system_prets(system);
 	err = zcnic_command(zn, ZCNIC_CMD_CLOCK, &request, sizeof(request),
 			    &response, sizeof(response));
 	ptp_read_system_postts(system);
-	if (!err)
-		*time = ktime_to_timespec64(
-			zcnic_time(zn, response.nanoseconds));
-	return err;
+	if (err)
+		return err;
+	now = zcnic_time(zn, response.nanoseconds);
+	*time = ktime_to_timespec64(now);
+	return 0;
 }
 
 static int zcnic_ptp_adjtime(struct ptp_clock_info *info, s64 delta)
@@ -43,13 +47,14 @@ static int zcnic_ptp_settime(struct ptp_clock_info *info,
 			     const struct timespec64 *time)
 {
 	struct timespec64 now;
+	s64 delta;
 	int err;
 
 	err = zcnic_ptp_gettimex(info, &now, NULL);
 	if (err)
 		return err;
-	return zcnic_ptp_adjtime(info, timespec64_to_ns(time) -
-					       timespec64_to_ns(&now));
+	delta = timespec64_to_ns(time) - timespec64_to_ns(&now);
+	return zcnic_ptp_adjtime(info, delta);
 }
 
 static int zcnic_ptp_adjfine(struct ptp_clock_info *info, long scaled_ppm)
@@ -58,7 +63,7 @@ static int zcnic_ptp_adjfine(struct ptp_clock_info *info, long scaled_ppm)
 }
 
 /**
- * zcnic_ptp_register() - let the clock be read
+ * zcnic_ptp_register() - make the clock a PTP clock, if the device has one
  * @zn: the device
  */
 void zcnic_ptp_register(struct zcnic *zn)
@@ -81,6 +86,10 @@ void zcnic_ptp_register(struct zcnic *zn)
 	}
 }
 
+/**
+ * zcnic_ptp_unregister() - remove the PTP clock, if there is one
+ * @zn: the device
+ */
 void zcnic_ptp_unregister(struct zcnic *zn)
 {
 	if (zn->ptp)
@@ -129,7 +138,7 @@ int zcnic_hwtstamp_set(struct net_device *dev,
 	if (config->tx_type != HWTSTAMP_TX_OFF &&
 	    config->tx_type != HWTSTAMP_TX_ON)
 		return -ERANGE;
-	/* the device doesn't choose */
+	/* the device stamps all received frames or none */
 	if (config->rx_filter != HWTSTAMP_FILTER_NONE)
 		config->rx_filter = HWTSTAMP_FILTER_ALL;
 	zn->rx_filter = config->rx_filter;

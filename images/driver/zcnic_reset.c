@@ -11,7 +11,9 @@
 #include <linux/virtio_config.h>
 #include <net/netdev_lock.h>
 
-#include "zcnic.h"
+#include "zcnic_command.h"
+#include "zcnic_queue.h"
+#include "zcnic_session.h"
 
 /* Between two resets that the driver decides on */
 #define ZCNIC_RESET_PAUSE		HZ
@@ -24,8 +26,8 @@
  */
 int zcnic_device_start(struct zcnic *zn)
 {
-	u16 i;
 	int err;
+	u16 i;
 
 	err = zcnic_vqs_init(zn);
 	if (err)
@@ -146,7 +148,8 @@ int zcnic_reset(struct zcnic *zn)
 	if (!err)
 		err = virtio_device_reset_done(zn->vdev);
 	if (err) {
-		netdev_err(zn->dev, "the device failed to come back from a reset: %d\n",
+		netdev_err(zn->dev,
+			   "the device failed to come back from a reset: %d\n",
 			   err);
 		set_bit(ZCNIC_WORK_RESET, &zn->work);
 	}

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Receive side scaling: context 0 and the others. A setting is checked, sent if there is a session, and
- * kept unless the device refuses it; each new session gets what is kept. No setting resets anything.
+ * Receive side scaling: context 0 and the others. A setting is checked, sent if
+ * there is a session, and kept unless the device refuses it. Each new session
+ * gets all contexts. No setting resets anything.
  */
 #include <net/netdev_lock.h>
 
-#include "zcnic.h"
+#include "zcnic_command.h"
 
 #define ZCNIC_FIELDS_IP		(ZCNIC_FIELD_IP_SRC | ZCNIC_FIELD_IP_DST)
 #define ZCNIC_FIELDS_L4 \
@@ -21,14 +22,14 @@ static const u16 zcnic_default_fields[ZCNIC_FLOW_TYPES] = {
 };
 
 /**
- * zcnic_rss_table_length() - entries of the tables for a number of channels
+ * zcnic_rss_table_length() - length of the tables for a number of channels
  * @zn: the device
- * @channels: how many
+ * @channels: the number
  *
- * A power of two, because the device takes the low bits of the hash; at least four entries per channel,
- * so that uneven shares are uneven by a quarter at most.
+ * A power of two, because the device indexes by the low bits of the hash. At
+ * least four entries per channel, so that shares differ by a quarter at most.
  *
- * Return: the length.
+ * Return: the length in entries.
  */
 u32 zcnic_rss_table_length(struct zcnic *zn, u16 channels)
 {
@@ -36,7 +37,8 @@ u32 zcnic_rss_table_length(struct zcnic *zn, u16 channels)
 		     zn->max_rss_table);
 }
 
-static void zcnic_rss_spread(struct zcnic_rss *rss, u32 length, u16 channels)
+static void zcnic_rss_set_default(struct zcnic_rss *rss, u32 length,
+				  u16 channels)
 {
 	u32 i;
 
@@ -45,7 +47,7 @@ static void zcnic_rss_spread(struct zcnic_rss *rss, u32 length, u16 channels)
 }
 
 /**
- * zcnic_rss_init() - the default configuration
+ * zcnic_rss_init() - set the default configuration
  * @zn: the device
  */
 void zcnic_rss_init(struct zcnic *zn)
@@ -56,17 +58,18 @@ void zcnic_rss_init(struct zcnic *zn)
 	rss->exists = true;
 	memcpy(rss->fields, zcnic_default_fields, sizeof(rss->fields));
 	netdev_rss_key_fill(rss->key, sizeof(rss->key));
-	zcnic_rss_spread(rss, zn->rss_table_length, zn->channels);
+	zcnic_rss_set_default(rss, zn->rss_table_length, zn->channels);
 }
 
 static int zcnic_rss_send(struct zcnic *zn, u32 context,
 			  const struct zcnic_rss *rss)
 {
 	struct zcnic_rss_set *request;
-	size_t size = struct_size(request, table, zn->rss_table_length);
-	u32 i;
+	size_t size;
 	int err;
+	u32 i;
 
+	size = struct_size(request, table, zn->rss_table_length);
 	request = kzalloc(size, GFP_KERNEL);
 	if (!request)
 		return -ENOMEM;
@@ -136,8 +139,9 @@ static int zcnic_rss_change(struct zcnic *zn, u32 context,
 
 	if (!rss)
 		return -ENOMEM;
-	err = zcnic_rss_apply(zn, rss, rxfh, extack) ?:
-		      zcnic_rss_set(zn, context, rss);
+	err = zcnic_rss_apply(zn, rss, rxfh, extack);
+	if (!err)
+		err = zcnic_rss_set(zn, context, rss);
 	kfree(rss);
 	return err;
 }
@@ -157,9 +161,10 @@ u32 zcnic_get_rxfh_indir_size(struct net_device *dev)
 int zcnic_get_rxfh(struct net_device *dev, struct ethtool_rxfh_param *rxfh)
 {
 	struct zcnic *zn = netdev_priv(dev);
-	const struct zcnic_rss *rss = &zn->rss[0];
+	const struct zcnic_rss *rss;
 	u32 i;
 
+	rss = &zn->rss[0];
 	rxfh->hfunc = ETH_RSS_HASH_TOP;
 	rxfh->input_xfrm = 0;
 	if (rss->symmetric == ZCNIC_RSS_SYM_XOR)
@@ -187,8 +192,8 @@ int zcnic_create_rxfh_context(struct net_device *dev,
 	struct zcnic *zn = netdev_priv(dev);
 	u32 context = rxfh->rss_context;
 	struct zcnic_rss *rss;
-	u32 i;
 	int err;
+	u32 i;
 
 	if (!(zn->features & BIT_ULL(ZCNIC_F_RSS_CONTEXTS)) ||
 	    context >= zn->max_rss_contexts) {
@@ -203,11 +208,12 @@ int zcnic_create_rxfh_context(struct net_device *dev,
 	rss->exists = true;
 	memcpy(rss->fields, zcnic_default_fields, sizeof(rss->fields));
 	memcpy(rss->key, zn->rss[0].key, sizeof(rss->key));
-	zcnic_rss_spread(rss, zn->rss_table_length, zn->channels);
-	err = zcnic_rss_apply(zn, rss, rxfh, extack) ?:
-		      zcnic_rss_set(zn, context, rss);
+	zcnic_rss_set_default(rss, zn->rss_table_length, zn->channels);
+	err = zcnic_rss_apply(zn, rss, rxfh, extack);
+	if (!err)
+		err = zcnic_rss_set(zn, context, rss);
 	if (!err) {
-		/* the core keeps what the user gave and wants the rest from us */
+		/* the core keeps the user's choices and gets the rest here */
 		ctx->hfunc = ETH_RSS_HASH_TOP;
 		memcpy(ethtool_rxfh_context_key(ctx), rss->key,
 		       sizeof(rss->key));
@@ -231,8 +237,8 @@ int zcnic_remove_rxfh_context(struct net_device *dev,
 			      struct ethtool_rxfh_context *ctx, u32 context,
 			      struct netlink_ext_ack *extack)
 {
-	struct zcnic *zn = netdev_priv(dev);
 	struct zcnic_rss_del request = { .context = cpu_to_le16(context) };
+	struct zcnic *zn = netdev_priv(dev);
 	int err;
 
 	err = zcnic_command(zn, ZCNIC_CMD_RSS_DEL, &request, sizeof(request),
@@ -303,8 +309,8 @@ int zcnic_set_rxfh_fields(struct net_device *dev,
 	u32 data = fields->data;
 	u16 allowed, chosen = 0;
 	struct zcnic_rss *rss;
-	u32 i;
 	int err;
+	u32 i;
 
 	if (type < 0)
 		return type;
@@ -317,15 +323,14 @@ int zcnic_set_rxfh_fields(struct net_device *dev,
 		chosen |= zcnic_fields[i].field;
 		data &= ~zcnic_fields[i].ethtool;
 	}
-	allowed = type == ZCNIC_FLOW_IPV4 || type == ZCNIC_FLOW_IPV6 ?
-			  ZCNIC_FIELDS_IP :
-			  ZCNIC_FIELDS_L4;
+	allowed = ZCNIC_FIELDS_L4;
+	if (type == ZCNIC_FLOW_IPV4 || type == ZCNIC_FLOW_IPV6)
+		allowed = ZCNIC_FIELDS_IP;
 	if (type >= ZCNIC_FLOW_IPV6)
 		allowed |= ZCNIC_FIELD_FLOW_LABEL;
 	if (data || chosen & ~allowed) {
-		NL_SET_ERR_MSG_MOD(
-			extack,
-			"fields are s and d, for TCP and UDP also f and n, for IPv6 also l");
+		NL_SET_ERR_MSG_MOD(extack,
+				   "fields are s and d, for TCP and UDP also f and n, for IPv6 also l");
 		return -EOPNOTSUPP;
 	}
 
@@ -341,7 +346,7 @@ int zcnic_set_rxfh_fields(struct net_device *dev,
 /**
  * zcnic_rss_max_queue() - the highest queue in a context's table
  * @zn: the device
- * @context: which
+ * @context: the context, which exists
  *
  * Return: the queue.
  */
@@ -356,11 +361,11 @@ u16 zcnic_rss_max_queue(struct zcnic *zn, u32 context)
 }
 
 /**
- * zcnic_rss_can_resize() - may the tables become those of another number of channels?
+ * zcnic_rss_can_resize() - check the tables against a new number of channels
  * @zn: the device
  * @channels: the number
  *
- * Return: 0 or a negative errno.
+ * Return: 0; -EINVAL if a table that a user set can't become shorter; -ENOMEM.
  */
 int zcnic_rss_can_resize(struct zcnic *zn, u16 channels)
 {
@@ -379,24 +384,25 @@ int zcnic_rss_can_resize(struct zcnic *zn, u16 channels)
 	possible = ethtool_rxfh_indir_can_resize(zn->dev, table,
 						 zn->rss_table_length, length);
 	kfree(table);
-	return possible ? ethtool_rxfh_ctxs_can_resize(zn->dev, length) :
-			  -EINVAL;
+	if (!possible)
+		return -EINVAL;
+	return ethtool_rxfh_ctxs_can_resize(zn->dev, length);
 }
 
 /**
- * zcnic_rss_set_channels() - make the tables those of another number of channels
- * @zn: the device; zcnic_rss_can_resize() said yes
+ * zcnic_rss_set_channels() - adapt the tables to a new number of channels
+ * @zn: the device; zcnic_rss_can_resize() has returned 0
  * @channels: the number
  *
- * Context 0 is spread anew unless the user has set its table; tables that the user set are repeated or
- * folded.
+ * Context 0 gets the default table again unless a user has set its table.
+ * Tables that users set are repeated or folded.
  *
- * Return: 0, or what the device has against it.
+ * Return: 0, or the errno of the device's first refusal.
  */
 int zcnic_rss_set_channels(struct zcnic *zn, u16 channels)
 {
-	u32 length = zcnic_rss_table_length(zn, channels),
-	    old = zn->rss_table_length;
+	u32 length = zcnic_rss_table_length(zn, channels);
+	u32 old = zn->rss_table_length;
 	u32 context, i;
 	int err = 0;
 
@@ -406,15 +412,16 @@ int zcnic_rss_set_channels(struct zcnic *zn, u16 channels)
 
 		if (!rss->exists)
 			continue;
-		if (!context && !netif_is_rxfh_configured(zn->dev))
-			zcnic_rss_spread(rss, length, channels);
-		else if (length == old)
+		if (!context && !netif_is_rxfh_configured(zn->dev)) {
+			zcnic_rss_set_default(rss, length, channels);
+		} else if (length == old) {
 			continue;
-		for (i = old; (context || netif_is_rxfh_configured(zn->dev)) &&
-			      i < length;
-		     i++)
-			rss->table[i] = rss->table[i % old];
-		err = err ?: zcnic_rss_send(zn, context, rss);
+		} else {
+			for (i = old; i < length; i++)
+				rss->table[i] = rss->table[i % old];
+		}
+		if (!err)
+			err = zcnic_rss_send(zn, context, rss);
 	}
 	if (length != old)
 		ethtool_rxfh_ctxs_resize(zn->dev, length);
@@ -422,10 +429,10 @@ int zcnic_rss_set_channels(struct zcnic *zn, u16 channels)
 }
 
 /**
- * zcnic_rss_replay() - give a new session the contexts
+ * zcnic_rss_replay() - send all contexts to a new session
  * @zn: the device
  *
- * A context that the device refuses is lost; there is nobody else to tell.
+ * A context that the device refuses is lost: the core and the log are notified.
  *
  * Return: 0 or a negative errno.
  */

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Flow rules (ethtool -N): kept here by location, executed by the device. */
-#include "zcnic.h"
+#include "zcnic_command.h"
 
-/* So many go into one command at replay: a request of 8 KiB needs no large allocation. */
+/* Per command at replay: 8 KiB, which needs no large allocation */
 #define ZCNIC_RULES_PER_COMMAND	48
 
 static int zcnic_rules_send(struct zcnic *zn, const struct zcnic_rule *rules,
 			    u32 count)
 {
 	struct zcnic_rule_set *request;
-	size_t size = struct_size(request, rules, count);
+	size_t size;
 	int err;
 
+	size = struct_size(request, rules, count);
 	request = kzalloc(size, GFP_KERNEL);
 	if (!request)
 		return -ENOMEM;
@@ -25,9 +26,10 @@ static int zcnic_rules_send(struct zcnic *zn, const struct zcnic_rule *rules,
 static int zcnic_rules_del(struct zcnic *zn, u32 location)
 {
 	struct zcnic_rule_del *request;
-	size_t size = struct_size(request, locations, 1);
+	size_t size;
 	int err;
 
+	size = struct_size(request, locations, 1);
 	request = kzalloc(size, GFP_KERNEL);
 	if (!request)
 		return -ENOMEM;
@@ -54,7 +56,11 @@ static void zcnic_flow_ip6(struct zcnic_flow *flow, const __be32 *src,
 	flow->ip_tos = tclass;
 }
 
-/* One half, values or masks, of a specification. Return: 0 or -EOPNOTSUPP. */
+/*
+ * Convert one half, values or masks, of a specification.
+ *
+ * Return: 0 or -EOPNOTSUPP.
+ */
 static int zcnic_flow_parse(u32 type, const union ethtool_flow_union *u,
 			    struct zcnic_flow *flow)
 {
@@ -115,34 +121,52 @@ static int zcnic_rule_type(u32 type)
 	}
 }
 
+/* Return: 0, or a negative errno for matches that the device doesn't have. */
+static int zcnic_rule_check(u32 type, const struct ethtool_rx_flow_spec *spec)
+{
+	switch (type) {
+	case IPV4_USER_FLOW:
+		if (spec->m_u.usr_ip4_spec.l4_4_bytes)
+			return -EOPNOTSUPP;
+		if (spec->h_u.usr_ip4_spec.ip_ver != ETH_RX_NFC_IP4)
+			return -EINVAL;
+		break;
+	case IPV6_USER_FLOW:
+		if (spec->m_u.usr_ip6_spec.l4_4_bytes)
+			return -EOPNOTSUPP;
+		break;
+	}
+	if (spec->flow_type & FLOW_EXT &&
+	    (spec->m_ext.vlan_etype || spec->m_ext.data[0] ||
+	     spec->m_ext.data[1]))
+		return -EOPNOTSUPP;
+	return 0;
+}
+
 static int zcnic_rule_match(const struct ethtool_rx_flow_spec *spec,
 			    struct zcnic_rule *rule)
 {
 	u32 type = spec->flow_type & ~(FLOW_EXT | FLOW_MAC_EXT | FLOW_RSS);
-	u8 *value = (u8 *)&rule->value, *mask = (u8 *)&rule->mask;
-	int err, kind = zcnic_rule_type(type);
+	u8 *value = (u8 *)&rule->value;
+	u8 *mask = (u8 *)&rule->mask;
+	int kind, err;
 	u32 i;
 
+	kind = zcnic_rule_type(type);
 	if (kind < 0)
 		return kind;
 	rule->type = kind;
-	/* what the device can't look at */
-	if (type == IPV4_USER_FLOW && spec->m_u.usr_ip4_spec.l4_4_bytes)
-		return -EOPNOTSUPP;
-	if (type == IPV4_USER_FLOW &&
-	    spec->h_u.usr_ip4_spec.ip_ver != ETH_RX_NFC_IP4)
-		return -EINVAL;
-	if (type == IPV6_USER_FLOW && spec->m_u.usr_ip6_spec.l4_4_bytes)
-		return -EOPNOTSUPP;
+	err = zcnic_rule_check(type, spec);
+	if (err)
+		return err;
 
-	err = zcnic_flow_parse(type, &spec->h_u, &rule->value) ?:
-	      zcnic_flow_parse(type, &spec->m_u, &rule->mask);
+	err = zcnic_flow_parse(type, &spec->h_u, &rule->value);
+	if (err)
+		return err;
+	err = zcnic_flow_parse(type, &spec->m_u, &rule->mask);
 	if (err)
 		return err;
 	if (spec->flow_type & FLOW_EXT) {
-		if (spec->m_ext.vlan_etype || spec->m_ext.data[0] ||
-		    spec->m_ext.data[1])
-			return -EOPNOTSUPP;
 		rule->value.vlan_tci = spec->h_ext.vlan_tci;
 		rule->mask.vlan_tci = spec->m_ext.vlan_tci;
 	}
@@ -177,6 +201,7 @@ static int zcnic_rule_action(struct zcnic *zn, const struct ethtool_rxnfc *cmd,
 	if (cmd->rss_context >= ZCNIC_MAX_RSS_CONTEXTS ||
 	    !zn->rss[cmd->rss_context].exists)
 		return -EINVAL;
+	/* the device adds the table's entry to the queue */
 	if (queue + zcnic_rss_max_queue(zn, cmd->rss_context) >= zn->channels)
 		return -EINVAL;
 	rule->action = ZCNIC_ACTION_CONTEXT;
@@ -231,8 +256,10 @@ static int zcnic_rule_insert(struct zcnic *zn, struct ethtool_rxnfc *cmd)
 	entry = kzalloc_obj(*entry);
 	if (!entry)
 		return -ENOMEM;
-	err = zcnic_rule_match(&cmd->fs, &entry->rule) ?:
-		      zcnic_rule_action(zn, cmd, &entry->rule);
+	err = zcnic_rule_match(&cmd->fs, &entry->rule);
+	if (err)
+		goto err_free;
+	err = zcnic_rule_action(zn, cmd, &entry->rule);
 	if (err)
 		goto err_free;
 	location = zcnic_rule_location(zn, cmd->fs.location, &entry->rule);
@@ -243,8 +270,8 @@ static int zcnic_rule_insert(struct zcnic *zn, struct ethtool_rxnfc *cmd)
 	entry->rule.location = cpu_to_le32(location);
 	entry->spec = cmd->fs;
 	entry->spec.location = location;
-	entry->rss_context = cmd->fs.flow_type & FLOW_RSS ? cmd->rss_context :
-							    0;
+	if (cmd->fs.flow_type & FLOW_RSS)
+		entry->rss_context = cmd->rss_context;
 
 	err = zcnic_rules_send(zn, &entry->rule, 1);
 	if (err && !zcnic_disconnected(err))
@@ -271,15 +298,16 @@ static void zcnic_rule_free(struct zcnic *zn, u32 location)
  * zcnic_rules_flush() - delete all rules
  * @zn: the device
  *
- * Return: 0, or what the device has against it.
+ * Return: 0, or the errno of the device's refusal.
  */
 int zcnic_rules_flush(struct zcnic *zn)
 {
 	struct zcnic_rule_del *request;
-	size_t size = struct_size(request, locations, zn->rule_count);
 	u32 i, count = 0;
+	size_t size;
 	int err;
 
+	size = struct_size(request, locations, zn->rule_count);
 	if (!zn->rule_count)
 		return 0;
 	request = kzalloc(size, GFP_KERNEL);
@@ -346,8 +374,9 @@ int zcnic_get_rxnfc(struct net_device *dev, struct ethtool_rxnfc *cmd,
 		cmd->fs = entry->spec;
 		cmd->rss_context = entry->rss_context;
 		/*
-		 * Where the core computes which channels are in use, it looks for FLOW_RSS here, and
-		 * then for the context among those that can be created: not for context 0.
+		 * To find the channels in use, the core looks for FLOW_RSS
+		 * here, and then for the context among those that can be
+		 * created, which context 0 is not.
 		 */
 		cmd->flow_type = entry->spec.flow_type;
 		if (!entry->rss_context)
@@ -370,31 +399,34 @@ int zcnic_get_rxnfc(struct net_device *dev, struct ethtool_rxnfc *cmd,
 }
 
 /**
- * zcnic_rules_fit() - do all rules point to queues below a number of channels?
+ * zcnic_rules_fit() - check the rules against a new number of channels
  * @zn: the device
  * @channels: the number
  *
- * The core looks at this too, but not at offsets into context 0.
+ * The core checks this, too, but ignores queue offsets into context 0.
  *
- * Return: whether they do.
+ * Return: whether all rules point to queues below it.
  */
 bool zcnic_rules_fit(struct zcnic *zn, u16 channels)
 {
-	u32 i;
+	const struct zcnic_flow_rule *entry;
+	u32 i, queue;
 
 	for (i = 0; i < ZCNIC_MAX_RULES; i++) {
-		const struct zcnic_flow_rule *entry = zn->rules[i];
-		u32 queue;
-
+		entry = zn->rules[i];
 		if (!entry || entry->rule.action == ZCNIC_ACTION_DROP)
 			continue;
 		queue = le16_to_cpu(entry->rule.queue);
+		if (entry->rule.action == ZCNIC_ACTION_QUEUE) {
+			if (queue >= channels)
+				return false;
+			continue;
+		}
 		/* the default table of context 0 shrinks with the channels */
-		if (entry->rule.action == ZCNIC_ACTION_CONTEXT &&
-		    entry->rss_context == 0 &&
+		if (entry->rss_context == 0 &&
 		    !netif_is_rxfh_configured(zn->dev))
 			queue += channels - 1;
-		else if (entry->rule.action == ZCNIC_ACTION_CONTEXT)
+		else
 			queue += zcnic_rss_max_queue(zn, entry->rss_context);
 		if (queue >= channels)
 			return false;
@@ -415,18 +447,18 @@ static int zcnic_rules_replay_one(struct zcnic *zn, u32 location)
 }
 
 /**
- * zcnic_rules_replay() - give a new session the rules
+ * zcnic_rules_replay() - send all rules to a new session
  * @zn: the device
  *
- * Commands are all or nothing; of one that is refused, each rule is tried alone, and those that the device
- * refuses are lost.
+ * The device executes a command whole or not at all. If it refuses one, each of
+ * its rules is sent alone, and those that are refused are lost.
  *
  * Return: 0 or a negative errno.
  */
 int zcnic_rules_replay(struct zcnic *zn)
 {
-	struct zcnic_rule *rules;
 	u32 i = 0, end, first, count;
+	struct zcnic_rule *rules;
 	int err = 0;
 
 	if (!zn->rule_count)
@@ -455,6 +487,10 @@ int zcnic_rules_replay(struct zcnic *zn)
 	return err;
 }
 
+/**
+ * zcnic_rules_free() - free all rules but leave the device alone
+ * @zn: the device
+ */
 void zcnic_rules_free(struct zcnic *zn)
 {
 	u32 i;

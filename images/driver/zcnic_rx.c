@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Receive. Chains are used by NAPI, or with NAPI stopped by whoever holds the instance lock.
+ * Receive: making frames of used chains.
  *
- * The receive header is in memory that the device may write at any time, so it is copied once and every
- * field of the copy is checked before it is used. What the device got wrong costs a frame and is counted.
+ * The receive header is in memory that the device may write at any time. The
+ * driver copies each header once and validates the copy against the chain, the
+ * partial frame and itself. An invalid header costs that frame and increments a
+ * counter.
  */
 #include <linux/if_vlan.h>
 #include <linux/tcp.h>
@@ -12,22 +14,24 @@
 #include <net/flow_dissector.h>
 #include <net/page_pool/helpers.h>
 
-#include "zcnic.h"
+#include "zcnic_xdp.h"
 
-#define ZCNIC_RX_FLAGS                                                      \
-	(ZCNIC_RX_FIRST | ZCNIC_RX_LAST | ZCNIC_RX_SPLIT |                  \
-	 ZCNIC_RX_CSUM_GOOD | ZCNIC_RX_CSUM_BAD | ZCNIC_RX_AGGREGATED |     \
-	 ZCNIC_RX_FIXED_ID | ZCNIC_RX_FIXED_ID_INNER | ZCNIC_RX_TIMESTAMP | \
-	 ZCNIC_RX_VLAN)
+#define ZCNIC_RX_FLAGS		(ZCNIC_RX_FIRST | ZCNIC_RX_LAST |	\
+				 ZCNIC_RX_SPLIT | ZCNIC_RX_CSUM_GOOD |	\
+				 ZCNIC_RX_CSUM_BAD | ZCNIC_RX_VLAN |	\
+				 ZCNIC_RX_AGGREGATED |			\
+				 ZCNIC_RX_TIMESTAMP |			\
+				 ZCNIC_RX_FIXED_ID |			\
+				 ZCNIC_RX_FIXED_ID_INNER)
 
-/* Does the receive header agree with the chain, with its frame so far, and with itself? */
+/* Whether a header agrees with its chain, the partial frame and itself */
 static bool zcnic_rx_header_valid(const struct zcnic_pair *pair,
 				  const struct zcnic_rx_slot *slot,
 				  const struct zcnic_rx_header *header,
 				  u32 used_length)
 {
-	u32 header_length = le32_to_cpu(header->header_length);
 	u32 payload_length = le32_to_cpu(header->payload_length);
+	u32 header_length = le32_to_cpu(header->header_length);
 	u32 frame_length = le32_to_cpu(header->frame_length);
 	u16 flags = le16_to_cpu(header->flags);
 	const struct zcnic_rx *rx = &pair->rx;
@@ -83,9 +87,11 @@ static struct sk_buff *zcnic_rx_build(struct zcnic_pair *pair,
 		slot->header = 0;
 	} else {
 		/*
-		 * Not for recycling unless it gets a fragment: GRO does not join the two kinds, and
-		 * it must not join a frame that was not split with what the CPU can't read, since
-		 * skb_gro_receive() would call the whole what the first one is.
+		 * Marked for recycling only with its first fragment: GRO does
+		 * not merge the two kinds. It must not merge a frame that was
+		 * not split with memory that the CPU can't read, because
+		 * skb_gro_receive() gives the whole the first frame's
+		 * readability.
 		 */
 		skb = napi_alloc_skb(&pair->napi, header_length);
 		if (!skb)
@@ -97,7 +103,11 @@ static struct sk_buff *zcnic_rx_build(struct zcnic_pair *pair,
 	return skb;
 }
 
-/* Begin a frame with what the first chain has in descriptor 0. Return: whether there is memory for it. */
+/*
+ * Begin a frame with the bytes of the first chain's descriptor 0.
+ *
+ * Return: whether there was memory for it.
+ */
 static bool zcnic_rx_begin(struct zcnic_pair *pair, struct zcnic_rx_slot *slot,
 			   const struct zcnic_rx_header *header)
 {
@@ -144,21 +154,23 @@ static void zcnic_rx_add_fragments(struct zcnic_rx *rx,
 				   struct zcnic_rx_slot *slot,
 				   u32 header_length, u32 payload_length)
 {
+	u32 offset;
+
 	if (slot->xsk) {
 		zcnic_xsk_take(rx, slot, header_length);
 		rx->received += header_length;
 		return;
 	}
 	if (header_length) {
-		zcnic_rx_add_fragment(rx, slot->header,
-				      slot->header_offset +
-					      sizeof(struct zcnic_rx_header),
-				      header_length, slot->header_truesize);
+		offset = slot->header_offset + sizeof(struct zcnic_rx_header);
+		zcnic_rx_add_fragment(rx, slot->header, offset, header_length,
+				      slot->header_truesize);
 		slot->header = 0;
 	}
 	if (payload_length) {
-		page_pool_dma_sync_netmem_for_cpu(
-			slot->payload_pool, slot->payload, 0, payload_length);
+		page_pool_dma_sync_netmem_for_cpu(slot->payload_pool,
+						  slot->payload, 0,
+						  payload_length);
 		zcnic_rx_add_fragment(rx, slot->payload, 0, payload_length,
 				      slot->page_size);
 		slot->payload = 0;
@@ -187,7 +199,7 @@ static void zcnic_rx_hash(struct sk_buff *skb,
 	skb_set_hash(skb, le32_to_cpu(header->hash), type);
 }
 
-/* What the frame's device was asked to say of it, or to take out. */
+/* Hash, time stamp and stripped tag, as far as they were asked for */
 static void zcnic_rx_metadata(const struct zcnic *zn, struct sk_buff *skb,
 			      const struct zcnic_rx_header *header)
 {
@@ -201,13 +213,16 @@ static void zcnic_rx_metadata(const struct zcnic *zn, struct sk_buff *skb,
 				       le16_to_cpu(header->vlan_tci));
 }
 
-/* Bytes that each wire frame had and the one in memory has not. */
+/* Bytes that the device stripped from each wire frame */
 static u32 zcnic_rx_stripped(u16 flags)
 {
 	return flags & ZCNIC_RX_VLAN ? VLAN_HLEN : 0;
 }
 
-/* Is the split point behind the headers? What is in memory that it can't read, the stack can't pull. */
+/*
+ * Whether the split point is behind the headers: the stack can't pull headers
+ * from memory that it can't read.
+ */
 static bool zcnic_rx_headers_readable(const struct net_device *dev,
 				      const struct sk_buff *skb)
 {
@@ -225,8 +240,9 @@ static bool zcnic_rx_headers_readable(const struct net_device *dev,
 	switch (keys.basic.ip_proto) {
 	case IPPROTO_TCP:
 		tcp = (const void *)(skb->data + offset);
-		return offset + sizeof(*tcp) <= length &&
-		       offset + __tcp_hdrlen(tcp) <= length;
+		if (offset + sizeof(*tcp) > length)
+			return false;
+		return offset + __tcp_hdrlen(tcp) <= length;
 	case IPPROTO_UDP:
 		return offset + sizeof(struct udphdr) <= length;
 	default:
@@ -234,7 +250,7 @@ static bool zcnic_rx_headers_readable(const struct net_device *dev,
 	}
 }
 
-/* Count a frame that was received. @count: wire frames that it was made of, of @wire bytes. */
+/* Count a frame of @count wire frames, which had @wire bytes together. */
 static void zcnic_rx_account(struct zcnic_rx *rx, u16 flags, u32 count,
 			     u32 wire, bool verified)
 {
@@ -260,16 +276,20 @@ static void zcnic_rx_account(struct zcnic_rx *rx, u16 flags, u32 count,
 	u64_stats_update_end(&stats->syncp);
 }
 
-/* What the device verified was the frame before a program saw it, so the stack verifies it again. */
+/*
+ * The device verified the checksum of the frame before a program could change
+ * it, so the stack verifies it again.
+ */
 static void zcnic_rx_deliver_xdp(struct zcnic_pair *pair,
 				 const struct zcnic_rx_header *header)
 {
 	u16 flags = le16_to_cpu(header->flags);
 	struct zcnic_rx *rx = &pair->rx;
 	struct sk_buff *skb;
+	u32 wire;
 
-	zcnic_rx_account(rx, flags, 1,
-			 rx->frame_length + zcnic_rx_stripped(flags), false);
+	wire = rx->frame_length + zcnic_rx_stripped(flags);
+	zcnic_rx_account(rx, flags, 1, wire, false);
 	skb = zcnic_xdp_receive(pair, header);
 	if (!skb)
 		return;
@@ -277,67 +297,86 @@ static void zcnic_rx_deliver_xdp(struct zcnic_pair *pair,
 	napi_gro_receive(&pair->napi, skb);
 }
 
+static void zcnic_rx_discard(struct zcnic_rx *rx, struct sk_buff *skb,
+			     u64_stats_t *reason)
+{
+	zcnic_rx_count(rx, reason);
+	dev_kfree_skb_any(skb);
+}
+
 static void zcnic_rx_deliver_skb(struct zcnic_pair *pair,
 				 const struct zcnic_rx_header *header)
 {
-	netdev_features_t features = pair->zn->dev->features;
+	struct net_device *dev = pair->zn->dev;
 	u16 flags = le16_to_cpu(header->flags);
-	u32 count = 1, headers = 0, wire;
-	struct sk_buff *skb = pair->rx.skb;
-	bool verified;
+	struct zcnic_rx *rx = &pair->rx;
+	u32 count = 1, headers = 0;
+	bool readable, verified;
+	struct sk_buff *skb;
+	u32 wire;
 
+	skb = rx->skb;
 	if (flags & ZCNIC_RX_AGGREGATED) {
 		if (!zcnic_gro_complete(skb, header, &headers)) {
-			zcnic_rx_count(&pair->rx, &pair->rx.stats.bad_header);
-			dev_kfree_skb_any(skb);
+			zcnic_rx_discard(rx, skb, &rx->stats.bad_header);
 			return;
 		}
 		count = skb_shinfo(skb)->gso_segs;
 	}
+	readable = skb_frags_readable(skb);
 	verified = flags & ZCNIC_RX_CSUM_GOOD &&
-		   (features & NETIF_F_RXCSUM || !skb_frags_readable(skb));
+		   (dev->features & NETIF_F_RXCSUM || !readable);
 	wire = skb->len + (count - 1) * headers +
 	       count * zcnic_rx_stripped(flags);
-	zcnic_rx_account(&pair->rx, flags, count, wire, verified);
+	zcnic_rx_account(rx, flags, count, wire, verified);
 
-	/* The stack can't compute a checksum over memory that it can't read: it would WARN. */
-	if (!skb_frags_readable(skb) &&
-	    !(flags & ZCNIC_RX_CSUM_GOOD &&
-	      zcnic_rx_headers_readable(pair->zn->dev, skb))) {
-		zcnic_rx_count(&pair->rx, &pair->rx.stats.dropped);
-		dev_kfree_skb_any(skb);
+	/* the stack would WARN if it had to sum up unreadable memory */
+	if (!readable && !(flags & ZCNIC_RX_CSUM_GOOD &&
+			   zcnic_rx_headers_readable(dev, skb))) {
+		zcnic_rx_discard(rx, skb, &rx->stats.dropped);
 		return;
 	}
 	if (verified && count == 1)
 		skb->ip_summed = CHECKSUM_UNNECESSARY;
 	zcnic_rx_metadata(pair->zn, skb, header);
 	skb_record_rx_queue(skb, pair->index);
-	skb->protocol = eth_type_trans(skb, pair->zn->dev);
+	skb->protocol = eth_type_trans(skb, dev);
 	napi_gro_receive(&pair->napi, skb);
 }
 
-/* One used chain. Return: whether a frame ended. */
+static void zcnic_rx_sync_header(struct zcnic_pair *pair,
+				 const struct zcnic_rx_slot *slot,
+				 u32 used_length)
+{
+	/* the queue's memory posted all used chains: NAPI owns the pools */
+	if (slot->xsk)
+		zcnic_xsk_sync(pair, slot);
+	else
+		page_pool_dma_sync_netmem_for_cpu(slot->header_pool,
+						  slot->header,
+						  slot->header_offset,
+						  min(used_length,
+						      slot->header_size));
+}
+
+/* Take one used chain. Return: whether a frame ended with it. */
 static bool zcnic_rx_chain(struct zcnic_pair *pair, struct zcnic_rx_slot *slot,
 			   u32 used_length)
 {
-	struct zcnic_rx *rx = &pair->rx;
 	u32 header_length, payload_length;
+	struct zcnic_rx *rx = &pair->rx;
 	struct zcnic_rx_header header;
 	u64_stats_t *reason;
+	u16 flags;
 
 	reason = &rx->stats.returned;
 	if (!used_length)
 		goto count;
 
-	/* All used chains were posted by the memory that the queue has now, so its NAPI owns the pools. */
-	if (slot->xsk)
-		zcnic_xsk_sync(pair, slot);
-	else
-		page_pool_dma_sync_netmem_for_cpu(
-			slot->header_pool, slot->header, slot->header_offset,
-			min(used_length, slot->header_size));
+	zcnic_rx_sync_header(pair, slot, used_length);
 	memcpy(&header, slot->header_va, sizeof(header));
-	if (rx->skipping && !(le16_to_cpu(header.flags) & ZCNIC_RX_FIRST)) {
+	flags = le16_to_cpu(header.flags);
+	if (rx->skipping && !(flags & ZCNIC_RX_FIRST)) {
 		zcnic_rx_release(rx, slot, true);
 		return false;
 	}
@@ -357,7 +396,7 @@ static bool zcnic_rx_chain(struct zcnic_pair *pair, struct zcnic_rx_slot *slot,
 	zcnic_rx_add_fragments(rx, slot, header_length, payload_length);
 	rx->next_chain++;
 	zcnic_rx_release(rx, slot, true);
-	if (!(le16_to_cpu(header.flags) & ZCNIC_RX_LAST))
+	if (!(flags & ZCNIC_RX_LAST))
 		return false;
 	rx->partial = false;
 	if (rx->mem.xdp)
@@ -376,9 +415,10 @@ count:
 }
 
 /*
- * Chains come back in the order in which they were posted. If not, an element of the used ring is none,
- * and the chain that it names may be one that was posted since and is still the device's: nobody gets it
- * before the device was reset, and the ring is not used until then.
+ * The device completes chains in the order in which they were posted. One out
+ * of order comes from an invalid used element. The chain that it names may have
+ * been posted since and still be the device's: it is quarantined until a device
+ * reset, and the ring is not used until then.
  */
 static void zcnic_rx_mark_broken(struct zcnic_rx *rx,
 				 struct zcnic_rx_slot *slot)
@@ -392,11 +432,11 @@ static void zcnic_rx_mark_broken(struct zcnic_rx *rx,
 }
 
 /**
- * zcnic_rx_poll() - take used chains
+ * zcnic_rx_poll() - receive frames
  * @pair: the pair, in its NAPI
- * @budget: frames
+ * @budget: frames at most
  *
- * Return: frames taken, bad ones included.
+ * Return: frames received, invalid ones included.
  */
 int zcnic_rx_poll(struct zcnic_pair *pair, int budget)
 {

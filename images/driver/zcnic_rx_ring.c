@@ -1,12 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The receive ring: posting buffers, and taking them back from a device that is
+ * stopped or was reset. NAPI owns the ring; with NAPI stopped the holder of the
+ * instance lock does.
+ */
 #include <linux/virtio.h>
 #include <net/page_pool/helpers.h>
 
-#include "zcnic.h"
+#include "zcnic_xdp.h"
 
-/* Buffers are made available in groups, so that not every frame costs a look at the ring's flags. */
+/* Posted at once, so that not every frame reads the ring's flags */
 #define ZCNIC_RX_FILL_BATCH	16
 
+/**
+ * zcnic_rx_slots_alloc() - allocate the slots of a receive ring
+ * @pair: the pair
+ *
+ * Return: 0 or -ENOMEM.
+ */
 int zcnic_rx_slots_alloc(struct zcnic_pair *pair)
 {
 	struct zcnic_rx *rx = &pair->rx;
@@ -23,6 +34,10 @@ int zcnic_rx_slots_alloc(struct zcnic_pair *pair)
 	return 0;
 }
 
+/**
+ * zcnic_rx_slots_free() - free the slots, of which none is posted
+ * @pair: the pair
+ */
 void zcnic_rx_slots_free(struct zcnic_pair *pair)
 {
 	kvfree(pair->rx.slots);
@@ -30,9 +45,14 @@ void zcnic_rx_slots_free(struct zcnic_pair *pair)
 	pair->rx.free = NULL;
 }
 
-/* Give back what is left in the slot, and the slot. @napi: called by the pools' NAPI. */
+/**
+ * zcnic_rx_release() - free a slot and the buffers that are left in it
+ * @rx: the queue
+ * @slot: the slot, not posted
+ * @napi: called by the pools' NAPI
+ */
 void zcnic_rx_release(struct zcnic_rx *rx, struct zcnic_rx_slot *slot,
-			     bool napi)
+		      bool napi)
 {
 	if (slot->header)
 		page_pool_put_full_netmem(slot->header_pool, slot->header,
@@ -76,23 +96,25 @@ static bool zcnic_rx_slot_fill(struct zcnic_rx *rx, struct zcnic_rx_slot *slot,
 
 static int zcnic_rx_post(struct zcnic_rx *rx, struct zcnic_rx_slot *slot)
 {
+	u32 count = slot->payload ? 2 : 1;
 	struct scatterlist sg[2];
+	dma_addr_t dma;
 
-	sg_init_table(sg, slot->payload ? 2 : 1);
+	sg_init_table(sg, count);
 	if (slot->xsk)
-		sg_dma_address(&sg[0]) = zcnic_xsk_dma(slot);
+		dma = zcnic_xsk_dma(slot);
 	else
-		sg_dma_address(&sg[0]) =
-			page_pool_get_dma_addr_netmem(slot->header) +
-			slot->header_offset;
+		dma = page_pool_get_dma_addr_netmem(slot->header) +
+		      slot->header_offset;
+	sg_dma_address(&sg[0]) = dma;
 	sg_dma_len(&sg[0]) = slot->header_size;
 	if (slot->payload) {
-		sg_dma_address(&sg[1]) =
-			page_pool_get_dma_addr_netmem(slot->payload);
+		dma = page_pool_get_dma_addr_netmem(slot->payload);
+		sg_dma_address(&sg[1]) = dma;
 		sg_dma_len(&sg[1]) = slot->page_size;
 	}
-	return virtqueue_add_inbuf_premapped(rx->vq, sg, slot->payload ? 2 : 1,
-					     slot, NULL, GFP_ATOMIC);
+	return virtqueue_add_inbuf_premapped(rx->vq, sg, count, slot, NULL,
+					     GFP_ATOMIC);
 }
 
 /**
@@ -100,16 +122,18 @@ static int zcnic_rx_post(struct zcnic_rx *rx, struct zcnic_rx_slot *slot)
  * @pair: the pair
  * @gfp: how to allocate
  *
- * Return: whether so few are posted, for want of memory, that no interrupt may ever come again.
+ * Return: whether the ring is depleted: too little memory was available, and
+ * the buffers that are posted may be too few for an interrupt ever to come.
  */
 bool zcnic_rx_fill(struct zcnic_pair *pair, gfp_t gfp)
 {
-	struct zcnic_rx *rx = &pair->rx;
 	bool failed = false, added = false;
+	struct zcnic_rx *rx = &pair->rx;
 	struct zcnic_rx_slot *slot;
+	u32 batch;
 
-	if (!rx->started ||
-	    rx->posted + min(rx->limit / 4, ZCNIC_RX_FILL_BATCH) > rx->limit)
+	batch = min(rx->limit / 4, ZCNIC_RX_FILL_BATCH);
+	if (!rx->started || rx->posted + batch > rx->limit)
 		return false;
 
 	while (rx->posted < rx->limit && rx->free) {
@@ -136,7 +160,7 @@ bool zcnic_rx_fill(struct zcnic_pair *pair, gfp_t gfp)
 }
 
 /**
- * zcnic_rx_drop_frame() - forget the frame whose last chain has not come yet
+ * zcnic_rx_drop_frame() - free the frame whose last chain has not been used
  * @rx: the queue, with the memory that the frame is in
  */
 void zcnic_rx_drop_frame(struct zcnic_rx *rx)
@@ -153,8 +177,8 @@ void zcnic_rx_drop_frame(struct zcnic_rx *rx)
 }
 
 /**
- * zcnic_rx_drain() - take back chains that the device returned, drop frames
- * @pair: the pair, its NAPI stopped
+ * zcnic_rx_drain() - take back returned chains and drop the frames in them
+ * @pair: the pair, stopped in the device, its NAPI stopped
  */
 void zcnic_rx_drain(struct zcnic_pair *pair)
 {
@@ -168,7 +192,7 @@ void zcnic_rx_drain(struct zcnic_pair *pair)
 		dropped += !!length;
 		zcnic_rx_release(rx, slot, false);
 	}
-	/* what a device that is stopped gives back has no order, and all of it is ours */
+	/* a stopped queue returns chains in any order, all of them unused */
 	rx->due = rx->sequence;
 	zcnic_rx_drop_frame(rx);
 	u64_stats_update_begin(&rx->stats.syncp);

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include "zcnic.h"
+/*
+ * Requests to the service work, which alone resets the device and begins
+ * sessions. Anything may ask for it; zcnic_session.c has the work.
+ */
+#include "zcnic_command.h"
 
 /**
- * zcnic_service_schedule() - have the service work look after the device
+ * zcnic_service_schedule() - run the service work now
  * @zn: the device
  *
- * From any context.
+ * May be called from any context.
  */
 void zcnic_service_schedule(struct zcnic *zn)
 {
@@ -16,7 +20,7 @@ void zcnic_service_schedule(struct zcnic *zn)
  * zcnic_request_reset() - ask for a device reset
  * @zn: the device
  *
- * From any context.
+ * May be called from any context.
  */
 void zcnic_request_reset(struct zcnic *zn)
 {
@@ -28,7 +32,8 @@ void zcnic_request_reset(struct zcnic *zn)
  * zcnic_request_session() - ask for a new session
  * @zn: the device; the caller holds the instance lock, not the command lock
  *
- * For when the device is not in the state that it should be in. Until then nobody talks to it.
+ * For a device whose state is not the one that the driver expects. Until the
+ * new session no command is sent.
  */
 void zcnic_request_session(struct zcnic *zn)
 {
@@ -39,12 +44,17 @@ void zcnic_request_session(struct zcnic *zn)
 }
 
 /**
- * zcnic_orphaned() - note that chains are left in a ring
- * @zn: the device
+ * zcnic_orphaned() - note that a stopped queue left chains in its ring
+ * @zn: the device; the caller holds the instance lock
+ *
+ * The service work resets the device if no HELLO returns them in time.
  */
 void zcnic_orphaned(struct zcnic *zn)
 {
-	if (!zn->orphans_since)
-		zn->orphans_since = jiffies ?: 1;
+	if (!zn->orphans_since) {
+		zn->orphans_since = jiffies;
+		if (!zn->orphans_since)
+			zn->orphans_since = 1;
+	}
 	zcnic_service_schedule(zn);
 }

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Sessions: who the device is today, and making it what the interface is set to.
+ * Sessions: which backend the device has, and giving it the configuration of
+ * the interface.
  *
- * A backend can go and another one come at any time. While it is away the link is down; setters only
- * store, queues only note what is wanted. When the link is up, STATUS tells whether the session is still
- * the device's. If not, HELLO begins a new one and everything is replayed. If that doesn't work although
- * somebody is there, or a ring is broken, or chains don't come home, the device is reset.
+ * A backend may go and another one come at any time. Meanwhile the link is
+ * down, setters store, and queues note what is wanted. With the link up, STATUS
+ * shows whether the session is still the device's. If not, HELLO begins a new
+ * one and everything is replayed. The device is reset if that fails although
+ * there is a backend, if a ring is broken, or if chains don't return.
  *
- * All of this is done by one work item, under the instance lock.
+ * All of this is done by one work item.
  */
 #include <linux/rtnetlink.h>
 #include <linux/virtio_config.h>
@@ -15,29 +17,32 @@
 #include <linux/workqueue.h>
 #include <net/netdev_lock.h>
 
-#include "zcnic.h"
+#include "zcnic_command.h"
+#include "zcnic_queue.h"
+#include "zcnic_session.h"
+#include "zcnic_stats.h"
 
 #define ZCNIC_RETRY_INTERVAL		(HZ / 2)
 #define ZCNIC_RESET_INTERVAL		(5 * HZ)
 #define ZCNIC_STATS_INTERVAL		(2 * HZ)
-/* How long an interrupt may take. */
+/* The longest that an interrupt may take */
 #define ZCNIC_INTERRUPT_INTERVAL	(HZ / 4)
-
 #define ZCNIC_ORPHAN_TIMEOUT		(10 * HZ)
 
 /**
- * zcnic_set_max_mtu() - allow what fits the device's frames and our chains
- * @zn: the device; the caller holds the instance lock, or nobody sees the interface yet
+ * zcnic_set_max_mtu() - allow the MTUs that device and receive chains can hold
+ * @zn: the device; the caller holds the instance lock, or the interface is not
+ *	registered yet
  */
 void zcnic_set_max_mtu(struct zcnic *zn)
 {
 	u32 chain = ZCNIC_LINEAR_SIZE(ZCNIC_LINEAR_TRUESIZE) -
 		    sizeof(struct zcnic_rx_header);
 	u32 chains = min_t(u32, zn->max_chains, MAX_SKB_FRAGS);
+	u32 frame = min(zn->max_frame, chain * chains);
 
 	zn->dev->min_mtu = ETH_MIN_MTU;
-	zn->dev->max_mtu =
-		min(zn->max_frame, chain * chains) - ETH_HLEN - VLAN_HLEN;
+	zn->dev->max_mtu = frame - ETH_HLEN - VLAN_HLEN;
 }
 
 static int zcnic_replay(struct zcnic *zn)
@@ -45,18 +50,32 @@ static int zcnic_replay(struct zcnic *zn)
 	int err;
 	u16 i;
 
-	err = zcnic_send_offloads(zn, zn->dev->features) ?:
-		      zcnic_send_coalesce(zn)		 ?:
-		      zcnic_send_rx_mode(zn)		 ?:
-		      zcnic_rss_replay(zn)		 ?:
-							   zcnic_rules_replay(zn);
-	for (i = 0; i < zn->channels && !err; i++)
-		if (zn->pairs[i].open)
-			err = zcnic_pair_start(&zn->pairs[i]);
-	return err;
+	err = zcnic_send_offloads(zn, zn->dev->features);
+	if (err)
+		return err;
+	err = zcnic_send_coalesce(zn);
+	if (err)
+		return err;
+	err = zcnic_send_rx_mode(zn);
+	if (err)
+		return err;
+	err = zcnic_rss_replay(zn);
+	if (err)
+		return err;
+	err = zcnic_rules_replay(zn);
+	if (err)
+		return err;
+	for (i = 0; i < zn->channels; i++) {
+		if (!zn->pairs[i].open)
+			continue;
+		err = zcnic_pair_start(&zn->pairs[i]);
+		if (err)
+			return err;
+	}
+	return 0;
 }
 
-/* It is tried again until it works, and each reason said once. */
+/* The work tries again until it succeeds, and logs each reason once. */
 static void zcnic_session_failed(struct zcnic *zn, const char *what, int err)
 {
 	if (err != zn->session_error && !zcnic_disconnected(err))
@@ -64,21 +83,37 @@ static void zcnic_session_failed(struct zcnic *zn, const char *what, int err)
 	zn->session_error = err;
 }
 
+/* Take back the chains that HELLO returned. Return: whether all came back. */
+static bool zcnic_rings_drain(struct zcnic *zn)
+{
+	bool drained = true;
+	u16 i;
+
+	for (i = 0; i < zn->pair_count; i++) {
+		struct zcnic_pair *pair = &zn->pairs[i];
+
+		pair->rx.started = false;
+		pair->tx.started = false;
+		drained &= zcnic_pair_drain(pair);
+		zcnic_tx_reset_accounting(pair);
+	}
+	return drained;
+}
+
 /**
  * zcnic_session_establish() - begin a session and restore the configuration
  * @zn: the device, present; the caller holds the instance lock
  *
- * HELLO has the device return the chains of all rings, those of queues that were stopped while no backend was
- * there included. Until they are drained nobody else may use the rings.
+ * HELLO makes the device return the chains of all rings, also those of queues
+ * that were stopped without a backend. NAPI and transmit stay off the rings
+ * until they are drained.
  *
- * Return: 0, or a negative errno with the interface as it was, without a session.
+ * Return: 0, or a negative errno with the interface as it was and no session.
  */
 int zcnic_session_establish(struct zcnic *zn)
 {
 	bool running = netif_running(zn->dev);
-	bool drained = true;
 	int err;
-	u16 i;
 
 	/* in this order: NAPI wakes queues */
 	zcnic_pairs_napi_stop(zn);
@@ -91,15 +126,7 @@ int zcnic_session_establish(struct zcnic *zn)
 		goto resume;
 	}
 	zcnic_set_max_mtu(zn);
-	for (i = 0; i < zn->pair_count; i++) {
-		struct zcnic_pair *pair = &zn->pairs[i];
-
-		pair->rx.started = false;
-		pair->tx.started = false;
-		drained &= zcnic_pair_drain(pair);
-		zcnic_tx_reset_accounting(pair);
-	}
-	if (!drained) {
+	if (!zcnic_rings_drain(zn)) {
 		netdev_err(zn->dev, "HELLO didn't return all chains\n");
 		zcnic_request_reset(zn);
 		err = -ENOTCONN;
@@ -111,7 +138,7 @@ int zcnic_session_establish(struct zcnic *zn)
 	zcnic_events_post(zn);
 	err = zcnic_replay(zn);
 	if (err) {
-		/* half a configuration is none */
+		/* a session without the whole configuration is not used */
 		zcnic_session_failed(zn, "refused its configuration", err);
 		zn->live = false;
 	} else {
@@ -127,9 +154,9 @@ resume:
 
 static bool zcnic_link_configured(struct zcnic *zn)
 {
-	return virtio_cread16(zn->vdev,
-			      offsetof(struct virtio_net_config, status)) &
-	       VIRTIO_NET_S_LINK_UP;
+	unsigned int offset = offsetof(struct virtio_net_config, status);
+
+	return virtio_cread16(zn->vdev, offset) & VIRTIO_NET_S_LINK_UP;
 }
 
 static int zcnic_status(struct zcnic *zn, bool *link)
@@ -152,7 +179,7 @@ static bool zcnic_session_check(struct zcnic *zn)
 
 	zn->linked = zcnic_link_configured(zn);
 	if (zn->linked) {
-		/* a STATUS that is refused says nothing, and changes nothing */
+		/* a refused STATUS leaves link and session as they are */
 		if (!zn->live || zcnic_disconnected(zcnic_status(zn, &link))) {
 			if (!zcnic_session_establish(zn))
 				zcnic_status(zn, &link);
@@ -175,11 +202,18 @@ static bool zcnic_session_check(struct zcnic *zn)
 
 static bool zcnic_orphans_overdue(const struct zcnic *zn)
 {
-	return zn->orphans_since &&
-	       time_after(jiffies, zn->orphans_since + ZCNIC_ORPHAN_TIMEOUT);
+	unsigned long deadline = zn->orphans_since + ZCNIC_ORPHAN_TIMEOUT;
+
+	return zn->orphans_since && time_after(jiffies, deadline);
 }
 
-/* NAPI notices its own rings, if anything makes it run: a broken ring raises no interrupt. */
+static bool zcnic_pair_broken(const struct zcnic_pair *pair)
+{
+	return virtqueue_is_broken(pair->rx.vq) ||
+	       virtqueue_is_broken(pair->tx.vq);
+}
+
+/* NAPI would notice, but a broken ring raises no interrupt that runs it. */
 static bool zcnic_ring_broken(const struct zcnic *zn)
 {
 	u16 i;
@@ -187,8 +221,7 @@ static bool zcnic_ring_broken(const struct zcnic *zn)
 	if (!zn->present)
 		return false;
 	for (i = 0; i < zn->pair_count; i++)
-		if (virtqueue_is_broken(zn->pairs[i].rx.vq) ||
-		    virtqueue_is_broken(zn->pairs[i].tx.vq))
+		if (zcnic_pair_broken(&zn->pairs[i]))
 			return true;
 	return virtqueue_is_broken(zn->event_vq) ||
 	       virtqueue_is_broken(zn->command_vq);
@@ -198,13 +231,14 @@ static void zcnic_check_tx_timeout(struct zcnic *zn)
 {
 	u16 i;
 
-	for (i = 0; i < zn->channels; i++)
-		if (zn->pairs[i].tx.started &&
-		    zcnic_tx_timed_out(&zn->pairs[i].tx)) {
-			netdev_err(zn->dev,
-				   "transmit queue %u makes no progress\n", i);
-			zcnic_request_reset(zn);
-		}
+	for (i = 0; i < zn->channels; i++) {
+		struct zcnic_tx *tx = &zn->pairs[i].tx;
+
+		if (!tx->started || !zcnic_tx_timed_out(tx))
+			continue;
+		netdev_err(zn->dev, "transmit queue %u makes no progress\n", i);
+		zcnic_request_reset(zn);
+	}
 }
 
 static bool zcnic_reset_wanted(const struct zcnic *zn)
@@ -213,14 +247,33 @@ static bool zcnic_reset_wanted(const struct zcnic *zn)
 	       zcnic_orphans_overdue(zn) || zcnic_ring_broken(zn);
 }
 
+/*
+ * Look after a device that is present.
+ *
+ * Return: jiffies until the next time, 0: when something asks for it.
+ */
+static unsigned long zcnic_supervise(struct zcnic *zn)
+{
+	if (!zcnic_session_check(zn))
+		return zn->linked || zn->orphans_since ? ZCNIC_RETRY_INTERVAL :
+							 0;
+	if (!netif_running(zn->dev))
+		return 0;
+	zcnic_stats_fetch(zn);
+	zcnic_check_tx_timeout(zn);
+	return zcnic_interrupts_missing(zn) ? ZCNIC_INTERRUPT_INTERVAL :
+					      ZCNIC_STATS_INTERVAL;
+}
+
 static void zcnic_service(struct work_struct *work)
 {
-	struct zcnic *zn =
-		container_of(to_delayed_work(work), struct zcnic, service);
+	struct delayed_work *service = to_delayed_work(work);
 	unsigned long delay = 0;
+	struct zcnic *zn;
 	u64 features;
 	int err;
 
+	zn = container_of(service, struct zcnic, service);
 	netdev_lock(zn->dev);
 	features = zn->features;
 	if (zcnic_reset_wanted(zn)) {
@@ -236,25 +289,14 @@ static void zcnic_service(struct work_struct *work)
 			goto unlock;
 		}
 	}
-	if (zn->present) {
-		if (!zcnic_session_check(zn)) {
-			delay = zn->linked || zn->orphans_since ?
-					ZCNIC_RETRY_INTERVAL :
-					0;
-		} else if (netif_running(zn->dev)) {
-			zcnic_stats_fetch(zn);
-			zcnic_check_tx_timeout(zn);
-			delay = zcnic_interrupts_missing(zn) ?
-					ZCNIC_INTERRUPT_INTERVAL :
-					ZCNIC_STATS_INTERVAL;
-		}
-	}
+	if (zn->present)
+		delay = zcnic_supervise(zn);
 	if (test_bit(ZCNIC_WORK_RESET, &zn->work))
 		delay = ZCNIC_RESET_INTERVAL;
 unlock:
 	netdev_unlock(zn->dev);
 
-	/* a backend that knows less than the one before it */
+	/* a backend may have fewer features than the one that it replaced */
 	if (features != zn->features) {
 		rtnl_lock();
 		netdev_lock(zn->dev);
@@ -262,13 +304,13 @@ unlock:
 		netdev_unlock(zn->dev);
 		rtnl_unlock();
 	}
-	/* whoever asked for it sooner meanwhile is not put off */
+	/* does nothing if a request has scheduled the work meanwhile */
 	if (delay)
-		queue_delayed_work(system_dfl_wq, &zn->service, delay);
+		queue_delayed_work(system_dfl_wq, service, delay);
 }
 
 /**
- * zcnic_session_init() - prepare the service work, which does nothing yet
+ * zcnic_session_init() - prepare the service work, which stays disabled
  * @zn: the device
  */
 void zcnic_session_init(struct zcnic *zn)

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Statistics. Frames and bytes are counted here, once, in what crosses the wire; what only the device
- * knows (no buffer, stopped queue, filters) is fetched from time to time, and for ethtool -S at once.
+ * Statistics. The driver counts frames and bytes as they are on the wire.
+ * Counters that only the device has (no buffer, stopped queue, filters) are
+ * fetched every few seconds, and for ethtool -S at once.
  */
-#include "zcnic.h"
+#include "zcnic_command.h"
+#include "zcnic_stats.h"
 
 /**
  * zcnic_stats_fetch() - get the device's counters
@@ -15,9 +17,10 @@ int zcnic_stats_fetch(struct zcnic *zn)
 {
 	struct zcnic_stats request = { .count = cpu_to_le16(zn->pair_count) };
 	struct zcnic_stats_response *response;
-	size_t size = struct_size(response, queues, zn->pair_count);
+	size_t size;
 	int err;
 
+	size = struct_size(response, queues, zn->pair_count);
 	response = kzalloc(size, GFP_KERNEL);
 	if (!response)
 		return -ENOMEM;
@@ -49,9 +52,10 @@ static void zcnic_get_queue_stats_rx(struct net_device *dev, int queue,
 				     struct netdev_queue_stats_rx *out)
 {
 	struct zcnic *zn = netdev_priv(dev);
-	struct zcnic_rx_stats *stats = &zn->pairs[queue].rx.stats;
+	struct zcnic_rx_stats *stats;
 	unsigned int start;
 
+	stats = &zn->pairs[queue].rx.stats;
 	do {
 		start = u64_stats_fetch_begin(&stats->syncp);
 		out->packets = u64_stats_read(&stats->packets);
@@ -75,9 +79,10 @@ static void zcnic_get_queue_stats_tx(struct net_device *dev, int queue,
 				     struct netdev_queue_stats_tx *out)
 {
 	struct zcnic *zn = netdev_priv(dev);
-	struct zcnic_tx_stats *stats = &zn->pairs[queue].tx.stats;
+	struct zcnic_tx_stats *stats;
 	unsigned int start;
 
+	stats = &zn->pairs[queue].tx.stats;
 	do {
 		start = u64_stats_fetch_begin(&stats->syncp);
 		out->packets = u64_stats_read(&stats->packets);
@@ -96,7 +101,7 @@ static void zcnic_get_queue_stats_tx(struct net_device *dev, int queue,
 	out->hw_drop_errors = out->hw_drops;
 }
 
-/* Counters outlive the queues: what is not in a live queue is in one that was. */
+/* Counters outlive their queues: the base is those of closed pairs. */
 static void zcnic_get_base_stats(struct net_device *dev,
 				 struct netdev_queue_stats_rx *rx,
 				 struct netdev_queue_stats_tx *tx)
@@ -118,41 +123,55 @@ const struct netdev_stat_ops zcnic_stat_ops = {
 	.get_base_stats		= zcnic_get_base_stats,
 };
 
-void zcnic_get_stats64(struct net_device *dev, struct rtnl_link_stats64 *out)
+static void zcnic_add_rx_stats64(struct zcnic *zn, u16 queue,
+				 struct rtnl_link_stats64 *out)
+{
+	struct zcnic_rx_stats *rx = &zn->pairs[queue].rx.stats;
+	u64 packets, bytes, dropped, bad;
+	unsigned int start;
+
+	do {
+		start = u64_stats_fetch_begin(&rx->syncp);
+		packets = u64_stats_read(&rx->packets);
+		bytes = u64_stats_read(&rx->bytes);
+		dropped = u64_stats_read(&rx->dropped);
+		bad = u64_stats_read(&rx->bad_header);
+	} while (u64_stats_fetch_retry(&rx->syncp, start));
+	out->rx_packets += packets;
+	out->rx_bytes += bytes;
+	out->rx_dropped += dropped;
+	out->rx_frame_errors += bad;
+	out->rx_errors += bad;
+	out->rx_missed_errors += zcnic_hw_drops(zn, queue);
+}
+
+static void zcnic_add_tx_stats64(struct zcnic *zn, u16 queue,
+				 struct rtnl_link_stats64 *out)
+{
+	struct zcnic_tx_stats *tx = &zn->pairs[queue].tx.stats;
+	u64 packets, bytes, dropped;
+	unsigned int start;
+
+	do {
+		start = u64_stats_fetch_begin(&tx->syncp);
+		packets = u64_stats_read(&tx->packets);
+		bytes = u64_stats_read(&tx->bytes);
+		dropped = u64_stats_read(&tx->dropped);
+	} while (u64_stats_fetch_retry(&tx->syncp, start));
+	out->tx_packets += packets;
+	out->tx_bytes += bytes;
+	out->tx_dropped += dropped;
+	out->tx_errors += le64_to_cpu(zn->queue_stats[queue].tx_errors);
+}
+
+void zcnic_get_stats64(struct net_device *dev, struct rtnl_link_stats64 *stats)
 {
 	struct zcnic *zn = netdev_priv(dev);
-	unsigned int start;
 	u16 i;
 
 	for (i = 0; i < zn->pair_count; i++) {
-		struct zcnic_rx_stats *rx = &zn->pairs[i].rx.stats;
-		struct zcnic_tx_stats *tx = &zn->pairs[i].tx.stats;
-		u64 packets, bytes, dropped, bad;
-
-		do {
-			start = u64_stats_fetch_begin(&rx->syncp);
-			packets = u64_stats_read(&rx->packets);
-			bytes = u64_stats_read(&rx->bytes);
-			dropped = u64_stats_read(&rx->dropped);
-			bad = u64_stats_read(&rx->bad_header);
-		} while (u64_stats_fetch_retry(&rx->syncp, start));
-		out->rx_packets += packets;
-		out->rx_bytes += bytes;
-		out->rx_dropped += dropped;
-		out->rx_frame_errors += bad;
-		out->rx_errors += bad;
-		out->rx_missed_errors += zcnic_hw_drops(zn, i);
-
-		do {
-			start = u64_stats_fetch_begin(&tx->syncp);
-			packets = u64_stats_read(&tx->packets);
-			bytes = u64_stats_read(&tx->bytes);
-			dropped = u64_stats_read(&tx->dropped);
-		} while (u64_stats_fetch_retry(&tx->syncp, start));
-		out->tx_packets += packets;
-		out->tx_bytes += bytes;
-		out->tx_dropped += dropped;
-		out->tx_errors += le64_to_cpu(zn->queue_stats[i].tx_errors);
+		zcnic_add_rx_stats64(zn, i, stats);
+		zcnic_add_tx_stats64(zn, i, stats);
 	}
 }
 
@@ -190,7 +209,8 @@ static const struct zcnic_stat zcnic_queue_stat_names[] = {
 	QUEUE_STAT(tx_errors),
 };
 
-#define DRIVER_STAT(name) { "rx_" #name, offsetof(struct zcnic_rx_stats, name) }
+#define DRIVER_STAT(name) \
+	{ "rx_" #name, offsetof(struct zcnic_rx_stats, name) }
 static const struct zcnic_stat zcnic_driver_stat_names[] = {
 	DRIVER_STAT(split),
 	DRIVER_STAT(dropped),
@@ -239,42 +259,51 @@ void zcnic_get_strings(struct net_device *dev, u32 set, u8 *data)
 	}
 }
 
+static u64 zcnic_read_stat(const struct u64_stats_sync *syncp,
+			   const u64_stats_t *counter)
+{
+	unsigned int start;
+	u64 value;
+
+	do {
+		start = u64_stats_fetch_begin(syncp);
+		value = u64_stats_read(counter);
+	} while (u64_stats_fetch_retry(syncp, start));
+	return value;
+}
+
+static u64 *zcnic_get_queue_stats(const struct zcnic *zn, u16 queue, u64 *data)
+{
+	const struct zcnic_rx_stats *rx = &zn->pairs[queue].rx.stats;
+	const struct zcnic_tx_stats *tx = &zn->pairs[queue].tx.stats;
+	const void *device = &zn->queue_stats[queue];
+	const void *driver = rx;
+	u32 i;
+
+	for (i = 0; i < ARRAY_SIZE(zcnic_driver_stat_names); i++)
+		*data++ = zcnic_read_stat(&rx->syncp, driver +
+					  zcnic_driver_stat_names[i].offset);
+	*data++ = zcnic_read_stat(&tx->syncp, &tx->misordered);
+	for (i = 0; i < ARRAY_SIZE(zcnic_queue_stat_names); i++)
+		*data++ = le64_to_cpup(device +
+				       zcnic_queue_stat_names[i].offset);
+	return data;
+}
+
 void zcnic_get_ethtool_stats(struct net_device *dev,
 			     struct ethtool_stats *stats, u64 *data)
 {
 	struct zcnic *zn = netdev_priv(dev);
-	unsigned int start;
+	const void *port = &zn->port_stats;
 	u16 queue;
 	u32 i;
 
-	/* without an answer these are the ones from before */
+	/* on failure the values of the last fetch are shown */
 	zcnic_stats_fetch(zn);
 	*data++ = zn->resets;
 	*data++ = zn->sessions;
 	for (i = 0; i < ARRAY_SIZE(zcnic_port_stat_names); i++)
-		*data++ = le64_to_cpup((void *)&zn->port_stats +
-				       zcnic_port_stat_names[i].offset);
-	for (queue = 0; queue < zn->pair_count; queue++) {
-		struct zcnic_rx_stats *rx = &zn->pairs[queue].rx.stats;
-		struct zcnic_tx_stats *tx = &zn->pairs[queue].tx.stats;
-		void *device = &zn->queue_stats[queue];
-
-		for (i = 0; i < ARRAY_SIZE(zcnic_driver_stat_names); i++) {
-			do {
-				start = u64_stats_fetch_begin(&rx->syncp);
-				*data = u64_stats_read(
-					(void *)rx +
-					zcnic_driver_stat_names[i].offset);
-			} while (u64_stats_fetch_retry(&rx->syncp, start));
-			data++;
-		}
-		do {
-			start = u64_stats_fetch_begin(&tx->syncp);
-			*data = u64_stats_read(&tx->misordered);
-		} while (u64_stats_fetch_retry(&tx->syncp, start));
-		data++;
-		for (i = 0; i < ARRAY_SIZE(zcnic_queue_stat_names); i++)
-			*data++ = le64_to_cpup(
-				device + zcnic_queue_stat_names[i].offset);
-	}
+		*data++ = le64_to_cpup(port + zcnic_port_stat_names[i].offset);
+	for (queue = 0; queue < zn->pair_count; queue++)
+		data = zcnic_get_queue_stats(zn, queue, data);
 }

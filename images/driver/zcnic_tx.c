@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Transmit: [transmit header][linear part][fragments], all mapped here (premapped), so that fragments
- * may be memory that the CPU can't read. A frame whose time is wanted has a place for that behind it, and as
- * there are no such chains that are mapped here, the ring does that; then fragments must be ordinary memory.
+ * Transmit: putting frames of the stack, of XDP and of AF_XDP into the ring.
  *
- * Ring, free slots and counters are under the transmit queue's lock, in ndo_start_xmit as in NAPI.
+ * A chain is [transmit header][linear part][fragments]. The driver maps all of
+ * it (premapped), so fragments may be memory that the CPU can't read. A frame
+ * that wants a hardware time stamp has a device-writable descriptor behind it.
+ * virtio has no premapped chains with both kinds of descriptors, so it maps
+ * these, and their fragments must be ordinary memory.
+ *
+ * Ring, free slots and counters are under the transmit queue's lock, in
+ * ndo_start_xmit as in NAPI.
  */
-#include <linux/dma-mapping.h>
 #include <linux/ip.h>
 #include <linux/tcp.h>
 #include <linux/udp.h>
 #include <linux/virtio.h>
+#include <net/netdev_queues.h>
 #include <net/page_pool/helpers.h>
 
 #include "zcnic.h"
@@ -19,12 +24,13 @@ static void zcnic_tx_header_fill(struct zcnic_tx_header *header,
 				 const struct sk_buff *skb, u32 header_length)
 {
 	const struct skb_shared_info *shinfo = skb_shinfo(skb);
+	u16 start;
 
 	memset(header, 0, sizeof(*header));
 	if (skb->ip_summed == CHECKSUM_PARTIAL) {
 		header->flags = cpu_to_le16(ZCNIC_TX_CSUM);
-		header->csum_start =
-			cpu_to_le16(skb_checksum_start_offset(skb));
+		start = skb_checksum_start_offset(skb);
+		header->csum_start = cpu_to_le16(start);
 		header->csum_offset = cpu_to_le16(skb->csum_offset);
 	}
 	if (!shinfo->gso_size)
@@ -48,8 +54,10 @@ static u32 zcnic_gso_header_length(const struct sk_buff *skb)
 }
 
 /*
- * Map a frame, the linear part and @count fragments, into @sg behind the transmit header. Return: descriptors,
- * or 0.
+ * Map a frame, the linear part and @count fragments, into @sg behind the
+ * transmit header.
+ *
+ * Return: descriptors, 0 on failure.
  */
 static u16 zcnic_tx_map(struct zcnic *zn, struct zcnic_tx_slot *slot,
 			void *data, u32 linear, const skb_frag_t *frags,
@@ -88,23 +96,24 @@ static u16 zcnic_tx_map(struct zcnic *zn, struct zcnic_tx_slot *slot,
 	return count + 2;
 }
 
-/* The same for a frame in memory of receive queues, which is mapped as long as it is theirs. */
+/* zcnic_tx_map() for receive queues' memory, which their pools keep mapped */
 static u16 zcnic_tx_map_pooled(struct zcnic *zn, struct zcnic_tx_slot *slot,
 			       void *data, u32 linear, const skb_frag_t *frags,
 			       u16 count, struct scatterlist *sg)
 {
+	dma_addr_t addr;
 	u16 i;
 
 	slot->mapped = 0;
-	sg_dma_address(&sg[1]) = page_pool_get_dma_addr(virt_to_page(data)) +
-				 offset_in_page(data);
+	addr = page_pool_get_dma_addr(virt_to_page(data));
+	sg_dma_address(&sg[1]) = addr + offset_in_page(data);
 	sg_dma_len(&sg[1]) = linear;
 	for (i = 0; i < count; i++) {
-		sg_dma_address(&sg[i + 2]) =
-			skb_frag_off(&frags[i]) +
-			page_pool_get_dma_addr_netmem(
-				skb_frag_netmem(&frags[i]));
-		sg_dma_len(&sg[i + 2]) = skb_frag_size(&frags[i]);
+		const skb_frag_t *frag = &frags[i];
+
+		addr = page_pool_get_dma_addr_netmem(skb_frag_netmem(frag));
+		sg_dma_address(&sg[i + 2]) = addr + skb_frag_off(frag);
+		sg_dma_len(&sg[i + 2]) = skb_frag_size(frag);
 	}
 	for (i = 1; i < count + 2; i++)
 		dma_sync_single_for_device(zn->dma_dev, sg_dma_address(&sg[i]),
@@ -153,7 +162,7 @@ static void zcnic_tx_take(struct zcnic_tx *tx, struct zcnic_tx_slot *slot,
 	slot->descs = descs;
 }
 
-/* Put the first free slot's frame into the ring. */
+/* Put a mapped frame, whose slot is the first free one, into the ring. */
 static int zcnic_tx_add(struct zcnic_pair *pair, struct zcnic_tx_slot *slot,
 			struct scatterlist *sg, u16 descs)
 {
@@ -170,7 +179,7 @@ static int zcnic_tx_add(struct zcnic_pair *pair, struct zcnic_tx_slot *slot,
 	return 0;
 }
 
-/* Will the frame's socket be told when it was sent? */
+/* Whether a frame's socket gets a hardware time stamp */
 static bool zcnic_tx_wants_hwtstamp(const struct zcnic *zn,
 				    const struct sk_buff *skb)
 {
@@ -180,12 +189,13 @@ static bool zcnic_tx_wants_hwtstamp(const struct zcnic *zn,
 	       skb_frags_readable(skb);
 }
 
-/* As zcnic_tx_map() and zcnic_tx_add(), with a place for the time. */
+/* As zcnic_tx_map() and zcnic_tx_add(), with a descriptor for the time */
 static int zcnic_tx_add_stamped(struct zcnic_tx *tx, struct zcnic_tx_slot *slot,
 				struct sk_buff *skb, struct scatterlist *sg)
 {
-	struct scatterlist time, *sgs[] = { sg, &time };
 	struct zcnic_tx_stamp *stamp;
+	struct scatterlist *sgs[2];
+	struct scatterlist time;
 	int count, err;
 
 	stamp = kzalloc_obj(*stamp, GFP_ATOMIC);
@@ -195,10 +205,12 @@ static int zcnic_tx_add_stamped(struct zcnic_tx *tx, struct zcnic_tx_slot *slot,
 	stamp->header.flags |= cpu_to_le16(ZCNIC_TX_TIMESTAMP);
 	sg_set_buf(&sg[0], &stamp->header, sizeof(stamp->header));
 	sg_init_one(&time, &stamp->time, sizeof(stamp->time));
+	sgs[0] = sg;
+	sgs[1] = &time;
 	count = skb_to_sgvec(skb, sg + 1, 0, skb->len);
-	err = count < 0 ?
-		      count :
-		      virtqueue_add_sgs(tx->vq, sgs, 1, 1, slot, GFP_ATOMIC);
+	err = count;
+	if (count >= 0)
+		err = virtqueue_add_sgs(tx->vq, sgs, 1, 1, slot, GFP_ATOMIC);
 	if (err) {
 		kfree(stamp);
 		return err;
@@ -209,7 +221,7 @@ static int zcnic_tx_add_stamped(struct zcnic_tx *tx, struct zcnic_tx_slot *slot,
 	return 0;
 }
 
-/* Return: whether the queue goes on. */
+/* Stop the queue if it has no room for any frame. Return: whether it has. */
 static bool zcnic_tx_maybe_stop(struct zcnic_pair *pair)
 {
 	struct zcnic_tx *tx = &pair->tx;
@@ -225,7 +237,7 @@ static bool zcnic_tx_maybe_stop(struct zcnic_pair *pair)
 }
 
 /**
- * zcnic_tx_kick() - tell the device of what was put into the ring
+ * zcnic_tx_kick() - notify the device of new chains, unless it polls
  * @tx: the queue; the caller holds its lock
  */
 void zcnic_tx_kick(struct zcnic_tx *tx)
@@ -234,7 +246,7 @@ void zcnic_tx_kick(struct zcnic_tx *tx)
 		virtqueue_notify(tx->vq);
 }
 
-/* Account for a frame that is not the stack's. */
+/* Account for a frame of XDP or AF_XDP. */
 static void zcnic_tx_added_frame(struct zcnic_pair *pair,
 				 struct zcnic_tx_slot *slot, u32 bytes)
 {
@@ -256,21 +268,24 @@ static void zcnic_tx_added_frame(struct zcnic_pair *pair,
  * @frame: the frame
  * @pooled: it is in memory of receive queues, which is mapped
  *
- * Return: whether it is there; otherwise it remains the caller's.
+ * Return: whether it is there; otherwise the caller keeps it.
  */
-bool zcnic_tx_xdp(struct zcnic_pair *pair, struct xdp_frame *frame, bool pooled)
+bool zcnic_tx_xdp(struct zcnic_pair *pair, struct xdp_frame *frame,
+		  bool pooled)
 {
-	u16 count = 0, descs;
-	const skb_frag_t *frags = NULL;
 	struct scatterlist sg[ZCNIC_TX_DESCS];
 	struct zcnic_tx *tx = &pair->tx;
+	const skb_frag_t *frags = NULL;
+	struct skb_shared_info *shinfo;
 	struct zcnic_tx_slot *slot;
+	u16 count = 0, descs;
 
 	if (unlikely(zcnic_tx_room(tx) < ZCNIC_TX_DESCS))
 		return false;
 	if (unlikely(xdp_frame_has_frags(frame))) {
-		frags = xdp_get_shared_info_from_frame(frame)->frags;
-		count = xdp_get_shared_info_from_frame(frame)->nr_frags;
+		shinfo = xdp_get_shared_info_from_frame(frame);
+		frags = shinfo->frags;
+		count = shinfo->nr_frags;
 	}
 	slot = tx->free;
 	memset(&tx->headers[slot - tx->slots], 0, sizeof(*tx->headers));
@@ -291,10 +306,11 @@ bool zcnic_tx_xdp(struct zcnic_pair *pair, struct xdp_frame *frame, bool pooled)
 
 /**
  * zcnic_tx_xsk() - put a frame of the pair's AF_XDP pool into the ring
- * @pair: the pair, which has room for it; the caller holds the transmit queue's lock
+ * @pair: the pair, which has room for it; the caller holds the transmit
+ *	queue's lock
  * @sg: the frame from entry 1 on
- * @count: its entries, as many as descriptors of the pool
- * @bytes: in all of them
+ * @count: its entries, one per descriptor of the pool
+ * @bytes: in all entries
  *
  * Return: whether it is there.
  */
@@ -302,8 +318,9 @@ bool zcnic_tx_xsk(struct zcnic_pair *pair, struct scatterlist *sg, u16 count,
 		  u32 bytes)
 {
 	struct zcnic_tx *tx = &pair->tx;
-	struct zcnic_tx_slot *slot = tx->free;
+	struct zcnic_tx_slot *slot;
 
+	slot = tx->free;
 	if (unlikely(!slot))
 		return false;
 	memset(&tx->headers[slot - tx->slots], 0, sizeof(*tx->headers));
@@ -319,39 +336,41 @@ bool zcnic_tx_xsk(struct zcnic_pair *pair, struct scatterlist *sg, u16 count,
 
 netdev_tx_t zcnic_start_xmit(struct sk_buff *skb, struct net_device *dev)
 {
-	struct zcnic *zn = netdev_priv(dev);
-	u16 queue = skb_get_queue_mapping(skb);
-	struct zcnic_pair *pair = &zn->pairs[queue];
-	struct netdev_queue *txq = netdev_get_tx_queue(dev, queue);
-	struct scatterlist sg[ZCNIC_TX_DESCS];
-	struct zcnic_tx *tx = &pair->tx;
 	u32 packets = 1, bytes = skb->len, header_length = 0;
+	struct skb_shared_info *shinfo = skb_shinfo(skb);
+	u16 descs, queue = skb_get_queue_mapping(skb);
+	struct scatterlist sg[ZCNIC_TX_DESCS];
+	struct zcnic *zn = netdev_priv(dev);
 	struct zcnic_tx_slot *slot;
-	u16 descs;
+	struct netdev_queue *txq;
+	struct zcnic_pair *pair;
+	struct zcnic_tx *tx;
 
+	txq = netdev_get_tx_queue(dev, queue);
+	pair = &zn->pairs[queue];
+	tx = &pair->tx;
 	if (unlikely(!zcnic_tx_maybe_stop(pair)))
 		return NETDEV_TX_BUSY;
 	slot = tx->free;
 	if (skb_is_gso(skb)) {
 		header_length = zcnic_gso_header_length(skb);
 		packets = DIV_ROUND_UP(skb->len - header_length,
-				       skb_shinfo(skb)->gso_size);
+				       shinfo->gso_size);
 		bytes += (packets - 1) * header_length;
 	}
 	zcnic_tx_header_fill(&tx->headers[slot - tx->slots], skb,
 			     header_length);
 
-	sg_init_table(sg, skb_shinfo(skb)->nr_frags + 2);
+	sg_init_table(sg, shinfo->nr_frags + 2);
 	if (zcnic_tx_wants_hwtstamp(zn, skb)) {
-		skb_shinfo(skb)->tx_flags |= SKBTX_IN_PROGRESS;
+		shinfo->tx_flags |= SKBTX_IN_PROGRESS;
 		skb_tx_timestamp(skb);
 		if (zcnic_tx_add_stamped(tx, slot, skb, sg))
 			goto drop;
 	} else {
 		zcnic_tx_sg_header(tx, slot, sg);
 		descs = zcnic_tx_map(zn, slot, skb->data, skb_headlen(skb),
-				     skb_shinfo(skb)->frags,
-				     skb_shinfo(skb)->nr_frags, sg);
+				     shinfo->frags, shinfo->nr_frags, sg);
 		if (unlikely(!descs))
 			goto drop;
 		skb_tx_timestamp(skb);
@@ -372,7 +391,7 @@ drop:
 	u64_stats_inc(&tx->stats.dropped);
 	u64_stats_update_end(&tx->stats.syncp);
 	dev_kfree_skb_any(skb);
-	/* what was added with xmit_more still has to go */
+	/* frames that were added with xmit_more still wait for a kick */
 	if (!netdev_xmit_more())
 		zcnic_tx_kick(tx);
 	return NETDEV_TX_OK;

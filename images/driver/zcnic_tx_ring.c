@@ -1,25 +1,38 @@
 // SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The transmit ring: completing frames, and taking them back from a device that
+ * is stopped or was reset. Ring, slots and counters are under the transmit
+ * queue's lock, or NAPI and transmit are both stopped.
+ */
 #include <linux/dma-mapping.h>
 #include <linux/virtio.h>
+#include <net/netdev_queues.h>
 #include <net/xdp_sock_drv.h>
 
 #include "zcnic.h"
 
-/* How long a frame may be on its way to the wire. */
+/* The longest that a frame may take to complete */
 #define ZCNIC_TX_TIMEOUT	(5 * HZ)
 
+/**
+ * zcnic_tx_slots_alloc() - allocate slots and headers of a transmit ring
+ * @pair: the pair
+ *
+ * Return: 0, or -ENOMEM with zcnic_tx_slots_free() to be called.
+ */
 int zcnic_tx_slots_alloc(struct zcnic_pair *pair)
 {
-	struct zcnic *zn = pair->zn;
 	struct zcnic_tx *tx = &pair->tx;
+	struct zcnic *zn = pair->zn;
+	size_t size;
 	u32 i;
 
-	/* the shortest frame takes two descriptors: transmit header and linear part */
+	/* a frame takes two descriptors at least: header and linear part */
 	tx->slot_count = zn->tx_ring_size / 2;
 	tx->slots = kvcalloc(tx->slot_count, sizeof(*tx->slots), GFP_KERNEL);
-	tx->headers = dma_alloc_coherent(zn->dma_dev,
-					 tx->slot_count * sizeof(*tx->headers),
-					 &tx->headers_dma, GFP_KERNEL);
+	size = tx->slot_count * sizeof(*tx->headers);
+	tx->headers = dma_alloc_coherent(zn->dma_dev, size, &tx->headers_dma,
+					 GFP_KERNEL);
 	if (!tx->slots || !tx->headers)
 		return -ENOMEM;
 	for (i = 0; i < tx->slot_count; i++) {
@@ -29,20 +42,30 @@ int zcnic_tx_slots_alloc(struct zcnic_pair *pair)
 	return 0;
 }
 
+/**
+ * zcnic_tx_slots_free() - free them, none of them in the ring
+ * @pair: the pair
+ */
 void zcnic_tx_slots_free(struct zcnic_pair *pair)
 {
 	struct zcnic_tx *tx = &pair->tx;
+	size_t size;
 
+	size = tx->slot_count * sizeof(*tx->headers);
 	if (tx->headers)
-		dma_free_coherent(pair->zn->dma_dev,
-				  tx->slot_count * sizeof(*tx->headers),
-				  tx->headers, tx->headers_dma);
+		dma_free_coherent(pair->zn->dma_dev, size, tx->headers,
+				  tx->headers_dma);
 	kvfree(tx->slots);
 	tx->headers = NULL;
 	tx->slots = NULL;
 	tx->free = NULL;
 }
 
+/**
+ * zcnic_tx_unmap() - undo zcnic_tx_map()
+ * @zn: the device
+ * @slot: the frame's
+ */
 void zcnic_tx_unmap(struct zcnic *zn, struct zcnic_tx_slot *slot)
 {
 	u16 i;
@@ -101,7 +124,7 @@ static void zcnic_tx_release(struct zcnic_pair *pair,
 	zcnic_tx_slot_put(&pair->tx, slot);
 }
 
-/* As zcnic_rx_mark_broken(): the frame may be one that the device has not sent yet. */
+/* As zcnic_rx_mark_broken(): the device may not have sent the frame yet. */
 static void zcnic_tx_mark_broken(struct zcnic_tx *tx,
 				 struct zcnic_tx_slot *slot)
 {
@@ -116,28 +139,30 @@ static void zcnic_tx_mark_broken(struct zcnic_tx *tx,
 }
 
 /**
- * zcnic_tx_clean() - free what the device has sent
+ * zcnic_tx_clean() - free the frames that the device has sent
  * @pair: the pair
- * @in_napi: called from the pair's NAPI, else from where NAPI is stopped
+ * @in_napi: called by the pair's NAPI; otherwise NAPI is stopped
  *
  * Return: number of chains.
  */
 unsigned int zcnic_tx_clean(struct zcnic_pair *pair, bool in_napi)
 {
-	struct netdev_queue *txq =
-		netdev_get_tx_queue(pair->zn->dev, pair->index);
 	unsigned int chains = 0, bytes = 0, length;
 	struct zcnic_tx *tx = &pair->tx;
 	struct zcnic_tx_slot *slot;
+	struct netdev_queue *txq;
 
+	txq = netdev_get_tx_queue(pair->zn->dev, pair->index);
 	__netif_tx_lock_bh(txq);
-	while (chains < tx->slot_count &&
-	       (slot = virtqueue_get_buf(tx->vq, &length))) {
+	while (chains < tx->slot_count) {
+		slot = virtqueue_get_buf(tx->vq, &length);
+		if (!slot)
+			break;
 		if (in_napi && unlikely(slot->sequence != tx->due++)) {
 			zcnic_tx_mark_broken(tx, slot);
 			break;
 		}
-		/* BQL counts what was queued, in the bytes said there */
+		/* as counted by netdev_tx_sent_queue(), 0 for frames of XDP */
 		bytes += slot->bytes;
 		if (unlikely(slot->stamp))
 			zcnic_tx_hwtstamp(pair->zn, slot, length);
@@ -145,7 +170,7 @@ unsigned int zcnic_tx_clean(struct zcnic_pair *pair, bool in_napi)
 		chains++;
 	}
 	if (!in_napi) {
-		/* what a device that is stopped gives back has no order, and all of it is ours */
+		/* a stopped queue returns chains in any order, all unused */
 		tx->due = tx->sequence;
 	} else if (!netif_txq_completed_wake(txq, chains, bytes,
 					     zcnic_tx_room(tx),
@@ -159,11 +184,11 @@ unsigned int zcnic_tx_clean(struct zcnic_pair *pair, bool in_napi)
 }
 
 /**
- * zcnic_tx_timed_out() - see whether a queue that has something to send makes progress
- * @tx: the queue, started; to be asked again and again
+ * zcnic_tx_timed_out() - check a queue that has frames in its ring for progress
+ * @tx: the queue, started; to be called every few seconds
  *
- * The core watches only queues that are full, and a flow whose frames don't come back fills none: TCP
- * sends nothing again that is still in a queue.
+ * The core's watchdog covers stopped queues only. A flow whose frames don't
+ * complete stops none: TCP doesn't retransmit what is still in a queue.
  *
  * Return: whether nothing was completed for too long.
  */
@@ -174,20 +199,24 @@ bool zcnic_tx_timed_out(struct zcnic_tx *tx)
 	if (!READ_ONCE(tx->used) || !tx->progress_since ||
 	    due != tx->progress_due) {
 		tx->progress_due = due;
-		tx->progress_since = jiffies ?: 1;
+		tx->progress_since = jiffies;
+		if (!tx->progress_since)
+			tx->progress_since = 1;
 		return false;
 	}
 	return time_after(jiffies, tx->progress_since + ZCNIC_TX_TIMEOUT);
 }
 
 /**
- * zcnic_tx_reset_accounting() - take frames that nobody will complete soon out of the queue's accounts
+ * zcnic_tx_reset_accounting() - disown frames that won't complete soon
  * @pair: the pair; neither NAPI nor ndo_start_xmit uses it
  *
- * They stay in the ring until the device returns them or is reset.
+ * Sockets and byte queue limits no longer wait for them. They stay in the ring
+ * until the device returns them or is reset.
  */
 void zcnic_tx_reset_accounting(struct zcnic_pair *pair)
 {
+	struct net_device *dev = pair->zn->dev;
 	struct zcnic_tx *tx = &pair->tx;
 	u32 i;
 
@@ -196,7 +225,7 @@ void zcnic_tx_reset_accounting(struct zcnic_pair *pair)
 		if (tx->slots[i].skb)
 			skb_orphan(tx->slots[i].skb);
 	}
-	netdev_tx_reset_queue(netdev_get_tx_queue(pair->zn->dev, pair->index));
+	netdev_tx_reset_queue(netdev_get_tx_queue(dev, pair->index));
 }
 
 /**
@@ -205,6 +234,7 @@ void zcnic_tx_reset_accounting(struct zcnic_pair *pair)
  */
 void zcnic_tx_detach(struct zcnic_pair *pair)
 {
+	struct net_device *dev = pair->zn->dev;
 	struct zcnic_tx *tx = &pair->tx;
 	struct zcnic_tx_slot *slot;
 
@@ -216,5 +246,5 @@ void zcnic_tx_detach(struct zcnic_pair *pair)
 	}
 	tx->due = tx->sequence;
 	tx->started = false;
-	netdev_tx_reset_queue(netdev_get_tx_queue(pair->zn->dev, pair->index));
+	netdev_tx_reset_queue(netdev_get_tx_queue(dev, pair->index));
 }

@@ -1,17 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Giving a queue an AF_XDP pool and taking it away.
+ *
+ * The pool's memory belongs to a user and goes with its socket, so it can't
+ * stay in the rings until a backend returns it. If chains don't return by
+ * themselves, the device is reset.
+ */
 #include <net/xdp_sock_drv.h>
 
-#include "zcnic.h"
+#include "zcnic_command.h"
+#include "zcnic_queue.h"
+#include "zcnic_session.h"
+#include "zcnic_xdp.h"
 
-/* How long frames may be on their way when the pool goes. */
+/* The longest that frames may take to complete when their pool goes */
 #define ZCNIC_XSK_DRAIN_TIMEOUT	HZ
 
-/* Wait until nothing of the pool is in the pair's rings, or reset the device. NAPI is stopped, and the receive queue. */
+/*
+ * Get everything of the pool out of the pair's rings. The receive queue is
+ * stopped, and so is NAPI.
+ */
 static void zcnic_xsk_drain(struct zcnic_pair *pair)
 {
 	unsigned long deadline = jiffies + ZCNIC_XSK_DRAIN_TIMEOUT;
+	struct zcnic *zn = pair->zn;
 
-	while (pair->tx.xsk_descs && pair->zn->live &&
+	while (pair->tx.xsk_descs && zn->live &&
 	       time_before(jiffies, deadline) &&
 	       !virtqueue_is_broken(pair->tx.vq)) {
 		local_bh_disable();
@@ -22,12 +36,12 @@ static void zcnic_xsk_drain(struct zcnic_pair *pair)
 	}
 	if (!pair->tx.xsk_descs && !pair->rx.xsk_buffers)
 		return;
-	zcnic_device_detach(pair->zn);
-	zcnic_request_reset(pair->zn);
+	zcnic_device_detach(zn);
+	zcnic_request_reset(zn);
 	zcnic_napi_stop(pair);
 }
 
-/* Programs and pools see frames as they were on the wire. */
+/* Pools see frames as they were on the wire: zcnic_fix_features() asks. */
 static void zcnic_xsk_count(struct zcnic *zn, int change)
 {
 	zn->xsk_pools += change;
@@ -37,8 +51,8 @@ static void zcnic_xsk_count(struct zcnic *zn, int change)
 
 static int zcnic_xsk_enable(struct zcnic_pair *pair, struct xsk_buff_pool *pool)
 {
-	struct zcnic *zn = pair->zn;
 	struct zcnic_rx_mem mem = {};
+	struct zcnic *zn = pair->zn;
 	int err;
 
 	err = xsk_pool_dma_map(pool, zn->dma_dev, 0);
@@ -57,16 +71,19 @@ static int zcnic_xsk_enable(struct zcnic_pair *pair, struct xsk_buff_pool *pool)
 static void zcnic_xsk_disable(struct zcnic_pair *pair)
 {
 	struct xsk_buff_pool *pool = pair->xsk;
-	struct zcnic *zn = pair->zn;
 	struct netdev_queue_config qcfg;
 	struct zcnic_rx_mem mem = {};
+	struct zcnic *zn = pair->zn;
+	int err = 0;
 
 	pair->xsk = NULL;
 	netdev_queue_config(zn->dev, pair->index, &qcfg);
-	/* this can't fail: without memory, the queue receives nothing until it is configured anew */
-	if (pair->open &&
-	    zcnic_rx_mem_alloc(pair, zn->rx_pending, qcfg.rx_page_size,
-			       zn->split, zn->hds_thresh, &mem))
+	if (pair->open)
+		err = zcnic_rx_mem_alloc(pair, zn->rx_pending,
+					 qcfg.rx_page_size, zn->split,
+					 zn->hds_thresh, &mem);
+	/* this can't fail: the queue receives nothing until reconfigured */
+	if (err)
 		netdev_err(zn->dev, "no memory for receive queue %u\n",
 			   pair->index);
 	zcnic_napi_stop(pair);
@@ -84,7 +101,7 @@ static void zcnic_xsk_disable(struct zcnic_pair *pair)
  * zcnic_xsk_setup() - give a queue an AF_XDP pool, or take it away
  * @zn: the device; the caller holds the instance lock
  * @pool: the pool, or NULL
- * @queue: which
+ * @queue: data pair
  *
  * Return: 0 or a negative errno; always 0 without a pool.
  */
