@@ -1,5 +1,6 @@
 //! `cargo xtask driver`: compiles `images/driver` into zcnic.ko, for the guests that other commands
-//! boot and, as a command of its own, against every kernel that it supports.
+//! boot and, as a command of its own, against every kernel that it supports; then it checks the sources
+//! as netdev's reviewers would.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +17,7 @@ use diffy::Patch;
 use crate::{
     buildroot::{BuildRoot, Recipe, WORK},
     cache::{Cache, Entry, Key},
-    host,
+    driver_checks, host,
     linux::{
         Headers, Kernel,
         debian::{self, SERIES},
@@ -29,7 +30,7 @@ use crate::{
 /// Bump when this file makes something else of the same sources.
 const RECIPE: &str = "driver 2";
 
-/// Compile the driver, treating warnings as errors
+/// Compile the driver and check it with checkpatch, kernel-doc and sparse, treating warnings as errors
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// Only against the headers of this series (7.2, 7.3) instead of all
@@ -40,6 +41,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     host::require_programs()?;
     let cache = Cache::open()?;
+    let sources = Sources::read()?;
     for series in SERIES {
         if args.headers.as_ref().is_some_and(|only| only != series) {
             continue;
@@ -49,8 +51,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             release: &headers.release,
             debs: &headers.debs,
         };
-        let module = build.ensure(&cache, &Sources::read()?)?;
+        let module = build.ensure(&cache, &sources)?;
         println!("{}", module.join(MODULE).display());
+        // Style doesn't depend on the kernel, and types hardly.
+        if SERIES.last() == Some(&series) {
+            driver_checks::ensure(&cache, &headers, &sources)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -134,8 +140,20 @@ impl Sources {
         Ok(())
     }
 
+    /// The names of the files.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(String::as_str)
+    }
+
+    /// Adds names and contents to a key.
+    pub(crate) fn key(&self, key: Key) -> Key {
+        self.files
+            .iter()
+            .fold(key, |key, (name, content)| key.text(name).text(content))
+    }
+
     /// Makes `directory` have them; what it has already keeps its time.
-    fn write(&self, directory: &Path) -> Result<()> {
+    pub(crate) fn write(&self, directory: &Path) -> Result<()> {
         for (name, content) in &self.files {
             let path = directory.join(name);
             if fs::read_to_string(&path).ok().as_ref() != Some(content) {
@@ -158,10 +176,7 @@ impl Build<'_> {
         for deb in self.debs {
             key = key.text(deb.file_name().unwrap_or_default().to_string_lossy());
         }
-        for (name, content) in &sources.files {
-            key = key.text(name).text(content);
-        }
-        cache.entry("driver", &key, |directory| {
+        cache.entry("driver", &sources.key(key), |directory| {
             let recipe = Recipe {
                 kind: "buildroot",
                 packages: &[],

@@ -21,6 +21,7 @@ mod ci;
 mod control;
 mod demo;
 mod driver;
+mod driver_checks;
 mod guest;
 mod host;
 mod initrd;

@@ -1,0 +1,194 @@
+//! What a reviewer of a network driver runs first: checkpatch, kernel-doc and sparse, as `cargo xtask
+//! driver` runs them on the newest kernel. Any message of theirs is an error.
+
+use std::{
+    fs,
+    num::NonZero,
+    path::Path,
+    process::{Command, Output},
+    thread,
+};
+
+use anyhow::{Result, bail};
+
+use crate::{
+    archive::{Archive, unpack},
+    buildroot::{Bind, BuildRoot, Recipe, WORK},
+    cache::{Cache, Entry, Key},
+    driver::Sources,
+    linux::debian::{DebianHeaders, SOURCE},
+    step::{download, output, run, step},
+};
+
+/// Bump when this file checks something else of the same sources.
+const RECIPE: &str = "driver checks 1";
+
+/// Parts of the kernel source with the programs that no header package has. kernel-doc finds its
+/// library from its own place.
+const PARTS: [&str; 3] = ["scripts", "tools/docs", "tools/lib/python"];
+
+/// What runs them.
+const PACKAGES: [&str; 2] = ["perl", "python3"];
+
+/// Linux wants a sparse that knows `__typeof_unqual__`; trixie's is older.
+const NEWER: [&str; 1] = ["sparse/forky"];
+
+/// Where the programs are in the sandbox.
+const LINUX: &str = "/mnt/linux";
+
+/// Checks `sources` against the kernel of `headers`, unless the cache knows that they are clean.
+pub(crate) fn ensure(cache: &Cache, headers: &DebianHeaders, sources: &Sources) -> Result<()> {
+    let key = sources.key(Key::new(RECIPE).text(&headers.release));
+    cache.entry("driver-checks", &key, |directory| {
+        let linux = scripts(cache)?;
+        let recipe = Recipe {
+            kind: "checks-root",
+            packages: &PACKAGES,
+            local: &headers.debs,
+            newer: &NEWER,
+        };
+        let root = BuildRoot::ensure(cache, &recipe, "make the build root for the checks")?;
+        sources.write(directory)?;
+        let checks = Checks {
+            root: &root,
+            linux: &linux,
+            directory,
+            files: sources.names().collect(),
+        };
+        step("check the driver's style (checkpatch)", || {
+            checks.checkpatch()
+        })?;
+        step("check the driver's comments (kernel-doc)", || {
+            checks.kernel_doc()
+        })?;
+        step("check the driver's types (sparse)", || {
+            checks.sparse(&headers.release)
+        })?;
+        for item in fs::read_dir(directory)? {
+            let path = item?.path();
+            if path.is_dir() {
+                fs::remove_dir_all(path)?;
+            } else {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// The programs, as the kernel source has them.
+fn scripts(cache: &Cache) -> Result<Entry> {
+    let key = PARTS
+        .iter()
+        .fold(Key::new(SOURCE), |key, part| key.text(part));
+    cache.entry("linux-scripts", &key, |directory| {
+        let scratch = tempfile::tempdir_in(cache.root())?;
+        let archive = Archive::open(cache)?;
+        let debs = download(&format!("download {SOURCE}"), || {
+            archive.fetch(&[SOURCE], scratch.path())
+        })?;
+        step("unpack the kernel's scripts", || {
+            unpack(&debs, scratch.path())?;
+            run(Command::new("tar")
+                .arg("-C")
+                .arg(directory)
+                .args(["--strip-components=1", "--no-same-owner", "-xf"])
+                .arg(scratch.path().join(format!("usr/src/{SOURCE}.tar.xz")))
+                .args(PARTS.map(|part| format!("{SOURCE}/{part}"))))
+        })?;
+        Ok(())
+    })
+}
+
+/// A copy of the sources, and what it is checked with.
+struct Checks<'a> {
+    root: &'a BuildRoot,
+    linux: &'a Path,
+    directory: &'a Path,
+    files: Vec<&'a str>,
+}
+
+impl Checks<'_> {
+    /// `program` beside the sources, with the kernel's scripts at [`LINUX`].
+    fn command(&self, program: &str) -> Command {
+        self.root.command_among(
+            &[
+                Bind::write(self.directory, WORK),
+                Bind::read(self.linux, LINUX),
+            ],
+            program,
+        )
+    }
+
+    /// All kinds of messages, and the column that netdev wants lines to end at.
+    fn checkpatch(&self) -> Result<()> {
+        let mut checkpatch = self.command("perl");
+        checkpatch
+            .arg(format!("{LINUX}/scripts/checkpatch.pl"))
+            .args(["--strict", "--no-tree", "--max-line-length=80"])
+            .args(["--terse", "--show-types", "--no-summary", "-f"])
+            .args(&self.files);
+        refuse_messages("checkpatch", &output(&mut checkpatch)?)
+    }
+
+    fn kernel_doc(&self) -> Result<()> {
+        let mut kernel_doc = self.command("python3");
+        kernel_doc
+            .arg(format!("{LINUX}/tools/docs/kernel-doc"))
+            .args(["-none", "-Wall", "-Werror"])
+            .args(self.files.iter().filter(|file| **file != "Kbuild"));
+        refuse_messages("kernel-doc", &output(&mut kernel_doc)?)
+    }
+
+    /// sparse runs beside the compiler. Debian's header packages lack the script by which the makefile
+    /// finds out whether there is one, so the answer is given, and the makefile's doubts are skipped.
+    fn sparse(&self, release: &str) -> Result<()> {
+        let jobs = thread::available_parallelism().map_or(1, NonZero::get);
+        let mut make = self.command("make");
+        make.arg(format!("-j{jobs}"))
+            .args(["-C", &format!("/usr/src/linux-headers-{release}")])
+            .arg(format!("M={WORK}"))
+            .args(["KBUILD_CHECKSRC=2", "CHECK=sparse", "--output-sync=target"])
+            .arg("zcnic.o");
+        let mut result = output(&mut make)?;
+        let checked = String::from_utf8_lossy(&result.stdout)
+            .lines()
+            .filter(|line| line.trim_start().starts_with("CHECK "))
+            .count();
+        let expected = self
+            .files
+            .iter()
+            .filter(|file| file.ends_with(".c"))
+            .count();
+        if result.status.success() && checked != expected {
+            bail!("sparse has checked {checked} files of {expected}");
+        }
+        result.stdout.clear();
+        let doubts = [
+            "checker-valid.sh: ",
+            "specified, but sparse is not available",
+        ];
+        let messages = String::from_utf8_lossy(&result.stderr);
+        let messages = messages
+            .lines()
+            .filter(|line| !doubts.iter().any(|doubt| line.contains(doubt)))
+            .map(|line| format!("{line}\n"))
+            .collect::<String>();
+        result.stderr = messages.into_bytes();
+        refuse_messages("sparse", &result)
+    }
+}
+
+/// Fails if `program` failed or said anything.
+fn refuse_messages(program: &str, result: &Output) -> Result<()> {
+    let mut messages = String::from_utf8_lossy(&result.stdout).into_owned();
+    messages.push_str(&String::from_utf8_lossy(&result.stderr));
+    if result.status.success() && messages.trim().is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "{program} finds fault with the driver ({})\n{messages}",
+        result.status
+    );
+}
