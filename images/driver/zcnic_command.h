@@ -9,11 +9,10 @@
 #include "zcnic.h"
 
 /**
- * zcnic_disconnected() - tell a lost session from a refusal
+ * zcnic_disconnected() - distinguish a lost session from a refusal
  * @err: from zcnic_command()
  *
- * Return: whether @err says nothing about the request: it was not executed, or
- * its result is not known.
+ * Return: whether the request was not executed, or its result is unknown.
  */
 static inline bool zcnic_disconnected(int err)
 {

@@ -10,7 +10,7 @@
  * @zn: the device
  * @features: of the interface
  *
- * Checksums are verified whatever @features says: a frame that the CPU can't
+ * Checksums are verified whatever @features are: a frame that the CPU can't
  * read goes to the stack only if its checksum is good, see
  * zcnic_rx_deliver_skb(). With RXCSUM off the stack does not learn about other
  * frames' checksums.

@@ -3,7 +3,7 @@
  * Receiving without recycling, for measuring what page pools save.
  *
  * While the debugfs file no_recycle is 1 the driver keeps a reference of its
- * own to each page that the stack gets, until so many more pages were received
+ * own to each page that the stack gets, until enough more pages were received
  * that the stack is done with it. The page pool then finds that it is not the
  * page's only owner, releases it, and takes another one from the page
  * allocator. Frames of XDP are not affected.
@@ -12,7 +12,7 @@
 
 #include "zcnic.h"
 
-/* Per queue: more than what waits in sockets */
+/* Per queue: more pages than wait in sockets */
 #define ZCNIC_HELD_PAGES	4096
 
 /**

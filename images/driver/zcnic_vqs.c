@@ -176,9 +176,9 @@ out:
  * @zn: the device, DRIVER_OK
  *
  * QEMU keeps pairs above the number disabled, so all are enabled once after
- * each start of the device. How many of them are in use only the backend is
- * told, by TXQ_START and RXQ_START. QEMU answers soon and also without a
- * backend, so the control queue is polled and has no interrupt.
+ * each start of the device. TXQ_START and RXQ_START have the backend use some
+ * of them. QEMU answers soon and also without a backend, so the control queue
+ * is polled and has no interrupt.
  *
  * Return: 0 or a negative errno; after -ETIMEDOUT the device must be reset.
  */
