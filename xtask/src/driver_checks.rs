@@ -1,5 +1,5 @@
-//! What a reviewer of a network driver runs first: checkpatch, kernel-doc and sparse, as `cargo xtask
-//! driver` runs them on the newest kernel. Any message of theirs is an error.
+//! The checks that reviewers of network drivers run first: checkpatch, kernel-doc and sparse. `cargo
+//! xtask driver` runs them on the newest kernel. Each message of theirs is an error.
 
 use std::{
     fs,
@@ -20,23 +20,23 @@ use crate::{
     step::{download, output, run, step},
 };
 
-/// Bump when this file checks something else of the same sources.
+/// Bump when this file changes what is checked.
 const RECIPE: &str = "driver checks 1";
 
-/// Parts of the kernel source with the programs that no header package has. kernel-doc finds its
-/// library from its own place.
+/// Parts of the kernel source with programs that the header packages lack. kernel-doc finds its library
+/// relative to itself.
 const PARTS: [&str; 3] = ["scripts", "tools/docs", "tools/lib/python"];
 
-/// What runs them.
+/// Interpreters of these programs.
 const PACKAGES: [&str; 2] = ["perl", "python3"];
 
-/// Linux wants a sparse that knows `__typeof_unqual__`; trixie's is older.
+/// Linux needs a sparse with `__typeof_unqual__`, which trixie's is too old for.
 const NEWER: [&str; 1] = ["sparse/forky"];
 
 /// Where the programs are in the sandbox.
 const LINUX: &str = "/mnt/linux";
 
-/// Checks `sources` against the kernel of `headers`, unless the cache knows that they are clean.
+/// Checks `sources` against the kernel of `headers`, unless the cache has an entry for a clean run.
 pub(crate) fn ensure(cache: &Cache, headers: &DebianHeaders, sources: &Sources) -> Result<()> {
     let key = sources.key(Key::new(RECIPE).text(&headers.release));
     cache.entry("driver-checks", &key, |directory| {
@@ -121,7 +121,7 @@ impl Checks<'_> {
         )
     }
 
-    /// All kinds of messages, and the column that netdev wants lines to end at.
+    /// With all kinds of messages, and netdev's limit of 80 columns.
     fn checkpatch(&self) -> Result<()> {
         let mut checkpatch = self.command("perl");
         checkpatch
@@ -141,8 +141,9 @@ impl Checks<'_> {
         refuse_messages("kernel-doc", &output(&mut kernel_doc)?)
     }
 
-    /// sparse runs beside the compiler. Debian's header packages lack the script by which the makefile
-    /// finds out whether there is one, so the answer is given, and the makefile's doubts are skipped.
+    /// kbuild runs sparse before the compiler. Debian's header packages lack the script by which kbuild
+    /// looks for sparse, so the answer is set on the command line, and the warnings about that script are
+    /// left out.
     fn sparse(&self, release: &str) -> Result<()> {
         let jobs = thread::available_parallelism().map_or(1, NonZero::get);
         let mut make = self.command("make");
@@ -152,6 +153,7 @@ impl Checks<'_> {
             .args(["KBUILD_CHECKSRC=2", "CHECK=sparse", "--output-sync=target"])
             .arg("zcnic.o");
         let mut result = output(&mut make)?;
+        // A kbuild that ignores the setting would check nothing.
         let checked = String::from_utf8_lossy(&result.stdout)
             .lines()
             .filter(|line| line.trim_start().starts_with("CHECK "))
@@ -162,17 +164,21 @@ impl Checks<'_> {
             .filter(|file| file.ends_with(".c"))
             .count();
         if result.status.success() && checked != expected {
-            bail!("sparse has checked {checked} files of {expected}");
+            bail!("sparse checked {checked} files of {expected}");
         }
         result.stdout.clear();
-        let doubts = [
+        let expected_warnings = [
             "checker-valid.sh: ",
             "specified, but sparse is not available",
         ];
         let messages = String::from_utf8_lossy(&result.stderr);
         let messages = messages
             .lines()
-            .filter(|line| !doubts.iter().any(|doubt| line.contains(doubt)))
+            .filter(|line| {
+                !expected_warnings
+                    .iter()
+                    .any(|warning| line.contains(warning))
+            })
             .map(|line| format!("{line}\n"))
             .collect::<String>();
         result.stderr = messages.into_bytes();
@@ -180,7 +186,7 @@ impl Checks<'_> {
     }
 }
 
-/// Fails if `program` failed or said anything.
+/// Fails if `program` failed or printed anything.
 fn refuse_messages(program: &str, result: &Output) -> Result<()> {
     let mut messages = String::from_utf8_lossy(&result.stdout).into_owned();
     messages.push_str(&String::from_utf8_lossy(&result.stderr));
@@ -188,7 +194,7 @@ fn refuse_messages(program: &str, result: &Output) -> Result<()> {
         return Ok(());
     }
     bail!(
-        "{program} finds fault with the driver ({})\n{messages}",
+        "{program} reports problems in the driver ({})\n{messages}",
         result.status
     );
 }
