@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-3-Clause */
 /*
- * What the zcnic driver and the zcnic device say to each other, beyond the virtio network device itself.
- * docs/abi.md explains the meaning; device/src/abi/ mirrors the layout and a test there compiles this
- * header and compares every size and offset.
+ * The interface between the zcnic driver and the zcnic device, beyond the
+ * virtio network device itself. docs/abi.md explains the meaning.
+ * device/src/abi/ mirrors the layout, and a test there compiles this header and
+ * compares every size and offset.
  *
- * All multi-byte fields are little endian unless declared __be. Reserved fields are zero when sent and
- * refused when they are not.
+ * All multi-byte fields are little endian unless declared __be. Reserved fields
+ * are zero; a request in which they are not is refused.
  */
 #ifndef ZCNIC_ABI_H
 #define ZCNIC_ABI_H
@@ -17,40 +18,40 @@
 /* "ZCNC" in memory order */
 #define ZCNIC_MAGIC		0x434e435a
 
-/* The most bytes that one request may have, header included. */
+/* Bytes of a request at most, header included */
 #define ZCNIC_MAX_REQUEST	65536
 
-/* ---- feature bits, word 0 ------------------------------------------------------------------- */
+/* ---- feature bits, word 0 ------------------------------------------------ */
 
-#define ZCNIC_F_RX_CSUM		0	/* verdict on received L4 checksums */
+#define ZCNIC_F_RX_CSUM		0	/* received L4 checksums are verified */
 #define ZCNIC_F_TX_CSUM		1	/* checksum insertion */
 #define ZCNIC_F_TSO4		2
 #define ZCNIC_F_TSO6		3
 #define ZCNIC_F_USO		4	/* UDP segmentation, IPv4 and IPv6 */
-#define ZCNIC_F_RX_HASH		5	/* hash value and type in the receive header */
+#define ZCNIC_F_RX_HASH		5	/* hash in the receive header */
 #define ZCNIC_F_SPLIT		6	/* split receive chains */
 #define ZCNIC_F_RULES		7	/* flow rules */
 #define ZCNIC_F_RSS_CONTEXTS	8	/* RSS contexts other than 0 */
 #define ZCNIC_F_RSS_SYMMETRIC	9	/* symmetric hash input transforms */
-#define ZCNIC_F_GRO		10	/* hardware GRO: received TCP segments are coalesced */
-#define ZCNIC_F_TIMESTAMP	11	/* a clock, times of sent frames; when on, of received ones */
-#define ZCNIC_F_VLAN		12	/* received VLAN tags are taken out of frames */
-#define ZCNIC_F_COALESCE	13	/* interrupts can be put off */
+#define ZCNIC_F_GRO		10	/* hardware GRO of TCP segments */
+#define ZCNIC_F_TIMESTAMP	11	/* a clock and its time stamps */
+#define ZCNIC_F_VLAN		12	/* received VLAN tags are stripped */
+#define ZCNIC_F_COALESCE	13	/* interrupt moderation */
 
 #define ZCNIC_FEATURE_WORDS	2
 
-/* ---- receive -------------------------------------------------------------------------------- */
+/* ---- receive ------------------------------------------------------------- */
 
 #define ZCNIC_RX_FIRST		0x0001	/* first chain of a frame */
 #define ZCNIC_RX_LAST		0x0002	/* last chain of a frame */
-#define ZCNIC_RX_SPLIT		0x0004	/* the frame's headers and payload are apart */
-#define ZCNIC_RX_CSUM_GOOD	0x0008	/* the L4 checksum was verified and is right */
-#define ZCNIC_RX_CSUM_BAD	0x0010	/* the L4 checksum was verified and is wrong */
-#define ZCNIC_RX_VLAN		0x0020	/* vlan_tci holds the tag that was stripped */
-#define ZCNIC_RX_AGGREGATED	0x0040	/* made of seg_count wire frames; the fields for that are valid */
+#define ZCNIC_RX_SPLIT		0x0004	/* headers and payload are split */
+#define ZCNIC_RX_CSUM_GOOD	0x0008	/* L4 checksum verified: valid */
+#define ZCNIC_RX_CSUM_BAD	0x0010	/* L4 checksum verified: invalid */
+#define ZCNIC_RX_VLAN		0x0020	/* vlan_tci has the stripped tag */
+#define ZCNIC_RX_AGGREGATED	0x0040	/* coalesced of seg_count frames */
 #define ZCNIC_RX_TIMESTAMP	0x0080	/* timestamp_ns is valid */
-#define ZCNIC_RX_FIXED_ID	0x0100	/* aggregated: all had the same IPv4 identification */
-#define ZCNIC_RX_FIXED_ID_INNER	0x0200	/* the same, of the IPv4 header in a tunnel */
+#define ZCNIC_RX_FIXED_ID	0x0100	/* aggregated: one IPv4 id in all */
+#define ZCNIC_RX_FIXED_ID_INNER	0x0200	/* the same in a tunnel */
 
 enum zcnic_hash_type {
 	ZCNIC_HASH_NONE	= 0,
@@ -69,53 +70,67 @@ enum zcnic_gso_type {
 	ZCNIC_GSO_UDP	= 3,
 };
 
-/* At the start of descriptor 0 of every used receive chain; used.len = 64 + header + payload length. */
+/*
+ * At the start of descriptor 0 of every used receive chain. used.len is
+ * 64 + header_length + payload_length.
+ */
 struct zcnic_rx_header {
 	__le16	flags;
-	__le16	chain;			/* number of this chain in its frame, from 0 */
-	__le32	frame_id;		/* counts the queue's frames; the same in all chains of a frame */
-	__le32	header_length;		/* frame bytes in descriptor 0, behind this header */
-	__le32	payload_length;		/* frame bytes in descriptor 1; 0 in a linear chain */
+	__le16	chain;			/* index of this chain in its frame */
+	__le32	frame_id;		/* counts the queue's frames */
+	__le32	header_length;		/* frame bytes in descriptor 0 */
+	/* frame bytes in descriptor 1; linear: 0 */
+	__le32	payload_length;
 	__le32	frame_length;		/* bytes of the whole frame */
 	__le32	hash;
 	__u8	hash_type;
 	__u8	gso_type;
 	__le16	queue;
-	__le16	seg_size;		/* aggregated: payload bytes of every segment but the last */
+	/* aggregated: payload bytes of every segment but the last */
+	__le16	seg_size;
 	__le16	seg_count;		/* aggregated: segments, at least 2 */
 	__le16	vlan_tci;
-	__le16	l3_offset;		/* aggregated: where the (innermost) IP header starts */
-	__le16	l4_offset;		/* aggregated: where the TCP header starts */
+	/* aggregated: of the innermost IP header */
+	__le16	l3_offset;
+	__le16	l4_offset;		/* aggregated: of the TCP header */
 	__le16	reserved0;
-	__le64	timestamp_ns;		/* when the frame arrived, by the device's clock */
+	/* of the arrival, by the device's clock */
+	__le64	timestamp_ns;
 	__u8	reserved2[16];
 };
 
-/* ---- transmit ------------------------------------------------------------------------------- */
+/* ---- transmit ------------------------------------------------------------ */
 
-#define ZCNIC_TX_CSUM		0x0001	/* insert the checksum at csum_start + csum_offset */
-#define ZCNIC_TX_TIMESTAMP	0x0002	/* write struct zcnic_tx_time to the chain's last descriptor */
+/* insert the checksum at csum_start + csum_offset */
+#define ZCNIC_TX_CSUM		0x0001
+/* write struct zcnic_tx_time to the chain's last descriptor */
+#define ZCNIC_TX_TIMESTAMP	0x0002
 
-/* At the start of every transmit chain. */
+/* At the start of every transmit chain */
 struct zcnic_tx_header {
 	__le16	flags;
 	__u8	gso_type;
 	__u8	reserved0;
-	__le16	header_length;		/* GSO: bytes to replicate in each segment, through the L4 header */
+	/* GSO: bytes to replicate in each segment, through the L4 header */
+	__le16	header_length;
 	__le16	csum_start;		/* from the first byte of the frame */
 	__le16	csum_offset;		/* from csum_start */
 	__le16	gso_size;		/* GSO: payload bytes of a segment */
-	__le16	l3_offset;		/* GSO: where the (innermost) IP header starts */
+	__le16	l3_offset;		/* GSO: of the innermost IP header */
 	__u8	reserved1[18];
 };
 
-/* What a device-writable descriptor behind the frame is for; used.len says whether it was written. */
+/*
+ * The device-writable descriptor behind a frame with ZCNIC_TX_TIMESTAMP;
+ * used.len is its size if it was written.
+ */
 struct zcnic_tx_time {
-	__le64	timestamp_ns;		/* when the frame was sent, by the device's clock */
+	/* of the sending, by the device's clock */
+	__le64	timestamp_ns;
 	__le64	reserved;
 };
 
-/* ---- commands ------------------------------------------------------------------------------- */
+/* ---- commands ------------------------------------------------------------ */
 
 enum zcnic_opcode {
 	ZCNIC_CMD_HELLO		= 1,
@@ -137,14 +152,18 @@ enum zcnic_opcode {
 
 enum zcnic_status {
 	ZCNIC_OK		= 0,
-	ZCNIC_ACCEPTED		= 1,	/* begun; the end is reported by an event */
-	ZCNIC_STALE		= 2,	/* the session is not the current one; nothing was executed */
-	ZCNIC_INVALID		= 3,	/* detail: byte offset of the field that was refused */
-	ZCNIC_UNSUPPORTED	= 4,	/* opcode, or a feature that was not negotiated */
+	ZCNIC_ACCEPTED		= 1,	/* started; an event reports the end */
+	/* not the current session: not executed */
+	ZCNIC_STALE		= 2,
+	/* detail: offset of the refused field */
+	ZCNIC_INVALID		= 3,
+	ZCNIC_UNSUPPORTED	= 4,	/* opcode, or feature not negotiated */
 	ZCNIC_NO_SPACE		= 5,	/* a table is full; detail: its size */
-	ZCNIC_NOT_FOUND		= 6,	/* detail: the number that does not exist */
-	ZCNIC_BUSY		= 7,	/* the object is in use or in the other state */
-	ZCNIC_VERSION		= 8,	/* no common version; detail: the newest the device speaks */
+	/* detail: the number that doesn't exist */
+	ZCNIC_NOT_FOUND		= 6,
+	ZCNIC_BUSY		= 7,	/* in use, or in the other state */
+	/* no common one; detail: the newest known */
+	ZCNIC_VERSION		= 8,
 };
 
 struct zcnic_request {
@@ -171,9 +190,10 @@ struct zcnic_hello {
 	struct zcnic_request request;
 	__le16	version_min;
 	__le16	version_max;
-	__le16	queue_pairs;		/* the device's, command pair included */
+	/* the device's, command pair included */
+	__le16	queue_pairs;
 	__le16	reserved;
-	__le64	features[ZCNIC_FEATURE_WORDS];	/* that the driver knows */
+	__le64	features[ZCNIC_FEATURE_WORDS];	/* of the driver */
 };
 
 struct zcnic_hello_response {
@@ -181,12 +201,14 @@ struct zcnic_hello_response {
 	__le16	version;
 	__le16	max_rss_contexts;	/* context 0 included */
 	__le16	max_rss_table;		/* entries */
-	__le16	max_chains;		/* receive chains that one frame may take */
+	__le16	max_chains;		/* receive chains per frame */
 	__le32	max_rules;		/* locations are 0 .. max_rules - 1 */
-	__le32	max_frame;		/* bytes from destination address to the end of the payload */
-	__le32	max_header_size;	/* of descriptor 0 of a split chain, in bytes */
-	__le32	max_page_size;		/* of descriptor 1 of a split chain, in bytes */
-	__le64	features[ZCNIC_FEATURE_WORDS];	/* that both know */
+	__le32	max_frame;		/* bytes, Ethernet header included */
+	/* bytes of a split chain's descriptor 0 */
+	__le32	max_header_size;
+	/* bytes of a split chain's descriptor 1 */
+	__le32	max_page_size;
+	__le64	features[ZCNIC_FEATURE_WORDS];	/* common to both */
 };
 
 enum zcnic_rx_shape {
@@ -198,13 +220,17 @@ struct zcnic_rxq_start {
 	struct zcnic_request request;
 	__le16	queue;
 	__u8	shape;
-	__u8	max_chains;		/* that one frame may take; 0: as many as HELLO said */
-	__le32	header_size;		/* length of descriptor 0, receive header included, a multiple of 64 */
-	__le32	page_size;		/* length of descriptor 1; 0 when linear */
-	__le32	hds_thresh;		/* split frames longer than this; 0 when linear */
+	__u8	max_chains;		/* per frame; 0: HELLO's limit */
+	/* length of descriptor 0, receive header included, a multiple of 64 */
+	__le32	header_size;
+	__le32	page_size;		/* length of descriptor 1; linear: 0 */
+	__le32	hds_thresh;		/* split longer frames; linear: 0 */
 };
 
-/* RXQ_STOP, TXQ_START, TXQ_STOP. After a stop, response.detail is the number of chains returned. */
+/*
+ * RXQ_STOP, TXQ_START, TXQ_STOP. After a stop, response.detail is the number of
+ * chains returned.
+ */
 struct zcnic_queue_command {
 	struct zcnic_request request;
 	__le16	queue;
@@ -213,7 +239,8 @@ struct zcnic_queue_command {
 };
 
 enum zcnic_flow_type {
-	ZCNIC_FLOW_IPV4	= 0,		/* neither TCP nor UDP, and every fragment */
+	/* neither TCP nor UDP, and every fragment */
+	ZCNIC_FLOW_IPV4	= 0,
 	ZCNIC_FLOW_TCP4	= 1,
 	ZCNIC_FLOW_UDP4	= 2,
 	ZCNIC_FLOW_IPV6	= 3,
@@ -269,10 +296,11 @@ enum zcnic_rule_type {
 enum zcnic_rule_action {
 	ZCNIC_ACTION_DROP	= 0,
 	ZCNIC_ACTION_QUEUE	= 1,	/* to queue */
-	ZCNIC_ACTION_CONTEXT	= 2,	/* to queue + the entry of context's table */
+	/* to queue + the entry of context's table */
+	ZCNIC_ACTION_CONTEXT	= 2,
 };
 
-/* Fields as in the frame (network order); IPv4 addresses are in the first word. */
+/* Fields as in the frame; an IPv4 address is in the first word */
 struct zcnic_flow {
 	__u8	eth_dst[6];
 	__u8	eth_src[6];
@@ -288,7 +316,8 @@ struct zcnic_flow {
 };
 
 struct zcnic_rule {
-	__le32	location;		/* the lowest that matches wins */
+	/* of matching rules, the lowest applies */
+	__le32	location;
 	__u8	type;
 	__u8	action;
 	__le16	queue;
@@ -296,7 +325,7 @@ struct zcnic_rule {
 	__le16	reserved0;
 	__le32	reserved1;
 	struct zcnic_flow value;
-	struct zcnic_flow mask;		/* 1 bits are compared; value has none outside */
+	struct zcnic_flow mask;		/* compared bits; value has no others */
 };
 
 struct zcnic_rule_set {
@@ -325,15 +354,19 @@ struct zcnic_rx_mode {
 	__le16	flags;
 	__le16	count;
 	__le32	reserved;
-	struct zcnic_address addresses[];	/* unicast and multicast; broadcast always passes */
+	struct zcnic_address addresses[];	/* broadcast always passes */
 };
 
 struct zcnic_offloads {
 	struct zcnic_request request;
-	__le64	features[ZCNIC_FEATURE_WORDS];	/* of those negotiated, the ones switched on */
+	__le64	features[ZCNIC_FEATURE_WORDS];	/* negotiated and on */
 };
 
-/* An interrupt waits for so many microseconds (0: not at all), or until so many chains were used (0: any number). */
+/*
+ * Interrupt moderation: an interrupt is deferred by at most this many
+ * microseconds (0: not at all), or until this many chains are used (0: no
+ * limit).
+ */
 struct zcnic_coalesce {
 	struct zcnic_request request;
 	__le16	rx_usecs;
@@ -352,15 +385,19 @@ struct zcnic_stats {
 struct zcnic_queue_stats {
 	__le64	rx_frames;
 	__le64	rx_bytes;
-	__le64	rx_split;		/* frames whose headers and payload were put apart */
+	/* frames with headers and payload split */
+	__le64	rx_split;
 	__le64	rx_csum_bad;
 	__le64	rx_no_buffer;		/* dropped: not enough buffers posted */
 	__le64	rx_stopped;		/* dropped: the queue is not started */
-	__le64	rx_too_long;		/* dropped: more chains than a frame may take */
-	__le64	rx_bad_chain;		/* chains of the wrong shape, returned */
+	/* dropped: more chains than a frame may take */
+	__le64	rx_too_long;
+	/* chains of the wrong shape, returned */
+	__le64	rx_bad_chain;
 	__le64	rx_gro_frames;		/* aggregates delivered */
 	__le64	rx_gro_bytes;
-	__le64	rx_gro_wire_frames;	/* frames that they were made of, in rx_frames too */
+	/* their wire frames, in rx_frames, too */
+	__le64	rx_gro_wire_frames;
 	__le64	rx_gro_wire_bytes;
 	__le64	tx_frames;		/* segments count each */
 	__le64	tx_bytes;
@@ -369,7 +406,7 @@ struct zcnic_queue_stats {
 
 struct zcnic_port_stats {
 	__le64	rx_filtered;		/* not for this port's addresses */
-	__le64	rx_rule_drop;		/* dropped because a rule said so */
+	__le64	rx_rule_drop;		/* dropped by a flow rule */
 	__le64	commands;
 	__le64	commands_refused;
 };
@@ -392,13 +429,15 @@ struct zcnic_status_response {
 
 struct zcnic_clock_response {
 	struct zcnic_response response;
-	__le64	nanoseconds;		/* what the device's clock shows */
+	__le64	nanoseconds;		/* time of the device's clock */
 };
 
-/* ---- events --------------------------------------------------------------------------------- */
+/* ---- events -------------------------------------------------------------- */
 
-#define ZCNIC_EVENT_LINK	0x0001	/* the link went up or down: ask STATUS */
-#define ZCNIC_EVENT_RESET	0x0002	/* the device was reset: the event's session is over */
+/* the link went up or down: ask STATUS */
+#define ZCNIC_EVENT_LINK	0x0001
+/* the device was reset: the session is over */
+#define ZCNIC_EVENT_RESET	0x0002
 
 struct zcnic_event {
 	__le32	magic;

@@ -2,49 +2,51 @@
 /*
  * The command pair's transmit ring: one request and its response at a time.
  *
- * Three things can happen to a command. It is executed and answered; nobody is there to execute it
- * (QEMU returns the chain with length 0, or the session is not the device's any more); or the time is
- * up, and then its memory stays the device's until it completes late or the device is reset.
+ * A command ends in one of three ways. The device executes and answers it. Or
+ * there is no backend to execute it: QEMU returns the chain with length 0, or
+ * the session is no longer the device's. Or it times out, and then its memory
+ * stays the device's until it completes late or the device is reset.
  */
 #include <linux/virtio.h>
 
-#include "zcnic.h"
+#include "zcnic_command.h"
 
-/* Only a hung backend takes that long: QEMU itself returns the commands of a dead one. */
+/* Only a hung backend takes that long: QEMU returns commands of a dead one */
 #define ZCNIC_COMMAND_TIMEOUT		(5 * HZ)
 
-struct zcnic_command {
+struct zcnic_pending {
 	size_t request_length;
 	size_t response_length;
 	void *request;
 	void *response;
 };
 
-static void zcnic_command_free(struct zcnic_command *command)
+static void zcnic_pending_free(struct zcnic_pending *pending)
 {
-	if (!command)
+	if (!pending)
 		return;
-	kfree(command->request);
-	kfree(command->response);
-	kfree(command);
+	kfree(pending->request);
+	kfree(pending->response);
+	kfree(pending);
 }
 
-static struct zcnic_command *zcnic_command_alloc(const void *request, size_t request_length,
+static struct zcnic_pending *zcnic_pending_alloc(const void *request,
+						 size_t request_length,
 						 size_t response_length)
 {
-	struct zcnic_command *command = kzalloc_obj(*command);
+	struct zcnic_pending *pending = kzalloc_obj(*pending);
 
-	if (!command)
+	if (!pending)
 		return NULL;
-	command->request = kmemdup(request, request_length, GFP_KERNEL);
-	command->request_length = request_length;
-	command->response = kzalloc(response_length, GFP_KERNEL);
-	command->response_length = response_length;
-	if (!command->request || !command->response) {
-		zcnic_command_free(command);
+	pending->request = kmemdup(request, request_length, GFP_KERNEL);
+	pending->request_length = request_length;
+	pending->response = kzalloc(response_length, GFP_KERNEL);
+	pending->response_length = response_length;
+	if (!pending->request || !pending->response) {
+		zcnic_pending_free(pending);
 		return NULL;
 	}
-	return command;
+	return pending;
 }
 
 void zcnic_command_callback(struct virtqueue *vq)
@@ -54,26 +56,32 @@ void zcnic_command_callback(struct virtqueue *vq)
 	complete(&zn->command_done);
 }
 
-/* Wait for @command, freeing earlier ones that complete late. Return: used.len or a negative errno. */
-static int zcnic_command_wait(struct zcnic *zn, struct zcnic_command *command)
+/*
+ * Wait for @pending, and free earlier commands that complete late.
+ *
+ * Return: used.len or a negative errno.
+ */
+static int zcnic_command_wait(struct zcnic *zn, struct zcnic_pending *pending)
 {
 	unsigned long deadline = jiffies + ZCNIC_COMMAND_TIMEOUT;
-	struct zcnic_command *done;
+	struct zcnic_pending *done;
 	unsigned int length;
+	unsigned long wait;
 
 	for (;;) {
 		reinit_completion(&zn->command_done);
 		while ((done = virtqueue_get_buf(zn->command_vq, &length))) {
-			if (done == command)
-				return min_t(size_t, length, command->response_length);
-			zcnic_command_free(done);
+			if (done == pending)
+				return min_t(size_t, length,
+					     pending->response_length);
+			zcnic_pending_free(done);
 		}
 		if (virtqueue_is_broken(zn->command_vq))
 			return -EIO;
 		if (time_after_eq(jiffies, deadline))
 			return -ETIMEDOUT;
-		wait_for_completion_timeout(&zn->command_done,
-					    min_t(unsigned long, deadline - jiffies, HZ));
+		wait = min_t(unsigned long, deadline - jiffies, HZ);
+		wait_for_completion_timeout(&zn->command_done, wait);
 	}
 }
 
@@ -100,65 +108,80 @@ static int zcnic_status_to_errno(u16 status)
 	}
 }
 
-/* Send one command and wait. The caller holds command_lock. */
-static int zcnic_command_execute(struct zcnic *zn, u16 opcode, void *request, size_t request_length,
-				 void *response, size_t response_length)
+/* Whether @answer, @length bytes of it, is one to @request */
+static bool zcnic_response_valid(const struct zcnic_request *request,
+				 const struct zcnic_response *answer,
+				 size_t length)
 {
-	struct zcnic_request *head = request;
-	struct zcnic_response *answer = response;
-	struct zcnic_command *command;
+	return length >= sizeof(*answer) &&
+	       answer->magic == cpu_to_le32(ZCNIC_MAGIC) &&
+	       answer->opcode == request->opcode &&
+	       answer->sequence == request->sequence &&
+	       le32_to_cpu(answer->length) == length;
+}
+
+/* Send one command and wait. The caller holds command_lock. */
+static int zcnic_command_execute(struct zcnic *zn, u16 opcode, void *request,
+				 size_t request_length, void *response,
+				 size_t response_length)
+{
 	struct scatterlist out, in, *sgs[] = { &out, &in };
+	struct zcnic_response *answer = response;
+	struct zcnic_request *header = request;
+	struct zcnic_pending *pending;
 	int length, err;
-	u16 status;
+	u64 session;
 
 	lockdep_assert_held(&zn->command_lock);
 	if (!zn->present)
 		return -ENOTCONN;
 
-	head->magic = cpu_to_le32(ZCNIC_MAGIC);
-	head->opcode = cpu_to_le16(opcode);
-	head->reserved = 0;
-	head->sequence = cpu_to_le32(++zn->command_sequence);
-	head->length = cpu_to_le32(request_length);
-	head->session = cpu_to_le64(opcode == ZCNIC_CMD_HELLO ? 0 : zn->session);
+	session = opcode == ZCNIC_CMD_HELLO ? 0 : zn->session;
+	header->magic = cpu_to_le32(ZCNIC_MAGIC);
+	header->opcode = cpu_to_le16(opcode);
+	header->reserved = 0;
+	header->sequence = cpu_to_le32(++zn->command_sequence);
+	header->length = cpu_to_le32(request_length);
+	header->session = cpu_to_le64(session);
 
-	command = zcnic_command_alloc(request, request_length, response_length);
-	if (!command)
+	pending = zcnic_pending_alloc(request, request_length,
+				      response_length);
+	if (!pending)
 		return -ENOMEM;
-	sg_init_one(&out, command->request, request_length);
-	sg_init_one(&in, command->response, response_length);
-	err = virtqueue_add_sgs(zn->command_vq, sgs, 1, 1, command, GFP_KERNEL);
+	sg_init_one(&out, pending->request, request_length);
+	sg_init_one(&in, pending->response, response_length);
+	err = virtqueue_add_sgs(zn->command_vq, sgs, 1, 1, pending, GFP_KERNEL);
 	if (err) {
-		zcnic_command_free(command);
+		zcnic_pending_free(pending);
 		zcnic_request_reset(zn);
 		return -ENOTCONN;
 	}
 	virtqueue_kick(zn->command_vq);
 
-	length = zcnic_command_wait(zn, command);
+	length = zcnic_command_wait(zn, pending);
 	if (length < 0) {
 		dev_err(&zn->vdev->dev, "command %u: %s\n", opcode,
-			length == -ETIMEDOUT ? "no answer in time" : "the ring is broken");
+			length == -ETIMEDOUT ? "no answer in time" :
+					       "the ring is broken");
 		zcnic_request_reset(zn);
 		return -ENOTCONN;
 	}
 	memset(response, 0, response_length);
-	memcpy(response, command->response, length);
-	zcnic_command_free(command);
+	memcpy(response, pending->response, length);
+	zcnic_pending_free(pending);
 
 	if (!length)
 		return -ENOTCONN;
-	status = le16_to_cpu(answer->status);
-	if (length < sizeof(*answer) ||
-	    answer->magic != cpu_to_le32(ZCNIC_MAGIC) ||
-	    answer->opcode != head->opcode || answer->sequence != head->sequence ||
-	    le32_to_cpu(answer->length) != length) {
-		dev_err(&zn->vdev->dev, "command %u: malformed response of %d bytes\n", opcode, length);
+	if (!zcnic_response_valid(header, answer, length)) {
+		dev_err(&zn->vdev->dev,
+			"command %u: malformed response of %d bytes\n",
+			opcode, length);
 		return -ENOTCONN;
 	}
-	err = zcnic_status_to_errno(status);
+	err = zcnic_status_to_errno(le16_to_cpu(answer->status));
 	if (err && err != -ENOTCONN)
-		dev_dbg(&zn->vdev->dev, "command %u: status %u, detail %u\n", opcode, status,
+		dev_dbg(&zn->vdev->dev, "command %u: status %u, detail %u\n",
+			opcode, le16_to_cpu(answer->status),
 			le32_to_cpu(answer->detail));
 	/* a success must be complete */
 	if (!err && length < response_length)
@@ -170,31 +193,35 @@ static int zcnic_command_execute(struct zcnic *zn, u16 opcode, void *request, si
  * zcnic_command() - have the device execute a command in the current session
  * @zn: the device
  * @opcode: enum zcnic_opcode
- * @request: starts with struct zcnic_request, which is filled in here
+ * @request: begins with struct zcnic_request, which is filled in here
  * @request_length: in bytes
- * @response: starts with struct zcnic_response; may be NULL if only the verdict matters
+ * @response: begins with struct zcnic_response; NULL if only the status matters
  * @response_length: in bytes
  *
- * Sleeps. Return: 0; -ENOTCONN if no backend executed it in this session, in which case the session is
- * over and a new one will be tried; else what the device has against it.
+ * Sleeps.
+ *
+ * Return: 0; -ENOTCONN if no backend executed it in this session, which is then
+ * over and makes the service work try a new one; -ENOMEM; otherwise the status
+ * by which the device refused, as an errno.
  */
-int zcnic_command(struct zcnic *zn, u16 opcode, void *request, size_t request_length,
-		  void *response, size_t response_length)
+int zcnic_command(struct zcnic *zn, u16 opcode, void *request,
+		  size_t request_length, void *response,
+		  size_t response_length)
 {
-	struct zcnic_response verdict;
+	struct zcnic_response status;
 	int err = -ENOTCONN;
 
+	if (!response) {
+		response = &status;
+		response_length = sizeof(status);
+	}
 	mutex_lock(&zn->command_lock);
 	if (zn->live) {
-		if (!response) {
-			response = &verdict;
-			response_length = sizeof(verdict);
-		}
-		err = zcnic_command_execute(zn, opcode, request, request_length, response,
-					    response_length);
-		if (zcnic_away(err)) {
+		err = zcnic_command_execute(zn, opcode, request, request_length,
+					    response, response_length);
+		if (zcnic_disconnected(err)) {
 			zn->live = false;
-			zcnic_service_soon(zn);
+			zcnic_service_schedule(zn);
 		}
 	}
 	mutex_unlock(&zn->command_lock);
@@ -204,7 +231,7 @@ int zcnic_command(struct zcnic *zn, u16 opcode, void *request, size_t request_le
 /**
  * zcnic_queue_command() - RXQ_STOP, TXQ_START or TXQ_STOP
  * @zn: the device
- * @opcode: which
+ * @opcode: one of these
  * @queue: data pair
  *
  * Return: as zcnic_command().
@@ -218,9 +245,10 @@ int zcnic_queue_command(struct zcnic *zn, u16 opcode, u16 queue)
 
 /**
  * zcnic_hello() - begin a new session
- * @zn: the device; none of its data rings is in use by NAPI or transmit
+ * @zn: the device; neither NAPI nor transmit uses its data rings
  *
- * Return: 0 with the session's id, features and limits in @zn, or as zcnic_command().
+ * Return: 0 with the session's id, features and limits in @zn, or as
+ * zcnic_command().
  */
 int zcnic_hello(struct zcnic *zn)
 {
@@ -234,7 +262,8 @@ int zcnic_hello(struct zcnic *zn)
 	int err;
 
 	mutex_lock(&zn->command_lock);
-	err = zcnic_command_execute(zn, ZCNIC_CMD_HELLO, &request, sizeof(request), &response,
+	err = zcnic_command_execute(zn, ZCNIC_CMD_HELLO, &request,
+				    sizeof(request), &response,
 				    sizeof(response));
 	zn->live = !err;
 	if (err)
@@ -247,23 +276,26 @@ int zcnic_hello(struct zcnic *zn)
 	zn->max_page_size = le32_to_cpu(response.max_page_size);
 	zn->max_frame = le32_to_cpu(response.max_frame);
 	zn->max_rules = min(le32_to_cpu(response.max_rules), ZCNIC_MAX_RULES);
-	zn->max_rss_contexts = min(le16_to_cpu(response.max_rss_contexts), ZCNIC_MAX_RSS_CONTEXTS);
-	zn->max_rss_table = min(le16_to_cpu(response.max_rss_table), ZCNIC_MAX_RSS_TABLE);
+	zn->max_rss_contexts = min(le16_to_cpu(response.max_rss_contexts),
+				   ZCNIC_MAX_RSS_CONTEXTS);
+	zn->max_rss_table = min(le16_to_cpu(response.max_rss_table),
+				ZCNIC_MAX_RSS_TABLE);
 	zn->max_chains = le16_to_cpu(response.max_chains);
-	dev_dbg(&zn->vdev->dev, "session %llx, features %llx\n", zn->session, zn->features);
+	dev_dbg(&zn->vdev->dev, "session %llx, features %llx\n", zn->session,
+		zn->features);
 out:
 	mutex_unlock(&zn->command_lock);
 	return err;
 }
 
 /**
- * zcnic_command_forget() - free the commands that a device left unanswered
+ * zcnic_command_clean() - free the commands that a device left unanswered
  * @zn: the device, which was reset
  */
-void zcnic_command_forget(struct zcnic *zn)
+void zcnic_command_clean(struct zcnic *zn)
 {
-	struct zcnic_command *command;
+	struct zcnic_pending *pending;
 
-	while ((command = virtqueue_detach_unused_buf(zn->command_vq)))
-		zcnic_command_free(command);
+	while ((pending = virtqueue_detach_unused_buf(zn->command_vq)))
+		zcnic_pending_free(pending);
 }

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* ethtool operations that are neither steering nor statistics, and the table of all. */
+/* Rings, interrupt moderation, and the table of all ethtool operations. */
 #include <linux/ethtool_netlink.h>
 #include <net/netdev_lock.h>
 
-#include "zcnic.h"
+#include "zcnic_command.h"
+#include "zcnic_netdev.h"
+#include "zcnic_queue.h"
+#include "zcnic_stats.h"
 
-static void zcnic_get_drvinfo(struct net_device *dev, struct ethtool_drvinfo *info)
+static void zcnic_get_drvinfo(struct net_device *dev,
+			      struct ethtool_drvinfo *info)
 {
 	struct zcnic *zn = netdev_priv(dev);
 
@@ -13,7 +17,8 @@ static void zcnic_get_drvinfo(struct net_device *dev, struct ethtool_drvinfo *in
 	strscpy(info->bus_info, dev_name(zn->dma_dev));
 }
 
-static int zcnic_get_link_ksettings(struct net_device *dev, struct ethtool_link_ksettings *settings)
+static int zcnic_get_link_ksettings(struct net_device *dev,
+				    struct ethtool_link_ksettings *settings)
 {
 	settings->base.speed = SPEED_UNKNOWN;
 	settings->base.duplex = DUPLEX_FULL;
@@ -21,75 +26,24 @@ static int zcnic_get_link_ksettings(struct net_device *dev, struct ethtool_link_
 	return 0;
 }
 
-static void zcnic_get_channels(struct net_device *dev, struct ethtool_channels *channels)
-{
-	struct zcnic *zn = netdev_priv(dev);
-
-	channels->max_combined = zn->pair_count;
-	channels->combined_count = zn->channels;
-}
-
-/*
- * Only pairs that come or go are touched. Nothing is ever steered to a queue that is not there: new ones
- * are opened before the tables know them, and the tables forget old ones before they are closed.
- */
-static int zcnic_set_channels(struct net_device *dev, struct ethtool_channels *channels)
-{
-	struct zcnic *zn = netdev_priv(dev);
-	u16 count = channels->combined_count, old = zn->channels;
-	int err;
-
-	if (!count)
-		return -EINVAL;
-	if (count == old)
-		return 0;
-	if (!zcnic_rules_fit(zn, count))
-		return -EINVAL;
-	err = zcnic_rss_can_resize(zn, count);
-	if (err)
-		return err;
-
-	if (count > old && netif_running(dev)) {
-		err = zcnic_pairs_open(zn, old, count);
-		if (err)
-			return err;
-	}
-	err = netif_set_real_num_queues(dev, count, count);
-	if (err) {
-		if (count > old && netif_running(dev))
-			zcnic_pairs_close(zn, old, count);
-		return err;
-	}
-	zn->channels = count;
-	err = zcnic_rss_set_channels(zn, count);
-	if (err) {
-		/* it took these tables before; replay them all */
-		netdev_err(dev, "the device refused the tables for %u channels: %d\n", count, err);
-		zcnic_request_reset(zn);
-	}
-	if (count < old && netif_running(dev))
-		zcnic_pairs_close(zn, count, old);
-	zcnic_spread_transmit(zn);
-	if (count > old && netif_running(dev) && zn->present)
-		netif_tx_wake_all_queues(dev);
-	return 0;
-}
-
-static void zcnic_get_ringparam(struct net_device *dev, struct ethtool_ringparam *ring,
+static void zcnic_get_ringparam(struct net_device *dev,
+				struct ethtool_ringparam *ring,
 				struct kernel_ethtool_ringparam *kernel_ring,
 				struct netlink_ext_ack *extack)
 {
 	struct zcnic *zn = netdev_priv(dev);
+	u32 max_headers;
 
+	max_headers = zn->max_header_size - sizeof(struct zcnic_rx_header);
 	ring->rx_max_pending = zn->rx_ring_size / 2;
 	ring->rx_pending = zn->rx_pending;
 	ring->tx_max_pending = zn->tx_ring_size;
 	ring->tx_pending = zn->tx_pending;
-	kernel_ring->tcp_data_split = zn->split ? ETHTOOL_TCP_DATA_SPLIT_ENABLED :
-						  ETHTOOL_TCP_DATA_SPLIT_DISABLED;
+	kernel_ring->tcp_data_split = ETHTOOL_TCP_DATA_SPLIT_DISABLED;
+	if (zn->split)
+		kernel_ring->tcp_data_split = ETHTOOL_TCP_DATA_SPLIT_ENABLED;
 	kernel_ring->hds_thresh = zn->hds_thresh;
-	kernel_ring->hds_thresh_max = min(zn->max_header_size - sizeof(struct zcnic_rx_header),
-					  ZCNIC_MAX_HDS_THRESH);
+	kernel_ring->hds_thresh_max = min(max_headers, ZCNIC_MAX_HDS_THRESH);
 }
 
 static void zcnic_set_tx_limit(struct zcnic *zn, u32 limit)
@@ -101,32 +55,26 @@ static void zcnic_set_tx_limit(struct zcnic *zn, u32 limit)
 
 		__netif_tx_lock_bh(txq);
 		zn->pairs[i].tx.limit = limit;
-		/* stopped for want of room that there may be now; woken, because only that runs the qdisc */
+		/* it may have room now; waking also runs the qdisc */
 		if (netif_running(zn->dev) && zn->present)
-			netif_tx_wake_queue(txq);
+			netif_wake_subqueue(zn->dev, i);
 		__netif_tx_unlock_bh(txq);
 	}
 }
 
-/*
- * The size of a virtqueue is the virtual machine monitor's; these are limits on how much of it is used.
- * Both rings may be set in the same call, and either takes effect or neither.
- */
-static int zcnic_set_ringparam(struct net_device *dev, struct ethtool_ringparam *ring,
-			       struct kernel_ethtool_ringparam *kernel_ring,
-			       struct netlink_ext_ack *extack)
+/* Whether device and driver can do what is asked for */
+static int zcnic_check_ringparam(const struct zcnic *zn,
+				 const struct ethtool_ringparam *ring,
+				 bool split, struct netlink_ext_ack *extack)
 {
-	struct zcnic *zn = netdev_priv(dev);
-	bool split = kernel_ring->tcp_data_split == ETHTOOL_TCP_DATA_SPLIT_ENABLED;
-	bool reconfigure;
-	int err;
-
 	if (ring->rx_pending < ZCNIC_MIN_RX_PENDING) {
-		NL_SET_ERR_MSG_FMT_MOD(extack, "rx is at least %u", ZCNIC_MIN_RX_PENDING);
+		NL_SET_ERR_MSG_FMT_MOD(extack, "rx is at least %u",
+				       ZCNIC_MIN_RX_PENDING);
 		return -EINVAL;
 	}
 	if (ring->tx_pending < ZCNIC_MIN_TX_PENDING) {
-		NL_SET_ERR_MSG_FMT_MOD(extack, "tx is at least %lu: a frame can take %lu descriptors",
+		NL_SET_ERR_MSG_FMT_MOD(extack,
+				       "tx is at least %lu: a frame can take %lu descriptors",
 				       (unsigned long)ZCNIC_MIN_TX_PENDING,
 				       (unsigned long)ZCNIC_TX_DESCS);
 		return -EINVAL;
@@ -135,17 +83,41 @@ static int zcnic_set_ringparam(struct net_device *dev, struct ethtool_ringparam 
 		NL_SET_ERR_MSG_MOD(extack, "the device can't split frames");
 		return -EOPNOTSUPP;
 	}
+	return 0;
+}
 
-	reconfigure = ring->rx_pending != zn->rx_pending || split != zn->split ||
-		      (split && kernel_ring->hds_thresh != zn->hds_thresh);
+/*
+ * The virtual machine monitor sets the size of a virtqueue; these are limits on
+ * how much of it is used. Both rings may be set in the same call, and either
+ * all of it takes effect or none.
+ */
+static int zcnic_set_ringparam(struct net_device *dev,
+			       struct ethtool_ringparam *ring,
+			       struct kernel_ethtool_ringparam *kernel_ring,
+			       struct netlink_ext_ack *extack)
+{
+	u32 hds_thresh = kernel_ring->hds_thresh;
+	struct zcnic *zn = netdev_priv(dev);
+	bool reconfigure, split;
+	int err;
+
+	split = kernel_ring->tcp_data_split == ETHTOOL_TCP_DATA_SPLIT_ENABLED;
+	err = zcnic_check_ringparam(zn, ring, split, extack);
+	if (err)
+		return err;
+
+	reconfigure = ring->rx_pending != zn->rx_pending ||
+		      split != zn->split ||
+		      (split && hds_thresh != zn->hds_thresh);
 	if (reconfigure && netif_running(dev)) {
-		err = zcnic_pairs_reconfigure(zn, ring->rx_pending, split, kernel_ring->hds_thresh);
+		err = zcnic_pairs_reconfigure(zn, ring->rx_pending, split,
+					      hds_thresh);
 		if (err)
 			return err;
 	}
 	zn->rx_pending = ring->rx_pending;
 	zn->split = split;
-	zn->hds_thresh = kernel_ring->hds_thresh;
+	zn->hds_thresh = hds_thresh;
 	if (ring->tx_pending != zn->tx_pending) {
 		zn->tx_pending = ring->tx_pending;
 		zcnic_set_tx_limit(zn, zn->tx_pending);
@@ -153,28 +125,8 @@ static int zcnic_set_ringparam(struct net_device *dev, struct ethtool_ringparam 
 	return 0;
 }
 
-/**
- * zcnic_send_coalesce() - tell the device how long interrupts are put off
- * @zn: the device
- *
- * Return: as zcnic_command().
- */
-int zcnic_send_coalesce(struct zcnic *zn)
-{
-	struct zcnic_coalesce request = {
-		.rx_usecs = cpu_to_le16(zn->coalescing.rx_usecs),
-		.rx_chains = cpu_to_le16(zn->coalescing.rx_frames),
-		.tx_usecs = cpu_to_le16(zn->coalescing.tx_usecs),
-		.tx_chains = cpu_to_le16(zn->coalescing.tx_frames),
-	};
-
-	/* a backend may know less than the one that was here when it was set */
-	if (!(zn->features & BIT_ULL(ZCNIC_F_COALESCE)))
-		return 0;
-	return zcnic_command(zn, ZCNIC_CMD_COALESCE, &request, sizeof(request), NULL, 0);
-}
-
-static int zcnic_get_coalesce(struct net_device *dev, struct ethtool_coalesce *coalesce,
+static int zcnic_get_coalesce(struct net_device *dev,
+			      struct ethtool_coalesce *coalesce,
 			      struct kernel_ethtool_coalesce *kernel_coalesce,
 			      struct netlink_ext_ack *extack)
 {
@@ -187,19 +139,23 @@ static int zcnic_get_coalesce(struct net_device *dev, struct ethtool_coalesce *c
 	return 0;
 }
 
-/* A frame counts as many times as it takes chains. */
-static int zcnic_set_coalesce(struct net_device *dev, struct ethtool_coalesce *coalesce,
+/* The device counts chains, of which a frame may take several. */
+static int zcnic_set_coalesce(struct net_device *dev,
+			      struct ethtool_coalesce *coalesce,
 			      struct kernel_ethtool_coalesce *kernel_coalesce,
 			      struct netlink_ext_ack *extack)
 {
 	struct zcnic *zn = netdev_priv(dev);
-	struct zcnic_coalescing was = zn->coalescing;
+	struct zcnic_coalescing was;
 	int err;
 
+	was = zn->coalescing;
 	if (!(zn->features & BIT_ULL(ZCNIC_F_COALESCE)))
 		return -EOPNOTSUPP;
-	if (max(coalesce->rx_coalesce_usecs, coalesce->tx_coalesce_usecs) > U16_MAX ||
-	    max(coalesce->rx_max_coalesced_frames, coalesce->tx_max_coalesced_frames) > U16_MAX) {
+	if (coalesce->rx_coalesce_usecs > U16_MAX ||
+	    coalesce->rx_max_coalesced_frames > U16_MAX ||
+	    coalesce->tx_coalesce_usecs > U16_MAX ||
+	    coalesce->tx_max_coalesced_frames > U16_MAX) {
 		NL_SET_ERR_MSG_FMT_MOD(extack, "at most %u", U16_MAX);
 		return -ERANGE;
 	}
@@ -210,7 +166,7 @@ static int zcnic_set_coalesce(struct net_device *dev, struct ethtool_coalesce *c
 		.tx_frames = coalesce->tx_max_coalesced_frames,
 	};
 	err = zcnic_send_coalesce(zn);
-	if (err && !zcnic_away(err)) {
+	if (err && !zcnic_disconnected(err)) {
 		zn->coalescing = was;
 		return err;
 	}
@@ -232,10 +188,13 @@ const struct ethtool_ops zcnic_ethtool_ops = {
 	.rxfh_indir_space	= ZCNIC_MAX_RSS_TABLE,
 	.rxfh_key_space		= ZCNIC_RSS_KEY_SIZE,
 	.rxfh_max_num_contexts	= ZCNIC_MAX_RSS_CONTEXTS,
-	.supported_coalesce_params = ETHTOOL_COALESCE_USECS | ETHTOOL_COALESCE_MAX_FRAMES,
-	.supported_ring_params	= ETHTOOL_RING_USE_TCP_DATA_SPLIT | ETHTOOL_RING_USE_HDS_THRS,
-	/* netif_set_real_num_queues() and ethtool_op_get_link() still want it */
-	.op_needs_rtnl		= ETHTOOL_OP_NEEDS_RTNL_SCHANNELS | ETHTOOL_OP_NEEDS_RTNL_GLINK,
+	.supported_coalesce_params = ETHTOOL_COALESCE_USECS |
+				     ETHTOOL_COALESCE_MAX_FRAMES,
+	.supported_ring_params	= ETHTOOL_RING_USE_TCP_DATA_SPLIT |
+				  ETHTOOL_RING_USE_HDS_THRS,
+	/* for netif_set_real_num_queues() and ethtool_op_get_link() */
+	.op_needs_rtnl		= ETHTOOL_OP_NEEDS_RTNL_SCHANNELS |
+				  ETHTOOL_OP_NEEDS_RTNL_GLINK,
 	.get_drvinfo		= zcnic_get_drvinfo,
 	.get_link		= ethtool_op_get_link,
 	.get_link_ksettings	= zcnic_get_link_ksettings,
@@ -260,7 +219,5 @@ const struct ethtool_ops zcnic_ethtool_ops = {
 	.get_sset_count		= zcnic_get_sset_count,
 	.get_strings		= zcnic_get_strings,
 	.get_ethtool_stats	= zcnic_get_ethtool_stats,
-	.get_priv_flags		= zcnic_get_priv_flags,
-	.set_priv_flags		= zcnic_set_priv_flags,
 	.get_ts_info		= zcnic_get_ts_info,
 };

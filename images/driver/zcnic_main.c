@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * zcnic: a virtio network device whose backend speaks more than virtio-net.
+ * zcnic: a virtio network device with more than virtio-net's features.
  *
- * To the virtual machine monitor it is an ordinary virtio-net device, and only its MAC address tells
- * that it is ours: this driver takes those whose address starts with 5a:43:4e and leaves all others to
- * virtio_net.
+ * To the virtual machine monitor it is an ordinary virtio-net device. This
+ * driver takes those whose MAC address begins with 5a:43:4e, and leaves all
+ * others to virtio_net.
  */
 #include <linux/module.h>
 #include <linux/pci.h>
@@ -12,15 +12,19 @@
 #include <linux/virtio_net.h>
 #include <net/netdev_lock.h>
 
-#include "zcnic.h"
+#include "zcnic_command.h"
+#include "zcnic_netdev.h"
+#include "zcnic_queue.h"
+#include "zcnic_session.h"
 
 static void zcnic_read_mac(struct virtio_device *vdev, u8 *mac)
 {
-	virtio_cread_bytes(vdev, offsetof(struct virtio_net_config, mac), mac, ETH_ALEN);
+	virtio_cread_bytes(vdev, offsetof(struct virtio_net_config, mac), mac,
+			   ETH_ALEN);
 }
 
-static int zcnic_require(struct virtio_device *vdev, unsigned int feature, const char *name,
-			 const char *hint)
+static int zcnic_require(struct virtio_device *vdev, unsigned int feature,
+			 const char *name, const char *hint)
 {
 	if (virtio_has_feature(vdev, feature))
 		return 0;
@@ -28,15 +32,44 @@ static int zcnic_require(struct virtio_device *vdev, unsigned int feature, const
 	return -ENODEV;
 }
 
+static int zcnic_require_features(struct virtio_device *vdev)
+{
+	int err;
+
+	err = zcnic_require(vdev, VIRTIO_F_VERSION_1, "VERSION_1",
+			    "disable-legacy=on");
+	if (err)
+		return err;
+	err = zcnic_require(vdev, VIRTIO_F_ACCESS_PLATFORM, "ACCESS_PLATFORM",
+			    "iommu_platform=on");
+	if (err)
+		return err;
+	err = zcnic_require(vdev, VIRTIO_NET_F_CTRL_VQ, "CTRL_VQ",
+			    "ctrl_vq=on");
+	if (err)
+		return err;
+	err = zcnic_require(vdev, VIRTIO_NET_F_MQ, "MQ",
+			    "mq=on and queues=2 or more");
+	if (err)
+		return err;
+	return zcnic_require(vdev, VIRTIO_NET_F_STATUS, "STATUS", "status=on");
+}
+
+static u16 zcnic_read_pairs(struct virtio_device *vdev)
+{
+	return virtio_cread16(vdev, offsetof(struct virtio_net_config,
+					     max_virtqueue_pairs));
+}
+
 /*
- * Refusing has to happen here: after a refusal in .probe QEMU ignores the features of the driver that
- * is tried next.
+ * A device is refused here, not in probe: after that QEMU ignores the features
+ * of the driver that is tried next.
  */
 static int zcnic_validate(struct virtio_device *vdev)
 {
 	static const u8 prefix[] = ZCNIC_MAC_PREFIX;
 	u8 mac[ETH_ALEN];
-	u16 pairs;
+	int err;
 
 	if (!virtio_has_feature(vdev, VIRTIO_NET_F_MAC))
 		return -ENODEV;
@@ -45,22 +78,20 @@ static int zcnic_validate(struct virtio_device *vdev)
 		return -ENODEV;
 
 	if (!dev_is_pci(vdev->dev.parent)) {
-		dev_err(&vdev->dev, "not a PCI device: interrupts per ring need MSI-X\n");
+		dev_err(&vdev->dev,
+			"not a PCI device: interrupts per ring need MSI-X\n");
 		return -ENODEV;
 	}
-	if (zcnic_require(vdev, VIRTIO_F_VERSION_1, "VERSION_1", "disable-legacy=on") ||
-	    zcnic_require(vdev, VIRTIO_F_ACCESS_PLATFORM, "ACCESS_PLATFORM", "iommu_platform=on") ||
-	    zcnic_require(vdev, VIRTIO_NET_F_CTRL_VQ, "CTRL_VQ", "ctrl_vq=on") ||
-	    zcnic_require(vdev, VIRTIO_NET_F_MQ, "MQ", "mq=on and queues=2 or more") ||
-	    zcnic_require(vdev, VIRTIO_NET_F_STATUS, "STATUS", "status=on"))
-		return -ENODEV;
-	pairs = virtio_cread16(vdev, offsetof(struct virtio_net_config, max_virtqueue_pairs));
-	if (pairs < 2) {
-		dev_err(&vdev->dev, "one queue pair is for commands: queues=2 or more\n");
+	err = zcnic_require_features(vdev);
+	if (err)
+		return err;
+	if (zcnic_read_pairs(vdev) < 2) {
+		dev_err(&vdev->dev,
+			"one queue pair is for commands: queues=2 or more\n");
 		return -ENODEV;
 	}
 
-	/* virtio preserves transport features; these the backend doesn't serve */
+	/* virtio offers transport features itself; the backend lacks these */
 	__virtio_clear_bit(vdev, VIRTIO_F_RING_RESET);
 	__virtio_clear_bit(vdev, VIRTIO_F_RING_PACKED);
 	__virtio_clear_bit(vdev, VIRTIO_F_IN_ORDER);
@@ -85,51 +116,63 @@ static void zcnic_free(struct zcnic *zn)
 	free_netdev(zn->dev);
 }
 
-/* Empty the rings of a device and give them back. */
-static void zcnic_device_stop(struct zcnic *zn)
+static void zcnic_device_remove(struct zcnic *zn)
 {
-	u16 i;
-
-	virtio_reset_device(zn->vdev);
-	if (!zn->present)
-		return;
-	zn->present = false;
-	for (i = 0; i < zn->pair_count; i++) {
-		zcnic_rx_detach(&zn->pairs[i]);
-		zcnic_tx_detach(&zn->pairs[i]);
-	}
-	zcnic_vqs_del(zn);
+	if (zn->present)
+		zcnic_device_stop(zn);
+	else
+		virtio_reset_device(zn->vdev);
+	zcnic_free(zn);
 }
 
 static int zcnic_pairs_init(struct zcnic *zn)
 {
-	u16 i;
 	int err;
+	u16 i;
 
 	for (i = 0; i < zn->pair_count; i++) {
 		struct zcnic_pair *pair = &zn->pairs[i];
 
 		spin_lock_init(&pair->callback_lock);
-		timer_setup(&pair->starved, zcnic_starved, 0);
+		timer_setup(&pair->refill_timer, zcnic_refill_timer, 0);
 		u64_stats_init(&pair->rx.stats.syncp);
 		u64_stats_init(&pair->tx.stats.syncp);
-		err = zcnic_rx_slots_alloc(pair) ?: zcnic_tx_slots_alloc(pair);
+		err = zcnic_rx_slots_alloc(pair);
+		if (err)
+			return err;
+		err = zcnic_tx_slots_alloc(pair);
 		if (err)
 			return err;
 	}
 	return 0;
 }
 
+/* The virtqueues' names, by which interrupts are listed */
+static void zcnic_name_vqs(struct zcnic *zn)
+{
+	u16 command = zn->device_pairs - 1;
+	u16 i;
+
+	for (i = 0; i < command; i++) {
+		snprintf(zn->vq_names[2 * i], sizeof(*zn->vq_names),
+			 "rx%u", i);
+		snprintf(zn->vq_names[2 * i + 1], sizeof(*zn->vq_names),
+			 "tx%u", i);
+	}
+	strscpy(zn->vq_names[2 * command], "events");
+	strscpy(zn->vq_names[2 * command + 1], "commands");
+}
+
 static struct zcnic *zcnic_alloc(struct virtio_device *vdev)
 {
-	u16 device_pairs = virtio_cread16(vdev, offsetof(struct virtio_net_config,
-							 max_virtqueue_pairs));
-	u16 pairs = min(device_pairs - 1, ZCNIC_MAX_PAIRS - 1);
+	u16 device_pairs = zcnic_read_pairs(vdev);
 	struct net_device *dev;
 	u8 mac[ETH_ALEN];
 	struct zcnic *zn;
+	u16 pairs;
 	u16 i;
 
+	pairs = min(device_pairs - 1, ZCNIC_MAX_PAIRS - 1);
 	dev = alloc_etherdev_mqs(sizeof(*zn), pairs, pairs);
 	if (!dev)
 		return NULL;
@@ -142,7 +185,8 @@ static struct zcnic *zcnic_alloc(struct virtio_device *vdev)
 	zn->vdev = vdev;
 	zn->device_pairs = device_pairs;
 	zn->pairs = kvcalloc(pairs, sizeof(*zn->pairs), GFP_KERNEL);
-	zn->vq_names = kcalloc(2 * device_pairs, sizeof(*zn->vq_names), GFP_KERNEL);
+	zn->vq_names = kcalloc(2 * device_pairs, sizeof(*zn->vq_names),
+			       GFP_KERNEL);
 	zn->events = kcalloc(ZCNIC_EVENTS, sizeof(*zn->events), GFP_KERNEL);
 	zn->queue_stats = kcalloc(pairs, sizeof(*zn->queue_stats), GFP_KERNEL);
 	if (!zn->pairs || !zn->vq_names || !zn->events || !zn->queue_stats) {
@@ -153,17 +197,7 @@ static struct zcnic *zcnic_alloc(struct virtio_device *vdev)
 		zn->pairs[i].zn = zn;
 		zn->pairs[i].index = i;
 	}
-	for (i = 0; i < device_pairs; i++) {
-		bool data = i < device_pairs - 1;
-
-		if (data) {
-			snprintf(zn->vq_names[2 * i], sizeof(*zn->vq_names), "rx%u", i);
-			snprintf(zn->vq_names[2 * i + 1], sizeof(*zn->vq_names), "tx%u", i);
-		} else {
-			strscpy(zn->vq_names[2 * i], "events");
-			strscpy(zn->vq_names[2 * i + 1], "commands");
-		}
-	}
+	zcnic_name_vqs(zn);
 	return zn;
 }
 
@@ -189,7 +223,7 @@ static int zcnic_probe(struct virtio_device *vdev)
 	zcnic_rss_init(zn);
 	zcnic_set_hw_features(zn);
 
-	/* limits and features; without a backend we register all the same and learn them later */
+	/* limits and features; without a backend a later session has them */
 	netdev_lock(zn->dev);
 	err = zcnic_session_establish(zn);
 	netdev_unlock(zn->dev);
@@ -198,19 +232,20 @@ static int zcnic_probe(struct virtio_device *vdev)
 	zcnic_set_hw_features(zn);
 
 	zcnic_ptp_register(zn);
+	zcnic_debugfs_add(zn);
 	netif_carrier_off(zn->dev);
 	err = register_netdev(zn->dev);
 	if (err)
 		goto err_ptp;
 	enable_delayed_work(&zn->service);
-	zcnic_service_soon(zn);
+	zcnic_service_schedule(zn);
 	return 0;
 
 err_ptp:
+	zcnic_debugfs_remove(zn);
 	zcnic_ptp_unregister(zn);
 err_free:
-	zcnic_device_stop(zn);
-	zcnic_free(zn);
+	zcnic_device_remove(zn);
 	return err;
 }
 
@@ -218,14 +253,17 @@ static void zcnic_remove(struct virtio_device *vdev)
 {
 	struct zcnic *zn = vdev->priv;
 
+	zcnic_debugfs_remove(zn);
 	unregister_netdev(zn->dev);
 	disable_delayed_work_sync(&zn->service);
 	zcnic_ptp_unregister(zn);
-	zcnic_device_stop(zn);
-	zcnic_free(zn);
+	zcnic_device_remove(zn);
 }
 
-/* Virtio breaks the rings before it resets the device, and broken rings must not make us revive it. */
+/*
+ * virtio breaks the rings before it resets the device, and the service work
+ * would bring a device with broken rings back.
+ */
 static void zcnic_shutdown(struct virtio_device *vdev)
 {
 	struct zcnic *zn = vdev->priv;
@@ -236,7 +274,7 @@ static void zcnic_shutdown(struct virtio_device *vdev)
 
 static void zcnic_config_changed(struct virtio_device *vdev)
 {
-	zcnic_service_soon(vdev->priv);
+	zcnic_service_schedule(vdev->priv);
 }
 
 static const struct virtio_device_id zcnic_ids[] = {
@@ -266,7 +304,25 @@ static struct virtio_driver zcnic_driver = {
 	.reset_prepare		= zcnic_reset_prepare,
 	.reset_done		= zcnic_reset_done,
 };
-module_virtio_driver(zcnic_driver);
+
+static int __init zcnic_init(void)
+{
+	int err;
+
+	zcnic_debugfs_init();
+	err = register_virtio_driver(&zcnic_driver);
+	if (err)
+		zcnic_debugfs_exit();
+	return err;
+}
+module_init(zcnic_init);
+
+static void __exit zcnic_exit(void)
+{
+	unregister_virtio_driver(&zcnic_driver);
+	zcnic_debugfs_exit();
+}
+module_exit(zcnic_exit);
 
 MODULE_DESCRIPTION("zcnic network device");
 MODULE_LICENSE("GPL");

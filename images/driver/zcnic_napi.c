@@ -1,42 +1,50 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * One NAPI instance per pair. The interrupts of both rings schedule it; it counts as using the receive
- * ring's. Transmit completions are handled here and nowhere else, so that interrupt mitigation
- * (napi_defer_hard_irqs, gro_flush_timeout, busy polling) holds for them as well.
+ * One NAPI instance per pair. The interrupts of both rings schedule it; it
+ * shows the receive ring's as its own. Transmit completions are handled only
+ * here, so that napi_defer_hard_irqs, gro_flush_timeout and busy polling cover
+ * them, too.
  */
 #include <linux/pci.h>
 #include <linux/virtio.h>
 
-#include "zcnic.h"
+#include "zcnic_command.h"
+#include "zcnic_queue.h"
+#include "zcnic_xdp.h"
 
-/* How often a queue that has run out of buffers tries to get some: nothing will interrupt it. */
-#define ZCNIC_STARVED_INTERVAL		(HZ / 50)
+/* Between refills of a depleted ring, which raises no interrupt */
+#define ZCNIC_REFILL_INTERVAL		(HZ / 50)
 
 void zcnic_ring_callback(struct virtqueue *vq)
 {
 	struct zcnic *zn = vq->vdev->priv;
-	struct zcnic_pair *pair = &zn->pairs[vq->index / 2];
+	struct zcnic_pair *pair;
 
-	/* a NAPI instance that was there once may be scheduled, one that never was may not */
+	pair = &zn->pairs[vq->index / 2];
+	/* a deleted NAPI instance may be scheduled, one never added may not */
 	if (READ_ONCE(pair->open))
 		napi_schedule(&pair->napi);
 }
 
-/*
- * Refill starvation: when all buffers are with the user of a memory provider, none is posted, so none
- * comes back, so no interrupt ever asks for a refill. This does.
+/**
+ * zcnic_refill_timer() - poll a pair whose receive ring is depleted
+ * @timer: the pair's
+ *
+ * While the user of a memory provider has all buffers, none is posted, so none
+ * is used, and no interrupt makes NAPI refill the ring.
  */
-void zcnic_starved(struct timer_list *timer)
+void zcnic_refill_timer(struct timer_list *timer)
 {
-	struct zcnic_pair *pair = timer_container_of(pair, timer, starved);
+	struct zcnic_pair *pair = timer_container_of(pair, timer, refill_timer);
 
 	napi_schedule(&pair->napi);
 }
 
 /*
- * Between napi_complete_done() and the enabling of callbacks another CPU may begin to poll, for example
- * because of the starvation timer. Were both to write the rings' event indices, a stale one could win
- * and no interrupt would come any more. So the enabling is left to the other one if there is one.
+ * Between napi_complete_done() and the enabling of callbacks another CPU may
+ * begin to poll, for example because of the refill timer. If both wrote the
+ * rings' event indices, a stale index could be written last, and no interrupt
+ * would come any more. So if there is such a CPU, it enables the callbacks.
  */
 static void zcnic_poll_begin(struct zcnic_pair *pair)
 {
@@ -48,7 +56,7 @@ static void zcnic_poll_begin(struct zcnic_pair *pair)
 	spin_unlock(&pair->callback_lock);
 }
 
-/* Was anything used since the callbacks were enabled? */
+/* Whether anything was used since the callbacks were enabled */
 static bool zcnic_pair_used(const struct zcnic_pair *pair)
 {
 	return virtqueue_poll(pair->rx.vq, pair->armed_rx) ||
@@ -57,13 +65,15 @@ static bool zcnic_pair_used(const struct zcnic_pair *pair)
 
 static void zcnic_poll_end(struct zcnic_pair *pair)
 {
-	struct netdev_queue *txq = netdev_get_tx_queue(pair->zn->dev, pair->index);
+	struct net_device *dev = pair->zn->dev;
+	struct netdev_queue *txq;
 	bool more = false;
 
+	txq = netdev_get_tx_queue(dev, pair->index);
 	spin_lock(&pair->callback_lock);
 	if (!pair->polling) {
 		pair->armed_rx = virtqueue_enable_cb_prepare(pair->rx.vq);
-		/* netpoll may reap at the same time */
+		/* netpoll may clean the ring at the same time */
 		__netif_tx_lock(txq, smp_processor_id());
 		pair->armed_tx = virtqueue_enable_cb_prepare(pair->tx.vq);
 		__netif_tx_unlock(txq);
@@ -76,41 +86,49 @@ static void zcnic_poll_end(struct zcnic_pair *pair)
 		napi_schedule(&pair->napi);
 }
 
+/*
+ * netpoll doesn't own the NAPI instance, so callbacks stay as they are: nothing
+ * would enable them again. With interrupts off, frames of XDP can't be freed.
+ */
+static void zcnic_netpoll(struct zcnic_pair *pair)
+{
+	if (!READ_ONCE(pair->tx.frames))
+		zcnic_tx_clean(pair, true);
+}
+
 int zcnic_poll(struct napi_struct *napi, int budget)
 {
 	struct zcnic_pair *pair = container_of(napi, struct zcnic_pair, napi);
-	bool starved, more;
+	struct zcnic *zn = pair->zn;
+	bool depleted, more;
 	unsigned int sent;
 	int received;
 
-	/* Changes only while no pair is polled. */
-	if (unlikely(!pair->zn->present)) {
+	/* changes only while no pair is polled */
+	if (unlikely(!zn->present)) {
 		napi_complete_done(napi, 0);
 		return 0;
 	}
 	if (!budget) {
-		/*
-		 * netpoll, which doesn't own the NAPI instance: nobody would enable callbacks again. With
-		 * interrupts off, XDP's frames can't be freed.
-		 */
-		if (!READ_ONCE(pair->tx.frames))
-			zcnic_tx_reap(pair, true);
+		zcnic_netpoll(pair);
 		return 0;
 	}
 	zcnic_poll_begin(pair);
-	sent = zcnic_tx_reap(pair, true);
+	sent = zcnic_tx_clean(pair, true);
 	received = zcnic_rx_poll(pair, budget);
-	starved = zcnic_rx_fill(pair, GFP_ATOMIC | __GFP_NOWARN);
-	if (starved)
-		mod_timer(&pair->starved, jiffies + ZCNIC_STARVED_INTERVAL);
-	/* a used element that can't be stops a virtqueue for good */
-	if (unlikely(virtqueue_is_broken(pair->rx.vq) || virtqueue_is_broken(pair->tx.vq)))
-		zcnic_request_reset(pair->zn);
+	depleted = zcnic_rx_fill(pair, GFP_ATOMIC | __GFP_NOWARN);
+	if (depleted)
+		mod_timer(&pair->refill_timer, jiffies + ZCNIC_REFILL_INTERVAL);
+	/* an invalid used element breaks a virtqueue until a reset */
+	if (unlikely(virtqueue_is_broken(pair->rx.vq) ||
+		     virtqueue_is_broken(pair->tx.vq)))
+		zcnic_request_reset(zn);
 	more = zcnic_xsk_send(pair);
 	if (received >= budget || more)
 		return budget;
 
-	received = min_t(unsigned int, max_t(unsigned int, received, sent), budget - 1);
+	received = max_t(unsigned int, received, sent);
+	received = min_t(unsigned int, received, budget - 1);
 	WRITE_ONCE(pair->polling, false);
 	if (napi_complete_done(napi, received))
 		zcnic_poll_end(pair);
@@ -121,8 +139,9 @@ int zcnic_poll(struct napi_struct *napi, int budget)
  * zcnic_napi_start() - let a pair be polled
  * @pair: the pair, open; the caller holds the instance lock
  *
- * Whoever stops it starts it again before the instance lock is let go, device or no device: the core
- * waits under that lock until an instance that exists is enabled (napi_stop_kthread()).
+ * After zcnic_napi_stop() this is called before the instance lock is released,
+ * also while the device is absent: the core waits under that lock until an
+ * instance that exists is enabled (napi_stop_kthread()).
  */
 void zcnic_napi_start(struct zcnic_pair *pair)
 {
@@ -130,14 +149,14 @@ void zcnic_napi_start(struct zcnic_pair *pair)
 		return;
 	pair->napi_on = true;
 	napi_enable_locked(&pair->napi);
-	/* what happened meanwhile raised no interrupt that anybody saw; in BH, or it runs in ksoftirqd */
+	/* interrupts were lost meanwhile; with BHs on, ksoftirqd would poll */
 	local_bh_disable();
 	napi_schedule(&pair->napi);
 	local_bh_enable();
 }
 
 /**
- * zcnic_napi_stop() - keep a pair from being polled; the caller owns its rings then
+ * zcnic_napi_stop() - disable polling and take over the rings
  * @pair: the pair; the caller holds the instance lock
  */
 void zcnic_napi_stop(struct zcnic_pair *pair)
@@ -145,7 +164,7 @@ void zcnic_napi_stop(struct zcnic_pair *pair)
 	if (!pair->napi_on)
 		return;
 	napi_disable_locked(&pair->napi);
-	timer_delete_sync(&pair->starved);
+	timer_delete_sync(&pair->refill_timer);
 	if (pair->zn->present) {
 		virtqueue_disable_cb(pair->rx.vq);
 		virtqueue_disable_cb(pair->tx.vq);
@@ -180,7 +199,7 @@ void zcnic_pairs_napi_stop(struct zcnic *zn)
 }
 
 /**
- * zcnic_napi_set_irq() - tell the core which interrupt is the pair's
+ * zcnic_napi_set_irq() - register the pair's interrupt with the core
  * @pair: the pair, its NAPI instance added; the caller holds the instance lock
  */
 void zcnic_napi_set_irq(struct zcnic_pair *pair)
@@ -188,16 +207,19 @@ void zcnic_napi_set_irq(struct zcnic_pair *pair)
 	struct zcnic *zn = pair->zn;
 	int irq = -1;
 
-	/* vector 0 is for configuration, and all rings before this one have a vector of their own */
+	/* vector 0 is for configuration, then there is one per ring */
 	if (zn->present)
-		irq = pci_irq_vector(to_pci_dev(zn->vdev->dev.parent), 1 + 2 * pair->index);
+		irq = pci_irq_vector(to_pci_dev(zn->vdev->dev.parent),
+				     1 + 2 * pair->index);
 	netif_napi_set_irq_locked(&pair->napi, irq);
 }
 
 /*
- * An interrupt that gets lost is the last one: the ring's event index stays behind. So whoever looks
- * after the device from time to time sees whether one is missing that was missing at the last look, too.
- * Return: whether it is to be looked again soon.
+ * A lost interrupt leaves the ring's used index beyond its event index, and the
+ * device sends no further one. Two checks in a row that see this with the same
+ * arming poll the pair.
+ *
+ * Return: whether the first of two checks has seen it.
  */
 static bool zcnic_interrupt_missing(struct zcnic_pair *pair)
 {
@@ -221,10 +243,10 @@ static bool zcnic_interrupt_missing(struct zcnic_pair *pair)
 }
 
 /**
- * zcnic_interrupts_missing() - poll pairs whose interrupts got lost
+ * zcnic_interrupts_missing() - poll pairs whose interrupts were lost
  * @zn: the device, present; the caller holds the instance lock
  *
- * Return: whether it is to be looked again soon.
+ * Return: whether a second check is due soon.
  */
 bool zcnic_interrupts_missing(struct zcnic *zn)
 {

@@ -3,41 +3,19 @@
 #include <linux/if_vlan.h>
 #include <net/netdev_lock.h>
 
-#include "zcnic.h"
+#include "zcnic_command.h"
+#include "zcnic_netdev.h"
+#include "zcnic_queue.h"
+#include "zcnic_session.h"
+#include "zcnic_stats.h"
+#include "zcnic_xdp.h"
 
-/* The device looks at so many bytes of a frame's headers and no more. */
+/* The device parses this much of a sent frame's headers */
 #define ZCNIC_MAX_TX_HEADERS	256
-/* TCP's longest, the longest of those that have a checksum to insert. */
+/* TCP's, the longest of the L4 headers with a checksum to insert */
 #define ZCNIC_MAX_L4_HEADER	60
-/* A chain may mean so many frames and no more. */
+/* The most segments that the device makes of a chain */
 #define ZCNIC_MAX_TX_SEGMENTS	8192
-
-/**
- * zcnic_spread_transmit() - have each processor send on one queue
- * @zn: the device
- *
- * The device takes turns among queues, so frames that belong together in their order must not be on several.
- * Without this, the frames of a packet socket are: each goes where its flow's hash says.
- */
-void zcnic_spread_transmit(struct zcnic *zn)
-{
-	cpumask_var_t mask;
-	unsigned int cpu;
-	u16 i;
-
-	if (!zalloc_cpumask_var(&mask, GFP_KERNEL))
-		return;
-	for (i = 0; i < zn->channels; i++) {
-		unsigned int turn = 0;
-
-		cpumask_clear(mask);
-		for_each_possible_cpu(cpu)
-			if (turn++ % zn->channels == i)
-				cpumask_set_cpu(cpu, mask);
-		netif_set_xps_queue(zn->dev, mask, i);
-	}
-	free_cpumask_var(mask);
-}
 
 static int zcnic_open(struct net_device *dev)
 {
@@ -47,10 +25,10 @@ static int zcnic_open(struct net_device *dev)
 	err = zcnic_pairs_open(zn, 0, zn->channels);
 	if (err)
 		return err;
-	zcnic_spread_transmit(zn);
+	zcnic_set_xps(zn);
 	if (zn->present)
 		netif_tx_start_all_queues(dev);
-	zcnic_service_soon(zn);
+	zcnic_service_schedule(zn);
 	return 0;
 }
 
@@ -63,46 +41,8 @@ static int zcnic_stop(struct net_device *dev)
 	return 0;
 }
 
-/**
- * zcnic_send_rx_mode() - tell the device which addresses to let pass
- * @zn: the device
- *
- * Return: as zcnic_command().
- */
-int zcnic_send_rx_mode(struct zcnic *zn)
-{
-	struct zcnic_rx_mode *request;
-	u16 count = zn->address_count;
-	u16 flags = zn->rx_mode;
-	size_t size;
-	int err;
-
-	size = struct_size(request, addresses, count + 1);
-	if (size > ZCNIC_MAX_REQUEST) {
-		flags |= ZCNIC_RX_MODE_PROMISC;
-		count = 0;
-		size = struct_size(request, addresses, 1);
-	}
-	request = kzalloc(size, GFP_KERNEL);
-	if (!request)
-		return -ENOMEM;
-	request->flags = cpu_to_le16(flags);
-	request->count = cpu_to_le16(count + 1);
-	ether_addr_copy(request->addresses[0].octets, zn->dev->dev_addr);
-	memcpy(&request->addresses[1], zn->addresses, count * sizeof(*zn->addresses));
-	err = zcnic_command(zn, ZCNIC_CMD_RX_MODE, request, size, NULL, 0);
-	if (err == -ENOSPC) {
-		/* more than the device can list */
-		size = struct_size(request, addresses, 1);
-		request->flags = cpu_to_le16(flags | ZCNIC_RX_MODE_PROMISC);
-		request->count = cpu_to_le16(1);
-		err = zcnic_command(zn, ZCNIC_CMD_RX_MODE, request, size, NULL, 0);
-	}
-	kfree(request);
-	return err;
-}
-
-static int zcnic_set_rx_mode(struct net_device *dev, struct netdev_hw_addr_list *uc,
+static int zcnic_set_rx_mode(struct net_device *dev,
+			     struct netdev_hw_addr_list *uc,
 			     struct netdev_hw_addr_list *mc)
 {
 	struct zcnic *zn = netdev_priv(dev);
@@ -116,7 +56,8 @@ static int zcnic_set_rx_mode(struct net_device *dev, struct netdev_hw_addr_list 
 		zn->rx_mode |= ZCNIC_RX_MODE_PROMISC;
 	if (dev->flags & IFF_ALLMULTI)
 		zn->rx_mode |= ZCNIC_RX_MODE_ALLMULTI;
-	addresses = kcalloc(uc->count + mc->count, sizeof(*addresses), GFP_KERNEL);
+	addresses = kcalloc(uc->count + mc->count, sizeof(*addresses),
+			    GFP_KERNEL);
 	if (!addresses)
 		return -ENOMEM;
 	netdev_hw_addr_list_for_each(ha, uc)
@@ -128,7 +69,8 @@ static int zcnic_set_rx_mode(struct net_device *dev, struct netdev_hw_addr_list 
 	zn->address_count = count;
 
 	err = zcnic_send_rx_mode(zn);
-	return zcnic_away(err) ? 0 : err;	/* the next session gets it */
+	/* without a session the next one gets it */
+	return zcnic_disconnected(err) ? 0 : err;
 }
 
 static int zcnic_set_mac_address(struct net_device *dev, void *address)
@@ -140,34 +82,7 @@ static int zcnic_set_mac_address(struct net_device *dev, void *address)
 	if (err)
 		return err;
 	err = zcnic_send_rx_mode(zn);
-	return zcnic_away(err) ? 0 : err;
-}
-
-/**
- * zcnic_send_offloads() - tell the device which receive offloads are on
- * @zn: the device
- * @features: of the interface
- *
- * The checksum verdict always is: frames that the CPU can't read go up only with a good one, see
- * zcnic_rx_deliver(). With RXCSUM off the stack is not told about the others.
- *
- * Return: as zcnic_command().
- */
-int zcnic_send_offloads(struct zcnic *zn, netdev_features_t features)
-{
-	u64 on = zn->features & BIT_ULL(ZCNIC_F_RX_CSUM);
-	struct zcnic_offloads request = {};
-
-	if (features & NETIF_F_RXHASH)
-		on |= zn->features & BIT_ULL(ZCNIC_F_RX_HASH);
-	if (features & NETIF_F_GRO_HW)
-		on |= zn->features & BIT_ULL(ZCNIC_F_GRO);
-	if (zn->rx_filter != HWTSTAMP_FILTER_NONE)
-		on |= zn->features & BIT_ULL(ZCNIC_F_TIMESTAMP);
-	if (features & NETIF_F_HW_VLAN_CTAG_RX)
-		on |= zn->features & BIT_ULL(ZCNIC_F_VLAN);
-	request.features[0] = cpu_to_le64(on);
-	return zcnic_command(zn, ZCNIC_CMD_OFFLOADS, &request, sizeof(request), NULL, 0);
+	return zcnic_disconnected(err) ? 0 : err;
 }
 
 static netdev_features_t zcnic_netdev_features(u64 known)
@@ -195,18 +110,21 @@ static netdev_features_t zcnic_netdev_features(u64 known)
 	return features;
 }
 
-static netdev_features_t zcnic_fix_features(struct net_device *dev, netdev_features_t features)
+static netdev_features_t zcnic_fix_features(struct net_device *dev,
+					    netdev_features_t features)
 {
 	struct zcnic *zn = netdev_priv(dev);
+	u64 lacking;
 
-	/* who gets frames before the stack gets them as they were on the wire */
+	lacking = ZCNIC_FEATURES & ~zn->features;
+	/* XDP programs and AF_XDP get frames as they were on the wire */
 	if (zn->xdp || zn->xsk_pools)
 		features &= ~NETIF_F_GRO_HW;
-	/* a backend may know less than the one that was here at probe */
-	return features & ~zcnic_netdev_features(ZCNIC_FEATURES & ~zn->features);
+	/* a backend may have fewer features than the one at probe */
+	return features & ~zcnic_netdev_features(lacking);
 }
 
-/* Linear buffers are as large as what is made of segments wants them. */
+/* The size of linear buffers depends on hardware GRO. */
 static int zcnic_set_gro(struct zcnic *zn, bool on)
 {
 	bool was = zn->gro;
@@ -214,13 +132,15 @@ static int zcnic_set_gro(struct zcnic *zn, bool on)
 
 	zn->gro = on;
 	if (on != was && !zn->split && !zn->xdp && netif_running(zn->dev))
-		err = zcnic_pairs_reconfigure(zn, zn->rx_pending, zn->split, zn->hds_thresh);
+		err = zcnic_pairs_reconfigure(zn, zn->rx_pending, zn->split,
+					      zn->hds_thresh);
 	if (err)
 		zn->gro = was;
 	return err;
 }
 
-static int zcnic_set_features(struct net_device *dev, netdev_features_t features)
+static int zcnic_set_features(struct net_device *dev,
+			      netdev_features_t features)
 {
 	struct zcnic *zn = netdev_priv(dev);
 	int err = 0;
@@ -231,19 +151,24 @@ static int zcnic_set_features(struct net_device *dev, netdev_features_t features
 		err = zcnic_set_gro(zn, features & NETIF_F_GRO_HW);
 	if (!err)
 		err = zcnic_send_offloads(zn, features);
-	if (err && !zcnic_away(err)) {
+	if (err && !zcnic_disconnected(err)) {
 		zcnic_set_gro(zn, dev->features & NETIF_F_GRO_HW);
 		return err;
 	}
 	return 0;
 }
 
-static netdev_features_t zcnic_features_check(struct sk_buff *skb, struct net_device *dev,
+static netdev_features_t zcnic_features_check(struct sk_buff *skb,
+					      struct net_device *dev,
 					      netdev_features_t features)
 {
-	if (skb->ip_summed == CHECKSUM_PARTIAL &&
-	    skb_checksum_start_offset(skb) + ZCNIC_MAX_L4_HEADER > ZCNIC_MAX_TX_HEADERS)
-		features &= ~(NETIF_F_CSUM_MASK | NETIF_F_GSO_MASK);
+	if (skb->ip_summed == CHECKSUM_PARTIAL) {
+		int headers = skb_checksum_start_offset(skb) +
+			      ZCNIC_MAX_L4_HEADER;
+
+		if (headers > ZCNIC_MAX_TX_HEADERS)
+			features &= ~(NETIF_F_CSUM_MASK | NETIF_F_GSO_MASK);
+	}
 	return vlan_features_check(skb, features);
 }
 
@@ -274,7 +199,7 @@ static const struct net_device_ops zcnic_netdev_ops = {
 };
 
 /**
- * zcnic_netdev_setup() - operations and defaults
+ * zcnic_netdev_setup() - set operations and defaults
  * @zn: the device, its rings known
  */
 void zcnic_netdev_setup(struct zcnic *zn)
@@ -287,14 +212,17 @@ void zcnic_netdev_setup(struct zcnic *zn)
 	dev->queue_mgmt_ops = &zcnic_queue_mgmt_ops;
 	dev->priv_flags |= IFF_UNICAST_FLT | IFF_LIVE_ADDR_CHANGE;
 	dev->netmem_tx = NETMEM_TX_DMA;
-	dev->xdp_features = NETDEV_XDP_ACT_BASIC | NETDEV_XDP_ACT_REDIRECT | NETDEV_XDP_ACT_RX_SG |
-			    NETDEV_XDP_ACT_NDO_XMIT | NETDEV_XDP_ACT_NDO_XMIT_SG |
+	dev->xdp_features = NETDEV_XDP_ACT_BASIC |
+			    NETDEV_XDP_ACT_REDIRECT |
+			    NETDEV_XDP_ACT_RX_SG |
+			    NETDEV_XDP_ACT_NDO_XMIT |
+			    NETDEV_XDP_ACT_NDO_XMIT_SG |
 			    NETDEV_XDP_ACT_XSK_ZEROCOPY;
 	dev->xdp_zc_max_segs = ZCNIC_XSK_MAX_SEGMENTS;
 	dev->xdp_metadata_ops = &zcnic_xdp_metadata_ops;
 	dev->watchdog_timeo = 10 * HZ;
 
-	/* until a device says otherwise */
+	/* until HELLO */
 	zn->features = ZCNIC_FEATURES;
 	zn->max_page_size = SZ_64K;
 	zn->max_header_size = SZ_2K;
@@ -304,7 +232,7 @@ void zcnic_netdev_setup(struct zcnic *zn)
 	zn->max_rss_table = ZCNIC_MAX_RSS_TABLE;
 	zn->max_chains = MAX_SKB_FRAGS;
 
-	/* a split chain takes two descriptors, and what ethtool says doesn't depend on the shape */
+	/* half: a split chain takes two descriptors, a linear one counts so */
 	zn->rx_pending = zn->rx_ring_size / 2;
 	zn->tx_pending = zn->tx_ring_size;
 	zn->channels = min_t(u16, zn->pair_count, num_online_cpus());
@@ -314,31 +242,22 @@ void zcnic_netdev_setup(struct zcnic *zn)
 }
 
 /**
- * zcnic_set_hw_features() - what the interface can do
+ * zcnic_set_hw_features() - announce the interface's features
  * @zn: the device, after the first HELLO or its failure
  */
 void zcnic_set_hw_features(struct zcnic *zn)
 {
 	struct net_device *dev = zn->dev;
 
-	dev->hw_features = zcnic_netdev_features(zn->features) | NETIF_F_SG | NETIF_F_HIGHDMA;
-	/* what frames lose must be asked for: whoever looks at them as they were on the wire would miss it */
-	dev->features = dev->hw_features & ~(NETIF_F_GRO_HW | NETIF_F_HW_VLAN_CTAG_RX);
-	dev->vlan_features = dev->features & (NETIF_F_SG | NETIF_F_HW_CSUM | NETIF_F_TSO |
-					      NETIF_F_TSO6 | NETIF_F_GSO_UDP_L4 | NETIF_F_HIGHDMA);
+	dev->hw_features = zcnic_netdev_features(zn->features);
+	dev->hw_features |= NETIF_F_SG | NETIF_F_HIGHDMA;
+	/* off by default: they change what packet sockets see of a frame */
+	dev->features = dev->hw_features;
+	dev->features &= ~(NETIF_F_GRO_HW | NETIF_F_HW_VLAN_CTAG_RX);
+	dev->vlan_features = NETIF_F_SG | NETIF_F_HW_CSUM | NETIF_F_TSO |
+			     NETIF_F_TSO6 | NETIF_F_GSO_UDP_L4 |
+			     NETIF_F_HIGHDMA;
+	dev->vlan_features &= dev->features;
 	netif_set_tso_max_segs(dev, ZCNIC_MAX_TX_SEGMENTS);
 	zcnic_set_max_mtu(zn);
-}
-
-/**
- * zcnic_set_max_mtu() - allow what fits the device's frames and our chains
- * @zn: the device; the caller holds the instance lock, or nobody sees the interface yet
- */
-void zcnic_set_max_mtu(struct zcnic *zn)
-{
-	u32 chain = ZCNIC_LINEAR_SIZE(ZCNIC_LINEAR_TRUESIZE) - sizeof(struct zcnic_rx_header);
-	u32 chains = min_t(u32, zn->max_chains, MAX_SKB_FRAGS);
-
-	zn->dev->min_mtu = ETH_MIN_MTU;
-	zn->dev->max_mtu = min(zn->max_frame, chain * chains) - ETH_HLEN - VLAN_HLEN;
 }

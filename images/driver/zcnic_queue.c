@@ -1,132 +1,36 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Starting and stopping queues, and exchanging the memory of one receive queue under traffic: the
- * netdev queue management operations.
+ * Starting and stopping queues, and exchanging the memory of one receive queue
+ * under traffic: the netdev queue management operations.
  *
- * Neither stop nor start depends on the backend. Without one, a stopped queue leaves its chains in the
- * ring, with references on pages and so on the pool, until the next HELLO returns them; and starting
- * records what is wanted, which the replay after HELLO then does.
+ * Neither stop nor start depends on the backend. Without one, a stopped queue
+ * leaves its chains in the ring, with references to pages and so to the pool,
+ * until the next HELLO returns them. A start notes what is wanted, and the
+ * replay after HELLO does it.
  *
  * Everything here runs under the instance lock.
  */
 #include <net/netdev_lock.h>
 #include <net/page_pool/helpers.h>
 
-#include "zcnic.h"
+#include "zcnic_command.h"
+#include "zcnic_queue.h"
+#include "zcnic_xdp.h"
 
-/* How long the device may take to return what it said it returned. */
+/* The longest that used elements may lag behind the answer to a stop */
 #define ZCNIC_DRAIN_TIMEOUT	HZ
 
-static struct page_pool *zcnic_pool_create(struct zcnic_pair *pair, u32 page_size, u32 pages,
-					   unsigned int flags)
+static bool zcnic_pair_drained(const struct zcnic_pair *pair)
 {
-	struct zcnic *zn = pair->zn;
-	struct page_pool_params params = {
-		.flags = PP_FLAG_DMA_MAP | PP_FLAG_DMA_SYNC_DEV | flags,
-		.order = get_order(page_size),
-		.pool_size = pages,
-		.nid = dev_to_node(zn->dma_dev),
-		.dev = zn->dma_dev,
-		.netdev = zn->dev,
-		.queue_idx = pair->index,
-		/* programs send from where they receive */
-		.dma_dir = zn->xdp ? DMA_BIDIRECTIONAL : DMA_FROM_DEVICE,
-		.max_len = page_size,
-	};
+	bool rx = pair->rx.started || !pair->rx.posted;
+	bool tx = pair->tx.started || !pair->tx.used;
 
-	return page_pool_create(&params);
-}
-
-static void zcnic_rx_mem_sizes(const struct zcnic *zn, bool split, u32 hds_thresh,
-			       struct zcnic_rx_mem *mem)
-{
-	u32 headroom = zn->xdp ? ZCNIC_XDP_HEADROOM : 0;
-
-	if (split) {
-		mem->header_size = ALIGN(sizeof(struct zcnic_rx_header) +
-					 max(hds_thresh, ZCNIC_MIN_HEADER_ROOM), 64);
-		mem->header_truesize = mem->header_size;
-		mem->hds_thresh = hds_thresh;
-		/* programs get the very fragment, others a copy */
-		if (zn->xdp)
-			mem->header_truesize = SKB_HEAD_ALIGN(headroom + mem->header_size);
-		return;
-	}
-	mem->header_truesize = ZCNIC_LINEAR_TRUESIZE;
-	if (zn->gro)
-		mem->header_truesize = ZCNIC_LINEAR_GRO_TRUESIZE;
-	if (zn->xdp)
-		mem->header_truesize = ZCNIC_LINEAR_XDP_TRUESIZE;
-	mem->header_size = ZCNIC_LINEAR_SIZE(mem->header_truesize - headroom);
-}
-
-/**
- * zcnic_rx_mem_alloc() - create the memory of a receive queue
- * @pair: whose
- * @pending: chains that it will post at most
- * @page_size: bytes of a payload page, a power of two
- * @split: chains are split
- * @hds_thresh: frames up to this many bytes stay in the header fragment
- * @mem: where to put it
- *
- * Touches neither device nor queue. Return: 0 or a negative errno.
- */
-int zcnic_rx_mem_alloc(struct zcnic_pair *pair, u32 pending, u32 page_size, bool split,
-		       u32 hds_thresh, struct zcnic_rx_mem *mem)
-{
-	struct page_pool *pool;
-
-	memset(mem, 0, sizeof(*mem));
-	if (pair->xsk) {
-		zcnic_xsk_mem(pair->xsk, mem);
-		return 0;
-	}
-	/* the first chain's bytes, or its headers, are in the linear part */
-	mem->max_chains = MAX_SKB_FRAGS + !split;
-	zcnic_rx_mem_sizes(pair->zn, split, hds_thresh, mem);
-	if (split)
-		mem->page_size = page_size;
-
-	/* Headers are always readable: their pool is never a memory provider's. */
-	pool = zcnic_pool_create(pair, PAGE_SIZE,
-				 DIV_ROUND_UP(pending * mem->header_truesize, PAGE_SIZE), 0);
-	if (IS_ERR(pool))
-		return PTR_ERR(pool);
-	mem->header_pool = pool;
-	if (pair->zn->xdp) {
-		int err = xdp_reg_page_pool(pool);
-
-		if (err) {
-			zcnic_rx_mem_free(mem);
-			return err;
-		}
-		mem->headroom = ZCNIC_XDP_HEADROOM;
-		mem->xdp = true;
-	}
-	if (!split)
-		return 0;
-
-	pool = zcnic_pool_create(pair, page_size, pending, PP_FLAG_ALLOW_UNREADABLE_NETMEM);
-	if (IS_ERR(pool)) {
-		zcnic_rx_mem_free(mem);
-		return PTR_ERR(pool);
-	}
-	mem->payload_pool = pool;
-	return 0;
-}
-
-void zcnic_rx_mem_free(struct zcnic_rx_mem *mem)
-{
-	if (mem->headroom)
-		xdp_unreg_page_pool(mem->header_pool);
-	page_pool_destroy(mem->header_pool);
-	page_pool_destroy(mem->payload_pool);
-	memset(mem, 0, sizeof(*mem));
+	return rx && tx;
 }
 
 /**
  * zcnic_pair_drain() - take back everything that the device has returned
- * @pair: the pair, stopped in the device, its NAPI stopped
+ * @pair: the pair, its NAPI stopped; halves that are started are left alone
  *
  * Return: whether that was everything.
  */
@@ -138,85 +42,105 @@ bool zcnic_pair_drain(struct zcnic_pair *pair)
 		if (!pair->rx.started)
 			zcnic_rx_drain(pair);
 		if (!pair->tx.started)
-			zcnic_tx_reap(pair, false);
-		if ((pair->rx.started || !pair->rx.posted) && (pair->tx.started || !pair->tx.used))
+			zcnic_tx_clean(pair, false);
+		if (zcnic_pair_drained(pair))
 			return true;
-		if (virtqueue_is_broken(pair->rx.vq) || virtqueue_is_broken(pair->tx.vq) ||
+		if (virtqueue_is_broken(pair->rx.vq) ||
+		    virtqueue_is_broken(pair->tx.vq) ||
 		    time_after(jiffies, deadline))
 			return false;
 		usleep_range(500, 1000);
 	}
 }
 
-static int zcnic_refused(struct zcnic_pair *pair, const char *what, const char *command, int err)
+static int zcnic_refused(struct zcnic_pair *pair, const char *what,
+			 const char *command, int err)
 {
-	netdev_err(pair->zn->dev, "%s queue %u doesn't %s: %d\n", what, pair->index, command, err);
+	netdev_err(pair->zn->dev, "%s queue %u doesn't %s: %d\n", what,
+		   pair->index, command, err);
 	return err;
 }
 
 /*
- * Have the device begin to use the receive queue; without a device just be ready for it. Return: 0, or
- * what the device has against it. It may not have anything: then it is not in the state that it should
- * be in, and whoever is not replaying its configuration asks for a new session.
+ * Have the device use the receive queue; without a session, get ready for that.
+ *
+ * Return: 0, or the errno of a refusal. A refusal means that the device is not
+ * in the state that the driver expects: unless it came during a replay, the
+ * caller asks for a new session.
  */
 static int zcnic_rx_start(struct zcnic_pair *pair)
 {
-	struct zcnic_rx *rx = &pair->rx;
-	const struct zcnic_rx_mem *mem = &rx->mem;
+	const struct zcnic_rx_mem *mem = &pair->rx.mem;
 	struct zcnic_rxq_start request = {
 		.queue = cpu_to_le16(pair->index),
-		.shape = mem->payload_pool ? ZCNIC_RX_SHAPE_SPLIT : ZCNIC_RX_SHAPE_LINEAR,
+		.shape = ZCNIC_RX_SHAPE_LINEAR,
 		.header_size = cpu_to_le32(mem->header_size),
 		.page_size = cpu_to_le32(mem->page_size),
 		.hds_thresh = cpu_to_le32(mem->hds_thresh),
 		.max_chains = min_t(u32, mem->max_chains, pair->zn->max_chains),
 	};
+	struct zcnic_rx *rx = &pair->rx;
 	int err;
 
-	/* the core could not restart the queue with its old memory either, and has warned */
+	/* the queue lost its memory in a restart, and the core has warned */
 	if (!mem->header_pool && !mem->xsk)
 		return 0;
 	if (mem->header_pool)
-		page_pool_enable_direct_recycling(mem->header_pool, &pair->napi);
-	if (mem->payload_pool)
-		page_pool_enable_direct_recycling(mem->payload_pool, &pair->napi);
+		page_pool_enable_direct_recycling(mem->header_pool,
+						  &pair->napi);
+	if (mem->payload_pool) {
+		request.shape = ZCNIC_RX_SHAPE_SPLIT;
+		page_pool_enable_direct_recycling(mem->payload_pool,
+						  &pair->napi);
+	}
 	zcnic_xdp_attach(pair);
-	err = zcnic_command(pair->zn, ZCNIC_CMD_RXQ_START, &request, sizeof(request), NULL, 0);
+	err = zcnic_command(pair->zn, ZCNIC_CMD_RXQ_START, &request,
+			    sizeof(request), NULL, 0);
+	if (zcnic_disconnected(err))
+		return 0;
 	if (err)
-		return zcnic_away(err) ? 0 : zcnic_refused(pair, "receive", "start", err);
+		return zcnic_refused(pair, "receive", "start", err);
 
 	rx->started = true;
 	rx->skipping = false;
-	/* a shortage is not a failure: NAPI and its timer go on trying */
+	/* with too little memory, NAPI and the refill timer go on trying */
 	zcnic_rx_fill(pair, GFP_KERNEL | __GFP_NOWARN);
 	return 0;
 }
 
+static void zcnic_rx_stop_started(struct zcnic_pair *pair)
+{
+	struct zcnic_rx *rx = &pair->rx;
+	struct zcnic *zn = pair->zn;
+	int err;
+
+	err = zcnic_queue_command(zn, ZCNIC_CMD_RXQ_STOP, pair->index);
+	rx->started = false;
+	if (err && !zcnic_disconnected(err)) {
+		zcnic_refused(pair, "receive", "stop", err);
+		zcnic_request_session(zn);
+	} else if (!err && !zcnic_pair_drain(pair)) {
+		netdev_err(zn->dev,
+			   "receive queue %u stopped with %u chains out\n",
+			   pair->index, rx->posted);
+		zcnic_request_reset(zn);
+	}
+	if (rx->posted)
+		zcnic_orphaned(zn);
+}
+
 /**
- * zcnic_rx_stop() - have the device give a receive queue's chains back
+ * zcnic_rx_stop() - have the device return a receive queue's chains
  * @pair: the pair, its NAPI stopped
  *
- * Without a device, they stay in the ring.
+ * Without a session they stay in the ring.
  */
 void zcnic_rx_stop(struct zcnic_pair *pair)
 {
 	struct zcnic_rx *rx = &pair->rx;
 
-	if (rx->started) {
-		int err = zcnic_queue_command(pair->zn, ZCNIC_CMD_RXQ_STOP, pair->index);
-
-		rx->started = false;
-		if (err && !zcnic_away(err)) {
-			zcnic_refused(pair, "receive", "stop", err);
-			zcnic_request_session(pair->zn);
-		} else if (!err && !zcnic_pair_drain(pair)) {
-			netdev_err(pair->zn->dev, "receive queue %u stopped with %u chains out\n",
-				   pair->index, rx->posted);
-			zcnic_request_reset(pair->zn);
-		}
-		if (rx->posted)
-			zcnic_orphaned(pair->zn);
-	}
+	if (rx->started)
+		zcnic_rx_stop_started(pair);
 	zcnic_rx_drop_frame(rx);
 	zcnic_xdp_detach(pair);
 	if (rx->mem.header_pool)
@@ -225,86 +149,104 @@ void zcnic_rx_stop(struct zcnic_pair *pair)
 		page_pool_disable_direct_recycling(rx->mem.payload_pool);
 }
 
+/* Return: as zcnic_rx_start(). */
 static int zcnic_tx_start(struct zcnic_pair *pair)
 {
-	int err = zcnic_queue_command(pair->zn, ZCNIC_CMD_TXQ_START, pair->index);
+	int err;
 
+	err = zcnic_queue_command(pair->zn, ZCNIC_CMD_TXQ_START, pair->index);
 	pair->tx.started = !err;
-	pair->tx.watched_since = 0;
-	return !err || zcnic_away(err) ? 0 : zcnic_refused(pair, "transmit", "start", err);
+	pair->tx.progress_since = 0;
+	if (zcnic_disconnected(err))
+		return 0;
+	if (err)
+		return zcnic_refused(pair, "transmit", "start", err);
+	return 0;
 }
 
 static void zcnic_tx_stop(struct zcnic_pair *pair)
 {
 	struct zcnic_tx *tx = &pair->tx;
+	struct zcnic *zn = pair->zn;
+	int err;
 
 	if (tx->started) {
-		int err = zcnic_queue_command(pair->zn, ZCNIC_CMD_TXQ_STOP, pair->index);
-
+		err = zcnic_queue_command(zn, ZCNIC_CMD_TXQ_STOP, pair->index);
 		tx->started = false;
-		if (err && !zcnic_away(err)) {
+		if (err && !zcnic_disconnected(err)) {
 			zcnic_refused(pair, "transmit", "stop", err);
-			zcnic_request_session(pair->zn);
+			zcnic_request_session(zn);
 		} else if (!err && !zcnic_pair_drain(pair)) {
-			zcnic_request_reset(pair->zn);
+			zcnic_request_reset(zn);
 		}
 		if (tx->used)
-			zcnic_orphaned(pair->zn);
+			zcnic_orphaned(zn);
 	}
-	zcnic_tx_forget(pair);
+	zcnic_tx_reset_accounting(pair);
 }
 
 /**
  * zcnic_pair_start() - start both queues of an open pair in the device
  * @pair: the pair, its NAPI stopped
  *
- * Transmit first: what is received is likely to be answered. Return: as zcnic_rx_start().
+ * Transmit comes first: received frames are likely to be answered.
+ *
+ * Return: as zcnic_rx_start().
  */
 int zcnic_pair_start(struct zcnic_pair *pair)
 {
-	return zcnic_tx_start(pair) ?: zcnic_rx_start(pair);
+	int err;
+
+	err = zcnic_tx_start(pair);
+	if (err)
+		return err;
+	return zcnic_rx_start(pair);
 }
 
 static void zcnic_pair_close(struct zcnic_pair *pair)
 {
 	struct net_device *dev = pair->zn->dev;
-	struct netdev_queue *txq = netdev_get_tx_queue(dev, pair->index);
+	struct netdev_queue *txq;
 
+	txq = netdev_get_tx_queue(dev, pair->index);
 	netif_queue_set_napi(dev, pair->index, NETDEV_QUEUE_TYPE_RX, NULL);
 	netif_queue_set_napi(dev, pair->index, NETDEV_QUEUE_TYPE_TX, NULL);
 	zcnic_napi_stop(pair);
-	/* from now on, nobody sends frames of XDP */
+	/* from now on zcnic_xdp_xmit() sends no frames */
 	__netif_tx_lock_bh(txq);
 	WRITE_ONCE(pair->open, false);
 	__netif_tx_unlock_bh(txq);
 	zcnic_rx_stop(pair);
 	zcnic_tx_stop(pair);
 	zcnic_rx_mem_free(&pair->rx.mem);
-	/* the caller waits for a grace period before anything is done with it again */
+	/* the caller waits for a grace period before the instance is reused */
 	__netif_napi_del_locked(&pair->napi);
 }
 
 static int zcnic_pair_open(struct zcnic_pair *pair)
 {
-	struct zcnic *zn = pair->zn;
 	struct netdev_queue_config qcfg;
+	struct zcnic *zn = pair->zn;
 	int err;
 
 	pair->rx.limit = zn->rx_pending;
 	pair->tx.limit = zn->tx_pending;
-	/* a provider that was bound stays bound while the interface is down */
+	/* a memory provider stays bound while the interface is down */
 	netdev_queue_config(zn->dev, pair->index, &qcfg);
-	err = zcnic_rx_mem_alloc(pair, zn->rx_pending, qcfg.rx_page_size, zn->split, zn->hds_thresh,
-				 &pair->rx.mem);
+	err = zcnic_rx_mem_alloc(pair, zn->rx_pending, qcfg.rx_page_size,
+				 zn->split, zn->hds_thresh, &pair->rx.mem);
 	if (err)
 		return err;
-	netif_napi_add_config_locked(zn->dev, &pair->napi, zcnic_poll, pair->index);
+	netif_napi_add_config_locked(zn->dev, &pair->napi, zcnic_poll,
+				     pair->index);
 	zcnic_napi_set_irq(pair);
 	WRITE_ONCE(pair->open, true);
 	if (zcnic_pair_start(pair))
 		zcnic_request_session(zn);
-	netif_queue_set_napi(zn->dev, pair->index, NETDEV_QUEUE_TYPE_RX, &pair->napi);
-	netif_queue_set_napi(zn->dev, pair->index, NETDEV_QUEUE_TYPE_TX, &pair->napi);
+	netif_queue_set_napi(zn->dev, pair->index, NETDEV_QUEUE_TYPE_RX,
+			     &pair->napi);
+	netif_queue_set_napi(zn->dev, pair->index, NETDEV_QUEUE_TYPE_TX,
+			     &pair->napi);
 	zcnic_napi_start(pair);
 	return 0;
 }
@@ -312,15 +254,15 @@ static int zcnic_pair_open(struct zcnic_pair *pair)
 /**
  * zcnic_pairs_open() - open pairs: memory, queues, NAPI
  * @zn: the device
- * @first: the first
- * @end: behind the last
+ * @first: the first pair
+ * @end: the one after the last
  *
  * Return: 0, or a negative errno with none of them open.
  */
 int zcnic_pairs_open(struct zcnic *zn, u16 first, u16 end)
 {
-	u16 i;
 	int err;
+	u16 i;
 
 	for (i = first; i < end; i++) {
 		err = zcnic_pair_open(&zn->pairs[i]);
@@ -333,10 +275,10 @@ int zcnic_pairs_open(struct zcnic *zn, u16 first, u16 end)
 }
 
 /**
- * zcnic_pairs_close() - the opposite, which can't fail
+ * zcnic_pairs_close() - close pairs, which can't fail
  * @zn: the device
- * @first: the first
- * @end: behind the last; none of their transmit queues is used any more
+ * @first: the first pair; none of their transmit queues is in use any more
+ * @end: the one after the last
  */
 void zcnic_pairs_close(struct zcnic *zn, u16 first, u16 end)
 {
@@ -348,9 +290,9 @@ void zcnic_pairs_close(struct zcnic *zn, u16 first, u16 end)
 }
 
 /**
- * zcnic_pair_exchange() - let a running receive queue go on with other memory
- * @pair: the pair
- * @mem: the memory; then what it had
+ * zcnic_pair_exchange() - restart a receive queue with other memory
+ * @pair: the pair, open
+ * @mem: the new memory; on return, the old one
  */
 void zcnic_pair_exchange(struct zcnic_pair *pair, struct zcnic_rx_mem *mem)
 {
@@ -364,17 +306,18 @@ void zcnic_pair_exchange(struct zcnic_pair *pair, struct zcnic_rx_mem *mem)
 }
 
 /**
- * zcnic_pairs_reconfigure() - give all receive queues memory of a new shape or number
- * @zn: the device, running
+ * zcnic_pairs_reconfigure() - give all receive queues memory of a new shape
+ * @zn: the device, its interface up
  * @rx_pending: chains to post at most
  * @split: chains are split
- * @hds_thresh: for split ones
+ * @hds_thresh: for split chains
  *
- * New memory is there before the first queue is stopped.
+ * All new memory is allocated before the first queue is stopped.
  *
  * Return: 0, or a negative errno with nothing changed.
  */
-int zcnic_pairs_reconfigure(struct zcnic *zn, u32 rx_pending, bool split, u32 hds_thresh)
+int zcnic_pairs_reconfigure(struct zcnic *zn, u32 rx_pending, bool split,
+			    u32 hds_thresh)
 {
 	struct netdev_queue_config qcfg;
 	struct zcnic_rx_mem *mems;
@@ -386,8 +329,9 @@ int zcnic_pairs_reconfigure(struct zcnic *zn, u32 rx_pending, bool split, u32 hd
 		return -ENOMEM;
 	for (i = 0; i < zn->channels && !err; i++) {
 		netdev_queue_config(zn->dev, i, &qcfg);
-		err = zcnic_rx_mem_alloc(&zn->pairs[i], rx_pending, qcfg.rx_page_size, split,
-					 hds_thresh, &mems[i]);
+		err = zcnic_rx_mem_alloc(&zn->pairs[i], rx_pending,
+					 qcfg.rx_page_size, split, hds_thresh,
+					 &mems[i]);
 	}
 	if (err)
 		goto out;
@@ -402,13 +346,15 @@ out:
 	return err;
 }
 
-static int zcnic_queue_mem_alloc(struct net_device *dev, struct netdev_queue_config *qcfg,
-				 void *mem, int index)
+static int zcnic_queue_mem_alloc(struct net_device *dev,
+				 struct netdev_queue_config *qcfg, void *mem,
+				 int index)
 {
 	struct zcnic *zn = netdev_priv(dev);
 
-	return zcnic_rx_mem_alloc(&zn->pairs[index], zn->rx_pending, qcfg->rx_page_size, zn->split,
-				  zn->hds_thresh, mem);
+	return zcnic_rx_mem_alloc(&zn->pairs[index], zn->rx_pending,
+				  qcfg->rx_page_size, zn->split, zn->hds_thresh,
+				  mem);
 }
 
 static void zcnic_queue_mem_free(struct net_device *dev, void *mem)
@@ -416,13 +362,18 @@ static void zcnic_queue_mem_free(struct net_device *dev, void *mem)
 	zcnic_rx_mem_free(mem);
 }
 
-static int zcnic_queue_start(struct net_device *dev, struct netdev_queue_config *qcfg, void *mem,
+static int zcnic_queue_start(struct net_device *dev,
+			     struct netdev_queue_config *qcfg, void *mem,
 			     int index)
 {
 	struct zcnic *zn = netdev_priv(dev);
-	struct zcnic_pair *pair = &zn->pairs[index];
+	struct zcnic_pair *pair;
 
-	/* can't fail: the core would give up a queue that doesn't start with its old memory either */
+	pair = &zn->pairs[index];
+	/*
+	 * This can't fail: the core would give up a queue that doesn't start
+	 * with its old memory either.
+	 */
 	memcpy(&pair->rx.mem, mem, sizeof(pair->rx.mem));
 	if (zcnic_rx_start(pair))
 		zcnic_request_session(zn);
@@ -433,9 +384,13 @@ static int zcnic_queue_start(struct net_device *dev, struct netdev_queue_config 
 static int zcnic_queue_stop(struct net_device *dev, void *mem, int index)
 {
 	struct zcnic *zn = netdev_priv(dev);
-	struct zcnic_pair *pair = &zn->pairs[index];
+	struct zcnic_pair *pair;
 
-	/* With NAPI live, it would post again what RXQ_STOP returns. Transmit completions wait meanwhile. */
+	pair = &zn->pairs[index];
+	/*
+	 * A live NAPI would post again what RXQ_STOP returns. Transmit
+	 * completions wait meanwhile.
+	 */
 	zcnic_napi_stop(pair);
 	zcnic_rx_stop(pair);
 	memcpy(mem, &pair->rx.mem, sizeof(pair->rx.mem));
@@ -443,20 +398,25 @@ static int zcnic_queue_stop(struct net_device *dev, void *mem, int index)
 	return 0;
 }
 
-static void zcnic_default_qcfg(struct net_device *dev, struct netdev_queue_config *qcfg)
+static void zcnic_default_qcfg(struct net_device *dev,
+			       struct netdev_queue_config *qcfg)
 {
 	qcfg->rx_page_size = PAGE_SIZE;
 }
 
-static int zcnic_validate_qcfg(struct net_device *dev, struct netdev_queue_config *qcfg,
+static int zcnic_validate_qcfg(struct net_device *dev,
+			       struct netdev_queue_config *qcfg,
 			       struct netlink_ext_ack *extack)
 {
 	struct zcnic *zn = netdev_priv(dev);
 
-	if (!is_power_of_2(qcfg->rx_page_size) || qcfg->rx_page_size < PAGE_SIZE ||
+	if (!is_power_of_2(qcfg->rx_page_size) ||
+	    qcfg->rx_page_size < PAGE_SIZE ||
 	    qcfg->rx_page_size > zn->max_page_size) {
-		NL_SET_ERR_MSG_FMT_MOD(extack, "rx page size %u: a power of two from %lu to %u",
-				       qcfg->rx_page_size, PAGE_SIZE, zn->max_page_size);
+		NL_SET_ERR_MSG_FMT_MOD(extack,
+				       "rx page size %u: a power of two from %lu to %u",
+				       qcfg->rx_page_size, PAGE_SIZE,
+				       zn->max_page_size);
 		return -ERANGE;
 	}
 	return 0;

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Receive side scaling: context 0 and the others. A setting is checked, sent if there is a session, and
- * kept unless the device refuses it; each new session gets what is kept. No setting resets anything.
+ * Receive side scaling: context 0 and the others. A setting is checked, sent if
+ * there is a session, and kept unless the device refuses it. Each new session
+ * gets all contexts. No setting resets anything.
  */
 #include <net/netdev_lock.h>
 
-#include "zcnic.h"
+#include "zcnic_command.h"
 
 #define ZCNIC_FIELDS_IP		(ZCNIC_FIELD_IP_SRC | ZCNIC_FIELD_IP_DST)
-#define ZCNIC_FIELDS_L4		(ZCNIC_FIELDS_IP | ZCNIC_FIELD_L4_SRC | ZCNIC_FIELD_L4_DST)
+#define ZCNIC_FIELDS_L4 \
+	(ZCNIC_FIELDS_IP | ZCNIC_FIELD_L4_SRC | ZCNIC_FIELD_L4_DST)
 
 static const u16 zcnic_default_fields[ZCNIC_FLOW_TYPES] = {
 	[ZCNIC_FLOW_IPV4] = ZCNIC_FIELDS_IP,
@@ -20,21 +22,23 @@ static const u16 zcnic_default_fields[ZCNIC_FLOW_TYPES] = {
 };
 
 /**
- * zcnic_rss_table_length() - entries of the tables for a number of channels
+ * zcnic_rss_table_length() - length of the tables for a number of channels
  * @zn: the device
- * @channels: how many
+ * @channels: the number
  *
- * A power of two, because the device takes the low bits of the hash; at least four entries per channel,
- * so that uneven shares are uneven by a quarter at most.
+ * A power of two, because the device indexes by the low bits of the hash. At
+ * least four entries per channel, so that shares differ by a quarter at most.
  *
- * Return: the length.
+ * Return: the length in entries.
  */
 u32 zcnic_rss_table_length(struct zcnic *zn, u16 channels)
 {
-	return min_t(u32, roundup_pow_of_two(max(8, 4 * channels)), zn->max_rss_table);
+	return min_t(u32, roundup_pow_of_two(max(8, 4 * channels)),
+		     zn->max_rss_table);
 }
 
-static void zcnic_rss_spread(struct zcnic_rss *rss, u32 length, u16 channels)
+static void zcnic_rss_set_default(struct zcnic_rss *rss, u32 length,
+				  u16 channels)
 {
 	u32 i;
 
@@ -43,7 +47,7 @@ static void zcnic_rss_spread(struct zcnic_rss *rss, u32 length, u16 channels)
 }
 
 /**
- * zcnic_rss_init() - the default configuration
+ * zcnic_rss_init() - set the default configuration
  * @zn: the device
  */
 void zcnic_rss_init(struct zcnic *zn)
@@ -54,16 +58,18 @@ void zcnic_rss_init(struct zcnic *zn)
 	rss->exists = true;
 	memcpy(rss->fields, zcnic_default_fields, sizeof(rss->fields));
 	netdev_rss_key_fill(rss->key, sizeof(rss->key));
-	zcnic_rss_spread(rss, zn->rss_table_length, zn->channels);
+	zcnic_rss_set_default(rss, zn->rss_table_length, zn->channels);
 }
 
-static int zcnic_rss_send(struct zcnic *zn, u32 context, const struct zcnic_rss *rss)
+static int zcnic_rss_send(struct zcnic *zn, u32 context,
+			  const struct zcnic_rss *rss)
 {
 	struct zcnic_rss_set *request;
-	size_t size = struct_size(request, table, zn->rss_table_length);
-	u32 i;
+	size_t size;
 	int err;
+	u32 i;
 
+	size = struct_size(request, table, zn->rss_table_length);
 	request = kzalloc(size, GFP_KERNEL);
 	if (!request)
 		return -ENOMEM;
@@ -81,11 +87,12 @@ static int zcnic_rss_send(struct zcnic *zn, u32 context, const struct zcnic_rss 
 }
 
 /* Send @rss and keep it unless it is refused. */
-static int zcnic_rss_set(struct zcnic *zn, u32 context, const struct zcnic_rss *rss)
+static int zcnic_rss_set(struct zcnic *zn, u32 context,
+			 const struct zcnic_rss *rss)
 {
 	int err = zcnic_rss_send(zn, context, rss);
 
-	if (err && !zcnic_away(err))
+	if (err && !zcnic_disconnected(err))
 		return err;
 	zn->rss[context] = *rss;
 	return 0;
@@ -93,16 +100,20 @@ static int zcnic_rss_set(struct zcnic *zn, u32 context, const struct zcnic_rss *
 
 /* Apply what @rxfh changes to @rss. */
 static int zcnic_rss_apply(struct zcnic *zn, struct zcnic_rss *rss,
-			   const struct ethtool_rxfh_param *rxfh, struct netlink_ext_ack *extack)
+			   const struct ethtool_rxfh_param *rxfh,
+			   struct netlink_ext_ack *extack)
 {
 	u32 i;
 
-	if (rxfh->hfunc != ETH_RSS_HASH_NO_CHANGE && rxfh->hfunc != ETH_RSS_HASH_TOP) {
-		NL_SET_ERR_MSG_MOD(extack, "the only hash function is toeplitz");
+	if (rxfh->hfunc != ETH_RSS_HASH_NO_CHANGE &&
+	    rxfh->hfunc != ETH_RSS_HASH_TOP) {
+		NL_SET_ERR_MSG_MOD(extack,
+				   "the only hash function is toeplitz");
 		return -EOPNOTSUPP;
 	}
 	if (rxfh->input_xfrm != RXH_XFRM_NO_CHANGE) {
-		if (rxfh->input_xfrm && !(zn->features & BIT_ULL(ZCNIC_F_RSS_SYMMETRIC)))
+		if (rxfh->input_xfrm &&
+		    !(zn->features & BIT_ULL(ZCNIC_F_RSS_SYMMETRIC)))
 			return -EOPNOTSUPP;
 		if (rxfh->input_xfrm == RXH_XFRM_SYM_XOR)
 			rss->symmetric = ZCNIC_RSS_SYM_XOR;
@@ -118,15 +129,19 @@ static int zcnic_rss_apply(struct zcnic *zn, struct zcnic_rss *rss,
 	return 0;
 }
 
-static int zcnic_rss_change(struct zcnic *zn, u32 context, const struct ethtool_rxfh_param *rxfh,
+static int zcnic_rss_change(struct zcnic *zn, u32 context,
+			    const struct ethtool_rxfh_param *rxfh,
 			    struct netlink_ext_ack *extack)
 {
-	struct zcnic_rss *rss = kmemdup(&zn->rss[context], sizeof(*rss), GFP_KERNEL);
+	struct zcnic_rss *rss =
+		kmemdup(&zn->rss[context], sizeof(*rss), GFP_KERNEL);
 	int err;
 
 	if (!rss)
 		return -ENOMEM;
-	err = zcnic_rss_apply(zn, rss, rxfh, extack) ?: zcnic_rss_set(zn, context, rss);
+	err = zcnic_rss_apply(zn, rss, rxfh, extack);
+	if (!err)
+		err = zcnic_rss_set(zn, context, rss);
 	kfree(rss);
 	return err;
 }
@@ -146,9 +161,10 @@ u32 zcnic_get_rxfh_indir_size(struct net_device *dev)
 int zcnic_get_rxfh(struct net_device *dev, struct ethtool_rxfh_param *rxfh)
 {
 	struct zcnic *zn = netdev_priv(dev);
-	const struct zcnic_rss *rss = &zn->rss[0];
+	const struct zcnic_rss *rss;
 	u32 i;
 
+	rss = &zn->rss[0];
 	rxfh->hfunc = ETH_RSS_HASH_TOP;
 	rxfh->input_xfrm = 0;
 	if (rss->symmetric == ZCNIC_RSS_SYM_XOR)
@@ -168,18 +184,21 @@ int zcnic_set_rxfh(struct net_device *dev, struct ethtool_rxfh_param *rxfh,
 	return zcnic_rss_change(netdev_priv(dev), 0, rxfh, extack);
 }
 
-int zcnic_create_rxfh_context(struct net_device *dev, struct ethtool_rxfh_context *ctx,
+int zcnic_create_rxfh_context(struct net_device *dev,
+			      struct ethtool_rxfh_context *ctx,
 			      const struct ethtool_rxfh_param *rxfh,
 			      struct netlink_ext_ack *extack)
 {
 	struct zcnic *zn = netdev_priv(dev);
 	u32 context = rxfh->rss_context;
 	struct zcnic_rss *rss;
-	u32 i;
 	int err;
+	u32 i;
 
-	if (!(zn->features & BIT_ULL(ZCNIC_F_RSS_CONTEXTS)) || context >= zn->max_rss_contexts) {
-		NL_SET_ERR_MSG_FMT_MOD(extack, "the device has contexts 0 to %u",
+	if (!(zn->features & BIT_ULL(ZCNIC_F_RSS_CONTEXTS)) ||
+	    context >= zn->max_rss_contexts) {
+		NL_SET_ERR_MSG_FMT_MOD(extack,
+				       "the device has contexts 0 to %u",
 				       zn->max_rss_contexts - 1);
 		return -ENOSPC;
 	}
@@ -189,12 +208,15 @@ int zcnic_create_rxfh_context(struct net_device *dev, struct ethtool_rxfh_contex
 	rss->exists = true;
 	memcpy(rss->fields, zcnic_default_fields, sizeof(rss->fields));
 	memcpy(rss->key, zn->rss[0].key, sizeof(rss->key));
-	zcnic_rss_spread(rss, zn->rss_table_length, zn->channels);
-	err = zcnic_rss_apply(zn, rss, rxfh, extack) ?: zcnic_rss_set(zn, context, rss);
+	zcnic_rss_set_default(rss, zn->rss_table_length, zn->channels);
+	err = zcnic_rss_apply(zn, rss, rxfh, extack);
+	if (!err)
+		err = zcnic_rss_set(zn, context, rss);
 	if (!err) {
-		/* the core keeps what the user gave and wants the rest from us */
+		/* the core keeps the user's choices and gets the rest here */
 		ctx->hfunc = ETH_RSS_HASH_TOP;
-		memcpy(ethtool_rxfh_context_key(ctx), rss->key, sizeof(rss->key));
+		memcpy(ethtool_rxfh_context_key(ctx), rss->key,
+		       sizeof(rss->key));
 		for (i = 0; i < zn->rss_table_length; i++)
 			ethtool_rxfh_context_indir(ctx)[i] = rss->table[i];
 	}
@@ -202,22 +224,26 @@ int zcnic_create_rxfh_context(struct net_device *dev, struct ethtool_rxfh_contex
 	return err;
 }
 
-int zcnic_modify_rxfh_context(struct net_device *dev, struct ethtool_rxfh_context *ctx,
+int zcnic_modify_rxfh_context(struct net_device *dev,
+			      struct ethtool_rxfh_context *ctx,
 			      const struct ethtool_rxfh_param *rxfh,
 			      struct netlink_ext_ack *extack)
 {
-	return zcnic_rss_change(netdev_priv(dev), rxfh->rss_context, rxfh, extack);
+	return zcnic_rss_change(netdev_priv(dev), rxfh->rss_context, rxfh,
+				extack);
 }
 
-int zcnic_remove_rxfh_context(struct net_device *dev, struct ethtool_rxfh_context *ctx,
-			      u32 context, struct netlink_ext_ack *extack)
+int zcnic_remove_rxfh_context(struct net_device *dev,
+			      struct ethtool_rxfh_context *ctx, u32 context,
+			      struct netlink_ext_ack *extack)
 {
-	struct zcnic *zn = netdev_priv(dev);
 	struct zcnic_rss_del request = { .context = cpu_to_le16(context) };
+	struct zcnic *zn = netdev_priv(dev);
 	int err;
 
-	err = zcnic_command(zn, ZCNIC_CMD_RSS_DEL, &request, sizeof(request), NULL, 0);
-	if (err && !zcnic_away(err) && err != -ENOENT)
+	err = zcnic_command(zn, ZCNIC_CMD_RSS_DEL, &request, sizeof(request),
+			    NULL, 0);
+	if (err && !zcnic_disconnected(err) && err != -ENOENT)
 		return err;
 	memset(&zn->rss[context], 0, sizeof(zn->rss[context]));
 	return 0;
@@ -254,7 +280,8 @@ static const struct {
 	{ RXH_IP6_FL, ZCNIC_FIELD_FLOW_LABEL },
 };
 
-int zcnic_get_rxfh_fields(struct net_device *dev, struct ethtool_rxfh_fields *fields)
+int zcnic_get_rxfh_fields(struct net_device *dev,
+			  struct ethtool_rxfh_fields *fields)
 {
 	int type = zcnic_flow_type(fields->flow_type);
 	struct zcnic *zn = netdev_priv(dev);
@@ -262,16 +289,19 @@ int zcnic_get_rxfh_fields(struct net_device *dev, struct ethtool_rxfh_fields *fi
 
 	if (type < 0)
 		return type;
-	if (fields->rss_context >= ZCNIC_MAX_RSS_CONTEXTS || !zn->rss[fields->rss_context].exists)
+	if (fields->rss_context >= ZCNIC_MAX_RSS_CONTEXTS ||
+	    !zn->rss[fields->rss_context].exists)
 		return -ENOENT;
 	fields->data = 0;
 	for (i = 0; i < ARRAY_SIZE(zcnic_fields); i++)
-		if (zn->rss[fields->rss_context].fields[type] & zcnic_fields[i].field)
+		if (zn->rss[fields->rss_context].fields[type] &
+		    zcnic_fields[i].field)
 			fields->data |= zcnic_fields[i].ethtool;
 	return 0;
 }
 
-int zcnic_set_rxfh_fields(struct net_device *dev, const struct ethtool_rxfh_fields *fields,
+int zcnic_set_rxfh_fields(struct net_device *dev,
+			  const struct ethtool_rxfh_fields *fields,
 			  struct netlink_ext_ack *extack)
 {
 	int type = zcnic_flow_type(fields->flow_type);
@@ -279,12 +309,13 @@ int zcnic_set_rxfh_fields(struct net_device *dev, const struct ethtool_rxfh_fiel
 	u32 data = fields->data;
 	u16 allowed, chosen = 0;
 	struct zcnic_rss *rss;
-	u32 i;
 	int err;
+	u32 i;
 
 	if (type < 0)
 		return type;
-	if (fields->rss_context >= ZCNIC_MAX_RSS_CONTEXTS || !zn->rss[fields->rss_context].exists)
+	if (fields->rss_context >= ZCNIC_MAX_RSS_CONTEXTS ||
+	    !zn->rss[fields->rss_context].exists)
 		return -ENOENT;
 	for (i = 0; i < ARRAY_SIZE(zcnic_fields); i++) {
 		if (!(data & zcnic_fields[i].ethtool))
@@ -292,8 +323,9 @@ int zcnic_set_rxfh_fields(struct net_device *dev, const struct ethtool_rxfh_fiel
 		chosen |= zcnic_fields[i].field;
 		data &= ~zcnic_fields[i].ethtool;
 	}
-	allowed = type == ZCNIC_FLOW_IPV4 || type == ZCNIC_FLOW_IPV6 ? ZCNIC_FIELDS_IP :
-								       ZCNIC_FIELDS_L4;
+	allowed = ZCNIC_FIELDS_L4;
+	if (type == ZCNIC_FLOW_IPV4 || type == ZCNIC_FLOW_IPV6)
+		allowed = ZCNIC_FIELDS_IP;
 	if (type >= ZCNIC_FLOW_IPV6)
 		allowed |= ZCNIC_FIELD_FLOW_LABEL;
 	if (data || chosen & ~allowed) {
@@ -314,7 +346,7 @@ int zcnic_set_rxfh_fields(struct net_device *dev, const struct ethtool_rxfh_fiel
 /**
  * zcnic_rss_max_queue() - the highest queue in a context's table
  * @zn: the device
- * @context: which
+ * @context: the context, which exists
  *
  * Return: the queue.
  */
@@ -329,11 +361,11 @@ u16 zcnic_rss_max_queue(struct zcnic *zn, u32 context)
 }
 
 /**
- * zcnic_rss_can_resize() - may the tables become those of another number of channels?
+ * zcnic_rss_can_resize() - check the tables against a new number of channels
  * @zn: the device
  * @channels: the number
  *
- * Return: 0 or a negative errno.
+ * Return: 0; -EINVAL if a table that a user set can't become shorter; -ENOMEM.
  */
 int zcnic_rss_can_resize(struct zcnic *zn, u16 channels)
 {
@@ -349,24 +381,28 @@ int zcnic_rss_can_resize(struct zcnic *zn, u16 channels)
 		return -ENOMEM;
 	for (i = 0; i < zn->rss_table_length; i++)
 		table[i] = zn->rss[0].table[i];
-	possible = ethtool_rxfh_indir_can_resize(zn->dev, table, zn->rss_table_length, length);
+	possible = ethtool_rxfh_indir_can_resize(zn->dev, table,
+						 zn->rss_table_length, length);
 	kfree(table);
-	return possible ? ethtool_rxfh_ctxs_can_resize(zn->dev, length) : -EINVAL;
+	if (!possible)
+		return -EINVAL;
+	return ethtool_rxfh_ctxs_can_resize(zn->dev, length);
 }
 
 /**
- * zcnic_rss_set_channels() - make the tables those of another number of channels
- * @zn: the device; zcnic_rss_can_resize() said yes
+ * zcnic_rss_set_channels() - adapt the tables to a new number of channels
+ * @zn: the device; zcnic_rss_can_resize() has returned 0
  * @channels: the number
  *
- * Context 0 is spread anew unless the user has set its table; tables that the user set are repeated or
- * folded.
+ * Context 0 gets the default table again unless a user has set its table.
+ * Tables that users set are repeated or folded.
  *
- * Return: 0, or what the device has against it.
+ * Return: 0, or the errno of the device's first refusal.
  */
 int zcnic_rss_set_channels(struct zcnic *zn, u16 channels)
 {
-	u32 length = zcnic_rss_table_length(zn, channels), old = zn->rss_table_length;
+	u32 length = zcnic_rss_table_length(zn, channels);
+	u32 old = zn->rss_table_length;
 	u32 context, i;
 	int err = 0;
 
@@ -376,24 +412,27 @@ int zcnic_rss_set_channels(struct zcnic *zn, u16 channels)
 
 		if (!rss->exists)
 			continue;
-		if (!context && !netif_is_rxfh_configured(zn->dev))
-			zcnic_rss_spread(rss, length, channels);
-		else if (length == old)
+		if (!context && !netif_is_rxfh_configured(zn->dev)) {
+			zcnic_rss_set_default(rss, length, channels);
+		} else if (length == old) {
 			continue;
-		for (i = old; (context || netif_is_rxfh_configured(zn->dev)) && i < length; i++)
-			rss->table[i] = rss->table[i % old];
-		err = err ?: zcnic_rss_send(zn, context, rss);
+		} else {
+			for (i = old; i < length; i++)
+				rss->table[i] = rss->table[i % old];
+		}
+		if (!err)
+			err = zcnic_rss_send(zn, context, rss);
 	}
 	if (length != old)
 		ethtool_rxfh_ctxs_resize(zn->dev, length);
-	return zcnic_away(err) ? 0 : err;
+	return zcnic_disconnected(err) ? 0 : err;
 }
 
 /**
- * zcnic_rss_replay() - give a new session the contexts
+ * zcnic_rss_replay() - send all contexts to a new session
  * @zn: the device
  *
- * A context that the device refuses is lost; there is nobody else to tell.
+ * A context that the device refuses is lost: the core and the log are notified.
  *
  * Return: 0 or a negative errno.
  */
@@ -407,9 +446,10 @@ int zcnic_rss_replay(struct zcnic *zn)
 		if (!zn->rss[context].exists)
 			continue;
 		err = zcnic_rss_send(zn, context, &zn->rss[context]);
-		if (!err || zcnic_away(err))
+		if (!err || zcnic_disconnected(err))
 			continue;
-		netdev_err(zn->dev, "RSS context %u: refused (%d) and lost\n", context, err);
+		netdev_err(zn->dev, "RSS context %u: refused (%d) and lost\n",
+			   context, err);
 		memset(&zn->rss[context], 0, sizeof(zn->rss[context]));
 		mutex_lock(&zn->dev->ethtool->rss_lock);
 		ethtool_rxfh_context_lost(zn->dev, context);

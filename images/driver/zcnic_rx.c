@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Receive. Chains are used by NAPI, or with NAPI stopped by whoever holds the instance lock.
+ * Receive: making frames of used chains.
  *
- * The receive header is in memory that the device may write at any time, so it is copied once and every
- * field of the copy is checked before it is used. What the device got wrong costs a frame and is counted.
+ * The receive header is in memory that the device may write at any time. The
+ * driver copies each header once and validates the copy against the chain, the
+ * partial frame and itself. An invalid header costs that frame and increments a
+ * counter.
  */
 #include <linux/if_vlan.h>
 #include <linux/tcp.h>
@@ -12,172 +14,31 @@
 #include <net/flow_dissector.h>
 #include <net/page_pool/helpers.h>
 
-#include "zcnic.h"
+#include "zcnic_xdp.h"
 
-#define ZCNIC_RX_FLAGS	(ZCNIC_RX_FIRST | ZCNIC_RX_LAST | ZCNIC_RX_SPLIT | \
-			 ZCNIC_RX_CSUM_GOOD | ZCNIC_RX_CSUM_BAD | ZCNIC_RX_AGGREGATED | \
-			 ZCNIC_RX_FIXED_ID | ZCNIC_RX_FIXED_ID_INNER | ZCNIC_RX_TIMESTAMP | \
-			 ZCNIC_RX_VLAN)
+#define ZCNIC_RX_FLAGS		(ZCNIC_RX_FIRST | ZCNIC_RX_LAST |	\
+				 ZCNIC_RX_SPLIT | ZCNIC_RX_CSUM_GOOD |	\
+				 ZCNIC_RX_CSUM_BAD | ZCNIC_RX_VLAN |	\
+				 ZCNIC_RX_AGGREGATED |			\
+				 ZCNIC_RX_TIMESTAMP |			\
+				 ZCNIC_RX_FIXED_ID |			\
+				 ZCNIC_RX_FIXED_ID_INNER)
 
-/* Buffers are made available in groups, so that not every frame costs a look at the ring's flags. */
-#define ZCNIC_RX_FILL_BATCH	16
-
-int zcnic_rx_slots_alloc(struct zcnic_pair *pair)
+/* Whether a header agrees with its chain, the partial frame and itself */
+static bool zcnic_rx_header_valid(const struct zcnic_pair *pair,
+				  const struct zcnic_rx_slot *slot,
+				  const struct zcnic_rx_header *header,
+				  u32 used_length)
 {
-	struct zcnic_rx *rx = &pair->rx;
-	u32 i;
-
-	rx->slots = kvcalloc(pair->zn->rx_ring_size, sizeof(*rx->slots), GFP_KERNEL);
-	if (!rx->slots)
-		return -ENOMEM;
-	for (i = 0; i < pair->zn->rx_ring_size; i++) {
-		rx->slots[i].next = rx->free;
-		rx->free = &rx->slots[i];
-	}
-	return 0;
-}
-
-void zcnic_rx_slots_free(struct zcnic_pair *pair)
-{
-	kvfree(pair->rx.slots);
-	pair->rx.slots = NULL;
-	pair->rx.free = NULL;
-}
-
-/* Give back what is left in the slot, and the slot. @napi: called by the pools' NAPI. */
-static void zcnic_rx_release(struct zcnic_rx *rx, struct zcnic_rx_slot *slot, bool napi)
-{
-	if (slot->header)
-		page_pool_put_full_netmem(slot->header_pool, slot->header, napi);
-	if (slot->payload)
-		page_pool_put_full_netmem(slot->payload_pool, slot->payload, napi);
-	if (slot->xsk)
-		zcnic_xsk_put(rx, slot);
-	slot->header = 0;
-	slot->payload = 0;
-	slot->next = rx->free;
-	rx->free = slot;
-}
-
-static bool zcnic_rx_slot_fill(struct zcnic_rx *rx, struct zcnic_rx_slot *slot, gfp_t gfp)
-{
-	const struct zcnic_rx_mem *mem = &rx->mem;
-
-	if (mem->xsk)
-		return zcnic_xsk_fill(rx, slot);
-	slot->header = page_pool_alloc_frag_netmem(mem->header_pool, &slot->header_offset,
-						   mem->header_truesize, gfp);
-	if (!slot->header)
-		return false;
-	slot->header_offset += mem->headroom;
-	slot->header_va = netmem_address(slot->header) + slot->header_offset;
-	slot->header_pool = mem->header_pool;
-	slot->header_truesize = mem->header_truesize;
-	slot->header_size = mem->header_size;
-	slot->page_size = mem->page_size;
-	if (!mem->payload_pool)
-		return true;
-
-	slot->payload_pool = mem->payload_pool;
-	slot->payload = page_pool_alloc_netmems(mem->payload_pool, gfp);
-	return slot->payload;
-}
-
-static int zcnic_rx_post(struct zcnic_rx *rx, struct zcnic_rx_slot *slot)
-{
-	struct scatterlist sg[2];
-
-	sg_init_table(sg, slot->payload ? 2 : 1);
-	if (slot->xsk)
-		sg_dma_address(&sg[0]) = zcnic_xsk_dma(slot);
-	else
-		sg_dma_address(&sg[0]) = page_pool_get_dma_addr_netmem(slot->header) +
-					 slot->header_offset;
-	sg_dma_len(&sg[0]) = slot->header_size;
-	if (slot->payload) {
-		sg_dma_address(&sg[1]) = page_pool_get_dma_addr_netmem(slot->payload);
-		sg_dma_len(&sg[1]) = slot->page_size;
-	}
-	return virtqueue_add_inbuf_premapped(rx->vq, sg, slot->payload ? 2 : 1, slot, NULL,
-					     GFP_ATOMIC);
-}
-
-void zcnic_rx_count(struct zcnic_rx *rx, u64_stats_t *counter)
-{
-	u64_stats_update_begin(&rx->stats.syncp);
-	u64_stats_inc(counter);
-	u64_stats_update_end(&rx->stats.syncp);
-}
-
-/**
- * zcnic_rx_fill() - post buffers up to the ring's limit
- * @pair: the pair
- * @gfp: how to allocate
- *
- * Return: whether so few are posted, for want of memory, that no interrupt may ever come again.
- */
-bool zcnic_rx_fill(struct zcnic_pair *pair, gfp_t gfp)
-{
-	struct zcnic_rx *rx = &pair->rx;
-	bool failed = false, added = false;
-	struct zcnic_rx_slot *slot;
-
-	if (!rx->started ||
-	    rx->posted + min(rx->limit / 4, ZCNIC_RX_FILL_BATCH) > rx->limit)
-		return false;
-
-	while (rx->posted < rx->limit && rx->free) {
-		slot = rx->free;
-		rx->free = slot->next;
-		if (!zcnic_rx_slot_fill(rx, slot, gfp)) {
-			failed = true;
-		} else if (!zcnic_rx_post(rx, slot)) {
-			slot->sequence = rx->sequence++;
-			rx->posted++;
-			added = true;
-			continue;
-		}
-		zcnic_rx_release(rx, slot, false);
-		break;
-	}
-	if (added && virtqueue_kick_prepare(rx->vq))
-		virtqueue_notify(rx->vq);
-	if (rx->mem.xsk)
-		return failed && !zcnic_xsk_filled(rx, failed);
-	if (failed)
-		zcnic_rx_count(rx, &rx->stats.alloc_fail);
-	return failed && rx->posted < rx->limit / 2;
-}
-
-/**
- * zcnic_rx_drop_frame() - forget the frame whose last chain has not come yet
- * @rx: the queue, with the memory that the frame is in
- */
-void zcnic_rx_drop_frame(struct zcnic_rx *rx)
-{
-	if (!rx->partial)
-		return;
-	rx->partial = false;
-	if (!rx->mem.xdp)
-		dev_kfree_skb_any(rx->skb);
-	else if (rx->mem.xsk)
-		zcnic_xsk_free(rx->buff);
-	else
-		xdp_return_frame(xdp_convert_buff_to_frame(rx->buff));
-}
-
-/* Does the receive header agree with the chain, with its frame so far, and with itself? */
-static bool zcnic_rx_header_valid(const struct zcnic_pair *pair, const struct zcnic_rx_slot *slot,
-				  const struct zcnic_rx_header *header, u32 used_length)
-{
-	u32 header_length = le32_to_cpu(header->header_length);
 	u32 payload_length = le32_to_cpu(header->payload_length);
+	u32 header_length = le32_to_cpu(header->header_length);
 	u32 frame_length = le32_to_cpu(header->frame_length);
 	u16 flags = le16_to_cpu(header->flags);
 	const struct zcnic_rx *rx = &pair->rx;
 	u32 sum;
 
-	if (flags & ~ZCNIC_RX_FLAGS || le16_to_cpu(header->queue) != pair->index)
+	if (flags & ~ZCNIC_RX_FLAGS ||
+	    le16_to_cpu(header->queue) != pair->index)
 		return false;
 	if (flags & ZCNIC_RX_CSUM_GOOD && flags & ZCNIC_RX_CSUM_BAD)
 		return false;
@@ -196,18 +57,20 @@ static bool zcnic_rx_header_valid(const struct zcnic_pair *pair, const struct zc
 		    (payload_length && !(flags & ZCNIC_RX_SPLIT)))
 			return false;
 	} else {
-		if (!rx->partial || le16_to_cpu(header->chain) != rx->next_chain ||
+		if (!rx->partial ||
+		    le16_to_cpu(header->chain) != rx->next_chain ||
 		    le32_to_cpu(header->frame_id) != rx->frame_id ||
 		    frame_length != rx->frame_length ||
-		    rx->next_chain >= rx->mem.max_chains ||
-		    !sum || (header_length && payload_length))
+		    rx->next_chain >= rx->mem.max_chains || !sum ||
+		    (header_length && payload_length))
 			return false;
 		sum += rx->received;
 	}
 	return flags & ZCNIC_RX_LAST ? sum == frame_length : sum < frame_length;
 }
 
-static struct sk_buff *zcnic_rx_build(struct zcnic_pair *pair, struct zcnic_rx_slot *slot,
+static struct sk_buff *zcnic_rx_build(struct zcnic_pair *pair,
+				      struct zcnic_rx_slot *slot,
 				      u32 header_length)
 {
 	struct sk_buff *skb;
@@ -224,19 +87,27 @@ static struct sk_buff *zcnic_rx_build(struct zcnic_pair *pair, struct zcnic_rx_s
 		slot->header = 0;
 	} else {
 		/*
-		 * Not for recycling unless it gets a fragment: GRO does not join the two kinds, and
-		 * it must not join a frame that was not split with what the CPU can't read, since
-		 * skb_gro_receive() would call the whole what the first one is.
+		 * Marked for recycling only with its first fragment: GRO does
+		 * not merge the two kinds. It must not merge a frame that was
+		 * not split with memory that the CPU can't read, because
+		 * skb_gro_receive() gives the whole the first frame's
+		 * readability.
 		 */
 		skb = napi_alloc_skb(&pair->napi, header_length);
 		if (!skb)
 			return NULL;
-		skb_put_data(skb, slot->header_va + sizeof(struct zcnic_rx_header), header_length);
+		skb_put_data(skb,
+			     slot->header_va + sizeof(struct zcnic_rx_header),
+			     header_length);
 	}
 	return skb;
 }
 
-/* Begin a frame with what the first chain has in descriptor 0. Return: whether there is memory for it. */
+/*
+ * Begin a frame with the bytes of the first chain's descriptor 0.
+ *
+ * Return: whether there was memory for it.
+ */
 static bool zcnic_rx_begin(struct zcnic_pair *pair, struct zcnic_rx_slot *slot,
 			   const struct zcnic_rx_header *header)
 {
@@ -248,8 +119,8 @@ static bool zcnic_rx_begin(struct zcnic_pair *pair, struct zcnic_rx_slot *slot,
 	} else if (rx->mem.xdp) {
 		rx->buff = &rx->xdp.buff;
 		xdp_init_buff(rx->buff, slot->header_truesize, &rx->xdp_rxq);
-		xdp_prepare_buff(rx->buff, slot->header_va - rx->mem.headroom, XDP_PACKET_HEADROOM,
-				 header_length, true);
+		xdp_prepare_buff(rx->buff, slot->header_va - rx->mem.headroom,
+				 XDP_PACKET_HEADROOM, header_length, true);
 		slot->header = 0;
 	} else {
 		rx->skb = zcnic_rx_build(pair, slot, header_length);
@@ -264,14 +135,14 @@ static bool zcnic_rx_begin(struct zcnic_pair *pair, struct zcnic_rx_slot *slot,
 	return true;
 }
 
-static void zcnic_rx_add_fragment(struct zcnic_rx *rx, netmem_ref netmem, u32 offset, u32 length,
-				  u32 truesize)
+static void zcnic_rx_add_fragment(struct zcnic_rx *rx, netmem_ref netmem,
+				  u32 offset, u32 length, u32 truesize)
 {
 	if (rx->mem.xdp) {
 		xdp_buff_add_frag(rx->buff, netmem, offset, length, truesize);
 	} else {
-		skb_add_rx_frag_netmem(rx->skb, skb_shinfo(rx->skb)->nr_frags, netmem, offset,
-				       length, truesize);
+		skb_add_rx_frag_netmem(rx->skb, skb_shinfo(rx->skb)->nr_frags,
+				       netmem, offset, length, truesize);
 		skb_mark_for_recycle(rx->skb);
 		if (unlikely(rx->held))
 			zcnic_hold(rx, netmem);
@@ -279,29 +150,35 @@ static void zcnic_rx_add_fragment(struct zcnic_rx *rx, netmem_ref netmem, u32 of
 	rx->received += length;
 }
 
-static void zcnic_rx_add_fragments(struct zcnic_rx *rx, struct zcnic_rx_slot *slot,
+static void zcnic_rx_add_fragments(struct zcnic_rx *rx,
+				   struct zcnic_rx_slot *slot,
 				   u32 header_length, u32 payload_length)
 {
+	u32 offset;
+
 	if (slot->xsk) {
 		zcnic_xsk_take(rx, slot, header_length);
 		rx->received += header_length;
 		return;
 	}
 	if (header_length) {
-		zcnic_rx_add_fragment(rx, slot->header,
-				      slot->header_offset + sizeof(struct zcnic_rx_header),
-				      header_length, slot->header_truesize);
+		offset = slot->header_offset + sizeof(struct zcnic_rx_header);
+		zcnic_rx_add_fragment(rx, slot->header, offset, header_length,
+				      slot->header_truesize);
 		slot->header = 0;
 	}
 	if (payload_length) {
-		page_pool_dma_sync_netmem_for_cpu(slot->payload_pool, slot->payload, 0,
+		page_pool_dma_sync_netmem_for_cpu(slot->payload_pool,
+						  slot->payload, 0,
 						  payload_length);
-		zcnic_rx_add_fragment(rx, slot->payload, 0, payload_length, slot->page_size);
+		zcnic_rx_add_fragment(rx, slot->payload, 0, payload_length,
+				      slot->page_size);
 		slot->payload = 0;
 	}
 }
 
-static void zcnic_rx_hash(struct sk_buff *skb, const struct zcnic_rx_header *header)
+static void zcnic_rx_hash(struct sk_buff *skb,
+			  const struct zcnic_rx_header *header)
 {
 	enum pkt_hash_types type;
 
@@ -322,26 +199,32 @@ static void zcnic_rx_hash(struct sk_buff *skb, const struct zcnic_rx_header *hea
 	skb_set_hash(skb, le32_to_cpu(header->hash), type);
 }
 
-/* What the frame's device was asked to say of it, or to take out. */
+/* Hash, time stamp and stripped tag, as far as they were asked for */
 static void zcnic_rx_metadata(const struct zcnic *zn, struct sk_buff *skb,
 			      const struct zcnic_rx_header *header)
 {
 	if (zn->dev->features & NETIF_F_RXHASH)
 		zcnic_rx_hash(skb, header);
 	if (header->flags & cpu_to_le16(ZCNIC_RX_TIMESTAMP))
-		skb_hwtstamps(skb)->hwtstamp = zcnic_time(zn, header->timestamp_ns);
+		skb_hwtstamps(skb)->hwtstamp =
+			zcnic_time(zn, header->timestamp_ns);
 	if (header->flags & cpu_to_le16(ZCNIC_RX_VLAN))
-		__vlan_hwaccel_put_tag(skb, htons(ETH_P_8021Q), le16_to_cpu(header->vlan_tci));
+		__vlan_hwaccel_put_tag(skb, htons(ETH_P_8021Q),
+				       le16_to_cpu(header->vlan_tci));
 }
 
-/* Bytes that each wire frame had and the one in memory has not. */
-static u32 zcnic_rx_taken_out(u16 flags)
+/* Bytes that the device stripped from each wire frame */
+static u32 zcnic_rx_stripped(u16 flags)
 {
 	return flags & ZCNIC_RX_VLAN ? VLAN_HLEN : 0;
 }
 
-/* Is the split point behind the headers? What is in memory that it can't read, the stack can't pull. */
-static bool zcnic_rx_headers_readable(const struct net_device *dev, const struct sk_buff *skb)
+/*
+ * Whether the split point is behind the headers: the stack can't pull headers
+ * from memory that it can't read.
+ */
+static bool zcnic_rx_headers_readable(const struct net_device *dev,
+				      const struct sk_buff *skb)
 {
 	const struct ethhdr *eth = (const void *)skb->data;
 	u32 length = skb_headlen(skb);
@@ -349,14 +232,17 @@ static bool zcnic_rx_headers_readable(const struct net_device *dev, const struct
 	const struct tcphdr *tcp;
 	u32 offset;
 
-	if (!skb_flow_dissect_flow_keys_basic(dev_net(dev), NULL, &keys, skb->data, eth->h_proto,
-					      ETH_HLEN, length, 0))
+	if (!skb_flow_dissect_flow_keys_basic(dev_net(dev), NULL, &keys,
+					      skb->data, eth->h_proto, ETH_HLEN,
+					      length, 0))
 		return false;
 	offset = keys.control.thoff;
 	switch (keys.basic.ip_proto) {
 	case IPPROTO_TCP:
 		tcp = (const void *)(skb->data + offset);
-		return offset + sizeof(*tcp) <= length && offset + __tcp_hdrlen(tcp) <= length;
+		if (offset + sizeof(*tcp) > length)
+			return false;
+		return offset + __tcp_hdrlen(tcp) <= length;
 	case IPPROTO_UDP:
 		return offset + sizeof(struct udphdr) <= length;
 	default:
@@ -364,8 +250,9 @@ static bool zcnic_rx_headers_readable(const struct net_device *dev, const struct
 	}
 }
 
-/* Count a frame that was received. @count: wire frames that it was made of, of @wire bytes. */
-static void zcnic_rx_account(struct zcnic_rx *rx, u16 flags, u32 count, u32 wire, bool verified)
+/* Count a frame of @count wire frames, which had @wire bytes together. */
+static void zcnic_rx_account(struct zcnic_rx *rx, u16 flags, u32 count,
+			     u32 wire, bool verified)
 {
 	struct zcnic_rx_stats *stats = &rx->stats;
 
@@ -389,14 +276,20 @@ static void zcnic_rx_account(struct zcnic_rx *rx, u16 flags, u32 count, u32 wire
 	u64_stats_update_end(&stats->syncp);
 }
 
-/* What the device verified was the frame before a program saw it, so the stack verifies it again. */
-static void zcnic_rx_deliver_xdp(struct zcnic_pair *pair, const struct zcnic_rx_header *header)
+/*
+ * The device verified the checksum of the frame before a program could change
+ * it, so the stack verifies it again.
+ */
+static void zcnic_rx_deliver_xdp(struct zcnic_pair *pair,
+				 const struct zcnic_rx_header *header)
 {
 	u16 flags = le16_to_cpu(header->flags);
 	struct zcnic_rx *rx = &pair->rx;
 	struct sk_buff *skb;
+	u32 wire;
 
-	zcnic_rx_account(rx, flags, 1, rx->frame_length + zcnic_rx_taken_out(flags), false);
+	wire = rx->frame_length + zcnic_rx_stripped(flags);
+	zcnic_rx_account(rx, flags, 1, wire, false);
 	skb = zcnic_xdp_receive(pair, header);
 	if (!skb)
 		return;
@@ -404,63 +297,86 @@ static void zcnic_rx_deliver_xdp(struct zcnic_pair *pair, const struct zcnic_rx_
 	napi_gro_receive(&pair->napi, skb);
 }
 
-static void zcnic_rx_deliver_skb(struct zcnic_pair *pair, const struct zcnic_rx_header *header)
+static void zcnic_rx_discard(struct zcnic_rx *rx, struct sk_buff *skb,
+			     u64_stats_t *reason)
 {
-	netdev_features_t features = pair->zn->dev->features;
-	u16 flags = le16_to_cpu(header->flags);
-	u32 count = 1, headers = 0, wire;
-	struct sk_buff *skb = pair->rx.skb;
-	bool verified;
+	zcnic_rx_count(rx, reason);
+	dev_kfree_skb_any(skb);
+}
 
+static void zcnic_rx_deliver_skb(struct zcnic_pair *pair,
+				 const struct zcnic_rx_header *header)
+{
+	struct net_device *dev = pair->zn->dev;
+	u16 flags = le16_to_cpu(header->flags);
+	struct zcnic_rx *rx = &pair->rx;
+	u32 count = 1, headers = 0;
+	bool readable, verified;
+	struct sk_buff *skb;
+	u32 wire;
+
+	skb = rx->skb;
 	if (flags & ZCNIC_RX_AGGREGATED) {
 		if (!zcnic_gro_complete(skb, header, &headers)) {
-			zcnic_rx_count(&pair->rx, &pair->rx.stats.bad_header);
-			dev_kfree_skb_any(skb);
+			zcnic_rx_discard(rx, skb, &rx->stats.bad_header);
 			return;
 		}
 		count = skb_shinfo(skb)->gso_segs;
 	}
+	readable = skb_frags_readable(skb);
 	verified = flags & ZCNIC_RX_CSUM_GOOD &&
-		   (features & NETIF_F_RXCSUM || !skb_frags_readable(skb));
-	wire = skb->len + (count - 1) * headers + count * zcnic_rx_taken_out(flags);
-	zcnic_rx_account(&pair->rx, flags, count, wire, verified);
+		   (dev->features & NETIF_F_RXCSUM || !readable);
+	wire = skb->len + (count - 1) * headers +
+	       count * zcnic_rx_stripped(flags);
+	zcnic_rx_account(rx, flags, count, wire, verified);
 
-	/* The stack can't compute a checksum over memory that it can't read: it would WARN. */
-	if (!skb_frags_readable(skb) &&
-	    !(flags & ZCNIC_RX_CSUM_GOOD && zcnic_rx_headers_readable(pair->zn->dev, skb))) {
-		zcnic_rx_count(&pair->rx, &pair->rx.stats.dropped);
-		dev_kfree_skb_any(skb);
+	/* the stack would WARN if it had to sum up unreadable memory */
+	if (!readable && !(flags & ZCNIC_RX_CSUM_GOOD &&
+			   zcnic_rx_headers_readable(dev, skb))) {
+		zcnic_rx_discard(rx, skb, &rx->stats.dropped);
 		return;
 	}
 	if (verified && count == 1)
 		skb->ip_summed = CHECKSUM_UNNECESSARY;
 	zcnic_rx_metadata(pair->zn, skb, header);
 	skb_record_rx_queue(skb, pair->index);
-	skb->protocol = eth_type_trans(skb, pair->zn->dev);
+	skb->protocol = eth_type_trans(skb, dev);
 	napi_gro_receive(&pair->napi, skb);
 }
 
-/* One used chain. Return: whether a frame ended. */
-static bool zcnic_rx_chain(struct zcnic_pair *pair, struct zcnic_rx_slot *slot, u32 used_length)
+static void zcnic_rx_sync_header(struct zcnic_pair *pair,
+				 const struct zcnic_rx_slot *slot,
+				 u32 used_length)
 {
-	struct zcnic_rx *rx = &pair->rx;
+	/* the queue's memory posted all used chains: NAPI owns the pools */
+	if (slot->xsk)
+		zcnic_xsk_sync(pair, slot);
+	else
+		page_pool_dma_sync_netmem_for_cpu(slot->header_pool,
+						  slot->header,
+						  slot->header_offset,
+						  min(used_length,
+						      slot->header_size));
+}
+
+/* Take one used chain. Return: whether a frame ended with it. */
+static bool zcnic_rx_chain(struct zcnic_pair *pair, struct zcnic_rx_slot *slot,
+			   u32 used_length)
+{
 	u32 header_length, payload_length;
+	struct zcnic_rx *rx = &pair->rx;
 	struct zcnic_rx_header header;
 	u64_stats_t *reason;
+	u16 flags;
 
 	reason = &rx->stats.returned;
 	if (!used_length)
 		goto count;
 
-	/* All used chains were posted by the memory that the queue has now, so its NAPI owns the pools. */
-	if (slot->xsk)
-		zcnic_xsk_sync(pair, slot);
-	else
-		page_pool_dma_sync_netmem_for_cpu(slot->header_pool, slot->header,
-						  slot->header_offset,
-						  min(used_length, slot->header_size));
+	zcnic_rx_sync_header(pair, slot, used_length);
 	memcpy(&header, slot->header_va, sizeof(header));
-	if (rx->skipping && !(le16_to_cpu(header.flags) & ZCNIC_RX_FIRST)) {
+	flags = le16_to_cpu(header.flags);
+	if (rx->skipping && !(flags & ZCNIC_RX_FIRST)) {
 		zcnic_rx_release(rx, slot, true);
 		return false;
 	}
@@ -480,7 +396,7 @@ static bool zcnic_rx_chain(struct zcnic_pair *pair, struct zcnic_rx_slot *slot, 
 	zcnic_rx_add_fragments(rx, slot, header_length, payload_length);
 	rx->next_chain++;
 	zcnic_rx_release(rx, slot, true);
-	if (!(le16_to_cpu(header.flags) & ZCNIC_RX_LAST))
+	if (!(flags & ZCNIC_RX_LAST))
 		return false;
 	rx->partial = false;
 	if (rx->mem.xdp)
@@ -499,25 +415,28 @@ count:
 }
 
 /*
- * Chains come back in the order in which they were posted. If not, an element of the used ring is none,
- * and the chain that it names may be one that was posted since and is still the device's: nobody gets it
- * before the device was reset, and the ring is not used until then.
+ * The device completes chains in the order in which they were posted. One out
+ * of order comes from an invalid used element. The chain that it names may have
+ * been posted since and still be the device's: it is quarantined until a device
+ * reset, and the ring is not used until then.
  */
-static void zcnic_rx_distrust(struct zcnic_rx *rx, struct zcnic_rx_slot *slot)
+static void zcnic_rx_mark_broken(struct zcnic_rx *rx,
+				 struct zcnic_rx_slot *slot)
 {
-	dev_err(&rx->vq->vdev->dev, "%s: completions out of order\n", rx->vq->name);
+	dev_err(&rx->vq->vdev->dev, "%s: completions out of order\n",
+		rx->vq->name);
 	zcnic_rx_count(rx, &rx->stats.misordered);
-	slot->next = rx->aside;
-	rx->aside = slot;
+	slot->next = rx->quarantine;
+	rx->quarantine = slot;
 	__virtqueue_break(rx->vq);
 }
 
 /**
- * zcnic_rx_poll() - take used chains
+ * zcnic_rx_poll() - receive frames
  * @pair: the pair, in its NAPI
- * @budget: frames
+ * @budget: frames at most
  *
- * Return: frames taken, bad ones included.
+ * Return: frames received, invalid ones included.
  */
 int zcnic_rx_poll(struct zcnic_pair *pair, int budget)
 {
@@ -531,57 +450,11 @@ int zcnic_rx_poll(struct zcnic_pair *pair, int budget)
 	while (frames < budget && (slot = virtqueue_get_buf(rx->vq, &length))) {
 		rx->posted--;
 		if (unlikely(slot->sequence != rx->due++)) {
-			zcnic_rx_distrust(rx, slot);
+			zcnic_rx_mark_broken(rx, slot);
 			break;
 		}
 		frames += zcnic_rx_chain(pair, slot, length);
 	}
 	zcnic_xdp_flush(pair);
 	return frames;
-}
-
-/**
- * zcnic_rx_drain() - take back chains that the device returned, drop frames
- * @pair: the pair, its NAPI stopped
- */
-void zcnic_rx_drain(struct zcnic_pair *pair)
-{
-	struct zcnic_rx *rx = &pair->rx;
-	struct zcnic_rx_slot *slot;
-	unsigned int length;
-	u64 dropped = 0;
-
-	while ((slot = virtqueue_get_buf(rx->vq, &length))) {
-		rx->posted--;
-		dropped += !!length;
-		zcnic_rx_release(rx, slot, false);
-	}
-	/* what a device that is stopped gives back has no order, and all of it is ours */
-	rx->due = rx->sequence;
-	zcnic_rx_drop_frame(rx);
-	u64_stats_update_begin(&rx->stats.syncp);
-	u64_stats_add(&rx->stats.dropped, dropped);
-	u64_stats_update_end(&rx->stats.syncp);
-}
-
-/**
- * zcnic_rx_detach() - take back all buffers from a device that was reset
- * @pair: the pair, its NAPI stopped
- */
-void zcnic_rx_detach(struct zcnic_pair *pair)
-{
-	struct zcnic_rx *rx = &pair->rx;
-	struct zcnic_rx_slot *slot;
-
-	while ((slot = virtqueue_detach_unused_buf(rx->vq))) {
-		rx->posted--;
-		zcnic_rx_release(rx, slot, false);
-	}
-	while ((slot = rx->aside)) {
-		rx->aside = slot->next;
-		zcnic_rx_release(rx, slot, false);
-	}
-	rx->due = rx->sequence;
-	zcnic_rx_drop_frame(rx);
-	rx->started = false;
 }

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Statistics. Frames and bytes are counted here, once, in what crosses the wire; what only the device
- * knows (no buffer, stopped queue, filters) is fetched from time to time, and for ethtool -S at once.
+ * Statistics. The driver counts frames and bytes as they are on the wire.
+ * Counters that only the device has (no buffer, stopped queue, filters) are
+ * fetched every few seconds, and for ethtool -S at once.
  */
-#include "zcnic.h"
+#include "zcnic_command.h"
+#include "zcnic_stats.h"
 
 /**
  * zcnic_stats_fetch() - get the device's counters
@@ -15,13 +17,15 @@ int zcnic_stats_fetch(struct zcnic *zn)
 {
 	struct zcnic_stats request = { .count = cpu_to_le16(zn->pair_count) };
 	struct zcnic_stats_response *response;
-	size_t size = struct_size(response, queues, zn->pair_count);
+	size_t size;
 	int err;
 
+	size = struct_size(response, queues, zn->pair_count);
 	response = kzalloc(size, GFP_KERNEL);
 	if (!response)
 		return -ENOMEM;
-	err = zcnic_command(zn, ZCNIC_CMD_STATS, &request, sizeof(request), response, size);
+	err = zcnic_command(zn, ZCNIC_CMD_STATS, &request, sizeof(request),
+			    response, size);
 	if (!err) {
 		zn->port_stats = response->port;
 		memcpy(zn->queue_stats, response->queues,
@@ -40,28 +44,31 @@ static u64 zcnic_hw_drops(const struct zcnic *zn, u16 queue)
 {
 	const struct zcnic_queue_stats *stats = &zn->queue_stats[queue];
 
-	return le64_to_cpu(stats->rx_no_buffer) + le64_to_cpu(stats->rx_stopped) +
-	       le64_to_cpu(stats->rx_too_long);
+	return le64_to_cpu(stats->rx_no_buffer) +
+	       le64_to_cpu(stats->rx_stopped) + le64_to_cpu(stats->rx_too_long);
 }
 
 static void zcnic_get_queue_stats_rx(struct net_device *dev, int queue,
 				     struct netdev_queue_stats_rx *out)
 {
 	struct zcnic *zn = netdev_priv(dev);
-	struct zcnic_rx_stats *stats = &zn->pairs[queue].rx.stats;
+	struct zcnic_rx_stats *stats;
 	unsigned int start;
 
+	stats = &zn->pairs[queue].rx.stats;
 	do {
 		start = u64_stats_fetch_begin(&stats->syncp);
 		out->packets = u64_stats_read(&stats->packets);
 		out->bytes = u64_stats_read(&stats->bytes);
 		out->alloc_fail = u64_stats_read(&stats->alloc_fail);
-		out->csum_unnecessary = u64_stats_read(&stats->csum_unnecessary);
+		out->csum_unnecessary =
+			u64_stats_read(&stats->csum_unnecessary);
 		out->csum_none = u64_stats_read(&stats->csum_none);
 		out->csum_bad = u64_stats_read(&stats->csum_bad);
 		out->hw_gro_packets = u64_stats_read(&stats->gro_packets);
 		out->hw_gro_bytes = u64_stats_read(&stats->gro_bytes);
-		out->hw_gro_wire_packets = u64_stats_read(&stats->gro_wire_packets);
+		out->hw_gro_wire_packets =
+			u64_stats_read(&stats->gro_wire_packets);
 		out->hw_gro_wire_bytes = u64_stats_read(&stats->gro_wire_bytes);
 	} while (u64_stats_fetch_retry(&stats->syncp, start));
 	out->hw_drops = zcnic_hw_drops(zn, queue);
@@ -72,9 +79,10 @@ static void zcnic_get_queue_stats_tx(struct net_device *dev, int queue,
 				     struct netdev_queue_stats_tx *out)
 {
 	struct zcnic *zn = netdev_priv(dev);
-	struct zcnic_tx_stats *stats = &zn->pairs[queue].tx.stats;
+	struct zcnic_tx_stats *stats;
 	unsigned int start;
 
+	stats = &zn->pairs[queue].tx.stats;
 	do {
 		start = u64_stats_fetch_begin(&stats->syncp);
 		out->packets = u64_stats_read(&stats->packets);
@@ -83,7 +91,8 @@ static void zcnic_get_queue_stats_tx(struct net_device *dev, int queue,
 		out->needs_csum = u64_stats_read(&stats->needs_csum);
 		out->hw_gso_packets = u64_stats_read(&stats->gso_packets);
 		out->hw_gso_bytes = u64_stats_read(&stats->gso_bytes);
-		out->hw_gso_wire_packets = u64_stats_read(&stats->gso_wire_packets);
+		out->hw_gso_wire_packets =
+			u64_stats_read(&stats->gso_wire_packets);
 		out->hw_gso_wire_bytes = u64_stats_read(&stats->gso_wire_bytes);
 		out->stop = u64_stats_read(&stats->stop);
 		out->wake = u64_stats_read(&stats->wake);
@@ -92,8 +101,9 @@ static void zcnic_get_queue_stats_tx(struct net_device *dev, int queue,
 	out->hw_drop_errors = out->hw_drops;
 }
 
-/* Counters outlive the queues: what is not in a live queue is in one that was. */
-static void zcnic_get_base_stats(struct net_device *dev, struct netdev_queue_stats_rx *rx,
+/* Counters outlive their queues: the base is those of closed pairs. */
+static void zcnic_get_base_stats(struct net_device *dev,
+				 struct netdev_queue_stats_rx *rx,
 				 struct netdev_queue_stats_tx *tx)
 {
 	struct zcnic *zn = netdev_priv(dev);
@@ -113,41 +123,55 @@ const struct netdev_stat_ops zcnic_stat_ops = {
 	.get_base_stats		= zcnic_get_base_stats,
 };
 
-void zcnic_get_stats64(struct net_device *dev, struct rtnl_link_stats64 *out)
+static void zcnic_add_rx_stats64(struct zcnic *zn, u16 queue,
+				 struct rtnl_link_stats64 *out)
+{
+	struct zcnic_rx_stats *rx = &zn->pairs[queue].rx.stats;
+	u64 packets, bytes, dropped, bad;
+	unsigned int start;
+
+	do {
+		start = u64_stats_fetch_begin(&rx->syncp);
+		packets = u64_stats_read(&rx->packets);
+		bytes = u64_stats_read(&rx->bytes);
+		dropped = u64_stats_read(&rx->dropped);
+		bad = u64_stats_read(&rx->bad_header);
+	} while (u64_stats_fetch_retry(&rx->syncp, start));
+	out->rx_packets += packets;
+	out->rx_bytes += bytes;
+	out->rx_dropped += dropped;
+	out->rx_frame_errors += bad;
+	out->rx_errors += bad;
+	out->rx_missed_errors += zcnic_hw_drops(zn, queue);
+}
+
+static void zcnic_add_tx_stats64(struct zcnic *zn, u16 queue,
+				 struct rtnl_link_stats64 *out)
+{
+	struct zcnic_tx_stats *tx = &zn->pairs[queue].tx.stats;
+	u64 packets, bytes, dropped;
+	unsigned int start;
+
+	do {
+		start = u64_stats_fetch_begin(&tx->syncp);
+		packets = u64_stats_read(&tx->packets);
+		bytes = u64_stats_read(&tx->bytes);
+		dropped = u64_stats_read(&tx->dropped);
+	} while (u64_stats_fetch_retry(&tx->syncp, start));
+	out->tx_packets += packets;
+	out->tx_bytes += bytes;
+	out->tx_dropped += dropped;
+	out->tx_errors += le64_to_cpu(zn->queue_stats[queue].tx_errors);
+}
+
+void zcnic_get_stats64(struct net_device *dev, struct rtnl_link_stats64 *stats)
 {
 	struct zcnic *zn = netdev_priv(dev);
-	unsigned int start;
 	u16 i;
 
 	for (i = 0; i < zn->pair_count; i++) {
-		struct zcnic_rx_stats *rx = &zn->pairs[i].rx.stats;
-		struct zcnic_tx_stats *tx = &zn->pairs[i].tx.stats;
-		u64 packets, bytes, dropped, bad;
-
-		do {
-			start = u64_stats_fetch_begin(&rx->syncp);
-			packets = u64_stats_read(&rx->packets);
-			bytes = u64_stats_read(&rx->bytes);
-			dropped = u64_stats_read(&rx->dropped);
-			bad = u64_stats_read(&rx->bad_header);
-		} while (u64_stats_fetch_retry(&rx->syncp, start));
-		out->rx_packets += packets;
-		out->rx_bytes += bytes;
-		out->rx_dropped += dropped;
-		out->rx_frame_errors += bad;
-		out->rx_errors += bad;
-		out->rx_missed_errors += zcnic_hw_drops(zn, i);
-
-		do {
-			start = u64_stats_fetch_begin(&tx->syncp);
-			packets = u64_stats_read(&tx->packets);
-			bytes = u64_stats_read(&tx->bytes);
-			dropped = u64_stats_read(&tx->dropped);
-		} while (u64_stats_fetch_retry(&tx->syncp, start));
-		out->tx_packets += packets;
-		out->tx_bytes += bytes;
-		out->tx_dropped += dropped;
-		out->tx_errors += le64_to_cpu(zn->queue_stats[i].tx_errors);
+		zcnic_add_rx_stats64(zn, i, stats);
+		zcnic_add_tx_stats64(zn, i, stats);
 	}
 }
 
@@ -156,7 +180,8 @@ struct zcnic_stat {
 	u32 offset;
 };
 
-#define PORT_STAT(name)		{ "device_" #name, offsetof(struct zcnic_port_stats, name) }
+#define PORT_STAT(name) \
+	{ "device_" #name, offsetof(struct zcnic_port_stats, name) }
 static const struct zcnic_stat zcnic_port_stat_names[] = {
 	PORT_STAT(rx_filtered),
 	PORT_STAT(rx_rule_drop),
@@ -164,7 +189,8 @@ static const struct zcnic_stat zcnic_port_stat_names[] = {
 	PORT_STAT(commands_refused),
 };
 
-#define QUEUE_STAT(name)	{ "device_" #name, offsetof(struct zcnic_queue_stats, name) }
+#define QUEUE_STAT(name) \
+	{ "device_" #name, offsetof(struct zcnic_queue_stats, name) }
 static const struct zcnic_stat zcnic_queue_stat_names[] = {
 	QUEUE_STAT(rx_frames),
 	QUEUE_STAT(rx_bytes),
@@ -183,7 +209,8 @@ static const struct zcnic_stat zcnic_queue_stat_names[] = {
 	QUEUE_STAT(tx_errors),
 };
 
-#define DRIVER_STAT(name)	{ "rx_" #name, offsetof(struct zcnic_rx_stats, name) }
+#define DRIVER_STAT(name) \
+	{ "rx_" #name, offsetof(struct zcnic_rx_stats, name) }
 static const struct zcnic_stat zcnic_driver_stat_names[] = {
 	DRIVER_STAT(split),
 	DRIVER_STAT(dropped),
@@ -202,8 +229,6 @@ int zcnic_get_sset_count(struct net_device *dev, int set)
 {
 	struct zcnic *zn = netdev_priv(dev);
 
-	if (set == ETH_SS_PRIV_FLAGS)
-		return ZCNIC_PRIV_FLAGS;
 	if (set != ETH_SS_STATS)
 		return -EOPNOTSUPP;
 	return 2 + ARRAY_SIZE(zcnic_port_stat_names) +
@@ -217,8 +242,6 @@ void zcnic_get_strings(struct net_device *dev, u32 set, u8 *data)
 	u16 queue;
 	u32 i;
 
-	if (set == ETH_SS_PRIV_FLAGS)
-		ethtool_puts(&data, "no-recycle");
 	if (set != ETH_SS_STATS)
 		return;
 	ethtool_puts(&data, "resets");
@@ -227,45 +250,60 @@ void zcnic_get_strings(struct net_device *dev, u32 set, u8 *data)
 		ethtool_puts(&data, zcnic_port_stat_names[i].name);
 	for (queue = 0; queue < zn->pair_count; queue++) {
 		for (i = 0; i < ARRAY_SIZE(zcnic_driver_stat_names); i++)
-			ethtool_sprintf(&data, "q%u_%s", queue, zcnic_driver_stat_names[i].name);
+			ethtool_sprintf(&data, "q%u_%s", queue,
+					zcnic_driver_stat_names[i].name);
 		ethtool_sprintf(&data, "q%u_tx_misordered", queue);
 		for (i = 0; i < ARRAY_SIZE(zcnic_queue_stat_names); i++)
-			ethtool_sprintf(&data, "q%u_%s", queue, zcnic_queue_stat_names[i].name);
+			ethtool_sprintf(&data, "q%u_%s", queue,
+					zcnic_queue_stat_names[i].name);
 	}
 }
 
-void zcnic_get_ethtool_stats(struct net_device *dev, struct ethtool_stats *stats, u64 *data)
+static u64 zcnic_read_stat(const struct u64_stats_sync *syncp,
+			   const u64_stats_t *counter)
+{
+	unsigned int start;
+	u64 value;
+
+	do {
+		start = u64_stats_fetch_begin(syncp);
+		value = u64_stats_read(counter);
+	} while (u64_stats_fetch_retry(syncp, start));
+	return value;
+}
+
+static u64 *zcnic_get_queue_stats(const struct zcnic *zn, u16 queue, u64 *data)
+{
+	const struct zcnic_rx_stats *rx = &zn->pairs[queue].rx.stats;
+	const struct zcnic_tx_stats *tx = &zn->pairs[queue].tx.stats;
+	const void *device = &zn->queue_stats[queue];
+	const void *driver = rx;
+	u32 i;
+
+	for (i = 0; i < ARRAY_SIZE(zcnic_driver_stat_names); i++)
+		*data++ = zcnic_read_stat(&rx->syncp, driver +
+					  zcnic_driver_stat_names[i].offset);
+	*data++ = zcnic_read_stat(&tx->syncp, &tx->misordered);
+	for (i = 0; i < ARRAY_SIZE(zcnic_queue_stat_names); i++)
+		*data++ = le64_to_cpup(device +
+				       zcnic_queue_stat_names[i].offset);
+	return data;
+}
+
+void zcnic_get_ethtool_stats(struct net_device *dev,
+			     struct ethtool_stats *stats, u64 *data)
 {
 	struct zcnic *zn = netdev_priv(dev);
-	unsigned int start;
+	const void *port = &zn->port_stats;
 	u16 queue;
 	u32 i;
 
-	/* without an answer these are the ones from before */
+	/* on failure the values of the last fetch are shown */
 	zcnic_stats_fetch(zn);
 	*data++ = zn->resets;
 	*data++ = zn->sessions;
 	for (i = 0; i < ARRAY_SIZE(zcnic_port_stat_names); i++)
-		*data++ = le64_to_cpup((void *)&zn->port_stats + zcnic_port_stat_names[i].offset);
-	for (queue = 0; queue < zn->pair_count; queue++) {
-		struct zcnic_rx_stats *rx = &zn->pairs[queue].rx.stats;
-		struct zcnic_tx_stats *tx = &zn->pairs[queue].tx.stats;
-		void *device = &zn->queue_stats[queue];
-
-		for (i = 0; i < ARRAY_SIZE(zcnic_driver_stat_names); i++) {
-			do {
-				start = u64_stats_fetch_begin(&rx->syncp);
-				*data = u64_stats_read((void *)rx +
-						       zcnic_driver_stat_names[i].offset);
-			} while (u64_stats_fetch_retry(&rx->syncp, start));
-			data++;
-		}
-		do {
-			start = u64_stats_fetch_begin(&tx->syncp);
-			*data = u64_stats_read(&tx->misordered);
-		} while (u64_stats_fetch_retry(&tx->syncp, start));
-		data++;
-		for (i = 0; i < ARRAY_SIZE(zcnic_queue_stat_names); i++)
-			*data++ = le64_to_cpup(device + zcnic_queue_stat_names[i].offset);
-	}
+		*data++ = le64_to_cpup(port + zcnic_port_stat_names[i].offset);
+	for (queue = 0; queue < zn->pair_count; queue++)
+		data = zcnic_get_queue_stats(zn, queue, data);
 }

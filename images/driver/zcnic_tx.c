@@ -1,89 +1,36 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Transmit: [transmit header][linear part][fragments], all mapped here (premapped), so that fragments
- * may be memory that the CPU can't read. A frame whose time is wanted has a place for that behind it, and as
- * there are no such chains that are mapped here, the ring does that; then fragments must be ordinary memory.
+ * Transmit: putting frames of the stack, of XDP and of AF_XDP into the ring.
  *
- * Ring, free slots and counters are under the transmit queue's lock, in ndo_start_xmit as in NAPI.
+ * A chain is [transmit header][linear part][fragments]. The driver maps all of
+ * it (premapped), so fragments may be memory that the CPU can't read. A frame
+ * that wants a hardware time stamp has a device-writable descriptor behind it.
+ * virtio has no premapped chains with both kinds of descriptors, so it maps
+ * these, and their fragments must be ordinary memory.
+ *
+ * Ring, free slots and counters are under the transmit queue's lock, in
+ * ndo_start_xmit as in NAPI.
  */
-#include <linux/dma-mapping.h>
 #include <linux/ip.h>
 #include <linux/tcp.h>
 #include <linux/udp.h>
 #include <linux/virtio.h>
+#include <net/netdev_queues.h>
 #include <net/page_pool/helpers.h>
 
 #include "zcnic.h"
 
-/* How long a frame may be on its way to the wire. */
-#define ZCNIC_TX_TIMEOUT	(5 * HZ)
-
-int zcnic_tx_slots_alloc(struct zcnic_pair *pair)
-{
-	struct zcnic *zn = pair->zn;
-	struct zcnic_tx *tx = &pair->tx;
-	u32 i;
-
-	/* the shortest frame takes two descriptors: transmit header and linear part */
-	tx->slot_count = zn->tx_ring_size / 2;
-	tx->slots = kvcalloc(tx->slot_count, sizeof(*tx->slots), GFP_KERNEL);
-	tx->headers = dma_alloc_coherent(zn->dma_dev, tx->slot_count * sizeof(*tx->headers),
-					 &tx->headers_dma, GFP_KERNEL);
-	if (!tx->slots || !tx->headers)
-		return -ENOMEM;
-	for (i = 0; i < tx->slot_count; i++) {
-		tx->slots[i].next = tx->free;
-		tx->free = &tx->slots[i];
-	}
-	return 0;
-}
-
-void zcnic_tx_slots_free(struct zcnic_pair *pair)
-{
-	struct zcnic_tx *tx = &pair->tx;
-
-	if (tx->headers)
-		dma_free_coherent(pair->zn->dma_dev, tx->slot_count * sizeof(*tx->headers),
-				  tx->headers, tx->headers_dma);
-	kvfree(tx->slots);
-	tx->headers = NULL;
-	tx->slots = NULL;
-	tx->free = NULL;
-}
-
-static void zcnic_tx_unmap(struct zcnic *zn, struct zcnic_tx_slot *slot)
-{
-	u16 i;
-
-	if (slot->mapped)
-		dma_unmap_single(zn->dma_dev, dma_unmap_addr(&slot->dma[0], addr),
-				 dma_unmap_len(&slot->dma[0], len), DMA_TO_DEVICE);
-	for (i = 1; i < slot->mapped; i++)
-		netmem_dma_unmap_page_attrs(zn->dma_dev, dma_unmap_addr(&slot->dma[i], addr),
-					    dma_unmap_len(&slot->dma[i], len), DMA_TO_DEVICE, 0);
-	slot->mapped = 0;
-}
-
-static void zcnic_tx_slot_put(struct zcnic_tx *tx, struct zcnic_tx_slot *slot)
-{
-	slot->skb = NULL;
-	slot->frame = NULL;
-	slot->stamp = NULL;
-	slot->xsk_descs = 0;
-	slot->next = tx->free;
-	tx->free = slot;
-	tx->used -= slot->descs;
-}
-
-static void zcnic_tx_header_fill(struct zcnic_tx_header *header, const struct sk_buff *skb,
-				 u32 header_length)
+static void zcnic_tx_header_fill(struct zcnic_tx_header *header,
+				 const struct sk_buff *skb, u32 header_length)
 {
 	const struct skb_shared_info *shinfo = skb_shinfo(skb);
+	u16 start;
 
 	memset(header, 0, sizeof(*header));
 	if (skb->ip_summed == CHECKSUM_PARTIAL) {
 		header->flags = cpu_to_le16(ZCNIC_TX_CSUM);
-		header->csum_start = cpu_to_le16(skb_checksum_start_offset(skb));
+		start = skb_checksum_start_offset(skb);
+		header->csum_start = cpu_to_le16(start);
 		header->csum_offset = cpu_to_le16(skb->csum_offset);
 	}
 	if (!shinfo->gso_size)
@@ -107,11 +54,14 @@ static u32 zcnic_gso_header_length(const struct sk_buff *skb)
 }
 
 /*
- * Map a frame, the linear part and @count fragments, into @sg behind the transmit header. Return: descriptors,
- * or 0.
+ * Map a frame, the linear part and @count fragments, into @sg behind the
+ * transmit header.
+ *
+ * Return: descriptors, 0 on failure.
  */
-static u16 zcnic_tx_map(struct zcnic *zn, struct zcnic_tx_slot *slot, void *data, u32 linear,
-			const skb_frag_t *frags, u16 count, struct scatterlist *sg)
+static u16 zcnic_tx_map(struct zcnic *zn, struct zcnic_tx_slot *slot,
+			void *data, u32 linear, const skb_frag_t *frags,
+			u16 count, struct scatterlist *sg)
 {
 	dma_addr_t addr;
 	u16 i;
@@ -130,12 +80,14 @@ static u16 zcnic_tx_map(struct zcnic *zn, struct zcnic_tx_slot *slot, void *data
 		const skb_frag_t *frag = &frags[i];
 		u32 length = skb_frag_size(frag);
 
-		addr = skb_frag_dma_map(zn->dma_dev, frag, 0, length, DMA_TO_DEVICE);
+		addr = skb_frag_dma_map(zn->dma_dev, frag, 0, length,
+					DMA_TO_DEVICE);
 		if (dma_mapping_error(zn->dma_dev, addr)) {
 			zcnic_tx_unmap(zn, slot);
 			return 0;
 		}
-		netmem_dma_unmap_addr_set(skb_frag_netmem(frag), &slot->dma[i + 1], addr, addr);
+		netmem_dma_unmap_addr_set(skb_frag_netmem(frag),
+					  &slot->dma[i + 1], addr, addr);
 		dma_unmap_len_set(&slot->dma[i + 1], len, length);
 		slot->mapped++;
 		sg_dma_address(&sg[i + 2]) = addr;
@@ -144,27 +96,34 @@ static u16 zcnic_tx_map(struct zcnic *zn, struct zcnic_tx_slot *slot, void *data
 	return count + 2;
 }
 
-/* The same for a frame in memory of receive queues, which is mapped as long as it is theirs. */
-static u16 zcnic_tx_map_pooled(struct zcnic *zn, struct zcnic_tx_slot *slot, void *data, u32 linear,
-			       const skb_frag_t *frags, u16 count, struct scatterlist *sg)
+/* zcnic_tx_map() for receive queues' memory, which their pools keep mapped */
+static u16 zcnic_tx_map_pooled(struct zcnic *zn, struct zcnic_tx_slot *slot,
+			       void *data, u32 linear, const skb_frag_t *frags,
+			       u16 count, struct scatterlist *sg)
 {
+	dma_addr_t addr;
 	u16 i;
 
 	slot->mapped = 0;
-	sg_dma_address(&sg[1]) = page_pool_get_dma_addr(virt_to_page(data)) + offset_in_page(data);
+	addr = page_pool_get_dma_addr(virt_to_page(data));
+	sg_dma_address(&sg[1]) = addr + offset_in_page(data);
 	sg_dma_len(&sg[1]) = linear;
 	for (i = 0; i < count; i++) {
-		sg_dma_address(&sg[i + 2]) = skb_frag_off(&frags[i]) +
-			page_pool_get_dma_addr_netmem(skb_frag_netmem(&frags[i]));
-		sg_dma_len(&sg[i + 2]) = skb_frag_size(&frags[i]);
+		const skb_frag_t *frag = &frags[i];
+
+		addr = page_pool_get_dma_addr_netmem(skb_frag_netmem(frag));
+		sg_dma_address(&sg[i + 2]) = addr + skb_frag_off(frag);
+		sg_dma_len(&sg[i + 2]) = skb_frag_size(frag);
 	}
 	for (i = 1; i < count + 2; i++)
-		dma_sync_single_for_device(zn->dma_dev, sg_dma_address(&sg[i]), sg_dma_len(&sg[i]),
+		dma_sync_single_for_device(zn->dma_dev, sg_dma_address(&sg[i]),
+					   sg_dma_len(&sg[i]),
 					   DMA_BIDIRECTIONAL);
 	return count + 2;
 }
 
-static void zcnic_tx_count(struct zcnic_tx *tx, const struct sk_buff *skb, u32 packets, u32 bytes)
+static void zcnic_tx_count(struct zcnic_tx *tx, const struct sk_buff *skb,
+			   u32 packets, u32 bytes)
 {
 	struct zcnic_tx_stats *stats = &tx->stats;
 
@@ -184,18 +143,8 @@ static void zcnic_tx_count(struct zcnic_tx *tx, const struct sk_buff *skb, u32 p
 	u64_stats_update_end(&stats->syncp);
 }
 
-/* Free descriptors. */
-u32 zcnic_tx_room(const struct zcnic_tx *tx)
-{
-	return tx->limit - min(tx->used, tx->limit);
-}
-
-static bool zcnic_tx_full(const struct zcnic_tx *tx)
-{
-	return zcnic_tx_room(tx) < ZCNIC_TX_DESCS || !tx->free;
-}
-
-static void zcnic_tx_sg_header(struct zcnic_tx *tx, const struct zcnic_tx_slot *slot,
+static void zcnic_tx_sg_header(struct zcnic_tx *tx,
+			       const struct zcnic_tx_slot *slot,
 			       struct scatterlist *sg)
 {
 	u32 index = slot - tx->slots;
@@ -204,7 +153,8 @@ static void zcnic_tx_sg_header(struct zcnic_tx *tx, const struct zcnic_tx_slot *
 	sg_dma_len(&sg[0]) = sizeof(*tx->headers);
 }
 
-static void zcnic_tx_take(struct zcnic_tx *tx, struct zcnic_tx_slot *slot, u16 descs)
+static void zcnic_tx_take(struct zcnic_tx *tx, struct zcnic_tx_slot *slot,
+			  u16 descs)
 {
 	tx->free = slot->next;
 	tx->used += descs;
@@ -212,14 +162,15 @@ static void zcnic_tx_take(struct zcnic_tx *tx, struct zcnic_tx_slot *slot, u16 d
 	slot->descs = descs;
 }
 
-/* Put the first free slot's frame into the ring. */
-static int zcnic_tx_add(struct zcnic_pair *pair, struct zcnic_tx_slot *slot, struct scatterlist *sg,
-			u16 descs)
+/* Put a mapped frame, whose slot is the first free one, into the ring. */
+static int zcnic_tx_add(struct zcnic_pair *pair, struct zcnic_tx_slot *slot,
+			struct scatterlist *sg, u16 descs)
 {
 	struct zcnic_tx *tx = &pair->tx;
 	int err;
 
-	err = virtqueue_add_outbuf_premapped(tx->vq, sg, descs, slot, GFP_ATOMIC);
+	err = virtqueue_add_outbuf_premapped(tx->vq, sg, descs, slot,
+					     GFP_ATOMIC);
 	if (unlikely(err)) {
 		zcnic_tx_unmap(pair->zn, slot);
 		return err;
@@ -228,20 +179,23 @@ static int zcnic_tx_add(struct zcnic_pair *pair, struct zcnic_tx_slot *slot, str
 	return 0;
 }
 
-/* Will the frame's socket be told when it was sent? */
-static bool zcnic_tx_wants_time(const struct zcnic *zn, const struct sk_buff *skb)
+/* Whether a frame's socket gets a hardware time stamp */
+static bool zcnic_tx_wants_hwtstamp(const struct zcnic *zn,
+				    const struct sk_buff *skb)
 {
 	return unlikely(skb_shinfo(skb)->tx_flags & SKBTX_HW_TSTAMP) &&
 	       READ_ONCE(zn->tx_type) == HWTSTAMP_TX_ON &&
-	       zn->features & BIT_ULL(ZCNIC_F_TIMESTAMP) && skb_frags_readable(skb);
+	       zn->features & BIT_ULL(ZCNIC_F_TIMESTAMP) &&
+	       skb_frags_readable(skb);
 }
 
-/* As zcnic_tx_map() and zcnic_tx_add(), with a place for the time. */
-static int zcnic_tx_add_stamped(struct zcnic_tx *tx, struct zcnic_tx_slot *slot, struct sk_buff *skb,
-				struct scatterlist *sg)
+/* As zcnic_tx_map() and zcnic_tx_add(), with a descriptor for the time */
+static int zcnic_tx_add_stamped(struct zcnic_tx *tx, struct zcnic_tx_slot *slot,
+				struct sk_buff *skb, struct scatterlist *sg)
 {
-	struct scatterlist time, *sgs[] = { sg, &time };
 	struct zcnic_tx_stamp *stamp;
+	struct scatterlist *sgs[2];
+	struct scatterlist time;
 	int count, err;
 
 	stamp = kzalloc_obj(*stamp, GFP_ATOMIC);
@@ -251,8 +205,12 @@ static int zcnic_tx_add_stamped(struct zcnic_tx *tx, struct zcnic_tx_slot *slot,
 	stamp->header.flags |= cpu_to_le16(ZCNIC_TX_TIMESTAMP);
 	sg_set_buf(&sg[0], &stamp->header, sizeof(stamp->header));
 	sg_init_one(&time, &stamp->time, sizeof(stamp->time));
+	sgs[0] = sg;
+	sgs[1] = &time;
 	count = skb_to_sgvec(skb, sg + 1, 0, skb->len);
-	err = count < 0 ? count : virtqueue_add_sgs(tx->vq, sgs, 1, 1, slot, GFP_ATOMIC);
+	err = count;
+	if (count >= 0)
+		err = virtqueue_add_sgs(tx->vq, sgs, 1, 1, slot, GFP_ATOMIC);
 	if (err) {
 		kfree(stamp);
 		return err;
@@ -263,30 +221,23 @@ static int zcnic_tx_add_stamped(struct zcnic_tx *tx, struct zcnic_tx_slot *slot,
 	return 0;
 }
 
-static void zcnic_tx_tell_time(const struct zcnic *zn, struct zcnic_tx_slot *slot, u32 length)
-{
-	struct skb_shared_hwtstamps times = {};
-
-	if (length < sizeof(slot->stamp->time))
-		return;
-	times.hwtstamp = zcnic_time(zn, slot->stamp->time.timestamp_ns);
-	skb_tstamp_tx(slot->skb, &times);
-}
-
-static void zcnic_tx_stop_if_full(struct zcnic_pair *pair)
+/* Stop the queue if it has no room for any frame. Return: whether it has. */
+static bool zcnic_tx_maybe_stop(struct zcnic_pair *pair)
 {
 	struct zcnic_tx *tx = &pair->tx;
 
-	if (!zcnic_tx_full(tx))
-		return;
-	netif_tx_stop_queue(netdev_get_tx_queue(pair->zn->dev, pair->index));
+	if (likely(netif_subqueue_maybe_stop(pair->zn->dev, pair->index,
+					     zcnic_tx_room(tx), ZCNIC_TX_DESCS,
+					     ZCNIC_TX_DESCS)))
+		return true;
 	u64_stats_update_begin(&tx->stats.syncp);
 	u64_stats_inc(&tx->stats.stop);
 	u64_stats_update_end(&tx->stats.syncp);
+	return false;
 }
 
 /**
- * zcnic_tx_kick() - tell the device of what was put into the ring
+ * zcnic_tx_kick() - notify the device of new chains, unless it polls
  * @tx: the queue; the caller holds its lock
  */
 void zcnic_tx_kick(struct zcnic_tx *tx)
@@ -295,20 +246,20 @@ void zcnic_tx_kick(struct zcnic_tx *tx)
 		virtqueue_notify(tx->vq);
 }
 
-/* Account for a frame that is not the stack's. */
-static void zcnic_tx_added_frame(struct zcnic_pair *pair, struct zcnic_tx_slot *slot, u32 bytes)
+/* Account for a frame of XDP or AF_XDP. */
+static void zcnic_tx_added_frame(struct zcnic_pair *pair,
+				 struct zcnic_tx_slot *slot, u32 bytes)
 {
 	struct zcnic_tx *tx = &pair->tx;
 
 	slot->bytes = 0;
-	slot->packets = 0;
 	WRITE_ONCE(tx->frames, tx->frames + 1);
 	u64_stats_update_begin(&tx->stats.syncp);
 	u64_stats_inc(&tx->stats.packets);
 	u64_stats_add(&tx->stats.bytes, bytes);
 	u64_stats_inc(&tx->stats.csum_none);
 	u64_stats_update_end(&tx->stats.syncp);
-	zcnic_tx_stop_if_full(pair);
+	zcnic_tx_maybe_stop(pair);
 }
 
 /**
@@ -317,30 +268,35 @@ static void zcnic_tx_added_frame(struct zcnic_pair *pair, struct zcnic_tx_slot *
  * @frame: the frame
  * @pooled: it is in memory of receive queues, which is mapped
  *
- * Return: whether it is there; otherwise it remains the caller's.
+ * Return: whether it is there; otherwise the caller keeps it.
  */
-bool zcnic_tx_xdp(struct zcnic_pair *pair, struct xdp_frame *frame, bool pooled)
+bool zcnic_tx_xdp(struct zcnic_pair *pair, struct xdp_frame *frame,
+		  bool pooled)
 {
-	u16 count = 0, descs;
-	const skb_frag_t *frags = NULL;
 	struct scatterlist sg[ZCNIC_TX_DESCS];
 	struct zcnic_tx *tx = &pair->tx;
+	const skb_frag_t *frags = NULL;
+	struct skb_shared_info *shinfo;
 	struct zcnic_tx_slot *slot;
+	u16 count = 0, descs;
 
-	if (unlikely(zcnic_tx_full(tx)))
+	if (unlikely(zcnic_tx_room(tx) < ZCNIC_TX_DESCS))
 		return false;
 	if (unlikely(xdp_frame_has_frags(frame))) {
-		frags = xdp_get_shared_info_from_frame(frame)->frags;
-		count = xdp_get_shared_info_from_frame(frame)->nr_frags;
+		shinfo = xdp_get_shared_info_from_frame(frame);
+		frags = shinfo->frags;
+		count = shinfo->nr_frags;
 	}
 	slot = tx->free;
 	memset(&tx->headers[slot - tx->slots], 0, sizeof(*tx->headers));
 	sg_init_table(sg, count + 2);
 	zcnic_tx_sg_header(tx, slot, sg);
 	if (pooled)
-		descs = zcnic_tx_map_pooled(pair->zn, slot, frame->data, frame->len, frags, count, sg);
+		descs = zcnic_tx_map_pooled(pair->zn, slot, frame->data,
+					    frame->len, frags, count, sg);
 	else
-		descs = zcnic_tx_map(pair->zn, slot, frame->data, frame->len, frags, count, sg);
+		descs = zcnic_tx_map(pair->zn, slot, frame->data, frame->len,
+				     frags, count, sg);
 	if (unlikely(!descs || zcnic_tx_add(pair, slot, sg, descs)))
 		return false;
 	slot->frame = frame;
@@ -350,18 +306,21 @@ bool zcnic_tx_xdp(struct zcnic_pair *pair, struct xdp_frame *frame, bool pooled)
 
 /**
  * zcnic_tx_xsk() - put a frame of the pair's AF_XDP pool into the ring
- * @pair: the pair, which has room for it; the caller holds the transmit queue's lock
+ * @pair: the pair, which has room for it; the caller holds the transmit
+ *	queue's lock
  * @sg: the frame from entry 1 on
- * @count: its entries, as many as descriptors of the pool
- * @bytes: in all of them
+ * @count: its entries, one per descriptor of the pool
+ * @bytes: in all entries
  *
  * Return: whether it is there.
  */
-bool zcnic_tx_xsk(struct zcnic_pair *pair, struct scatterlist *sg, u16 count, u32 bytes)
+bool zcnic_tx_xsk(struct zcnic_pair *pair, struct scatterlist *sg, u16 count,
+		  u32 bytes)
 {
 	struct zcnic_tx *tx = &pair->tx;
-	struct zcnic_tx_slot *slot = tx->free;
+	struct zcnic_tx_slot *slot;
 
+	slot = tx->free;
 	if (unlikely(!slot))
 		return false;
 	memset(&tx->headers[slot - tx->slots], 0, sizeof(*tx->headers));
@@ -377,38 +336,41 @@ bool zcnic_tx_xsk(struct zcnic_pair *pair, struct scatterlist *sg, u16 count, u3
 
 netdev_tx_t zcnic_start_xmit(struct sk_buff *skb, struct net_device *dev)
 {
-	struct zcnic *zn = netdev_priv(dev);
-	u16 queue = skb_get_queue_mapping(skb);
-	struct zcnic_pair *pair = &zn->pairs[queue];
-	struct netdev_queue *txq = netdev_get_tx_queue(dev, queue);
-	struct scatterlist sg[ZCNIC_TX_DESCS];
-	struct zcnic_tx *tx = &pair->tx;
 	u32 packets = 1, bytes = skb->len, header_length = 0;
+	struct skb_shared_info *shinfo = skb_shinfo(skb);
+	u16 descs, queue = skb_get_queue_mapping(skb);
+	struct scatterlist sg[ZCNIC_TX_DESCS];
+	struct zcnic *zn = netdev_priv(dev);
 	struct zcnic_tx_slot *slot;
-	u16 descs;
+	struct netdev_queue *txq;
+	struct zcnic_pair *pair;
+	struct zcnic_tx *tx;
 
-	if (unlikely(zcnic_tx_full(tx))) {
-		netif_tx_stop_queue(txq);
+	txq = netdev_get_tx_queue(dev, queue);
+	pair = &zn->pairs[queue];
+	tx = &pair->tx;
+	if (unlikely(!zcnic_tx_maybe_stop(pair)))
 		return NETDEV_TX_BUSY;
-	}
 	slot = tx->free;
 	if (skb_is_gso(skb)) {
 		header_length = zcnic_gso_header_length(skb);
-		packets = DIV_ROUND_UP(skb->len - header_length, skb_shinfo(skb)->gso_size);
+		packets = DIV_ROUND_UP(skb->len - header_length,
+				       shinfo->gso_size);
 		bytes += (packets - 1) * header_length;
 	}
-	zcnic_tx_header_fill(&tx->headers[slot - tx->slots], skb, header_length);
+	zcnic_tx_header_fill(&tx->headers[slot - tx->slots], skb,
+			     header_length);
 
-	sg_init_table(sg, skb_shinfo(skb)->nr_frags + 2);
-	if (zcnic_tx_wants_time(zn, skb)) {
-		skb_shinfo(skb)->tx_flags |= SKBTX_IN_PROGRESS;
+	sg_init_table(sg, shinfo->nr_frags + 2);
+	if (zcnic_tx_wants_hwtstamp(zn, skb)) {
+		shinfo->tx_flags |= SKBTX_IN_PROGRESS;
 		skb_tx_timestamp(skb);
 		if (zcnic_tx_add_stamped(tx, slot, skb, sg))
 			goto drop;
 	} else {
 		zcnic_tx_sg_header(tx, slot, sg);
-		descs = zcnic_tx_map(zn, slot, skb->data, skb_headlen(skb), skb_shinfo(skb)->frags,
-				     skb_shinfo(skb)->nr_frags, sg);
+		descs = zcnic_tx_map(zn, slot, skb->data, skb_headlen(skb),
+				     shinfo->frags, shinfo->nr_frags, sg);
 		if (unlikely(!descs))
 			goto drop;
 		skb_tx_timestamp(skb);
@@ -417,10 +379,9 @@ netdev_tx_t zcnic_start_xmit(struct sk_buff *skb, struct net_device *dev)
 	}
 	slot->skb = skb;
 	slot->bytes = bytes;
-	slot->packets = packets;
 	zcnic_tx_count(tx, skb, packets, bytes);
 
-	zcnic_tx_stop_if_full(pair);
+	zcnic_tx_maybe_stop(pair);
 	if (__netdev_tx_sent_queue(txq, bytes, netdev_xmit_more()))
 		zcnic_tx_kick(tx);
 	return NETDEV_TX_OK;
@@ -430,143 +391,8 @@ drop:
 	u64_stats_inc(&tx->stats.dropped);
 	u64_stats_update_end(&tx->stats.syncp);
 	dev_kfree_skb_any(skb);
-	/* what was added with xmit_more still has to go */
+	/* frames that were added with xmit_more still wait for a kick */
 	if (!netdev_xmit_more())
 		zcnic_tx_kick(tx);
 	return NETDEV_TX_OK;
-}
-
-static void zcnic_tx_release(struct zcnic_pair *pair, struct zcnic_tx_slot *slot, int budget)
-{
-	zcnic_tx_unmap(pair->zn, slot);
-	kfree(slot->stamp);
-	if (slot->skb)
-		napi_consume_skb(slot->skb, budget);
-	else
-		WRITE_ONCE(pair->tx.frames, pair->tx.frames - 1);
-	if (slot->frame)
-		xdp_return_frame(slot->frame);
-	if (slot->xsk_descs) {
-		pair->tx.xsk_descs -= slot->xsk_descs;
-		zcnic_xsk_sent(pair, slot->xsk_descs);
-	}
-	zcnic_tx_slot_put(&pair->tx, slot);
-}
-
-/* As zcnic_rx_distrust(): the frame may be one that the device has not sent yet. */
-static void zcnic_tx_distrust(struct zcnic_tx *tx, struct zcnic_tx_slot *slot)
-{
-	dev_err(&tx->vq->vdev->dev, "%s: completions out of order\n", tx->vq->name);
-	u64_stats_update_begin(&tx->stats.syncp);
-	u64_stats_inc(&tx->stats.misordered);
-	u64_stats_update_end(&tx->stats.syncp);
-	slot->next = tx->aside;
-	tx->aside = slot;
-	__virtqueue_break(tx->vq);
-}
-
-/**
- * zcnic_tx_reap() - free what the device has sent
- * @pair: the pair
- * @in_napi: called from the pair's NAPI, else from where NAPI is stopped
- *
- * Return: number of chains.
- */
-unsigned int zcnic_tx_reap(struct zcnic_pair *pair, bool in_napi)
-{
-	struct netdev_queue *txq = netdev_get_tx_queue(pair->zn->dev, pair->index);
-	unsigned int chains = 0, packets = 0, bytes = 0, length;
-	struct zcnic_tx *tx = &pair->tx;
-	struct zcnic_tx_slot *slot;
-
-	__netif_tx_lock_bh(txq);
-	while (chains < tx->slot_count && (slot = virtqueue_get_buf(tx->vq, &length))) {
-		if (in_napi && unlikely(slot->sequence != tx->due++)) {
-			zcnic_tx_distrust(tx, slot);
-			break;
-		}
-		if (in_napi) {
-			/* BQL counts what was queued, one per skb, in the bytes said there */
-			packets += !!slot->packets;
-			bytes += slot->bytes;
-		}
-		if (unlikely(slot->stamp))
-			zcnic_tx_tell_time(pair->zn, slot, length);
-		zcnic_tx_release(pair, slot, in_napi);
-		chains++;
-	}
-	/* what a device that is stopped gives back has no order, and all of it is ours */
-	if (!in_napi)
-		tx->due = tx->sequence;
-	if (packets)
-		netdev_tx_completed_queue(txq, packets, bytes);
-	if (in_napi && netif_tx_queue_stopped(txq) && !zcnic_tx_full(tx)) {
-		netif_tx_wake_queue(txq);
-		u64_stats_update_begin(&tx->stats.syncp);
-		u64_stats_inc(&tx->stats.wake);
-		u64_stats_update_end(&tx->stats.syncp);
-	}
-	__netif_tx_unlock_bh(txq);
-	return chains;
-}
-
-/**
- * zcnic_tx_stuck() - see whether a queue that has something to send makes progress
- * @tx: the queue, started; to be asked again and again
- *
- * The core watches only queues that are full, and a flow whose frames don't come back fills none: TCP
- * sends nothing again that is still in a queue.
- *
- * Return: whether nothing was completed for too long.
- */
-bool zcnic_tx_stuck(struct zcnic_tx *tx)
-{
-	u16 due = READ_ONCE(tx->due);
-
-	if (!READ_ONCE(tx->used) || !tx->watched_since || due != tx->watched) {
-		tx->watched = due;
-		tx->watched_since = jiffies ?: 1;
-		return false;
-	}
-	return time_after(jiffies, tx->watched_since + ZCNIC_TX_TIMEOUT);
-}
-
-/**
- * zcnic_tx_forget() - take frames that nobody will complete soon out of the queue's accounts
- * @pair: the pair; neither NAPI nor ndo_start_xmit uses it
- *
- * They stay in the ring until the device returns them or is reset.
- */
-void zcnic_tx_forget(struct zcnic_pair *pair)
-{
-	struct zcnic_tx *tx = &pair->tx;
-	u32 i;
-
-	for (i = 0; i < tx->slot_count; i++) {
-		tx->slots[i].bytes = 0;
-		tx->slots[i].packets = 0;
-		if (tx->slots[i].skb)
-			skb_orphan(tx->slots[i].skb);
-	}
-	netdev_tx_reset_queue(netdev_get_tx_queue(pair->zn->dev, pair->index));
-}
-
-/**
- * zcnic_tx_detach() - free everything in the ring of a device that was reset
- * @pair: the pair
- */
-void zcnic_tx_detach(struct zcnic_pair *pair)
-{
-	struct zcnic_tx *tx = &pair->tx;
-	struct zcnic_tx_slot *slot;
-
-	while ((slot = virtqueue_detach_unused_buf(tx->vq)))
-		zcnic_tx_release(pair, slot, 0);
-	while ((slot = tx->aside)) {
-		tx->aside = slot->next;
-		zcnic_tx_release(pair, slot, 0);
-	}
-	tx->due = tx->sequence;
-	tx->started = false;
-	netdev_tx_reset_queue(netdev_get_tx_queue(pair->zn->dev, pair->index));
 }

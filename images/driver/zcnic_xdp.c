@@ -1,23 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Native XDP. With a program, receive buffers have room in front of the frame and pools that may be sent
- * from; zcnic_rx.c makes an xdp_buff of a frame's chains instead of an skb, and here the program sees it.
+ * Native XDP. With a program, receive buffers have headroom and come from pools
+ * that may be sent from. zcnic_rx.c makes an xdp_buff of a frame's chains
+ * instead of an skb, and the program runs on it here.
  *
- * What a program sends takes the pair's own transmit queue, what others redirect here that of their
- * processor; both under the queue's lock, which they share with the stack.
+ * XDP_TX uses the pair's own transmit queue; ndo_xdp_xmit uses one by the
+ * processor's number. Both hold the queue's lock, which they share with the
+ * stack.
  */
 #include <linux/bpf.h>
 #include <linux/bpf_trace.h>
 #include <linux/filter.h>
-#include <linux/if_vlan.h>
 
-#include "zcnic.h"
-
-/* Bytes of a frame that one buffer holds. */
-#define ZCNIC_XDP_ROOM	(ZCNIC_LINEAR_SIZE(ZCNIC_LINEAR_XDP_TRUESIZE - ZCNIC_XDP_HEADROOM) - \
-			 sizeof(struct zcnic_rx_header))
-/* For programs that can't handle more than one. */
-#define ZCNIC_XDP_MAX_MTU	(ZCNIC_XDP_ROOM - ETH_HLEN - VLAN_HLEN)
+#include "zcnic_xdp.h"
 
 /**
  * zcnic_xdp_attach() - prepare a receive queue for XDP
@@ -26,23 +21,28 @@
 void zcnic_xdp_attach(struct zcnic_pair *pair)
 {
 	struct zcnic_rx *rx = &pair->rx;
-
 	u32 frag_size = 0;
 
 	if (!rx->mem.xdp || xdp_rxq_info_is_reg(&rx->xdp_rxq))
 		return;
-	/* a tail can grow in the last buffer, if all are alike */
+	/* a tail may grow in the last buffer if all buffers are of one size */
 	if (rx->mem.xsk)
 		frag_size = zcnic_xsk_frag_size(&rx->mem);
 	else if (!rx->mem.payload_pool)
 		frag_size = rx->mem.header_truesize;
-	__xdp_rxq_info_reg(&rx->xdp_rxq, pair->zn->dev, pair->index, pair->napi.napi_id, frag_size);
+	__xdp_rxq_info_reg(&rx->xdp_rxq, pair->zn->dev, pair->index,
+			   pair->napi.napi_id, frag_size);
 	if (rx->mem.xsk)
 		zcnic_xsk_attach(rx);
 	else
-		xdp_rxq_info_attach_page_pool(&rx->xdp_rxq, rx->mem.header_pool);
+		xdp_rxq_info_attach_page_pool(&rx->xdp_rxq,
+					      rx->mem.header_pool);
 }
 
+/**
+ * zcnic_xdp_detach() - undo zcnic_xdp_attach(), if it was called
+ * @pair: the pair, its NAPI stopped
+ */
 void zcnic_xdp_detach(struct zcnic_pair *pair)
 {
 	struct zcnic_rx *rx = &pair->rx;
@@ -61,18 +61,21 @@ static void zcnic_xdp_free(const struct zcnic_rx *rx, struct xdp_buff *xdp)
 		xdp_return_buff(xdp);
 }
 
-/* Send what was received, or free it. Return: whether it is sent. */
+/* Send a received frame, or free it. Return: whether it is sent. */
 static bool zcnic_xdp_send(struct zcnic_pair *pair, struct xdp_buff *xdp)
 {
-	struct netdev_queue *txq = netdev_get_tx_queue(pair->zn->dev, pair->index);
-	/* of an AF_XDP pool's buffer, that is a copy */
-	struct xdp_frame *frame = xdp_convert_buff_to_frame(xdp);
+	struct net_device *dev = pair->zn->dev;
+	struct netdev_queue *txq;
+	struct xdp_frame *frame;
 	bool sent;
 
+	/* for a buffer of an AF_XDP pool this makes a copy */
+	frame = xdp_convert_buff_to_frame(xdp);
 	if (unlikely(!frame)) {
 		zcnic_xdp_free(&pair->rx, xdp);
 		return false;
 	}
+	txq = netdev_get_tx_queue(dev, pair->index);
 	__netif_tx_lock(txq, smp_processor_id());
 	sent = zcnic_tx_xdp(pair, frame, !pair->rx.mem.xsk);
 	__netif_tx_unlock(txq);
@@ -82,33 +85,38 @@ static bool zcnic_xdp_send(struct zcnic_pair *pair, struct xdp_buff *xdp)
 }
 
 /**
- * zcnic_xdp_receive() - show a frame to the program
- * @pair: the pair, in its NAPI
- * @header: what the device says of the frame, which is complete
+ * zcnic_xdp_receive() - run the program on a frame
+ * @pair: the pair, in its NAPI, with a complete frame
+ * @header: the frame's last receive header
  *
- * Return: what the stack gets, or NULL.
+ * Return: the skb for the stack, or NULL.
  */
-struct sk_buff *zcnic_xdp_receive(struct zcnic_pair *pair, const struct zcnic_rx_header *header)
+struct sk_buff *zcnic_xdp_receive(struct zcnic_pair *pair,
+				  const struct zcnic_rx_header *header)
 {
 	struct bpf_prog *prog = READ_ONCE(pair->zn->xdp_prog);
 	struct net_device *dev = pair->zn->dev;
 	struct zcnic_rx *rx = &pair->rx;
 	struct xdp_buff *xdp = rx->buff;
-	u64_stats_t *counter;
 	u32 action = XDP_PASS;
+	u64_stats_t *counter;
 	struct sk_buff *skb;
 
 	((struct zcnic_xdp_buff *)xdp)->header = header;
 	if (likely(prog)) {
-		/* longer than the MTU allows, which the device doesn't know */
-		if (unlikely(xdp_buff_has_frags(xdp) && !prog->aux->xdp_has_frags))
+		/* the device doesn't know the MTU that keeps frames short */
+		if (unlikely(xdp_buff_has_frags(xdp) &&
+			     !prog->aux->xdp_has_frags))
 			action = XDP_DROP;
 		else
 			action = bpf_prog_run_xdp(prog, xdp);
 	}
 	switch (action) {
 	case XDP_PASS:
-		skb = rx->mem.xsk ? xdp_build_skb_from_zc(xdp) : xdp_build_skb_from_buff(xdp);
+		if (rx->mem.xsk)
+			skb = xdp_build_skb_from_zc(xdp);
+		else
+			skb = xdp_build_skb_from_buff(xdp);
 		if (likely(skb))
 			return skb;
 		counter = &rx->stats.dropped;
@@ -147,16 +155,18 @@ count:
 }
 
 /**
- * zcnic_xdp_flush() - have what the program sent go
+ * zcnic_xdp_flush() - send the frames that the program sent or redirected
  * @pair: the pair, at the end of its poll
  */
 void zcnic_xdp_flush(struct zcnic_pair *pair)
 {
-	struct netdev_queue *txq = netdev_get_tx_queue(pair->zn->dev, pair->index);
+	struct net_device *dev = pair->zn->dev;
+	struct netdev_queue *txq;
 
 	if (pair->rx.xdp_redirected)
 		xdp_do_flush();
 	if (pair->rx.xdp_sent) {
+		txq = netdev_get_tx_queue(dev, pair->index);
 		__netif_tx_lock(txq, smp_processor_id());
 		zcnic_tx_kick(&pair->tx);
 		__netif_tx_unlock(txq);
@@ -165,12 +175,13 @@ void zcnic_xdp_flush(struct zcnic_pair *pair)
 	pair->rx.xdp_sent = false;
 }
 
-int zcnic_xdp_xmit(struct net_device *dev, int count, struct xdp_frame **frames, u32 flags)
+int zcnic_xdp_xmit(struct net_device *dev, int count, struct xdp_frame **frames,
+		   u32 flags)
 {
+	unsigned int queue = smp_processor_id();
 	struct zcnic *zn = netdev_priv(dev);
-	u16 queue = smp_processor_id() % READ_ONCE(dev->real_num_tx_queues);
-	struct netdev_queue *txq = netdev_get_tx_queue(dev, queue);
-	struct zcnic_pair *pair = &zn->pairs[queue];
+	struct netdev_queue *txq;
+	struct zcnic_pair *pair;
 	int sent = 0;
 
 	if (unlikely(flags & ~XDP_XMIT_FLAGS_MASK))
@@ -178,8 +189,11 @@ int zcnic_xdp_xmit(struct net_device *dev, int count, struct xdp_frame **frames,
 	if (unlikely(!netif_carrier_ok(dev)))
 		return -ENETDOWN;
 
+	queue %= READ_ONCE(dev->real_num_tx_queues);
+	txq = netdev_get_tx_queue(dev, queue);
+	pair = &zn->pairs[queue];
 	__netif_tx_lock(txq, smp_processor_id());
-	/* whoever takes the queue away stops it, or closes the pair, under its lock */
+	/* a queue is stopped, or its pair closed, under this lock */
 	if (likely(pair->open && !netif_tx_queue_stopped(txq)))
 		while (sent < count && zcnic_tx_xdp(pair, frames[sent], false))
 			sent++;
@@ -189,7 +203,13 @@ int zcnic_xdp_xmit(struct net_device *dev, int count, struct xdp_frame **frames,
 	return sent;
 }
 
-static int zcnic_xdp_rx_hash(const struct xdp_md *ctx, u32 *hash, enum xdp_rss_hash_type *type)
+static const struct zcnic_rx_header *zcnic_xdp_header(const struct xdp_md *ctx)
+{
+	return ((const struct zcnic_xdp_buff *)ctx)->header;
+}
+
+static int zcnic_xdp_rx_hash(const struct xdp_md *ctx, u32 *hash,
+			     enum xdp_rss_hash_type *type)
 {
 	static const enum xdp_rss_hash_type types[] = {
 		[ZCNIC_HASH_IPV4] = XDP_RSS_TYPE_L3_IPV4,
@@ -199,7 +219,7 @@ static int zcnic_xdp_rx_hash(const struct xdp_md *ctx, u32 *hash, enum xdp_rss_h
 		[ZCNIC_HASH_TCP6] = XDP_RSS_TYPE_L4_IPV6_TCP,
 		[ZCNIC_HASH_UDP6] = XDP_RSS_TYPE_L4_IPV6_UDP,
 	};
-	const struct zcnic_rx_header *header = ((const struct zcnic_xdp_buff *)ctx)->header;
+	const struct zcnic_rx_header *header = zcnic_xdp_header(ctx);
 
 	if (!header->hash_type || header->hash_type >= ARRAY_SIZE(types))
 		return -ENODATA;
@@ -210,8 +230,9 @@ static int zcnic_xdp_rx_hash(const struct xdp_md *ctx, u32 *hash, enum xdp_rss_h
 
 static int zcnic_xdp_rx_timestamp(const struct xdp_md *ctx, u64 *timestamp)
 {
-	const struct zcnic_rx_header *header = ((const struct zcnic_xdp_buff *)ctx)->header;
-	const struct zcnic *zn = netdev_priv(((const struct xdp_buff *)ctx)->rxq->dev);
+	const struct zcnic_rx_header *header = zcnic_xdp_header(ctx);
+	const struct xdp_buff *buff = (const struct xdp_buff *)ctx;
+	const struct zcnic *zn = netdev_priv(buff->rxq->dev);
 
 	if (!(header->flags & cpu_to_le16(ZCNIC_RX_TIMESTAMP)))
 		return -ENODATA;
@@ -219,9 +240,10 @@ static int zcnic_xdp_rx_timestamp(const struct xdp_md *ctx, u64 *timestamp)
 	return 0;
 }
 
-static int zcnic_xdp_rx_vlan_tag(const struct xdp_md *ctx, __be16 *protocol, u16 *tag)
+static int zcnic_xdp_rx_vlan_tag(const struct xdp_md *ctx, __be16 *protocol,
+				 u16 *tag)
 {
-	const struct zcnic_rx_header *header = ((const struct zcnic_xdp_buff *)ctx)->header;
+	const struct zcnic_rx_header *header = zcnic_xdp_header(ctx);
 
 	if (!(header->flags & cpu_to_le16(ZCNIC_RX_VLAN)))
 		return -ENODATA;
@@ -235,73 +257,3 @@ const struct xdp_metadata_ops zcnic_xdp_metadata_ops = {
 	.xmo_rx_hash		= zcnic_xdp_rx_hash,
 	.xmo_rx_vlan_tag	= zcnic_xdp_rx_vlan_tag,
 };
-
-/* Give receive queues buffers that programs can use, or the others. Programs see frames as they were on the wire. */
-static int zcnic_xdp_reconfigure(struct zcnic *zn, bool on)
-{
-	bool registered = zn->dev->reg_state == NETREG_REGISTERED;
-	int err = 0;
-
-	zn->xdp = on;
-	if (on && registered)
-		netdev_update_features(zn->dev);
-	if (netif_running(zn->dev))
-		err = zcnic_pairs_reconfigure(zn, zn->rx_pending, zn->split, zn->hds_thresh);
-	if (err)
-		zn->xdp = !on;
-	if (!zn->xdp && registered)
-		netdev_update_features(zn->dev);
-	return err;
-}
-
-static int zcnic_xdp_setup(struct zcnic *zn, struct bpf_prog *prog, struct netlink_ext_ack *extack)
-{
-	struct bpf_prog *old;
-	int err;
-
-	if (prog && !prog->aux->xdp_has_frags && zn->dev->mtu > ZCNIC_XDP_MAX_MTU) {
-		NL_SET_ERR_MSG_FMT_MOD(extack, "single-buffer XDP takes an MTU of up to %lu",
-				       (unsigned long)ZCNIC_XDP_MAX_MTU);
-		return -ERANGE;
-	}
-	/* buffers are there before the program, and as long as it is */
-	if (prog && !zn->xdp) {
-		err = zcnic_xdp_reconfigure(zn, true);
-		if (err)
-			return err;
-	}
-	old = xchg(&zn->xdp_prog, prog);
-	if (old)
-		bpf_prog_put(old);
-	/* without memory for others, the buffers stay as they are; nothing else is wrong with them */
-	if (!prog && zn->xdp)
-		zcnic_xdp_reconfigure(zn, false);
-	return 0;
-}
-
-int zcnic_bpf(struct net_device *dev, struct netdev_bpf *bpf)
-{
-	struct zcnic *zn = netdev_priv(dev);
-
-	switch (bpf->command) {
-	case XDP_SETUP_PROG:
-		return zcnic_xdp_setup(zn, bpf->prog, bpf->extack);
-	case XDP_SETUP_XSK_POOL:
-		return zcnic_xsk_setup(zn, bpf->xsk.pool, bpf->xsk.queue_id);
-	default:
-		return -EINVAL;
-	}
-}
-
-int zcnic_change_mtu(struct net_device *dev, int mtu)
-{
-	struct zcnic *zn = netdev_priv(dev);
-
-	if (zn->xdp_prog && !zn->xdp_prog->aux->xdp_has_frags && mtu > ZCNIC_XDP_MAX_MTU) {
-		netdev_err(dev, "single-buffer XDP takes an MTU of up to %lu\n",
-			   (unsigned long)ZCNIC_XDP_MAX_MTU);
-		return -ERANGE;
-	}
-	WRITE_ONCE(dev->mtu, mtu);
-	return 0;
-}

@@ -1,52 +1,57 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * AF_XDP without copies: a pair whose receive chains are the chunks of a pool, and whose transmit ring takes
- * descriptors from it as well.
+ * AF_XDP without copies: a pair whose receive chains are the chunks of a pool,
+ * and whose transmit ring takes descriptors from it as well.
  *
- * A chunk is a linear chain. Its receive header lies where XDP has its headroom, so the frame is where the
- * pool wants it, whatever the alignment.
- *
- * The memory is a user's, and goes when its socket does. That can't wait for a backend: if chains don't
- * come home by themselves, the device is reset.
+ * A chunk is a linear chain. Its receive header lies where XDP has its
+ * headroom, so the frame is where the pool wants it, whatever the alignment.
  */
 #include <linux/dma-mapping.h>
 #include <net/xdp_sock_drv.h>
 
-#include "zcnic.h"
+#include "zcnic_xdp.h"
 
-/* No device takes longer chains. */
+/* The longest chain that a device takes */
 #define ZCNIC_XSK_MAX_SIZE	SZ_64K
-/* Descriptors that are taken from a socket at once. */
+/* Descriptors that are taken from a socket at once */
 #define ZCNIC_XSK_BATCH		64
-/* How long frames may be on their way when the pool goes. */
-#define ZCNIC_XSK_DRAIN_TIMEOUT	HZ
 
 /**
- * zcnic_xsk_mem() - the receive memory that a pool is
+ * zcnic_xsk_mem() - describe a pool as receive memory
  * @pool: the pool
- * @mem: where to put it
+ * @mem: filled in, zeroed before
  */
 void zcnic_xsk_mem(struct xsk_buff_pool *pool, struct zcnic_rx_mem *mem)
 {
+	u32 size = sizeof(struct zcnic_rx_header) +
+		   xsk_pool_get_rx_frame_size(pool);
+
 	mem->xsk = pool;
 	mem->xdp = true;
-	mem->header_size = min(sizeof(struct zcnic_rx_header) + xsk_pool_get_rx_frame_size(pool),
-			       ZCNIC_XSK_MAX_SIZE);
-	mem->max_chains = pool->umem->flags & XDP_UMEM_SG_FLAG ? ZCNIC_XSK_MAX_SEGMENTS : 1;
+	mem->header_size = min(size, ZCNIC_XSK_MAX_SIZE);
+	mem->max_chains = 1;
+	if (pool->umem->flags & XDP_UMEM_SG_FLAG)
+		mem->max_chains = ZCNIC_XSK_MAX_SEGMENTS;
 }
 
 /**
- * zcnic_xsk_attach() - let the pool's buffers be frames of a queue
- * @rx: the queue
+ * zcnic_xsk_attach() - attach a queue to its pool
+ * @rx: the queue, its xdp_rxq registered
  */
 void zcnic_xsk_attach(struct zcnic_rx *rx)
 {
 	XSK_CHECK_PRIV_TYPE(struct zcnic_xdp_buff);
-	/* nothing to allocate: it can't fail */
+	/* this memory type allocates nothing, so it can't fail */
 	xdp_rxq_info_reg_mem_model(&rx->xdp_rxq, MEM_TYPE_XSK_BUFF_POOL, NULL);
 	xsk_pool_set_rxq_info(rx->mem.xsk, &rx->xdp_rxq);
 }
 
+/**
+ * zcnic_xsk_frag_size() - size of a pool's buffers
+ * @mem: the pool
+ *
+ * Return: bytes, for xdp_rxq_info.
+ */
 u32 zcnic_xsk_frag_size(const struct zcnic_rx_mem *mem)
 {
 	return xsk_pool_get_rx_frag_step(mem->xsk);
@@ -55,9 +60,9 @@ u32 zcnic_xsk_frag_size(const struct zcnic_rx_mem *mem)
 /**
  * zcnic_xsk_fill() - take a buffer from the pool
  * @rx: the queue
- * @slot: for it
+ * @slot: filled in
  *
- * Return: whether there was one.
+ * Return: whether the pool had one.
  */
 bool zcnic_xsk_fill(struct zcnic_rx *rx, struct zcnic_rx_slot *slot)
 {
@@ -70,17 +75,23 @@ bool zcnic_xsk_fill(struct zcnic_rx *rx, struct zcnic_rx_slot *slot)
 	return true;
 }
 
+/**
+ * zcnic_xsk_dma() - address of a buffer
+ * @slot: the buffer's
+ *
+ * Return: where the device writes the receive header.
+ */
 dma_addr_t zcnic_xsk_dma(const struct zcnic_rx_slot *slot)
 {
 	return xsk_buff_xdp_get_dma(slot->xsk) - sizeof(struct zcnic_rx_header);
 }
 
 /**
- * zcnic_xsk_filled() - say whether the user has to wake us when there are buffers again
+ * zcnic_xsk_filled() - set or clear the flag that has the user wake us
  * @rx: the queue
- * @short_of: there were not enough
+ * @short_of: the pool had too few buffers
  *
- * Return: whether it will.
+ * Return: whether the user looks at the flag. Otherwise the driver has to poll.
  */
 bool zcnic_xsk_filled(struct zcnic_rx *rx, bool short_of)
 {
@@ -93,32 +104,43 @@ bool zcnic_xsk_filled(struct zcnic_rx *rx, bool short_of)
 	return true;
 }
 
+/**
+ * zcnic_xsk_sync() - make a used buffer readable
+ * @pair: the pair
+ * @slot: the buffer's
+ */
 void zcnic_xsk_sync(struct zcnic_pair *pair, const struct zcnic_rx_slot *slot)
 {
 	dma_sync_single_for_cpu(pair->zn->dma_dev, zcnic_xsk_dma(slot),
-				sizeof(struct zcnic_rx_header), DMA_BIDIRECTIONAL);
+				sizeof(struct zcnic_rx_header),
+				DMA_BIDIRECTIONAL);
 	xsk_buff_dma_sync_for_cpu(slot->xsk);
 }
 
 /*
- * As xsk_buff_add_frag(), but for the page: that one takes a pool's addresses for such of the linear mapping,
- * which they aren't and which kernels that check it die of.
+ * As xsk_buff_add_frag(), but for the page: that function takes a pool's
+ * address for one of the linear mapping. It is in vmalloc space, and kernels
+ * that check such addresses panic.
  */
-static void zcnic_xsk_add_fragment(struct xdp_buff *head, struct xdp_buff *buff)
+static void zcnic_xsk_add_fragment(struct xdp_buff *first,
+				   struct xdp_buff *buff)
 {
-	struct xdp_buff_xsk *chunk = container_of(buff, struct xdp_buff_xsk, xdp);
-	netmem_ref netmem = page_to_netmem(vmalloc_to_page(buff->data));
+	u32 length = buff->data_end - buff->data;
+	struct xdp_buff_xsk *chunk;
+	netmem_ref netmem;
 
-	__xdp_buff_add_frag(head, netmem, offset_in_page(buff->data), buff->data_end - buff->data,
+	netmem = page_to_netmem(vmalloc_to_page(buff->data));
+	__xdp_buff_add_frag(first, netmem, offset_in_page(buff->data), length,
 			    buff->frame_sz, false);
+	chunk = container_of(buff, struct xdp_buff_xsk, xdp);
 	list_add_tail(&chunk->list_node, &chunk->pool->xskb_list);
 }
 
 /**
- * zcnic_xsk_take() - make a chain's bytes a part of the frame
+ * zcnic_xsk_take() - add a chain's buffer to the partial frame
  * @rx: the queue
- * @slot: the chain, which loses its buffer
- * @length: bytes
+ * @slot: the chain's, empty afterwards
+ * @length: bytes of the frame in it
  */
 void zcnic_xsk_take(struct zcnic_rx *rx, struct zcnic_rx_slot *slot, u32 length)
 {
@@ -133,6 +155,11 @@ void zcnic_xsk_take(struct zcnic_rx *rx, struct zcnic_rx_slot *slot, u32 length)
 		zcnic_xsk_add_fragment(rx->buff, buff);
 }
 
+/**
+ * zcnic_xsk_put() - give an unused buffer back to its pool
+ * @rx: the queue
+ * @slot: the buffer's
+ */
 void zcnic_xsk_put(struct zcnic_rx *rx, struct zcnic_rx_slot *slot)
 {
 	xsk_buff_free(slot->xsk);
@@ -140,14 +167,20 @@ void zcnic_xsk_put(struct zcnic_rx *rx, struct zcnic_rx_slot *slot)
 	rx->xsk_buffers--;
 }
 
-/* A whole frame; xdp_return_buff() takes its address for one of the linear mapping, too. */
+/**
+ * zcnic_xsk_free() - free a frame with all of its buffers
+ * @buff: the first
+ *
+ * xdp_return_buff() would take its address for one of the linear mapping, too.
+ */
 void zcnic_xsk_free(struct xdp_buff *buff)
 {
 	xsk_buff_free(buff);
 }
 
 /* Put one frame, of @count descriptors, into the ring. */
-static bool zcnic_xsk_send_frame(struct zcnic_pair *pair, struct xsk_buff_pool *pool,
+static bool zcnic_xsk_send_frame(struct zcnic_pair *pair,
+				 struct xsk_buff_pool *pool,
 				 const struct xdp_desc *descs, u32 count)
 {
 	struct scatterlist sg[ZCNIC_XSK_MAX_SEGMENTS + 1];
@@ -166,34 +199,40 @@ static bool zcnic_xsk_send_frame(struct zcnic_pair *pair, struct xsk_buff_pool *
 }
 
 /**
- * zcnic_xsk_send() - send what the pool's sockets have
+ * zcnic_xsk_send() - send a batch of frames of the pool's sockets
  * @pair: the pair, in its NAPI
  *
  * Return: whether there may be more.
  */
 bool zcnic_xsk_send(struct zcnic_pair *pair)
 {
-	struct netdev_queue *txq = netdev_get_tx_queue(pair->zn->dev, pair->index);
 	struct xsk_buff_pool *pool = pair->rx.mem.xsk;
+	u32 room, length, count = 0, first = 0, i;
+	struct net_device *dev = pair->zn->dev;
 	struct zcnic_tx *tx = &pair->tx;
-	u32 room, count = 0, first, i;
+	const struct xdp_desc *descs;
+	struct netdev_queue *txq;
 
-	if (!pool || !netif_carrier_ok(pair->zn->dev))
+	if (!pool || !netif_carrier_ok(dev))
 		return false;
+	txq = netdev_get_tx_queue(dev, pair->index);
 	__netif_tx_lock(txq, smp_processor_id());
 	if (netif_tx_queue_stopped(txq))
 		goto unlock;
-	/* at worst, each descriptor is a frame, which takes a transmit header more */
+	/* at worst each descriptor is a frame, which takes a header, too */
 	room = zcnic_tx_room(tx) / 2;
 	if (room < ZCNIC_XSK_MAX_SEGMENTS)
 		goto unlock;
-	count = xsk_tx_peek_release_desc_batch(pool, min(room, ZCNIC_XSK_BATCH));
-	for (i = 0, first = 0; i < count; i++) {
+	count = xsk_tx_peek_release_desc_batch(pool,
+					       min(room, ZCNIC_XSK_BATCH));
+	descs = pool->tx_descs;
+	for (i = 0; i < count; i++) {
 		if (!xsk_is_eop_desc(&pool->tx_descs[i]))
 			continue;
-		if (unlikely(!zcnic_xsk_send_frame(pair, pool, &pool->tx_descs[first],
-						   i + 1 - first)))
-			xsk_tx_completed(pool, i + 1 - first);
+		length = i + 1 - first;
+		if (unlikely(!zcnic_xsk_send_frame(pair, pool, &descs[first],
+						   length)))
+			xsk_tx_completed(pool, length);
 		first = i + 1;
 	}
 	if (count)
@@ -201,12 +240,6 @@ bool zcnic_xsk_send(struct zcnic_pair *pair)
 unlock:
 	__netif_tx_unlock(txq);
 	return count == ZCNIC_XSK_BATCH;
-}
-
-void zcnic_xsk_sent(struct zcnic_pair *pair, u32 descs)
-{
-	if (pair->rx.mem.xsk)
-		xsk_tx_completed(pair->rx.mem.xsk, descs);
 }
 
 int zcnic_xsk_wakeup(struct net_device *dev, u32 queue, u32 flags)
@@ -224,97 +257,5 @@ int zcnic_xsk_wakeup(struct net_device *dev, u32 queue, u32 flags)
 		napi_schedule(&pair->napi);
 		local_bh_enable();
 	}
-	return 0;
-}
-
-/* Wait until nothing of the pool is in the pair's rings, or reset the device. NAPI is stopped, and the receive queue. */
-static void zcnic_xsk_drain(struct zcnic_pair *pair)
-{
-	unsigned long deadline = jiffies + ZCNIC_XSK_DRAIN_TIMEOUT;
-
-	while (pair->tx.xsk_descs && pair->zn->live && time_before(jiffies, deadline) &&
-	       !virtqueue_is_broken(pair->tx.vq)) {
-		local_bh_disable();
-		zcnic_tx_reap(pair, true);
-		local_bh_enable();
-		if (pair->tx.xsk_descs)
-			usleep_range(500, 1000);
-	}
-	if (!pair->tx.xsk_descs && !pair->rx.xsk_buffers)
-		return;
-	zcnic_reset(pair->zn);
-	zcnic_napi_stop(pair);
-}
-
-/* Programs and pools see frames as they were on the wire. */
-static void zcnic_xsk_count(struct zcnic *zn, int change)
-{
-	zn->xsk_pools += change;
-	if (zn->dev->reg_state == NETREG_REGISTERED)
-		netdev_update_features(zn->dev);
-}
-
-static int zcnic_xsk_enable(struct zcnic_pair *pair, struct xsk_buff_pool *pool)
-{
-	struct zcnic *zn = pair->zn;
-	struct zcnic_rx_mem mem = {};
-	int err;
-
-	err = xsk_pool_dma_map(pool, zn->dma_dev, 0);
-	if (err)
-		return err;
-	zcnic_xsk_count(zn, 1);
-	pair->xsk = pool;
-	if (pair->open) {
-		zcnic_xsk_mem(pool, &mem);
-		zcnic_pair_exchange(pair, &mem);
-		zcnic_rx_mem_free(&mem);
-	}
-	return 0;
-}
-
-static void zcnic_xsk_disable(struct zcnic_pair *pair)
-{
-	struct xsk_buff_pool *pool = pair->xsk;
-	struct zcnic *zn = pair->zn;
-	struct netdev_queue_config qcfg;
-	struct zcnic_rx_mem mem = {};
-
-	pair->xsk = NULL;
-	netdev_queue_config(zn->dev, pair->index, &qcfg);
-	/* this can't fail: without memory, the queue receives nothing until it is configured anew */
-	if (pair->open && zcnic_rx_mem_alloc(pair, zn->rx_pending, qcfg.rx_page_size, zn->split,
-					     zn->hds_thresh, &mem))
-		netdev_err(zn->dev, "no memory for receive queue %u\n", pair->index);
-	zcnic_napi_stop(pair);
-	if (pair->open)
-		zcnic_rx_stop(pair);
-	zcnic_xsk_drain(pair);
-	if (pair->open)
-		zcnic_pair_exchange(pair, &mem);
-	zcnic_rx_mem_free(&mem);
-	xsk_pool_dma_unmap(pool, 0);
-	zcnic_xsk_count(zn, -1);
-}
-
-/**
- * zcnic_xsk_setup() - give a queue an AF_XDP pool, or take it away
- * @zn: the device; the caller holds the instance lock
- * @pool: the pool, or NULL
- * @queue: which
- *
- * Return: 0 or a negative errno; always 0 without a pool.
- */
-int zcnic_xsk_setup(struct zcnic *zn, struct xsk_buff_pool *pool, u16 queue)
-{
-	struct zcnic_pair *pair;
-
-	if (queue >= zn->pair_count)
-		return -EINVAL;
-	pair = &zn->pairs[queue];
-	if (pool)
-		return pair->xsk ? -EBUSY : zcnic_xsk_enable(pair, pool);
-	if (pair->xsk)
-		zcnic_xsk_disable(pair);
 	return 0;
 }

@@ -8,8 +8,8 @@ use super::test::{Kind::Zcnic, Run::Guest, Test, expect};
 
 pub(super) const TESTS: &[Test] = &[
     Test {
-        name: "flow rules: a match that is added twice is one rule, which either may delete",
-        run: Guest(Zcnic, two_owners_of_a_rule),
+        name: "flow rules: a second rule for the same frames is refused, and a rule is deleted once",
+        run: Guest(Zcnic, one_owner_of_a_rule),
     },
     Test {
         name: "iperf3: a hanging server ends on SIGTERM",
@@ -17,33 +17,38 @@ pub(super) const TESTS: &[Test] = &[
     },
 ];
 
-fn two_owners_of_a_rule(guest: &mut Machine) -> Result<()> {
-    let add = |guest: &mut Machine, action: u32| {
-        // "Added rule with ID 1023"
-        let printed = guest.sh(&format!(
-            "ethtool -N eth0 flow-type tcp6 dst-port 9999 action {action}"
-        ))?;
-        let id = printed.split_whitespace().next_back().unwrap_or_default();
-        anyhow::Ok(id.to_owned())
+fn one_owner_of_a_rule(guest: &mut Machine) -> Result<()> {
+    let add = |location: &str, action: u32| {
+        Exec::shell(&format!(
+            "ethtool -N eth0 flow-type tcp6 dst-port 9999 action {action} {location}"
+        ))
     };
-    let (first, second) = (add(guest, 1)?, add(guest, 2)?);
-    expect(first == second, || {
-        format!("one match has the ids {first} and {second}")
+    let delete = |id: &str| Exec::shell(&format!("ethtool -N eth0 delete {id}"));
+    // "Added rule with ID 1023"
+    let printed = guest.check(&add("", 1))?;
+    let id = printed.split_whitespace().next_back().unwrap_or_default();
+    let second = guest.run(&add("", 2))?;
+    expect(!second.status.success(), || {
+        "a second rule for the same frames was added".to_owned()
     })?;
+    // The rule's own location is how it is changed.
+    guest.check(&add(&format!("loc {id}"), 2))?;
     let rules = guest.sh("ethtool -n eth0")?;
-    expect(rules.contains("Action: Direct to queue 2"), || {
-        format!("the rule was not replaced:\n{rules}")
-    })?;
-    guest.sh(&format!("ethtool -N eth0 delete {first}"))?;
+    expect(
+        rules.contains("Total 1 rules") && rules.contains("Action: Direct to queue 2"),
+        || format!("the rule was not replaced:\n{rules}"),
+    )?;
+    guest.check(&delete(id))?;
     let rules = guest.sh("ethtool -n eth0")?;
     expect(rules.contains("Total 0 rules"), || {
         format!("the rule was not deleted:\n{rules}")
     })?;
-    guest.sh(&format!("ethtool -N eth0 delete {second}"))?;
-    for unused in [first.as_str(), "7"] {
-        let delete = Exec::shell(&format!("ethtool -N eth0 delete {unused}"));
-        expect(!guest.run(&delete)?.status.success(), || {
-            format!("rule {unused}, which does not exist, can be deleted")
+    let flushed = guest.check(&add("", 1))?;
+    let flushed = flushed.split_whitespace().next_back().unwrap_or_default();
+    guest.sh("ethtool -K eth0 ntuple off; ethtool -K eth0 ntuple on")?;
+    for none in [id, flushed, "7"] {
+        expect(!guest.run(&delete(none))?.status.success(), || {
+            format!("rule {none}, which does not exist, can be deleted")
         })?;
     }
     Ok(())

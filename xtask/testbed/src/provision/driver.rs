@@ -18,7 +18,7 @@ use crate::{
         buildroot::{BuildRoot, Recipe, WORK},
         cache::{Cache, Entry, Key},
         linux::{
-            debian,
+            debian::DebianHeaders,
             kernel::{Headers, Kernel},
             tree::DoesNotBuild,
         },
@@ -70,15 +70,22 @@ pub fn ensure_of(cache: &Cache, kernel: &Kernel, sources: &Sources) -> Result<En
     }
 }
 
-/// Returns the entry with [`MODULE`] for the newest headers of a `series` of Debian's, and compiles
-/// it if there is none.
-pub fn ensure_for_series(cache: &Cache, series: &str) -> Result<Entry> {
-    let headers = debian::headers(cache, series)?;
+/// Returns the entry with [`MODULE`] of `sources` for a kernel of which only the headers are there, and
+/// compiles it if there is none.
+///
+/// # Errors
+///
+/// As [`ensure`].
+pub fn ensure_for_headers(
+    cache: &Cache,
+    headers: &DebianHeaders,
+    sources: &Sources,
+) -> Result<Entry> {
     let build = Build {
         release: &headers.release,
         debs: &headers.debs,
     };
-    build.ensure(cache, &Sources::read()?)
+    build.ensure(cache, sources)
 }
 
 /// The sources of the module.
@@ -129,9 +136,21 @@ impl Sources {
         Ok(())
     }
 
+    /// The names of the files.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(String::as_str)
+    }
+
+    /// Adds names and contents to a key.
+    pub(crate) fn key(&self, key: Key) -> Key {
+        self.files
+            .iter()
+            .fold(key, |key, (name, content)| key.text(name).text(content))
+    }
+
     /// Writes them to `directory`. Files that are there already keep their time, so that make does
     /// not compile them again.
-    fn write(&self, directory: &Path) -> Result<()> {
+    pub(crate) fn write(&self, directory: &Path) -> Result<()> {
         for (name, content) in &self.files {
             let path = directory.join(name);
             if fs::read_to_string(&path).ok().as_ref() != Some(content) {
@@ -154,10 +173,7 @@ impl Build<'_> {
         for deb in self.debs {
             key = key.text(deb.file_name().unwrap_or_default().to_string_lossy());
         }
-        for (name, content) in &sources.files {
-            key = key.text(name).text(content);
-        }
-        cache.entry("driver", &key, |directory| {
+        cache.entry("driver", &sources.key(key), |directory| {
             let recipe = Recipe {
                 kind: "buildroot",
                 packages: &[],

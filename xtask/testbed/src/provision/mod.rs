@@ -7,6 +7,7 @@ pub mod bootstrap;
 pub mod buildroot;
 pub mod cache;
 pub mod driver;
+pub mod driver_checks;
 pub mod host;
 pub mod initrd;
 pub mod linux;
