@@ -16,6 +16,9 @@ use crate::{
 pub(crate) struct Args {
     /// Only tests whose name contains FILTER
     filter: Option<String>,
+    /// Leave out guests' tests whose name contains SKIP; may be given more than once
+    #[arg(long, value_name = "SKIP")]
+    skip: Vec<String>,
     /// Leave out the tests that boot guests or run whole programs
     #[arg(long)]
     no_guest: bool,
@@ -36,7 +39,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let guests = if args.no_guest {
         Ok(())
     } else {
-        cases::run(&args.guest, filter, &mut report)
+        cases::run(&args.guest, filter, &args.skip, &mut report)
     };
     // What was found out before is reported even then.
     args.report.write(&report.to_json())?;

@@ -105,10 +105,20 @@ fn all() -> impl Iterator<Item = &'static Test> {
     .flatten()
 }
 
-/// Runs all tests whose name contains `filter` and adds their cases to `report`.
-pub(crate) fn run(args: &GuestArgs, filter: Option<&str>, report: &mut Report) -> Result<()> {
+/// Runs all tests whose name contains `filter` and none of `skip`, and adds their cases to `report`.
+pub(crate) fn run(
+    args: &GuestArgs,
+    filter: Option<&str>,
+    skip: &[String],
+    report: &mut Report,
+) -> Result<()> {
+    let names = |word: &String| all().any(|test| test.name.contains(word));
+    if let Some(word) = skip.iter().find(|word| !names(word)) {
+        bail!("--skip {word:?}: no guest test's name contains that");
+    }
     let selected: Vec<_> = all()
         .filter(|test| filter.is_none_or(|filter| test.name.contains(filter)))
+        .filter(|test| !skip.iter().any(|word| test.name.contains(word)))
         .collect();
     if selected.is_empty() {
         return Ok(());

@@ -9,6 +9,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use crate::{paths, report::Case};
 
 mod cases;
+mod ci;
 mod data_path;
 mod detection;
 mod scenarios;
@@ -26,8 +27,9 @@ const END: &str = "<!-- end -->";
 type Section = fn() -> Result<String>;
 
 /// The documents with sections, in their order.
-const DOCUMENTS: [(&str, &[Section]); 5] = [
+const DOCUMENTS: [(&str, &[Section]); 6] = [
     ("README.md", &[selftests::section]),
+    ("docs/ci.md", &[ci::section]),
     ("docs/detection.md", &[detection::section]),
     (
         "docs/performance.md",
