@@ -155,7 +155,12 @@ fn run_part(part: &Part, programs: &Programs) -> Case {
         Ok(())
     });
     let seconds = start.elapsed().as_secs_f64();
-    eprintln!("{seconds:6.1}s  {}", part.name);
+    let detail = result
+        .as_ref()
+        .err()
+        .map_or_else(String::new, |error| format!("{error:#}"));
+    let failed = if result.is_ok() { "" } else { "  FAILED: " };
+    eprintln!("{seconds:6.1}s  {}{failed}{detail}", part.name);
     Case {
         name: part.name.to_owned(),
         outcome: if result.is_ok() {
@@ -164,9 +169,7 @@ fn run_part(part: &Part, programs: &Programs) -> Case {
             Outcome::Fail
         },
         seconds,
-        detail: result
-            .err()
-            .map_or_else(String::new, |error| format!("{error:#}")),
+        detail,
     }
 }
 
@@ -198,7 +201,7 @@ impl Programs {
             Run::Schema(schema, place) => {
                 let mut command = self.tools()?.command(Tool::CheckJsonschema);
                 command
-                    .args(["--quiet", "--builtin-schema", schema])
+                    .args(["--builtin-schema", schema])
                     .args(yaml(place)?);
                 Ok(command)
             }
