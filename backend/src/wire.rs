@@ -139,6 +139,7 @@ impl Port {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "one batch, stage by stage")]
     fn serve_locked(
         &self,
         pair: usize,

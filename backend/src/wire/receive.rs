@@ -113,6 +113,7 @@ impl Port {
     }
 
     /// Delivers trains of a batch to one receive queue. Returns the first that has to wait.
+    #[expect(clippy::too_many_lines, reason = "one batch, stage by stage")]
     fn receive_group(
         &self,
         batch: &[Sent<'_, '_>],
