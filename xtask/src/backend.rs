@@ -14,6 +14,7 @@ use crate::{
     machine::Port,
     paths,
     process::Running,
+    programs,
     sandbox::Sandbox,
     step::{run, step},
 };
@@ -31,19 +32,21 @@ pub(crate) struct Programs {
     pub(crate) zcnicctl: PathBuf,
 }
 
-/// Builds them.
+/// Builds them for guests.
 pub(crate) fn build() -> Result<Programs> {
+    let built = programs::build()?;
+    Ok(Programs {
+        zcnic: built.zcnic,
+        zcnicctl: built.zcnicctl,
+    })
+}
+
+/// Builds them as users do, for benchmarks.
+pub(crate) fn build_release() -> Result<Programs> {
     let mut command = paths::cargo();
     command
-        .args([
-            "build",
-            "--quiet",
-            "--release",
-            "--bin",
-            "zcnic",
-            "--bin",
-            "zcnicctl",
-        ])
+        .args(["build", "--quiet", "--release"])
+        .args(["--bin", "zcnic", "--bin", "zcnicctl"])
         .args(["-p", "zcnic-backend", "-p", "zcnic-ctl"]);
     step("build the backend", || run(&mut command))?;
     let directory = paths::target().join("release");

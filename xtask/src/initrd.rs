@@ -18,8 +18,8 @@ use cpio::{NewcBuilder, newc::trailer};
 use crate::{
     cache::{Cache, Entry, Key},
     linux::Kernel,
-    paths,
-    step::{output, run, step},
+    programs,
+    step::output,
 };
 
 /// Needed before there is a module tree to load from; whatever else a module needs follows from
@@ -28,7 +28,8 @@ const MODULES: [&str; 3] = ["virtio_blk", "ext4", "overlay"];
 
 /// Makes the initrd for `kernel` with `drivers` (`.ko` files) carried along.
 pub(crate) fn ensure(cache: &Cache, kernel: &Kernel, drivers: &[PathBuf]) -> Result<Entry> {
-    let programs = guest_programs()?;
+    let built = programs::build()?;
+    let programs = [built.zcnic_guest, built.zcnicctl];
     let mut key = Key::new("initrd 2").text(&kernel.release);
     for program in &programs {
         key = key.file(program)?;
@@ -69,34 +70,6 @@ pub(crate) fn image(entry: &Path) -> PathBuf {
 
 /// What the guest gets of ours, the first one as its init.
 const PROGRAMS: [&str; 2] = ["zcnic-guest", "zcnicctl"];
-
-/// The guest's program, which the host can run as well.
-pub(crate) fn guest_program() -> Result<PathBuf> {
-    let [program, _] = guest_programs()?;
-    Ok(program)
-}
-
-/// Builds [`PROGRAMS`]: static, because the host's C library may be newer or older than the guest's.
-fn guest_programs() -> Result<[PathBuf; 2]> {
-    let target = paths::target().join("guest");
-    // Naming the target keeps the flags away from build scripts and macros.
-    let triple = "x86_64-unknown-linux-gnu";
-    let mut command = paths::cargo();
-    command
-        .args(["build", "--quiet", "--release"])
-        .args(["-p", "zcnic-guest-tests", "-p", "zcnic-ctl"])
-        .args(PROGRAMS.map(|name| format!("--bin={name}")))
-        .args(["--target", triple, "--target-dir"])
-        .arg(&target)
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
-        // What is measured in a guest is its kernel.
-        .env("CARGO_PROFILE_RELEASE_LTO", "off")
-        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
-        .env("CARGO_PROFILE_RELEASE_DEBUG", "none")
-        .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
-    step("build the guest's programs", || run(&mut command))?;
-    Ok(PROGRAMS.map(|name| target.join(triple).join("release").join(name)))
-}
 
 /// Paths below `modules` of everything that [`MODULES`] need, dependencies first. What is built into
 /// the kernel isn't listed there and isn't needed here.

@@ -34,6 +34,7 @@ mod matrix;
 mod netdev_ci;
 mod paths;
 mod process;
+mod programs;
 mod qemu;
 mod qmp;
 mod report;

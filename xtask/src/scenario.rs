@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::{
     backend::Cable,
     cases::program::{self, News},
-    initrd,
+    programs,
     report::{Case, Outcome, Report, ReportArg},
     sandbox,
     setup::{GuestArgs, Setup},
@@ -32,7 +32,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     // Which there are is known without a guest.
-    let program = initrd::guest_program()?;
+    let program = programs::build()?.zcnic_guest;
     let list = |how: &[&str]| {
         run_command(
             Command::new(&program)
