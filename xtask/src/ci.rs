@@ -29,7 +29,7 @@ use tools::Tools;
 /// Run what CI runs: every submission's parts, all parts with --all, or those that are named
 ///
 /// Parts run one after the other; one that fails does not keep the next from running. A success of a part that not
-/// every submission runs is noted in docs/reports/ci.json and docs/ci.md, if the commit has no changes.
+/// every submission runs is noted in docs/reports/ci.json and docs/ci.md, if nothing was changed since the commit.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// Every part: other kernels, all suites of selftests, seeded bugs, benchmarks
@@ -64,8 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     sandbox::clean_up_on_signals()?;
-    // What is noted below is a change.
-    let commit = paths::commit().filter(|commit| !commit.ends_with("-dirty"));
+    let commit = record::commit();
     let (selected, left_out): (Vec<_>, Vec<_>) = PARTS.iter().partition(|part| args.selects(part));
     let mut report = Report::default();
     let start = Instant::now();

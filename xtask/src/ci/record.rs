@@ -14,6 +14,8 @@ use crate::{paths, step::run};
 
 /// The file, in the workspace.
 const FILE: &str = "docs/reports/ci.json";
+/// What `cargo xtask tables` makes of it.
+const TABLE: &str = "docs/ci.md";
 
 /// The last success of each part.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -77,6 +79,21 @@ impl Record {
         let text = serde_json::to_string_pretty(&record)?;
         fs::write(path, format!("{text}\n")).with_context(|| path.display().to_string())
     }
+}
+
+/// The commit that successes are noted for: None if the workspace differs from it in more than the record and the
+/// table made from it.
+pub(super) fn commit() -> Option<String> {
+    let git = |arguments: &[&str]| {
+        let mut git = Command::new("git");
+        git.arg("-C").arg(paths::workspace()).args(arguments);
+        run(&mut git).ok()
+    };
+    let but_for = [FILE, TABLE].map(|file| format!(":!{file}"));
+    let [record, table] = &but_for;
+    let changes = git(&["status", "--porcelain", "--", ".", record, table])?;
+    let head = git(&["rev-parse", "HEAD"])?;
+    changes.is_empty().then(|| head.trim().to_owned())
 }
 
 fn path() -> PathBuf {
