@@ -1,4 +1,4 @@
-//! `cargo xtask ci`: what must hold of a commit, in parts, and when each part last did.
+//! `cargo xtask ci`: runs the parts of CI and records when each last succeeded.
 
 use std::{
     cell::OnceCell,
@@ -26,7 +26,7 @@ use parts::{PARTS, Part, Run, Tool};
 use record::Record;
 use tools::Tools;
 
-/// Run what CI runs: every submission's parts, all parts with --all, or those that are named
+/// Run the parts of CI: those of every submission, all with --all, or those that are named
 ///
 /// Parts run one after the other; one that fails does not keep the next from running. A success of a part that not
 /// every submission runs is noted in docs/reports/ci.json and docs/ci.md, if nothing was changed since the commit.
@@ -120,7 +120,7 @@ fn when(part: &Part, record: &Record) -> String {
     )
 }
 
-/// Where the time went, and what did not run.
+/// Prints the minutes per part, and the parts that did not run.
 fn minutes(report: &Report, seconds: f64, left_out: &[&Part], record: &Record) {
     eprintln!("\nminutes");
     for case in &report.cases {
@@ -137,7 +137,7 @@ fn minutes(report: &Report, seconds: f64, left_out: &[&Part], record: &Record) {
     }
 }
 
-/// Runs a part with its output going where ours goes.
+/// Runs a part; its output goes where ours goes.
 fn run_part(part: &Part, programs: &Programs) -> Case {
     let start = Instant::now();
     let result = part.commands.iter().try_for_each(|run| {

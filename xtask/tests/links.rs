@@ -10,7 +10,7 @@ use pulldown_cmark::{Event, Parser, Tag, TagEnd};
 
 mod workspace;
 
-/// What a document links to, and the anchors that it has.
+/// The links of a document, and its anchors.
 #[derive(Debug, Default)]
 struct Document {
     /// Destinations, each with its line.

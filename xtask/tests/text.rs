@@ -1,5 +1,5 @@
-//! What a reader's screen asks of the text: lines of documents are short, files and functions have one
-//! purpose. Clippy counts the lines of Rust's functions.
+//! Limits: columns of a line of markdown, lines of a file and of a function in C. Clippy counts the lines
+//! of Rust's functions.
 
 use std::{collections::BTreeSet, ops::Range};
 
@@ -15,10 +15,10 @@ const LONG_LINK: usize = 80;
 const FILE_LINES: usize = 600;
 const FUNCTION_LINES: usize = 100;
 
-/// Around what `cargo xtask tables` writes.
+/// The lines around text that `cargo xtask tables` writes.
 const GENERATED: [&str; 2] = ["<!-- begin: cargo xtask tables -->", "<!-- end -->"];
 
-/// Numbers of the lines that are longer than allowed; code, tables, and what is generated may be.
+/// Numbers of the lines that are too long; code, tables and generated text may have any length.
 fn long_lines(text: &str) -> Vec<usize> {
     let line_of = |offset: usize| text[..offset].matches('\n').count();
     let lines_of = |range: &Range<usize>| line_of(range.start)..=line_of(range.end);
@@ -107,7 +107,7 @@ fn functions_in_c_are_short() {
 }
 
 #[test]
-fn what_cannot_be_broken_may_be_long() {
+fn code_tables_and_long_links_may_be_long() {
     let long = "word ".repeat(30);
     let link = format!("[text](https://example.org/{})", "x".repeat(90));
     let text = format!(

@@ -1,10 +1,10 @@
 //! The parts of CI, in the order in which they run, and when each does.
 
-/// One part: what it proves, and the commands that all have to succeed.
+/// One part of CI: it succeeds if all of its commands do.
 pub(crate) struct Part {
     /// As it is named on the command line and in reports.
     pub(crate) name: &'static str,
-    /// What it proves, for people.
+    /// The statement that it proves, for the table in docs/ci.md.
     pub(crate) about: &'static str,
     pub(crate) tier: Tier,
     pub(crate) commands: &'static [Run],
@@ -240,7 +240,7 @@ pub(crate) const PARTS: [Part; 19] = [
     },
 ];
 
-/// What the names of the tests of the receive-path features begin with.
+/// Start of the names of the tests of the receive-path features.
 const FEATURES: &str = "systems: ";
 /// The same of the seeded bugs.
 const DETECTION: &str = "detection: ";

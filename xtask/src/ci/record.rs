@@ -14,7 +14,7 @@ use crate::{paths, step::run};
 
 /// The file, in the workspace.
 const FILE: &str = "docs/reports/ci.json";
-/// What `cargo xtask tables` makes of it.
+/// The document with a table of it, by `cargo xtask tables`.
 const TABLE: &str = "docs/ci.md";
 
 /// The last success of each part.

@@ -7,7 +7,7 @@ use std::{
 
 use pulldown_cmark::Options;
 
-/// What GitHub's rendering of markdown knows beyond CommonMark.
+/// The extensions of CommonMark that GitHub renders.
 pub(crate) const DIALECT: Options = Options::ENABLE_TABLES.union(Options::ENABLE_FOOTNOTES);
 
 /// The root of the workspace.
