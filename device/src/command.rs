@@ -146,6 +146,7 @@ impl Port {
         response
     }
 
+    #[expect(clippy::too_many_lines, reason = "a table of commands")]
     fn dispatch(
         &mut self,
         pair: u16,

@@ -53,6 +53,7 @@ fn field_size<T, F>(_field: fn(&T) -> &F) -> usize {
 }
 
 /// The layout of the Rust side.
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn mirror() -> Facts {
     let mut facts = Facts::new();
 

@@ -91,7 +91,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     sandbox::clean_up_on_signals()?;
     host::require_programs()?;
     let cache = Cache::open()?;
-    let programs = backend::build()?;
+    let programs = backend::build_release()?;
     let builds = data_path::build()?;
     let dpdk = args.peer.contains(&Peer::Dpdk);
     let passt = args.peer.contains(&Peer::Passt);

@@ -1,93 +1,96 @@
-//! `cargo xtask ci`: everything that must hold of a commit.
+//! `cargo xtask ci`: runs the parts of CI and records when each last succeeded.
 
-use std::{process::ExitCode, time::Instant};
+use std::{
+    cell::OnceCell,
+    fs,
+    path::PathBuf,
+    process::{Command, ExitCode},
+    time::Instant,
+};
 
-use anyhow::{Context, Result};
-use serde_json::json;
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Map, Value, json};
 use zcnic_results::report::{Case, Outcome, Report, ReportArg};
-use zcnic_testbed::{paths, sandbox};
+use zcnic_testbed::{
+    paths, sandbox,
+    step::{self, describe},
+};
 
-/// Format, lints, the driver on all kernels, the demo, benchmarks as a smoke test, the kernel's selftests, and every
-/// test
+pub(crate) mod parts;
+pub(crate) mod record;
+mod tools;
+
+use parts::{PARTS, Part, Run, Tool};
+use record::Record;
+use tools::Tools;
+
+/// Run the parts of CI: those of every submission, all with --all, or those that are named
+///
+/// Parts run one after the other; one that fails does not keep the next from running. A success of a part that not
+/// every submission runs is noted in docs/reports/ci.json and docs/ci.md, if nothing was changed since the commit.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
+    /// Every part: other kernels, all suites of selftests, seeded bugs, benchmarks
+    #[arg(long, conflicts_with = "parts")]
+    all: bool,
+    /// List the parts: when each runs, and when it last succeeded
+    #[arg(long)]
+    list: bool,
+    /// Only these parts
+    #[arg(value_name = "PART", value_parser = PARTS.map(|part| part.name))]
+    parts: Vec<String>,
     #[command(flatten)]
     report: ReportArg,
 }
 
-/// A part, and the command that decides about it.
-struct Part {
-    name: &'static str,
-    /// A cargo subcommand.
-    command: &'static [&'static str],
-}
-
-/// Which of the README's columns is of what runs here: the selftests of memory providers on Debian's kernel.
+/// The README's column of the selftests that run here: those of memory providers on Debian's kernel.
 pub(crate) const SELFTESTS_REPORT: &str = "stock";
 
-/// The last one is what the README tells people to run, and its closing line is ours.
-const PARTS: [Part; 8] = [
-    Part {
-        name: "format",
-        command: &["fmt", "--all", "--check"],
-    },
-    Part {
-        name: "lints",
-        command: &[
-            "clippy",
-            "--quiet",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ],
-    },
-    Part {
-        name: "driver",
-        command: &["xtask", "driver"],
-    },
-    Part {
-        name: "demo",
-        command: &["xtask", "demo"],
-    },
-    Part {
-        name: "benchmarks",
-        command: &["xtask", "bench", "--quick"],
-    },
-    Part {
-        name: "selftests",
-        command: &["xtask", "kselftest", "--suite", "memory-providers"],
-    },
-    Part {
-        name: "gro",
-        command: &["xtask", "kselftest", "gro_hw.py"],
-    },
-    Part {
-        name: "tests",
-        command: &["xtask", "test"],
-    },
-];
+impl Args {
+    fn selects(&self, part: &Part) -> bool {
+        if self.parts.is_empty() {
+            part.tier.runs(self.all)
+        } else {
+            self.parts.iter().any(|name| name == part.name)
+        }
+    }
+}
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if args.list {
+        list(&Record::read()?);
+        return Ok(ExitCode::SUCCESS);
+    }
     sandbox::clean_up_on_signals()?;
+    let commit = record::commit();
+    let (selected, left_out): (Vec<_>, Vec<_>) = PARTS.iter().partition(|part| args.selects(part));
     let mut report = Report::default();
     let start = Instant::now();
-    for part in &PARTS {
-        let last = part.name == PARTS[PARTS.len() - 1].name;
-        if last {
-            // Before it, so that its closing line stays the last.
+    let programs = Programs::default();
+    for (index, part) in selected.iter().enumerate() {
+        if index + 1 == selected.len() {
+            // Before the last part, so that its closing line stays the last.
             report.cases.iter().for_each(Case::print);
         }
-        let case = run_part(part)?;
-        if last {
-            eprintln!("{:6.1}s  ci", start.elapsed().as_secs_f64());
+        let case = run_part(part, &programs);
+        if case.outcome == Outcome::Pass
+            && part.tier.is_recorded()
+            && let Some(commit) = &commit
+        {
+            Record::note(part.name, commit, case.seconds)?;
+            cargo(&["xtask", "tables"])?;
         }
         report.cases.push(case);
     }
-    report
-        .extra
-        .insert("seconds".to_owned(), json!(start.elapsed().as_secs_f64()));
+    let seconds = start.elapsed().as_secs_f64();
+    let record = Record::read()?;
+    minutes(&report, seconds, &left_out, &record);
+    report.extra.insert("seconds".to_owned(), json!(seconds));
+    let known = left_out
+        .iter()
+        .map(|part| (part.name.to_owned(), json!(record.of(part.name))));
+    let known: Map<String, Value> = known.collect();
+    report.extra.insert("left_out".to_owned(), json!(known));
     args.report.write(&report.to_json())?;
     Ok(if report.count(Outcome::Fail) == 0 {
         ExitCode::SUCCESS
@@ -96,28 +99,145 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     })
 }
 
-/// Runs a part with its output going where ours goes.
-fn run_part(part: &Part) -> Result<Case> {
-    eprintln!("         {}: cargo {}", part.name, part.command.join(" "));
+fn list(record: &Record) {
+    for part in &PARTS {
+        println!("{:12}  {}", part.name, when(part, record));
+        println!("{:14}{}", "", part.about);
+    }
+}
+
+/// When a part runs, and when it last succeeded if not every submission runs it.
+fn when(part: &Part, record: &Record) -> String {
+    let tier = part.tier.name();
+    if !part.tier.is_recorded() {
+        return tier.to_owned();
+    }
+    record.of(part.name).map_or_else(
+        || format!("{tier}; no success on record"),
+        |success| format!("{tier}; last succeeded {}", success.words()),
+    )
+}
+
+/// Prints the minutes per part, and the parts that did not run.
+fn minutes(report: &Report, seconds: f64, left_out: &[&Part], record: &Record) {
+    eprintln!("\nminutes");
+    for case in &report.cases {
+        let failed = if case.outcome == Outcome::Pass {
+            ""
+        } else {
+            "  FAILED"
+        };
+        eprintln!("{:7.1}  {}{failed}", case.seconds / 60.0, case.name);
+    }
+    eprintln!("{:7.1}  all of these", seconds / 60.0);
+    for part in left_out {
+        eprintln!("      –  {} ({})", part.name, when(part, record));
+    }
+}
+
+/// Runs a part; its output goes where ours goes.
+fn run_part(part: &Part, programs: &Programs) -> Case {
     let start = Instant::now();
-    let status = paths::cargo()
-        .args(part.command)
-        .status()
-        .context("cannot run cargo")?;
+    let result = part.commands.iter().try_for_each(|run| {
+        let mut command = programs.command(run)?;
+        eprintln!("         {}: {}", part.name, describe(&command));
+        let status = command
+            .status()
+            .with_context(|| format!("cannot run {}", describe(&command)))?;
+        ensure!(
+            status.success(),
+            "{} ended with {status}",
+            describe(&command)
+        );
+        Ok(())
+    });
     let seconds = start.elapsed().as_secs_f64();
-    eprintln!("{seconds:6.1}s  {}", part.name);
-    Ok(Case {
+    let detail = result
+        .as_ref()
+        .err()
+        .map_or_else(String::new, |error| format!("{error:#}"));
+    let failed = if result.is_ok() { "" } else { "  FAILED: " };
+    eprintln!("{seconds:6.1}s  {}{failed}{detail}", part.name);
+    Case {
         name: part.name.to_owned(),
-        outcome: if status.success() {
+        outcome: if result.is_ok() {
             Outcome::Pass
         } else {
             Outcome::Fail
         },
         seconds,
-        detail: if status.success() {
-            String::new()
-        } else {
-            format!("cargo {} ended with {status}", part.command.join(" "))
-        },
-    })
+        detail,
+    }
+}
+
+/// Makes commands; the programs that some need are installed when the first one does.
+#[derive(Default)]
+struct Programs {
+    tools: OnceCell<Tools>,
+}
+
+impl Programs {
+    fn command(&self, run: &Run) -> Result<Command> {
+        match run {
+            Run::Cargo(arguments) => {
+                let mut command = paths::cargo();
+                command.args(*arguments);
+                Ok(command)
+            }
+            Run::OnKernel(profile, arguments) => {
+                let kernel = cargo(&["xtask", "kernel", profile])?;
+                let mut command = paths::cargo();
+                command.args(*arguments).arg("--kernel").arg(kernel.trim());
+                Ok(command)
+            }
+            Run::Tool(tool, arguments) => {
+                let mut command = self.tools()?.command(*tool);
+                command.args(*arguments);
+                Ok(command)
+            }
+            Run::Schema(schema, place) => {
+                let mut command = self.tools()?.command(Tool::CheckJsonschema);
+                command
+                    .args(["--builtin-schema", schema])
+                    .args(yaml(place)?);
+                Ok(command)
+            }
+        }
+    }
+
+    fn tools(&self) -> Result<&Tools> {
+        if self.tools.get().is_none() {
+            // Only one thread is here.
+            let _ = self.tools.set(Tools::ensure()?);
+        }
+        self.tools.get().context("the programs are gone")
+    }
+}
+
+/// Runs cargo to its end and returns what it printed.
+fn cargo(arguments: &[&str]) -> Result<String> {
+    let mut command = paths::cargo();
+    command
+        .args(arguments)
+        .stderr(std::process::Stdio::inherit());
+    step::run(&mut command)
+}
+
+/// A file, or the YAML files of a directory but for its `config.yml`, which has a schema of its own.
+fn yaml(place: &str) -> Result<Vec<PathBuf>> {
+    let path = paths::workspace().join(place);
+    if path.is_file() {
+        return Ok(vec![path]);
+    }
+    let listing = fs::read_dir(&path).with_context(|| path.display().to_string())?;
+    let mut files: Vec<_> = listing
+        .filter_map(|item| Some(item.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yml"))
+        .filter(|path| !path.ends_with("config.yml"))
+        .collect();
+    files.sort();
+    if files.is_empty() {
+        bail!("{place} has no YAML files");
+    }
+    Ok(files)
 }

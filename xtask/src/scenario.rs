@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use zcnic_results::report::{Case, Outcome, Report, ReportArg};
 use zcnic_testbed::{
     backend::Cable,
-    provision::initrd,
+    provision::programs,
     sandbox,
     setup::{GuestArgs, Setup},
     step::{run as run_command, step},
@@ -33,7 +33,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     // The program lists its scenarios on the host, too.
-    let program = initrd::guest_program()?;
+    let program = programs::build()?.zcnic_guest;
     let list = |how: &[&str]| {
         run_command(
             Command::new(&program)

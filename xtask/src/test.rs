@@ -13,6 +13,9 @@ use crate::cases::{self, cargo_tests};
 pub(crate) struct Args {
     /// Only tests whose name contains FILTER
     filter: Option<String>,
+    /// Leave out guests' tests whose name contains SKIP; may be given more than once
+    #[arg(long, value_name = "SKIP")]
+    skip: Vec<String>,
     /// Leave out the tests that boot guests or run whole programs
     #[arg(long)]
     no_guest: bool,
@@ -33,7 +36,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let guests = if args.no_guest {
         Ok(())
     } else {
-        cases::run(&args.guest, filter, &mut report)
+        cases::run(&args.guest, filter, &args.skip, &mut report)
     };
     // Results so far are reported even if a guest test could not be set up.
     args.report.write(&report.to_json())?;

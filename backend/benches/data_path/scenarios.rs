@@ -99,6 +99,7 @@ fn copies() -> [(&'static str, Spec); 6] {
 }
 
 /// Pairs of worlds.
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn comparisons() -> Vec<(String, Spec, Spec)> {
     let small = Spec::SMALL;
     let full = Spec {

@@ -68,7 +68,7 @@ pub(crate) fn serve(port: &Port, pair: PairIndex) {
         }
         // The driver sent it before it noticed that the backend was restarted.
         ControlChain::ZcnicFrame if control.device.mode() == DriverMode::Undecided => {
-            refuse(port, pair)
+            refuse(port, pair);
         }
         // The port was decided meanwhile: the frame is the data path's.
         ControlChain::Frame | ControlChain::ZcnicFrame => {}

@@ -107,7 +107,7 @@ pub(crate) fn flush_held(port: &Port, pair: PairIndex) {
         let device = &mut *faulty.queue;
         device.release(faulty.mover, faulty.ring, waits, faulty.now);
         device.settled(|held| {
-            flows.count(held.headers(), held.header_bytes(), number, &held.delivered)
+            flows.count(held.headers(), held.header_bytes(), number, &held.delivered);
         });
     });
     let queue = &mut *port.queues.rx(pair);

@@ -57,8 +57,17 @@ fn all() -> impl Iterator<Item = &'static Test> {
     .flatten()
 }
 
-/// Runs all tests whose name contains `filter` and adds their cases to `report`.
-pub(crate) fn run(args: &GuestArgs, filter: Option<&str>, report: &mut Report) -> Result<()> {
+/// Runs all tests whose name contains `filter` and none of `skip`, and adds their cases to `report`.
+pub(crate) fn run(
+    args: &GuestArgs,
+    filter: Option<&str>,
+    skip: &[String],
+    report: &mut Report,
+) -> Result<()> {
+    let names = |word: &String| all().any(|test| test.name.contains(word));
+    if let Some(word) = skip.iter().find(|word| !names(word)) {
+        bail!("--skip {word:?}: no guest test's name contains that");
+    }
     // The former name of these tests still selects them.
     let filter = filter.map(|filter| filter.replace("systems", "features"));
     let selected: Vec<_> = all()
@@ -66,6 +75,7 @@ pub(crate) fn run(args: &GuestArgs, filter: Option<&str>, report: &mut Report) -
             let filter = filter.as_deref();
             filter.is_none_or(|filter| test.name.contains(filter))
         })
+        .filter(|test| !skip.iter().any(|word| test.name.contains(word)))
         .collect();
     if selected.is_empty() {
         return Ok(());

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use zcnic_testbed::paths;
 
 mod cases;
+mod ci;
 mod data_path;
 mod detection;
 mod kept;
@@ -22,8 +23,9 @@ const END: &str = "<!-- end -->";
 type Section = fn() -> Result<String>;
 
 /// The documents with sections, in their order.
-const DOCUMENTS: [(&str, &[Section]); 5] = [
+const DOCUMENTS: [(&str, &[Section]); 6] = [
     ("README.md", &[selftests::section]),
+    ("docs/ci.md", &[ci::section]),
     ("docs/detection.md", &[detection::section]),
     (
         "docs/performance.md",

@@ -14,6 +14,7 @@ use crate::{
     machine::Port,
     paths,
     process::Running,
+    provision::programs,
     sandbox::Sandbox,
     step::{run, step},
 };
@@ -30,8 +31,17 @@ pub struct Programs {
     pub zcnicctl: PathBuf,
 }
 
-/// Builds them with the release profile.
+/// Builds them for guests.
 pub fn build() -> Result<Programs> {
+    let built = programs::build()?;
+    Ok(Programs {
+        zcnic: built.zcnic,
+        zcnicctl: built.zcnicctl,
+    })
+}
+
+/// Builds them with the release profile, as users do, for benchmarks.
+pub fn build_release() -> Result<Programs> {
     let mut command = paths::cargo();
     command
         .args([

@@ -16,12 +16,12 @@ use anyhow::{Context, Result, bail};
 use cpio::{NewcBuilder, newc::trailer};
 
 use crate::{
-    paths,
     provision::{
         cache::{Cache, Entry, Key},
         linux::kernel::Kernel,
+        programs,
     },
-    step::{output, run, step},
+    step::output,
 };
 
 /// Modules that are needed before the module tree is mounted; modules.dep adds their dependencies.
@@ -30,7 +30,8 @@ const MODULES: [&str; 3] = ["virtio_blk", "ext4", "overlay"];
 /// Returns the entry with the initrd for `kernel`, which carries `drivers` (`.ko` files) along.
 /// Builds the guest's programs first.
 pub fn ensure(cache: &Cache, kernel: &Kernel, drivers: &[PathBuf]) -> Result<Entry> {
-    let programs = guest_programs()?;
+    let built = programs::build()?;
+    let programs = [built.zcnic_guest, built.zcnicctl];
     let mut key = Key::new("initrd 2").text(&kernel.release);
     for program in &programs {
         key = key.file(program)?;
@@ -71,35 +72,6 @@ pub fn image(entry: &Path) -> PathBuf {
 
 /// Our programs in the guest; the first one is its init.
 const PROGRAMS: [&str; 2] = ["zcnic-guest", "zcnicctl"];
-
-/// Builds `zcnic-guest` and returns its path; the host can run it too.
-pub fn guest_program() -> Result<PathBuf> {
-    let [program, _] = guest_programs()?;
-    Ok(program)
-}
-
-/// Builds [`PROGRAMS`], linked statically because the host's C library may be newer or older than
-/// the guest's.
-fn guest_programs() -> Result<[PathBuf; 2]> {
-    let target = paths::target().join("guest");
-    // Naming the target keeps the flags away from build scripts and macros.
-    let triple = "x86_64-unknown-linux-gnu";
-    let mut command = paths::cargo();
-    command
-        .args(["build", "--quiet", "--release"])
-        .args(["-p", "zcnic-guest-tests", "-p", "zcnic-ctl"])
-        .args(PROGRAMS.map(|name| format!("--bin={name}")))
-        .args(["--target", triple, "--target-dir"])
-        .arg(&target)
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
-        // Benchmarks in a guest measure its kernel, so these programs need no slow optimization.
-        .env("CARGO_PROFILE_RELEASE_LTO", "off")
-        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
-        .env("CARGO_PROFILE_RELEASE_DEBUG", "none")
-        .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
-    step("build the guest's programs", || run(&mut command))?;
-    Ok(PROGRAMS.map(|name| target.join(triple).join("release").join(name)))
-}
 
 /// Returns the paths below `modules` of all that [`MODULES`] need, dependencies first. Modules that
 /// are built into the kernel are not listed there and not needed here.

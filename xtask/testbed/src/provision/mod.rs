@@ -11,6 +11,7 @@ pub mod driver_checks;
 pub mod host;
 pub mod initrd;
 pub mod linux;
+pub mod programs;
 pub mod qemu;
 pub mod rootfs;
 pub mod selftests;
