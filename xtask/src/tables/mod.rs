@@ -1,5 +1,7 @@
-//! `cargo xtask tables`: the tables in the documents that say what was seen, from reports of full runs,
-//! which are kept in the workspace.
+//! `cargo xtask tables`: the generated sections of the documents.
+//!
+//! A section is made from the report of a full run, which is kept in `docs/reports`, and stands between two
+//! marker lines of its document. A test fails if a document and its reports differ.
 
 use std::{fs, io, path::PathBuf, process::ExitCode};
 
@@ -8,41 +10,44 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::{paths, report::Case};
 
-mod cases;
 mod data_path;
 mod detection;
+mod features;
+mod receive;
 mod scenarios;
 mod selftests;
-mod systems;
 
-/// Where the reports are, in the workspace.
+/// The directory of the reports, in the workspace.
 const REPORTS: &str = "docs/reports";
 
-/// The lines around what is written.
+/// Columns of a generated line of prose.
+const COLUMNS: usize = 100;
+
+/// The marker lines around a generated section.
 const BEGIN: &str = "<!-- begin: cargo xtask tables -->";
 const END: &str = "<!-- end -->";
 
-/// Makes what is between the markers of a document.
+/// Makes the text between one pair of markers.
 type Section = fn() -> Result<String>;
 
-/// The documents with sections, in their order.
-const DOCUMENTS: [(&str, &[Section]); 5] = [
+/// The documents with generated sections, and the sections in the order of their markers.
+const DOCUMENTS: [(&str, &[Section]); 7] = [
     ("README.md", &[selftests::section]),
     ("docs/detection.md", &[detection::section]),
-    (
-        "docs/performance.md",
-        &[data_path::section, systems::section],
-    ),
+    ("docs/features.md", &[features::section]),
+    ("docs/performance.md", &[data_path::goals]),
+    ("docs/performance/data-path.md", &[data_path::figures]),
+    ("docs/performance/guest.md", &[receive::section]),
     ("docs/scenarios.md", &[scenarios::section]),
-    ("docs/systems.md", &[cases::section]),
 ];
 
-/// What is written as a whole.
-const WHOLE: [(&str, Section); 1] = [("docs/performance.svg", data_path::plot)];
+/// The files that are generated as a whole.
+const WHOLE: [(&str, Section); 1] = [("docs/performance/scaling.svg", data_path::plot)];
 
 /// Write the tables in README.md and docs from the reports in docs/reports
 ///
-/// `--report FILE` makes reports; which is kept under which name is said where the tables are made.
+/// The option `--report FILE` of other commands makes reports; each module of `xtask/src/tables` names the command
+/// and the file name of the report that it reads.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {}
 
@@ -139,7 +144,7 @@ struct Tests {
     cases: Vec<Case>,
 }
 
-/// What `render` makes of the report of tests that is kept under this name.
+/// The section that `render` makes of the report of tests that is kept under this name.
 fn section_of(name: &str, render: impl FnOnce(&Tests) -> Result<String>) -> Result<String> {
     let tests: Option<Tests> = kept(name)?;
     tests.map_or_else(
@@ -148,15 +153,35 @@ fn section_of(name: &str, render: impl FnOnce(&Tests) -> Result<String>) -> Resu
     )
 }
 
-/// Fails unless a report is of a commit.
+/// Fails unless a report is of a commit, without uncommitted changes.
 fn committed(commit: Option<&str>) -> Result<()> {
     match commit {
         Some(commit) if !commit.ends_with("-dirty") => Ok(()),
-        _ => bail!("the report is of something that is no commit"),
+        _ => bail!("the report is not of a clean commit"),
     }
 }
 
-/// The rows of a table, the first one its heading.
+/// `text` filled to lines of [`COLUMNS`] columns: the first one begins with `first`, the others with as many blanks.
+fn filled(first: &str, text: &str) -> String {
+    let (mut done, mut line) = (String::new(), first.to_owned());
+    let mut empty = true;
+    for word in text.split_whitespace() {
+        if !empty && line.chars().count() + 1 + word.chars().count() > COLUMNS {
+            done.push_str(&line);
+            done.push('\n');
+            line = " ".repeat(first.chars().count());
+            empty = true;
+        }
+        if !empty {
+            line.push(' ');
+        }
+        line.push_str(word);
+        empty = false;
+    }
+    format!("{done}{line}\n")
+}
+
+/// The rows of a Markdown table; the first one is its heading.
 fn table(rows: &[Vec<String>]) -> String {
     let mut text = String::new();
     for (index, row) in rows.iter().enumerate() {
@@ -173,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_documents_say_what_the_reports_say() {
+    fn the_documents_are_those_of_the_reports() {
         for Renewed {
             name,
             before,
@@ -188,7 +213,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_outside_the_markers_stays() {
+    fn filled_lines_end_at_the_last_column_and_hang() {
+        let word = "x".repeat(48);
+        let text = format!("{word} {word}\n{word}");
+        let blanks = "  ";
+        assert_eq!(
+            filled("* ", &text),
+            format!("* {word} {word}\n{blanks}{word}\n")
+        );
+        assert_eq!(filled("", "a b\nc"), "a b c\n");
+    }
+
+    #[test]
+    fn text_outside_the_markers_stays() {
         let text = format!("a\n{BEGIN}\nold\n{END}\nb\n{BEGIN}\n{END}\nc\n");
         let sections = ["first\n", "second"].map(str::to_owned);
         let new = replace(&text, &sections).unwrap();
