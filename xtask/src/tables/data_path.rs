@@ -69,9 +69,9 @@ const GOALS: [Goal; 7] = [
     ("ledger_counting", "counting ledger, over no ledger", 0.95),
 ];
 
-/// The report of which all numbers are shown.
+/// The report whose figures are all in the documents.
 const MAIN: &str = "bench";
-/// The reports, of other processors, of which only the goals are shown.
+/// The reports of other processors, of which only the goals are in the documents.
 const OTHERS: [&str; 3] = ["bench-zen5", "bench-zen4", "bench-zen3"];
 
 /// The goals and the ratios that were measured on each processor.
@@ -80,7 +80,7 @@ pub(super) fn goals() -> Result<String> {
     render_goals(&reports.collect::<Result<Vec<_>>>()?)
 }
 
-/// Every figure of the main report, and what it was measured on.
+/// Every figure of the main report, and its machine and versions.
 pub(super) fn figures() -> Result<String> {
     Ok(render_figures(&report(MAIN)?))
 }

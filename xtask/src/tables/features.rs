@@ -51,7 +51,7 @@ fn render(kept: &Tests) -> Result<String> {
     );
     for (name, cases) in &features {
         text.push_str(&format!("\n## {name}\n"));
-        let (silent, shown): (Vec<_>, Vec<_>) = cases
+        let (silent, with_figures): (Vec<_>, Vec<_>) = cases
             .iter()
             .partition(|(_, transcript)| transcript.trim().is_empty());
         if !silent.is_empty() {
@@ -60,36 +60,36 @@ fn render(kept: &Tests) -> Result<String> {
         for (case, _) in silent {
             text.push_str(&filled("* ", case));
         }
-        for (case, transcript) in shown {
+        for (case, transcript) in with_figures {
             text.push_str(&format!("\n### {case}\n{}", markdown(transcript)));
         }
     }
     Ok(text)
 }
 
-/// The cases by feature. Cases of a feature as a whole are left out, as they show nothing that their parts don't.
+/// The cases by feature. Cases of a feature as a whole are left out, as their parts have all figures.
 fn features(cases: &[Case]) -> Result<Vec<Feature<'_>>> {
     let mut features: Vec<Feature<'_>> = Vec::new();
     for case in cases {
         let name = PREFIXES
             .iter()
             .find_map(|prefix| case.name.strip_prefix(prefix));
-        let Some((feature, shown)) = name.and_then(|name| name.split_once(": ")) else {
+        let Some((feature, rest)) = name.and_then(|name| name.split_once(": ")) else {
             continue;
         };
         if case.outcome != Outcome::Pass {
             bail!("{} did not pass", case.name);
         }
-        let shown = (shown, case.detail.as_str());
+        let case = (rest, case.detail.as_str());
         match features.iter_mut().find(|(known, _)| *known == feature) {
-            Some((_, cases)) => cases.push(shown),
-            None => features.push((feature, vec![shown])),
+            Some((_, cases)) => cases.push(case),
+            None => features.push((feature, vec![case])),
         }
     }
     Ok(features)
 }
 
-/// A line of a transcript, by what it begins with.
+/// The kind of a line of a transcript.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Line {
     /// A step of the case.

@@ -1,4 +1,4 @@
-//! The tables of what receiving costs in a guest, from the report of `cargo xtask bench receive --report FILE`, kept as
+//! The tables of the cost of receiving in a guest, from the report of `cargo xtask bench receive --report FILE`, kept as
 //! receive.json, beside published numbers of other machines.
 
 use anyhow::{Context, Result};
@@ -17,8 +17,9 @@ struct Report {
 /// A row: the figure's name, its description, and published numbers to compare with.
 type Row = (&'static str, &'static str, &'static str);
 
-/// Ways to receive, each compared with `recv()` in a loop; the last one is `recv()` itself, compared with its slower form.
-const WAYS: [Row; 5] = [
+/// Interfaces to receive by, each compared with `recv()` in a loop; the last one is `recv()` itself, compared with
+/// `recv()` without recycling.
+const INTERFACES: [Row; 5] = [
     ("guest_epoll", "`recv()` behind `epoll_wait()`", ""),
     ("guest_tcp_zerocopy_receive", "`TCP_ZEROCOPY_RECEIVE`", ""),
     (
@@ -72,9 +73,9 @@ pub(super) fn section() -> Result<String> {
 }
 
 fn render(report: &Report) -> Result<String> {
-    let ways = rows(
+    let interfaces = rows(
         report,
-        &WAYS,
+        &INTERFACES,
         [
             "bytes per second of processor",
             "over `recv()`",
@@ -98,7 +99,7 @@ fn render(report: &Report) -> Result<String> {
             .context("a report without its setup")
     };
     let setup = format!("Linux {}, QEMU {}\n", fact("kernel")?, fact("qemu")?);
-    let parts = [ways, buffers, setup].into_iter();
+    let parts = [interfaces, buffers, setup].into_iter();
     let parts: Vec<_> = parts.filter(|part| !part.is_empty()).collect();
     Ok(parts.join("\n"))
 }
@@ -113,7 +114,7 @@ fn rows(
 ) -> String {
     let heading = ["", value, ratio, "spread", more, "published"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
-    for (name, what, published) in wanted {
+    for (name, description, published) in wanted {
         let mut figures = report.figures.iter();
         let Some(figure) = figures.find(|figure| figure.name == *name) else {
             continue;
@@ -121,7 +122,7 @@ fn rows(
         let (value, more) = values(figure);
         let [least, greatest] = figure.spread();
         rows.push(vec![
-            (*what).to_owned(),
+            (*description).to_owned(),
             value,
             format!("{:.2}", figure.ratio()),
             format!("{least:.2} to {greatest:.2}"),
