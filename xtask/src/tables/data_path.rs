@@ -4,12 +4,12 @@
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use super::{filled, kept, table};
+use super::kept::{filled, kept, table};
 use crate::bench::{figure::Figure, plot};
 
 /// The parts of a report that the documents show.
 #[derive(Debug, Deserialize)]
-struct Report {
+struct DataPathReport {
     commit: Option<String>,
     machine: Machine,
     peers: Peers,
@@ -90,11 +90,11 @@ pub(super) fn plot() -> Result<String> {
     Ok(plot::svg(&report(MAIN)?.figures))
 }
 
-fn report(name: &str) -> Result<Report> {
+fn report(name: &str) -> Result<DataPathReport> {
     kept(name)?.with_context(|| format!("no report is kept as {name}.json"))
 }
 
-fn render_figures(report: &Report) -> String {
+fn render_figures(report: &DataPathReport) -> String {
     let mut text = format!("{}\n", filled("", &setup(report)));
     for figure in &report.figures {
         text.push_str(&format!("    {}\n", figure.line()));
@@ -104,7 +104,7 @@ fn render_figures(report: &Report) -> String {
     text
 }
 
-fn render_goals(reports: &[Report]) -> Result<String> {
+fn render_goals(reports: &[DataPathReport]) -> Result<String> {
     let mut heading = ["", "figure", "goal"].map(str::to_owned).to_vec();
     heading.extend(reports.iter().map(|report| report.machine.name()));
     let mut rows = vec![heading];
@@ -152,7 +152,7 @@ impl Machine {
 }
 
 /// The machine and the versions that a report was made with.
-fn setup(report: &Report) -> String {
+fn setup(report: &DataPathReport) -> String {
     let machine = &report.machine;
     let kind = if machine.is_virtual {
         "virtual"
@@ -189,7 +189,7 @@ mod tests {
 
     use super::*;
 
-    fn report(family: &str, goals: &[Goal]) -> Report {
+    fn report(family: &str, goals: &[Goal]) -> DataPathReport {
         let figure = |name: &str| json!({ "name": name, "unit": "frames/s", "a": [2e6], "b": [4e6], "again": [1e6] });
         let figures: Vec<_> = goals.iter().map(|(name, ..)| figure(name)).collect();
         let report = json!({

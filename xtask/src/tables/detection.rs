@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 
-use super::{Tests, section_of, table};
+use super::kept::{Tests, section_of, table};
 use crate::report::Outcome;
 
 /// The prefix of the tests' names.

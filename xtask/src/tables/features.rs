@@ -3,11 +3,11 @@
 
 use anyhow::{Result, bail};
 
-use super::{Tests, filled, section_of, table};
+use super::kept::{Tests, filled, section_of, table};
 use crate::report::{Case, Outcome};
 
-/// The prefixes of the cases' names: today's, and that of reports from before the cases were renamed.
-const PREFIXES: [&str; 2] = ["features: ", "systems: "];
+/// The prefix of the cases' names.
+const PREFIX: &str = "features: ";
 
 /// Titles of the features, by the names that cases begin with.
 const TITLES: [(&str, &str); 9] = [
@@ -71,9 +71,7 @@ fn render(kept: &Tests) -> Result<String> {
 fn features(cases: &[Case]) -> Result<Vec<Feature<'_>>> {
     let mut features: Vec<Feature<'_>> = Vec::new();
     for case in cases {
-        let name = PREFIXES
-            .iter()
-            .find_map(|prefix| case.name.strip_prefix(prefix));
+        let name = case.name.strip_prefix(PREFIX);
         let Some((feature, rest)) = name.and_then(|name| name.split_once(": ")) else {
             continue;
         };
@@ -168,7 +166,7 @@ mod tests {
         let transcript = "      before: 1\n* It does so\n      seen: 1\n      also: 2\n  The kernel\n  wants it.\n* And ends\n";
         let cases = vec![
             case("features: zcrx: it is so", Outcome::Pass, transcript),
-            case("systems: page pool: a thing", Outcome::Pass, "\n"),
+            case("features: page pool: a thing", Outcome::Pass, "\n"),
             case("features: zcrx, as a whole", Outcome::Pass, ""),
             case("another: case", Outcome::Fail, ""),
         ];

@@ -5,11 +5,11 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{kept, table};
+use super::kept::{kept, table};
 use crate::bench::figure::Figure;
 
 #[derive(Debug, Deserialize)]
-struct Report {
+struct ReceiveReport {
     setup: Value,
     figures: Vec<Figure>,
 }
@@ -65,14 +65,14 @@ const BUFFERS: [Row; 5] = [
 ];
 
 pub(super) fn section() -> Result<String> {
-    let report: Option<Report> = kept("receive")?;
+    let report: Option<ReceiveReport> = kept("receive")?;
     report.map_or_else(
         || Ok("No report is kept.".to_owned()),
         |report| render(&report),
     )
 }
 
-fn render(report: &Report) -> Result<String> {
+fn render(report: &ReceiveReport) -> Result<String> {
     let interfaces = rows(
         report,
         &INTERFACES,
@@ -107,7 +107,7 @@ fn render(report: &Report) -> Result<String> {
 /// The table of those figures that the report has, if it has any. The columns are the two that `values` gives and, between
 /// them, the ratio and its spread.
 fn rows(
-    report: &Report,
+    report: &ReceiveReport,
     wanted: &[Row],
     [value, ratio, more]: [&str; 3],
     values: impl Fn(&Figure) -> (String, String),

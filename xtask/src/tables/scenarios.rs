@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use super::{Tests, section_of};
+use super::kept::{Tests, section_of};
 use crate::report::Outcome;
 
 /// The prefix of the cases' names.

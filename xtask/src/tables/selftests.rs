@@ -5,7 +5,7 @@
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use super::{committed, filled, table};
+use super::kept::{committed, filled, table};
 use crate::{ci, rings::file_name, suite::Score};
 
 /// A kernel with a column in the table: the report's name, the column's heading, and the options that the
@@ -55,7 +55,7 @@ struct Kept {
 pub(super) fn section() -> Result<String> {
     let mut kept = Vec::new();
     for column in &COLUMNS {
-        let Some(report) = super::kept::<Kept>(column.report)? else {
+        let Some(report) = super::kept::kept::<Kept>(column.report)? else {
             continue;
         };
         check(column, &report).with_context(|| format!("the report {}", column.report))?;
