@@ -1,7 +1,7 @@
 //! The cases of the kernel's receive-path features and the figures that they saw, from the report of
 //! `cargo xtask test features --report FILE`, kept as test-features.json.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::kept::{Tests, filled, section_of, table};
 use crate::report::{Case, Outcome};
@@ -9,16 +9,16 @@ use crate::report::{Case, Outcome};
 /// The prefix of the cases' names.
 const PREFIX: &str = "features: ";
 
-/// Titles of the features, by the names that cases begin with.
-const TITLES: [(&str, &str); 9] = [
-    ("xdp", "XDP programs"),
-    ("af_xdp", "AF_XDP sockets"),
+/// The features: the name that their cases begin with, and a title.
+const FEATURES: [(&str, &str); 9] = [
     ("zcrx", "zero-copy receive of io_uring"),
     ("devmem", "devmem TCP"),
     ("unreadable", "payload that the CPU can't read"),
     ("page pool", "page pools of ordinary receive"),
     ("tcp zero copy", "TCP without copies, both directions"),
     ("provided buffers", "provided buffers of io_uring"),
+    ("xdp", "XDP programs"),
+    ("af_xdp", "AF_XDP sockets"),
     (
         "hardware",
         "timestamps, VLAN tags, interrupt moderation, NAPI",
@@ -28,43 +28,62 @@ const TITLES: [(&str, &str); 9] = [
 /// A feature's name and its cases: the rest of the name, and the transcript.
 type Feature<'a> = (&'a str, Vec<(&'a str, &'a str)>);
 
-pub(super) fn section() -> Result<String> {
-    section_of("test-features", render)
+/// The table of features, with links to their pages.
+pub(super) fn overview() -> Result<String> {
+    section_of("test-features", render_overview)
 }
 
-fn render(kept: &Tests) -> Result<String> {
+/// The cases of one feature.
+pub(super) fn page(name: &str) -> Result<String> {
+    section_of("test-features", |kept| render_page(kept, name))
+}
+
+fn render_overview(kept: &Tests) -> Result<String> {
     let features = features(&kept.cases)?;
     let mut rows = vec![["feature", "", "cases"].map(str::to_owned).to_vec()];
-    for (name, cases) in &features {
-        let title = TITLES.iter().find(|(known, _)| known == name);
+    for (name, title) in FEATURES {
+        let count = features
+            .iter()
+            .find_map(|(known, cases)| (*known == name).then_some(cases.len()));
         rows.push(vec![
-            format!("[{name}](#{})", name.replace(' ', "-")),
-            title.map_or_else(String::new, |(_, title)| (*title).to_owned()),
-            cases.len().to_string(),
+            format!("[{name}](features/{}.md)", name.replace([' ', '_'], "-")),
+            title.to_owned(),
+            count.unwrap_or_default().to_string(),
         ]);
     }
-    let mut text = format!(
-        "Linux {}, QEMU {}\n\n{}",
-        kept.kernel,
-        kept.qemu,
-        table(&rows)
-    );
-    for (name, cases) in &features {
-        text.push_str(&format!("\n## {name}\n"));
-        let (silent, with_figures): (Vec<_>, Vec<_>) = cases
-            .iter()
-            .partition(|(_, transcript)| transcript.trim().is_empty());
-        if !silent.is_empty() {
-            text.push_str("\nVerified, without figures to report:\n\n");
-        }
-        for (case, _) in silent {
-            text.push_str(&filled("* ", case));
-        }
-        for (case, transcript) in with_figures {
-            text.push_str(&format!("\n### {case}\n{}", markdown(transcript)));
-        }
+    for (name, _) in &features {
+        ensure!(
+            FEATURES.iter().any(|(known, _)| known == name),
+            "the feature {name} has no page"
+        );
+    }
+    Ok(format!("{}\n{}", environment(kept), table(&rows)))
+}
+
+fn render_page(kept: &Tests, wanted: &str) -> Result<String> {
+    let features = features(&kept.cases)?;
+    let mut features = features.iter();
+    let feature = features.find(|(name, _)| *name == wanted);
+    let (_, cases) = feature.with_context(|| format!("the report has no case of {wanted}"))?;
+    let mut text = environment(kept);
+    let (silent, with_figures): (Vec<_>, Vec<_>) = cases
+        .iter()
+        .partition(|(_, transcript)| transcript.trim().is_empty());
+    if !silent.is_empty() {
+        text.push_str("\nVerified, without figures to report:\n\n");
+    }
+    for (case, _) in silent {
+        text.push_str(&filled("* ", case));
+    }
+    for (case, transcript) in with_figures {
+        text.push_str(&format!("\n## {case}\n{}", markdown(transcript)));
     }
     Ok(text)
+}
+
+/// The kernel and the QEMU that the cases ran on.
+fn environment(kept: &Tests) -> String {
+    format!("Linux {}, QEMU {}\n", kept.kernel, kept.qemu)
 }
 
 /// The cases by feature. Cases of a feature as a whole are left out, as their parts have all figures.
@@ -162,27 +181,26 @@ mod tests {
     }
 
     #[test]
-    fn a_feature_is_a_section_and_a_case_a_section_of_it() {
+    fn a_feature_is_a_row_and_its_cases_a_page() {
         let transcript = "      before: 1\n* It does so\n      seen: 1\n      also: 2\n  The kernel\n  wants it.\n* And ends\n";
-        let cases = vec![
-            case("features: zcrx: it is so", Outcome::Pass, transcript),
+        let kept = kept(vec![
+            case("features: page pool: it is so", Outcome::Pass, transcript),
             case("features: page pool: a thing", Outcome::Pass, "\n"),
-            case("features: zcrx, as a whole", Outcome::Pass, ""),
+            case("features: page pools, as a whole", Outcome::Pass, ""),
             case("another: case", Outcome::Fail, ""),
-        ];
+        ]);
+        let row = "| [page pool](features/page-pool.md) | page pools of ordinary receive | 2 |\n";
+        assert!(render_overview(&kept).unwrap().contains(row));
         assert_eq!(
-            render(&kept(cases)).unwrap(),
+            render_page(&kept, "page pool").unwrap(),
             "\
 Linux 7.3, QEMU 11.1
 
-| feature |  | cases |
-| --- | --- | --- |
-| [zcrx](#zcrx) | zero-copy receive of io_uring | 1 |
-| [page pool](#page-pool) | page pools of ordinary receive | 1 |
+Verified, without figures to report:
 
-## zcrx
+* a thing
 
-### it is so
+## it is so
 
 * before: 1
 * It does so
@@ -192,19 +210,16 @@ Linux 7.3, QEMU 11.1
 The kernel wants it.
 
 * And ends
-
-## page pool
-
-Verified, without figures to report:
-
-* a thing
 "
         );
+        assert!(render_page(&kept, "zcrx").is_err());
     }
 
     #[test]
-    fn a_case_that_did_not_pass_is_not_shown() {
+    fn a_case_that_did_not_pass_or_has_no_page_is_refused() {
         let failed = case("features: zcrx: it is so", Outcome::Fail, "");
-        assert!(render(&kept(vec![failed])).is_err());
+        assert!(render_page(&kept(vec![failed]), "zcrx").is_err());
+        let unknown = case("features: another: it is so", Outcome::Pass, "");
+        assert!(render_overview(&kept(vec![unknown])).is_err());
     }
 }

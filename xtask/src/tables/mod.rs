@@ -25,10 +25,34 @@ const END: &str = "<!-- end -->";
 type Section = fn() -> Result<String>;
 
 /// The documents with generated sections, and the sections in the order of their markers.
-const DOCUMENTS: [(&str, &[Section]); 7] = [
+const DOCUMENTS: [(&str, &[Section]); 16] = [
     ("README.md", &[selftests::section]),
     ("docs/detection.md", &[detection::section]),
-    ("docs/features.md", &[features::section]),
+    ("docs/features.md", &[features::overview]),
+    ("docs/features/af-xdp.md", &[|| features::page("af_xdp")]),
+    ("docs/features/devmem.md", &[|| features::page("devmem")]),
+    (
+        "docs/features/hardware.md",
+        &[|| features::page("hardware")],
+    ),
+    (
+        "docs/features/page-pool.md",
+        &[|| features::page("page pool")],
+    ),
+    (
+        "docs/features/provided-buffers.md",
+        &[|| features::page("provided buffers")],
+    ),
+    (
+        "docs/features/tcp-zero-copy.md",
+        &[|| features::page("tcp zero copy")],
+    ),
+    (
+        "docs/features/unreadable.md",
+        &[|| features::page("unreadable")],
+    ),
+    ("docs/features/xdp.md", &[|| features::page("xdp")]),
+    ("docs/features/zcrx.md", &[|| features::page("zcrx")]),
     ("docs/performance.md", &[data_path::goals]),
     ("docs/performance/data-path.md", &[data_path::figures]),
     ("docs/performance/guest.md", &[receive::section]),
