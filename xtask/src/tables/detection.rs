@@ -1,36 +1,36 @@
-//! The table of seeded bugs and what found them, from the report of `cargo xtask test "detection: "
+//! The table of seeded bugs and the check that found each, from the report of `cargo xtask test "detection: "
 //! --report FILE`, kept as detection.json.
 
 use anyhow::Result;
-use zcnic_results::report::Outcome;
 
 use super::kept::{Tests, section_of, table};
+use zcnic_results::report::Outcome;
 
-/// What the tests' names begin with.
+/// The prefix of the tests' names.
 const PREFIX: &str = "detection: ";
 
-/// Characters of a finder's words.
-const WORDS: usize = 140;
+/// Characters of a finding that the table shows.
+const FINDING: usize = 140;
 
 pub(super) fn section() -> Result<String> {
     section_of("detection", |tests| Ok(render(tests)))
 }
 
 fn render(kept: &Tests) -> String {
-    let mut rows = vec![["", "found by", "in its words"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["case", "found by", "finding"].map(str::to_owned).to_vec()];
     for case in &kept.cases {
         let Some(name) = case.name.strip_prefix(PREFIX) else {
             continue;
         };
-        let (finder, words) = match (case.outcome, case.detail.split_once(": ")) {
-            (Outcome::Pass, Some((finder, words))) => (finder, quoted(words)),
-            (Outcome::Pass, None) => ("nobody", String::new()),
-            _ => ("**not as it should be**", String::new()),
+        let (finder, finding) = match (case.outcome, case.detail.split_once(": ")) {
+            (Outcome::Pass, Some((finder, finding))) => (finder, quoted(finding)),
+            (Outcome::Pass, None) => ("–", String::new()),
+            _ => ("**failed**", String::new()),
         };
         rows.push(vec![
             name.to_owned(),
             finder.to_owned(),
-            words.replace('|', "\\|"),
+            finding.replace('|', "\\|"),
         ]);
     }
     format!(
@@ -41,11 +41,11 @@ fn render(kept: &Tests) -> String {
     )
 }
 
-/// As much of it as tells what was found.
-fn quoted(words: &str) -> String {
-    match words.char_indices().nth(WORDS) {
-        Some((end, _)) => format!("`{} …`", &words[..end]),
-        None => format!("`{words}`"),
+/// The beginning of a finding, as code.
+fn quoted(finding: &str) -> String {
+    match finding.char_indices().nth(FINDING) {
+        Some((end, _)) => format!("`{} …`", &finding[..end]),
+        None => format!("`{finding}`"),
     }
 }
 
@@ -55,7 +55,7 @@ mod tests {
     use zcnic_results::report::Case;
 
     #[test]
-    fn a_row_says_who_found_a_bug_and_how() {
+    fn a_row_is_a_bug_its_finder_and_the_finding() {
         let case = |name: &str, outcome, detail: &str| Case {
             outcome,
             ..Case::failed(name, detail.to_owned())
@@ -73,11 +73,11 @@ mod tests {
         assert_eq!(
             text,
             "\
-|  | found by | in its words |
+| case | found by | finding |
 | --- | --- | --- |
 | a bug | ledger | `a\\|b: c` |
-| no bug | nobody |  |
-| another | **not as it should be** |  |
+| no bug | – |  |
+| another | **failed** |  |
 
 Linux 7.3, QEMU 11.1
 "

@@ -1,46 +1,73 @@
-//! `cargo xtask tables`: the tables in the documents that say what was seen, from reports of full runs,
-//! which are kept in the workspace.
+//! `cargo xtask tables`: the generated sections of the documents.
+//!
+//! A section is made from the report of a full run, which is kept in `docs/reports`, and stands between two
+//! marker lines of its document. A test fails if a document and its reports differ.
 
 use std::{fs, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
+
 use zcnic_testbed::paths;
 
-mod cases;
 mod ci;
 mod data_path;
 mod detection;
+mod features;
 mod kept;
+mod receive;
 mod scenarios;
 mod selftests;
-mod systems;
 
-/// The lines around what is written.
+/// The marker lines around a generated section.
 const BEGIN: &str = "<!-- begin: cargo xtask tables -->";
 const END: &str = "<!-- end -->";
 
-/// Makes what is between the markers of a document.
+/// Makes the text between one pair of markers.
 type Section = fn() -> Result<String>;
 
-/// The documents with sections, in their order.
-const DOCUMENTS: [(&str, &[Section]); 6] = [
+/// The documents with generated sections, and the sections in the order of their markers.
+const DOCUMENTS: [(&str, &[Section]); 17] = [
     ("README.md", &[selftests::section]),
     ("docs/ci.md", &[ci::section]),
     ("docs/detection.md", &[detection::section]),
+    ("docs/features.md", &[features::overview]),
+    ("docs/features/af-xdp.md", &[|| features::page("af_xdp")]),
+    ("docs/features/devmem.md", &[|| features::page("devmem")]),
     (
-        "docs/performance.md",
-        &[data_path::section, systems::section],
+        "docs/features/hardware.md",
+        &[|| features::page("hardware")],
     ),
+    (
+        "docs/features/page-pool.md",
+        &[|| features::page("page pool")],
+    ),
+    (
+        "docs/features/provided-buffers.md",
+        &[|| features::page("provided buffers")],
+    ),
+    (
+        "docs/features/tcp-zero-copy.md",
+        &[|| features::page("tcp zero copy")],
+    ),
+    (
+        "docs/features/unreadable.md",
+        &[|| features::page("unreadable")],
+    ),
+    ("docs/features/xdp.md", &[|| features::page("xdp")]),
+    ("docs/features/zcrx.md", &[|| features::page("zcrx")]),
+    ("docs/performance.md", &[data_path::goals]),
+    ("docs/performance/data-path.md", &[data_path::figures]),
+    ("docs/performance/guest.md", &[receive::section]),
     ("docs/scenarios.md", &[scenarios::section]),
-    ("docs/systems.md", &[cases::section]),
 ];
 
-/// What is written as a whole.
-const WHOLE: [(&str, Section); 1] = [("docs/performance.svg", data_path::plot)];
+/// The files that are generated as a whole.
+const WHOLE: [(&str, Section); 1] = [("docs/performance/scaling.svg", data_path::plot)];
 
 /// Write the tables in README.md and docs from the reports in docs/reports
 ///
-/// `--report FILE` makes reports; which is kept under which name is said where the tables are made.
+/// The option `--report FILE` of other commands makes reports; each module of `xtask/src/tables` names the command
+/// and the file name of the report that it reads.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {}
 
@@ -121,7 +148,7 @@ mod tests {
     use super::{kept::REPORTS, *};
 
     #[test]
-    fn the_documents_say_what_the_reports_say() {
+    fn the_documents_are_those_of_the_reports() {
         for Renewed {
             name,
             before,
@@ -136,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_outside_the_markers_stays() {
+    fn text_outside_the_markers_stays() {
         let text = format!("a\n{BEGIN}\nold\n{END}\nb\n{BEGIN}\n{END}\nc\n");
         let sections = ["first\n", "second"].map(str::to_owned);
         let new = replace(&text, &sections).unwrap();

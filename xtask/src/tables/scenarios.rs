@@ -1,11 +1,11 @@
-//! What the scenarios say, from the report of `cargo xtask scenario --report FILE`, kept as scenarios.json.
+//! The transcripts of the scenarios, from the report of `cargo xtask scenario --report FILE`, kept as scenarios.json.
 
 use anyhow::{Result, bail};
-use zcnic_results::report::Outcome;
 
 use super::kept::{Tests, section_of};
+use zcnic_results::report::Outcome;
 
-/// What the cases' names begin with.
+/// The prefix of the cases' names.
 const PREFIX: &str = "scenarios: ";
 
 pub(super) fn section() -> Result<String> {
@@ -35,7 +35,7 @@ mod tests {
     use zcnic_results::report::Case;
 
     #[test]
-    fn a_scenario_is_a_section_with_its_words() {
+    fn a_scenario_is_a_section_with_its_transcript() {
         let case = |outcome, detail: &str| Case {
             outcome,
             ..Case::failed("scenarios: a-b", detail.to_owned())

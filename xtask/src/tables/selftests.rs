@@ -1,16 +1,16 @@
 //! The README's table of the kernel's selftests, from the reports of full runs: `cargo xtask kselftest
-//! --ring 1 --report FILE` on Debian's kernel, our debug kernel and the one with KASAN.
+//! --suite memory-providers --report FILE` on Debian's kernel, the debug kernel and the one with KASAN, kept as
+//! stock.json, debug.json and kasan.json.
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+
+use super::kept::{committed, filled, table};
+use crate::ci;
 use zcnic_results::program::{Score, file_name};
 
-use super::kept::{committed, table};
-
-use crate::ci;
-
-/// A kernel that reports may be of: the report's name, the table's heading, and the options that the
-/// kernel must have and must not have. In the table's order.
+/// A kernel with a column in the table: the report's name, the column's heading, and the options that the
+/// kernel must have and must not have.
 struct Column {
     report: &'static str,
     heading: &'static str,
@@ -39,7 +39,7 @@ const COLUMNS: [Column; 3] = [
     },
 ];
 
-/// What is read of a report.
+/// The parts of a report that the table shows.
 #[derive(Debug, Deserialize)]
 struct Kept {
     commit: Option<String>,
@@ -52,7 +52,7 @@ struct Kept {
     programs: Vec<Score>,
 }
 
-/// The table and what it is of.
+/// The table and, below it, a line on the kernel, commit and machine of each column.
 pub(super) fn section() -> Result<String> {
     let mut kept = Vec::new();
     for column in &COLUMNS {
@@ -65,7 +65,7 @@ pub(super) fn section() -> Result<String> {
     Ok(render(&kept))
 }
 
-/// Fails if a report is not one that may be shown.
+/// Fails unless a report is of a kernel of this column and of a clean commit.
 fn check(column: &Column, report: &Kept) -> Result<()> {
     let has = |option: &&&str| report.debug.iter().any(|other| other == **option);
     if let Some(option) = column.with.iter().find(|option| !has(option)) {
@@ -125,7 +125,7 @@ fn find<'a>(report: &'a Kept, program: &str) -> Option<&'a Score> {
     report.programs.iter().find(|score| score.name == program)
 }
 
-/// "13 of 13", and what became of the others.
+/// "13 of 13", and how many of the others failed or skipped.
 fn cell(score: &Score) -> String {
     let mut text = format!("{} of {}", score.pass, score.total());
     for (count, word) in [
@@ -149,13 +149,14 @@ fn about(column: &Column, report: &Kept) -> String {
         ([], _) | (_, []) => String::new(),
         (_, options) => format!(" with {}", options.join(", ")),
     };
-    format!(
-        "* {}: Linux {}{debug}; commit {commit}, {}, QEMU {qemu}, {acceleration}, {:.0} minutes\n",
+    let text = format!(
+        "{}: Linux {}{debug}; commit {commit}, {}, QEMU {qemu}, {acceleration}, {:.0} minutes",
         column.heading,
         report.kernel,
         report.wire,
         (report.seconds / 60.0).ceil()
-    )
+    );
+    filled("* ", &text)
 }
 
 #[cfg(test)]
@@ -197,7 +198,8 @@ mod tests {
 | all | 3 of 4, 1 skipped | 3 of 3 |
 
 * Debian's kernel: Linux 7.3.4; commit 0123456789ab, cable, pause, QEMU 11.1.3, TCG, 11 minutes
-* debug kernel: Linux 7.3.4 with PROVE_LOCKING, KFENCE; commit 0123456789ab, cable, pause, QEMU 11.1.3, TCG, 11 minutes
+* debug kernel: Linux 7.3.4 with PROVE_LOCKING, KFENCE; commit 0123456789ab, cable, pause, QEMU
+  11.1.3, TCG, 11 minutes
 "
         );
     }

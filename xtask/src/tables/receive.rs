@@ -1,5 +1,5 @@
-//! The tables of what receiving costs in a guest, from the report of `cargo xtask bench systems --report FILE`, kept as
-//! systems.json, beside what others have published.
+//! The tables of the cost of receiving in a guest, from the report of `cargo xtask bench receive --report FILE`, kept as
+//! receive.json, beside published numbers of other machines.
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -14,11 +14,12 @@ struct ReceiveReport {
     figures: Vec<Figure>,
 }
 
-/// A row: the figure's name, what it is, and what others saw.
+/// A row: the figure's name, its description, and published numbers to compare with.
 type Row = (&'static str, &'static str, &'static str);
 
-/// Beside `recv()` in a loop, but for the last one.
-const WAYS: [Row; 5] = [
+/// Interfaces to receive by, each compared with `recv()` in a loop; the last one is `recv()` itself, compared with
+/// `recv()` without recycling.
+const INTERFACES: [Row; 5] = [
     ("guest_epoll", "`recv()` behind `epoll_wait()`", ""),
     ("guest_tcp_zerocopy_receive", "`TCP_ZEROCOPY_RECEIVE`", ""),
     (
@@ -33,12 +34,12 @@ const WAYS: [Row; 5] = [
     ),
     (
         "guest_recycling",
-        "`recv()`, over the same without recycling of pages",
+        "`recv()`, over `recv()` without recycling of pages",
         "1.92 for frames that mvpp2 drops (3), 1.06 for virtio_net (4)",
     ),
 ];
 
-/// Beside requests that name their memory.
+/// Requests that take provided buffers, compared with requests that name their memory.
 const BUFFERS: [Row; 5] = [
     (
         "guest_buffers_classic_32",
@@ -72,9 +73,9 @@ pub(super) fn section() -> Result<String> {
 }
 
 fn render(report: &ReceiveReport) -> Result<String> {
-    let ways = rows(
+    let interfaces = rows(
         report,
-        &WAYS,
+        &INTERFACES,
         [
             "bytes per second of processor",
             "over `recv()`",
@@ -95,31 +96,25 @@ fn render(report: &ReceiveReport) -> Result<String> {
     let fact = |name: &str| {
         report.setup[name]
             .as_str()
-            .context("a report without facts")
+            .context("a report without its setup")
     };
-    let facts = format!("Linux {}, QEMU {}\n", fact("kernel")?, fact("qemu")?);
-    let parts = [ways, buffers, facts].into_iter();
+    let setup = format!("Linux {}, QEMU {}\n", fact("kernel")?, fact("qemu")?);
+    let parts = [interfaces, buffers, setup].into_iter();
     let parts: Vec<_> = parts.filter(|part| !part.is_empty()).collect();
     Ok(parts.join("\n"))
 }
 
-/// The table of those figures that the report has, if it has any; `columns` are what `values` gives and, between them, the ratio.
+/// The table of those figures that the report has, if it has any. The columns are the two that `values` gives and, between
+/// them, the ratio and its spread.
 fn rows(
     report: &ReceiveReport,
     wanted: &[Row],
     [value, ratio, more]: [&str; 3],
     values: impl Fn(&Figure) -> (String, String),
 ) -> String {
-    let heading = [
-        "",
-        value,
-        ratio,
-        "differs from itself by",
-        more,
-        "published",
-    ];
+    let heading = ["", value, ratio, "spread", more, "published"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
-    for (name, what, published) in wanted {
+    for (name, description, published) in wanted {
         let mut figures = report.figures.iter();
         let Some(figure) = figures.find(|figure| figure.name == *name) else {
             continue;
@@ -127,7 +122,7 @@ fn rows(
         let (value, more) = values(figure);
         let [least, greatest] = figure.spread();
         rows.push(vec![
-            (*what).to_owned(),
+            (*description).to_owned(),
             value,
             format!("{:.2}", figure.ratio()),
             format!("{least:.2} to {greatest:.2}"),
@@ -142,7 +137,7 @@ fn rows(
     }
 }
 
-/// How many of its bytes the kernel copied, if that was counted.
+/// The share of the bytes that the kernel copied, if that was counted.
 fn copied(figure: &Figure) -> String {
     let of = |name: &str| figure.counter(name).map(|count| count as f64);
     let share = of("copied").zip(of("bytes"));
@@ -162,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_has_the_figure_and_what_was_published() {
+    fn a_row_has_the_figure_and_published_numbers() {
         let figure = |name, unit, counters| {
             json!({
                 "name": name, "unit": unit, "counters": counters,
@@ -180,11 +175,11 @@ mod tests {
         assert_eq!(
             text,
             "\
-|  | bytes per second of processor | over `recv()` | differs from itself by | bytes copied | published |
+|  | bytes per second of processor | over `recv()` | spread | bytes copied | published |
 | --- | --- | --- | --- | --- | --- |
 | `recv()` behind `epoll_wait()` | 2 MB | 0.50 | 0.90 to 1.10 | 0.50 % |  |
 
-|  | requests per second | over no buffers | differs from itself by | longer each | published |
+|  | requests per second | over no buffers | spread | longer each | published |
 | --- | --- | --- | --- | --- | --- |
 | a ring of buffers, replenished one at a time | 2000 thousand | 0.50 | 0.90 to 1.10 | +250 ns | 0.90, +4 ns (5) |
 
