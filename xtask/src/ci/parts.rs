@@ -1,5 +1,7 @@
 //! The parts of CI, in the order in which they run, and when each does.
 
+use crate::cases::LONG;
+
 /// One part of CI: it succeeds if all of its commands do.
 pub(crate) struct Part {
     /// As it is named on the command line and in reports.
@@ -152,7 +154,7 @@ pub(crate) const PARTS: [Part; 19] = [
     Part {
         name: "demo",
         about: "`cargo xtask demo` as in the README",
-        tier: Tier::All,
+        tier: Tier::Always,
         commands: &[Run::Cargo(&["xtask", "demo"])],
     },
     Part {
@@ -218,13 +220,13 @@ pub(crate) const PARTS: [Part; 19] = [
         name: "features",
         about: "the kernel's receive-path features, end to end",
         tier: Tier::All,
-        commands: &[Run::Cargo(&["xtask", "test", FEATURES])],
+        commands: &[Run::Cargo(&["xtask", "test", LONG[0]])],
     },
     Part {
         name: "detection",
         about: "bugs seeded into driver and programs are found, each by its finder",
         tier: Tier::All,
-        commands: &[Run::Cargo(&["xtask", "test", DETECTION])],
+        commands: &[Run::Cargo(&["xtask", "test", LONG[1]])],
     },
     Part {
         name: "advisories",
@@ -239,16 +241,9 @@ pub(crate) const PARTS: [Part; 19] = [
         name: "tests",
         about: "every other test: unit, property, doc, links, vhost-user, guest, faults, scenarios",
         tier: Tier::Always,
-        commands: &[Run::Cargo(&[
-            "xtask", "test", "--skip", FEATURES, "--skip", DETECTION,
-        ])],
+        commands: &[Run::Cargo(&["xtask", "test"])],
     },
 ];
-
-/// Start of the names of the tests of the receive-path features.
-const FEATURES: &str = "features: ";
-/// The same of the seeded bugs.
-const DETECTION: &str = "detection: ";
 
 #[cfg(test)]
 mod tests {
