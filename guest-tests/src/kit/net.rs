@@ -216,8 +216,8 @@ pub fn add_flow_rule(interface: &str, flow: &str, port: u16, queue: u32) -> Resu
         })
 }
 
-/// Steers TCP with this destination port to a queue, by the rule at `location`, which is replaced if
-/// there is one.
+/// Steers TCP with this destination port to a queue, by the rule at `location`, which is replaced
+/// if there is one.
 pub fn set_flow_rule(
     interface: &str,
     flow: &str,

@@ -30,8 +30,8 @@ const NEED_SMALL_WINDOW: [&str; 2] = ["iou-zcrx.py", "nk_qlease.py"];
 /// processor that receives a queue's frames, their receivers would not run until all have arrived,
 /// and lose the rest.
 const NEED_OTHER_PROCESSORS: [&str; 2] = ["gro.py", "gro_hw.py"];
-/// Programs with a time limit for the kernel while their own load keeps all processors busy. They get
-/// a higher priority than the load.
+/// Programs with a time limit for the kernel while their own load keeps all processors busy. They
+/// get a higher priority than the load.
 const NEED_PRIORITY: [&str; 1] = ["rss_ctx.py"];
 /// Protocols that tests expect to be built in.
 const NEED_MODULE: [(&str, &str); 1] = [("gro.py", "pppoe")];
