@@ -217,47 +217,8 @@ pub fn set_rss_equal(interface: &str, queues: u32) -> Result<(), Error> {
 /// Steers TCP with this destination port to a queue; `flow` is "tcp4" or "tcp6". Returns the rule's
 /// location.
 pub fn add_flow_rule(interface: &str, flow: &str, port: u16, queue: u32) -> Result<u32, Error> {
-    insert_flow_rule(interface, flow, port, queue, &[])
-}
-
-/// Steers TCP with this destination port to a queue, by the rule at `location`, which is replaced if it
-/// is there.
-pub fn set_flow_rule(
-    interface: &str,
-    flow: &str,
-    port: u16,
-    queue: u32,
-    location: u32,
-) -> Result<u32, Error> {
-    insert_flow_rule(
-        interface,
-        flow,
-        port,
-        queue,
-        &["loc", &location.to_string()],
-    )
-}
-
-fn insert_flow_rule(
-    interface: &str,
-    flow: &str,
-    port: u16,
-    queue: u32,
-    location: &[&str],
-) -> Result<u32, Error> {
     let (port, queue) = (port.to_string(), queue.to_string());
-    let command = [
-        "ethtool",
-        "-N",
-        interface,
-        "flow-type",
-        flow,
-        "dst-port",
-        &port,
-        "action",
-        &queue,
-    ];
-    let command = [&command, location].concat();
+    let command = flow_rule(interface, flow, &port, &queue);
     let said = run(None, &command)?;
     said.split_whitespace()
         .last()
@@ -267,6 +228,35 @@ fn insert_flow_rule(
             status: Some(0),
             message: format!("said no rule ID: {}", said.trim()),
         })
+}
+
+/// The same by the rule at `location`, which is replaced if it is there.
+pub fn set_flow_rule(
+    interface: &str,
+    flow: &str,
+    port: u16,
+    queue: u32,
+    location: u32,
+) -> Result<(), Error> {
+    let (port, queue) = (port.to_string(), queue.to_string());
+    let location = location.to_string();
+    let rule = flow_rule(interface, flow, &port, &queue);
+    // With a location, ethtool prints nothing.
+    run(None, &[&rule[..], &["loc", &location]].concat()).map(drop)
+}
+
+fn flow_rule<'a>(interface: &'a str, flow: &'a str, port: &'a str, queue: &'a str) -> [&'a str; 9] {
+    [
+        "ethtool",
+        "-N",
+        interface,
+        "flow-type",
+        flow,
+        "dst-port",
+        port,
+        "action",
+        queue,
+    ]
 }
 
 /// Deletes a flow rule.

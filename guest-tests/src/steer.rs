@@ -56,10 +56,10 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     // Locations of the port's own, so that the command can be repeated: drivers refuse a second rule
     // for the same flow elsewhere.
     let location = 2 * (u32::from(*port) % LOCATIONS);
-    let rules = [
-        net::set_flow_rule(interface, "tcp4", *port, *queue, location)?,
-        net::set_flow_rule(interface, "tcp6", *port, *queue, location + 1)?,
-    ];
+    let rules = [location, location + 1];
+    for (flow, location) in ["tcp4", "tcp6"].into_iter().zip(rules) {
+        net::set_flow_rule(interface, flow, *port, *queue, location)?;
+    }
     println!("{}", serde_json::to_string(&Steered { rules })?);
     Ok(ExitCode::SUCCESS)
 }
