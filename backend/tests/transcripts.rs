@@ -142,7 +142,7 @@ fn section(headline: &str) -> &'static str {
 
 #[test]
 fn every_action_is_documented_with_the_drivers_reaction() {
-    let table = section("### What the driver makes of it");
+    let table = section("### Reactions of the driver");
     for info in ACTIONS {
         let name = format!("`{}`", info.name);
         let row = |line: &str| {
