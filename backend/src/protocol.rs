@@ -22,21 +22,22 @@ use zcnic_device::{
     ledger, receive,
 };
 
-/// Declares both directions of the conversion between two enums with the same variants.
+/// Declares both directions of the conversion between two enums with the same variants. Behind
+/// `unnamed` stand the device's variants that the protocol has no name for.
 macro_rules! same {
-    ($to:ident, $from:ident: $theirs:ty, $ours:ty { $($variant:ident),* $(,)? }) => {
+    ($to:ident, $from:ident: $theirs:ty, $ours:ty {
+        $($variant:ident),* $(; unnamed $($unnamed:ident),*)?
+    }) => {
         const fn $to(theirs: $theirs) -> $ours {
             match theirs {
                 $(<$theirs>::$variant => <$ours>::$variant,)*
             }
         }
 
-        /// `None`: the protocol has no name for it.
-        #[allow(unreachable_patterns, reason = "the device's enum may have more variants")]
         const fn $from(ours: $ours) -> Option<$theirs> {
             match ours {
                 $(<$ours>::$variant => Some(<$theirs>::$variant),)*
-                _ => None,
+                $($(<$ours>::$unnamed => None,)*)?
             }
         }
     };
@@ -44,12 +45,14 @@ macro_rules! same {
 
 same!(opcode_from_protocol, opcode_to_protocol: ProtocolOpcode, Opcode {
     Hello, RxqStart, RxqStop, TxqStart, TxqStop, RssSet, RssDel, RuleSet, RuleDel, RxMode, Offloads,
-    Coalesce, Stats, Status, Clock,
+    Coalesce, Stats, Status, Clock
 });
 same!(status_from_protocol, status_to_protocol: CommandStatus, Status {
-    Stale, Invalid, Unsupported, NoSpace, NotFound, Busy, Version,
+    Stale, Invalid, Unsupported, NoSpace, NotFound, Busy, Version; unnamed Ok, Accepted
 });
-same!(verdict_from_protocol, verdict_to_protocol: ProtocolVerdict, WrongVerdict { Inverted, Good, Bad, Unknown });
+same!(verdict_from_protocol, verdict_to_protocol: ProtocolVerdict, WrongVerdict {
+    Inverted, Good, Bad, Unknown
+});
 
 const fn direction_from_protocol(theirs: ProtocolDirection) -> Direction {
     match theirs {
@@ -162,114 +165,66 @@ pub(crate) fn rule_to_protocol(rule: &Rule) -> FaultRule {
     }
 }
 
-fn action_from_protocol(theirs: ProtocolAction) -> Action {
-    match theirs {
-        ProtocolAction::Drop => Action::Frame(FrameFault::Drop),
-        ProtocolAction::Duplicate { copies } => Action::Frame(FrameFault::Duplicate { copies }),
-        ProtocolAction::Delay { nanoseconds } => Action::Frame(FrameFault::Delay { nanoseconds }),
-        ProtocolAction::Reorder { by } => Action::Frame(FrameFault::Reorder { by }),
-        ProtocolAction::Corrupt { bit } => Action::Frame(FrameFault::Corrupt { bit }),
-        ProtocolAction::Truncate { length } => Action::Frame(FrameFault::Truncate { length }),
-        ProtocolAction::ShortBuffer { bytes } => {
-            Action::Placement(PlacementFault::ShortBuffer { bytes })
-        }
-        ProtocolAction::SplitMissed => Action::Placement(PlacementFault::SplitMissed),
-        ProtocolAction::SplitWrong { at } => Action::Placement(PlacementFault::SplitWrong { at }),
-        ProtocolAction::PayloadInHeader => Action::Placement(PlacementFault::PayloadInHeader),
-        ProtocolAction::WrongQueue { queue } => {
-            Action::Placement(PlacementFault::WrongQueue { queue })
-        }
-        ProtocolAction::WrongHash { value } => Action::Metadata(MetadataFault::WrongHash { value }),
-        ProtocolAction::WrongChecksum { verdict: theirs } => {
-            let verdict = verdict_from_protocol(theirs);
-            Action::Metadata(MetadataFault::WrongChecksum { verdict })
-        }
-        ProtocolAction::DescriptorError => Action::Completion(CompletionFault::DescriptorError),
-        ProtocolAction::BadUsedId { beyond } => {
-            Action::Completion(CompletionFault::BadUsedId { beyond })
-        }
-        ProtocolAction::DuplicateCompletion => Action::Completion(CompletionFault::Duplicate),
-        ProtocolAction::WithholdCompletion { frames } => {
-            Action::Completion(CompletionFault::Withhold { frames })
-        }
-        ProtocolAction::Stall { nanoseconds } => Action::Queue(QueueFault::Stall { nanoseconds }),
-        ProtocolAction::LostInterrupt => Action::Queue(QueueFault::Interrupt(InterruptFault::Lost)),
-        ProtocolAction::SpuriousInterrupt => {
-            Action::Queue(QueueFault::Interrupt(InterruptFault::Spurious))
-        }
-        ProtocolAction::CommandError {
-            status: theirs,
-            detail,
-        } => Action::Command(CommandFault::Error {
-            status: status_from_protocol(theirs),
-            detail,
-        }),
-        ProtocolAction::CommandTimeout {
-            executed,
-            nanoseconds,
-        } => Action::Command(CommandFault::Timeout {
-            executed,
-            nanoseconds,
-        }),
-        ProtocolAction::LinkFlap { nanoseconds } => {
-            Action::Port(PortFault::LinkFlap { nanoseconds })
-        }
-        ProtocolAction::DeviceReset => Action::Port(PortFault::DeviceReset),
-        ProtocolAction::Disconnect => Action::Port(PortFault::Disconnect),
-    }
-}
-
-fn action_to_protocol(ours: Action) -> ProtocolAction {
-    match ours {
-        Action::Frame(fault) => match fault {
-            FrameFault::Drop => ProtocolAction::Drop,
-            FrameFault::Duplicate { copies } => ProtocolAction::Duplicate { copies },
-            FrameFault::Delay { nanoseconds } => ProtocolAction::Delay { nanoseconds },
-            FrameFault::Reorder { by } => ProtocolAction::Reorder { by },
-            FrameFault::Corrupt { bit } => ProtocolAction::Corrupt { bit },
-            FrameFault::Truncate { length } => ProtocolAction::Truncate { length },
-        },
-        Action::Placement(fault) => match fault {
-            PlacementFault::ShortBuffer { bytes } => ProtocolAction::ShortBuffer { bytes },
-            PlacementFault::SplitMissed => ProtocolAction::SplitMissed,
-            PlacementFault::SplitWrong { at } => ProtocolAction::SplitWrong { at },
-            PlacementFault::PayloadInHeader => ProtocolAction::PayloadInHeader,
-            PlacementFault::WrongQueue { queue } => ProtocolAction::WrongQueue { queue },
-        },
-        Action::Metadata(MetadataFault::WrongHash { value }) => ProtocolAction::WrongHash { value },
-        Action::Metadata(MetadataFault::WrongChecksum { verdict }) => {
-            ProtocolAction::WrongChecksum {
-                verdict: verdict_to_protocol(verdict).unwrap_or_default(),
+/// Declares both directions of the conversion of actions, from a list of the protocol's variants
+/// and the device's. Each entry is used as a pattern and as an expression. The two actions with a
+/// parameter whose type differs are converted by hand.
+macro_rules! actions {
+    ($($theirs:ident $({ $($field:ident),* })? = $kind:ident($($fault:tt)+);)+) => {
+        fn action_from_protocol(theirs: ProtocolAction) -> Action {
+            match theirs {
+                $(ProtocolAction::$theirs $({ $($field),* })? => Action::$kind($($fault)+),)+
+                ProtocolAction::WrongChecksum { verdict } => {
+                    let verdict = verdict_from_protocol(verdict);
+                    Action::Metadata(MetadataFault::WrongChecksum { verdict })
+                }
+                ProtocolAction::CommandError { status, detail } => {
+                    let status = status_from_protocol(status);
+                    Action::Command(CommandFault::Error { status, detail })
+                }
             }
         }
-        Action::Completion(fault) => match fault {
-            CompletionFault::DescriptorError => ProtocolAction::DescriptorError,
-            CompletionFault::BadUsedId { beyond } => ProtocolAction::BadUsedId { beyond },
-            CompletionFault::Duplicate => ProtocolAction::DuplicateCompletion,
-            CompletionFault::Withhold { frames } => ProtocolAction::WithholdCompletion { frames },
-        },
-        Action::Queue(QueueFault::Stall { nanoseconds }) => ProtocolAction::Stall { nanoseconds },
-        Action::Queue(QueueFault::Interrupt(InterruptFault::Lost)) => ProtocolAction::LostInterrupt,
-        Action::Queue(QueueFault::Interrupt(InterruptFault::Spurious)) => {
-            ProtocolAction::SpuriousInterrupt
+
+        fn action_to_protocol(ours: Action) -> ProtocolAction {
+            match ours {
+                $(Action::$kind($($fault)+) => ProtocolAction::$theirs $({ $($field),* })?,)+
+                Action::Metadata(MetadataFault::WrongChecksum { verdict }) => {
+                    let verdict = verdict_to_protocol(verdict).unwrap_or_default();
+                    ProtocolAction::WrongChecksum { verdict }
+                }
+                Action::Command(CommandFault::Error { status, detail }) => {
+                    let status = status_to_protocol(status).unwrap_or_default();
+                    ProtocolAction::CommandError { status, detail }
+                }
+            }
         }
-        Action::Command(CommandFault::Error { status, detail }) => ProtocolAction::CommandError {
-            status: status_to_protocol(status).unwrap_or_default(),
-            detail,
-        },
-        Action::Command(CommandFault::Timeout {
-            executed,
-            nanoseconds,
-        }) => ProtocolAction::CommandTimeout {
-            executed,
-            nanoseconds,
-        },
-        Action::Port(PortFault::LinkFlap { nanoseconds }) => {
-            ProtocolAction::LinkFlap { nanoseconds }
-        }
-        Action::Port(PortFault::DeviceReset) => ProtocolAction::DeviceReset,
-        Action::Port(PortFault::Disconnect) => ProtocolAction::Disconnect,
-    }
+    };
+}
+
+actions! {
+    Drop = Frame(FrameFault::Drop);
+    Duplicate { copies } = Frame(FrameFault::Duplicate { copies });
+    Delay { nanoseconds } = Frame(FrameFault::Delay { nanoseconds });
+    Reorder { by } = Frame(FrameFault::Reorder { by });
+    Corrupt { bit } = Frame(FrameFault::Corrupt { bit });
+    Truncate { length } = Frame(FrameFault::Truncate { length });
+    ShortBuffer { bytes } = Placement(PlacementFault::ShortBuffer { bytes });
+    SplitMissed = Placement(PlacementFault::SplitMissed);
+    SplitWrong { at } = Placement(PlacementFault::SplitWrong { at });
+    PayloadInHeader = Placement(PlacementFault::PayloadInHeader);
+    WrongQueue { queue } = Placement(PlacementFault::WrongQueue { queue });
+    WrongHash { value } = Metadata(MetadataFault::WrongHash { value });
+    DescriptorError = Completion(CompletionFault::DescriptorError);
+    BadUsedId { beyond } = Completion(CompletionFault::BadUsedId { beyond });
+    DuplicateCompletion = Completion(CompletionFault::Duplicate);
+    WithholdCompletion { frames } = Completion(CompletionFault::Withhold { frames });
+    Stall { nanoseconds } = Queue(QueueFault::Stall { nanoseconds });
+    LostInterrupt = Queue(QueueFault::Interrupt(InterruptFault::Lost));
+    SpuriousInterrupt = Queue(QueueFault::Interrupt(InterruptFault::Spurious));
+    CommandTimeout { executed, nanoseconds } =
+        Command(CommandFault::Timeout { executed, nanoseconds });
+    LinkFlap { nanoseconds } = Port(PortFault::LinkFlap { nanoseconds });
+    DeviceReset = Port(PortFault::DeviceReset);
+    Disconnect = Port(PortFault::Disconnect);
 }
 
 /// The names of a set of features.
@@ -418,6 +373,21 @@ mod tests {
         assert_eq!(word(&Feature::RxCsum), "rx-csum");
         assert_eq!(word(&RuleType::Tcp4), "tcp4");
         assert_eq!(names(FeatureSet::ALL).len(), Feature::ALL.len());
+    }
+
+    #[test]
+    fn opcodes_have_the_same_names_on_both_sides_and_are_documented() {
+        let documented = include_str!("../../docs/faults.md");
+        let row = documented
+            .lines()
+            .find(|line| line.starts_with("| `opcode` |"));
+        let row = row.expect("a row about opcodes");
+        for opcode in Opcode::ALL {
+            let theirs = opcode_to_protocol(opcode).expect("a name");
+            assert_eq!(opcode_from_protocol(theirs), opcode);
+            assert_eq!(serde_json::to_value(theirs).expect("JSON"), word(&opcode));
+            assert!(row.contains(&format!("`{}`", word(&opcode))), "{opcode:?}");
+        }
     }
 
     /// Every action as a client sends it, with all its parameters.

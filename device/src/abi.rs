@@ -14,100 +14,87 @@ mod values;
 
 pub use command::*;
 pub use data::*;
-pub use layout::{AbiStruct, reserved_bits};
+pub use layout::{AbiStruct, FieldLayout, StructLayout, reserved_bits};
 pub use read::{Invalid, read_array, read_request};
+pub(crate) use values::wire_enum;
 pub use values::*;
 
-/// The version of the ABI that this crate speaks.
-pub const ABI_VERSION: u16 = 1;
-/// "ZCNC" in memory order: the first field of every request, response and event.
-pub const MAGIC: u32 = 0x434e_435a;
-/// The most bytes that one request may have, header included.
-pub const MAX_REQUEST: usize = 65536;
+/// The layouts of all structs.
+pub const STRUCTS: [&[StructLayout]; 2] = [data::STRUCTS, command::STRUCTS];
 
-/// Feature words that each side sends in HELLO.
-pub const FEATURE_WORDS: usize = 2;
-/// Feature bit: verdict on received L4 checksums.
-pub const F_RX_CSUM: u32 = 0;
-/// Feature bit: checksum insertion.
-pub const F_TX_CSUM: u32 = 1;
-/// Feature bit: TCP segmentation over IPv4.
-pub const F_TSO4: u32 = 2;
-/// Feature bit: TCP segmentation over IPv6.
-pub const F_TSO6: u32 = 3;
-/// Feature bit: UDP segmentation over IPv4 and IPv6.
-pub const F_USO: u32 = 4;
-/// Feature bit: hash value and type in the receive header.
-pub const F_RX_HASH: u32 = 5;
-/// Feature bit: split receive chains.
-pub const F_SPLIT: u32 = 6;
-/// Feature bit: flow rules.
-pub const F_RULES: u32 = 7;
-/// Feature bit: RSS contexts other than 0.
-pub const F_RSS_CONTEXTS: u32 = 8;
-/// Feature bit: symmetric hash input transforms.
-pub const F_RSS_SYMMETRIC: u32 = 9;
-/// Feature bit: hardware GRO, received TCP segments are coalesced.
-pub const F_GRO: u32 = 10;
-/// Feature bit: the clock, transmit timestamps, and, when switched on, receive timestamps.
-pub const F_TIMESTAMP: u32 = 11;
-/// Feature bit: VLAN tags are stripped from received frames.
-pub const F_VLAN: u32 = 12;
-/// Feature bit: interrupt moderation.
-pub const F_COALESCE: u32 = 13;
+/// Declares the constants of the ABI and the list of them.
+macro_rules! constants {
+    ($($(#[$meta:meta])* pub const $name:ident: $type:ty = $value:literal;)+) => {
+        $($(#[$meta])* pub const $name: $type = $value;)+
 
-/// Receive header flag: first chain of a frame.
-pub const RX_FIRST: u16 = 0x0001;
-/// Receive header flag: last chain of a frame.
-pub const RX_LAST: u16 = 0x0002;
-/// Receive header flag: the frame's headers and payload are in separate descriptors.
-pub const RX_SPLIT: u16 = 0x0004;
-/// Receive header flag: the L4 checksum was verified and is valid.
-pub const RX_CSUM_GOOD: u16 = 0x0008;
-/// Receive header flag: the L4 checksum was verified and is invalid.
-pub const RX_CSUM_BAD: u16 = 0x0010;
-/// Receive header flag: `vlan_tci` holds the tag that was stripped.
-pub const RX_VLAN: u16 = 0x0020;
-/// Receive header flag: an aggregate of `seg_count` wire frames; the `seg_*`, `gso_type` and offset
-/// fields are valid.
-pub const RX_AGGREGATED: u16 = 0x0040;
-/// Receive header flag: `timestamp_ns` is valid.
-pub const RX_TIMESTAMP: u16 = 0x0080;
-/// Receive header flag of an aggregate: all its frames had the same IPv4 identification.
-pub const RX_FIXED_ID: u16 = 0x0100;
-/// Receive header flag: the same, of the IPv4 header in a tunnel.
-pub const RX_FIXED_ID_INNER: u16 = 0x0200;
+        /// Names and values of all constants.
+        pub const CONSTANTS: &[(&str, u64)] = &[$((stringify!($name), $name as u64)),+];
+    };
+}
 
-/// Transmit header flag: insert the checksum at `csum_start` + `csum_offset`.
-pub const TX_CSUM: u16 = 0x0001;
-/// Transmit header flag: write a [`TxTime`] to the chain's last descriptor.
-pub const TX_TIMESTAMP: u16 = 0x0002;
+constants! {
+    /// The version of the ABI that this crate speaks.
+    pub const ABI_VERSION: u16 = 1;
+    /// "ZCNC" in memory order: the first field of every request, response and event.
+    pub const MAGIC: u32 = 0x434e_435a;
+    /// The most bytes that one request may have, header included.
+    pub const MAX_REQUEST: usize = 65536;
 
-/// Entries of [`RssSet::fields`], with room for two more flow types.
-pub const FLOW_TYPES: usize = 8;
-/// Hash input: IP source address.
-pub const FIELD_IP_SRC: u16 = 0x0001;
-/// Hash input: IP destination address.
-pub const FIELD_IP_DST: u16 = 0x0002;
-/// Hash input: TCP or UDP source port.
-pub const FIELD_L4_SRC: u16 = 0x0004;
-/// Hash input: TCP or UDP destination port.
-pub const FIELD_L4_DST: u16 = 0x0008;
-/// Hash input: IPv6 flow label.
-pub const FIELD_FLOW_LABEL: u16 = 0x0010;
-/// Bytes of a Toeplitz key.
-pub const RSS_KEY_SIZE: usize = 52;
+    /// Feature words that each side sends in HELLO.
+    pub const FEATURE_WORDS: usize = 2;
 
-/// Receive mode flag: accept every frame.
-pub const RX_MODE_PROMISC: u16 = 0x0001;
-/// Receive mode flag: accept every multicast frame.
-pub const RX_MODE_ALLMULTI: u16 = 0x0002;
+    /// Receive header flag: first chain of a frame.
+    pub const RX_FIRST: u16 = 0x0001;
+    /// Receive header flag: last chain of a frame.
+    pub const RX_LAST: u16 = 0x0002;
+    /// Receive header flag: the frame's headers and payload are in separate descriptors.
+    pub const RX_SPLIT: u16 = 0x0004;
+    /// Receive header flag: the L4 checksum was verified and is valid.
+    pub const RX_CSUM_GOOD: u16 = 0x0008;
+    /// Receive header flag: the L4 checksum was verified and is invalid.
+    pub const RX_CSUM_BAD: u16 = 0x0010;
+    /// Receive header flag: `vlan_tci` holds the tag that was stripped.
+    pub const RX_VLAN: u16 = 0x0020;
+    /// Receive header flag: an aggregate of `seg_count` wire frames; the `seg_*`, `gso_type` and
+    /// offset fields are valid.
+    pub const RX_AGGREGATED: u16 = 0x0040;
+    /// Receive header flag: `timestamp_ns` is valid.
+    pub const RX_TIMESTAMP: u16 = 0x0080;
+    /// Receive header flag of an aggregate: all its frames had the same IPv4 identification.
+    pub const RX_FIXED_ID: u16 = 0x0100;
+    /// Receive header flag: the same, of the IPv4 header in a tunnel.
+    pub const RX_FIXED_ID_INNER: u16 = 0x0200;
 
-/// Status flag: the link is up.
-pub const STATUS_LINK_UP: u32 = 0x0001;
+    /// Transmit header flag: insert the checksum at `csum_start` + `csum_offset`.
+    pub const TX_CSUM: u16 = 0x0001;
+    /// Transmit header flag: write a [`TxTime`] to the chain's last descriptor.
+    pub const TX_TIMESTAMP: u16 = 0x0002;
 
-/// Event bit: the link went up or down, ask STATUS.
-pub const EVENT_LINK: u32 = 0x0001;
+    /// Entries of [`RssSet::fields`], with room for two more flow types.
+    pub const FLOW_TYPES: usize = 8;
+    /// Hash input: IP source address.
+    pub const FIELD_IP_SRC: u16 = 0x0001;
+    /// Hash input: IP destination address.
+    pub const FIELD_IP_DST: u16 = 0x0002;
+    /// Hash input: TCP or UDP source port.
+    pub const FIELD_L4_SRC: u16 = 0x0004;
+    /// Hash input: TCP or UDP destination port.
+    pub const FIELD_L4_DST: u16 = 0x0008;
+    /// Hash input: IPv6 flow label.
+    pub const FIELD_FLOW_LABEL: u16 = 0x0010;
+    /// Bytes of a Toeplitz key.
+    pub const RSS_KEY_SIZE: usize = 52;
 
-/// Event bit: the device was reset, the event's session is over.
-pub const EVENT_RESET: u32 = 0x0002;
+    /// Receive mode flag: accept every frame.
+    pub const RX_MODE_PROMISC: u16 = 0x0001;
+    /// Receive mode flag: accept every multicast frame.
+    pub const RX_MODE_ALLMULTI: u16 = 0x0002;
+
+    /// Status flag: the link is up.
+    pub const STATUS_LINK_UP: u32 = 0x0001;
+
+    /// Event bit: the link went up or down, ask STATUS.
+    pub const EVENT_LINK: u32 = 0x0001;
+    /// Event bit: the device was reset, the event's session is over.
+    pub const EVENT_RESET: u32 = 0x0002;
+}

@@ -2,60 +2,40 @@
 
 use zerocopy::little_endian::U64;
 
-use crate::abi;
+use crate::abi::{self, wire_enum};
 
-/// One negotiable feature: its bit number in the feature words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Feature {
-    /// Verdict on received L4 checksums.
-    RxCsum = abi::F_RX_CSUM,
-    /// Checksum insertion.
-    TxCsum = abi::F_TX_CSUM,
-    /// TCP segmentation over IPv4.
-    Tso4 = abi::F_TSO4,
-    /// TCP segmentation over IPv6.
-    Tso6 = abi::F_TSO6,
-    /// UDP segmentation.
-    Uso = abi::F_USO,
-    /// Hash in the receive header.
-    RxHash = abi::F_RX_HASH,
-    /// Split receive chains.
-    Split = abi::F_SPLIT,
-    /// Flow rules.
-    Rules = abi::F_RULES,
-    /// RSS contexts other than 0.
-    RssContexts = abi::F_RSS_CONTEXTS,
-    /// Symmetric hash input transforms.
-    RssSymmetric = abi::F_RSS_SYMMETRIC,
-    /// Hardware GRO.
-    Gro = abi::F_GRO,
-    /// A clock, and timestamps.
-    Timestamp = abi::F_TIMESTAMP,
-    /// VLAN tags are stripped.
-    Vlan = abi::F_VLAN,
-    /// Interrupt moderation.
-    Coalesce = abi::F_COALESCE,
-}
-
-impl Feature {
-    /// All of them.
-    pub const ALL: [Self; 14] = [
-        Self::RxCsum,
-        Self::TxCsum,
-        Self::Tso4,
-        Self::Tso6,
-        Self::Uso,
-        Self::RxHash,
-        Self::Split,
-        Self::Rules,
-        Self::RssContexts,
-        Self::RssSymmetric,
-        Self::Gro,
-        Self::Timestamp,
-        Self::Vlan,
-        Self::Coalesce,
-    ];
+wire_enum! {
+    /// One negotiable feature: its bit number in the feature words.
+    Feature: u32 {
+        /// Verdict on received L4 checksums.
+        RxCsum = 0,
+        /// Checksum insertion.
+        TxCsum = 1,
+        /// TCP segmentation over IPv4.
+        Tso4 = 2,
+        /// TCP segmentation over IPv6.
+        Tso6 = 3,
+        /// UDP segmentation over IPv4 and IPv6.
+        Uso = 4,
+        /// Hash value and type in the receive header.
+        RxHash = 5,
+        /// Split receive chains.
+        Split = 6,
+        /// Flow rules.
+        Rules = 7,
+        /// RSS contexts other than 0.
+        RssContexts = 8,
+        /// Symmetric hash input transforms.
+        RssSymmetric = 9,
+        /// Hardware GRO: received TCP segments are coalesced.
+        Gro = 10,
+        /// The clock, transmit timestamps, and, when switched on, receive timestamps.
+        Timestamp = 11,
+        /// VLAN tags are stripped from received frames.
+        Vlan = 12,
+        /// Interrupt moderation.
+        Coalesce = 13,
+    }
 }
 
 /// A set of features. Aligned like a word, because the data path copies one with every frame.

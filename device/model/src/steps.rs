@@ -177,6 +177,7 @@ pub fn any_step() -> impl Strategy<Value = Step> {
         RuleAction::Context,
     ]);
     let rule_type = prop::sample::select(vec![RuleType::Ether, RuleType::Tcp4, RuleType::Ipv6]);
+    let [.., last_opcode] = Opcode::ALL.map(u16::from);
     prop_oneof![
         12 => (queue(), any_frame(), any_offload(), vec(40..400usize, 0..4), 1..7usize).prop_map(
             |(queue, frame, offload, pieces, times)| {
@@ -205,7 +206,7 @@ pub fn any_step() -> impl Strategy<Value = Step> {
         1 => ([0..2000u16, 0..2000u16], [0..20u16, 0..20u16])
             .prop_map(|(usecs, chains)| Step::Coalesce { usecs, chains }),
         1 => Just(Step::Clock),
-        1 => (0..20u16, vec(any::<u8>(), 0..200))
+        1 => (0..last_opcode + 4, vec(any::<u8>(), 0..200))
             .prop_map(|(opcode, body)| Step::Noise { opcode, body }),
         1 => Just(Step::Hello),
     ]

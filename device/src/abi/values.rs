@@ -1,6 +1,7 @@
 //! The enumerations of the ABI.
 
-/// Declares an enum of the ABI with its values and the conversions from and to its wire type.
+/// Declares an enum of the ABI with its values, the list of them, and the conversions from and to
+/// its wire type.
 macro_rules! wire_enum {
     (
         $(#[$meta:meta])*
@@ -13,13 +14,18 @@ macro_rules! wire_enum {
             $($(#[$variant_meta])* $variant = $value,)+
         }
 
-        impl TryFrom<$wire> for $name {
-            type Error = UnknownValue;
+        impl $name {
+            /// All of them, in the order of their values.
+            pub const ALL: [Self; [$($value),+].len()] = [$(Self::$variant),+];
+        }
 
-            fn try_from(value: $wire) -> Result<Self, UnknownValue> {
+        impl TryFrom<$wire> for $name {
+            type Error = $crate::abi::UnknownValue;
+
+            fn try_from(value: $wire) -> Result<Self, $crate::abi::UnknownValue> {
                 match value {
                     $($value => Ok(Self::$variant),)+
-                    _ => Err(UnknownValue(u32::from(value))),
+                    _ => Err($crate::abi::UnknownValue(value.into())),
                 }
             }
         }
@@ -31,6 +37,7 @@ macro_rules! wire_enum {
         }
     };
 }
+pub(crate) use wire_enum;
 
 /// A field of an enumerated type holds a value that this version of the ABI does not define.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -69,84 +69,67 @@ const RECEIVE: &[Direction] = &[Direction::Receive];
 const COMMAND: &[Direction] = &[Direction::Command];
 const ANY: &[Direction] = &[Direction::Receive, Direction::Transmit, Direction::Command];
 
-const fn info(
-    name: &'static str,
-    directions: &'static [Direction],
-    voids_recovery: bool,
-) -> ActionInfo {
-    ActionInfo {
-        name,
-        directions,
-        voids_recovery,
-    }
+/// Declares [`ACTIONS`] and [`Action::info`] from one list: an action's pattern, its name, its
+/// directions, and whether it voids recovery.
+macro_rules! actions {
+    ($($kind:ident($fault:pat) => $name:literal, $directions:ident, $voids_recovery:literal;)+) => {
+        /// All actions.
+        pub const ACTIONS: [ActionInfo; [$($name),+].len()] = [$(
+            ActionInfo {
+                name: $name,
+                directions: $directions,
+                voids_recovery: $voids_recovery,
+            },
+        )+];
+
+        impl Action {
+            /// The action's entry in docs/faults.md.
+            #[must_use]
+            pub const fn info(self) -> ActionInfo {
+                match self {
+                    $(Self::$kind($fault) => ActionInfo {
+                        name: $name,
+                        directions: $directions,
+                        voids_recovery: $voids_recovery,
+                    },)+
+                }
+            }
+        }
+    };
 }
 
-/// All actions.
-pub const ACTIONS: [ActionInfo; 25] = [
-    info("drop", BOTH, false),
-    info("duplicate", BOTH, false),
-    info("delay", BOTH, false),
-    info("reorder", BOTH, false),
-    info("corrupt", BOTH, false),
-    info("truncate", BOTH, false),
-    info("short-buffer", RECEIVE, false),
-    info("split-missed", RECEIVE, false),
-    info("split-wrong", RECEIVE, false),
-    info("payload-in-header", RECEIVE, false),
-    info("wrong-queue", RECEIVE, false),
-    info("wrong-hash", RECEIVE, false),
-    info("wrong-checksum", RECEIVE, false),
-    info("descriptor-error", BOTH, false),
-    info("bad-used-id", BOTH, true),
-    info("duplicate-completion", BOTH, true),
-    info("withhold-completion", BOTH, true),
-    info("stall", BOTH, false),
-    info("lost-interrupt", BOTH, false),
-    info("spurious-interrupt", BOTH, false),
-    info("command-error", COMMAND, false),
-    info("command-timeout", COMMAND, true),
-    info("link-flap", ANY, false),
-    info("device-reset", ANY, false),
-    info("disconnect", ANY, false),
-];
+actions! {
+    Frame(FrameFault::Drop) => "drop", BOTH, false;
+    Frame(FrameFault::Duplicate { .. }) => "duplicate", BOTH, false;
+    Frame(FrameFault::Delay { .. }) => "delay", BOTH, false;
+    Frame(FrameFault::Reorder { .. }) => "reorder", BOTH, false;
+    Frame(FrameFault::Corrupt { .. }) => "corrupt", BOTH, false;
+    Frame(FrameFault::Truncate { .. }) => "truncate", BOTH, false;
+    Placement(PlacementFault::ShortBuffer { .. }) => "short-buffer", RECEIVE, false;
+    Placement(PlacementFault::SplitMissed) => "split-missed", RECEIVE, false;
+    Placement(PlacementFault::SplitWrong { .. }) => "split-wrong", RECEIVE, false;
+    Placement(PlacementFault::PayloadInHeader) => "payload-in-header", RECEIVE, false;
+    Placement(PlacementFault::WrongQueue { .. }) => "wrong-queue", RECEIVE, false;
+    Metadata(MetadataFault::WrongHash { .. }) => "wrong-hash", RECEIVE, false;
+    Metadata(MetadataFault::WrongChecksum { .. }) => "wrong-checksum", RECEIVE, false;
+    Completion(CompletionFault::DescriptorError) => "descriptor-error", BOTH, false;
+    Completion(CompletionFault::BadUsedId { .. }) => "bad-used-id", BOTH, true;
+    Completion(CompletionFault::Duplicate) => "duplicate-completion", BOTH, true;
+    Completion(CompletionFault::Withhold { .. }) => "withhold-completion", BOTH, true;
+    Queue(QueueFault::Stall { .. }) => "stall", BOTH, false;
+    Queue(QueueFault::Interrupt(InterruptFault::Lost)) => "lost-interrupt", BOTH, false;
+    Queue(QueueFault::Interrupt(InterruptFault::Spurious)) => "spurious-interrupt", BOTH, false;
+    Command(CommandFault::Error { .. }) => "command-error", COMMAND, false;
+    Command(CommandFault::Timeout { .. }) => "command-timeout", COMMAND, true;
+    Port(PortFault::LinkFlap { .. }) => "link-flap", ANY, false;
+    Port(PortFault::DeviceReset) => "device-reset", ANY, false;
+    Port(PortFault::Disconnect) => "disconnect", ANY, false;
+}
 
 impl Action {
     /// The name in rules.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Frame(FrameFault::Drop) => "drop",
-            Self::Frame(FrameFault::Duplicate { .. }) => "duplicate",
-            Self::Frame(FrameFault::Delay { .. }) => "delay",
-            Self::Frame(FrameFault::Reorder { .. }) => "reorder",
-            Self::Frame(FrameFault::Corrupt { .. }) => "corrupt",
-            Self::Frame(FrameFault::Truncate { .. }) => "truncate",
-            Self::Placement(PlacementFault::ShortBuffer { .. }) => "short-buffer",
-            Self::Placement(PlacementFault::SplitMissed) => "split-missed",
-            Self::Placement(PlacementFault::SplitWrong { .. }) => "split-wrong",
-            Self::Placement(PlacementFault::PayloadInHeader) => "payload-in-header",
-            Self::Placement(PlacementFault::WrongQueue { .. }) => "wrong-queue",
-            Self::Metadata(MetadataFault::WrongHash { .. }) => "wrong-hash",
-            Self::Metadata(MetadataFault::WrongChecksum { .. }) => "wrong-checksum",
-            Self::Completion(CompletionFault::DescriptorError) => "descriptor-error",
-            Self::Completion(CompletionFault::BadUsedId { .. }) => "bad-used-id",
-            Self::Completion(CompletionFault::Duplicate) => "duplicate-completion",
-            Self::Completion(CompletionFault::Withhold { .. }) => "withhold-completion",
-            Self::Queue(QueueFault::Stall { .. }) => "stall",
-            Self::Queue(QueueFault::Interrupt(InterruptFault::Lost)) => "lost-interrupt",
-            Self::Queue(QueueFault::Interrupt(InterruptFault::Spurious)) => "spurious-interrupt",
-            Self::Command(CommandFault::Error { .. }) => "command-error",
-            Self::Command(CommandFault::Timeout { .. }) => "command-timeout",
-            Self::Port(PortFault::LinkFlap { .. }) => "link-flap",
-            Self::Port(PortFault::DeviceReset) => "device-reset",
-            Self::Port(PortFault::Disconnect) => "disconnect",
-        }
-    }
-
-    /// The action's entry in docs/faults.md.
-    #[must_use]
-    pub fn info(self) -> ActionInfo {
-        let found = ACTIONS.iter().find(|info| info.name == self.name());
-        found.copied().unwrap_or(info(self.name(), &[], false))
+        self.info().name
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     flow::FlowPattern,
     receive::{Annotation, Delivered, Layout, MAX_CHAINS, RX_HEADER, ReceiveQueue},
     rss::Hash,
-    testing::{VecMover, VecRing, pattern, tcp4},
+    testing::{self, VecMover, VecRing, pattern, tcp4},
     train::{finish, finished},
 };
 
@@ -65,8 +65,7 @@ const NOTE: Annotation = Annotation {
         kind: HashType::Tcp4,
     }),
     offloads: FeatureSet::PLAIN,
-    time: 0,
-    vlan: None,
+    ..testing::NOTE
 };
 
 pub(super) fn n32(value: u32) -> NonZeroU32 {

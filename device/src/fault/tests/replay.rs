@@ -47,6 +47,9 @@ fn all(seed: u64, direction: Direction) -> Vec<Rule> {
         Action::Port(PortFault::DeviceReset),
         Action::Port(PortFault::Disconnect),
     ];
+    let frames = |info: &ActionInfo| info.directions != [Direction::Command];
+    let wanted: Vec<_> = ACTIONS.into_iter().filter(frames).collect();
+    assert_eq!(actions.map(Action::info).to_vec(), wanted);
     actions
         .into_iter()
         .filter(|action| action.info().directions.contains(&direction))
