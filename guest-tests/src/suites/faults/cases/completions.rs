@@ -107,7 +107,7 @@ pub(super) const CASES: &[FaultCase] = &[
         "stall, rx: a stream waits for a queue that is stalled until the rule is removed",
         "0",
         nth!("100", "rx", r#"{"stall":{}}"#),
-        Script(unstalled),
+        Script(stalls_end),
     )
     .counts(NO_RESET),
     FaultCase::new(
@@ -166,7 +166,7 @@ pub(super) const CASES: &[FaultCase] = &[
     .counts(NO_RESET),
 ];
 
-fn unstalled(lab: &mut Lab, id: u64) -> Result<()> {
+fn stalls_end(lab: &mut Lab, id: u64) -> Result<()> {
     let flow = traffic::Stream::start(ZeroCopy, MUCH)?;
     lab.wait_for_hits(id, 1)?;
     flow.wait_for_stall()?;
