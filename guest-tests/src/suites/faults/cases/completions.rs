@@ -107,7 +107,7 @@ pub(super) const CASES: &[FaultCase] = &[
         "stall, rx: a stream waits for a queue that is stalled until the rule is removed",
         "0",
         nth!("100", "rx", r#"{"stall":{}}"#),
-        Script(stalls_end),
+        Script(stall_until_disarmed),
     )
     .counts(NO_RESET),
     FaultCase::new(
@@ -166,7 +166,7 @@ pub(super) const CASES: &[FaultCase] = &[
     .counts(NO_RESET),
 ];
 
-fn stalls_end(lab: &mut Lab, id: u64) -> Result<()> {
+fn stall_until_disarmed(lab: &mut Lab, id: u64) -> Result<()> {
     let flow = traffic::Stream::start(ZeroCopy, MUCH)?;
     lab.wait_for_hits(id, 1)?;
     flow.wait_for_stall()?;
