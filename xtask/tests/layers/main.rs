@@ -44,7 +44,12 @@ fn imports_run_downwards() {
         let source = Source::read(&workspace().join(&declared.root));
         faults.extend(check(&declared.layers, &source));
     }
-    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+    let prefix = format!("{}/", workspace().display());
+    assert!(
+        faults.is_empty(),
+        "\n{}",
+        faults.join("\n").replace(&prefix, "")
+    );
 }
 
 /// Every Rust source directory of the workspace has its layers declared.
