@@ -27,7 +27,8 @@ use tools::Tools;
 /// Run the parts of CI: those of every submission, all with --all, or those that are named
 ///
 /// Parts run one after the other; one that fails does not keep the next from running. A success of a part that not
-/// every submission runs is noted in docs/reports/ci.json and docs/ci.md, if nothing was changed since the commit.
+/// every submission runs is noted in docs/reports/ci.json and docs/ci.md, if nothing but docs was changed since the
+/// commit. Parts whose reports the documents show update these.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// Every part: other kernels, all suites of selftests, seeded bugs, benchmarks
@@ -140,6 +141,8 @@ fn run_part(part: &Part, programs: &Programs) -> Case {
     let start = Instant::now();
     let result = part.commands.iter().try_for_each(|run| {
         let mut command = programs.command(run)?;
+        // Reports are named relative to it.
+        command.current_dir(paths::workspace());
         eprintln!("         {}: {}", part.name, describe(&command));
         let status = command
             .status()

@@ -220,13 +220,25 @@ pub(crate) const PARTS: [Part; 19] = [
         name: "features",
         about: "the kernel's receive-path features, end to end",
         tier: Tier::All,
-        commands: &[Run::Cargo(&["xtask", "test", LONG[0]])],
+        commands: &[Run::Cargo(&[
+            "xtask",
+            "test",
+            LONG[0],
+            "--report",
+            "docs/reports/test-features.json",
+        ])],
     },
     Part {
         name: "detection",
         about: "bugs seeded into driver and programs are found, each by its finder",
         tier: Tier::All,
-        commands: &[Run::Cargo(&["xtask", "test", LONG[1]])],
+        commands: &[Run::Cargo(&[
+            "xtask",
+            "test",
+            LONG[1],
+            "--report",
+            "docs/reports/detection.json",
+        ])],
     },
     Part {
         name: "advisories",
