@@ -1,10 +1,11 @@
 //! Tests of the demo: it works unprivileged, and fails without the rule or the split.
 
-use std::{fs, process::Command};
+use std::fs;
 
 use anyhow::{Context, Result};
 use zcnic_testbed::{
     guest::Guest as Machine,
+    paths,
     provision::host,
     setup::Setup,
     step::output,
@@ -49,7 +50,7 @@ fn unprivileged(guest: &mut Machine) -> Result<()> {
 fn failed(option: &str, setup: &Setup) -> Result<Streamed> {
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("demo.json");
-    let mut demo = Command::new(std::env::current_exe()?);
+    let mut demo = paths::this_program();
     demo.args(["demo", option, "--report"]).arg(&file);
     demo.args(setup.arguments());
     let ended = output(&mut demo)?;

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use zcnic_testbed::{
-    agent::Exec, guest::Guest as Machine, process::Running, setup::Setup, step::output,
+    agent::Exec, guest::Guest as Machine, paths, process::Running, setup::Setup, step::output,
 };
 
 use super::test::{
@@ -128,10 +128,10 @@ fn left_running(variable: &str) -> Result<Vec<String>> {
 }
 
 /// Returns a command for this program with these arguments.
-fn xtask(words: &[&str]) -> Result<Command> {
-    let mut command = Command::new(std::env::current_exe()?);
+fn xtask(words: &[&str]) -> Command {
+    let mut command = paths::this_program();
     command.args(words);
-    Ok(command)
+    command
 }
 
 /// Lines of an error of clap: the error, the usage, and a hint to the help.
@@ -171,7 +171,7 @@ fn wrong_options(setup: &Setup) -> Result<()> {
         refused(zcnic().args(arguments), lines, words)?;
     }
     refused(
-        &mut xtask(&["demo", "--fast"])?,
+        &mut xtask(&["demo", "--fast"]),
         CLAP_LINES,
         &["unexpected argument '--fast'"],
     )
@@ -230,10 +230,10 @@ fn wrong_qemu(_: &Setup) -> Result<()> {
     ];
     for (version, netdevs, error) in cases {
         fake_qemu(&qemu, version, netdevs)?;
-        refused(&mut vm()?, 1, &["--qemu", error])?;
+        refused(&mut vm(), 1, &["--qemu", error])?;
     }
     fs::remove_file(&qemu)?;
-    refused(&mut vm()?, 1, &["--qemu", path, "No such file"])
+    refused(&mut vm(), 1, &["--qemu", path, "No such file"])
 }
 
 /// Makes a tree as if the guest's kernel were built without zero-copy receive.
@@ -258,7 +258,7 @@ fn wrong_kernel(setup: &Setup) -> Result<()> {
     fs::write(tree.path().join("Makefile"), "modules_install:\n")?;
     let path = tree.path().to_str().context("a path that is no text")?;
     refused(
-        &mut xtask(&["demo", "--kernel", path])?,
+        &mut xtask(&["demo", "--kernel", path]),
         1,
         &[
             "has no io_uring zero-copy receive",
@@ -274,7 +274,7 @@ fn interrupted(setup: &Setup) -> Result<()> {
     let directory = tempfile::tempdir()?;
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
     let (words, stderr) = std::io::pipe()?;
-    let mut demo = xtask(&["demo"])?;
+    let mut demo = xtask(&["demo"]);
     demo.args(setup.arguments())
         .env(MARK, &mark)
         .env("TMPDIR", directory.path())

@@ -2,8 +2,9 @@
 
 use std::{
     env,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::Command,
+    process::{self, Command},
 };
 
 use crate::step::run;
@@ -37,4 +38,49 @@ pub fn cargo() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(workspace());
     cargo
+}
+
+/// Returns a command for the running program, also after its file was replaced, as cargo does when it
+/// builds the program again with other features.
+pub fn this_program() -> Command {
+    let mut command = Command::new(format!("/proc/{}/exe", process::id()));
+    if let Some(name) = env::args_os().next() {
+        command.arg0(name);
+    }
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn this_program_runs_after_its_file_is_gone() {
+        const GONE: &str = "ZCNIC_TEST_FILE_IS_GONE";
+        const SELF: &str = "paths::tests::this_program_runs_after_its_file_is_gone";
+        let run = |command: &mut Command| {
+            command.args(["--exact", SELF, "--nocapture"]);
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        match env::var(GONE).as_deref() {
+            // A copy removes itself and runs itself once more.
+            Ok("no") => {
+                fs::remove_file(env::current_exe().unwrap()).unwrap();
+                print!("{}", run(this_program().env(GONE, "yes")));
+            }
+            Ok(_) => println!("still running"),
+            Err(_) => {
+                let directory = tempfile::tempdir().unwrap();
+                let copy = directory.path().join("copy");
+                fs::copy(env::current_exe().unwrap(), &copy).unwrap();
+                let output = run(Command::new(&copy).env(GONE, "no"));
+                assert!(output.contains("still running"), "{output}");
+                assert!(!copy.exists());
+            }
+        }
+    }
 }
