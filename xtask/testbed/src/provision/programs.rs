@@ -1,6 +1,9 @@
 //! The programs that guests are tested with, on either side.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
 
 use anyhow::Result;
 
@@ -20,9 +23,24 @@ pub struct Built {
     pub zcnic_guest: PathBuf,
 }
 
-/// Builds them, all at once: what they have in common is compiled once. They are static, because the host's C
-/// library may be newer or older than the guest's.
+/// Returns the programs, which the first call builds: host and guest then have the same ones, whatever
+/// is edited meanwhile.
+///
+/// # Errors
+///
+/// They do not compile.
 pub fn build() -> Result<Built> {
+    static BUILT: Mutex<Option<Built>> = Mutex::new(None);
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(built) = &*built {
+        return Ok(built.clone());
+    }
+    Ok(built.insert(compile()?).clone())
+}
+
+/// Builds them, all at once: what they have in common is compiled once. They are static, because the
+/// host's C library may be newer or older than the guest's.
+fn compile() -> Result<Built> {
     let target = paths::target().join("guest");
     // Naming the target keeps the flags away from build scripts and macros.
     let triple = "x86_64-unknown-linux-gnu";
