@@ -97,7 +97,7 @@ impl Testpmd {
                 "--nb-cores=1",
             ])
             .args(["--total-num-mbufs=16384"])
-            .args((*queues > 1).then_some("--txonly-multi-forwarding"))
+            .args((*queues > 1).then_some("--txonly-multi-flow"))
             .args([format!("--rxq={queues}"), format!("--txq={queues}")])
             .args([format!("--rxd={RING}"), format!("--txd={RING}")])
             .args(*options);
