@@ -141,8 +141,6 @@ fn run_part(part: &Part, programs: &Programs) -> Case {
     let start = Instant::now();
     let result = part.commands.iter().try_for_each(|run| {
         let mut command = programs.command(run)?;
-        // Reports are named relative to it.
-        command.current_dir(paths::workspace());
         eprintln!("         {}: {}", part.name, describe(&command));
         let status = command
             .status()

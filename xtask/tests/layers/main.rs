@@ -35,14 +35,18 @@ fn workspace() -> &'static Path {
         .expect("xtask is in the workspace")
 }
 
-#[test]
-fn imports_run_downwards() {
+fn declared() -> Vec<CrateLayers> {
     let declaration: Declaration =
         toml::from_str(include_str!("layers.toml")).expect("layers.toml is well-formed");
+    declaration.crates
+}
+
+#[test]
+fn imports_run_downwards() {
     let mut faults = Vec::new();
-    for declared in &declaration.crates {
-        let source = Source::read(&workspace().join(&declared.root));
-        faults.extend(check(&declared.layers, &source));
+    for krate in declared() {
+        let source = Source::read(&workspace().join(&krate.root));
+        faults.extend(check(&krate.layers, &source));
     }
     let prefix = format!("{}/", workspace().display());
     assert!(
@@ -55,8 +59,7 @@ fn imports_run_downwards() {
 /// Every Rust source directory of the workspace has its layers declared.
 #[test]
 fn every_crate_is_declared() {
-    let declaration: Declaration =
-        toml::from_str(include_str!("layers.toml")).expect("layers.toml is well-formed");
+    let declared = declared();
     let manifest = std::fs::read_to_string(workspace().join("Cargo.toml")).expect("a manifest");
     let manifest: toml::Table = manifest.parse().expect("a well-formed manifest");
     let members = manifest["workspace"]["members"]
@@ -65,10 +68,7 @@ fn every_crate_is_declared() {
     for member in members.iter().filter_map(|member| member.as_str()) {
         let source = Path::new(member).join("src");
         assert!(
-            declaration
-                .crates
-                .iter()
-                .any(|declared| declared.root.starts_with(&source)),
+            declared.iter().any(|krate| krate.root.starts_with(&source)),
             "layers.toml does not name the crate in {member}"
         );
     }
