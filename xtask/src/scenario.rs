@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use zcnic_results::report::{Case, Outcome, Report, ReportArg};
 use zcnic_testbed::{
     backend::Cable,
+    paths,
     provision::programs,
     sandbox,
     setup::{GuestArgs, Setup},
@@ -52,7 +53,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         .iter()
         .find(|name| !known.contains(&name.as_str()))
     {
-        bail!("there is no scenario {name}; `cargo xtask scenario --list` names them");
+        let list = paths::invocation("scenario --list");
+        bail!("there is no scenario {name}; `{list}` names them");
     }
     let wanted = if args.names.is_empty() {
         known

@@ -37,8 +37,8 @@ const ABORT: u8 = 128;
 ///
 /// Exits with 0 if every case passed, with 1 if one failed or was skipped, with 125 if the tree or
 /// the driver does not compile, and with 128 after any other error: the codes of `git bisect run`.
-/// The tree is only read, and must be clean. The selftests are always those of `cargo xtask
-/// kselftest`.
+/// The tree is only read, and must be clean. The selftests are always those of the
+/// command `kselftest`.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// The kernel's source

@@ -12,6 +12,7 @@ mod xdp;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use zcnic_results::program::{ProgramRun, file_name};
+use zcnic_testbed::paths;
 
 use self::case::{KernelFacts, Program, RequiredCase};
 
@@ -86,7 +87,8 @@ pub(crate) fn select<'a>(all: &'a [String], names: &[String]) -> Result<Vec<&'a 
             .find(|test| *test == name || file_name(test) == name)
             .map(String::as_str)
             .with_context(|| {
-                format!("no selftest is called {name}; `cargo xtask kselftest --list` names them")
+                let list = paths::invocation("kselftest --list");
+                format!("no selftest is called {name}; `{list}` names them")
             })
     };
     names.iter().map(find).collect()

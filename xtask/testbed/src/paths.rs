@@ -40,6 +40,19 @@ pub fn cargo() -> Command {
     cargo
 }
 
+/// Returns how the user calls the command `arguments` of the running program, for messages: through
+/// cargo, or as the installed `zcnic-lab`.
+pub fn invocation(arguments: &str) -> String {
+    let called = env::args_os().next().map(PathBuf::from);
+    let installed = called.is_some_and(|path| path.ends_with("zcnic-lab"));
+    let program = if installed {
+        "zcnic-lab"
+    } else {
+        "cargo xtask"
+    };
+    format!("{program} {arguments}")
+}
+
 /// Returns a command for the running program, also after its file was replaced, as cargo does when it
 /// builds the program again with other features.
 pub fn this_program() -> Command {

@@ -1,0 +1,9 @@
+//! `cargo xtask`.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    xtask::xtask()
+}

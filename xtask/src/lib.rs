@@ -1,0 +1,115 @@
+//! `cargo xtask`: set up, build, boot and test zcnic. One file per command; folders have their
+//! parts. `zcnic-lab` is the same program for an installation, with the commands that need no
+//! checkout.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod cases;
+mod ci;
+mod demo;
+mod driver;
+mod kernel;
+mod kselftest;
+mod matrix;
+mod scenario;
+mod suites;
+mod tables;
+mod test;
+mod verdict;
+mod vm;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about,
+    max_term_width = 100
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Boot guests with zcnic ports, and run programs and the kernel's selftests in them
+#[derive(Parser)]
+#[command(
+    name = "zcnic-lab",
+    bin_name = "zcnic-lab",
+    version,
+    max_term_width = 100
+)]
+struct LabCli {
+    #[command(subcommand)]
+    command: LabCommand,
+}
+
+/// One variant per command; each module has `Args` and `run(Args) -> Result<ExitCode>`.
+#[derive(Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Lab(LabCommand),
+    Ci(ci::Args),
+    Driver(driver::Args),
+    Kernel(kernel::Args),
+    Tables(tables::Args),
+    Test(test::Args),
+}
+
+/// The commands that an installation has, too.
+#[derive(Subcommand)]
+enum LabCommand {
+    Bench(bench::Args),
+    Demo(demo::Args),
+    Kselftest(kselftest::Args),
+    Matrix(matrix::Args),
+    Scenario(scenario::Args),
+    Verdict(verdict::Args),
+    Vm(vm::Args),
+}
+
+/// Runs `cargo xtask`, as its arguments say.
+pub fn xtask() -> ExitCode {
+    let command = Cli::parse().command;
+    finish(|| match command {
+        Command::Lab(command) => run(&command),
+        Command::Ci(args) => ci::run(&args),
+        Command::Driver(args) => driver::run(&args),
+        Command::Kernel(args) => kernel::run(&args),
+        Command::Tables(args) => tables::run(&args),
+        Command::Test(args) => test::run(&args),
+    })
+}
+
+/// Runs `zcnic-lab`, as its arguments say.
+pub fn zcnic_lab() -> ExitCode {
+    let command = LabCli::parse().command;
+    finish(|| run(&command))
+}
+
+fn run(command: &LabCommand) -> Result<ExitCode> {
+    match command {
+        LabCommand::Bench(args) => bench::run(args),
+        LabCommand::Demo(args) => demo::run(args),
+        LabCommand::Kselftest(args) => kselftest::run(args),
+        LabCommand::Matrix(args) => matrix::run(args),
+        LabCommand::Scenario(args) => scenario::run(args),
+        LabCommand::Verdict(args) => verdict::run(args),
+        LabCommand::Vm(args) => vm::run(args),
+    }
+}
+
+/// Runs a command, and prints its error.
+fn finish(run: impl FnOnce() -> Result<ExitCode>) -> ExitCode {
+    // When we are root, QEMU reads the cache as another user.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    run().unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
