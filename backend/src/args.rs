@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, path::PathBuf, str::FromStr, time::Duration};
 use clap::{Parser, Subcommand};
 use rustix::thread::CpuSet;
 use thiserror::Error;
+use zcnic_cli::Describe;
 
 use crate::config::{
     CableConfig, Config, FLOWS, FlowControl, Generate, MAX_PAIRS, Mac, PortConfig, PortMode, SIZES,
@@ -23,7 +24,12 @@ use crate::config::{
 ///
 /// Events are logged to standard error; RUST_LOG=debug logs more, RUST_LOG=warn less.
 #[derive(Debug, Parser)]
-#[command(version, verbatim_doc_comment, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "zcnic",
+    version = env!("ZCNIC_VERSION"),
+    verbatim_doc_comment,
+    args_conflicts_with_subcommands = true
+)]
 pub struct Cli {
     /// The command; without one, zcnic runs the backend.
     #[command(subcommand)]
@@ -38,6 +44,9 @@ pub struct Cli {
 pub enum Command {
     /// Print the QEMU options for these ports, ready to paste into a shell.
     QemuArgs(QemuArgs),
+    /// Manual pages and completions.
+    #[command(flatten)]
+    Describe(Describe),
 }
 
 /// The ports and how to run them.

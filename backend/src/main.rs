@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
@@ -29,6 +29,7 @@ fn main() -> ExitCode {
             println!("{}", qemu::render(&args));
             Ok(())
         }
+        Some(Command::Describe(describe)) => describe.run(Cli::command()).map_err(Into::into),
         None => run(cli.run),
     };
     match result {

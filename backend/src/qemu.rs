@@ -99,7 +99,7 @@ mod tests {
             .chain(line.split_whitespace());
         match Cli::try_parse_from(words).expect("options").command {
             Some(Command::QemuArgs(args)) => render(&args),
-            None => panic!("no command"),
+            other => panic!("{other:?}"),
         }
     }
 

@@ -13,7 +13,7 @@ use zcnic_guest::{
 #[derive(Parser)]
 #[command(
     name = "zcnic-guest",
-    version,
+    version = env!("ZCNIC_VERSION"),
     about = "Init, agent, traffic and tests of a zcnic guest"
 )]
 struct Cli {

@@ -7,7 +7,8 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use zcnic_cli::Describe;
 
 mod bench;
 mod cases;
@@ -41,12 +42,12 @@ struct Cli {
 #[command(
     name = "zcnic-lab",
     bin_name = "zcnic-lab",
-    version,
+    version = env!("ZCNIC_VERSION"),
     max_term_width = 100
 )]
 struct LabCli {
     #[command(subcommand)]
-    command: LabCommand,
+    command: InstalledCommand,
 }
 
 /// One variant per command; each module has `Args` and `run(Args) -> Result<ExitCode>`.
@@ -73,6 +74,14 @@ enum LabCommand {
     Vm(vm::Args),
 }
 
+#[derive(Subcommand)]
+enum InstalledCommand {
+    #[command(flatten)]
+    Lab(LabCommand),
+    #[command(flatten)]
+    Describe(Describe),
+}
+
 /// Runs `cargo xtask`, as its arguments say.
 pub fn xtask() -> ExitCode {
     let command = Cli::parse().command;
@@ -89,7 +98,13 @@ pub fn xtask() -> ExitCode {
 /// Runs `zcnic-lab`, as its arguments say.
 pub fn zcnic_lab() -> ExitCode {
     let command = LabCli::parse().command;
-    finish(|| run(&command))
+    finish(|| match command {
+        InstalledCommand::Lab(command) => run(&command),
+        InstalledCommand::Describe(describe) => {
+            describe.run(LabCli::command())?;
+            Ok(ExitCode::SUCCESS)
+        }
+    })
 }
 
 fn run(command: &LabCommand) -> Result<ExitCode> {

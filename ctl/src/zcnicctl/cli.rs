@@ -3,8 +3,8 @@
 use std::{net::IpAddr, num::NonZeroU64, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use clap_complete::Shell;
 use serde_json::{Map, Value, json};
+use zcnic_cli::Describe;
 use zcnic_ctl::protocol::{
     FlowMatch, Protocol,
     event::EventKind,
@@ -16,7 +16,7 @@ use zcnic_ctl::protocol::{
 /// Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 no backend, 4 wait timed out, 5 the
 /// ledger has violations (ledger --check).
 #[derive(Debug, Parser)]
-#[command(name = "zcnicctl", version, max_term_width = 100)]
+#[command(name = "zcnicctl", version = env!("ZCNIC_VERSION"), max_term_width = 100)]
 pub(crate) struct Cli {
     /// The backend's control socket (zcnic --control); the default in a guest is the virtio-serial
     /// port wired to it
@@ -88,13 +88,8 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FRAMES")]
         count: Option<u64>,
     },
-    /// Print a completion script
-    Completions {
-        /// The shell
-        shell: Shell,
-    },
-    /// Print the manual page
-    Man,
+    #[command(flatten)]
+    Describe(Describe),
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -149,7 +149,7 @@ impl Session {
                 length,
                 count,
             } => self.capture(&file, length, count),
-            Command::Completions { .. } | Command::Man => Ok(ExitCode::SUCCESS),
+            Command::Describe(_) => Ok(ExitCode::SUCCESS),
         }
     }
 
@@ -458,16 +458,9 @@ fn flow_text(counts: &Value) -> String {
 }
 
 fn run(cli: Cli) -> CommandResult {
-    match cli.command {
-        Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "zcnicctl", &mut io::stdout());
-            return Ok(ExitCode::SUCCESS);
-        }
-        Command::Man => {
-            clap_mangen::Man::new(Cli::command()).render(&mut io::stdout())?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        _ => {}
+    if let Command::Describe(describe) = cli.command {
+        describe.run(Cli::command())?;
+        return Ok(ExitCode::SUCCESS);
     }
     let Some(socket) = cli.socket.or_else(find_port) else {
         usage(

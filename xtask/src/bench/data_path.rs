@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 use zcnic_testbed::{
     backend::Programs,
-    paths,
+    paths::{self, Installation},
     process::Running,
     sandbox::Sandbox,
     step::{run, step},
@@ -26,8 +26,14 @@ pub(crate) struct Builds {
     without_faults: PathBuf,
 }
 
-/// Compiles both.
+/// Compiles both, unless an installation has them.
 pub(crate) fn build() -> Result<Builds> {
+    if let Some(installation) = Installation::current() {
+        return Ok(Builds {
+            whole: installation.helper("data_path"),
+            without_faults: installation.helper("data_path-without-faults"),
+        });
+    }
     step("build the benchmarks", || {
         Ok(Builds {
             whole: executable(&[])?,

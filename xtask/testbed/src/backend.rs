@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 use crate::{
     control::{self, Control},
     machine::Port,
-    paths,
+    paths::{self, Installation},
     process::Running,
     provision::programs,
     sandbox::Sandbox,
@@ -40,8 +40,11 @@ pub fn build() -> Result<Programs> {
     })
 }
 
-/// Builds them with the release profile, as users do, for benchmarks.
+/// Builds them with the release profile, as users do, for benchmarks; an installation has them.
 pub fn build_release() -> Result<Programs> {
+    if Installation::current().is_some() {
+        return build();
+    }
     let mut command = paths::cargo();
     command
         .args([

@@ -100,7 +100,7 @@ pub struct Sources {
 impl Sources {
     /// Reads the sources of this workspace.
     pub fn read() -> Result<Self> {
-        let home = paths::workspace().join("images/driver");
+        let home = paths::images().join("driver");
         let mut files = BTreeMap::new();
         for item in
             fs::read_dir(&home).with_context(|| format!("cannot list {}", home.display()))?

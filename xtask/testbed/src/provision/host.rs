@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use crate::step::{output, run, step};
+use crate::{
+    paths,
+    step::{output, run, step},
+};
 
 /// Programs that provisioning and booting call, and their Debian packages.
 const PROGRAMS: [(&str, &str); 11] = [
@@ -41,8 +44,10 @@ pub fn is_root() -> bool {
 ///
 /// # Errors
 ///
-/// If some are missing and we may not install packages; the error names the packages.
+/// If some are missing and we may not install packages; the error names the packages. Also as for
+/// [`paths::require`].
 pub fn require_programs() -> Result<()> {
+    paths::require()?;
     let unprivileged = (!is_root()).then_some(UNPRIVILEGED);
     let mut missing: Vec<_> = PROGRAMS
         .into_iter()

@@ -8,7 +8,7 @@ use std::{
 use anyhow::Result;
 
 use crate::{
-    paths,
+    paths::{self, Installation},
     step::{run, step},
 };
 
@@ -23,13 +23,20 @@ pub struct Built {
     pub zcnic_guest: PathBuf,
 }
 
-/// Returns the programs, which the first call builds: host and guest then have the same ones, whatever
-/// is edited meanwhile.
+/// Returns the programs: an installation has them, and in a workspace the first call builds them. Host
+/// and guest then have the same ones, whatever is edited meanwhile.
 ///
 /// # Errors
 ///
 /// They do not compile.
 pub fn build() -> Result<Built> {
+    if let Some(installation) = Installation::current() {
+        return Ok(Built {
+            zcnic: installation.program("zcnic"),
+            zcnicctl: installation.program("zcnicctl"),
+            zcnic_guest: installation.helper("zcnic-guest"),
+        });
+    }
     static BUILT: Mutex<Option<Built>> = Mutex::new(None);
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(built) = &*built {
@@ -41,6 +48,7 @@ pub fn build() -> Result<Built> {
 /// Builds them, all at once: what they have in common is compiled once. They are static, because the
 /// host's C library may be newer or older than the guest's.
 fn compile() -> Result<Built> {
+    paths::require()?;
     let target = paths::target().join("guest");
     // Naming the target keeps the flags away from build scripts and macros.
     let triple = "x86_64-unknown-linux-gnu";
@@ -58,7 +66,9 @@ fn compile() -> Result<Built> {
         .args(["--bin=zcnic", "--bin=zcnicctl", "--bin=zcnic-guest"])
         .args(["--target", triple, "--target-dir"])
         .arg(&target)
-        .env("RUSTFLAGS", "-C target-feature=+crt-static");
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        // Naming the commit would compile them again after each.
+        .env("ZCNIC_COMMIT", "checkout");
     step("build zcnic, zcnicctl and zcnic-guest", || {
         run(&mut command)
     })?;

@@ -24,7 +24,7 @@ const RECIPE: &str = "rootfs 1";
 
 /// Returns the entry with the image, and makes it if there is none.
 pub fn ensure(cache: &Cache) -> Result<Entry> {
-    let home = paths::workspace().join("images/rootfs");
+    let home = paths::images().join("rootfs");
     let key = Key::new(RECIPE).tree(&home)?;
     cache.entry("rootfs", &key, |directory| {
         let archive = Archive::open(cache)?;

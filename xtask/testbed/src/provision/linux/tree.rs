@@ -82,7 +82,7 @@ impl Profile {
     }
 
     fn config(self) -> Result<String> {
-        let home = paths::workspace().join("images/kernel");
+        let home = paths::images().join("kernel");
         let read = |name: &&str| {
             let path = home.join(name);
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))

@@ -1,0 +1,5 @@
+//! Sets the version that zcnicctl prints.
+
+fn main() {
+    zcnic_version::emit(&["."]);
+}

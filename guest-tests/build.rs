@@ -1,0 +1,5 @@
+//! Sets the version that zcnic-guest prints.
+
+fn main() {
+    zcnic_version::emit(&[".", "protocol", "../ctl"]);
+}

@@ -1,0 +1,5 @@
+//! Sets the version that zcnic-lab prints.
+
+fn main() {
+    zcnic_version::emit(&[".", "results", "testbed", "../guest-tests/protocol"]);
+}
