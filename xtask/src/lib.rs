@@ -18,6 +18,7 @@ mod driver;
 mod kernel;
 mod kselftest;
 mod matrix;
+mod package;
 mod scenario;
 mod suites;
 mod tables;
@@ -58,6 +59,7 @@ enum Command {
     Ci(ci::Args),
     Driver(driver::Args),
     Kernel(kernel::Args),
+    Package(package::Args),
     Tables(tables::Args),
     Test(test::Args),
 }
@@ -90,6 +92,7 @@ pub fn xtask() -> ExitCode {
         Command::Ci(args) => ci::run(&args),
         Command::Driver(args) => driver::run(&args),
         Command::Kernel(args) => kernel::run(&args),
+        Command::Package(args) => package::run(&args),
         Command::Tables(args) => tables::run(&args),
         Command::Test(args) => test::run(&args),
     })

@@ -10,8 +10,8 @@ use crate::cases::{self, cargo_tests};
 
 /// Run the tests: unit, in-process driver and device, vhost-user frontend, guest
 ///
-/// The guest tests of the receive-path features and of the seeded bugs take minutes each, and run with --all or if
-/// FILTER names them.
+/// The guest tests of the receive-path features and of the seeded bugs, and those of the packages, take minutes each,
+/// and run with --all or if FILTER names them.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// Only tests whose name contains FILTER

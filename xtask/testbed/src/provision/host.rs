@@ -35,6 +35,13 @@ pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// The program that provisioning needs besides without root: subordinate ids for mmdebstrap.
 const UNPRIVILEGED: (&str, &str) = ("newuidmap", "uidmap");
 
+/// Returns the Debian packages of the programs that provisioning and booting call, by anybody; some more
+/// than once.
+pub fn packages() -> impl Iterator<Item = &'static str> {
+    let packages = PROGRAMS.iter().map(|(_, package)| *package);
+    packages.chain([UNPRIVILEGED.1, "debian-archive-keyring"])
+}
+
 /// Returns whether we run as root.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
