@@ -5,7 +5,6 @@ use std::{collections::BTreeSet, path::PathBuf, str::FromStr, time::Duration};
 use clap::{Parser, Subcommand};
 use rustix::thread::CpuSet;
 use thiserror::Error;
-use zcnic_cli::Describe;
 
 use crate::config::{
     CableConfig, Config, FLOWS, FlowControl, Generate, MAX_PAIRS, Mac, PortConfig, PortMode, SIZES,
@@ -24,12 +23,8 @@ use crate::config::{
 ///
 /// Events are logged to standard error; RUST_LOG=debug logs more, RUST_LOG=warn less.
 #[derive(Debug, Parser)]
-#[command(
-    name = "zcnic",
-    version = env!("ZCNIC_VERSION"),
-    verbatim_doc_comment,
-    args_conflicts_with_subcommands = true
-)]
+#[command(name = "zcnic", version = env!("ZCNIC_VERSION"), verbatim_doc_comment)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Cli {
     /// The command; without one, zcnic runs the backend.
     #[command(subcommand)]
@@ -46,7 +41,7 @@ pub enum Command {
     QemuArgs(QemuArgs),
     /// Manual pages and completions.
     #[command(flatten)]
-    Describe(Describe),
+    Describe(zcnic_cli::Describe),
 }
 
 /// The ports and how to run them.
@@ -361,12 +356,9 @@ impl FromStr for CpuList {
 /// The index of the port that is called `name`, or else has that number.
 fn find(ports: &[PortConfig], name: &str, option: &str) -> Result<usize, ConfigError> {
     let by_name = ports.iter().position(|port| port.name == name);
+    let by_number = || name.parse().ok().filter(|number| *number < ports.len());
     by_name
-        .or_else(|| {
-            name.parse()
-                .ok()
-                .filter(|&number: &usize| number < ports.len())
-        })
+        .or_else(by_number)
         .ok_or_else(|| ConfigError::NoSuchPort {
             option: option.to_owned(),
             end: name.to_owned(),
