@@ -68,8 +68,8 @@ impl Entry {
     pub(crate) fn accept(self: &Arc<Self>, failures: &Sender<String>) -> io::Result<()> {
         let mut serving: Option<JoinHandle<()>> = None;
         while !self.slot.stopping.load(Ordering::Acquire) {
-            let frontend = match self.socket.listener.accept() {
-                Ok((frontend, _)) => frontend,
+            let frontend = match self.socket.accept() {
+                Ok(frontend) => frontend,
                 Err(_) if self.slot.stopping.load(Ordering::Acquire) => break,
                 Err(error) => {
                     // As a rule there are no more descriptors, and no event reports when there are.

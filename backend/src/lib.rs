@@ -38,4 +38,4 @@ pub use config::{
     CableConfig, Config, FlowControl, Generate, MAX_PAIRS, Mac, MacError, PortConfig, PortMode,
     Wire, WireConfig, WorkersConfig,
 };
-pub use socket::SocketError;
+pub use socket::{SocketError, adopt_passed};

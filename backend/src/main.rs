@@ -1,6 +1,7 @@
 //! `zcnic`: the backend's command line.
 
 use std::{
+    path::PathBuf,
     process::ExitCode,
     sync::mpsc::{self, Sender},
     thread,
@@ -14,7 +15,7 @@ use signal_hook::{
     iterator::Signals,
 };
 use zcnic_backend::{
-    Backend, Config,
+    Backend, Config, adopt_passed,
     args::{Cli, Command, Run},
     qemu,
 };
@@ -43,6 +44,8 @@ fn main() -> ExitCode {
 
 fn run(run: Run) -> anyhow::Result<()> {
     let config = Config::try_from(run)?;
+    let ports = config.ports.iter().map(|port| &port.path);
+    adopt_passed(ports.chain(&config.control).map(PathBuf::as_path))?;
     allow_descriptors();
     // An orderly end after a signal, or the message of a thread that failed.
     let (events, happened) = mpsc::channel();

@@ -1,26 +1,32 @@
-//! Listening sockets in the file system that come and go with the process.
+//! Listening sockets in the file system that come and go with the process, or that systemd passes to
+//! it and keeps.
 
 use std::{
     fs, io,
     os::{
-        fd::AsFd,
+        fd::OwnedFd,
         unix::{
             fs::{FileTypeExt, MetadataExt},
-            net::{UnixDatagram, UnixListener},
+            net::{UnixDatagram, UnixListener, UnixStream},
         },
     },
     path::{Path, PathBuf},
+    sync::Mutex,
 };
 
+use listenfd::ListenFd;
 use rustix::{
+    event::{EventfdFlags, PollFd, PollFlags, eventfd, poll},
     fs::{CWD, Mode as FileMode, chmodat},
-    io::Errno,
+    io::{Errno, retry_on_intr},
     net::{
-        AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, bind, listen, shutdown,
-        socket_with,
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
+        sockopt::socket_acceptconn,
     },
 };
 use thiserror::Error;
+
+use crate::sync::lock;
 
 /// Why a socket can't be made.
 #[derive(Debug, Error)]
@@ -31,25 +37,83 @@ pub enum SocketError {
     /// Another kind of file is there, which must not be removed.
     #[error("{0} exists and is not a socket")]
     NotASocket(PathBuf),
+    /// systemd passes something else than a listening Unix socket with a path.
+    #[error("LISTEN_FDS: descriptor {0} is not a listening Unix socket with a path")]
+    Passed(usize),
+    /// systemd passes a socket that no option names.
+    #[error("LISTEN_FDS: no --port or --control has the path {0}")]
+    NotNamed(PathBuf),
     /// Anything else.
     #[error("Can't listen on {0}")]
     Listen(PathBuf, #[source] io::Error),
 }
 
-/// A listening socket whose file is removed with it.
+/// The listening sockets that systemd passed, by path, until [`Socket::listen`] takes them.
+static PASSED: Mutex<Vec<(PathBuf, UnixListener)>> = Mutex::new(Vec::new());
+
+/// The first descriptor that systemd passes (sd_listen_fds(3)).
+const FIRST_PASSED: usize = 3;
+
+/// Takes over the listening sockets that the environment's `LISTEN_FDS` announces, as systemd's socket
+/// activation does. A port or control socket with the path of one uses it. `named` are the paths of
+/// all of them.
+///
+/// # Errors
+///
+/// One is of another kind, or its path is not among `named`: its clients would wait for ever.
+pub fn adopt_passed<'a>(named: impl Iterator<Item = &'a Path>) -> Result<(), SocketError> {
+    let mut descriptors = ListenFd::from_env();
+    let named: Vec<_> = named.collect();
+    for index in 0..descriptors.len() {
+        let not_ours = || SocketError::Passed(FIRST_PASSED + index);
+        let listener = descriptors.take_unix_listener(index);
+        let listener = listener.ok().flatten().ok_or_else(not_ours)?;
+        let address = listener.local_addr();
+        let path = address
+            .ok()
+            .and_then(|it| Some(it.as_pathname()?.to_owned()));
+        let path = path
+            .filter(|_| socket_acceptconn(&listener) == Ok(true))
+            .ok_or_else(not_ours)?;
+        if !named.contains(&path.as_path()) {
+            return Err(SocketError::NotNamed(path));
+        }
+        lock(&PASSED).push((path, listener));
+    }
+    Ok(())
+}
+
+/// A listening socket.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    pub(crate) listener: UnixListener,
+    listener: UnixListener,
+    /// Becomes readable when no more connections are to be accepted. A shutdown of the listener
+    /// would end it for systemd, too.
+    stopped: OwnedFd,
     path: PathBuf,
-    /// Device and inode of the file, which another process may have replaced.
-    file: (u64, u64),
+    /// Device and inode of the file that is removed with the socket. Another process may have
+    /// replaced it. None for a socket that systemd keeps.
+    file: Option<(u64, u64)>,
 }
 
 impl Socket {
-    /// Listens at `path`; replaces a stale socket that no process listens on. With `private` only
-    /// the owner may connect.
+    /// Listens at `path`, or takes the socket that systemd passed with this path. Replaces a stale
+    /// socket that no process listens on. With `private` only the owner may connect; systemd's
+    /// `SocketMode` says that of its own.
     pub(crate) fn listen(path: &Path, private: bool) -> Result<Self, SocketError> {
         let failed = |error: io::Error| SocketError::Listen(path.to_owned(), error);
+        let stopped = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
+        let mut passed = lock(&PASSED);
+        if let Some(index) = passed.iter().position(|(known, _)| known == path) {
+            let (path, listener) = passed.swap_remove(index);
+            return Ok(Self {
+                listener,
+                stopped,
+                path,
+                file: None,
+            });
+        }
+        drop(passed);
         match fs::symlink_metadata(path) {
             Ok(found) if !found.file_type().is_socket() => {
                 return Err(SocketError::NotASocket(path.to_owned()));
@@ -67,7 +131,7 @@ impl Socket {
             },
             Err(_) => {}
         }
-        let attempt = || -> io::Result<Self> {
+        let attempt = || -> io::Result<_> {
             let socket = socket_with(
                 AddressFamily::UNIX,
                 SocketType::STREAM,
@@ -86,14 +150,15 @@ impl Socket {
             }
             let found = fs::symlink_metadata(path)?;
             listen(&socket, 16)?;
-            let file = (found.dev(), found.ino());
-            Ok(Self {
-                listener: socket.into(),
-                path: path.to_owned(),
-                file,
-            })
+            Ok((socket.into(), (found.dev(), found.ino())))
         };
-        attempt().map_err(failed)
+        let (listener, file) = attempt().map_err(failed)?;
+        Ok(Self {
+            listener,
+            stopped,
+            path: path.to_owned(),
+            file: Some(file),
+        })
     }
 
     /// The path of its file.
@@ -101,17 +166,30 @@ impl Socket {
         &self.path
     }
 
-    /// Ends a blocked accept.
+    /// Waits for a connection. Fails after [`Self::shut_down`].
+    pub(crate) fn accept(&self) -> io::Result<UnixStream> {
+        let mut sources = [
+            PollFd::new(&self.stopped, PollFlags::IN),
+            PollFd::new(&self.listener, PollFlags::IN),
+        ];
+        retry_on_intr(|| poll(&mut sources, None))?;
+        if !sources[0].revents().is_empty() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        Ok(self.listener.accept()?.0)
+    }
+
+    /// Ends a blocked accept, and all later ones.
     pub(crate) fn shut_down(&self) {
-        // It can fail only if it was shut down before.
-        let _ = shutdown(self.listener.as_fd(), Shutdown::Both);
+        // It can fail only if it was shut down 2^64 - 2 times before.
+        let _ = rustix::io::write(&self.stopped, &1_u64.to_ne_bytes());
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
         let ours = fs::symlink_metadata(&self.path)
-            .is_ok_and(|found| (found.dev(), found.ino()) == self.file);
+            .is_ok_and(|found| Some((found.dev(), found.ino())) == self.file);
         if ours {
             let _ = fs::remove_file(&self.path);
         }

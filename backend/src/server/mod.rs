@@ -84,8 +84,8 @@ impl Inner {
     fn accept(self: &Arc<Self>, failures: &Sender<String>) {
         let mut threads: Vec<JoinHandle<()>> = Vec::new();
         while !self.state.is_stopping() {
-            let client = match self.socket.listener.accept() {
-                Ok((client, _)) => client,
+            let client = match self.socket.accept() {
+                Ok(client) => client,
                 Err(_) if self.state.is_stopping() => break,
                 Err(error) => {
                     log::warn!("Control socket: can't accept a client: {error}");

@@ -56,11 +56,10 @@ pub(super) fn zcnic(tree: &Path, release: &Release, programs: &Programs) -> Resu
     driver(&share.join("images/driver"))?;
     write(&share.join("commit"), format!("{}\n", release.commit))?;
 
-    let unit = "zcnic@.service";
-    write(
-        &usr.join("lib/systemd/system").join(unit),
-        read("packaging", unit)?,
-    )?;
+    let units = usr.join("lib/systemd/system");
+    for unit in ["zcnic@.service", "zcnic@.socket"] {
+        write(&units.join(unit), read("packaging", unit)?)?;
+    }
     let doc = documents(tree, "zcnic", release)?;
     write(
         &doc.join("examples/zcnic.conf"),
