@@ -2,9 +2,8 @@
 //! `cargo run -p zcnic-ctl --example arm_a_fault -- /tmp/ctl`, with `zcnic --control /tmp/ctl`
 //! running.
 
-use std::{env, path::Path};
+use std::{env, error::Error, path::Path};
 
-use anyhow::{Context, bail};
 use zcnic_ctl::{
     client::Client,
     protocol::{
@@ -14,12 +13,12 @@ use zcnic_ctl::{
     },
 };
 
-fn main() -> anyhow::Result<()> {
-    let socket = env::args_os().nth(1).context("Usage: arm_a_fault SOCKET")?;
+fn main() -> Result<(), Box<dyn Error>> {
+    let socket = env::args_os().nth(1).ok_or("Usage: arm_a_fault SOCKET")?;
     let mut client = Client::connect(Path::new(&socket))?;
 
     let status: Status = client.query(command::QUERY_STATUS)?;
-    let port = status.ports.first().context("The backend has no ports")?;
+    let port = status.ports.first().ok_or("The backend has no ports")?;
     let rule = arm(&mut client, &port.name)?;
     println!(
         "The next frame that port {} receives is dropped.",
@@ -33,7 +32,7 @@ fn main() -> anyhow::Result<()> {
 
 /// Subscribes to hits and adds a rule that drops the first frame of each receive queue of `port`.
 /// Returns the rule's number.
-pub(crate) fn arm(client: &mut Client, port: &str) -> anyhow::Result<u64> {
+pub(crate) fn arm(client: &mut Client, port: &str) -> Result<u64, Box<dyn Error>> {
     let subscription = Subscribe {
         events: vec![EventKind::FaultHit],
     };
@@ -47,15 +46,17 @@ pub(crate) fn arm(client: &mut Client, port: &str) -> anyhow::Result<u64> {
         rules: vec![rule],
     };
     let FaultIds { ids } = client.execute(command::FAULT_ADD, Some(&add))?;
-    ids.first().copied().context("The backend added no rule")
+    ids.first()
+        .copied()
+        .ok_or_else(|| "The backend added no rule".into())
 }
 
 /// Waits until the rule hits, without a timeout.
-pub(crate) fn wait_for_hit(client: &mut Client, rule: u64) -> anyhow::Result<FaultHit> {
+pub(crate) fn wait_for_hit(client: &mut Client, rule: u64) -> Result<FaultHit, Box<dyn Error>> {
     loop {
         match client.event(None)? {
             Event::FaultHit(hit) if hit.id == rule => return Ok(hit),
-            Event::Lost(lost) => bail!("{} events were lost", lost.count),
+            Event::Lost(lost) => return Err(format!("{} events were lost", lost.count).into()),
             _ => {}
         }
     }

@@ -51,7 +51,7 @@ fn compile() -> Result<Built> {
             "-p",
             "zcnic-guest-tests",
             "-p",
-            "zcnic-ctl",
+            "zcnicctl",
             "-p",
             "zcnic-backend",
         ])
