@@ -6,9 +6,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use serde_json::{Map, Value, json};
 use zcnic_ctl::protocol::{
-    FlowMatch, Protocol,
+    CounterId, FlowMatch, Protocol,
     event::EventKind,
-    fault::{Action, Direction, FaultRule, Opcode},
+    fault::{Action, Direction, FaultId, FaultRule, Opcode},
+    nanoseconds,
 };
 
 /// Controls a running zcnic backend over its control socket.
@@ -110,12 +111,12 @@ pub(crate) enum FlowCommand {
     /// Show the counts by receive queue
     Query {
         /// The counter's number
-        id: u64,
+        id: CounterId,
     },
     /// Remove a counter
     Remove {
         /// The counter's number
-        id: u64,
+        id: CounterId,
     },
 }
 
@@ -167,7 +168,7 @@ pub(crate) enum FaultCommand {
     Remove {
         /// The rule's number
         #[arg(required_unless_present = "all")]
-        id: Option<u64>,
+        id: Option<FaultId>,
         /// Remove all rules of the port
         #[arg(long, conflicts_with = "id")]
         all: bool,
@@ -175,7 +176,7 @@ pub(crate) enum FaultCommand {
     /// Wait until a rule has hit
     Wait {
         /// The rule's number
-        id: u64,
+        id: FaultId,
         /// Number of hits to wait for
         #[arg(long, default_value_t = 1)]
         hits: u64,
@@ -373,11 +374,6 @@ pub(crate) enum LedgerCommand {
         #[arg(value_parser = number)]
         address: u64,
     },
-}
-
-/// Nanoseconds, for the protocol.
-pub(crate) fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Parses a value as the protocol spells it.
