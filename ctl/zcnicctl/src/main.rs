@@ -1,9 +1,13 @@
 //! `zcnicctl`: controls a running backend.
 
+mod actions;
 mod capture;
 mod cli;
+mod rate;
 mod table;
 mod text;
+mod top;
+mod words;
 
 use std::{
     fs, io,
@@ -11,7 +15,7 @@ use std::{
     path::Path,
     process::ExitCode,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -22,7 +26,7 @@ use zcnic_ctl::{
     protocol::{
         ErrorClass, FlowCounterAdd, FlowCounterId, command,
         event::{Event, EventKind, Lost, Subscribe},
-        fault::{FaultAdd, FaultRemove, FaultWait},
+        fault::{FaultAdd, FaultRemove, FaultRule, FaultWait},
         ledger::{LedgerHistory, LedgerSet},
         nanoseconds,
         port::{CaptureStart, FeaturesSet, LinkSet, PortName},
@@ -31,8 +35,9 @@ use zcnic_ctl::{
 };
 
 use capture::Recording;
-use cli::{Cli, Command, FaultCommand, FlowCommand, LedgerCommand, LinkState};
+use cli::{Cli, Command, FaultArgs, FaultCommand, FlowCommand, LedgerCommand, LinkState};
 use table::objects;
+use top::Top;
 
 /// A ledger has violations.
 const VIOLATIONS: u8 = 5;
@@ -98,19 +103,14 @@ impl Session {
                 let status = self.query(command::QUERY_STATUS)?;
                 self.show(&status, text::status)
             }
-            Command::Stats { watch } => loop {
+            Command::Stats { watch: None } => {
                 let stats = self.query(command::QUERY_STATS)?;
-                self.print(&stats, text::stats);
-                let Some(seconds) = watch else {
-                    return Ok(ExitCode::SUCCESS);
-                };
-                let pause = Duration::try_from_secs_f64(seconds)
-                    .context("Invalid number of seconds for --watch")?;
-                thread::sleep(pause);
-                if !self.json {
-                    println!();
-                }
-            },
+                self.show(&stats, |stats| text::stats(stats, None))
+            }
+            Command::Stats {
+                watch: Some(interval),
+            } => self.watch(interval),
+            Command::Top { .. } => Ok(ExitCode::SUCCESS),
             Command::Features { offer: Some(names) } => {
                 let port = self.port()?;
                 let offered = (names != ["all"]).then_some(names);
@@ -158,6 +158,27 @@ impl Session {
         }
     }
 
+    /// Shows statistics again and again, with rates from the second time on.
+    fn watch(&mut self, interval: Duration) -> CommandResult {
+        let mut before: Option<(Value, Instant)> = None;
+        loop {
+            let stats = self.query(command::QUERY_STATS)?;
+            let now = Instant::now();
+            if before.is_some() && !self.json {
+                println!();
+            }
+            self.print(&stats, |stats| {
+                let before = before.as_ref();
+                text::stats(
+                    stats,
+                    before.map(|(old, at)| (old, now.duration_since(*at))),
+                )
+            });
+            before = Some((stats, now));
+            thread::sleep(interval);
+        }
+    }
+
     fn flow(&mut self, flow: FlowCommand) -> CommandResult {
         match flow {
             FlowCommand::Add(pattern) => {
@@ -180,11 +201,8 @@ impl Session {
     fn fault(&mut self, fault: FaultCommand) -> CommandResult {
         match fault {
             FaultCommand::Add(add) => {
+                let rules = vec![rule(&add)];
                 let port = self.port()?;
-                let rule = add
-                    .rule()
-                    .unwrap_or_else(|error| usage(ErrorKind::InvalidValue, error));
-                let rules = vec![rule];
                 let ids = self.ask(command::FAULT_ADD, &FaultAdd { port, rules })?;
                 self.show(&ids, text::ids)
             }
@@ -334,18 +352,44 @@ fn run(cli: Cli) -> CommandResult {
         }
         _ => {}
     }
+    if cli.json && matches!(cli.command, Command::Top { .. }) {
+        usage(
+            ErrorKind::ArgumentConflict,
+            "top has no JSON; stats --watch has",
+        );
+    }
+    if let Command::Fault(FaultCommand::Add(add)) = &cli.command {
+        // Before a backend is needed.
+        rule(add);
+    }
     let Some(socket) = cli.socket.or_else(find_port) else {
         usage(
             ErrorKind::MissingRequiredArgument,
             "the control socket is unknown: give --socket PATH or set ZCNIC_CONTROL",
         )
     };
+    let client = Client::connect(&socket)?;
+    if let Command::Top { interval, once } = cli.command {
+        let top = Top {
+            client,
+            socket,
+            interval,
+            once,
+        };
+        return top.run().map(|()| ExitCode::SUCCESS);
+    }
     let mut session = Session {
-        client: Client::connect(&socket)?,
+        client,
         port: cli.port,
         json: cli.json,
     };
     session.run(cli.command)
+}
+
+/// The rule of a command line.
+fn rule(add: &FaultArgs) -> FaultRule {
+    add.rule()
+        .unwrap_or_else(|error| usage(ErrorKind::InvalidValue, error))
 }
 
 /// Exits because of an invalid command line.

@@ -113,11 +113,12 @@ fn scripts_get_an_exit_status() {
     );
     assert_eq!(by_hand(&path, &["make-tea"]).0, Some(2));
 
-    let (_directory, path, server) = serve(vec![]);
     let delay = ["--port", "0", "fault", "add", "rx", "delay"];
-    let (code, text) = by_hand(&path, &delay);
-    assert!(code == Some(2) && text.contains("nanoseconds"), "{text}");
-    server.join().expect("server");
+    let (code, text) = by_hand(Path::new("/no/such/socket"), &delay);
+    assert!(
+        code == Some(2) && text.contains("delay needs --time"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -181,11 +182,28 @@ fn scenarios_are_loaded_from_files() {
 }
 
 #[test]
+fn help_lists_the_actions_with_their_options() {
+    let (code, help) = by_hand(Path::new("/no/such/socket"), &["fault", "add", "--help"]);
+    assert_eq!(code, Some(0));
+    for line in [
+        "- drop:                 The frame is lost and uses no buffer (rx, tx)",
+        "- command-error:        The command is refused (command; --status, --detail)",
+        "- link-flap:            The carrier is off for a time (rx, tx, command; --time)",
+    ] {
+        assert!(help.contains(line), "{help}");
+    }
+}
+
+#[test]
 fn completions_and_manual_come_from_the_same_definitions() {
     let nowhere = Path::new("/no/such/socket");
     for shell in ["bash", "zsh", "fish"] {
         let (code, script) = by_hand(nowhere, &["completions", shell]);
-        assert!(code == Some(0) && script.contains("probability"), "{shell}");
+        assert!(code == Some(0), "{shell}");
+        // An option, an action and a status.
+        for word in ["probability", "withhold-completion", "no-space"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
     }
     let (code, page) = by_hand(nowhere, &["man"]);
     assert!(code == Some(0) && page.contains(".TH zcnicctl"), "{page}");
