@@ -11,17 +11,18 @@ use zcnic_model::{Shape, frames::Flow};
 use common::World;
 
 #[test]
-fn a_client_arms_a_fault_and_waits_for_its_event() {
+fn a_client_arms_a_fault_waits_for_it_and_removes_it() {
     let world = World::new();
     let [mut sender, mut receiver] = world.drivers(3);
     sender.bring_up(Shape::SPLIT, 0);
     receiver.bring_up(Shape::SPLIT, 4);
 
     let mut client = world.control();
-    let rule = arm_a_fault::arm(&mut client, "1").expect("the rule is added");
-    sender.send(0, Flow::udp4().frame(b"dropped"));
-    let hit = arm_a_fault::wait_for_hit(&mut client, rule).expect("an event");
-    assert_eq!((hit.port.as_str(), hit.count, hit.hit), ("1", 1, 1));
+    let lost = arm_a_fault::lose_a_datagram(&mut client, "1", || {
+        sender.send(0, Flow::udp4().frame(b"dropped"));
+    });
+    assert_eq!(lost.expect("a loss"), 1);
+    assert!(client.fault_list().expect("rules").is_empty());
 
     let second = Flow::udp4().frame(b"delivered");
     sender.send(0, &second);

@@ -10,11 +10,7 @@ use std::{
 
 use common::World;
 use serde_json::{Value, json};
-use zcnic_ctl::protocol::{
-    command,
-    event::EventKind,
-    fault::{Action, Scenario},
-};
+use zcnic_ctl::protocol::{command, event::EventKind, fault::Action, scenario::Scenario};
 use zcnic_device::fault::ACTIONS;
 use zcnic_model::{Shape, vhost_user::PATIENCE};
 

@@ -1,62 +1,41 @@
-//! Arms a fault over the control socket and waits for its event:
-//! `cargo run -p zcnic-ctl --example arm_a_fault -- /tmp/ctl`, with `zcnic --control /tmp/ctl`
-//! running.
+//! Runs a command while a port loses its first UDP datagram, and checks that it was lost:
+//! `arm_a_fault 0 COMMAND…`, in a guest, or with `ZCNIC_CONTROL` as the path of the control socket.
 
-use std::{env, path::Path};
+use std::{env, error::Error, process::Command, time::Duration};
 
-use anyhow::{Context, bail};
-use zcnic_ctl::{
-    client::Client,
-    protocol::{
-        Status, command,
-        event::{Event, EventKind, FaultHit, Subscribe},
-        fault::{FaultAdd, FaultIds, FaultRule},
-    },
-};
+use zcnic_ctl::{Action, Client, ClientError, FaultRule, FlowMatch, Protocol};
 
-fn main() -> anyhow::Result<()> {
-    let socket = env::args_os().nth(1).context("Usage: arm_a_fault SOCKET")?;
-    let mut client = Client::connect(Path::new(&socket))?;
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = env::args().skip(1);
+    let port = arguments.next().ok_or("Usage: arm_a_fault PORT COMMAND…")?;
+    let program = arguments.next().ok_or("Usage: arm_a_fault PORT COMMAND…")?;
+    let mut traffic = Command::new(program);
+    traffic.args(arguments);
 
-    let status: Status = client.query(command::QUERY_STATUS)?;
-    let port = status.ports.first().context("The backend has no ports")?;
-    let rule = arm(&mut client, &port.name)?;
-    println!(
-        "The next frame that port {} receives is dropped.",
-        port.name
-    );
-
-    let hit = wait_for_hit(&mut client, rule)?;
-    println!("Rule {} dropped a frame of queue {}.", hit.id, hit.queue);
+    let mut client = Client::find()?;
+    let hits = lose_a_datagram(&mut client, &port, || {
+        if let Err(error) = traffic.status() {
+            eprintln!("Command can't be run: {error}");
+        }
+    })?;
+    println!("Port {port} lost {hits} datagram.");
     Ok(())
 }
 
-/// Subscribes to hits and adds a rule that drops the first frame of each receive queue of `port`.
-/// Returns the rule's number.
-pub(crate) fn arm(client: &mut Client, port: &str) -> anyhow::Result<u64> {
-    let subscription = Subscribe {
-        events: vec![EventKind::FaultHit],
+/// Loses the first datagram that `port` receives during `traffic`; returns the number of losses.
+pub(crate) fn lose_a_datagram(
+    client: &mut Client,
+    port: &str,
+    traffic: impl FnOnce(),
+) -> Result<u64, ClientError> {
+    let datagrams = FlowMatch {
+        protocol: Some(Protocol::Udp),
+        ..FlowMatch::default()
     };
-    let _: serde_json::Value = client.execute(command::SUBSCRIBE, Some(&subscription))?;
-
-    // Rules have many optional fields: JSON leaves them out.
-    let rule: FaultRule =
-        serde_json::from_str(r#"{"direction": "rx", "nth": 1, "action": "drop"}"#)?;
-    let add = FaultAdd {
-        port: port.to_owned(),
-        rules: vec![rule],
-    };
-    let FaultIds { ids } = client.execute(command::FAULT_ADD, Some(&add))?;
-    ids.first().copied().context("The backend added no rule")
-}
-
-/// Waits until the rule hits, without a timeout.
-pub(crate) fn wait_for_hit(client: &mut Client, rule: u64) -> anyhow::Result<FaultHit> {
-    loop {
-        match client.event(None)? {
-            Event::FaultHit(hit) if hit.id == rule => return Ok(hit),
-            Event::Lost(lost) => bail!("{} events were lost", lost.count),
-            _ => {}
-        }
-    }
+    let rule = FaultRule::rx(Action::Drop).flow(datagrams).times(1);
+    let mut fault = client.fault(port, &rule)?;
+    traffic();
+    let status = fault.wait(1, Duration::from_secs(5))?;
+    fault.remove()?;
+    Ok(status.hits)
 }

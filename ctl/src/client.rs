@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    env,
     fs::{self, File},
     io::{self, BufRead, BufReader, Read, Write},
     os::unix::fs::FileTypeExt,
@@ -17,14 +18,23 @@ use thiserror::Error;
 pub use crate::stream::{PORT_NAME, find_port};
 use crate::{
     protocol::{
-        Failure, Greeting, MAX_LINE, Outcome, Request, Response, command,
+        ErrorClass, Failure, Greeting, MAX_LINE, Outcome, Request, Response, command,
         event::{Event, Subscribe},
     },
     stream::{Stream, deadline},
 };
 
+/// The environment variable with the path of the control socket.
+pub const ENVIRONMENT: &str = "ZCNIC_CONTROL";
+
 /// The timeout for the first answer on a port, after which there is no backend at its other end.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The timeout for the greeting, after which a socket is not a control socket.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Characters of another program's greeting that an error shows.
+const GREETING_SHOWN: usize = 60;
 
 /// The interval between attempts to reach a backend that is being restarted.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
@@ -35,6 +45,17 @@ pub enum ClientError {
     /// The socket can't be reached.
     #[error("Can't connect to {0}")]
     Connect(PathBuf, #[source] io::Error),
+    /// The socket belongs to something else.
+    #[error("{} is not a control socket of zcnic: {reason}", .path.display())]
+    NotControl {
+        /// The socket.
+        path: PathBuf,
+        /// What its peer did instead of greeting.
+        reason: String,
+    },
+    /// There is no default.
+    #[error("The control socket is unknown: set {ENVIRONMENT} to its path")]
+    Unknown,
     /// The connection failed.
     #[error("Connection failed")]
     Io(#[from] io::Error),
@@ -47,9 +68,43 @@ pub enum ClientError {
     /// The backend sent an answer without a request.
     #[error("Backend sent an answer without a request")]
     Unsolicited,
+    /// The answer lacks the number of an added rule.
+    #[error("Backend's answer is incomplete")]
+    Incomplete,
     /// The backend refused.
     #[error("{}", .0.desc)]
     Refused(Failure),
+    /// A scenario was not loaded.
+    #[error("Port {port}")]
+    Scenario {
+        /// The port whose rules were not added.
+        port: String,
+        /// The reason.
+        #[source]
+        source: Box<Self>,
+    },
+}
+
+impl ClientError {
+    /// The kind of refusal; `None`: the command did not get that far.
+    #[must_use]
+    pub fn class(&self) -> Option<ErrorClass> {
+        match self {
+            Self::Refused(failure) => Some(failure.class),
+            Self::Scenario { source, .. } => source.class(),
+            _ => None,
+        }
+    }
+
+    /// Whether the awaited event did not happen in time: a hit, or an event of a subscription.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        match self {
+            Self::Refused(failure) => failure.class == ErrorClass::Timeout,
+            Self::Io(error) => error.kind() == io::ErrorKind::WouldBlock,
+            _ => false,
+        }
+    }
 }
 
 /// A connection to a backend's control socket.
@@ -57,14 +112,10 @@ pub enum ClientError {
 /// ```no_run
 /// use std::path::Path;
 ///
-/// use zcnic_ctl::{
-///     client::{Client, ClientError},
-///     protocol::{Status, command},
-/// };
+/// use zcnic_ctl::{Client, ClientError};
 ///
 /// let mut client = Client::connect(Path::new("/tmp/ctl"))?;
-/// let status: Status = client.query(command::QUERY_STATUS)?;
-/// for port in status.ports {
+/// for port in client.status()?.ports {
 ///     println!("port {}: {:?}, link {}", port.name, port.driver, port.link);
 /// }
 /// # Ok::<(), ClientError>(())
@@ -88,11 +139,25 @@ enum Incoming {
 }
 
 impl Client {
+    /// Connects to the socket that the environment variable `ZCNIC_CONTROL` names, or to the port
+    /// of this guest that is wired to a backend.
+    ///
+    /// # Errors
+    ///
+    /// There is neither, or as for [`connect`](Self::connect).
+    pub fn find() -> Result<Self, ClientError> {
+        let named = env::var_os(ENVIRONMENT).map(PathBuf::from);
+        let path = named.or_else(find_port).ok_or(ClientError::Unknown)?;
+        Self::connect(&path)
+    }
+
     /// Connects to a socket and reads the greeting, or takes over a port of this guest.
     ///
     /// # Errors
     ///
-    /// No backend listens at `path`, or the peer is not a zcnic backend.
+    /// Nothing listens at `path`, or the peer does not greet within 5 seconds as a zcnic backend
+    /// does: a port's socket, which is for QEMU and which the port frees again then, or another
+    /// program's.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         let is_port = fs::metadata(path).is_ok_and(|found| found.file_type().is_char_device());
         let open = if is_port {
@@ -105,8 +170,32 @@ impl Client {
             return Self::take_over(stream);
         }
         let mut client = Self::new(stream);
-        client.greeting = Some(serde_json::from_slice(&client.bytes()?)?);
+        client.greeting = Some(client.await_greeting(path)?);
         Ok(client)
+    }
+
+    fn await_greeting(&mut self, path: &Path) -> Result<Greeting, ClientError> {
+        let not_control = |reason| ClientError::NotControl {
+            path: path.to_owned(),
+            reason,
+        };
+        self.stream.get_mut().deadline = deadline(GREETING_TIMEOUT);
+        let line = self.bytes();
+        self.stream.get_mut().deadline = None;
+        match line {
+            Ok(line) => serde_json::from_slice(&line).map_err(|_| {
+                let line = String::from_utf8_lossy(&line);
+                let start: String = line.trim_end().chars().take(GREETING_SHOWN).collect();
+                not_control(format!("it greets with {start:?}"))
+            }),
+            Err(error) if error.is_timeout() => {
+                let seconds = GREETING_TIMEOUT.as_secs();
+                Err(not_control(format!(
+                    "no greeting within {seconds} s; ports' sockets are for QEMU"
+                )))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes over a connection that other programs used before: a virtio-serial port, whose other

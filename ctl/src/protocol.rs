@@ -4,8 +4,12 @@ pub mod event;
 pub mod fault;
 pub mod ledger;
 pub mod port;
+pub mod rule;
+pub mod scenario;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap, fmt, net::IpAddr, num::ParseIntError, str::FromStr, time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,6 +19,7 @@ pub const MAX_LINE: usize = 64 * 1024;
 
 /// The first line that the backend sends.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Greeting {
     /// The backend.
     pub zcnic: Identity,
@@ -22,6 +27,7 @@ pub struct Greeting {
 
 /// The identity of a backend.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Identity {
     /// Version of the backend.
     pub version: String,
@@ -41,6 +47,7 @@ pub struct Identity {
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Request {
     /// Name of the command.
@@ -55,6 +62,7 @@ pub struct Request {
 
 /// The line that answers a request.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Response {
     /// The result.
     #[serde(flatten)]
@@ -66,6 +74,7 @@ pub struct Response {
 
 /// The result of a request.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// It was executed.
@@ -76,6 +85,7 @@ pub enum Outcome {
 
 /// The reason why a request was refused.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Failure {
     /// For programs.
     pub class: ErrorClass,
@@ -83,8 +93,32 @@ pub struct Failure {
     pub desc: String,
 }
 
+/// A value that requests spell strictly, in an answer: a newer backend may have put more into it
+/// than this version knows.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub enum OrNewer<T> {
+    /// A value of this version.
+    Known(T),
+    /// A value with members or words of a newer one.
+    Newer(Value),
+}
+
+impl<T> OrNewer<T> {
+    /// The value, if this version knows all that is in it.
+    #[must_use]
+    pub fn known(&self) -> Option<&T> {
+        match self {
+            Self::Known(value) => Some(value),
+            Self::Newer(_) => None,
+        }
+    }
+}
+
 /// Kinds of errors.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum ErrorClass {
     /// The line is not a request, or an argument is invalid.
     GenericError,
@@ -94,10 +128,15 @@ pub enum ErrorClass {
     NotFound,
     /// A wait timed out.
     Timeout,
+    /// A kind that a newer backend has.
+    #[serde(other)]
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    Other,
 }
 
 /// The result of `query-status`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct Status {
     /// In the order of the command line.
@@ -108,6 +147,7 @@ pub struct Status {
 
 /// State of a port.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct PortStatus {
     /// Its name.
@@ -129,6 +169,7 @@ pub struct PortStatus {
 
 /// The mode of a port's driver.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Driver {
     /// Not known yet: the driver has sent nothing.
@@ -137,10 +178,15 @@ pub enum Driver {
     Plain,
     /// The zcnic driver.
     Zcnic,
+    /// A mode that a newer backend has.
+    #[serde(other)]
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    Other,
 }
 
 /// A cable.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct CableStatus {
     /// Names of the ports that it connects.
@@ -151,6 +197,7 @@ pub struct CableStatus {
 
 /// The result of `query-stats`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct Stats {
     /// In the order of the command line.
@@ -159,6 +206,7 @@ pub struct Stats {
 
 /// Counters of a port since the backend started. Frames are wire frames: each segment counts.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct PortStats {
     /// Its name.
@@ -179,6 +227,7 @@ pub struct PortStats {
 
 /// Counters of a queue pair: `struct zcnic_queue_stats` explains them.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 #[expect(
     missing_docs,
@@ -207,6 +256,7 @@ pub struct QueueStats {
 
 /// Arguments of `flow-counter-add`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct FlowCounterAdd {
     /// The receiving port's name.
@@ -218,6 +268,7 @@ pub struct FlowCounterAdd {
 
 /// A flow: a frame matches if every given field does. Fragments have no ports and no protocol.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct FlowMatch {
     /// TCP or UDP.
@@ -239,6 +290,7 @@ pub struct FlowMatch {
 
 /// Protocols with ports.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// TCP.
@@ -247,17 +299,46 @@ pub enum Protocol {
     Udp,
 }
 
-/// The result of `flow-counter-add`, and the arguments of `flow-counter-query` and
-/// `flow-counter-remove`.
+/// The number of a flow counter, unique while the backend runs.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(transparent)]
+pub struct CounterId(pub u64);
+
+impl FromStr for CounterId {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+impl fmt::Display for CounterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The result of `flow-counter-add`.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct FlowCounterAdded {
+    /// The counter's number.
+    pub id: CounterId,
+}
+
+/// Arguments of `flow-counter-query` and `flow-counter-remove`.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct FlowCounterId {
-    /// The counter's number, unique while the backend runs.
-    pub id: u64,
+    /// The counter's number.
+    pub id: CounterId,
 }
 
 /// The result of `flow-counter-query`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FlowCounts {
     /// Counts by receive queue; queues that the flow never reached are missing.
     pub queues: BTreeMap<u16, FlowCount>,
@@ -265,6 +346,7 @@ pub struct FlowCounts {
 
 /// Frames of a flow on one receive queue. Each segment counts.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FlowCount {
     /// Frames placed into receive buffers.
     pub delivered: u64,
@@ -274,6 +356,12 @@ pub struct FlowCount {
     pub unsplit: u64,
     /// Frames dropped at this queue.
     pub dropped: u64,
+}
+
+/// A time as the protocol has it; one of more than 584 years becomes the longest.
+#[must_use]
+pub fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Commands, by name.
@@ -301,7 +389,7 @@ pub mod command {
         /// Takes [`PortName`](super::port::PortName), returns [`Steering`](super::port::Steering).
         QUERY_STEERING = "query-steering";
         /// Takes [`FlowCounterAdd`](super::FlowCounterAdd), returns
-        /// [`FlowCounterId`](super::FlowCounterId).
+        /// [`FlowCounterAdded`](super::FlowCounterAdded).
         FLOW_COUNTER_ADD = "flow-counter-add";
         /// Takes [`FlowCounterId`](super::FlowCounterId), returns
         /// [`FlowCounts`](super::FlowCounts).

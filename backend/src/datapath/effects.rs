@@ -1,6 +1,9 @@
 //! Effects of fault rules that need other locks than the one under which the rule matched.
 
-use zcnic_ctl::protocol::event::{self, Event};
+use zcnic_ctl::protocol::{
+    event::{self, Event},
+    fault::FaultId,
+};
 use zcnic_device::{
     fault::{Direction, Effects, PortFault, receive::FaultyQueue},
     receive::Annotation,
@@ -43,7 +46,7 @@ fn publish_hits(context: &PortContext, effects: &Effects) {
         context.publish(|| {
             Event::FaultHit(event::FaultHit {
                 port: context.name().to_owned(),
-                id: hit.rule.0,
+                id: FaultId(hit.rule.0),
                 action: hit.action.into(),
                 direction: direction_to_protocol(hit.direction),
                 queue: hit.queue,

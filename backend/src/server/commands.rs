@@ -7,9 +7,12 @@ use std::{
 
 use serde_json::Value;
 use zcnic_ctl::protocol::{
-    ErrorClass, Failure, FlowCounterAdd, FlowCounterId, FlowCounts, command,
+    CounterId, ErrorClass, Failure, FlowCounterAdd, FlowCounterAdded, FlowCounterId, FlowCounts,
+    OrNewer, command,
     event::Subscribe,
-    fault::{FaultAdd, FaultIds, FaultRemove, FaultStatus, FaultWait, Faults as FaultList},
+    fault::{
+        FaultAdd, FaultId, FaultIds, FaultRemove, FaultStatus, FaultWait, Faults as FaultList,
+    },
     ledger::{LedgerMode, LedgerSet},
     port::{CaptureStart, FeaturesSet, LinkSet, PortName},
 };
@@ -55,17 +58,17 @@ pub(super) fn execute(
         command::FLOW_COUNTER_ADD => {
             let FlowCounterAdd { port, pattern } = parse(arguments)?;
             let id = state.add_flow_counter(&port, pattern)?;
-            value(&FlowCounterId { id })
+            value(&FlowCounterAdded { id: CounterId(id) })
         }
         command::FLOW_COUNTER_QUERY => {
-            let FlowCounterId { id } = parse(arguments)?;
+            let FlowCounterId { id: CounterId(id) } = parse(arguments)?;
             let queues = state.flow_counter(id)?.port.flow_counters.query(id);
             value(&FlowCounts {
                 queues: queues.unwrap_or_default(),
             })
         }
         command::FLOW_COUNTER_REMOVE => {
-            let FlowCounterId { id } = parse(arguments)?;
+            let FlowCounterId { id: CounterId(id) } = parse(arguments)?;
             state.remove_flow_counter(id)?;
             Ok(nothing())
         }
@@ -147,7 +150,7 @@ fn add_faults(state: &ServerState, add: &FaultAdd) -> Result<FaultIds, Failure> 
         .add(rules, next)
         .map_err(|error| wrong(error.to_string()))?;
     Ok(FaultIds {
-        ids: ids.into_iter().map(|RuleId(id)| id).collect(),
+        ids: ids.into_iter().map(|RuleId(id)| FaultId(id)).collect(),
     })
 }
 
@@ -162,7 +165,7 @@ fn faults(state: &ServerState) -> FaultList {
     }
 }
 
-fn fault(state: &ServerState, id: u64) -> Option<FaultStatus> {
+fn fault(state: &ServerState, id: FaultId) -> Option<FaultStatus> {
     faults(state)
         .faults
         .into_iter()
@@ -178,7 +181,7 @@ fn remove_faults(state: &ServerState, remove: &FaultRemove) -> Answer {
             let removed = state
                 .entries()
                 .iter()
-                .any(|entry| rules::remove(&entry.port, RuleId(*id)));
+                .any(|entry| rules::remove(&entry.port, RuleId(id.0)));
             if !removed {
                 return Err(not_found(format!("No fault rule {id}")));
             }
@@ -263,11 +266,11 @@ fn set_ledger(state: &ServerState, set: &LedgerSet) -> Answer {
 
 fn listed(port: &Port, status: &RuleStatus) -> FaultStatus {
     FaultStatus {
-        id: status.id.0,
+        id: FaultId(status.id.0),
         port: port.context.name().to_owned(),
         seen: status.seen,
         hits: status.hits,
         voids_recovery: status.rule.action.info().voids_recovery,
-        rule: rule_to_protocol(&status.rule),
+        rule: OrNewer::Known(rule_to_protocol(&status.rule)),
     }
 }

@@ -6,7 +6,8 @@ use std::sync::{
 };
 
 use zcnic_ctl::protocol::{
-    CableStatus, Driver, Failure, PortStats, PortStatus, QueueStats, Stats, Status as PortList,
+    CableStatus, Driver, Failure, OrNewer, PortStats, PortStatus, QueueStats, Stats,
+    Status as PortList,
     ledger::{
         BufferChange, BufferEvent, BufferHistory, Ledger as LedgerReport, LedgerHistory,
         LedgerMode, LedgerSet, QueueLedger,
@@ -231,7 +232,7 @@ pub(super) fn ledger(port: &Port) -> LedgerReport {
     };
     let queues = PairIndex::all().filter_map(queue).collect();
     LedgerReport {
-        settings: LedgerSet {
+        settings: OrNewer::Known(LedgerSet {
             port: port.context.name().to_owned(),
             mode: match settings.mode {
                 ledger::Mode::Off => LedgerMode::Off,
@@ -240,7 +241,7 @@ pub(super) fn ledger(port: &Port) -> LedgerReport {
             },
             sanitize: settings.sanitize,
             overdue: settings.overdue,
-        },
+        }),
         queues,
     }
 }

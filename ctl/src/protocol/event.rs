@@ -1,11 +1,16 @@
 //! Events, for clients that subscribed to them.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::{fault::Direction, ledger::StopReport};
+use super::{
+    fault::{Direction, FaultId},
+    ledger::StopReport,
+};
 
 /// Arguments of `subscribe`: the kinds of events to send from now on.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Subscribe {
     /// Kinds of events; an empty list ends the subscription.
@@ -14,6 +19,7 @@ pub struct Subscribe {
 
 /// Kinds of events.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum EventKind {
     /// A fault rule hit.
@@ -50,6 +56,7 @@ impl EventKind {
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", tag = "event", content = "data")]
 pub enum Event {
     /// A fault rule hit.
@@ -66,10 +73,14 @@ pub enum Event {
     Frame(Frame),
     /// The client reads too slowly: events before this one were dropped.
     Lost(Lost),
+    /// An event that a newer backend has, or one with words of a newer backend.
+    #[serde(untagged)]
+    Other(OtherEvent),
 }
 
 impl Event {
-    /// The kind to subscribe to; `None`: the event needs no subscription.
+    /// The kind to subscribe to; `None`: the event needs no subscription, or this version does not
+    /// know it.
     #[must_use]
     pub fn kind(&self) -> Option<EventKind> {
         match self {
@@ -78,18 +89,30 @@ impl Event {
             Self::QueueStop(_) => Some(EventKind::QueueStop),
             Self::Link(_) => Some(EventKind::Link),
             Self::Connection(_) => Some(EventKind::Connection),
-            Self::Frame(_) | Self::Lost(_) => None,
+            Self::Frame(_) | Self::Lost(_) | Self::Other(_) => None,
         }
     }
 }
 
+/// An event that this version does not know.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct OtherEvent {
+    /// Its kind.
+    pub event: String,
+    /// Its members.
+    #[serde(default)]
+    pub data: Value,
+}
+
 /// A fault rule hit. Those of one direction and queue come in order.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FaultHit {
     /// The port.
     pub port: String,
     /// Number of the rule.
-    pub id: u64,
+    pub id: FaultId,
     /// Name of the action.
     pub action: String,
     /// Direction or queue of the hit.
@@ -105,6 +128,7 @@ pub struct FaultHit {
 
 /// A violation of the ownership of buffers.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Violation {
     /// The port.
     pub port: String,
@@ -118,6 +142,7 @@ pub struct Violation {
 
 /// A receive queue stopped.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct QueueStop {
     /// The port.
     pub port: String,
@@ -130,6 +155,7 @@ pub struct QueueStop {
 
 /// A port's carrier.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Link {
     /// The port.
     pub port: String,
@@ -139,6 +165,7 @@ pub struct Link {
 
 /// A frontend connected or disconnected.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Connection {
     /// The port.
     pub port: String,
@@ -148,6 +175,7 @@ pub struct Connection {
 
 /// A frame that crossed the wire.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Frame {
     /// The port.
     pub port: String,
@@ -163,6 +191,7 @@ pub struct Frame {
 
 /// Events that a client missed.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Lost {
     /// Number of events.
     pub count: u64,

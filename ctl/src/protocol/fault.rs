@@ -1,13 +1,38 @@
 //! Faults on demand (docs/faults.md).
 
-use std::num::{NonZeroU32, NonZeroU64};
+use std::{
+    fmt,
+    num::{NonZeroU32, NonZeroU64, ParseIntError},
+    str::FromStr,
+};
 
 use serde::{Deserialize, Serialize};
 
-use super::FlowMatch;
+use super::{FlowMatch, OrNewer};
+
+/// The number of a fault rule, unique while the backend runs.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(transparent)]
+pub struct FaultId(pub u64);
+
+impl FromStr for FaultId {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+impl fmt::Display for FaultId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// The traffic that a rule applies to.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Direction {
     /// Frames that arrive at a receive queue.
@@ -31,6 +56,7 @@ pub enum Direction {
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct FaultRule {
     /// The traffic that the rule applies to.
@@ -74,6 +100,7 @@ pub struct FaultRule {
 
 /// The action of a fault rule; docs/faults.md explains each.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[expect(
     missing_docs,
@@ -159,6 +186,7 @@ fn one() -> NonZeroU32 {
 
 /// A checksum verdict to report instead of the valid one.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// Good becomes bad, anything else good.
@@ -174,6 +202,7 @@ pub enum Verdict {
 
 /// The commands of docs/abi.md.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "explained in docs/abi.md")]
 pub enum Opcode {
@@ -196,6 +225,7 @@ pub enum Opcode {
 
 /// The error statuses of commands, from docs/abi.md.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 #[expect(missing_docs, reason = "explained in docs/abi.md")]
 pub enum CommandStatus {
@@ -211,6 +241,7 @@ pub enum CommandStatus {
 
 /// Arguments of `fault-add`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct FaultAdd {
     /// The port's name.
@@ -221,18 +252,20 @@ pub struct FaultAdd {
 
 /// The result of `fault-add`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FaultIds {
     /// Numbers of the rules, in their order; unique while the backend runs.
-    pub ids: Vec<u64>,
+    pub ids: Vec<FaultId>,
 }
 
 /// Arguments of `fault-remove`: either of them.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct FaultRemove {
     /// Number of a rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<u64>,
+    pub id: Option<FaultId>,
     /// Name of a port, whose rules are all removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<String>,
@@ -240,10 +273,11 @@ pub struct FaultRemove {
 
 /// Arguments of `fault-wait`.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct FaultWait {
     /// Number of the rule.
-    pub id: u64,
+    pub id: FaultId,
     /// The number of hits to wait for, over all queues.
     #[serde(default = "hits")]
     pub hits: u64,
@@ -257,6 +291,7 @@ fn hits() -> u64 {
 
 /// The result of `fault-list`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Faults {
     /// The rules of all ports.
     pub faults: Vec<FaultStatus>,
@@ -264,10 +299,11 @@ pub struct Faults {
 
 /// A rule and its counts, the result of `fault-wait`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct FaultStatus {
     /// Its number.
-    pub id: u64,
+    pub id: FaultId,
     /// Its port.
     pub port: String,
     /// Frames and commands that it applied to.
@@ -277,50 +313,5 @@ pub struct FaultStatus {
     /// Whether a backend that dies after a hit leaves rings that its successor can't resume.
     pub voids_recovery: bool,
     /// The rule, as it is in force.
-    pub rule: FaultRule,
-}
-
-/// A scenario file: rules for several ports at once.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Scenario {
-    /// The purpose of the scenario.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-    /// The seed of rules without one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seed: Option<u64>,
-    /// Rules of ports.
-    #[serde(rename = "port")]
-    pub ports: Vec<ScenarioPort>,
-}
-
-/// The rules of one port in a scenario.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct ScenarioPort {
-    /// The port's name.
-    pub name: String,
-    /// Its rules.
-    #[serde(rename = "rule")]
-    pub rules: Vec<FaultRule>,
-}
-
-impl Scenario {
-    /// The requests to send, one `fault-add` for each port.
-    #[must_use]
-    pub fn requests(self) -> Vec<FaultAdd> {
-        let Self { seed, ports, .. } = self;
-        let fill = |mut rule: FaultRule| {
-            rule.seed = rule.seed.or(seed);
-            rule
-        };
-        ports
-            .into_iter()
-            .map(|port| FaultAdd {
-                port: port.name,
-                rules: port.rules.into_iter().map(fill).collect(),
-            })
-            .collect()
-    }
+    pub rule: OrNewer<FaultRule>,
 }

@@ -1,9 +1,14 @@
 //! The ledger of receive buffers.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+
+use super::{OrNewer, nanoseconds};
 
 /// The amount of records of a ledger.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum LedgerMode {
     /// Nothing.
@@ -17,6 +22,7 @@ pub enum LedgerMode {
 
 /// Arguments of `ledger-set`, which restarts the ledger of the port.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LedgerSet {
     /// The port's name.
@@ -32,17 +38,45 @@ pub struct LedgerSet {
     pub overdue: Option<u64>,
 }
 
+impl LedgerSet {
+    /// Settings for a ledger with these records.
+    pub fn new(port: impl Into<String>, mode: LedgerMode) -> Self {
+        Self {
+            port: port.into(),
+            mode,
+            sanitize: false,
+            overdue: None,
+        }
+    }
+
+    /// Poisons buffers that are posted, and checks them when they are returned.
+    #[must_use]
+    pub fn sanitize(mut self) -> Self {
+        self.sanitize = true;
+        self
+    }
+
+    /// Makes a filled buffer that the driver keeps for longer than `time` a violation.
+    #[must_use]
+    pub fn overdue(mut self, time: Duration) -> Self {
+        self.overdue = Some(nanoseconds(time));
+        self
+    }
+}
+
 /// The result of `query-ledger`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Ledger {
     /// The settings.
-    pub settings: LedgerSet,
+    pub settings: OrNewer<LedgerSet>,
     /// Receive queues with posted chains.
     pub queues: Vec<QueueLedger>,
 }
 
 /// Statistics of one receive queue. Those of buffers are 0 unless the mode is `full`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct QueueLedger {
     /// The queue.
@@ -76,6 +110,7 @@ pub struct QueueLedger {
 
 /// The balance of a queue when it stops.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct StopReport {
     /// Whether every chain was returned and there was no violation.
@@ -92,6 +127,7 @@ pub struct StopReport {
 
 /// Arguments of `ledger-history`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LedgerHistory {
     /// The port's name.
@@ -104,6 +140,7 @@ pub struct LedgerHistory {
 
 /// The result of `ledger-history`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BufferHistory {
     /// Start of the buffer, as a guest-physical address.
     pub address: u64,
@@ -115,6 +152,7 @@ pub struct BufferHistory {
 
 /// A transfer of a buffer.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BufferEvent {
     /// Nanoseconds since the backend started.
     pub time: u64,
@@ -127,6 +165,7 @@ pub struct BufferEvent {
 
 /// Transfers of a buffer's ownership.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum BufferChange {
     /// From the driver to the device.
@@ -135,4 +174,8 @@ pub enum BufferChange {
     Filled,
     /// From the device to the driver, without data.
     Unused,
+    /// A transfer that a newer backend has.
+    #[serde(other)]
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    Other,
 }

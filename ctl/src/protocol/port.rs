@@ -6,14 +6,24 @@ use serde::{Deserialize, Serialize};
 
 /// Arguments of commands about one port.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PortName {
     /// The port's name.
     pub port: String,
 }
 
+impl PortName {
+    /// Arguments of a command about the port `name`.
+    #[must_use]
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { port: name.into() }
+    }
+}
+
 /// Arguments of `link-set`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LinkSet {
     /// The port's name.
@@ -24,6 +34,7 @@ pub struct LinkSet {
 
 /// Arguments of `capture-start`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CaptureStart {
     /// The port's name.
@@ -35,6 +46,7 @@ pub struct CaptureStart {
 
 /// Arguments of `features-set`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct FeaturesSet {
     /// The port's name.
@@ -46,6 +58,7 @@ pub struct FeaturesSet {
 
 /// The result of `query-features`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct Features {
     /// Feature bits of virtio that the driver acknowledged.
@@ -62,6 +75,7 @@ pub struct Features {
 
 /// The result of `query-queues`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Queues {
     /// Queue pairs with a running ring.
     pub pairs: Vec<QueuePair>,
@@ -69,6 +83,7 @@ pub struct Queues {
 
 /// A queue pair.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct QueuePair {
     /// Its number.
@@ -88,6 +103,7 @@ pub struct QueuePair {
 
 /// The layout of frames in chains.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", tag = "shape")]
 pub enum Layout {
     /// Plain virtio-net with mergeable buffers.
@@ -107,10 +123,15 @@ pub enum Layout {
         /// Frames up to this length are not split.
         hds_thresh: u32,
     },
+    /// A layout that a newer backend has.
+    #[serde(other)]
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    Other,
 }
 
 /// A ring.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct Ring {
     /// Descriptors.
@@ -133,6 +154,7 @@ pub struct Ring {
 
 /// The result of `query-steering`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Steering {
     /// Whether every frame passes the address filter.
     pub promisc: bool,
@@ -148,6 +170,7 @@ pub struct Steering {
 
 /// An RSS context.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RssContext {
     /// Its number.
     pub context: u16,
@@ -162,6 +185,7 @@ pub struct RssContext {
 
 /// A flow rule.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub struct SteeringRule {
     /// The lowest that matches wins.
@@ -182,6 +206,7 @@ pub struct SteeringRule {
 
 /// A field that a rule compares, in network order.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RuleField {
     /// Its name.
     pub field: String,

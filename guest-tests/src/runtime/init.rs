@@ -163,6 +163,13 @@ fn fill_run() -> Result<()> {
         let link = format!("/root/usr/local/bin/{program}");
         symlink(format!("{HOME}/{program}"), &link).with_context(|| format!("link {link}"))?;
     }
+    // For tests in Python; a root without Python needs no module.
+    let modules = Path::new("/root/usr/lib/python3/dist-packages");
+    if modules.is_dir() {
+        let link = modules.join("zcnic.py");
+        symlink(format!("{HOME}/zcnic.py"), &link)
+            .with_context(|| format!("link {}", link.display()))?;
+    }
     Ok(())
 }
 

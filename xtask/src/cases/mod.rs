@@ -18,6 +18,7 @@ use self::test::{Kind, Run, Test};
 
 mod bug;
 pub(crate) mod cargo_tests;
+mod clients;
 mod demo;
 mod detection;
 mod ethtool;
@@ -49,6 +50,7 @@ fn all() -> impl Iterator<Item = &'static Test> {
         selftests::TESTS,
         recovery::TESTS,
         faults::TESTS,
+        clients::TESTS,
         scenarios::TESTS,
         features::TESTS,
         demo::TESTS,

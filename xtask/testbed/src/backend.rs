@@ -56,7 +56,7 @@ pub fn build_release() -> Result<Programs> {
             "--bin",
             "zcnicctl",
         ])
-        .args(["-p", "zcnic-backend", "-p", "zcnic-ctl"]);
+        .args(["-p", "zcnic-backend", "-p", "zcnicctl"]);
     step("build the backend", || run(&mut command))?;
     let directory = paths::target().join("release");
     Ok(Programs {

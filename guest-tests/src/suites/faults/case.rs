@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use serde_json::Value;
+use zcnic_ctl::FaultId;
 
 use crate::fixture::{lab::Lab, traffic::How};
 
@@ -43,7 +44,7 @@ pub(super) enum Check {
     /// The same, received by zero copy, and the kernel copies some of it.
     Copied,
     /// Another check, called with the rule's number.
-    Script(fn(&mut Lab, u64) -> Result<()>),
+    Script(fn(&mut Lab, FaultId) -> Result<()>),
 }
 
 /// A counter of `ethtool -S`, and the least and greatest number that it goes up by.

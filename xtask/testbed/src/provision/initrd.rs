@@ -32,7 +32,9 @@ const MODULES: [&str; 3] = ["virtio_blk", "ext4", "overlay"];
 pub fn ensure(cache: &Cache, kernel: &Kernel, drivers: &[PathBuf]) -> Result<Entry> {
     let built = programs::build()?;
     let programs = [built.zcnic_guest, built.zcnicctl];
-    let mut key = Key::new("initrd 2").text(&kernel.release);
+    let mut key = Key::new("initrd 3")
+        .text(&kernel.release)
+        .text(PYTHON_SOURCE);
     for program in &programs {
         key = key.file(program)?;
     }
@@ -56,6 +58,11 @@ pub fn ensure(cache: &Cache, kernel: &Kernel, drivers: &[PathBuf]) -> Result<Ent
         for (name, program) in PROGRAMS.iter().zip(&programs) {
             archive.file(&format!("carry/{name}"), 0o755, &fs::read(program)?)?;
         }
+        archive.file(
+            &format!("carry/{PYTHON_CLIENT}"),
+            0o644,
+            PYTHON_SOURCE.as_bytes(),
+        )?;
         for driver in drivers {
             let name = driver.file_name().unwrap_or_default().to_string_lossy();
             archive.file(&format!("carry/{name}"), 0o644, &fs::read(driver)?)?;
@@ -81,6 +88,11 @@ fn load_order(modules: &Path) -> Result<Vec<String>> {
         fs::read_to_string(&index).with_context(|| format!("cannot read {}", index.display()))?;
     Ok(order(&index, &MODULES))
 }
+
+/// The Python client of the control socket, which init makes importable.
+const PYTHON_CLIENT: &str = "zcnic.py";
+/// Its source, compiled in for an installation without the sources.
+const PYTHON_SOURCE: &str = include_str!("../../../../ctl/python/zcnic.py");
 
 /// Returns the order of loading by modules.dep. Its lines are `module: dependency …`, direct and
 /// indirect dependencies, each after the modules that need it.

@@ -45,9 +45,40 @@ pub fn build() -> Result<Built> {
     Ok(built.insert(compile()?).clone())
 }
 
-/// Builds them, all at once: what they have in common is compiled once. They are static, because the
-/// host's C library may be newer or older than the guest's.
+/// Builds the example `name` of zcnic-ctl for a guest, and returns its path.
+///
+/// # Errors
+///
+/// It does not compile.
+pub fn example(name: &str) -> Result<PathBuf> {
+    let what = format!("build the example {name}");
+    let directory = cargo_build(&what, &["-p", "zcnic-ctl", "--example", name])?;
+    Ok(directory.join("examples").join(name))
+}
+
+/// Builds them, all at once: what they have in common is compiled once.
 fn compile() -> Result<Built> {
+    let packages = [
+        "-p",
+        "zcnic-guest-tests",
+        "-p",
+        "zcnicctl",
+        "-p",
+        "zcnic-backend",
+    ];
+    let programs = ["--bin=zcnic", "--bin=zcnicctl", "--bin=zcnic-guest"];
+    let what = "build zcnic, zcnicctl and zcnic-guest";
+    let directory = cargo_build(what, &[&packages[..], &programs].concat())?;
+    Ok(Built {
+        zcnic: directory.join("zcnic"),
+        zcnicctl: directory.join("zcnicctl"),
+        zcnic_guest: directory.join("zcnic-guest"),
+    })
+}
+
+/// Runs `cargo build` with a progress line, and returns the directory of the programs. They are static,
+/// because the host's C library may be newer or older than the guest's.
+fn cargo_build(what: &str, targets: &[&str]) -> Result<PathBuf> {
     paths::require()?;
     let target = paths::target().join("guest");
     // Naming the target keeps the flags away from build scripts and macros.
@@ -55,27 +86,12 @@ fn compile() -> Result<Built> {
     let mut command = paths::cargo();
     command
         .args(["build", "--quiet", "--profile", "fast-build"])
-        .args([
-            "-p",
-            "zcnic-guest-tests",
-            "-p",
-            "zcnic-ctl",
-            "-p",
-            "zcnic-backend",
-        ])
-        .args(["--bin=zcnic", "--bin=zcnicctl", "--bin=zcnic-guest"])
+        .args(targets)
         .args(["--target", triple, "--target-dir"])
         .arg(&target)
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         // Naming the commit would compile them again after each.
         .env("ZCNIC_COMMIT", "checkout");
-    step("build zcnic, zcnicctl and zcnic-guest", || {
-        run(&mut command)
-    })?;
-    let program = |name| target.join(triple).join("fast-build").join(name);
-    Ok(Built {
-        zcnic: program("zcnic"),
-        zcnicctl: program("zcnicctl"),
-        zcnic_guest: program("zcnic-guest"),
-    })
+    step(what, || run(&mut command))?;
+    Ok(target.join(triple).join("fast-build"))
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use serde_json::json;
+use zcnic_ctl::FaultId;
 
 use super::super::case::{
     ANY,
@@ -209,7 +210,7 @@ pub(super) const CASES: &[FaultCase] = &[
     .counts(RESET),
 ];
 
-fn counters_asked_for(lab: &mut Lab, id: u64) -> Result<()> {
+fn counters_asked_for(lab: &mut Lab, id: FaultId) -> Result<()> {
     let flow = traffic::Stream::start(ZeroCopy, 4 * MUCH)?;
     lab.counters("0")?;
     lab.wait_for_hits(id, 1)?;
@@ -232,7 +233,7 @@ const ADD: [&str; 9] = [
     "1",
 ];
 
-fn rule_refused(_: &mut Lab, _: u64) -> Result<()> {
+fn rule_refused(_: &mut Lab, _: FaultId) -> Result<()> {
     let before = rules()?;
     let added = net::run(None, &ADD);
     ensure!(added.is_err(), "a rule that was refused was added");
@@ -244,7 +245,7 @@ fn rule_refused(_: &mut Lab, _: u64) -> Result<()> {
     Ok(())
 }
 
-fn table_refused(_: &mut Lab, _: u64) -> Result<()> {
+fn table_refused(_: &mut Lab, _: FaultId) -> Result<()> {
     let table = || net::run(None, &["ethtool", "-x", "eth0"]);
     let before = table()?;
     let set = net::set_rss_equal("eth0", 2);
@@ -254,7 +255,7 @@ fn table_refused(_: &mut Lab, _: u64) -> Result<()> {
 }
 
 /// A caller of a command without an answer holds RTNL no longer than the driver waits.
-fn rule_unanswered(_: &mut Lab, _: u64) -> Result<()> {
+fn rule_unanswered(_: &mut Lab, _: FaultId) -> Result<()> {
     let started = Instant::now();
     let rule = std::thread::spawn(|| net::run(None, &ADD));
     net::run(None, &["ip", "link", "set", "eth0", "txqueuelen", "1000"])?;
@@ -269,14 +270,14 @@ fn rule_unanswered(_: &mut Lab, _: u64) -> Result<()> {
     Ok(())
 }
 
-fn down_and_up(_: &mut Lab, _: u64) -> Result<()> {
+fn down_and_up(_: &mut Lab, _: FaultId) -> Result<()> {
     for state in ["down", "up"] {
         net::run(None, &["ip", "link", "set", "eth0", state])?;
     }
     Ok(())
 }
 
-fn other_rings(_: &mut Lab, _: u64) -> Result<()> {
+fn other_rings(_: &mut Lab, _: FaultId) -> Result<()> {
     for size in ["128", "512"] {
         net::run(None, &["ethtool", "-G", "eth0", "rx", size])?;
     }
@@ -284,14 +285,14 @@ fn other_rings(_: &mut Lab, _: u64) -> Result<()> {
 }
 
 /// The reset causes a replay, whose commands the fault hits.
-fn reset_by_hand(lab: &mut Lab, id: u64) -> Result<()> {
+fn reset_by_hand(lab: &mut Lab, id: FaultId) -> Result<()> {
     let flow = traffic::Stream::start(ZeroCopy, 4 * MUCH)?;
-    lab.command("device-reset", &json!({"port": "0"}))?;
+    lab.control().reset("0")?;
     lab.wait_for_hits(id, 1)?;
     flow.finish().map(drop)
 }
 
-fn status_refused(lab: &mut Lab, id: u64) -> Result<()> {
+fn status_refused(lab: &mut Lab, id: FaultId) -> Result<()> {
     let before = carrier_changes()?;
     let stats = json!({"direction": "command", "opcode": "stats", "times": 2,
         "action": {"command-error": {}}});

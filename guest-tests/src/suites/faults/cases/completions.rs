@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use zcnic_ctl::FaultId;
 
 use super::super::case::{
     Check::{Script, Stream},
@@ -166,7 +167,7 @@ pub(super) const CASES: &[FaultCase] = &[
     .counts(NO_RESET),
 ];
 
-fn stall_until_disarmed(lab: &mut Lab, id: u64) -> Result<()> {
+fn stall_until_disarmed(lab: &mut Lab, id: FaultId) -> Result<()> {
     let flow = traffic::Stream::start(ZeroCopy, MUCH)?;
     lab.wait_for_hits(id, 1)?;
     flow.wait_for_stall()?;
@@ -177,7 +178,7 @@ fn stall_until_disarmed(lab: &mut Lab, id: u64) -> Result<()> {
 /// Long enough for the driver's periodic check of its rings.
 const LOOK: Duration = Duration::from_secs(5);
 
-fn found(_: &mut Lab, _: u64) -> Result<()> {
+fn found(_: &mut Lab, _: FaultId) -> Result<()> {
     let arrived = traffic::datagrams(1, LOOK)?;
     ensure!(arrived == [1], "these datagrams arrived: {arrived:?}");
     Ok(())

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use serde_json::json;
+use zcnic_ctl::FaultId;
 
 use super::super::case::{
     ANY,
@@ -147,7 +148,7 @@ pub(super) const CASES: &[FaultCase] = &[
 
 /// A frame of an ordinary stream comes on the queue with the provider's memory, which its reader
 /// can't read.
-fn of_another_flow(lab: &mut Lab, id: u64) -> Result<()> {
+fn of_another_flow(lab: &mut Lab, id: FaultId) -> Result<()> {
     let bound = traffic::Stream::start(ZeroCopy, 4 * MUCH)?;
     let other = traffic::Stream::start(Plain, MUCH)?;
     lab.wait_for_hits(id, 1)?;

@@ -1,6 +1,7 @@
 //! Faults of the whole port, in the middle of a zero-copy stream.
 
 use anyhow::{Result, ensure};
+use zcnic_ctl::FaultId;
 
 use super::super::case::{
     ANY,
@@ -93,14 +94,14 @@ pub(super) const CASES: &[FaultCase] = &[
     .counts(NEW_SESSION),
 ];
 
-fn with_a_command(lab: &mut Lab, id: u64) -> Result<()> {
+fn with_a_command(lab: &mut Lab, id: FaultId) -> Result<()> {
     let flow = traffic::Stream::start(ZeroCopy, 4 * MUCH)?;
     lab.counters("0")?;
     lab.wait_for_hits(id, 1)?;
     flow.finish().map(drop)
 }
 
-fn carrier_lost(lab: &mut Lab, id: u64) -> Result<()> {
+fn carrier_lost(lab: &mut Lab, id: FaultId) -> Result<()> {
     let before = carrier_changes()?;
     let flow = traffic::Stream::start(ZeroCopy, MUCH)?;
     lab.wait_for_hits(id, 1)?;

@@ -7,8 +7,6 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
-use zcnic_ctl::protocol::port::Features;
 
 use super::{
     flow::{DatagramFlow, HERE, PATIENCE, THERE},
@@ -181,7 +179,7 @@ struct Stripping;
 impl Stripping {
     fn new(lab: &mut Lab) -> Result<Self> {
         switch("on")?;
-        let features: Features = lab.ask("query-features", &json!({"port": "0"}))?;
+        let features = lab.control().features("0")?;
         let is_on = features.offloads.iter().any(|name| name == "vlan");
         ensure!(is_on, "the device does not have it: {features:?}");
         Ok(Self)

@@ -1,8 +1,13 @@
 //! `zcnicctl`: controls a running backend.
 
+mod actions;
 mod capture;
 mod cli;
+mod rate;
 mod table;
+mod text;
+mod top;
+mod words;
 
 use std::{
     fs, io,
@@ -10,7 +15,7 @@ use std::{
     path::Path,
     process::ExitCode,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -21,15 +26,18 @@ use zcnic_ctl::{
     protocol::{
         ErrorClass, FlowCounterAdd, FlowCounterId, command,
         event::{Event, EventKind, Lost, Subscribe},
-        fault::{FaultAdd, FaultRemove, FaultWait, Scenario},
+        fault::{FaultAdd, FaultRemove, FaultRule, FaultWait},
         ledger::{LedgerHistory, LedgerSet},
+        nanoseconds,
         port::{CaptureStart, FeaturesSet, LinkSet, PortName},
+        scenario::Scenario,
     },
 };
 
 use capture::Recording;
-use cli::{Cli, Command, FaultCommand, FlowCommand, LedgerCommand, LinkState, nanoseconds};
-use table::{brief, objects, table};
+use cli::{Cli, Command, FaultArgs, FaultCommand, FlowCommand, LedgerCommand, LinkState};
+use table::objects;
+use top::Top;
 
 /// A ledger has violations.
 const VIOLATIONS: u8 = 5;
@@ -93,21 +101,16 @@ impl Session {
         match command {
             Command::Status => {
                 let status = self.query(command::QUERY_STATUS)?;
-                self.show(&status, status_text)
+                self.show(&status, text::status)
             }
-            Command::Stats { watch } => loop {
+            Command::Stats { watch: None } => {
                 let stats = self.query(command::QUERY_STATS)?;
-                self.print(&stats, stats_text);
-                let Some(seconds) = watch else {
-                    return Ok(ExitCode::SUCCESS);
-                };
-                let pause = Duration::try_from_secs_f64(seconds)
-                    .context("Invalid number of seconds for --watch")?;
-                thread::sleep(pause);
-                if !self.json {
-                    println!();
-                }
-            },
+                self.show(&stats, |stats| text::stats(stats, None))
+            }
+            Command::Stats {
+                watch: Some(interval),
+            } => self.watch(interval),
+            Command::Top { .. } => Ok(ExitCode::SUCCESS),
             Command::Features { offer: Some(names) } => {
                 let port = self.port()?;
                 let offered = (names != ["all"]).then_some(names);
@@ -116,15 +119,17 @@ impl Session {
             }
             Command::Features { offer: None } => {
                 let features = self.about_port(command::QUERY_FEATURES)?;
-                self.show(&features, members_text)
+                self.show(&features, text::members)
             }
             Command::Queues => {
                 let queues = self.about_port(command::QUERY_QUEUES)?;
-                self.show(&queues, |queues| objects(&queues["pairs"], &QUEUE_COLUMNS))
+                self.show(&queues, |queues| {
+                    objects(&queues["pairs"], &text::QUEUE_COLUMNS)
+                })
             }
             Command::Steering => {
                 let steering = self.about_port(command::QUERY_STEERING)?;
-                self.show(&steering, steering_text)
+                self.show(&steering, text::steering)
             }
             Command::Flow(flow) => self.flow(flow),
             Command::Fault(fault) => self.fault(fault),
@@ -153,6 +158,27 @@ impl Session {
         }
     }
 
+    /// Shows statistics again and again, with rates from the second time on.
+    fn watch(&mut self, interval: Duration) -> CommandResult {
+        let mut before: Option<(Value, Instant)> = None;
+        loop {
+            let stats = self.query(command::QUERY_STATS)?;
+            let now = Instant::now();
+            if before.is_some() && !self.json {
+                println!();
+            }
+            self.print(&stats, |stats| {
+                let before = before.as_ref();
+                text::stats(
+                    stats,
+                    before.map(|(old, at)| (old, now.duration_since(*at))),
+                )
+            });
+            before = Some((stats, now));
+            thread::sleep(interval);
+        }
+    }
+
     fn flow(&mut self, flow: FlowCommand) -> CommandResult {
         match flow {
             FlowCommand::Add(pattern) => {
@@ -163,7 +189,7 @@ impl Session {
             }
             FlowCommand::Query { id } => {
                 let counts = self.ask(command::FLOW_COUNTER_QUERY, &FlowCounterId { id })?;
-                self.show(&counts, flow_text)
+                self.show(&counts, text::flow)
             }
             FlowCommand::Remove { id } => {
                 let done = self.ask(command::FLOW_COUNTER_REMOVE, &FlowCounterId { id })?;
@@ -175,18 +201,17 @@ impl Session {
     fn fault(&mut self, fault: FaultCommand) -> CommandResult {
         match fault {
             FaultCommand::Add(add) => {
+                let rules = vec![rule(&add)];
                 let port = self.port()?;
-                let rule = add
-                    .rule()
-                    .unwrap_or_else(|error| usage(ErrorKind::InvalidValue, error));
-                let rules = vec![rule];
                 let ids = self.ask(command::FAULT_ADD, &FaultAdd { port, rules })?;
-                self.show(&ids, ids_text)
+                self.show(&ids, text::ids)
             }
             FaultCommand::Load { file } => self.load(&file),
             FaultCommand::List => {
                 let faults = self.query(command::FAULT_LIST)?;
-                self.show(&faults, |faults| objects(&faults["faults"], &FAULT_COLUMNS))
+                self.show(&faults, |faults| {
+                    objects(&faults["faults"], &text::FAULT_COLUMNS)
+                })
             }
             FaultCommand::Remove { id, all } => {
                 let port = if all { Some(self.port()?) } else { None };
@@ -196,27 +221,18 @@ impl Session {
             FaultCommand::Wait { id, hits, timeout } => {
                 let timeout = nanoseconds(timeout);
                 let fault = self.ask(command::FAULT_WAIT, &FaultWait { id, hits, timeout })?;
-                self.show(&fault, |fault| objects(&json!([fault]), &FAULT_COLUMNS))
+                self.show(&fault, |fault| {
+                    objects(&json!([fault]), &text::FAULT_COLUMNS)
+                })
             }
         }
     }
 
-    /// Adds the rules of a scenario. If a port refuses its rules, those of the ports before are
-    /// removed.
+    /// Adds the rules of a scenario, or none of them.
     fn load(&mut self, file: &Path) -> CommandResult {
-        let mut all: Vec<Value> = Vec::new();
-        for add in scenario(file)?.requests() {
-            match self.ask(command::FAULT_ADD, &add) {
-                Ok(ids) => all.extend(ids["ids"].as_array().into_iter().flatten().cloned()),
-                Err(error) => {
-                    for id in all.iter().map(Value::as_u64) {
-                        self.ask(command::FAULT_REMOVE, &FaultRemove { id, port: None })?;
-                    }
-                    return Err(error.context(format!("Port {} of {}", add.port, file.display())));
-                }
-            }
-        }
-        self.show(&json!({ "ids": all }), ids_text)
+        let loaded = self.client.fault_load(scenario(file)?);
+        let ids = loaded.with_context(|| file.display().to_string())?;
+        self.show(&json!({ "ids": ids }), text::ids)
     }
 
     fn ledger(&mut self, ledger: Option<&LedgerCommand>, check: bool) -> CommandResult {
@@ -224,7 +240,7 @@ impl Session {
             None => {
                 let ledger = self.about_port(command::QUERY_LEDGER)?;
                 self.print(&ledger, |ledger| {
-                    objects(&ledger["queues"], &LEDGER_COLUMNS)
+                    objects(&ledger["queues"], &text::LEDGER_COLUMNS)
                 });
                 let queues = ledger["queues"].as_array();
                 let bad = |queue: &Value| queue["violations"].as_u64().is_some_and(|bad| bad > 0);
@@ -324,143 +340,20 @@ fn scenario(file: &Path) -> anyhow::Result<Scenario> {
     }
 }
 
-const QUEUE_COLUMNS: [&str; 10] = [
-    "queue",
-    "commands",
-    "layout",
-    "transmits",
-    "rx.size",
-    "rx.next-available",
-    "rx.held-chains",
-    "rx.fault-drops",
-    "tx.next-available",
-    "tx.held-chains",
-];
-
-const FAULT_COLUMNS: [&str; 10] = [
-    "id",
-    "port",
-    "rule.direction",
-    "rule.queue",
-    "rule.action",
-    "rule.nth",
-    "rule.every",
-    "rule.probability",
-    "seen",
-    "hits",
-];
-
-const LEDGER_COLUMNS: [&str; 9] = [
-    "queue",
-    "posted",
-    "filled",
-    "unused",
-    "with-device",
-    "out",
-    "out-most",
-    "violations",
-    "last-stop.clean",
-];
-
-fn ids_text(ids: &Value) -> String {
-    let ids = ids["ids"].as_array().into_iter().flatten();
-    ids.map(|id| format!("{id}\n")).collect()
-}
-
-fn status_text(status: &Value) -> String {
-    let columns = ["name", "driver", "connected", "link", "data-pairs", "path"];
-    let mut text = objects(&status["ports"], &columns);
-    for cable in status["cables"].as_array().into_iter().flatten() {
-        let pause = if cable["pause"] == true {
-            " (pause)"
-        } else {
-            ""
-        };
-        text += &format!("cable {}{pause}\n", brief(&cable["ports"]));
-    }
-    text
-}
-
-fn stats_text(stats: &Value) -> String {
-    let mut text = String::new();
-    for port in stats["ports"].as_array().into_iter().flatten() {
-        let counters = port.as_object().into_iter().flatten();
-        let words = counters
-            .filter(|(name, value)| {
-                *name != "name" && value.as_u64().is_some_and(|count| count > 0)
-            })
-            .map(|(name, value)| format!(" {name} {value}"));
-        text += &format!(
-            "port {}:{}\n",
-            brief(&port["name"]),
-            words.collect::<String>()
-        );
-        let columns = [
-            "queue",
-            "rx-frames",
-            "rx-bytes",
-            "rx-split",
-            "rx-csum-bad",
-            "rx-no-buffer",
-            "rx-stopped",
-            "rx-bad-chain",
-            "tx-frames",
-            "tx-bytes",
-            "tx-errors",
-        ];
-        text += &objects(&port["queues"], &columns);
-    }
-    text
-}
-
-fn members_text(value: &Value) -> String {
-    let members = value.as_object().into_iter().flatten();
-    let rows: Vec<_> = members
-        .map(|(name, value)| vec![name.clone(), brief(value)])
-        .collect();
-    table(&["", ""], &rows).trim_start().to_owned()
-}
-
-fn steering_text(steering: &Value) -> String {
-    format!(
-        "addresses: {} promisc: {} allmulti: {}\n{}{}",
-        brief(&steering["addresses"]),
-        brief(&steering["promisc"]),
-        brief(&steering["allmulti"]),
-        objects(&steering["contexts"], &["context", "symmetric", "table"]),
-        objects(
-            &steering["rules"],
-            &[
-                "location",
-                "rule-type",
-                "action",
-                "queue",
-                "context",
-                "fields"
-            ]
-        ),
-    )
-}
-
-fn flow_text(counts: &Value) -> String {
-    let queues = counts["queues"].as_object().into_iter().flatten();
-    let rows: Vec<_> = queues
-        .map(|(queue, counts)| {
-            let names = ["delivered", "split", "unsplit", "dropped"];
-            let counts = names.map(|name| brief(&counts[name]));
-            [vec![queue.clone()], counts.to_vec()].concat()
-        })
-        .collect();
-    table(
-        &["queue", "delivered", "split", "unsplit", "dropped"],
-        &rows,
-    )
-}
-
 fn run(cli: Cli) -> CommandResult {
     if let Command::Describe(describe) = cli.command {
         describe.run(Cli::command())?;
         return Ok(ExitCode::SUCCESS);
+    }
+    if cli.json && matches!(cli.command, Command::Top { .. }) {
+        usage(
+            ErrorKind::ArgumentConflict,
+            "top has no JSON; stats --watch has",
+        );
+    }
+    if let Command::Fault(FaultCommand::Add(add)) = &cli.command {
+        // Before a backend is needed.
+        rule(add);
     }
     let Some(socket) = cli.socket.or_else(find_port) else {
         usage(
@@ -468,12 +361,28 @@ fn run(cli: Cli) -> CommandResult {
             "the control socket is unknown: give --socket PATH or set ZCNIC_CONTROL",
         )
     };
+    let client = Client::connect(&socket)?;
+    if let Command::Top { interval, once } = cli.command {
+        let top = Top {
+            client,
+            socket,
+            interval,
+            once,
+        };
+        return top.run().map(|()| ExitCode::SUCCESS);
+    }
     let mut session = Session {
-        client: Client::connect(&socket)?,
+        client,
         port: cli.port,
         json: cli.json,
     };
     session.run(cli.command)
+}
+
+/// The rule of a command line.
+fn rule(add: &FaultArgs) -> FaultRule {
+    add.rule()
+        .unwrap_or_else(|error| usage(ErrorKind::InvalidValue, error))
 }
 
 /// Exits because of an invalid command line.
@@ -487,10 +396,8 @@ fn status(error: &anyhow::Error) -> ExitCode {
         .chain()
         .find_map(|cause| cause.downcast_ref::<ClientError>());
     match cause {
-        Some(ClientError::Connect(..)) => ExitCode::from(3),
-        Some(ClientError::Refused(failure)) if failure.class == ErrorClass::Timeout => {
-            ExitCode::from(4)
-        }
+        Some(ClientError::Connect(..) | ClientError::NotControl { .. }) => ExitCode::from(3),
+        Some(error) if error.class() == Some(ErrorClass::Timeout) => ExitCode::from(4),
         _ => ExitCode::FAILURE,
     }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 /// The header that defines `ZCNIC_ABI_VERSION`.
-const ABI: &str = include_str!("../../images/driver/zcnic_abi.h");
+const ABI: &str = include_str!("../../../images/driver/zcnic_abi.h");
 
 /// Sets `ZCNIC_VERSION` for the crate whose build script calls this.
 ///
@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn a_directory_that_git_does_not_track_has_no_commit() {
         // The target directory is in a checkout, but not part of it.
-        let untracked = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
+        let untracked = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
         assert_eq!(commit(&untracked, &[]), None);
     }
 

@@ -1,14 +1,27 @@
 //! The command line, from which completions and the manual page are made, too.
 
-use std::{net::IpAddr, num::NonZeroU64, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    net::IpAddr,
+    num::{NonZeroU32, NonZeroU64},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 use zcnic_cli::Describe;
 use zcnic_ctl::protocol::{
-    FlowMatch, Protocol,
+    CounterId, FlowMatch, Protocol,
     event::EventKind,
-    fault::{Action, Direction, FaultRule, Opcode},
+    fault::{CommandStatus, Direction, FaultId, FaultRule, Opcode, Verdict},
+    ledger::LedgerMode,
+    nanoseconds,
+};
+
+use crate::{
+    actions::{self, OPTIONS, action},
+    words,
 };
 
 /// Controls a running zcnic backend over its control socket.
@@ -38,9 +51,22 @@ pub(crate) enum Command {
     Status,
     /// Show counters of ports and queues
     Stats {
-        /// Repeat every this many seconds
-        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1")]
-        watch: Option<f64>,
+        /// Repeat every this many seconds, with rates per second
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1",
+            value_parser = seconds)]
+        watch: Option<Duration>,
+    },
+    /// Show queues, rates, drops, buffers and faults live in the terminal; q quits
+    ///
+    /// Rates are per second. The columns out (filled buffers that the driver has) and viol
+    /// (violations) need a ledger (see `ledger set`). Without a terminal, one frame is printed.
+    Top {
+        /// Seconds between two frames
+        #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+        interval: Duration,
+        /// Print one frame as text
+        #[arg(long)]
+        once: bool,
     },
     /// Show negotiated features and offloads, or set the offered features
     Features {
@@ -73,7 +99,7 @@ pub(crate) enum Command {
     /// Print events as they happen, one JSON object per line
     Events {
         /// Kinds of events; the default is all
-        #[arg(value_parser = word::<EventKind>)]
+        #[arg(value_parser = words::parser::<EventKind>())]
         kinds: Vec<EventKind>,
     },
     /// Write the frames that the port sends and receives to a pcapng file, for Wireshark and
@@ -105,20 +131,20 @@ pub(crate) enum FlowCommand {
     /// Show the counts by receive queue
     Query {
         /// The counter's number
-        id: u64,
+        id: CounterId,
     },
     /// Remove a counter
     Remove {
         /// The counter's number
-        id: u64,
+        id: CounterId,
     },
 }
 
 /// A flow.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct FlowArgs {
-    /// tcp or udp
-    #[arg(long, value_parser = word::<Protocol>)]
+    /// Transport protocol
+    #[arg(long, value_parser = words::parser::<Protocol>())]
     protocol: Option<Protocol>,
     /// Source IP address
     #[arg(long)]
@@ -162,7 +188,7 @@ pub(crate) enum FaultCommand {
     Remove {
         /// The rule's number
         #[arg(required_unless_present = "all")]
-        id: Option<u64>,
+        id: Option<FaultId>,
         /// Remove all rules of the port
         #[arg(long, conflicts_with = "id")]
         all: bool,
@@ -170,7 +196,7 @@ pub(crate) enum FaultCommand {
     /// Wait until a rule has hit
     Wait {
         /// The rule's number
-        id: u64,
+        id: FaultId,
         /// Number of hits to wait for
         #[arg(long, default_value_t = 1)]
         hits: u64,
@@ -183,10 +209,11 @@ pub(crate) enum FaultCommand {
 /// A fault rule.
 #[derive(Args, Debug)]
 pub(crate) struct FaultArgs {
-    /// Traffic that the rule applies to: rx, tx or command
-    #[arg(value_parser = word::<Direction>)]
+    /// Traffic that the rule applies to
+    #[arg(value_parser = words::parser::<Direction>())]
     direction: Direction,
-    /// The action (docs/faults.md)
+    /// What happens to a frame or command that is hit (docs/faults.md)
+    #[arg(value_parser = actions::parser())]
     action: String,
     /// Hit this frame only, counted from 1 per queue
     #[arg(long, group = "trigger")]
@@ -206,7 +233,7 @@ pub(crate) struct FaultArgs {
     #[command(flatten)]
     pattern: FlowArgs,
     /// Apply only to commands with this opcode
-    #[arg(long, value_parser = word::<Opcode>)]
+    #[arg(long, value_parser = words::parser::<Opcode>())]
     opcode: Option<Opcode>,
     /// The most hits per queue
     #[arg(long)]
@@ -230,10 +257,10 @@ struct ActionArgs {
     time: Option<Duration>,
     /// duplicate: additional copies
     #[arg(long)]
-    copies: Option<u32>,
+    copies: Option<NonZeroU32>,
     /// reorder: number of frames that overtake
     #[arg(long)]
-    by: Option<u32>,
+    by: Option<NonZeroU32>,
     /// corrupt: number of the bit
     #[arg(long)]
     bit: Option<u32>,
@@ -252,18 +279,18 @@ struct ActionArgs {
     /// wrong-hash: the reported hash
     #[arg(long)]
     value: Option<u32>,
-    /// wrong-checksum: inverted, good, bad or unknown
-    #[arg(long)]
-    verdict: Option<String>,
+    /// wrong-checksum: the reported verdict
+    #[arg(long, value_parser = words::parser::<Verdict>())]
+    verdict: Option<Verdict>,
     /// bad-used-id: distance beyond the ring
     #[arg(long)]
     beyond: Option<u32>,
     /// withhold-completion: number of frames to wait for
     #[arg(long)]
-    frames: Option<u32>,
+    frames: Option<NonZeroU32>,
     /// command-error: the response's status
-    #[arg(long)]
-    status: Option<String>,
+    #[arg(long, value_parser = words::parser::<CommandStatus>())]
+    status: Option<CommandStatus>,
     /// command-error: the response's detail
     #[arg(long)]
     detail: Option<u32>,
@@ -274,28 +301,25 @@ struct ActionArgs {
 
 impl ActionArgs {
     fn members(&self) -> Map<String, Value> {
-        let all = [
-            (
-                "nanoseconds",
-                self.time.map(|time| json!(nanoseconds(time))),
-            ),
-            ("copies", self.copies.map(|value| json!(value))),
-            ("by", self.by.map(|value| json!(value))),
-            ("bit", self.bit.map(|value| json!(value))),
-            ("length", self.length.map(|value| json!(value))),
-            ("bytes", self.bytes.map(|value| json!(value))),
-            ("at", self.at.map(|value| json!(value))),
-            ("queue", self.to_queue.map(|value| json!(value))),
-            ("value", self.value.map(|value| json!(value))),
-            ("verdict", self.verdict.as_ref().map(|value| json!(value))),
-            ("beyond", self.beyond.map(|value| json!(value))),
-            ("frames", self.frames.map(|value| json!(value))),
-            ("status", self.status.as_ref().map(|value| json!(value))),
-            ("detail", self.detail.map(|value| json!(value))),
-            ("executed", self.executed.then_some(Value::Bool(true))),
+        let values = [
+            self.time.map(|time| json!(nanoseconds(time))),
+            self.copies.map(|value| json!(value)),
+            self.by.map(|value| json!(value)),
+            self.bit.map(|value| json!(value)),
+            self.length.map(|value| json!(value)),
+            self.bytes.map(|value| json!(value)),
+            self.at.map(|value| json!(value)),
+            self.to_queue.map(|value| json!(value)),
+            self.value.map(|value| json!(value)),
+            self.verdict.map(|value| json!(value)),
+            self.beyond.map(|value| json!(value)),
+            self.frames.map(|value| json!(value)),
+            self.status.map(|value| json!(value)),
+            self.detail.map(|value| json!(value)),
+            self.executed.then_some(Value::Bool(true)),
         ];
-        all.into_iter()
-            .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+        let all = OPTIONS.iter().zip(values);
+        all.filter_map(|(&(name, _), value)| Some((name.to_owned(), value?)))
             .collect()
     }
 }
@@ -305,35 +329,25 @@ impl FaultArgs {
     ///
     /// # Errors
     ///
-    /// There is no such action, a parameter is missing, or it has a superfluous one.
-    pub(crate) fn rule(self) -> Result<FaultRule, String> {
-        let pattern = FlowMatch::from(self.pattern);
+    /// The action is not for this direction, an option is missing, or there is one too many.
+    pub(crate) fn rule(&self) -> Result<FaultRule, String> {
+        let pattern = FlowMatch::from(self.pattern.clone());
         Ok(FaultRule {
             direction: self.direction,
             queue: self.queue,
             pattern: (pattern != FlowMatch::default()).then_some(pattern),
             opcode: self.opcode,
-            state: self.state,
+            state: self.state.clone(),
             nth: self.nth,
             every: self.every,
             probability: self.probability,
             seed: self.seed,
             stream: None,
             times: self.times,
-            enter: self.enter,
-            action: action(&self.action, &self.parameters.members())?,
+            enter: self.enter.clone(),
+            action: action(&self.action, self.direction, &self.parameters.members())?,
         })
     }
-}
-
-fn action(name: &str, members: &Map<String, Value>) -> Result<Action, String> {
-    // Actions without parameters are plain strings.
-    if members.is_empty()
-        && let Ok(action) = serde_json::from_value(json!(name))
-    {
-        return Ok(action);
-    }
-    serde_json::from_value(json!({ name: members })).map_err(|error| format!("{name}: {error}"))
 }
 
 #[derive(Args, Debug)]
@@ -349,9 +363,9 @@ pub(crate) struct LedgerArgs {
 pub(crate) enum LedgerCommand {
     /// Restart the ledger with these settings
     Set {
-        /// Records to keep: off, counting or full
-        #[arg(value_parser = word::<zcnic_ctl::protocol::ledger::LedgerMode>)]
-        mode: zcnic_ctl::protocol::ledger::LedgerMode,
+        /// Records to keep
+        #[arg(value_parser = words::parser::<LedgerMode>())]
+        mode: LedgerMode,
         /// Poison buffers and check that the guest does not write to them while the device owns
         /// them
         #[arg(long)]
@@ -370,14 +384,16 @@ pub(crate) enum LedgerCommand {
     },
 }
 
-/// Nanoseconds, for the protocol.
-pub(crate) fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
+/// Bounds of the time between two looks at the backend.
+const SHORTEST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_hours(1);
 
-/// Parses a value as the protocol spells it.
-fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
-    serde_json::from_value(json!(text)).map_err(|error| error.to_string())
+/// Parses a number of seconds as a time between two looks at the backend.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let parsed = f64::from_str(text).ok();
+    let time = parsed.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    time.filter(|time| (SHORTEST..=LONGEST).contains(time))
+        .ok_or_else(|| format!("{text:?} is not a number of seconds from 0.1 to 3600"))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -446,8 +462,16 @@ mod tests {
         assert!(rule("rx corrupt").is_ok(), "parameters have defaults");
         for (wrong, named) in [
             ("rx explode", "explode"),
-            ("rx delay", "nanoseconds"),
-            ("rx drop --bit 3", "drop"),
+            ("rx delay", "delay needs --time"),
+            ("rx drop --bit 3", "drop takes no --bit; it has no options"),
+            (
+                "rx delay --time 1s --copies 2",
+                "delay takes no --copies; its options are --time",
+            ),
+            ("tx wrong-hash", "wrong-hash is for rx, not for tx"),
+            ("rx duplicate --copies 0", "copies"),
+            ("rx wrong-checksum --verdict maybe", "inverted"),
+            ("command command-error --status full", "no-space"),
             ("up drop", "up"),
             ("rx drop --nth 0", "nth"),
             ("rx drop --nth 1 --every 2", "every"),

@@ -1,5 +1,5 @@
 //! Sets the version that zcnicctl prints.
 
 fn main() {
-    zcnic_version::emit(&["."]);
+    zcnic_version::emit(&[".", "..", "../cli"]);
 }
