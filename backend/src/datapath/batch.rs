@@ -9,6 +9,7 @@ use zcnic_device::{
 };
 use zerocopy::IntoBytes;
 
+use super::capture::Received;
 use crate::{
     port::queues::Backpressure,
     ring::{chain::Chain, mover::gather, raw::Span, transport::Interrupt, window::PrefetchWindow},
@@ -90,6 +91,8 @@ pub(crate) struct TxBatch<'b, 'm> {
     pub(crate) timestamps: &'b mut Vec<TimestampSlot>,
     pub(crate) format: TransmitFormat,
     pub(crate) features: FeatureSet,
+    /// The transmit queue's number.
+    pub(crate) queue: u16,
     pub(crate) counters: &'b mut TransmitCounters,
     /// How far the first frame got, if it waited already.
     pub(crate) backpressure: &'b mut Option<Backpressure>,
@@ -116,6 +119,8 @@ pub(crate) struct RxBatch {
     pub(crate) interrupts: Vec<Interrupt>,
     /// Frames that this worker has placed in buffers so far.
     pub(crate) delivered: u64,
+    /// The decisions on the segments of this batch, while a client captures frames.
+    pub(crate) received: Option<Vec<Received>>,
 }
 
 impl RxBatch {

@@ -103,6 +103,7 @@ pub(crate) fn with_rx_queue(
             ring: &mut chains,
             now: context.now(),
             effects: &mut effects,
+            fates: None,
         },
         &note,
     );

@@ -24,7 +24,10 @@ fn each_frame_has_the_fate_that_its_rule_gave_it() {
             Action::Frame(FrameFault::Duplicate { copies: n32(2) }),
             placed(Some(headers)),
         ),
-        (Action::Frame(FrameFault::Reorder { by: n32(1) }), Fate::Held),
+        (
+            Action::Frame(FrameFault::Reorder { by: n32(1) }),
+            Fate::Held,
+        ),
         (
             Action::Placement(PlacementFault::SplitWrong { at: 20 }),
             placed(Some(20)),
@@ -40,7 +43,11 @@ fn each_frame_has_the_fate_that_its_rule_gave_it() {
         ),
     ] {
         let others = placed(Some(headers));
-        assert_eq!(fates(action), [others, others, fate, others, others], "{action:?}");
+        assert_eq!(
+            fates(action),
+            [others, others, fate, others, others],
+            "{action:?}"
+        );
     }
 }
 
