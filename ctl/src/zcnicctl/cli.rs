@@ -77,17 +77,11 @@ pub(crate) enum Command {
         kinds: Vec<EventKind>,
     },
     /// Write the frames that the port sends and receives to a pcapng file, for Wireshark and
-    /// tcpdump
-    Capture {
-        /// The file; `-` is standard output
-        file: PathBuf,
-        /// Capture only the first bytes of each frame
-        #[arg(long, value_name = "BYTES", default_value_t = 65536)]
-        length: u32,
-        /// Stop after this many frames
-        #[arg(long, value_name = "FRAMES")]
-        count: Option<u64>,
-    },
+    /// tcpdump, until SIGINT or SIGTERM or the end of the backend
+    ///
+    /// Options and a comment of each packet have its queue, RSS hash, split point, flow rule and
+    /// fault rules.
+    Capture(CaptureArgs),
     /// Print a completion script
     Completions {
         /// The shell
@@ -95,6 +89,21 @@ pub(crate) enum Command {
     },
     /// Print the manual page
     Man,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CaptureArgs {
+    /// The file; `-` is standard output
+    pub(crate) file: PathBuf,
+    /// Capture all ports, each as an interface of the file
+    #[arg(long, conflicts_with = "port")]
+    pub(crate) all: bool,
+    /// Capture only the first bytes of each frame
+    #[arg(long, value_name = "BYTES", default_value_t = 65536)]
+    pub(crate) length: u32,
+    /// Stop after this many frames
+    #[arg(long, value_name = "FRAMES")]
+    pub(crate) count: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -4,14 +4,7 @@ mod capture;
 mod cli;
 mod table;
 
-use std::{
-    fs, io,
-    io::{BufWriter, Write},
-    path::Path,
-    process::ExitCode,
-    thread,
-    time::Duration,
-};
+use std::{fs, io, io::Write, path::Path, process::ExitCode, thread, time::Duration};
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, error::ErrorKind};
@@ -19,15 +12,14 @@ use serde_json::{Value, json};
 use zcnic_ctl::{
     client::{Client, ClientError, find_port},
     protocol::{
-        ErrorClass, FlowCounterAdd, FlowCounterId, command,
-        event::{Event, EventKind, Lost, Subscribe},
+        ErrorClass, FlowCounterAdd, FlowCounterId, Status, command,
+        event::{EventKind, Subscribe},
         fault::{FaultAdd, FaultRemove, FaultWait, Scenario},
         ledger::{LedgerHistory, LedgerSet},
-        port::{CaptureStart, FeaturesSet, LinkSet, PortName},
+        port::{FeaturesSet, LinkSet, PortName},
     },
 };
 
-use capture::Recording;
 use cli::{Cli, Command, FaultCommand, FlowCommand, LedgerCommand, LinkState, nanoseconds};
 use table::{brief, objects, table};
 
@@ -144,11 +136,16 @@ impl Session {
                 self.done(&done)
             }
             Command::Events { kinds } => self.events(kinds),
-            Command::Capture {
-                file,
-                length,
-                count,
-            } => self.capture(&file, length, count),
+            Command::Capture(args) => {
+                let ports = if args.all {
+                    let status: Status = self.client.query(command::QUERY_STATUS)?;
+                    status.ports.into_iter().map(|port| port.name).collect()
+                } else {
+                    vec![self.port()?]
+                };
+                capture::capture(&mut self.client, &ports, &args)?;
+                Ok(ExitCode::SUCCESS)
+            }
             Command::Completions { .. } | Command::Man => Ok(ExitCode::SUCCESS),
         }
     }
@@ -281,37 +278,6 @@ impl Session {
             writeln!(io::stdout(), "{}", serde_json::to_string(&event)?)?;
         }
     }
-
-    fn capture(&mut self, file: &Path, length: u32, count: Option<u64>) -> CommandResult {
-        let port = self.port()?;
-        let mut recording = Recording::new(BufWriter::new(create(file)?), &port, length)?;
-        let start = CaptureStart {
-            port,
-            length: Some(length),
-        };
-        self.ask(command::CAPTURE_START, &start)?;
-        let mut frames = 0;
-        while count.is_none_or(|count| frames < count) {
-            match self.client.event(None)? {
-                Event::Frame(frame) => {
-                    recording.add(&frame)?;
-                    frames += 1;
-                }
-                Event::Lost(Lost { count }) => recording.lost(count),
-                _ => {}
-            }
-        }
-        Ok(ExitCode::SUCCESS)
-    }
-}
-
-/// A file for a capture; `-` is standard output.
-fn create(file: &Path) -> anyhow::Result<Box<dyn Write>> {
-    if file == Path::new("-") {
-        return Ok(Box::new(io::stdout()));
-    }
-    let created = fs::File::create(file).with_context(|| file.display().to_string())?;
-    Ok(Box::new(created))
 }
 
 fn scenario(file: &Path) -> anyhow::Result<Scenario> {
