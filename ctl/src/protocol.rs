@@ -325,6 +325,9 @@ pub mod command {
         /// Takes [`LedgerHistory`](super::ledger::LedgerHistory), returns
         /// [`BufferHistory`](super::ledger::BufferHistory).
         LEDGER_HISTORY = "ledger-history";
+        /// Takes [`LedgerBuffers`](super::ledger::LedgerBuffers), returns
+        /// [`BufferHistories`](super::ledger::BufferHistories).
+        LEDGER_BUFFERS = "ledger-buffers";
         /// Takes [`LinkSet`](super::port::LinkSet), returns an empty object.
         LINK_SET = "link-set";
         /// Takes [`PortName`](super::port::PortName), returns an empty object.

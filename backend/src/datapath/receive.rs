@@ -258,7 +258,7 @@ fn receive_group(
     if let Some(error) = chain_error {
         context.warn(format_args!("receive ring {ring}: {error}"));
     }
-    let violations = ledger_state.violations();
+    let violations = ledger_state.violations(|| context.now());
     if armed.is_some() {
         let due = lane.next_deadline(armed.as_deref());
         context.schedule_lane(Direction::Receive, pair, due);

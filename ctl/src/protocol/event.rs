@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{fault::Direction, ledger::StopReport};
+use super::{
+    fault::Direction,
+    ledger::{BufferHistory, StopReport},
+};
 
 /// Arguments of `subscribe`: the kinds of events to send from now on.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -101,6 +104,9 @@ pub struct FaultHit {
     pub count: u64,
     /// The number of this hit among the rule's hits on this queue, from 1.
     pub hit: u64,
+    /// When its batch was done, in nanoseconds since the backend started.
+    #[serde(default)]
+    pub time: u64,
 }
 
 /// A violation of the ownership of buffers.
@@ -114,6 +120,12 @@ pub struct Violation {
     pub kind: String,
     /// The description, for people.
     pub desc: String,
+    /// When it was found, in nanoseconds since the backend started.
+    #[serde(default)]
+    pub time: u64,
+    /// The buffers that it names, with their last transfers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub buffers: Vec<BufferHistory>,
 }
 
 /// A receive queue stopped.

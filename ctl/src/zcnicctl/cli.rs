@@ -351,10 +351,18 @@ fn action(name: &str, members: &Map<String, Value>) -> Result<Action, String> {
 }
 
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct LedgerArgs {
     /// Exit with status 5 if there are violations
     #[arg(long)]
     pub(crate) check: bool,
+    /// Write the records of a full ledger as a trace for Perfetto (ui.perfetto.dev): the owners of
+    /// each receive buffer over time, and violations; of all ports unless --port is given
+    #[arg(long, value_name = "FILE", conflicts_with = "check")]
+    pub(crate) trace: Option<PathBuf>,
+    /// Wait for this time before, and add the hits of fault rules meanwhile to the trace
+    #[arg(long = "for", value_name = "TIME", value_parser = duration, requires = "trace")]
+    pub(crate) wait: Option<Duration>,
     #[command(subcommand)]
     pub(crate) command: Option<LedgerCommand>,
 }

@@ -3,8 +3,16 @@
 mod capture;
 mod cli;
 mod table;
+mod trace;
 
-use std::{fs, io, io::Write, path::Path, process::ExitCode, thread, time::Duration};
+use std::{
+    fs, io,
+    io::Write,
+    path::Path,
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, error::ErrorKind};
@@ -13,14 +21,16 @@ use zcnic_ctl::{
     client::{Client, ClientError, find_port},
     protocol::{
         ErrorClass, FlowCounterAdd, FlowCounterId, Status, command,
-        event::{EventKind, Subscribe},
+        event::{Event, EventKind, Subscribe},
         fault::{FaultAdd, FaultRemove, FaultWait, Scenario},
         ledger::{LedgerHistory, LedgerSet},
         port::{FeaturesSet, LinkSet, PortName},
     },
 };
 
-use cli::{Cli, Command, FaultCommand, FlowCommand, LedgerCommand, LinkState, nanoseconds};
+use cli::{
+    Cli, Command, FaultCommand, FlowCommand, LedgerArgs, LedgerCommand, LinkState, nanoseconds,
+};
 use table::{brief, objects, table};
 
 /// A ledger has violations.
@@ -52,6 +62,12 @@ impl Session {
         let status = self.query(command::QUERY_STATUS)?;
         let first = status.pointer("/ports/0/name").and_then(Value::as_str);
         first.map(str::to_owned).context("The backend has no ports")
+    }
+
+    /// The names of all ports.
+    fn ports(&mut self) -> anyhow::Result<Vec<String>> {
+        let status: Status = self.client.query(command::QUERY_STATUS)?;
+        Ok(status.ports.into_iter().map(|port| port.name).collect())
     }
 
     fn about_port(&mut self, name: &str) -> anyhow::Result<Value> {
@@ -120,6 +136,11 @@ impl Session {
             }
             Command::Flow(flow) => self.flow(flow),
             Command::Fault(fault) => self.fault(fault),
+            Command::Ledger(LedgerArgs {
+                trace: Some(file),
+                wait,
+                ..
+            }) => self.trace(&file, wait.unwrap_or_default()),
             Command::Ledger(ledger) => self.ledger(ledger.command.as_ref(), ledger.check),
             Command::Link { state } => {
                 let port = self.port()?;
@@ -138,8 +159,7 @@ impl Session {
             Command::Events { kinds } => self.events(kinds),
             Command::Capture(args) => {
                 let ports = if args.all {
-                    let status: Status = self.client.query(command::QUERY_STATUS)?;
-                    status.ports.into_iter().map(|port| port.name).collect()
+                    self.ports()?
                 } else {
                     vec![self.port()?]
                 };
@@ -264,6 +284,41 @@ impl Session {
                 })
             }
         }
+    }
+
+    /// Writes the ledgers' records, and the hits of fault rules in the next `wait`, as a trace.
+    fn trace(&mut self, file: &Path, wait: Duration) -> CommandResult {
+        let ports = match &self.port {
+            Some(port) => vec![port.clone()],
+            None => self.ports()?,
+        };
+        let mut hits = Vec::new();
+        if !wait.is_zero() {
+            let events = vec![EventKind::FaultHit];
+            self.ask(command::SUBSCRIBE, &Subscribe { events })?;
+            let end = Instant::now() + wait;
+            while hits.len() < trace::MAX_HITS {
+                let left = end.saturating_duration_since(Instant::now());
+                match self.client.event(Some(left)) {
+                    Ok(Event::FaultHit(hit)) => hits.push(hit),
+                    Ok(_) => {}
+                    Err(ClientError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                        break;
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            thread::sleep(end.saturating_duration_since(Instant::now()));
+            self.ask(command::SUBSCRIBE, &Subscribe { events: Vec::new() })?;
+        }
+        let buffers = trace::write(&mut self.client, &ports, &hits, file)?;
+        if buffers == 0 {
+            anyhow::bail!(
+                "No buffers are recorded: `zcnicctl --port PORT ledger set full` starts a ledger"
+            );
+        }
+        eprintln!("{buffers} buffers and {} hits of fault rules", hits.len());
+        Ok(ExitCode::SUCCESS)
     }
 
     fn events(&mut self, kinds: Vec<EventKind>) -> CommandResult {
