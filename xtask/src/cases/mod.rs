@@ -17,6 +17,7 @@ use zcnic_testbed::{
 use self::test::{Kind, Run, Test};
 
 mod bug;
+mod capture;
 pub(crate) mod cargo_tests;
 mod demo;
 mod detection;
@@ -47,6 +48,7 @@ fn all() -> impl Iterator<Item = &'static Test> {
         xdp::TESTS,
         selftests::TESTS,
         recovery::TESTS,
+        capture::TESTS,
         faults::TESTS,
         scenarios::TESTS,
         features::TESTS,

@@ -3,22 +3,28 @@
 use std::{fmt, fs};
 
 use anyhow::{Context, Result};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use tempfile::NamedTempFile;
 
 use crate::{control::Control, process::Running};
 
 /// A violation, as `zcnicctl events` prints it.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Violation {
     queue: u64,
     kind: String,
     desc: String,
+    /// Further members: its time, and the lives of the buffers that it names.
+    #[serde(flatten)]
+    more: Map<String, Value>,
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { queue, kind, desc } = self;
+        let Self {
+            queue, kind, desc, ..
+        } = self;
         write!(f, "{kind}, receive queue {queue}: {desc}")
     }
 }
