@@ -23,7 +23,7 @@ use zcnic_testbed::{
     guest::Guest,
     provision::selftests::Selftests,
     setup::Setup,
-    violations::Watch,
+    violations::{Watch, for_report},
 };
 
 /// Time limit of one test program. The guest's runner kills a hanging program long before; after
@@ -120,11 +120,7 @@ impl<'a> Runner<'a> {
         if let Some(watch) = &mut self.watch {
             let found = watch.new_violations()?;
             problems.extend(found.iter().map(ToString::to_string));
-            for violation in found {
-                let mut violation = serde_json::to_value(violation)?;
-                violation["case"] = test.into();
-                self.violations.push(violation);
-            }
+            self.violations.extend(for_report(&found, test)?);
         }
         if !problems.is_empty() {
             cases.push(Case::failed(&guest_case(test), problems.join("\n")));
