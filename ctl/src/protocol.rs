@@ -1,5 +1,6 @@
 //! The messages of the control socket: one JSON object per line, shaped like QEMU's QMP.
 
+pub mod buffers;
 pub mod event;
 pub mod fault;
 pub mod ledger;
@@ -325,8 +326,8 @@ pub mod command {
         /// Takes [`LedgerHistory`](super::ledger::LedgerHistory), returns
         /// [`BufferHistory`](super::ledger::BufferHistory).
         LEDGER_HISTORY = "ledger-history";
-        /// Takes [`LedgerBuffers`](super::ledger::LedgerBuffers), returns
-        /// [`BufferHistories`](super::ledger::BufferHistories).
+        /// Takes [`LedgerBuffers`](super::buffers::LedgerBuffers), returns
+        /// [`BufferHistories`](super::buffers::BufferHistories).
         LEDGER_BUFFERS = "ledger-buffers";
         /// Takes [`LinkSet`](super::port::LinkSet), returns an empty object.
         LINK_SET = "link-set";

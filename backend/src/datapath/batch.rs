@@ -1,5 +1,7 @@
 //! A worker's scratch memory, and the frames of the batch in hand.
 
+use std::ops::Range;
+
 use zcnic_device::{
     abi::TxTime,
     features::FeatureSet,
@@ -43,6 +45,23 @@ pub(crate) struct WaitingTrain {
     /// Position of its chain in the batch.
     pub(crate) position: usize,
     pub(crate) backpressure: Backpressure,
+}
+
+/// The segments of a train that were sent: a train that waited begins where it had got, and one that
+/// waits now ends where it got.
+pub(crate) fn sent_segments<S: ?Sized>(
+    position: usize,
+    train: &Train<'_, S>,
+    resumed: Option<Backpressure>,
+    waiting: Option<&WaitingTrain>,
+) -> Range<usize> {
+    let start = resumed.filter(|_| position == 0);
+    let end = match waiting {
+        Some(waiting) if position > waiting.position => 0,
+        Some(waiting) if position == waiting.position => waiting.backpressure.segment,
+        _ => train.segments(),
+    };
+    start.map_or(0, |resumed| resumed.segment)..end
 }
 
 /// The writable part of a transmit chain into which its transmit time is written.

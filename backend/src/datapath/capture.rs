@@ -17,10 +17,9 @@ use zcnic_device::{
     train::{Train, finish_into},
 };
 
-use super::batch::WaitingTrain;
 use crate::{
     captures::Captures,
-    port::{Port, context::PortContext, queues::Backpressure},
+    port::{Port, context::PortContext},
 };
 
 /// The decisions of a receiving port on one segment of a batch.
@@ -43,7 +42,7 @@ impl Received {
         context: &PortContext,
         position: usize,
         note: &Annotation,
-        fate: SegmentFate,
+        fate: &SegmentFate,
     ) -> Self {
         let (word, split, redirected) = match fate.fate {
             Fate::Placed { split } => (FrameFate::Placed, split, None),
@@ -159,23 +158,6 @@ fn about(context: &PortContext, direction: ProtocolDirection, touches: &[Touch])
         redirected: None,
         faults: touches.iter().map(fault).collect(),
     }
-}
-
-/// The segments of a train that were sent: a train that waited begins where it had got, and one that
-/// waits now ends where it got.
-pub(crate) fn sent_segments<S: ?Sized>(
-    position: usize,
-    train: &Train<'_, S>,
-    resumed: Option<Backpressure>,
-    waiting: Option<&WaitingTrain>,
-) -> Range<usize> {
-    let start = resumed.filter(|_| position == 0);
-    let end = match waiting {
-        Some(waiting) if position > waiting.position => 0,
-        Some(waiting) if position == waiting.position => waiting.backpressure.segment,
-        _ => train.segments(),
-    };
-    start.map_or(0, |resumed| resumed.segment)..end
 }
 
 /// Records the given segments of a batch, which `sender` sent (`None`: a generator) and `received`

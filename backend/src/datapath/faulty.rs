@@ -18,7 +18,7 @@ use zcnic_device::{
 };
 
 use super::{
-    batch::{RxBatch, TimestampSlot, TxBatch},
+    batch::{RxBatch, TimestampSlot, TxBatch, sent_segments},
     capture::{self, Received, Sender},
     effects::{self, with_rx_queue},
     receive::send,
@@ -117,7 +117,7 @@ fn receive_frame(port: &Port, frame: &OwnedFrame, id: Option<u64>) {
                     0 => context.clock(),
                     time => time,
                 };
-                record(Received::by_queue(context, 0, &note, fate), time, rule());
+                record(Received::by_queue(context, 0, &note, &fate), time, rule());
             }
         }
         SteeringDecision::Filtered => {
@@ -200,7 +200,7 @@ pub(crate) fn send_batch(
                 if let Some(received) = rx_batch.received.take() {
                     let sender = Some(Sender { port, queue, time });
                     let captures = context.captures();
-                    let segments = capture::sent_segments(0, &one[0].1, resumed, waiting.as_ref());
+                    let segments = sent_segments(0, &one[0].1, resumed, waiting.as_ref());
                     let segments = std::iter::once((0, &one[0].1, segments));
                     capture::record_batch(
                         captures,

@@ -190,7 +190,7 @@ impl<'s> LockedRxQueue<'_, 's, '_> {
         .deliver(train, progress, note, waits || self.armed.is_none());
         if let Some(received) = &mut self.received {
             let one = |fate| Received::by_queue(self.context, position, note, fate);
-            received.extend(fates.into_iter().map(one));
+            received.extend(fates.iter().map(one));
         }
         done
     }
@@ -213,7 +213,7 @@ impl<'s> LockedRxQueue<'_, 's, '_> {
                 fate,
                 touches,
             };
-            Received::by_queue(self.context, position, note, fate)
+            Received::by_queue(self.context, position, note, &fate)
         }));
     }
 }

@@ -8,7 +8,10 @@ use zcnic_device::{
 };
 
 use super::{
-    batch::{BATCH, PositionedTrain, RxBatch, Scratch, TimestampSlot, TxBatch, WaitingTrain},
+    batch::{
+        BATCH, PositionedTrain, RxBatch, Scratch, TimestampSlot, TxBatch, WaitingTrain,
+        sent_segments,
+    },
     capture::{self, Sender},
     faulty::{self, TxFaults},
     interrupts,
@@ -218,7 +221,7 @@ fn send_batch(
     if let Some(received) = rx_batch.received.take() {
         let sender = Sender { port, queue, time };
         let sent = trains.iter().map(|(position, train)| {
-            let segments = capture::sent_segments(*position, train, resumed, waiting.as_ref());
+            let segments = sent_segments(*position, train, resumed, waiting.as_ref());
             (*position, train, segments)
         });
         let (captures, mover) = (context.captures(), GuestMover::new());

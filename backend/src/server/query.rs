@@ -7,9 +7,9 @@ use std::sync::{
 
 use zcnic_ctl::protocol::{
     CableStatus, Driver, Failure, PortStats, PortStatus, QueueStats, Stats, Status as PortList,
+    buffers::{BufferHistories, LedgerBuffers},
     ledger::{
-        BufferHistories, BufferHistory, Ledger as LedgerReport, LedgerBuffers, LedgerHistory,
-        LedgerMode, LedgerSet, QueueLedger,
+        BufferHistory, Ledger as LedgerReport, LedgerHistory, LedgerMode, LedgerSet, QueueLedger,
     },
     port::{Features, QueuePair, Queues as QueueList, Ring, RssContext, Steering, SteeringRule},
 };

@@ -1,4 +1,4 @@
-//! Writes the ledgers' records as a trace that Perfetto and chrome://tracing open: the JSON format of
+//! Writes the ledgers' records as a trace that Perfetto opens: the JSON format of
 //! trace events.
 //!
 //! A port is a process. Each receive queue has a group of tracks with a slice per buffer, and in it
@@ -11,10 +11,11 @@ use serde_json::{Value, json};
 use zcnic_ctl::{
     client::Client,
     protocol::{
+        buffers::{BufferHistories, LedgerBuffers},
         command,
         event::{FaultHit, Violation},
         fault::Direction,
-        ledger::{BufferChange, BufferHistories, BufferHistory, Ledger, LedgerBuffers},
+        ledger::{BufferChange, BufferHistory, Ledger},
         port::PortName,
     },
 };
