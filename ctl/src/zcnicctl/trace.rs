@@ -1,5 +1,4 @@
-//! Writes the ledgers' records as a trace that Perfetto opens: the JSON format of
-//! trace events.
+//! Writes the ledgers' records as a trace that Perfetto opens: JSON trace events.
 //!
 //! A port is a process. Each receive queue has a group of tracks with a slice per buffer, and in it
 //! a slice per owner. Violations and hits of fault rules are instants on a track of the queue.
