@@ -2,18 +2,12 @@
 //!
 //! Lock order: the list of captures, held for a copy of a pointer, then an outbox of the event bus.
 
-use std::{
-    sync::{
-        Arc, Mutex, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::SystemTime,
+use std::sync::{
+    Arc, Mutex, Weak,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use zcnic_ctl::protocol::{
-    event::{Event, Frame},
-    fault::Direction as ProtocolDirection,
-};
+use zcnic_ctl::protocol::event::{Event, Frame};
 
 use crate::{events::Outbox, sync::lock};
 
@@ -32,6 +26,8 @@ pub(crate) struct Captures {
     list: Mutex<Arc<Vec<Arc<Capture>>>>,
     /// The list is not empty.
     any: AtomicBool,
+    /// Frames that were numbered.
+    frames: AtomicU64,
 }
 
 impl Captures {
@@ -70,20 +66,17 @@ impl Captures {
         self.any.load(Ordering::Relaxed)
     }
 
-    /// Offers a frame of port number `port`, whose name is `name`, to the clients that capture it.
-    /// Never waits for a client.
-    pub(crate) fn record(
-        &self,
-        port: usize,
-        name: &str,
-        direction: ProtocolDirection,
-        frame: &[u8],
-    ) {
+    /// A number for a frame that is captured at both ends of its cable.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.frames.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Offers a frame of port number `port` to the clients that capture it. `about` is the event
+    /// but for length and bytes. Never waits for a client.
+    pub(crate) fn record(&self, port: usize, about: &Frame, frame: &[u8]) {
         let captures = Arc::clone(&lock(&self.list));
-        let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let time = u64::try_from(time.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX);
         for capture in captures.iter().filter(|capture| capture.port == port) {
-            capture.offer(name, direction, time, frame);
+            capture.offer(about, frame);
         }
     }
 }
@@ -94,15 +87,13 @@ impl Capture {
             && std::ptr::eq(self.outbox.as_ptr(), Arc::as_ptr(outbox))
     }
 
-    fn offer(&self, port: &str, direction: ProtocolDirection, time: u64, frame: &[u8]) {
+    fn offer(&self, about: &Frame, frame: &[u8]) {
         if let Some(outbox) = self.outbox.upgrade() {
             let captured = &frame[..frame.len().min(self.length)];
             outbox.offer(&Event::Frame(Frame {
-                port: port.to_owned(),
-                direction,
-                time,
                 length: frame.len() as u32,
                 bytes: hexadecimal(captured),
+                ..about.clone()
             }));
         }
     }

@@ -53,6 +53,15 @@ impl Waiting {
         self.bytes += line.len();
         self.lines.push_back(line);
     }
+
+    /// Queues an event with the number of dropped events, if there are any.
+    fn report_lost(&mut self) {
+        let count = std::mem::take(&mut self.lost);
+        if count > 0 {
+            // Events consist of strings and numbers, which can always be serialized.
+            self.push(line(&Event::Lost(Lost { count })).unwrap_or_default());
+        }
+    }
 }
 
 fn line(message: &impl Serialize) -> io::Result<Vec<u8>> {
@@ -62,7 +71,8 @@ fn line(message: &impl Serialize) -> io::Result<Vec<u8>> {
 }
 
 impl Outbox {
-    /// Queues `message`, waiting at most for `limit` if the client does not read.
+    /// Queues `message`, behind the number of events that were dropped before it. Waits at most for
+    /// `limit` if the client does not read.
     pub(crate) fn send(&self, message: &impl Serialize, limit: Duration) -> io::Result<()> {
         let line = line(message)?;
         let waiting = lock(&self.waiting);
@@ -73,6 +83,7 @@ impl Outbox {
         if waiting.broken || timeout.timed_out() {
             return Err(io::ErrorKind::TimedOut.into());
         }
+        waiting.report_lost();
         waiting.push(line);
         drop(waiting);
         self.changed.notify_all();
@@ -103,12 +114,8 @@ impl Outbox {
             waiting.lost += 1;
             return;
         }
-        let lost = std::mem::take(&mut waiting.lost);
-        let lost = (lost > 0).then_some(Event::Lost(Lost { count: lost }));
-        for event in lost.iter().chain([event]) {
-            // Events consist of strings and numbers, which can always be serialized.
-            waiting.push(line(event).unwrap_or_default());
-        }
+        waiting.report_lost();
+        waiting.push(line(event).unwrap_or_default());
         drop(waiting);
         self.changed.notify_all();
     }

@@ -6,7 +6,7 @@ use zcnic_ctl::protocol::{
         Action as ProtocolAction, CommandStatus, Direction as ProtocolDirection, FaultRule,
         Opcode as ProtocolOpcode, Verdict as ProtocolVerdict,
     },
-    ledger::StopReport,
+    ledger::{BufferChange, BufferEvent, BufferHistory, StopReport},
     port::{Layout as ProtocolLayout, RuleField, address_text},
 };
 use zcnic_device::{
@@ -19,7 +19,8 @@ use zcnic_device::{
     features::{Feature, FeatureSet},
     flow::FlowPattern,
     frame::L4Protocol,
-    ledger, receive,
+    ledger::{self, GuestRange, Transfer},
+    receive,
 };
 
 /// Declares both directions of the conversion between two enums with the same variants. Behind
@@ -59,6 +60,27 @@ const fn direction_from_protocol(theirs: ProtocolDirection) -> Direction {
         ProtocolDirection::Rx => Direction::Receive,
         ProtocolDirection::Tx => Direction::Transmit,
         ProtocolDirection::Command => Direction::Command,
+    }
+}
+
+/// The life of a buffer, as clients get it.
+pub(crate) fn buffer_to_protocol(
+    range: GuestRange,
+    events: impl IntoIterator<Item = ledger::BufferEvent>,
+) -> BufferHistory {
+    let event = |event: ledger::BufferEvent| BufferEvent {
+        time: event.time,
+        head: event.head,
+        change: match event.transfer {
+            Transfer::Posted => BufferChange::Posted,
+            Transfer::Filled => BufferChange::Filled,
+            Transfer::Unused => BufferChange::Unused,
+        },
+    };
+    BufferHistory {
+        address: range.address,
+        length: range.length,
+        events: events.into_iter().map(event).collect(),
     }
 }
 

@@ -10,9 +10,14 @@ use zcnic_ctl::{
     client::{Client, ClientError},
     protocol::{
         command,
-        event::{Event, Frame},
+        event::{Event, Frame, FrameFate},
         fault::Direction,
     },
+};
+use zcnic_device::{
+    abi::{RssSet, Rule, RuleAction, RuleType},
+    features::Feature,
+    rss::{DEFAULT_FIELDS, DEFAULT_KEY},
 };
 use zcnic_model::{
     Driver, Packet, Shape,
@@ -32,7 +37,7 @@ fn ask(client: &mut Client, name: &str, arguments: &Value) -> Result<Value, Clie
 /// requests `captures`.
 fn world(buffers: usize, captures: &[Value]) -> (World, [Driver<Frontend>; 2], Client) {
     let world = World::new();
-    let [mut a, mut b] = world.drivers(2);
+    let [mut a, mut b] = world.drivers(3);
     a.bring_up(Shape::SPLIT, 0);
     b.bring_up(Shape::SPLIT, buffers);
     let mut client = world.control();
@@ -153,4 +158,153 @@ fn a_capturing_client_that_does_not_read_delays_no_frame() {
         }
     }
     assert!(seen > 1000 && lost > 0, "{seen} seen, {lost} lost");
+}
+
+/// A flow rule for a TCP port.
+fn tcp_port(location: u32, port: u16, action: RuleAction, queue: u16) -> Rule {
+    let mut rule = Rule {
+        location: location.into(),
+        rule_type: RuleType::Tcp4.into(),
+        action: action.into(),
+        queue: queue.into(),
+        ..Rule::default()
+    };
+    rule.value.l4_dst = port.into();
+    rule.mask.l4_dst = u16::MAX.into();
+    rule
+}
+
+#[test]
+fn a_received_frame_has_queue_hash_split_point_and_flow_rule() {
+    let (_world, [mut a, mut b], mut client) =
+        world(16, &[json!({"port": "0"}), json!({"port": "1"})]);
+    b.offloads(&[Feature::RxHash, Feature::Timestamp])
+        .expect("offloads");
+    let queue = 1;
+    let rss = RssSet {
+        fields: DEFAULT_FIELDS.map(Into::into),
+        key: DEFAULT_KEY,
+        ..RssSet::default()
+    };
+    b.set_rules(&[
+        tcp_port(5, 4433, RuleAction::Queue, queue),
+        tcp_port(6, 23, RuleAction::Drop, 0),
+    ])
+    .expect("rules");
+    b.set_rss(rss, &[0]).expect("RSS");
+    a.send(1, Flow::tcp4().ports(1000, 4433).frame(&pattern(300)));
+    let (sent, seen) = (frame(&mut client), frame(&mut client));
+    let received = b.receive(queue);
+    let header = received.header;
+    assert_eq!(
+        (sent.direction, sent.queue, sent.fate),
+        (Direction::Tx, Some(1), None)
+    );
+    assert_eq!(sent.id, seen.id, "both ends give it the same number");
+    assert!(sent.time <= seen.time);
+    assert_eq!(seen.time, header.timestamp_ns.get(), "one clock");
+    assert_eq!((seen.queue, seen.rule), (Some(queue), Some(5)));
+    assert_eq!(seen.fate, Some(FrameFate::Placed));
+    assert_eq!(seen.split, received.split_at().map(|at| at as u32));
+    assert!(seen.split.is_some());
+    assert_eq!(seen.hash, Some(header.hash.get()));
+
+    // Other ends: dropped by a rule, by the address filter, and for lack of buffers.
+    a.send(0, Flow::tcp4().ports(1000, 23).frame(&[]));
+    a.send(0, Flow::udp4().to([2, 0, 0, 0, 0, 9]).frame(&[]));
+    b.receive_mode(0, &[]).expect("a filter");
+    a.send(0, Flow::udp4().to([2, 0, 0, 0, 0, 9]).frame(&[]));
+    let ends: Vec<_> = (0..6).map(|_| frame(&mut client)).collect();
+    let ends = ends.iter().filter(|frame| frame.direction == Direction::Rx);
+    let ends: Vec<_> = ends.map(|frame| (frame.rule, frame.fate)).collect();
+    let expected = [
+        (Some(6), Some(FrameFate::RuleDrop)),
+        (None, Some(FrameFate::Placed)),
+        (None, Some(FrameFate::Filtered)),
+    ];
+    assert_eq!(ends, expected);
+}
+
+#[test]
+fn a_captured_frame_names_the_rules_that_hit_it_at_each_end() {
+    let (world, [mut a, mut b], mut client) =
+        world(16, &[json!({"port": "0"}), json!({"port": "1"})]);
+    let mut control = world.control();
+    let mut add = |port: &str, rule: Value| {
+        let rules = json!({"port": port, "rules": [rule]});
+        let ids = ask(&mut control, command::FAULT_ADD, &rules).expect("a rule");
+        ids["ids"][0].as_u64().expect("a number")
+    };
+    let corrupt = add(
+        "0",
+        json!({"direction": "tx", "nth": 2, "action": {"corrupt": {"bit": 700}}}),
+    );
+    let drop = add("1", json!({"direction": "rx", "nth": 2, "action": "drop"}));
+    let split = add(
+        "1",
+        json!({"direction": "rx", "nth": 3, "action": {"split-wrong": {"at": 20}}}),
+    );
+    let hold = add(
+        "1",
+        json!({"direction": "rx", "nth": 4, "action": {"reorder": {"by": 5}}}),
+    );
+    for number in 0..4 {
+        a.send(0, Flow::udp4().frame(&[number; 300]));
+    }
+    let frames: Vec<_> = (0..8).map(|_| frame(&mut client)).collect();
+    let about = |frame: &Frame| {
+        let faults = frame.faults.iter();
+        let faults: Vec<_> = faults
+            .map(|fault| (fault.id, fault.action.clone()))
+            .collect();
+        (frame.port == "1", frame.fate, faults)
+    };
+    let fault = |id, action: &str| vec![(id, action.to_owned())];
+    let expected = [
+        (false, None, vec![]),
+        (true, Some(FrameFate::Placed), vec![]),
+        (false, None, fault(corrupt, "corrupt")),
+        (true, Some(FrameFate::FaultDrop), fault(drop, "drop")),
+        (false, None, vec![]),
+        (true, Some(FrameFate::Placed), fault(split, "split-wrong")),
+        (false, None, vec![]),
+        (true, Some(FrameFate::Held), fault(hold, "reorder")),
+    ];
+    assert_eq!(frames.iter().map(about).collect::<Vec<_>>(), expected);
+    assert_eq!(frames[5].split, Some(20));
+    let ids: Vec<_> = frames.iter().map(|frame| frame.id - frames[0].id).collect();
+    assert_eq!(ids, [0, 0, 1, 1, 2, 2, 3, 3]);
+    assert_eq!(b.receive_all().len(), 2);
+}
+
+#[test]
+fn a_frame_without_a_buffer_is_captured_as_dropped() {
+    let (_world, [mut a, mut b], mut client) = world(2, &[json!({"port": "1"})]);
+    let segments = Flow::tcp4().frame(&pattern(3000));
+    a.send(0, Packet::from(segments).segmented(1000));
+    let fates: Vec<_> = (0..3).map(|_| frame(&mut client).fate).collect();
+    let placed = b.receive_all().len();
+    assert!(placed < 3);
+    let expected: Vec<_> = (0..3)
+        .map(|number| match number < placed {
+            true => Some(FrameFate::Placed),
+            false => Some(FrameFate::NoBuffer),
+        })
+        .collect();
+    assert_eq!(fates, expected);
+}
+
+#[test]
+fn frames_for_hardware_gro_are_captured_as_they_arrive() {
+    let (_world, [mut a, mut b], mut client) = world(64, &[json!({"port": "1"})]);
+    b.offloads(&[Feature::RxCsum, Feature::Gro])
+        .expect("offloads");
+    a.send(
+        0,
+        Packet::from(Flow::tcp4().frame(&pattern(4000))).segmented(1000),
+    );
+    a.send(0, Flow::udp4().frame(&pattern(100)));
+    let fates: Vec<_> = (0..5).map(|_| frame(&mut client).fate).collect();
+    assert_eq!(fates[..4], [Some(FrameFate::Coalesced); 4]);
+    assert_eq!(fates[4], Some(FrameFate::Placed));
 }

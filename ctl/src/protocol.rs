@@ -1,5 +1,6 @@
 //! The messages of the control socket: one JSON object per line, shaped like QEMU's QMP.
 
+pub mod buffers;
 pub mod event;
 pub mod fault;
 pub mod ledger;
@@ -413,6 +414,9 @@ pub mod command {
         /// Takes [`LedgerHistory`](super::ledger::LedgerHistory), returns
         /// [`BufferHistory`](super::ledger::BufferHistory).
         LEDGER_HISTORY = "ledger-history";
+        /// Takes [`LedgerBuffers`](super::buffers::LedgerBuffers), returns
+        /// [`BufferHistories`](super::buffers::BufferHistories).
+        LEDGER_BUFFERS = "ledger-buffers";
         /// Takes [`LinkSet`](super::port::LinkSet), returns an empty object.
         LINK_SET = "link-set";
         /// Takes [`PortName`](super::port::PortName), returns an empty object.

@@ -215,6 +215,20 @@ impl Ledger {
         (address < range.end()).then(|| (range, buffer.history.iter().copied().collect()))
     }
 
+    /// All known buffers from `address` on, by address, with their recorded events.
+    pub fn buffers(
+        &self,
+        address: u64,
+    ) -> impl Iterator<Item = (GuestRange, impl Iterator<Item = BufferEvent> + '_)> + '_ {
+        self.buffers.range(address..).map(|(&address, buffer)| {
+            let length = buffer.length;
+            (
+                GuestRange { address, length },
+                buffer.history.iter().copied(),
+            )
+        })
+    }
+
     /// Counts chains: `posted` made available by the driver, `filled` and `unused` returned by the
     /// device, `last` being the last of these. A counting ledger does not need the others.
     pub fn count(&mut self, posted: u16, filled: u32, unused: u32, last: u16) {

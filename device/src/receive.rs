@@ -5,6 +5,7 @@
 //! of a frame become visible together (docs/abi.md, "Receive").
 
 mod coalesce;
+mod fate;
 pub(crate) mod faulty;
 mod layout;
 mod place;
@@ -13,7 +14,7 @@ mod vlan;
 
 pub(crate) use self::place::{Placed, PlacedFrame};
 use self::{coalesce::HeldSegments, place::Scratch, verdict::ChecksumVerdict};
-pub use self::{coalesce::Settled, layout::Layout};
+pub use self::{coalesce::Settled, fate::Fate, layout::Layout};
 use crate::{
     abi::RxHeader,
     features::{Feature, FeatureSet},

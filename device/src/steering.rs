@@ -265,6 +265,12 @@ impl Steering {
         SteeringDecision::Queue { queue, hash }
     }
 
+    /// The flow rule that the frame with these headers matches.
+    #[must_use]
+    pub fn matching_rule(&self, headers: &Headers, header_bytes: &[u8]) -> Option<&FlowRule> {
+        self.rules.lookup(headers, header_bytes)
+    }
+
     fn context(&self, number: u16) -> Option<&Arc<RssContext>> {
         match number {
             0 => Some(&self.default_context),

@@ -161,8 +161,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         "memory_per_port_bytes": memory,
         "figures": figures.iter().map(Figure::to_json).collect::<Vec<Value>>(),
     });
-    args.report.write(&report)?;
-    args.report.write_beside("svg", &plot::svg(&figures))?;
+    let plot = plot::svg(&figures);
+    args.report.write_with_plots(&report, &[&plot])?;
+    args.report.write_beside("svg", &plot)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -123,6 +123,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         .collect();
     facts.insert("seconds".to_owned(), json!(seconds));
     facts.insert("boots".to_owned(), json!(runner.boots));
+    facts.insert("violations".to_owned(), json!(runner.violations));
     facts.insert(
         "programs".to_owned(),
         json!(runs.iter().map(ProgramRun::score).collect::<Vec<_>>()),

@@ -60,7 +60,7 @@ impl<'p> PortRings<'p> {
         let report = ledger_state
             .stop(context.now())
             .filter(|report| report.posted > 0);
-        let violations = ledger_state.violations();
+        let violations = ledger_state.violations(|| context.now());
         drop(guard);
         raise(interrupt);
         context.report_violations(pair, violations);

@@ -1,5 +1,7 @@
 //! A worker's scratch memory, and the frames of the batch in hand.
 
+use std::ops::Range;
+
 use zcnic_device::{
     abi::TxTime,
     features::FeatureSet,
@@ -9,6 +11,7 @@ use zcnic_device::{
 };
 use zerocopy::IntoBytes;
 
+use super::capture::Received;
 use crate::{
     port::queues::Backpressure,
     ring::{chain::Chain, mover::gather, raw::Span, transport::Interrupt, window::PrefetchWindow},
@@ -42,6 +45,23 @@ pub(crate) struct WaitingTrain {
     /// Position of its chain in the batch.
     pub(crate) position: usize,
     pub(crate) backpressure: Backpressure,
+}
+
+/// The segments of a train that were sent: a train that waited begins where it had got, and one that
+/// waits now ends where it got.
+pub(crate) fn sent_segments<S: ?Sized>(
+    position: usize,
+    train: &Train<'_, S>,
+    resumed: Option<Backpressure>,
+    waiting: Option<&WaitingTrain>,
+) -> Range<usize> {
+    let start = resumed.filter(|_| position == 0);
+    let end = match waiting {
+        Some(waiting) if position > waiting.position => 0,
+        Some(waiting) if position == waiting.position => waiting.backpressure.segment,
+        _ => train.segments(),
+    };
+    start.map_or(0, |resumed| resumed.segment)..end
 }
 
 /// The writable part of a transmit chain into which its transmit time is written.
@@ -90,6 +110,8 @@ pub(crate) struct TxBatch<'b, 'm> {
     pub(crate) timestamps: &'b mut Vec<TimestampSlot>,
     pub(crate) format: TransmitFormat,
     pub(crate) features: FeatureSet,
+    /// The transmit queue's number.
+    pub(crate) queue: u16,
     pub(crate) counters: &'b mut TransmitCounters,
     /// How far the first frame got, if it waited already.
     pub(crate) backpressure: &'b mut Option<Backpressure>,
@@ -116,6 +138,8 @@ pub(crate) struct RxBatch {
     pub(crate) interrupts: Vec<Interrupt>,
     /// Frames that this worker has placed in buffers so far.
     pub(crate) delivered: u64,
+    /// The decisions on the segments of this batch, while a client captures frames.
+    pub(crate) received: Option<Vec<Received>>,
 }
 
 impl RxBatch {

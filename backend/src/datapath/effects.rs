@@ -42,6 +42,7 @@ pub(crate) fn apply(port: &Port, effects: Effects) {
 }
 
 fn publish_hits(context: &PortContext, effects: &Effects) {
+    let time = context.now();
     for hit in &effects.hits {
         context.publish(|| {
             Event::FaultHit(event::FaultHit {
@@ -52,6 +53,7 @@ fn publish_hits(context: &PortContext, effects: &Effects) {
                 queue: hit.queue,
                 count: hit.count,
                 hit: hit.hit,
+                time,
             })
         });
     }
@@ -106,6 +108,7 @@ pub(crate) fn with_rx_queue(
             ring: &mut chains,
             now: context.now(),
             effects: &mut effects,
+            fates: None,
         },
         &note,
     );
@@ -118,7 +121,7 @@ pub(crate) fn with_rx_queue(
     }
     let due = lane.next_deadline(armed.as_deref());
     context.schedule_lane(Direction::Receive, pair, due);
-    let violations = ledger_state.violations();
+    let violations = ledger_state.violations(|| context.now());
     drop(guard);
     if let Some(interrupt) = interrupt {
         interrupt.raise();

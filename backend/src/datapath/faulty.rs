@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use zcnic_ctl::protocol::event::FrameFate;
 use zcnic_device::{
     fault::{
         Armed, Direction, Effects, Lane,
@@ -17,8 +18,8 @@ use zcnic_device::{
 };
 
 use super::{
-    batch::{RxBatch, TimestampSlot, TxBatch},
-    capture,
+    batch::{RxBatch, TimestampSlot, TxBatch, sent_segments},
+    capture::{self, Received, Sender},
     effects::{self, with_rx_queue},
     receive::send,
 };
@@ -40,20 +41,15 @@ pub(crate) struct TxFaults<'b, 'm> {
     pub(crate) effects: &'b mut Effects,
 }
 
-/// Sends finished frames over the cable of `port`, in order. They are not in a ring, so a frame
-/// that finds no receive buffer is dropped.
-pub(crate) fn send_frames(port: &Port, frames: &[OwnedFrame]) {
+/// Sends finished frames of transmit queue `queue` over the cable of `port`, in order. They are not
+/// in a ring, so a frame that finds no receive buffer is dropped.
+pub(crate) fn send_frames(port: &Port, queue: u16, frames: &[OwnedFrame]) {
     if frames.is_empty() {
         return;
     }
-    if port.context.captures().any() {
-        for frame in frames {
-            capture::record_sent(port, &frame.bytes);
-        }
-    }
     let peer = match port.egress() {
-        Some(Egress::Port(peer, _)) => peer,
-        Some(Egress::Null) => return,
+        Some(Egress::Port(peer, _)) => Some(peer),
+        Some(Egress::Null) => None,
         None => {
             port.counters
                 .no_carrier
@@ -61,22 +57,42 @@ pub(crate) fn send_frames(port: &Port, frames: &[OwnedFrame]) {
             return;
         }
     };
+    let captures = port.context.captures();
+    let capturing = captures.any();
     for frame in frames {
-        receive_frame(&peer, frame);
+        let id = capturing.then(|| captures.next_id());
+        if let Some(id) = id {
+            let time = port.context.clock();
+            let sender = Sender { port, queue, time };
+            sender.record(captures, id, &frame.bytes, &frame.touches);
+        }
+        if let Some(peer) = &peer {
+            receive_frame(peer, frame, id);
+        }
     }
 }
 
-/// Steers a finished frame on the receiving port and places it.
-fn receive_frame(port: &Port, frame: &OwnedFrame) {
+/// Steers a finished frame on the receiving port and places it. Captures record it with this number.
+fn receive_frame(port: &Port, frame: &OwnedFrame, id: Option<u64>) {
     let train = finished(&frame.bytes);
     let active = port.active();
-    let verdict = active
-        .configuration
-        .steering
-        .steer(train.headers(), train.header_bytes());
-    match verdict {
+    let context = &port.context;
+    let steering = &active.configuration.steering;
+    let rule = || {
+        let rule = steering.matching_rule(train.headers(), train.header_bytes());
+        rule.map(|rule| rule.location)
+    };
+    let record = |mut received: Received, time, rule| {
+        if let Some(id) = id {
+            received.complete(time, rule);
+            received.record(context.captures(), id, &frame.bytes);
+        }
+    };
+    match steering.steer(train.headers(), train.header_bytes()) {
         SteeringDecision::Queue { queue, hash } => {
             let mut delivered = Delivered::default();
+            let mut fates = Vec::new();
+            let mut placed = None;
             with_rx_queue(port, queue, |faulty, note| {
                 let note = Annotation { hash, ..*note };
                 let from = FromDevice(faulty.mover);
@@ -88,18 +104,31 @@ fn receive_frame(port: &Port, frame: &OwnedFrame) {
                     ring: &mut *faulty.ring,
                     now: faulty.now,
                     effects: &mut *faulty.effects,
+                    fates: id.is_some().then_some(&mut fates),
                 };
                 let mut progress = Progress::default();
                 delivered = faulty.deliver(&train, &mut progress, &note, false);
+                placed = Some(note);
             });
             let flows = port.flow_counters.current();
             flows.count(train.headers(), train.header_bytes(), queue, &delivered);
+            for (fate, note) in fates.into_iter().zip(placed) {
+                let time = match note.time {
+                    0 => context.clock(),
+                    time => time,
+                };
+                record(Received::by_queue(context, 0, &note, &fate), time, rule());
+            }
         }
         SteeringDecision::Filtered => {
             port.counters.filtered.fetch_add(1, Ordering::Relaxed);
+            let received = Received::by_steering(context, 0, 0, FrameFate::Filtered);
+            record(received, context.clock(), None);
         }
         SteeringDecision::RuleDrop => {
             port.counters.rule_drop.fetch_add(1, Ordering::Relaxed);
+            let received = Received::by_steering(context, 0, 0, FrameFate::RuleDrop);
+            record(received, context.clock(), rule());
         }
     }
 }
@@ -121,6 +150,7 @@ pub(crate) fn send_batch(
         timestamps,
         format,
         features,
+        queue,
         counters,
         backpressure,
     } = batch;
@@ -148,27 +178,46 @@ pub(crate) fn send_batch(
         };
         let sent = match decision.take() {
             Some(RuleDecision { completion }) => Sent {
-                frames: None,
                 completion,
+                ..Sent::default()
             },
             None => lane.send(armed, &mover, &train, now, effects),
         };
         let timestamp = timestamps.iter().find(|slot| slot.position == position);
-        let time = timestamp.map_or(0, |_| context.clock());
+        let capturing = context.captures().any();
+        let time = if timestamp.is_some() || capturing {
+            context.clock()
+        } else {
+            0
+        };
         let one = [(0, train)];
         match &sent.frames {
-            Some(frames) => send_frames(port, frames),
+            Some(frames) => send_frames(port, queue, frames),
             None => {
-                if let Some(waiting) = send(port, &one, backpressure.take(), rx_batch) {
+                rx_batch.received = capturing.then(Vec::new);
+                let resumed = backpressure.take();
+                let waiting = send(port, &one, resumed, rx_batch);
+                if let Some(received) = rx_batch.received.take() {
+                    let sender = Some(Sender { port, queue, time });
+                    let captures = context.captures();
+                    let segments = sent_segments(0, &one[0].1, resumed, waiting.as_ref());
+                    let segments = std::iter::once((0, &one[0].1, segments));
+                    capture::record_batch(
+                        captures,
+                        sender,
+                        &sent.touches,
+                        &mover,
+                        segments,
+                        received,
+                    );
+                }
+                if let Some(waiting) = waiting {
                     let deadline = waiting.backpressure.deadline;
                     *backpressure = Some(waiting.backpressure);
                     *decision = Some(RuleDecision {
                         completion: sent.completion,
                     });
                     return Ok(ServeOutcome::Backpressure(deadline));
-                }
-                if context.captures().any() {
-                    capture::record_trains(port, &mover, one.iter().map(|(_, train)| train));
                 }
             }
         }

@@ -4,10 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use zcnic_ctl::protocol::fault::Direction as ProtocolDirection;
 use zcnic_device::{
     features::FeatureSet,
-    train::finish_into,
     transmit::{Snapshot, TransmitFormat, parse},
 };
 
@@ -69,16 +67,16 @@ pub(crate) fn serve(port: &Port, scratch: &mut Scratch) -> ServeOutcome {
     let rx_batch = &mut scratch.rx_batch;
     let before = rx_batch.delivered;
     let resumed = backpressure.take();
+    let captures = port.context.captures();
+    rx_batch.received = captures.any().then(Vec::new);
     let waiting = receive(port, &batch, resumed, FlowControl::Pause, rx_batch);
     let done = waiting
         .as_ref()
         .map_or(batch.len(), |waiting| waiting.position);
-    if port.context.captures().any() {
-        let mut frame = Vec::new();
-        for (_, train) in batch.iter().filter(|(position, _)| *position < done) {
-            finish_into(&GuestMover::new(), train, 0, &mut frame);
-            capture::record(&port.context, ProtocolDirection::Rx, &frame);
-        }
+    if let Some(received) = rx_batch.received.take() {
+        let sent = batch.iter().take(done);
+        let sent = sent.map(|(position, train)| (*position, train, 0..1));
+        capture::record_batch(captures, None, &[], &GuestMover::new(), sent, received);
     }
     *next = (*next + done) % flows;
     *backpressure = waiting.map(|WaitingTrain { backpressure, .. }| Backpressure {

@@ -40,7 +40,7 @@ fn release_tx(port: &Port, pair: PairIndex) {
     with_tx_ring(context, &port.queues, pair, |ring, lane, _| {
         lane.return_due(ring, armed.as_deref(), now);
     });
-    send_frames(port, &frames);
+    send_frames(port, pair.queue(), &frames);
     // A stall may have ended.
     port.wakers.kick(pair.tx_ring());
 }

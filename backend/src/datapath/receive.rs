@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use zcnic_ctl::protocol::event::FrameFate;
 use zcnic_device::{
     fault::{Direction, Effects},
     features::Feature,
@@ -12,6 +13,7 @@ use zcnic_device::{
 
 use super::{
     batch::{FilteredTrain, PositionedTrain, RxBatch, SteeredTrain, WaitingTrain},
+    capture::Received,
     effects, interrupts,
     rx_queue::LockedRxQueue,
 };
@@ -86,6 +88,7 @@ pub(crate) fn receive(
         // wait it stays across queues, because those behind a waiting one were not sent at all.
         steered.sort_unstable_by_key(|steered| (steered.queue, steered.index));
     }
+    let noted = rx_batch.received.as_ref().map_or(0, Vec::len);
     let arrival = Arrival {
         active: &active,
         time: port.rx_time(&active),
@@ -116,7 +119,53 @@ pub(crate) fn receive(
         };
         counter.fetch_add(filtered.frames, Ordering::Relaxed);
     }
+    if let Some(received) = &mut rx_batch.received {
+        let filtered = rx_batch.filtered.iter();
+        let filtered = filtered.filter(|filtered| filtered.position < done);
+        complete_received(port, batch, arrival, filtered, received, noted);
+    }
     waiting
+}
+
+/// Completes the decisions on a batch for captures: those of its queues from number `noted` on get
+/// their time and flow rule, and the segments that steering dropped are added.
+#[cold]
+fn complete_received<'f>(
+    port: &Port,
+    batch: &[PositionedTrain<'_, '_>],
+    arrival: Arrival<'_>,
+    filtered: impl Iterator<Item = &'f FilteredTrain>,
+    received: &mut Vec<Received>,
+    noted: usize,
+) {
+    for filtered in filtered {
+        let fate = if filtered.by_rule {
+            FrameFate::RuleDrop
+        } else {
+            FrameFate::Filtered
+        };
+        let segments = 0..filtered.frames as usize;
+        received.extend(
+            segments.map(|segment| {
+                Received::by_steering(&port.context, filtered.position, segment, fate)
+            }),
+        );
+    }
+    let time = match arrival.time {
+        0 => port.context.clock(),
+        time => time,
+    };
+    let steering = &arrival.active.configuration.steering;
+    for one in &mut received[noted..] {
+        let position = one.position();
+        let train = batch.iter().find(|(at, _)| *at == position);
+        let rule = train.and_then(|(_, train)| {
+            let rule = steering.matching_rule(train.headers(), train.header_bytes())?;
+            Some(rule.location)
+        });
+        // The address filter comes before the rules.
+        one.complete(time, rule.filter(|_| !one.is_filtered()));
+    }
 }
 
 /// Delivers trains of a batch to one receive queue. Returns the first that has to wait.
@@ -160,11 +209,14 @@ fn receive_group(
     let flows = port.flow_counters.current();
     let armed = port.faults.armed(Direction::Receive);
     let offloads = active.configuration.offloads;
+    let coalesces = offloads.has(Feature::Gro) || device.holds();
     let mut effects = Effects::default();
     let mut locked = LockedRxQueue {
         context,
         counters: &port.counters,
-        coalesces: offloads.has(Feature::Gro) || device.holds(),
+        coalesces,
+        plain: armed.is_none() && !coalesces && rx_batch.received.is_none(),
+        received: rx_batch.received.as_mut(),
         queue: &mut *device,
         lane: &mut *lane,
         waited_for,
@@ -206,7 +258,7 @@ fn receive_group(
     if let Some(error) = chain_error {
         context.warn(format_args!("receive ring {ring}: {error}"));
     }
-    let violations = ledger_state.violations();
+    let violations = ledger_state.violations(|| context.now());
     if armed.is_some() {
         let due = lane.next_deadline(armed.as_deref());
         context.schedule_lane(Direction::Receive, pair, due);
@@ -237,7 +289,7 @@ fn deliver_group<'s>(
         }
         note.hash = steered.hash;
         let resumed = resumed.filter(|_| *position == 0);
-        if let Some(backpressure) = locked.deliver(train, &note, resumed) {
+        if let Some(backpressure) = locked.deliver(*position, train, &note, resumed) {
             return Some(WaitingTrain {
                 position: *position,
                 backpressure,

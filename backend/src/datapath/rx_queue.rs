@@ -2,6 +2,7 @@
 //! a buffer wait or drops them.
 
 use std::{
+    ops::Range,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
@@ -9,12 +10,13 @@ use std::{
 use zcnic_device::{
     fault::{
         Armed, Effects, Lane,
-        receive::{FaultyQueue, Progress},
+        receive::{FaultyQueue, Progress, SegmentFate},
     },
-    receive::{Annotation, Delivered, ReceiveQueue},
+    receive::{Annotation, Delivered, Fate, ReceiveQueue},
     train::Train,
 };
 
+use super::capture::Received;
 use crate::{
     config::FlowControl,
     port::{
@@ -46,6 +48,10 @@ pub(crate) struct LockedRxQueue<'a, 's, 'm> {
     pub(crate) armed: Option<&'a Armed>,
     /// Hardware GRO is on, or the queue still holds segments.
     pub(crate) coalesces: bool,
+    /// Segments are placed one after the other: no fault rules, no GRO and no captures.
+    pub(crate) plain: bool,
+    /// Gets the decisions on each segment, while a client captures frames.
+    pub(crate) received: Option<&'a mut Vec<Received>>,
     pub(crate) flow_control: FlowControl,
     pub(crate) effects: &'a mut Effects,
     /// Frames that were placed in buffers.
@@ -53,29 +59,24 @@ pub(crate) struct LockedRxQueue<'a, 's, 'm> {
 }
 
 impl<'s> LockedRxQueue<'_, 's, '_> {
-    /// Delivers a train; one that waited before continues at `resumed`. Returns how far it got if
-    /// it has to wait (again).
+    /// Delivers the train at `position` of its batch; one that waited before continues at `resumed`.
+    /// Returns how far it got if it has to wait (again).
     #[inline]
     pub(crate) fn deliver(
         &mut self,
+        position: usize,
         train: &Train<'_, [Span<'s>]>,
         note: &Annotation,
         resumed: Option<Backpressure>,
     ) -> Option<Backpressure> {
         let mut progress = Progress::default();
-        if self.is_plain() && resumed.is_none() {
+        if self.plain && resumed.is_none() {
             let now = self.queue.deliver(&self.mover, self.chains, train, 0, note);
             self.count(train, note, &now);
             *self.stalled &= now.frames == 0;
             progress.segment = now.blocked_at?;
         }
-        self.deliver_rest(train, note, progress, resumed)
-    }
-
-    /// Whether segments are placed one after the other: no fault rules and no GRO.
-    #[inline]
-    fn is_plain(&self) -> bool {
-        self.armed.is_none() && !self.coalesces
+        self.deliver_rest(position, train, note, progress, resumed)
     }
 
     fn count(&mut self, train: &Train<'_, [Span<'s>]>, note: &Annotation, delivered: &Delivered) {
@@ -88,6 +89,7 @@ impl<'s> LockedRxQueue<'_, 's, '_> {
     #[inline(never)]
     fn deliver_rest(
         &mut self,
+        position: usize,
         train: &Train<'_, [Span<'s>]>,
         note: &Annotation,
         mut progress: Progress,
@@ -100,7 +102,7 @@ impl<'s> LockedRxQueue<'_, 's, '_> {
             deadline = Some(resumed.deadline);
         }
         for attempt in 1.. {
-            let now = self.attempt(train, note, &mut progress, deadline);
+            let now = self.attempt(position, train, note, &mut progress, deadline);
             self.count(train, note, &now);
             if now.frames > 0 {
                 *self.stalled = false;
@@ -118,6 +120,7 @@ impl<'s> LockedRxQueue<'_, 's, '_> {
                     ..Delivered::default()
                 };
                 self.count(train, note, &dropped);
+                self.note_fates(position, note, at..progress.segment, Fate::NoBuffer);
                 if waits {
                     *self.stalled = true;
                     let counter = &self.counters.pause_timeout;
@@ -144,12 +147,13 @@ impl<'s> LockedRxQueue<'_, 's, '_> {
     /// Tries once, by way of fault rules or GRO if the queue has them.
     fn attempt(
         &mut self,
+        position: usize,
         train: &Train<'_, [Span<'s>]>,
         note: &Annotation,
         progress: &mut Progress,
         deadline: Option<Instant>,
     ) -> Delivered {
-        if self.is_plain() {
+        if self.plain {
             let from = progress.segment;
             return self
                 .queue
@@ -160,22 +164,56 @@ impl<'s> LockedRxQueue<'_, 's, '_> {
             && !*self.stalled
             && deadline.is_none_or(|deadline| deadline > Instant::now());
         let now = self.context.now();
-        match self.armed {
-            None => {
-                let segments = progress.segment..train.segments();
-                self.queue
-                    .coalesce(mover, ring, train, segments, note, waits, now)
-            }
-            Some(armed) => FaultyQueue {
-                queue: &mut *self.queue,
-                lane: &mut *self.lane,
-                armed: Some(armed),
-                mover,
-                ring,
-                now,
-                effects: &mut *self.effects,
-            }
-            .deliver(train, progress, note, waits),
+        if self.armed.is_none() && self.coalesces {
+            let segments = progress.segment..train.segments();
+            let taken = segments.clone();
+            let done = self
+                .queue
+                .coalesce(mover, ring, train, segments, note, waits, now);
+            let fate = self.queue.coalesced_fate(train, &done);
+            let end = done.blocked_at.unwrap_or(taken.end);
+            self.note_fates(position, note, taken.start..end, fate);
+            return done;
         }
+        let mut fates = Vec::new();
+        let done = FaultyQueue {
+            queue: &mut *self.queue,
+            lane: &mut *self.lane,
+            armed: self.armed,
+            mover,
+            ring,
+            now,
+            effects: &mut *self.effects,
+            fates: self.received.is_some().then_some(&mut fates),
+        }
+        // Without rules, the caller decides whether a frame waits or is dropped.
+        .deliver(train, progress, note, waits || self.armed.is_none());
+        if let Some(received) = &mut self.received {
+            let one = |fate| Received::by_queue(self.context, position, note, fate);
+            received.extend(fates.iter().map(one));
+        }
+        done
+    }
+
+    /// Notes the common fate of segments that no rule hit, for captures.
+    fn note_fates(
+        &mut self,
+        position: usize,
+        note: &Annotation,
+        segments: Range<usize>,
+        fate: Fate,
+    ) {
+        let Some(received) = &mut self.received else {
+            return;
+        };
+        received.extend(segments.map(|segment| {
+            let touches = Vec::new();
+            let fate = SegmentFate {
+                segment,
+                fate,
+                touches,
+            };
+            Received::by_queue(self.context, position, note, &fate)
+        }));
     }
 }

@@ -8,8 +8,11 @@ use zcnic_device::{
 };
 
 use super::{
-    batch::{BATCH, PositionedTrain, RxBatch, Scratch, TimestampSlot, TxBatch, WaitingTrain},
-    capture,
+    batch::{
+        BATCH, PositionedTrain, RxBatch, Scratch, TimestampSlot, TxBatch, WaitingTrain,
+        sent_segments,
+    },
+    capture::{self, Sender},
     faulty::{self, TxFaults},
     interrupts,
     receive::send,
@@ -127,6 +130,7 @@ fn serve_locked(
             timestamps,
             format,
             features: active.configuration.features,
+            queue: pair.queue(),
             counters,
             backpressure,
         };
@@ -188,6 +192,7 @@ fn send_batch(
         timestamps,
         format,
         features,
+        queue,
         counters,
         backpressure,
     } = batch;
@@ -195,12 +200,15 @@ fn send_batch(
     snapshots.resize_with(snapshots.len().max(chains.len()), Snapshot::default);
     let mut trains: Vec<PositionedTrain<'_, '_>> = recycle(std::mem::take(kept_trains));
     counters.errors += parse_frames(chains, spans, format, features, snapshots, &mut trains);
-    let time = if timestamps.is_empty() {
+    let capturing = context.captures().any();
+    let time = if timestamps.is_empty() && !capturing {
         0
     } else {
         context.clock()
     };
-    let waiting = send(port, &trains, backpressure.take(), rx_batch);
+    rx_batch.received = capturing.then(Vec::new);
+    let resumed = backpressure.take();
+    let waiting = send(port, &trains, resumed, rx_batch);
     *backpressure = waiting.as_ref().map(|waiting| waiting.backpressure);
     // A waiting train is counted when it is completed.
     let done = waiting
@@ -210,8 +218,14 @@ fn send_batch(
     sent().for_each(|(_, train)| counters.sent(train));
     timestamps.retain(|slot| sent().any(|(position, _)| *position == slot.position));
     timestamps.iter().for_each(|slot| slot.write(spans, time));
-    if context.captures().any() {
-        capture::record_trains(port, &GuestMover::new(), sent().map(|(_, train)| train));
+    if let Some(received) = rx_batch.received.take() {
+        let sender = Sender { port, queue, time };
+        let sent = trains.iter().map(|(position, train)| {
+            let segments = sent_segments(*position, train, resumed, waiting.as_ref());
+            (*position, train, segments)
+        });
+        let (captures, mover) = (context.captures(), GuestMover::new());
+        capture::record_batch(captures, Some(sender), &[], &mover, sent, received);
     }
     *kept_trains = recycle(trains);
     waiting

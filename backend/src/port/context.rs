@@ -11,7 +11,11 @@ use crate::{
     index::{PairIndex, RingIndex},
     limit::LogLimit,
     protocol::stop_report_to_protocol,
-    ring::{RingError, transport::Transport},
+    ring::{
+        RingError,
+        ledger::{FoundViolation, violation_to_protocol},
+        transport::Transport,
+    },
     services::Services,
     timer::Job,
 };
@@ -143,16 +147,12 @@ impl PortContext {
     }
 
     /// Logs and publishes violations that a ledger found.
-    pub(crate) fn report_violations(&self, pair: PairIndex, violations: Vec<ledger::Violation>) {
-        for violation in violations {
+    pub(crate) fn report_violations(&self, pair: PairIndex, violations: Vec<FoundViolation>) {
+        for found in violations {
+            let violation = found.violation;
             self.warn(format_args!("receive queue {pair}: {violation}"));
             self.publish(|| {
-                Event::Violation(event::Violation {
-                    port: self.name.clone(),
-                    queue: pair.queue(),
-                    kind: violation.name().into(),
-                    desc: violation.to_string(),
-                })
+                Event::Violation(violation_to_protocol(&self.name, pair.queue(), &found))
             });
         }
     }

@@ -1,13 +1,30 @@
 //! The ledger of a receive ring, and the recorder that feeds it.
 
-use std::marker::PhantomData;
+use std::{collections::VecDeque, marker::PhantomData};
 
+use zcnic_ctl::protocol::event;
 use zcnic_device::ledger::{
-    self, GuestRange, Ledger, Settings, StopReport, Violation,
+    self, BufferEvent, GuestRange, Ledger, Settings, StopReport, Violation,
     sanitize::{Inspect, intact, poison},
 };
 
-use crate::ring::raw::{Memory, Span};
+use crate::{
+    protocol::buffer_to_protocol,
+    ring::raw::{Memory, Span},
+};
+
+/// The violations that are kept for clients that ask later.
+const RECENT: usize = 64;
+
+/// A violation with the lives of its buffers.
+#[derive(Clone, Debug)]
+pub(crate) struct FoundViolation {
+    pub(crate) violation: Violation,
+    /// When it was found, in nanoseconds.
+    pub(crate) time: u64,
+    /// The buffers that it names, with their last events.
+    pub(crate) buffers: Vec<(GuestRange, Vec<BufferEvent>)>,
+}
 
 /// The ledger of one receive ring, and how far it was recorded.
 #[derive(Debug, Default)]
@@ -17,6 +34,8 @@ pub(crate) struct LedgerState {
     recorded: Option<u16>,
     /// The report of the queue's last stop.
     last_stop: Option<StopReport>,
+    /// The last violations, oldest first.
+    recent: VecDeque<FoundViolation>,
 }
 
 impl LedgerState {
@@ -67,9 +86,37 @@ impl LedgerState {
         self.last_stop
     }
 
-    /// Takes the violations that were found since the last call.
-    pub(crate) fn violations(&mut self) -> Vec<Violation> {
-        self.ledger.take_violations()
+    /// Takes the violations that were found since the last call. `now` returns nanoseconds.
+    #[inline]
+    pub(crate) fn violations(&mut self, now: impl FnOnce() -> u64) -> Vec<FoundViolation> {
+        let violations = self.ledger.take_violations();
+        if violations.is_empty() {
+            Vec::new()
+        } else {
+            self.found(violations, now())
+        }
+    }
+
+    #[cold]
+    fn found(&mut self, violations: Vec<Violation>, time: u64) -> Vec<FoundViolation> {
+        let found = violations.into_iter().map(|violation| FoundViolation {
+            violation,
+            time,
+            buffers: violation
+                .ranges()
+                .filter_map(|range| self.ledger.history(range.address))
+                .collect(),
+        });
+        let found: Vec<_> = found.collect();
+        self.recent.extend(found.iter().cloned());
+        let old = self.recent.len().saturating_sub(RECENT);
+        self.recent.drain(..old);
+        found
+    }
+
+    /// The last violations, oldest first.
+    pub(crate) fn recent(&self) -> impl Iterator<Item = &FoundViolation> {
+        self.recent.iter()
     }
 
     /// Looks for buffers that are overdue at `now`, and returns the ledger for its figures.
@@ -81,6 +128,25 @@ impl LedgerState {
     /// The ledger, for its history.
     pub(crate) fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+}
+
+/// A violation of a receive queue, as clients get it.
+pub(crate) fn violation_to_protocol(
+    port: &str,
+    queue: u16,
+    found: &FoundViolation,
+) -> event::Violation {
+    let buffers = found.buffers.iter();
+    event::Violation {
+        port: port.to_owned(),
+        queue,
+        kind: found.violation.name().into(),
+        desc: found.violation.to_string(),
+        time: found.time,
+        buffers: buffers
+            .map(|(range, events)| buffer_to_protocol(*range, events.iter().copied()))
+            .collect(),
     }
 }
 

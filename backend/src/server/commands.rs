@@ -79,6 +79,7 @@ pub(super) fn execute(
         command::LEDGER_SET => set_ledger(state, &parse(arguments)?),
         command::QUERY_LEDGER => value(&query::ledger(port(state, arguments)?)),
         command::LEDGER_HISTORY => value(&query::history(state, &parse(arguments)?)?),
+        command::LEDGER_BUFFERS => value(&query::buffers(state, &parse(arguments)?)?),
         command::LINK_SET => {
             let LinkSet { port, up } = parse(arguments)?;
             admin::set_link(&state.entry(&port)?.port, up);

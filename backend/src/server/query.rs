@@ -8,18 +8,14 @@ use std::sync::{
 use zcnic_ctl::protocol::{
     CableStatus, Driver, Failure, OrNewer, PortStats, PortStatus, QueueStats, Stats,
     Status as PortList,
+    buffers::{BufferHistories, LedgerBuffers},
     ledger::{
-        BufferChange, BufferEvent, BufferHistory, Ledger as LedgerReport, LedgerHistory,
-        LedgerMode, LedgerSet, QueueLedger,
+        BufferHistory, Ledger as LedgerReport, LedgerHistory, LedgerMode, LedgerSet, QueueLedger,
     },
     port::{Features, QueuePair, Queues as QueueList, Ring, RssContext, Steering, SteeringRule},
 };
 use zcnic_device::{
-    fault::Lane,
-    features::FeatureSet,
-    ledger::{self, Transfer},
-    port::DriverMode,
-    rules::FlowAction as RuleAction,
+    fault::Lane, features::FeatureSet, ledger, port::DriverMode, rules::FlowAction as RuleAction,
 };
 
 use super::{arguments::not_found, state::ServerState};
@@ -28,9 +24,10 @@ use crate::{
     index::{PairIndex, RingIndex},
     port::Port,
     protocol::{
-        field_names, layout_to_protocol, names, octets, rule_fields, stop_report_to_protocol, word,
+        buffer_to_protocol, field_names, layout_to_protocol, names, octets, rule_fields,
+        stop_report_to_protocol, word,
     },
-    ring::transport::Transport,
+    ring::{ledger::violation_to_protocol, transport::Transport},
 };
 
 /// Ports and cables (`query-status`).
@@ -210,7 +207,7 @@ pub(super) fn ledger(port: &Port) -> LedgerReport {
         let now = port.context.now();
         queue.record_posted(now);
         let numbers = *queue.ledger_state.checked(now).statistics();
-        let violations = queue.ledger_state.violations();
+        let violations = queue.ledger_state.violations(|| now);
         let last_stop = queue.ledger_state.last_stop().map(stop_report_to_protocol);
         drop(queue);
         port.context.report_violations(pair, violations);
@@ -269,20 +266,40 @@ pub(super) fn history(
             "No buffer at {address:#x} is known on queue {queue}"
         ))
     })?;
-    Ok(BufferHistory {
-        address: span.address,
-        length: span.length,
-        events: events
-            .into_iter()
-            .map(|event| BufferEvent {
-                time: event.time,
-                head: event.head,
-                change: match event.transfer {
-                    Transfer::Posted => BufferChange::Posted,
-                    Transfer::Filled => BufferChange::Filled,
-                    Transfer::Unused => BufferChange::Unused,
-                },
-            })
+    Ok(buffer_to_protocol(span, events))
+}
+
+/// The buffers that a queue's ledger knows (`ledger-buffers`), a page of them.
+///
+/// # Errors
+///
+/// The queue does not exist.
+pub(super) fn buffers(
+    state: &ServerState,
+    asked: &LedgerBuffers,
+) -> Result<BufferHistories, Failure> {
+    /// Buffers per answer, so that it is far shorter than the longest line.
+    const PAGE: usize = 512;
+    let LedgerBuffers { port, queue, from } = asked;
+    let port = &state.entry(port)?.port;
+    let pair = PairIndex::from_queue(*queue);
+    let pair = pair.ok_or_else(|| not_found(format!("No queue {queue}")))?;
+    let now = port.context.now();
+    let guard = port.queues.rx(pair);
+    let ledger = guard.ledger_state.ledger();
+    let mut known = ledger.buffers(*from);
+    let buffers = known.by_ref().take(PAGE);
+    let buffers = buffers
+        .map(|(range, events)| buffer_to_protocol(range, events))
+        .collect();
+    let found = guard.ledger_state.recent();
+    let name = port.context.name();
+    Ok(BufferHistories {
+        time: now,
+        buffers,
+        next: known.next().map(|(range, _)| range.address),
+        violations: found
+            .map(|found| violation_to_protocol(name, *queue, found))
             .collect(),
     })
 }

@@ -1,6 +1,6 @@
 //! The ledger: which side owns which buffer.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use zcnic_model::Shape;
 
 use crate::lab::{Lab, frames};
@@ -92,6 +92,33 @@ fn buffers_posted_twice_and_written_to_are_found() {
             .is_some_and(|desc| desc.contains(&format!("{:#x}", next.address.0))),
         "{event}"
     );
+    // The event and later answers have the buffer's life.
+    let buffer = &event["data"]["buffers"][0];
+    assert_eq!(buffer["address"], next.address.0, "{event}");
+    assert_eq!(buffer["events"][0]["what"], "posted", "{event}");
+    let found = event["data"]["time"].as_u64().expect("a time");
+    assert!(
+        buffer["events"][0]["time"]
+            .as_u64()
+            .is_some_and(|posted| posted <= found)
+    );
+    let page = |lab: &mut Lab, from: u64| {
+        let asked = json!({"port": "1", "queue": 0, "from": from});
+        lab.ask("ledger-buffers", asked)
+    };
+    let all = page(&mut lab, 0);
+    assert_eq!(all["violations"], json!([event["data"]]));
+    let addresses = |page: &Value| -> Vec<u64> {
+        let buffers = page["buffers"].as_array().into_iter().flatten();
+        buffers
+            .filter_map(|buffer| buffer["address"].as_u64())
+            .collect()
+    };
+    let known = addresses(&all);
+    assert!(known.is_sorted() && known.contains(&next.address.0));
+    let rest = page(&mut lab, next.address.0);
+    assert_eq!(addresses(&rest)[0], next.address.0);
+    assert!(rest.get("next").is_none());
 }
 
 /// A fault of the device itself is a violation, too.

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{
     fault::{Direction, FaultId},
-    ledger::StopReport,
+    ledger::{BufferHistory, StopReport},
 };
 
 /// Arguments of `subscribe`: the kinds of events to send from now on.
@@ -124,6 +124,9 @@ pub struct FaultHit {
     pub count: u64,
     /// The number of this hit among the rule's hits on this queue, from 1.
     pub hit: u64,
+    /// When its batch was done, in nanoseconds since the backend started.
+    #[serde(default)]
+    pub time: u64,
 }
 
 /// A violation of the ownership of buffers.
@@ -138,6 +141,12 @@ pub struct Violation {
     pub kind: String,
     /// The description, for people.
     pub desc: String,
+    /// When it was found, in nanoseconds since the backend started.
+    #[serde(default)]
+    pub time: u64,
+    /// The buffers that it names, with their last transfers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub buffers: Vec<BufferHistory>,
 }
 
 /// A receive queue stopped.
@@ -181,12 +190,74 @@ pub struct Frame {
     pub port: String,
     /// Whether the port sent or received it.
     pub direction: Direction,
-    /// Nanoseconds since 1970.
+    /// Nanoseconds of the device's clock, which started at real time. A receive or transmit
+    /// timestamp of the frame has the same value.
     pub time: u64,
+    /// The frame's number. The events of its sender and of its receiver have the same.
+    #[serde(default)]
+    pub id: u64,
     /// Length of the frame, in bytes.
     pub length: u32,
     /// The captured bytes, two hexadecimal digits each.
     pub bytes: String,
+    /// The queue that sent it, or that steering chose for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<u16>,
+    /// The RSS hash of a received frame.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash: Option<u32>,
+    /// Location of the flow rule that a received frame matched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<u32>,
+    /// The fate of a received frame.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fate: Option<FrameFate>,
+    /// Bytes of a received frame in the header buffer; missing: it was not split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<u32>,
+    /// The queue in whose buffers a fault rule put a received frame instead of `queue`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirected: Option<u16>,
+    /// The port's fault rules that hit the frame.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<FrameFault>,
+}
+
+/// A fault rule that hit a frame.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct FrameFault {
+    /// Number of the rule.
+    pub id: u64,
+    /// Name of the action.
+    pub action: String,
+}
+
+/// The fate of a received frame.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum FrameFate {
+    /// In receive buffers.
+    Placed,
+    /// With hardware GRO, which places it alone or in an aggregate.
+    Coalesced,
+    /// Held back by a fault rule.
+    Held,
+    /// In the buffers of the queue `redirected`.
+    Redirected,
+    /// Dropped: the ring had too few buffers.
+    NoBuffer,
+    /// Dropped: the queue is stopped.
+    Stopped,
+    /// Dropped: it needs more buffers than a frame may take.
+    TooLong,
+    /// Dropped by a fault rule.
+    FaultDrop,
+    /// Dropped by a flow rule.
+    RuleDrop,
+    /// Dropped by the address filter.
+    Filtered,
 }
 
 /// Events that a client missed.

@@ -103,19 +103,28 @@ pub(crate) enum Command {
         kinds: Vec<EventKind>,
     },
     /// Write the frames that the port sends and receives to a pcapng file, for Wireshark and
-    /// tcpdump
-    Capture {
-        /// The file; `-` is standard output
-        file: PathBuf,
-        /// Capture only the first bytes of each frame
-        #[arg(long, value_name = "BYTES", default_value_t = 65536)]
-        length: u32,
-        /// Stop after this many frames
-        #[arg(long, value_name = "FRAMES")]
-        count: Option<u64>,
-    },
+    /// tcpdump, until SIGINT or SIGTERM or the end of the backend
+    ///
+    /// Options and a comment of each packet have its queue, RSS hash, split point, flow rule and
+    /// fault rules.
+    Capture(CaptureArgs),
     #[command(flatten)]
     Describe(Describe),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CaptureArgs {
+    /// The file; `-` is standard output
+    pub(crate) file: PathBuf,
+    /// Capture all ports, each as an interface of the file
+    #[arg(long, conflicts_with = "port")]
+    pub(crate) all: bool,
+    /// Capture only the first bytes of each frame
+    #[arg(long, value_name = "BYTES", default_value_t = 65536)]
+    pub(crate) length: u32,
+    /// Stop after this many frames
+    #[arg(long, value_name = "FRAMES")]
+    pub(crate) count: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -351,10 +360,18 @@ impl FaultArgs {
 }
 
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct LedgerArgs {
     /// Exit with status 5 if there are violations
     #[arg(long)]
     pub(crate) check: bool,
+    /// Write the records of a full ledger as a trace for Perfetto (ui.perfetto.dev): the owners of
+    /// each receive buffer over time, and violations; of all ports unless --port is given
+    #[arg(long, value_name = "FILE", conflicts_with = "check")]
+    pub(crate) trace: Option<PathBuf>,
+    /// Wait for this time before, and add the hits of fault rules meanwhile to the trace
+    #[arg(long = "for", value_name = "TIME", value_parser = duration, requires = "trace")]
+    pub(crate) wait: Option<Duration>,
     #[command(subcommand)]
     pub(crate) command: Option<LedgerCommand>,
 }

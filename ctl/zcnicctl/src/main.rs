@@ -7,11 +7,12 @@ mod rate;
 mod table;
 mod text;
 mod top;
+mod trace;
 mod words;
 
 use std::{
     fs, io,
-    io::{BufWriter, Write},
+    io::Write,
     path::Path,
     process::ExitCode,
     thread,
@@ -24,18 +25,17 @@ use serde_json::{Value, json};
 use zcnic_ctl::{
     client::{Client, ClientError, find_port},
     protocol::{
-        ErrorClass, FlowCounterAdd, FlowCounterId, command,
-        event::{Event, EventKind, Lost, Subscribe},
+        ErrorClass, FlowCounterAdd, FlowCounterId, Status, command,
+        event::{Event, EventKind, Subscribe},
         fault::{FaultAdd, FaultRemove, FaultRule, FaultWait},
         ledger::{LedgerHistory, LedgerSet},
         nanoseconds,
-        port::{CaptureStart, FeaturesSet, LinkSet, PortName},
+        port::{FeaturesSet, LinkSet, PortName},
         scenario::Scenario,
     },
 };
 
-use capture::Recording;
-use cli::{Cli, Command, FaultArgs, FaultCommand, FlowCommand, LedgerCommand, LinkState};
+use cli::{Cli, Command, FaultArgs, FaultCommand, FlowCommand, LedgerArgs, LedgerCommand, LinkState};
 use table::objects;
 use top::Top;
 
@@ -68,6 +68,12 @@ impl Session {
         let status = self.query(command::QUERY_STATUS)?;
         let first = status.pointer("/ports/0/name").and_then(Value::as_str);
         first.map(str::to_owned).context("The backend has no ports")
+    }
+
+    /// The names of all ports.
+    fn ports(&mut self) -> anyhow::Result<Vec<String>> {
+        let status: Status = self.client.query(command::QUERY_STATUS)?;
+        Ok(status.ports.into_iter().map(|port| port.name).collect())
     }
 
     fn about_port(&mut self, name: &str) -> anyhow::Result<Value> {
@@ -133,6 +139,11 @@ impl Session {
             }
             Command::Flow(flow) => self.flow(flow),
             Command::Fault(fault) => self.fault(fault),
+            Command::Ledger(LedgerArgs {
+                trace: Some(file),
+                wait,
+                ..
+            }) => self.trace(&file, wait.unwrap_or_default()),
             Command::Ledger(ledger) => self.ledger(ledger.command.as_ref(), ledger.check),
             Command::Link { state } => {
                 let port = self.port()?;
@@ -149,11 +160,15 @@ impl Session {
                 self.done(&done)
             }
             Command::Events { kinds } => self.events(kinds),
-            Command::Capture {
-                file,
-                length,
-                count,
-            } => self.capture(&file, length, count),
+            Command::Capture(args) => {
+                let ports = if args.all {
+                    self.ports()?
+                } else {
+                    vec![self.port()?]
+                };
+                capture::capture(&mut self.client, &ports, &args)?;
+                Ok(ExitCode::SUCCESS)
+            }
             Command::Describe(_) => Ok(ExitCode::SUCCESS),
         }
     }
@@ -285,6 +300,41 @@ impl Session {
         }
     }
 
+    /// Writes the ledgers' records, and the hits of fault rules in the next `wait`, as a trace.
+    fn trace(&mut self, file: &Path, wait: Duration) -> CommandResult {
+        let ports = match &self.port {
+            Some(port) => vec![port.clone()],
+            None => self.ports()?,
+        };
+        let mut hits = Vec::new();
+        if !wait.is_zero() {
+            let events = vec![EventKind::FaultHit];
+            self.ask(command::SUBSCRIBE, &Subscribe { events })?;
+            let end = Instant::now() + wait;
+            while hits.len() < trace::MAX_HITS {
+                let left = end.saturating_duration_since(Instant::now());
+                match self.client.event(Some(left)) {
+                    Ok(Event::FaultHit(hit)) => hits.push(hit),
+                    Ok(_) => {}
+                    Err(ClientError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                        break;
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            thread::sleep(end.saturating_duration_since(Instant::now()));
+            self.ask(command::SUBSCRIBE, &Subscribe { events: Vec::new() })?;
+        }
+        let buffers = trace::write(&mut self.client, &ports, &hits, file)?;
+        if buffers == 0 {
+            anyhow::bail!(
+                "No buffers are recorded: `zcnicctl --port PORT ledger set full` starts a ledger"
+            );
+        }
+        eprintln!("{buffers} buffers and {} hits of fault rules", hits.len());
+        Ok(ExitCode::SUCCESS)
+    }
+
     fn events(&mut self, kinds: Vec<EventKind>) -> CommandResult {
         let events = if kinds.is_empty() {
             EventKind::ALL.to_vec()
@@ -297,37 +347,6 @@ impl Session {
             writeln!(io::stdout(), "{}", serde_json::to_string(&event)?)?;
         }
     }
-
-    fn capture(&mut self, file: &Path, length: u32, count: Option<u64>) -> CommandResult {
-        let port = self.port()?;
-        let mut recording = Recording::new(BufWriter::new(create(file)?), &port, length)?;
-        let start = CaptureStart {
-            port,
-            length: Some(length),
-        };
-        self.ask(command::CAPTURE_START, &start)?;
-        let mut frames = 0;
-        while count.is_none_or(|count| frames < count) {
-            match self.client.event(None)? {
-                Event::Frame(frame) => {
-                    recording.add(&frame)?;
-                    frames += 1;
-                }
-                Event::Lost(Lost { count }) => recording.lost(count),
-                _ => {}
-            }
-        }
-        Ok(ExitCode::SUCCESS)
-    }
-}
-
-/// A file for a capture; `-` is standard output.
-fn create(file: &Path) -> anyhow::Result<Box<dyn Write>> {
-    if file == Path::new("-") {
-        return Ok(Box::new(io::stdout()));
-    }
-    let created = fs::File::create(file).with_context(|| file.display().to_string())?;
-    Ok(Box::new(created))
 }
 
 fn scenario(file: &Path) -> anyhow::Result<Scenario> {

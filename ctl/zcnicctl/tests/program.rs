@@ -278,6 +278,86 @@ fn a_capture_is_written_to_a_file() {
     assert_eq!(frames, [(vec![1, 2], 60), (vec![0xff], 60)]);
 }
 
+/// The numbers of interfaces, frames and final statistics of a capture file.
+fn blocks(file: &Path) -> [usize; 3] {
+    let content = std::fs::read(file).expect("a file");
+    let mut reader = PcapNgReader::new(&content[..]).expect("of this format");
+    let mut count = [0; 3];
+    while let Some(block) = reader.next_block() {
+        match block.expect("a block").0 {
+            Block::InterfaceDescription(_) => count[0] += 1,
+            Block::EnhancedPacket(_) => count[1] += 1,
+            Block::InterfaceStatistics(_) => count[2] += 1,
+            _ => {}
+        }
+    }
+    count
+}
+
+#[test]
+fn a_capture_of_all_ports_ends_with_the_backend() {
+    let port = |name: &str| {
+        json!({"name": name, "path": "/p", "connected": true, "link": true, "driver": "zcnic",
+            "rings": []})
+    };
+    let status = json!({"return": {"ports": [port("0"), port("1")], "cables": []}});
+    let frame = json!({"event": "frame", "data": {"port": "1", "direction": "rx", "time": 7,
+        "length": 1, "bytes": "ff"}});
+    let answers = vec![
+        status,
+        json!({"return": {}}),
+        json!([{"return": {}}, frame.clone(), frame]),
+    ];
+    let (directory, path, server) = serve(answers);
+    let file = directory.path().join("file");
+    let (good, _, error) = zcnicctl(&path, &["capture", "--all", file.to_str().expect("a path")]);
+    assert!(good, "{error}");
+    assert_eq!(error, "2 frames captured, 0 lost\n");
+    let requests = server.join().expect("server");
+    assert_eq!(requests[1]["arguments"]["port"], "0");
+    assert_eq!(requests[2]["arguments"]["port"], "1");
+    assert_eq!(blocks(&file), [2, 2, 2]);
+}
+
+#[test]
+fn a_capture_ends_with_a_signal_and_a_complete_file() {
+    for signal in ["-INT", "-TERM"] {
+        let frame = |bytes: &str| {
+            json!({"event": "frame", "data": {"port": "1", "direction": "rx", "time": 7,
+                "length": 1, "bytes": bytes}})
+        };
+        let answers = vec![
+            json!([{"return": {}}, frame("01")]),
+            // Frames that were on their way, and the number of those that were dropped.
+            json!([frame("02"), {"event": "lost", "data": {"count": 4}}, {"return": {}}]),
+        ];
+        let (directory, path, server) = serve(answers);
+        let file = directory.path().join("file");
+        let mut zcnicctl = Command::new(env!("CARGO_BIN_EXE_zcnicctl"))
+            .arg("--socket")
+            .arg(&path)
+            .args(["capture", "--port=1"])
+            .arg(&file)
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .expect("zcnicctl");
+        let written = || std::fs::metadata(&file).is_ok_and(|file| file.len() > 0);
+        while !written() || blocks(&file)[1] == 0 {
+            thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let id = zcnicctl.id().to_string();
+        let sent = Command::new("kill").args([signal, &id]).status();
+        assert!(sent.expect("kill").success());
+        let mut error = String::new();
+        let stderr = zcnicctl.stderr.as_mut().expect("a pipe");
+        std::io::Read::read_to_string(stderr, &mut error).expect("text");
+        assert!(zcnicctl.wait().expect("an end").success(), "{error}");
+        assert_eq!(error, "2 frames captured, 4 lost\n");
+        assert_eq!(server.join().expect("server").len(), 2);
+        assert_eq!(blocks(&file), [1, 2, 1]);
+    }
+}
+
 #[test]
 fn zcnicctl_reports_errors_in_one_line() {
     let refusal = json!({"error": {"class": "NotFound", "desc": "No flow counter 9"}});

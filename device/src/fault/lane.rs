@@ -52,6 +52,17 @@ pub struct OwnedFrame {
     pub bytes: Vec<u8>,
     /// Its hash, if one was computed.
     pub hash: Option<Hash>,
+    /// The sender's rules that hit it.
+    pub touches: Vec<Touch>,
+}
+
+/// A rule that hit a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Touch {
+    /// The rule.
+    pub rule: RuleId,
+    /// The action's name.
+    pub action: &'static str,
 }
 
 /// The end of a hold.
@@ -107,6 +118,16 @@ pub(super) struct Strike {
     pub(super) rule: RuleId,
     pub(super) action: Action,
     pub(super) draw: u64,
+}
+
+impl Strike {
+    pub(super) fn touches(strikes: &[Self]) -> Vec<Touch> {
+        let touch = |strike: &Self| Touch {
+            rule: strike.rule,
+            action: strike.action.name(),
+        };
+        strikes.iter().map(touch).collect()
+    }
 }
 
 /// The state of fault rules on one queue in one direction, which its owner keeps under the lock of

@@ -35,7 +35,7 @@ pub use action::{ACTIONS, Action, ActionInfo, Direction};
 pub use command::CommandFault;
 pub use completion::{CompletionFault, RawRing, UsedElement};
 pub use frame::FrameFault;
-pub use lane::{Effects, Hit, Lane};
+pub use lane::{Effects, Hit, Lane, Touch};
 pub use metadata::MetadataFault;
 pub use placement::PlacementFault;
 pub use port::PortFault;

@@ -5,14 +5,14 @@ use super::{
     QueueFault, RawRing, RuleId,
     completion::complete,
     frame::change,
-    lane::{Deadline, OwnedFrame, Strike, Subject},
+    lane::{Deadline, OwnedFrame, Strike, Subject, Touch},
     metadata::wrong_hash,
 };
 use crate::{
     features::Feature,
     memory::{FromDevice, Mover, ReceiveRing},
     receive::{
-        Annotation, Delivered, Placed, ReceiveQueue,
+        Annotation, Delivered, Fate, Placed, ReceiveQueue,
         faulty::{Tweak, WrongSplit},
     },
     train::{Train, finish, finished},
@@ -35,6 +35,19 @@ pub struct FaultyQueue<'a, M, R> {
     pub now: u64,
     /// Work for the caller after it has unlocked the ring.
     pub effects: &'a mut Effects,
+    /// Gets the fate of each segment of a train, if a client captures them.
+    pub fates: Option<&'a mut Vec<SegmentFate>>,
+}
+
+/// The fate of one segment of a train, and the rules that hit it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentFate {
+    /// Its index in the train.
+    pub segment: usize,
+    /// Its fate.
+    pub fate: Fate,
+    /// The rules.
+    pub touches: Vec<Touch>,
 }
 
 /// The progress of a train.
@@ -86,13 +99,21 @@ where
                     strikes = self.lane.consult(armed, &subject, self.effects);
                 }
             }
-            if strikes.is_empty() && !self.lane.is_stalled(self.armed, self.now) {
-                if self.pass(train, index, note, waits, &mut delivered) {
+            let fate = if strikes.is_empty() && !self.lane.is_stalled(self.armed, self.now) {
+                let Some(fate) = self.pass(train, index, note, waits, &mut delivered) else {
                     delivered.blocked_at = Some(index);
                     return delivered;
-                }
+                };
+                fate
             } else {
-                self.strike(train, index, note, &strikes, &mut delivered);
+                self.strike(train, index, note, &strikes, &mut delivered)
+            };
+            if let Some(fates) = &mut self.fates {
+                fates.push(SegmentFate {
+                    segment: index,
+                    fate,
+                    touches: Strike::touches(&strikes),
+                });
             }
             progress.segment += 1;
             self.release_into(note, &mut delivered);
@@ -142,7 +163,7 @@ where
         );
     }
 
-    /// Delivers a frame that no rule touched. Returns whether it has to wait.
+    /// Delivers a frame that no rule touched. `None`: it has to wait.
     fn pass(
         &mut self,
         train: &Train<'_, M::Source>,
@@ -150,22 +171,21 @@ where
         note: &Annotation,
         waits: bool,
         delivered: &mut Delivered,
-    ) -> bool {
+    ) -> Option<Fate> {
         if note.offloads.has(Feature::Gro) || self.queue.holds() {
             let one = index..index + 1;
             let (queue, ring) = (&mut *self.queue, &mut *self.ring);
             let one = queue.coalesce(self.mover, ring, train, one, note, waits, self.now);
             delivered.merge(&one);
-            if one.blocked_at.is_some() && !waits {
-                self.queue.count_no_buffer(1);
-                delivered.dropped += 1;
+            if one.blocked_at.is_none() {
+                return Some(self.queue.coalesced_fate(train, &one));
             }
-            return one.blocked_at.is_some() && waits;
+            return self.without_buffer(waits, delivered);
         }
         let Some(layout) = self.queue.layout() else {
             self.queue.count_stopped(1);
             delivered.dropped += 1;
-            return false;
+            return Some(Fate::Stopped);
         };
         match self
             .queue
@@ -174,21 +194,28 @@ where
             Placed::Frame(placed) => {
                 self.ring.commit(self.queue.written());
                 delivered.add(placed);
+                Some(self.queue.placed_fate())
             }
             Placed::NoBuffer => {
                 self.ring.commit(&[]);
-                if waits {
-                    return true;
-                }
-                self.queue.count_no_buffer(1);
-                delivered.dropped += 1;
+                self.without_buffer(waits, delivered)
             }
             Placed::TooLong => {
                 self.ring.commit(&[]);
                 delivered.dropped += 1;
+                Some(Fate::TooLong)
             }
         }
-        false
+    }
+
+    /// Drops a frame for which there is no buffer, unless it waits.
+    fn without_buffer(&mut self, waits: bool, delivered: &mut Delivered) -> Option<Fate> {
+        if waits {
+            return None;
+        }
+        self.queue.count_no_buffer(1);
+        delivered.dropped += 1;
+        Some(Fate::NoBuffer)
     }
 
     /// Delivers a frame that rules touch, or drops it if the queue is stalled.
@@ -199,7 +226,7 @@ where
         note: &Annotation,
         strikes: &[Strike],
         delivered: &mut Delivered,
-    ) {
+    ) -> Fate {
         let mut note = *note;
         let mut plan = Plan::default();
         for strike in strikes {
@@ -208,33 +235,37 @@ where
         if plan.drop || self.lane.is_stalled(self.armed, self.now) {
             self.lane.drop_frame();
             delivered.dropped += 1;
-            return;
+            return Fate::Faulted;
         }
         if let Some((rule, deadline)) = plan.hold {
-            let hash = note.hash;
-            let bytes = plan.bytes.take().unwrap_or_default();
+            let frame = OwnedFrame {
+                bytes: plan.bytes.take().unwrap_or_default(),
+                hash: note.hash,
+                touches: Vec::new(),
+            };
+            let mut held = 0;
             for _ in 0..=plan.copies {
-                let frame = OwnedFrame {
-                    bytes: bytes.clone(),
-                    hash,
-                };
-                delivered.dropped += u32::from(!self.lane.hold(rule, deadline, frame));
+                held += u32::from(self.lane.hold(rule, deadline, frame.clone()));
             }
-            return;
+            delivered.dropped += plan.copies + 1 - held;
+            return if held > 0 { Fate::Held } else { Fate::Faulted };
         }
         if let Some(queue) = plan.redirect {
-            let bytes = plan.bytes.take().unwrap_or_default();
-            let hash = note.hash;
-            let frame = OwnedFrame { bytes, hash };
+            let frame = OwnedFrame {
+                bytes: plan.bytes.take().unwrap_or_default(),
+                hash: note.hash,
+                touches: Vec::new(),
+            };
             let frames = (0..=plan.copies).map(|_| (queue, frame.clone()));
             self.effects.redirected.extend(frames);
-            return;
+            return Fate::Redirected { queue };
         }
+        let mut first = None;
         for copy in 0..=plan.copies {
             if copy > 0 {
                 plan.completion = None;
             }
-            match &plan.bytes {
+            let fate = match &plan.bytes {
                 Some(bytes) => self.put(
                     &FromDevice(self.mover),
                     &finished(bytes),
@@ -244,8 +275,10 @@ where
                     delivered,
                 ),
                 None => self.put(self.mover, train, index, &note, &plan, delivered),
-            }
+            };
+            first.get_or_insert(fate);
         }
+        first.unwrap_or(Fate::Faulted)
     }
 
     fn plan(
@@ -320,7 +353,8 @@ where
         note: &Annotation,
         plan: &Plan,
         delivered: &mut Delivered,
-    ) where
+    ) -> Fate
+    where
         N: Mover<Target = M::Target>,
     {
         // A touched frame is not coalesced, and does not overtake held segments.
@@ -328,18 +362,18 @@ where
         let Some(layout) = self.queue.layout() else {
             self.queue.count_stopped(1);
             delivered.dropped += 1;
-            return;
+            return Fate::Stopped;
         };
         if let Some((_, CompletionFault::DescriptorError)) = plan.completion {
+            delivered.dropped += 1;
             if self.ring.reserve() {
                 self.ring.commit(&[0]);
                 self.lane.drop_frame();
-            } else {
-                self.ring.commit(&[]);
-                self.queue.count_no_buffer(1);
+                return Fate::Faulted;
             }
-            delivered.dropped += 1;
-            return;
+            self.ring.commit(&[]);
+            self.queue.count_no_buffer(1);
+            return Fate::NoBuffer;
         }
         let tweak = Some(&plan.tweak);
         match self
@@ -356,15 +390,18 @@ where
                     }
                 }
                 delivered.add(placed);
+                self.queue.placed_fate()
             }
             Placed::NoBuffer => {
                 self.ring.commit(&[]);
                 self.queue.count_no_buffer(1);
                 delivered.dropped += 1;
+                Fate::NoBuffer
             }
             Placed::TooLong => {
                 self.ring.commit(&[]);
                 delivered.dropped += 1;
+                Fate::TooLong
             }
         }
     }

@@ -5,7 +5,7 @@ use super::{
     RuleId,
     completion::complete,
     frame::change,
-    lane::{Deadline, OwnedFrame, Strike, Subject},
+    lane::{Deadline, OwnedFrame, Strike, Subject, Touch},
 };
 use crate::{
     abi::{self, Opcode},
@@ -21,6 +21,8 @@ pub struct Sent {
     pub frames: Option<Vec<OwnedFrame>>,
     /// The fault of the chain's completion, for [`Lane::complete`].
     pub completion: Option<ChainFault>,
+    /// The rules that hit the chain, if the train is sent unchanged.
+    pub touches: Vec<Touch>,
 }
 
 /// A rule's completion fault on a chain.
@@ -75,8 +77,9 @@ impl Lane {
             }
             let bytes = sent.frames.is_some().then(|| finish(mover, train, index));
             let frames = self.strike(&strikes, bytes, now, effects, &mut sent.completion);
-            if let Some(all) = &mut sent.frames {
-                all.extend(frames);
+            match &mut sent.frames {
+                Some(all) => all.extend(frames),
+                None => sent.touches.extend(Strike::touches(&strikes)),
             }
             let due = self.take_due(Some(armed), now);
             if !due.is_empty() {
@@ -134,7 +137,10 @@ impl Lane {
             self.drop_frame();
             return Vec::new();
         }
-        let frames = (0..=copies).map(|_| plain(bytes.clone()));
+        let frames = (0..=copies).map(|_| OwnedFrame {
+            touches: Strike::touches(strikes),
+            ..plain(bytes.clone())
+        });
         let Some((rule, deadline)) = hold else {
             return frames.collect();
         };
@@ -191,5 +197,9 @@ impl Lane {
 }
 
 fn plain(bytes: Vec<u8>) -> OwnedFrame {
-    OwnedFrame { bytes, hash: None }
+    OwnedFrame {
+        bytes,
+        hash: None,
+        touches: Vec::new(),
+    }
 }

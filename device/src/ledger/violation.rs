@@ -92,6 +92,22 @@ pub enum Violation {
 }
 
 impl Violation {
+    /// The buffers that it names.
+    pub fn ranges(&self) -> impl Iterator<Item = GuestRange> {
+        let (range, with) = match *self {
+            Self::PostedTwice { range, .. }
+            | Self::Overdue { range, .. }
+            | Self::Written { range, .. } => (Some(range), None),
+            Self::Overlap { range, with, .. } => (Some(range), Some(with)),
+            Self::Unusable { .. }
+            | Self::ChainPostedTwice { .. }
+            | Self::NotPosted { .. }
+            | Self::NotReturned { .. }
+            | Self::Count { .. } => (None, None),
+        };
+        range.into_iter().chain(with)
+    }
+
     /// The name in the control protocol.
     #[must_use]
     pub const fn name(&self) -> &'static str {

@@ -2,7 +2,7 @@
 //! this path.
 
 use super::{
-    Annotation, ChecksumVerdict, Layout, Placed, PlacedFrame, RX_HEADER, ReceiveQueue,
+    Annotation, ChecksumVerdict, Fate, Layout, Placed, PlacedFrame, RX_HEADER, ReceiveQueue,
     layout::split_point,
     place::{Extent, Reservation, Scratch},
     vlan::stripped,
@@ -147,6 +147,7 @@ impl ReceiveQueue {
         ) {
             *last = last.saturating_sub(tweak.short).max(1);
         }
+        self.scratch.split = split_at.filter(|_| split);
         let payload = segment.length > train.headers().payload_offset();
         let frame = PlacedFrame { split, payload };
         self.count_placed(frame, segment.length, verdict, note);
@@ -179,6 +180,13 @@ impl ReceiveQueue {
     /// The used lengths of the chains that [`place`](Self::place) filled.
     pub(crate) fn written(&self) -> &[u32] {
         &self.scratch.written
+    }
+
+    /// The fate of the frame that [`place`](Self::place) placed last.
+    pub(crate) fn placed_fate(&self) -> Fate {
+        Fate::Placed {
+            split: self.scratch.split,
+        }
     }
 
     /// Counts frames without receive buffers.

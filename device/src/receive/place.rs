@@ -38,6 +38,8 @@ pub(crate) struct PlacedFrame {
 pub(super) struct Scratch {
     pub(super) extents: Vec<Extent>,
     pub(super) written: Vec<u32>,
+    /// Where the last frame that [`ReceiveQueue::place`] placed is split.
+    pub(super) split: Option<usize>,
     changes: Changes,
 }
 

@@ -23,6 +23,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod html;
 pub mod junit;
 pub mod ktap;
 pub mod netdev_ci;

@@ -1,6 +1,7 @@
 //! The `--report FILE` JSON of commands, and the closing line of test commands.
 
 use std::{
+    env,
     ffi::OsStr,
     fs,
     path::{Path, PathBuf},
@@ -10,20 +11,34 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::html;
+
 /// The option `--report FILE`, for clap's `flatten`.
 #[derive(clap::Args, Debug)]
 pub struct ReportArg {
-    /// Write the results to FILE, as one JSON object
+    /// Write the results to FILE as one JSON object, and beside it as a page to read, FILE.html. A
+    /// FILE that ends with .html gets the page only
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
 }
 
 impl ReportArg {
-    /// Writes `report` to the file, if the option was given.
+    /// Writes `report` to the file, and as HTML beside it (FILE.html), if the option was given.
     pub fn write(&self, report: &Value) -> Result<()> {
-        self.report
-            .as_deref()
-            .map_or(Ok(()), |path| write(path, &format!("{report:#}\n")))
+        self.write_with_plots(report, &[])
+    }
+
+    /// As [`write`](Self::write), with SVG elements for the HTML.
+    pub fn write_with_plots(&self, report: &Value, plots: &[&str]) -> Result<()> {
+        let Some(path) = &self.report else {
+            return Ok(());
+        };
+        let words: Vec<_> = env::args().skip(1).collect();
+        let page = html::write(&format!("zcnic: {}", words.join(" ")), report, plots);
+        if path.extension().is_none_or(|extension| extension != "html") {
+            write(path, &format!("{report:#}\n"))?;
+        }
+        write(&path.with_extension("html"), &page)
     }
 
     /// Writes `text` beside that file, with another extension, if the option was given.
@@ -185,6 +200,29 @@ mod tests {
         assert!(arg("r.json").leaves_room_for(&["xml"]).is_ok());
         assert!(arg("r.xml").leaves_room_for(&["xml"]).is_err());
         assert!(ReportArg { report: None }.leaves_room_for(&["xml"]).is_ok());
+    }
+
+    #[test]
+    fn a_page_is_written_beside_the_report_or_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, files) in [
+            ("r.json", &["r.html", "r.json"][..]),
+            ("s.html", &["s.html"]),
+        ] {
+            let path = directory.path().join(name);
+            ReportArg { report: Some(path) }
+                .write(&json!({"pass": 1}))
+                .unwrap();
+            let written = fs::read_dir(&directory).unwrap();
+            let names = written.map(|file| file.unwrap().file_name().into_string().unwrap());
+            let mut names: Vec<_> = names.filter(|file| file[..1] == name[..1]).collect();
+            names.sort();
+            assert_eq!(names, files);
+        }
+        let page = fs::read_to_string(directory.path().join("r.html")).unwrap();
+        assert!(page.starts_with("<!DOCTYPE html>"));
+        let json = fs::read_to_string(directory.path().join("r.json")).unwrap();
+        assert_eq!(json, "{\n  \"pass\": 1\n}\n");
     }
 
     #[test]

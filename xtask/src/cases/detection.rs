@@ -15,7 +15,7 @@ use zcnic_testbed::{
     },
     setup::Setup,
     stream::{Flow, Stream},
-    violations::Watch,
+    violations::{Violation, Watch},
 };
 
 use super::{
@@ -168,8 +168,9 @@ pub(super) const TESTS: &[Test] = &[
     ),
 ];
 
-/// Boots a guest with the bug, and checks the findings; returns the finder and its message.
-pub(super) fn run(setup: &Setup, bug: &Bug) -> Result<String> {
+/// Boots a guest with the bug, and checks the findings; returns the finder and its message, and adds
+/// the ledger's violations.
+pub(super) fn run(setup: &Setup, bug: &Bug, violations: &mut Vec<Violation>) -> Result<String> {
     let mut machine = setup.machine();
     // Held so that it is not pruned.
     let initrd;
@@ -187,7 +188,7 @@ pub(super) fn run(setup: &Setup, bug: &Bug) -> Result<String> {
             .push("swiotlb=131072,force".to_owned());
     }
     let mut guest = setup.boot(&machine, Cable::Drop)?;
-    let findings = find(&mut guest, bug)?;
+    let findings = find(&mut guest, bug, violations)?;
     match bug.finder {
         None if findings.is_empty() => Ok(String::new()),
         None => bail!("found without a bug: {findings:#?}"),
@@ -203,7 +204,7 @@ pub(super) fn run(setup: &Setup, bug: &Bug) -> Result<String> {
 }
 
 /// Runs the load and returns all findings.
-fn find(guest: &mut Guest, bug: &Bug) -> Result<Vec<Finding>> {
+fn find(guest: &mut Guest, bug: &Bug, violations: &mut Vec<Violation>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let control = guest.control()?;
     let overdue = format!("--overdue={}s", OVERDUE.as_secs());
@@ -249,15 +250,12 @@ fn find(guest: &mut Guest, bug: &Bug) -> Result<Vec<Finding>> {
         },
         what,
     }));
-    findings.extend(
-        watch
-            .new_violations()?
-            .into_iter()
-            .map(|violation| Finding {
-                finder: Finder::Ledger,
-                what: violation.to_string(),
-            }),
-    );
+    let found = watch.new_violations()?;
+    findings.extend(found.iter().map(|violation| Finding {
+        finder: Finder::Ledger,
+        what: violation.to_string(),
+    }));
+    violations.extend(found);
     Ok(findings)
 }
 

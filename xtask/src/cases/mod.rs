@@ -7,16 +7,19 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use serde_json::json;
 use zcnic_results::report::{Case, Outcome, Report};
 use zcnic_testbed::{
     backend::Cable,
     guest::Guest,
     setup::{GuestArgs, Setup},
+    violations::{self, Violation},
 };
 
 use self::test::{Kind, Run, Test};
 
 mod bug;
+mod capture;
 pub(crate) mod cargo_tests;
 mod clients;
 mod demo;
@@ -49,6 +52,7 @@ fn all() -> impl Iterator<Item = &'static Test> {
         xdp::TESTS,
         selftests::TESTS,
         recovery::TESTS,
+        capture::TESTS,
         faults::TESTS,
         clients::TESTS,
         scenarios::TESTS,
@@ -90,7 +94,9 @@ pub(crate) fn run(
     let mut shared = SharedGuest {
         setup: &setup,
         guest: None,
+        violations: Vec::new(),
     };
+    let mut reported = Vec::new();
     for test in selected {
         let start = Instant::now();
         let mut add = |case: Case| {
@@ -98,6 +104,8 @@ pub(crate) fn run(
             report.cases.push(case);
         };
         let result = shared.run(test, &mut add);
+        let found = std::mem::take(&mut shared.violations);
+        reported.extend(violations::for_report(&found, test.name)?);
         add(Case {
             name: test.name.to_owned(),
             outcome: if result.is_ok() {
@@ -109,6 +117,11 @@ pub(crate) fn run(
             detail: result.unwrap_or_else(|error| format!("{error:#}")),
         });
     }
+    if !reported.is_empty() {
+        report
+            .extra
+            .insert("violations".to_owned(), json!(reported));
+    }
     shared.retire()
 }
 
@@ -116,6 +129,8 @@ pub(crate) fn run(
 struct SharedGuest<'a> {
     setup: &'a Setup,
     guest: Option<(Kind, Guest)>,
+    /// The ledger's violations during the last test.
+    violations: Vec<Violation>,
 }
 
 impl SharedGuest<'_> {
@@ -124,7 +139,7 @@ impl SharedGuest<'_> {
         let nothing = |()| String::new();
         match test.run {
             Run::Host(run) => run(self.setup).map(nothing),
-            Run::Seeded(bug) => detection::run(self.setup, bug),
+            Run::Seeded(bug) => detection::run(self.setup, bug, &mut self.violations),
             Run::Guest(kind, run) => self.share(kind, run).map(nothing),
             Run::Program(kind, words) => self
                 .share(kind, |guest| program::all(guest, words, each))

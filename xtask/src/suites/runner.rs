@@ -11,6 +11,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 use zcnic_guest_protocol::selftest::{self, CaseResult, SelftestResults};
 use zcnic_results::{
     program::{ProgramRun, file_name},
@@ -22,7 +23,7 @@ use zcnic_testbed::{
     guest::Guest,
     provision::selftests::Selftests,
     setup::Setup,
-    violations::Watch,
+    violations::{Watch, for_report},
 };
 
 /// Time limit of one test program. The guest's runner kills a hanging program long before; after
@@ -46,6 +47,8 @@ pub(crate) struct Runner<'a> {
     pub(crate) ledger: bool,
     guest: Option<Guest>,
     watch: Option<Watch>,
+    /// The ledger's violations, each with the program during which it was found.
+    pub(crate) violations: Vec<Value>,
     /// Each program gets its own guest.
     one_each: bool,
     /// Number of guests that were booted.
@@ -62,6 +65,7 @@ impl<'a> Runner<'a> {
             ledger: false,
             guest: None,
             watch: None,
+            violations: Vec::new(),
             one_each: setup.kernel.config.as_deref().is_some_and(debug),
             boots: 0,
         }
@@ -114,7 +118,9 @@ impl<'a> Runner<'a> {
             .context("unload the driver after the test")?;
         problems.extend(guest.gate()?);
         if let Some(watch) = &mut self.watch {
-            problems.extend(watch.new_violations()?.iter().map(ToString::to_string));
+            let found = watch.new_violations()?;
+            problems.extend(found.iter().map(ToString::to_string));
+            self.violations.extend(for_report(&found, test)?);
         }
         if !problems.is_empty() {
             cases.push(Case::failed(&guest_case(test), problems.join("\n")));

@@ -3,24 +3,43 @@
 use std::{fmt, fs};
 
 use anyhow::{Context, Result};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use tempfile::NamedTempFile;
 
 use crate::{control::Control, process::Running};
 
 /// A violation, as `zcnicctl events` prints it.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Violation {
     queue: u64,
     kind: String,
     desc: String,
+    /// Further members: its time, and the lives of the buffers that it names.
+    #[serde(flatten)]
+    more: Map<String, Value>,
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { queue, kind, desc } = self;
+        let Self {
+            queue, kind, desc, ..
+        } = self;
         write!(f, "{kind}, receive queue {queue}: {desc}")
     }
+}
+
+/// The violations of a case that a report has: a bug may cause one per frame.
+const REPORTED: usize = 16;
+
+/// Returns the first violations that were found during `case`, for its report.
+pub fn for_report(violations: &[Violation], case: &str) -> Result<Vec<Value>> {
+    let one = |violation| {
+        let mut value = serde_json::to_value(violation)?;
+        value["case"] = case.into();
+        Ok(value)
+    };
+    violations.iter().take(REPORTED).map(one).collect()
 }
 
 /// A ledger under observation.
@@ -87,5 +106,12 @@ mod tests {
             "written, receive queue 3: byte 0 of …"
         );
         assert!(parse(r#"{"event":"violation","data":{"queue":3}}"#).is_err());
+        // A report keeps the members that only it shows.
+        let line = r#"{"event":"violation","data":{"queue":3,"kind":"k","desc":"d","time":7,"buffers":[]}}"#;
+        let violations = vec![parse(line).unwrap(); 20];
+        let reported = for_report(&violations, "a case").unwrap();
+        let expected = serde_json::json!({"queue": 3, "kind": "k", "desc": "d", "time": 7,
+            "buffers": [], "case": "a case"});
+        assert_eq!(reported, vec![expected; 16]);
     }
 }

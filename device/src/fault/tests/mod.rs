@@ -1,6 +1,7 @@
 //! Tests of every action: its effect, and that it has no other effect.
 
 mod completion;
+mod fate;
 mod frame;
 mod metadata;
 mod placement;
@@ -122,6 +123,7 @@ struct Bench {
     now: u64,
     effects: Effects,
     delivered: Delivered,
+    fates: Vec<SegmentFate>,
 }
 
 impl Bench {
@@ -135,6 +137,7 @@ impl Bench {
             now: 1_000_000,
             effects: Effects::default(),
             delivered: Delivered::default(),
+            fates: Vec::new(),
         };
         bench.queue.start(layout, MAX_CHAINS);
         let lengths: &[usize] = match layout {
@@ -164,6 +167,7 @@ impl Bench {
             ring: &mut self.ring,
             now: self.now,
             effects: &mut self.effects,
+            fates: Some(&mut self.fates),
         })
     }
 
