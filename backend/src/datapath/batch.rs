@@ -10,7 +10,7 @@ use zcnic_device::{
 use zerocopy::IntoBytes;
 
 use crate::{
-    port::queues::Backpressure,
+    port::{queues::Backpressure, switch::Destination},
     ring::{chain::Chain, mover::gather, raw::Span, transport::Interrupt, window::PrefetchWindow},
 };
 
@@ -112,6 +112,8 @@ pub(crate) struct Scratch {
 pub(crate) struct RxBatch {
     pub(crate) steered: Vec<SteeredTrain>,
     pub(crate) filtered: Vec<FilteredTrain>,
+    /// Where the frames of a switch's member go.
+    pub(crate) destinations: Vec<Destination>,
     pub(crate) window: PrefetchWindow<'static>,
     pub(crate) interrupts: Vec<Interrupt>,
     /// Frames that this worker has placed in buffers so far.

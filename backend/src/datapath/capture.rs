@@ -30,6 +30,24 @@ pub(crate) fn record_trains<'t, M>(
     }
 }
 
+/// Records the frames of trains that a port received from a wire or switch.
+pub(super) fn record_received<'t, M>(
+    context: &PortContext,
+    mover: &M,
+    trains: impl Iterator<Item = &'t Train<'t, M::Source>>,
+) where
+    M: Mover,
+    M::Source: 't,
+{
+    let mut frame = Vec::new();
+    for train in trains {
+        for index in 0..train.segments() {
+            finish_into(mover, train, index, &mut frame);
+            record(context, ProtocolDirection::Rx, &frame);
+        }
+    }
+}
+
 /// Records a finished frame that `port` sent, at both ends of its cable.
 pub(crate) fn record_sent(port: &Port, frame: &[u8]) {
     match port.egress() {
@@ -37,7 +55,9 @@ pub(crate) fn record_sent(port: &Port, frame: &[u8]) {
             record(&port.context, ProtocolDirection::Tx, frame);
             record(&peer.context, ProtocolDirection::Rx, frame);
         }
-        Some(Egress::Null) => record(&port.context, ProtocolDirection::Tx, frame),
+        Some(Egress::Null | Egress::Line(_) | Egress::Switch(..)) => {
+            record(&port.context, ProtocolDirection::Tx, frame);
+        }
         None => {}
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use zcnic_ctl::protocol::fault::Direction as ProtocolDirection;
 use zcnic_device::{
     fault::{
         Armed, Direction, Effects, Lane,
@@ -20,7 +21,9 @@ use super::{
     batch::{RxBatch, TimestampSlot, TxBatch},
     capture,
     effects::{self, with_rx_queue},
-    receive::send,
+    egress::send,
+    forward::forward_frame,
+    outgoing,
 };
 use crate::{
     index::PairIndex,
@@ -51,18 +54,25 @@ pub(crate) fn send_frames(port: &Port, frames: &[OwnedFrame]) {
             capture::record_sent(port, &frame.bytes);
         }
     }
-    let peer = match port.egress() {
-        Some(Egress::Port(peer, _)) => peer,
-        Some(Egress::Null) => return,
+    match port.egress() {
+        Some(Egress::Port(peer, _)) => frames.iter().for_each(|frame| receive_frame(&peer, frame)),
+        Some(Egress::Null) => {}
+        Some(Egress::Line(line)) => outgoing::send_frames(port, line, frames),
+        Some(Egress::Switch(switch, member)) => {
+            for frame in frames {
+                forward_frame(port, switch, member, &frame.bytes, |receiver| {
+                    if receiver.context.captures().any() {
+                        capture::record(&receiver.context, ProtocolDirection::Rx, &frame.bytes);
+                    }
+                    receive_frame(receiver, frame);
+                });
+            }
+        }
         None => {
             port.counters
                 .no_carrier
                 .fetch_add(frames.len() as u64, Ordering::Relaxed);
-            return;
         }
-    };
-    for frame in frames {
-        receive_frame(&peer, frame);
     }
 }
 

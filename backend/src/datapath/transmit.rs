@@ -10,9 +10,9 @@ use zcnic_device::{
 use super::{
     batch::{BATCH, PositionedTrain, RxBatch, Scratch, TimestampSlot, TxBatch, WaitingTrain},
     capture,
+    egress::send,
     faulty::{self, TxFaults},
     interrupts,
-    receive::send,
 };
 use crate::{
     index::PairIndex,

@@ -376,9 +376,41 @@ fn status_text(status: &Value) -> String {
         } else {
             ""
         };
-        text += &format!("cable {}{pause}\n", brief(&cable["ports"]));
+        let shape = members_line(&cable["shape"]);
+        text += &format!("cable {}{pause}{shape}\n", brief(&cable["ports"]));
+        for (line, arrow) in cable["lines"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .zip(["->", "<-"])
+        {
+            text += &format!("  {arrow}{}\n", members_line(line));
+        }
+    }
+    for wire in status["wires"].as_array().into_iter().flatten() {
+        let end = wire["end"]
+            .as_str()
+            .map_or(String::new(), |end| format!(" {end}"));
+        let line = members_line(&wire["line"]);
+        text += &format!(
+            "wire {} {}{end}{line}\n",
+            brief(&wire["port"]),
+            brief(&wire["kind"])
+        );
+    }
+    for switch in status["switches"].as_array().into_iter().flatten() {
+        text += &format!("switch{}\n", members_line(switch));
     }
     text
+}
+
+/// The members of an object as ` name value`, without those that are zero.
+fn members_line(object: &Value) -> String {
+    let members = object.as_object().into_iter().flatten();
+    let members = members.filter(|(_, value)| value.as_u64() != Some(0));
+    members
+        .map(|(name, value)| format!(" {name} {}", brief(value)))
+        .collect()
 }
 
 fn stats_text(stats: &Value) -> String {
