@@ -34,6 +34,7 @@ mod scenarios;
 mod selftests;
 mod test;
 mod traffic;
+mod wires;
 mod xdp;
 
 /// Returns all tests, those that can share a guest next to each other.
@@ -47,6 +48,7 @@ fn all() -> impl Iterator<Item = &'static Test> {
         xdp::TESTS,
         selftests::TESTS,
         recovery::TESTS,
+        wires::TESTS,
         faults::TESTS,
         scenarios::TESTS,
         features::TESTS,
