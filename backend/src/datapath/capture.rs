@@ -12,7 +12,8 @@ use zcnic_device::{
 
 use crate::port::{Egress, Port, context::PortContext};
 
-/// Records the frames of trains that `port` sent, at both ends of its cable.
+/// Records the frames of trains that `port` sent, at both ends of its cable. Those that went over a
+/// switch were recorded before.
 pub(crate) fn record_trains<'t, M>(
     port: &Port,
     mover: &M,
@@ -21,6 +22,9 @@ pub(crate) fn record_trains<'t, M>(
     M: Mover,
     M::Source: 't,
 {
+    if let Some(Egress::Switch(..)) = port.egress() {
+        return;
+    }
     let mut frame = Vec::new();
     for train in trains {
         for index in 0..train.segments() {
@@ -30,9 +34,10 @@ pub(crate) fn record_trains<'t, M>(
     }
 }
 
-/// Records the frames of trains that a port received from a wire or switch.
-pub(super) fn record_received<'t, M>(
+/// Records the frames of trains at one port.
+pub(super) fn record_at<'t, M>(
     context: &PortContext,
+    direction: ProtocolDirection,
     mover: &M,
     trains: impl Iterator<Item = &'t Train<'t, M::Source>>,
 ) where
@@ -43,7 +48,7 @@ pub(super) fn record_received<'t, M>(
     for train in trains {
         for index in 0..train.segments() {
             finish_into(mover, train, index, &mut frame);
-            record(context, ProtocolDirection::Rx, &frame);
+            record(context, direction, &frame);
         }
     }
 }

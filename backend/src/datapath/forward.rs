@@ -8,6 +8,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use zcnic_ctl::protocol::fault::Direction;
+
 use super::{
     batch::{PositionedTrain, RxBatch},
     capture,
@@ -38,11 +40,15 @@ pub(super) fn forward(
         let (trains, later) = rest.split_at(run.len());
         rest = later;
         let frames = trains.iter().map(|(_, train)| train.segments()).sum();
+        if port.context.captures().any() {
+            let trains = trains.iter().map(|(_, train)| train);
+            capture::record_at(&port.context, Direction::Tx, &GuestMover::new(), trains);
+        }
         to_receivers(switch, member, run[0], frames, |receiver| {
             receive(receiver, trains, None, FlowControl::Drop, rx_batch);
             if receiver.context.captures().any() {
                 let trains = trains.iter().map(|(_, train)| train);
-                capture::record_received(&receiver.context, &GuestMover::new(), trains);
+                capture::record_at(&receiver.context, Direction::Rx, &GuestMover::new(), trains);
             }
         });
     }

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use zcnic_ctl::protocol::fault::Direction;
 use zcnic_device::{
     features::FeatureSet,
     transmit::{Snapshot, TransmitFormat, parse},
@@ -108,7 +109,7 @@ impl Ingress {
         let received = valid().count();
         if port.context.captures().any() {
             let trains = valid().map(|(_, train)| train);
-            capture::record_received(&port.context, &GuestMover::new(), trains);
+            capture::record_at(&port.context, Direction::Rx, &GuestMover::new(), trains);
         }
         *trains = recycle(batch);
         drop(guard);

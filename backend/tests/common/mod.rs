@@ -6,11 +6,13 @@
 use std::{
     path::PathBuf,
     sync::mpsc::{self, Receiver},
+    time::Duration,
 };
 
 use tempfile::TempDir;
 use zcnic_backend::{
-    Backend, CableConfig, Config, FlowControl, PortConfig, PortMode, SwitchConfig, Wire, WireConfig,
+    Backend, CableConfig, CableShape, Config, FlowControl, PortConfig, PortMode, SwitchConfig,
+    Wire, WireConfig,
 };
 use zcnic_ctl::client::Client;
 use zcnic_model::{
@@ -78,6 +80,20 @@ impl World {
             }
             config.switches = vec![SwitchConfig { name, ports }];
         })
+    }
+
+    /// Two ports with a cable, on a switch, and with a cable that has properties.
+    pub(crate) fn connected() -> [Self; 3] {
+        let shape = CableShape {
+            delay: Duration::from_millis(1),
+            ..CableShape::default()
+        };
+        let shaped = CableConfig {
+            shape: Some(shape),
+            ..cable(FlowControl::Drop)
+        };
+        let shaped = Self::configured(|config| config.cables = vec![shaped]);
+        [Self::new(), Self::switched(2), shaped]
     }
 
     /// Two ports as `configure` connects them.
