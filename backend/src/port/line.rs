@@ -29,6 +29,10 @@ pub(crate) const CAPACITY: usize = 4 << 20;
 /// Bytes that the outlet of a shaped cable holds: those under way for the time of its delay.
 const SHAPED_CAPACITY: usize = 64 << 20;
 
+/// Bytes that a frame in an outlet takes beside its own, approximately: without them an outlet full
+/// of the smallest frames would take many times its capacity.
+const FRAME_COST: usize = 128;
+
 /// How a line takes frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sink {
@@ -51,6 +55,12 @@ pub(crate) struct OutgoingFrame {
     pub(crate) bytes: Vec<u8>,
     /// When it arrives, in nanoseconds since the backend started; 0 without a shaper.
     pub(crate) due: u64,
+}
+
+impl OutgoingFrame {
+    fn cost(&self) -> usize {
+        self.bytes.len() + FRAME_COST
+    }
 }
 
 /// The outcome of [`Outlet::push`].
@@ -126,7 +136,7 @@ impl Outlet {
             }
             Fate::Arrives(due) => frame.due = due,
         }
-        queue.bytes += frame.bytes.len();
+        queue.bytes += frame.cost();
         queue.frames.push_back(frame);
         let asleep = std::mem::take(&mut queue.asleep);
         drop(queue);
@@ -148,7 +158,7 @@ impl Outlet {
         for _ in 0..count {
             match queue.frames.pop_front_if(|frame| frame.due <= now) {
                 Some(frame) => {
-                    queue.bytes -= frame.bytes.len();
+                    queue.bytes -= frame.cost();
                     queue.stalled = false;
                     taken.push_back(frame);
                 }
@@ -331,7 +341,10 @@ mod tests {
     fn a_full_outlet_drops_frames_until_some_are_taken() {
         let outlet = outlet(None);
         for _ in 0..CAPACITY / 4096 {
-            assert_eq!(outlet.push(frame(4096), 0, false), Pushed::Queued);
+            assert_eq!(
+                outlet.push(frame(4096 - FRAME_COST), 0, false),
+                Pushed::Queued
+            );
         }
         assert_eq!(outlet.push(frame(1), 0, false), Pushed::Full);
         let mut taken = VecDeque::new();
@@ -342,7 +355,7 @@ mod tests {
     #[test]
     fn a_sender_that_waits_continues_when_half_of_the_outlet_is_empty() {
         let outlet = outlet(None);
-        let half = CAPACITY / 2;
+        let half = CAPACITY / 2 - FRAME_COST;
         for _ in 0..2 {
             assert_eq!(outlet.push(frame(half), 0, true), Pushed::Queued);
         }

@@ -338,10 +338,14 @@ impl Incoming {
     fn deliver(&mut self, port: &Port, line: &Line) -> Result<Option<Instant>, TooLong> {
         let mut header = [0; 12];
         loop {
-            while self.frames.len() < FRAMES
-                && let Some(place) = self.deframer.next()?
-            {
-                self.frames.push_back(place);
+            while self.frames.len() < FRAMES {
+                match self.deframer.next() {
+                    Ok(Some(place)) => self.frames.push_back(place),
+                    Ok(None) => break,
+                    // The frames before it are delivered first.
+                    Err(error) if self.frames.is_empty() => return Err(error),
+                    Err(_) => break,
+                }
             }
             if self.frames.is_empty() {
                 return Ok(None);

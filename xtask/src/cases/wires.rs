@@ -1,8 +1,9 @@
 //! Wires to the world: two guests with a backend each.
 //!
-//! The first guest's eth0 leads to passt, its eth1 by `stream` to the second guest's eth0, and that
-//! one's eth1 to a tap in a network namespace. No address is reached but those of the loopback
-//! interface and of the namespace.
+//! The first guest's eth0 leads to passt, and the second guest's to a tap in a network namespace. Two
+//! streams are between them: eth1 to eth1, and eth2 to eth2 by way of QEMU, which relays frames
+//! between two of its `-netdev stream`. No address is reached but those of the loopback interface and
+//! of the namespace.
 
 use std::{
     fs::{self, File, Permissions},
@@ -21,7 +22,7 @@ use tempfile::TempDir;
 use zcnic_testbed::{
     agent::Exec,
     guest::{Driver, Guest},
-    machine::Machine,
+    machine::{Machine, Port},
     process::Running,
     provision::buildroot::{Bind, BuildRoot, Recipe, WORK},
     sandbox::Sandbox,
@@ -52,61 +53,62 @@ const TAP: &str = "zctest0";
 
 fn reach(setup: &Setup) -> Result<()> {
     let shared = tempfile::tempdir()?;
-    fs::set_permissions(shared.path(), Permissions::from_mode(0o755))?;
+    fs::set_permissions(shared.path(), Permissions::from_mode(0o777))?;
     let _passt = start_passt(setup, &shared)?;
     let namespace = geteuid().is_root().then(Namespace::new).transpose()?;
     let path = |name: &str| shared.path().join(name).display().to_string();
-    let first = [
-        format!("0=stream,connect=unix:{},pause", path("passt.sock")),
-        "1=stream,listen=tcp:127.0.0.1:PORT,pause".to_owned(),
-    ];
     // A port that is free now.
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
         .local_addr()?
         .port();
-    let first = first.map(|wire| wire.replace("PORT", &port.to_string()));
-    let second = [
-        format!("0=stream,connect=tcp:127.0.0.1:{port},pause"),
-        match &namespace {
-            Some(_) => format!("1=tap,ifname={TAP},queues=2"),
-            None => "1=null".to_owned(),
-        },
+    let first = [
+        format!("stream,connect=unix:{},pause", path("passt.sock")),
+        format!("stream,listen=tcp:127.0.0.1:{port},pause"),
+        format!("stream,listen=unix:{}", path("relay-a.sock")),
     ];
-    step("boot two guests", || {
+    let second = [
+        match &namespace {
+            Some(_) => format!("tap,ifname={TAP},queues=2"),
+            None => "null".to_owned(),
+        },
+        format!("stream,connect=tcp:127.0.0.1:{port},pause"),
+        format!("stream,listen=unix:{}", path("relay-b.sock")),
+    ];
+    let (mut a, mut b, _relay) = step("boot two guests", || {
         let mut a = Wired::boot(setup, &first, None)?;
         let mut b = Wired::boot(setup, &second, namespace.as_ref())?;
-        a.addresses(&[GUEST, "203.0.113.1"])?;
-        b.addresses(&["203.0.113.2", "192.0.2.2"])?;
-        Ok((a, b))
-    })
-    .and_then(|(mut a, mut b)| {
-        let server = EchoServer::start(None, (Ipv4Addr::LOCALHOST, 0).into())?;
-        a.echo(LOOPBACK, server.port)
-            .context("to the host by passt")?;
-        server.finish()?;
+        a.addresses([GUEST, "203.0.113.1", "10.0.0.1"])?;
+        b.addresses(["192.0.2.2", "203.0.113.2", "10.0.0.2"])?;
+        let relay = start_relay(setup, &["relay-a.sock", "relay-b.sock"].map(path))?;
+        Ok((a, b, relay))
+    })?;
 
+    let server = EchoServer::start(None, (Ipv4Addr::LOCALHOST, 0).into())?;
+    a.echo(LOOPBACK, server.port)
+        .context("to the host by passt")?;
+    server.finish()?;
+
+    for address in ["203.0.113.2", "10.0.0.2"] {
         let echo = "socat -t 60 TCP-LISTEN:5000,reuseaddr SYSTEM:'cat >/run/in; cat /run/in'";
         let echo = b.guest.spawn(&Exec::shell(echo).timeout(PATIENCE))?;
-        a.echo("203.0.113.2", 5000).context("to the other guest")?;
+        a.echo(address, 5000)
+            .with_context(|| format!("to the other guest at {address}"))?;
         echo.wait()?;
+    }
 
-        match &namespace {
-            Some(namespace) => {
-                namespace.ip(&format!("link set {TAP} up"))?;
-                namespace.ip(&format!("address add 192.0.2.1/24 dev {TAP}"))?;
-                let address = (Ipv4Addr::new(192, 0, 2, 1), 0).into();
-                let server = EchoServer::start(Some(namespace), address)?;
-                b.echo("192.0.2.1", server.port)
-                    .context("to the host by a tap")?;
-                server.finish()?;
-            }
-            None => {
-                eprintln!("         skipped the tap: it takes root to make a network namespace");
-            }
-        }
-        a.finish()?;
-        b.finish()
-    })
+    if let Some(namespace) = &namespace {
+        namespace.ip(&format!("link set {TAP} up"))?;
+        namespace.ip(&format!("address add 192.0.2.1/24 dev {TAP}"))?;
+        let address = (Ipv4Addr::new(192, 0, 2, 1), 0).into();
+        let server = EchoServer::start(Some(namespace), address)?;
+        b.echo("192.0.2.1", server.port)
+            .context("to the host by a tap")?;
+        server.finish()?;
+    } else {
+        eprintln!("         skipped the tap: it takes root to make a network namespace");
+    }
+    a.finish()?;
+    b.finish()
 }
 
 /// Starts passt, listening at `passt.sock` in `directory`.
@@ -136,6 +138,20 @@ fn start_passt(setup: &Setup, directory: &TempDir) -> Result<Running> {
     })?;
     fs::set_permissions(&socket, Permissions::from_mode(0o666))?;
     Ok(running)
+}
+
+/// Starts a QEMU without a machine that relays frames between two sockets on which backends listen.
+fn start_relay(setup: &Setup, sockets: &[String; 2]) -> Result<Running> {
+    let program = setup.qemu.command(setup.cache.root());
+    let mut command = Command::new(&program[0]);
+    command.args(&program[1..]).current_dir(setup.cache.root());
+    command.args(["-machine", "none", "-nodefaults", "-display", "none"]);
+    for (number, path) in sockets.iter().enumerate() {
+        let stream = format!("stream,id=s{number},server=off,addr.type=unix,addr.path={path}");
+        let hub = format!("hubport,id=h{number},hubid=0,netdev=s{number}");
+        command.args(["-netdev", &stream, "-netdev", &hub]);
+    }
+    Running::start("a relay", &mut command)
 }
 
 /// A network namespace that goes with this.
@@ -220,9 +236,10 @@ struct Wired {
 }
 
 impl Wired {
-    fn boot(setup: &Setup, wires: &[String; 2], namespace: Option<&Namespace>) -> Result<Self> {
+    fn boot(setup: &Setup, wires: &[String; 3], namespace: Option<&Namespace>) -> Result<Self> {
         let sandbox = Sandbox::new()?;
-        let machine: Machine = setup.machine();
+        let mut machine: Machine = setup.machine();
+        machine.ports.push(Port { index: 2, pairs: 5 });
         let program = sandbox.install(&setup.programs.zcnic)?;
         let mut command = match namespace {
             None => sandbox.command("zcnic", sandbox.directory(), &program)?,
@@ -233,11 +250,11 @@ impl Wired {
             .iter()
             .map(|port| port.socket(&sandbox))
             .collect();
-        for (socket, wire) in sockets.iter().zip(wires) {
+        for (number, (socket, wire)) in sockets.iter().zip(wires).enumerate() {
             command
                 .arg("--port")
                 .arg(format!("path={}", socket.display()));
-            command.args(["--wire", wire]);
+            command.arg("--wire").arg(format!("{number}={wire}"));
         }
         let mut zcnic = Running::start("zcnic", &mut command)?;
         for socket in &sockets {
@@ -252,9 +269,9 @@ impl Wired {
         Ok(Self { guest, zcnic })
     }
 
-    /// Gives eth0 and eth1 these addresses, with prefixes of 24 bits.
-    fn addresses(&mut self, addresses: &[&str; 2]) -> Result<()> {
-        for (interface, address) in ["eth0", "eth1"].into_iter().zip(addresses) {
+    /// Gives the ports these addresses, with prefixes of 24 bits.
+    fn addresses(&mut self, addresses: [&str; 3]) -> Result<()> {
+        for (interface, address) in ["eth0", "eth1", "eth2"].into_iter().zip(addresses) {
             self.guest.sh(&format!(
                 "ip address add {address}/24 dev {interface} && ip link set {interface} up"
             ))?;
