@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::World;
+use common::{
+    World,
+    namespace::{in_namespace, ip},
+};
 use tempfile::TempDir;
 use zcnic_backend::{FlowControl, StreamAddress, StreamConfig, StreamRole, Wire};
 use zcnic_ctl::protocol::{LineStatus, Status, command};
@@ -189,6 +192,27 @@ fn a_connecting_wire_connects_again() {
         driver.send(0, &frame);
         assert_eq!(next_frame(&mut peer), frame);
     }
+}
+
+/// Without a listener TCP connects a socket to itself if the kernel chooses that port.
+#[test]
+fn a_connecting_wire_does_not_connect_to_itself() {
+    in_namespace("a_connecting_wire_does_not_connect_to_itself", || {
+        ip("link set lo up");
+        let range = "/proc/sys/net/ipv4/ip_local_port_range";
+        std::fs::write(range, "40001 40001").expect("a range of one port");
+        let address: SocketAddr = (Ipv4Addr::LOCALHOST, 40_001).into();
+        let own = std::net::TcpStream::connect(address).expect("this test's premise");
+        assert_eq!(own.local_addr().ok(), own.peer_addr().ok());
+        drop(own);
+        let address = StreamAddress::Tcp(address);
+        let wire = stream(StreamRole::Connect, address, FlowControl::Drop);
+        let world = World::wired([wire, Wire::Null]);
+        for _ in 0..300 {
+            assert_eq!(line(&world).connections, 0);
+            thread::sleep(Duration::from_millis(10));
+        }
+    });
 }
 
 #[test]

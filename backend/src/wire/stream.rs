@@ -17,8 +17,8 @@ use rustix::{
     event::PollFlags,
     io::{Errno, read, writev},
     net::{
-        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, connect, socket_with,
-        sockopt,
+        AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, connect, getpeername,
+        getsockname, socket_with, sockopt,
     },
 };
 
@@ -41,6 +41,10 @@ use crate::{
 
 /// Time between two attempts to connect, and the most that one attempt takes.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Time between the end of a connection and the next one that is accepted: a peer can't make the
+/// carrier flap faster.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// After a TCP peer has been silent for so long, the kernel asks whether it still exists.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -136,7 +140,7 @@ impl Stream {
                         context.warn(format_args!("stream {}: {errno}", self.address));
                     }
                     if self.listener.is_none() || errno != Errno::AGAIN {
-                        self.pause()?;
+                        self.pause(RETRY)?;
                     }
                     continue;
                 }
@@ -165,16 +169,17 @@ impl Stream {
                     self.address
                 )),
             }
-            if self.listener.is_none() {
-                self.pause()?;
-            }
+            self.pause(match self.listener {
+                Some(_) => SETTLE,
+                None => RETRY,
+            })?;
         }
         Ok(())
     }
 
-    /// Waits until it is time for another attempt, or the line is stopped.
-    fn pause(&self) -> io::Result<()> {
-        let until = Instant::now() + RETRY;
+    /// Waits for this time, or until the line is stopped.
+    fn pause(&self, time: Duration) -> io::Result<()> {
+        let until = Instant::now() + time;
         while !self.line.is_stopping() && Instant::now() < until {
             wait((&self.port, self.outlet()), false, [], Some(until))?;
         }
@@ -220,10 +225,21 @@ impl Stream {
             let [ready] = wait(outlet, false, [writable], Some(until))?;
             if !ready.is_empty() {
                 let outcome = sockopt::socket_error(&socket).and_then(|outcome| outcome);
+                let outcome = match outcome {
+                    Ok(()) if self.is_connected_to_itself(&socket) => Err(Errno::CONNREFUSED),
+                    outcome => outcome,
+                };
                 return Ok(outcome.map(|()| socket));
             }
         }
         Ok(Err(Errno::TIMEDOUT))
+    }
+
+    /// Whether TCP made a connection without a listener: the kernel may choose the port that it
+    /// connects to as its own.
+    fn is_connected_to_itself(&self, socket: &OwnedFd) -> bool {
+        matches!(self.address, StreamAddress::Tcp(_))
+            && getsockname(socket).is_ok_and(|own| getpeername(socket) == Ok(Some(own)))
     }
 
     /// Sets the options of a TCP connection: no delay, and an end if the peer's host is gone.
@@ -314,7 +330,7 @@ impl Stream {
             )),
             Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
             // There are no more descriptors, as a rule, and no event reports when there are.
-            Err(_) => self.pause()?,
+            Err(_) => self.pause(RETRY)?,
         }
         Ok(())
     }
