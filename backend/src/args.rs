@@ -1,14 +1,17 @@
 //! The command line.
 
+mod wires;
+
 use std::{collections::BTreeSet, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Parser, Subcommand};
 use rustix::thread::CpuSet;
 use thiserror::Error;
 
+pub use self::wires::{CableArg, SwitchArg, WireArg, WireOptionError};
 use crate::config::{
-    CableConfig, Config, FLOWS, FlowControl, Generate, MAX_PAIRS, Mac, PortConfig, PortMode, SIZES,
-    Wire, WireConfig, WorkersConfig,
+    CableConfig, Config, MAX_PAIRS, Mac, PortConfig, PortMode, SwitchConfig, WireConfig,
+    WorkersConfig,
 };
 
 /// A multi-queue NIC with header/data split and flow steering for QEMU guests.
@@ -59,10 +62,17 @@ pub struct Run {
     /// A cable between two ports
     ///
     /// A and B are names or numbers of ports. A frame that finds no receive buffer is dropped and
-    /// counted; with "pause" its sender waits for up to half a second first.
-    #[arg(long = "cable", value_name = "A:B[,pause]")]
+    /// counted; with "pause" its sender waits for up to half a second first. Properties hold for
+    /// each direction: "rate=BITS" per second (100M, 2.5G), "delay=TIME" (5ms, 100us), "loss=P"
+    /// with P from 0 to 1, and "seed=NUMBER", which determines the frames that are lost. A
+    /// direction with a rate has a queue of 256 KiB.
+    #[arg(
+        long = "cable",
+        value_name = "A:B[,pause][,rate=BITS][,delay=TIME][,loss=P][,seed=NUMBER]"
+    )]
     pub cables: Vec<CableArg>,
-    /// Something other than a cable for a port; wires are loopback, null and generate
+    /// Something other than a cable for a port; wires are loopback, null, generate, stream, tap and
+    /// pcap
     ///
     /// PORT is a name or number. With "loopback" the port receives its own frames, through address
     /// filter, rules and RSS like any frame. With "null" its frames are counted as sent and
@@ -70,8 +80,22 @@ pub struct Run {
     /// as fast as it has buffers: by default of 60 bytes and one flow, otherwise as
     /// "generate,size=BYTES,flows=NUMBER,seed=NUMBER" specifies. The same seed makes the same
     /// frames.
+    ///
+    /// "stream,connect=ADDRESS" and "stream,listen=ADDRESS" speak the protocol of QEMU's -netdev
+    /// stream and of passt; ADDRESS is unix:PATH or tcp:IP:PORT. "tap,ifname=NAME[,queues=NUMBER]"
+    /// is a tap interface of the host, made if it does not exist. "pcap,file=FILE" sends the frames
+    /// of a capture to the port at their recorded times, with ",rate=line" as fast as it has
+    /// buffers, with ",rate=1000pps" or ",rate=10M" that many frames or bits per second, and with
+    /// ",loop" again and again. On stream and tap ",pause" makes frames wait for buffers as on a
+    /// cable.
     #[arg(long = "wire", value_name = "PORT=WIRE")]
     pub wires: Vec<WireArg>,
+    /// A learning switch for two ports or more
+    ///
+    /// Ports are names or numbers. A frame to an address that a port has sent from goes to that
+    /// port, other frames to all but the sender. A frame that finds no receive buffer is dropped.
+    #[arg(long = "switch", value_name = "[NAME=]PORT,PORT[,PORT...]")]
+    pub switches: Vec<SwitchArg>,
     /// Listen for control commands on this Unix socket (one JSON object per line, see zcnicctl)
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
@@ -129,24 +153,6 @@ pub struct PortArg {
     pub mode: PortMode,
 }
 
-/// A cable on the command line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CableArg {
-    /// Names of the ports.
-    pub ends: [String; 2],
-    /// How frames are treated that find no receive buffer.
-    pub flow_control: FlowControl,
-}
-
-/// A wire on the command line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WireArg {
-    /// Name of the port.
-    pub port: String,
-    /// The wire.
-    pub wire: Wire,
-}
-
 /// CPUs on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CpuList(pub Vec<usize>);
@@ -172,18 +178,6 @@ pub enum OptionError {
     /// A name with other characters than those allowed, or none.
     #[error("{0:?} is not a valid name: use letters, digits, '-', '_' and '.'")]
     Name(String),
-    /// Not a cable.
-    #[error("{0:?} is not of the form A:B or A:B,pause")]
-    Cable(String),
-    /// Not a wire.
-    #[error("{0:?} is not of the form PORT=WIRE; wires are loopback, null and generate")]
-    Wire(String),
-    /// Not a parameter of a generator.
-    #[error(
-        "generate takes size= ({least} to {most}), flows= (1 to {flows}) and seed=, not {0:?}",
-        least = SIZES.start(), most = SIZES.end(), flows = FLOWS.end()
-    )]
-    Generate(String),
     /// Not a list of CPUs.
     #[error("{0:?} is not a list of CPU numbers and ranges below 1024, such as 2,4-7")]
     Cpus(String),
@@ -211,11 +205,14 @@ pub enum ConfigError {
         /// The ports.
         known: Vec<String>,
     },
+    /// One name for two switches.
+    #[error("Two switches are called {0}")]
+    SwitchTwice(String),
     /// Both ends in one port.
     #[error("--cable {0}: a cable connects two different ports")]
     Loop(String),
     /// Two cables or wires in one port.
-    #[error("{option}: port {port} has a cable or wire already")]
+    #[error("{option}: port {port} has a cable, wire or switch already")]
     Occupied {
         /// The option.
         option: String,
@@ -270,68 +267,6 @@ fn once<T>(slot: &mut Option<T>, key: &'static str, value: T) -> Result<(), Opti
         Some(_) => Err(OptionError::Twice(key)),
         None => Ok(()),
     }
-}
-
-impl FromStr for CableArg {
-    type Err = OptionError;
-
-    fn from_str(text: &str) -> Result<Self, OptionError> {
-        let wrong = || OptionError::Cable(text.to_owned());
-        let (ends, flow_control) = match text.split_once(',') {
-            None => (text, FlowControl::Drop),
-            Some((ends, "pause")) => (ends, FlowControl::Pause),
-            Some(_) => return Err(wrong()),
-        };
-        let (a, b) = ends.split_once(':').ok_or_else(wrong)?;
-        if a.is_empty() || b.is_empty() || b.contains(':') {
-            return Err(wrong());
-        }
-        Ok(Self {
-            ends: [a.to_owned(), b.to_owned()],
-            flow_control,
-        })
-    }
-}
-
-impl FromStr for WireArg {
-    type Err = OptionError;
-
-    fn from_str(text: &str) -> Result<Self, OptionError> {
-        let wrong = || OptionError::Wire(text.to_owned());
-        let (port, wire) = text.split_once('=').ok_or_else(wrong)?;
-        let mut words = wire.split(',');
-        let mut wire = match words.next() {
-            Some("loopback") => Wire::Loopback,
-            Some("null") => Wire::Null,
-            Some("generate") => Wire::Generate(Generate::default()),
-            _ => return Err(wrong()),
-        };
-        for word in words {
-            let Wire::Generate(generate) = &mut wire else {
-                return Err(wrong());
-            };
-            set_generate(generate, word).ok_or_else(|| OptionError::Generate(word.to_owned()))?;
-        }
-        if port.is_empty() {
-            return Err(wrong());
-        }
-        Ok(Self {
-            port: port.to_owned(),
-            wire,
-        })
-    }
-}
-
-/// Sets the parameter of one word of a `generate` wire; `None` if the word is invalid.
-fn set_generate(generate: &mut Generate, word: &str) -> Option<()> {
-    let (key, value) = word.split_once('=')?;
-    match key {
-        "size" => generate.size = value.parse().ok().filter(|size| SIZES.contains(size))?,
-        "flows" => generate.flows = value.parse().ok().filter(|flows| FLOWS.contains(flows))?,
-        "seed" => generate.seed = value.parse().ok()?,
-        _ => return None,
-    }
-    Some(())
 }
 
 impl FromStr for CpuList {
@@ -406,6 +341,7 @@ impl TryFrom<Run> for Config {
         for CableArg {
             ends: [a, b],
             flow_control,
+            shape,
         } in &run.cables
         {
             let option = format!("--cable {a}:{b}");
@@ -419,19 +355,35 @@ impl TryFrom<Run> for Config {
             cables.push(CableConfig {
                 ends,
                 flow_control: *flow_control,
+                shape: *shape,
             });
         }
         let mut wires = Vec::new();
-        for WireArg { port: name, wire } in &run.wires {
+        for WireArg { port: name, wire } in run.wires {
             let option = format!("--wire {name}");
-            let port = find(&ports, name, &option)?;
+            let port = find(&ports, &name, &option)?;
             plug(port, &option)?;
-            wires.push(WireConfig { port, wire: *wire });
+            wires.push(WireConfig { port, wire });
+        }
+        let mut switches: Vec<SwitchConfig> = Vec::new();
+        for (number, SwitchArg { name, ports: ends }) in run.switches.into_iter().enumerate() {
+            let option = format!("--switch {}", ends.join(","));
+            let name = name.unwrap_or_else(|| format!("switch{number}"));
+            if switches.iter().any(|switch| switch.name == name) {
+                return Err(ConfigError::SwitchTwice(name));
+            }
+            let ends = ends.iter().map(|end| {
+                let port = find(&ports, end, &option)?;
+                plug(port, &option).map(|()| port)
+            });
+            let ports = ends.collect::<Result<_, ConfigError>>()?;
+            switches.push(SwitchConfig { name, ports });
         }
         Ok(Self {
             ports,
             cables,
             wires,
+            switches,
             control: run.control,
             workers: WorkersConfig {
                 per_port: usize::from(run.workers),
@@ -447,6 +399,7 @@ mod tests {
     use clap::{CommandFactory, error::ErrorKind};
 
     use super::*;
+    use crate::config::{FlowControl, Generate, Wire};
 
     fn config(line: &str) -> Result<Config, ConfigError> {
         let words = std::iter::once("zcnic").chain(line.split_whitespace());
@@ -469,6 +422,7 @@ mod tests {
         let cable = CableConfig {
             ends: [0, 1],
             flow_control: FlowControl::Pause,
+            shape: None,
         };
         assert_eq!(config.cables, [cable]);
         assert_eq!(config.control, Some("/c".into()));
@@ -479,12 +433,11 @@ mod tests {
     #[test]
     fn wires_and_workers() {
         let line = "--port path=/a --port path=/b,name=eth1 --port path=/c --wire 0=loopback \
-                    --wire eth1=null --wire 2=generate,flows=7,size=1500,seed=3 --workers 2 --poll-us 0 --cpus 1,4-6";
+                    --wire eth1=null --wire 2=generate,flows=7 --workers 2 --poll-us 0 --cpus 1,4-6";
         let config = config(line).expect("valid");
         let generate = Wire::Generate(Generate {
-            size: 1500,
             flows: 7,
-            seed: 3,
+            ..Generate::default()
         });
         let wires = [(0, Wire::Loopback), (1, Wire::Null), (2, generate)];
         assert_eq!(
@@ -500,24 +453,25 @@ mod tests {
     }
 
     #[test]
+    fn switches_have_names_and_ports_without_anything_else() {
+        let ports = "--port path=/a --port path=/b,name=eth1 --port path=/c --port path=/d";
+        let switched = config(&format!("{ports} --switch 0,eth1,2")).expect("valid");
+        let first = SwitchConfig {
+            name: "switch0".into(),
+            ports: vec![0, 1, 2],
+        };
+        assert_eq!(switched.switches, [first]);
+        let twice = config(&format!("{ports} --switch a=0,1 --switch a=2,3"));
+        assert_eq!(twice, Err(ConfigError::SwitchTwice("a".into())));
+        let occupied = config(&format!("{ports} --wire 2=null --switch 0,eth1,2"));
+        assert_eq!(
+            occupied.expect_err("port 2 has a wire").to_string(),
+            "--switch 0,eth1,2: port 2 has a cable, wire or switch already"
+        );
+    }
+
+    #[test]
     fn wrong_wires_and_cpus() {
-        for text in ["0", "0=", "=null", "0=cable", "0=null,x"] {
-            let error = OptionError::Wire(text.into());
-            assert_eq!(text.parse::<WireArg>(), Err(error));
-        }
-        for word in [
-            "",
-            "size",
-            "size=59",
-            "size=9217",
-            "flows=0",
-            "seed=x",
-            "x=1",
-        ] {
-            let error = OptionError::Generate(word.into());
-            let text = format!("0=generate,{word}");
-            assert_eq!(text.parse::<WireArg>(), Err(error));
-        }
         for text in ["", "a", "1,", "3-2", "1-", "1024", "0-99999", "-1"] {
             let error = OptionError::Cpus(text.into());
             assert_eq!(text.parse::<CpuList>(), Err(error));
@@ -531,7 +485,7 @@ mod tests {
         let twice = config(&format!("{ports} --cable 0:1 --wire 1=null")).expect_err("twice");
         assert_eq!(
             twice.to_string(),
-            "--wire 1: port 1 has a cable or wire already"
+            "--wire 1: port 1 has a cable, wire or switch already"
         );
     }
 
@@ -547,12 +501,6 @@ mod tests {
             ("path=/a,name=a:b", OptionError::Name("a:b".into())),
         ] {
             assert_eq!(text.parse::<PortArg>(), Err(error));
-        }
-        for text in ["0", "0:", ":1", "0:1,slow", "0:1:2"] {
-            assert_eq!(
-                text.parse::<CableArg>(),
-                Err(OptionError::Cable(text.into()))
-            );
         }
     }
 

@@ -9,16 +9,20 @@ use std::{
 use thiserror::Error;
 
 use crate::{
-    config::{CableConfig, Config, FlowControl, PortConfig, Wire, WireConfig},
+    config::{Config, PortConfig},
     control::admin,
     datapath::{interrupts, lanes},
     entry::Entry,
-    port::{Port, generator::Generator},
-    server::{Server, state::ServerState},
+    port::{Port, line::Line, switch::Switch},
+    server::{
+        Server,
+        state::{LinkState, ServerState},
+    },
     services::Services,
     socket::{Socket, SocketError},
     thread::{pin, spawn},
     timer::Job,
+    wire::{self, OpenLine, WireError},
     worker,
 };
 
@@ -28,6 +32,9 @@ pub enum StartError {
     /// A socket can't be made.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// A wire can't be opened.
+    #[error(transparent)]
+    Wire(#[from] WireError),
     /// A thread or descriptor can't be made.
     #[error("Can't start a port")]
     Resources(#[from] io::Error),
@@ -39,7 +46,36 @@ pub struct Backend {
     ports: Vec<Arc<Entry>>,
     services: Arc<Services>,
     server: Option<Server>,
+    lines: Vec<Arc<Line>>,
     threads: Vec<JoinHandle<()>>,
+}
+
+/// What connects the ports to each other and to the world.
+struct Links {
+    /// Lines, with the number of the port that sends on each.
+    lines: Vec<(usize, OpenLine)>,
+    switches: Vec<Arc<Switch>>,
+}
+
+/// Plugs cables, wires and switches into the ports.
+fn plug_all(config: &Config, entries: &[Arc<Entry>]) -> Result<Links, WireError> {
+    let port = |number: usize| &entries[number].port;
+    let mut lines = Vec::new();
+    for cable in &config.cables {
+        let opened = wire::connect(cable.ends.map(port), cable)?;
+        lines.extend(cable.ends.into_iter().zip(opened));
+    }
+    for wire in &config.wires {
+        let opened = wire::plug(port(wire.port), &wire.wire)?;
+        lines.extend(opened.map(|open| (wire.port, open)));
+    }
+    let switch =
+        |ports: &[usize]| Switch::connect(&ports.iter().map(|&n| port(n)).collect::<Vec<_>>());
+    let switches = config.switches.iter().map(|config| switch(&config.ports));
+    Ok(Links {
+        switches: switches.collect(),
+        lines,
+    })
 }
 
 impl Backend {
@@ -62,23 +98,7 @@ impl Backend {
             )?);
             ports.push(Arc::new(Entry::new(port, socket)));
         }
-        for &CableConfig {
-            ends: [a, b],
-            flow_control,
-        } in &config.cables
-        {
-            let (a, b) = (&ports[a].port, &ports[b].port);
-            a.plug(b, flow_control);
-            b.plug(a, flow_control);
-        }
-        for WireConfig { port, wire } in &config.wires {
-            let port = &ports[*port].port;
-            match wire {
-                Wire::Loopback => port.plug(port, FlowControl::Drop),
-                Wire::Null => port.plug_null(),
-                Wire::Generate(config) => port.plug_generator(Generator::new(config)),
-            }
-        }
+        let links = plug_all(config, &ports)?;
         let control = config.control.as_ref();
         let control = control.map(|path| Socket::listen(path, true)).transpose()?;
 
@@ -86,9 +106,14 @@ impl Backend {
             ports,
             services,
             server: None,
+            lines: links
+                .lines
+                .iter()
+                .map(|(_, open)| Arc::clone(&open.line))
+                .collect(),
             threads: Vec::new(),
         };
-        match backend.spawn_all(config, control, failures) {
+        match backend.spawn_all(config, links, control, failures) {
             Ok(()) => Ok(backend),
             Err(error) => {
                 backend.stop();
@@ -100,6 +125,7 @@ impl Backend {
     fn spawn_all(
         &mut self,
         config: &Config,
+        links: Links,
         control: Option<Socket>,
         failures: &Sender<String>,
     ) -> io::Result<()> {
@@ -126,6 +152,15 @@ impl Backend {
                 })?);
             log::info!("Port {name}: listening on {}", path.display());
         }
+        let mut lines = Vec::new();
+        for (port, OpenLine { line, threads }) in links.lines {
+            let name = self.ports[port].port.context.name();
+            for (number, body) in threads.into_iter().enumerate() {
+                let name = format!("wire-{name}.{number}");
+                self.threads.push(spawn(name, failures, body)?);
+            }
+            lines.push((port, line));
+        }
         let (services, ports) = (Arc::clone(&self.services), self.ports.clone());
         self.threads.push(spawn("timer".into(), failures, move || {
             services.timer.run(|port, job| {
@@ -137,7 +172,18 @@ impl Backend {
         })?);
         if let Some(socket) = control {
             let (ports, services) = (self.ports.clone(), Arc::clone(&self.services));
-            let state = ServerState::new(ports, config.cables.clone(), services);
+            let links = LinkState {
+                cables: config.cables.clone(),
+                wires: config.wires.clone(),
+                switches: config
+                    .switches
+                    .iter()
+                    .cloned()
+                    .zip(links.switches)
+                    .collect(),
+                lines,
+            };
+            let state = ServerState::new(ports, links, services);
             self.server = Some(Server::start(socket, state, failures)?);
         }
         Ok(())
@@ -149,6 +195,7 @@ impl Backend {
             server.stop();
         }
         self.services.timer.stop();
+        self.lines.iter().for_each(|line| line.stop());
         for entry in &self.ports {
             entry.stop();
             entry.port.wakers.iter().for_each(|waker| waker.stop());

@@ -3,6 +3,8 @@
 
 use std::{
     fmt::{self, Display},
+    net::SocketAddr,
+    num::NonZeroU64,
     path::PathBuf,
     str::FromStr,
     time::Duration,
@@ -19,6 +21,8 @@ pub struct Config {
     pub cables: Vec<CableConfig>,
     /// Wires of ports without a cable.
     pub wires: Vec<WireConfig>,
+    /// Switches between ports without a cable or wire.
+    pub switches: Vec<SwitchConfig>,
     /// Path of the control socket.
     pub control: Option<PathBuf>,
     /// The worker threads.
@@ -79,6 +83,30 @@ pub struct CableConfig {
     pub ends: [usize; 2],
     /// How frames are treated that find no receive buffer.
     pub flow_control: FlowControl,
+    /// Its properties; `None`: frames arrive at once.
+    pub shape: Option<CableShape>,
+}
+
+/// The properties of a cable, the same in each direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CableShape {
+    /// Bits of frames per second; `None`: not limited.
+    pub rate: Option<NonZeroU64>,
+    /// Time from the last bit sent to the last bit received.
+    pub delay: Duration,
+    /// Frames in a million that are lost.
+    pub loss: u32,
+    /// Determines which.
+    pub seed: u64,
+}
+
+/// A learning switch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SwitchConfig {
+    /// Its name, unique among switches.
+    pub name: String,
+    /// Indices of its ports, at least two; they have no cable and no wire.
+    pub ports: Vec<usize>,
 }
 
 /// How a frame is treated that finds no receive buffer.
@@ -92,7 +120,7 @@ pub enum FlowControl {
 }
 
 /// The wire of a port without a cable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WireConfig {
     /// Index of the port; it has no cable and no other wire.
     pub port: usize,
@@ -101,7 +129,7 @@ pub struct WireConfig {
 }
 
 /// A wire that does not lead to another port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wire {
     /// The port receives what it sends.
     Loopback,
@@ -109,6 +137,90 @@ pub enum Wire {
     Null,
     /// The port receives generated frames; what it sends is discarded.
     Generate(Generate),
+    /// Frames go over a connection, as QEMU's `-netdev stream` has it.
+    Stream(StreamConfig),
+    /// Frames go to and come from a tap interface of the host.
+    Tap(TapConfig),
+    /// The port receives the frames of a capture; what it sends is discarded.
+    Replay(ReplayConfig),
+}
+
+/// A `stream` wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamConfig {
+    /// Who connects.
+    pub role: StreamRole,
+    /// To or at which address.
+    pub address: StreamAddress,
+    /// How frames from the peer are treated that find no receive buffer, and those to it that find
+    /// a full queue.
+    pub flow_control: FlowControl,
+}
+
+/// Which end of a connection the wire is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamRole {
+    /// It connects, and again when the connection ends.
+    Connect,
+    /// It accepts one peer at a time.
+    Listen,
+}
+
+/// The address of a `stream` wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StreamAddress {
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+    /// An IP address and a TCP port.
+    Tcp(SocketAddr),
+}
+
+impl Display for StreamAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Tcp(address) => write!(f, "tcp:{address}"),
+        }
+    }
+}
+
+/// A `tap` wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TapConfig {
+    /// The name of the interface, made if it does not exist.
+    pub name: String,
+    /// Its queues, 1 to [`MAX_TAP_QUEUES`].
+    pub queues: usize,
+    /// How frames are treated that find no receive buffer or a full queue.
+    pub flow_control: FlowControl,
+}
+
+/// The most queues of a tap. Each has a thread.
+pub(crate) const MAX_TAP_QUEUES: usize = 16;
+
+/// A `pcap` wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplayConfig {
+    /// The capture, pcap or pcapng.
+    pub file: PathBuf,
+    /// When its frames are sent.
+    pub pace: Pace,
+    /// Whether it begins again at its end.
+    pub repeats: bool,
+}
+
+/// When the frames of a capture are sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pace {
+    /// At their recorded distances in time.
+    #[default]
+    Recorded,
+    /// As fast as the port has buffers for them.
+    Line,
+    /// This many frames per second.
+    Frames(NonZeroU64),
+    /// This many bits of frames per second.
+    Bits(NonZeroU64),
 }
 
 /// Sizes of generated frames in bytes: at least headers without payload, not padded to Ethernet's

@@ -1,7 +1,7 @@
 //! The zcnic backend: vhost-user ports, rings, workers and wires around the device.
 //!
 //! The modules are layers, from the lowest to the highest: leaves, `ring`, `port`, `datapath`,
-//! `control`, `vhost`, `worker` and `entry`, `server`, `backend`. A module imports modules of lower
+//! `control`, `vhost`, `worker`, `entry` and `wire`, `server`, `backend`. A module imports modules of lower
 //! layers, and of its own folder without circles.
 //!
 //! The order of the layers is the order of the locks. A thread takes them downwards: the lists of
@@ -31,11 +31,14 @@ mod thread;
 mod timer;
 mod vhost;
 mod waker;
+mod wire;
 mod worker;
 
 pub use backend::{Backend, StartError};
 pub use config::{
-    CableConfig, Config, FlowControl, Generate, MAX_PAIRS, Mac, MacError, PortConfig, PortMode,
-    Wire, WireConfig, WorkersConfig,
+    CableConfig, CableShape, Config, FlowControl, Generate, MAX_PAIRS, Mac, MacError, Pace,
+    PortConfig, PortMode, ReplayConfig, StreamAddress, StreamConfig, StreamRole, SwitchConfig,
+    TapConfig, Wire, WireConfig, WorkersConfig,
 };
 pub use socket::{SocketError, adopt_passed};
+pub use wire::WireError;

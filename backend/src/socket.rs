@@ -86,7 +86,7 @@ pub fn adopt_passed<'a>(named: impl Iterator<Item = &'a Path>) -> Result<(), Soc
 /// A listening socket.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    listener: UnixListener,
+    pub(crate) listener: UnixListener,
     /// Becomes readable when no more connections are to be accepted. A shutdown of the listener
     /// would end it for systemd, too.
     stopped: OwnedFd,

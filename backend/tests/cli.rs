@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
+    net::TcpListener,
     path::Path,
     process::{Child, ChildStderr, Command, Output, Stdio},
 };
@@ -97,6 +98,51 @@ fn wrong_options_are_explained() {
         .expect("directory")
         .collect();
     assert_eq!(left.len(), 1, "nothing but the file: {left:?}");
+}
+
+#[test]
+fn wires_that_cannot_be_opened_are_explained() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let a = format!("path={}", path("a"));
+    let wire = |wire: &str| complaint(&["--port", &a, "--wire", &format!("0={wire}")]);
+    let file = |content: &[u8]| {
+        std::fs::write(path("file"), content).expect("write");
+        wire(&format!("pcap,file={}", path("file")))
+    };
+    assert!(wire("pcap,file=/no/such/file").contains("Can't replay /no/such/file: No such file"));
+    assert!(file(b"").contains("is no capture"));
+    assert!(file(&[7; 100]).contains("Can't replay"));
+    let header = |link: u8| {
+        let mut header = vec![0; 24];
+        header[..6].copy_from_slice(&[0xd4, 0xc3, 0xb2, 0xa1, 2, 0]);
+        header[6] = 4;
+        header[16..18].copy_from_slice(&[0xff, 0xff]);
+        header[20] = link;
+        header
+    };
+    assert!(file(&header(1)).contains("no Ethernet frames"));
+    assert!(file(&header(113)).contains("not Ethernet"));
+    let mut truncated = header(1);
+    truncated.extend([0; 8]);
+    truncated.extend([60, 0, 0, 0, 60, 0, 0, 0, 1, 2, 3]);
+    assert!(file(&truncated).contains("behind frame 0"));
+    let taken = format!("stream,listen=unix:{}", path("file"));
+    assert!(wire(&taken).contains("is not a socket"));
+    let held = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = held.local_addr().expect("an address");
+    let complaint = wire(&format!("stream,listen=tcp:{address}"));
+    assert!(complaint.contains(&format!("Can't listen on tcp:{address}")));
+    assert!(wire("tap,ifname=lo").contains("Can't open tap lo: "));
+    // These errors are clap's.
+    assert!(refused(&["--wire", "0=stream"]).contains("connect=ADDRESS"));
+    assert!(refused(&["--cable", "0:1,rate=fast"]).contains("rate=BITS"));
+    assert!(refused(&["--switch", "0"]).contains("at least two ports"));
+    std::fs::remove_file(path("file")).expect("remove");
+    let left: Vec<_> = std::fs::read_dir(directory.path())
+        .expect("directory")
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]

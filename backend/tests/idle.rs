@@ -2,10 +2,11 @@
 
 mod common;
 
-use std::{thread, time::Duration};
+use std::{os::unix::net::UnixStream, thread, time::Duration};
 
 use common::World;
 use rustix::time::{ClockId, clock_gettime};
+use zcnic_backend::{FlowControl, StreamAddress, StreamConfig, StreamRole, Wire};
 use zcnic_model::{
     Shape,
     frames::{broadcast, pattern},
@@ -19,16 +20,28 @@ fn cpu_time() -> Duration {
 
 #[test]
 fn an_idle_backend_uses_no_cpu() {
-    let world = World::new();
-    let mut drivers = world.drivers(3);
-    for driver in &mut drivers {
-        driver.bring_up(Shape::SPLIT, 64);
-    }
-    let [a, b] = &mut drivers;
-    for _ in 0..20 {
-        let frame = broadcast(&pattern(100));
-        a.send(0, &frame);
-        assert_eq!(b.receive(0).frame, frame);
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("wire");
+    let stream = Wire::Stream(StreamConfig {
+        role: StreamRole::Listen,
+        address: StreamAddress::Unix(path.clone()),
+        flow_control: FlowControl::Pause,
+    });
+    let streaming = World::wired([stream, Wire::Null]);
+    let mut driver = streaming.driver(0, 2);
+    driver.bring_up(Shape::SPLIT, 64);
+    let _peer = UnixStream::connect(path).expect("connect");
+
+    let worlds = World::connected();
+    let mut drivers = [&worlds[0], &worlds[1], &worlds[2]].map(|world| world.drivers(3));
+    for [a, b] in &mut drivers {
+        a.bring_up(Shape::SPLIT, 64);
+        b.bring_up(Shape::SPLIT, 64);
+        for _ in 0..20 {
+            let frame = broadcast(&pattern(100));
+            a.send(0, &frame);
+            assert_eq!(b.receive(0).frame, frame);
+        }
     }
     // Frames were just moved, so polling has to end first. It may take a thousand times longer than
     // configured: no event reports that nothing happens.

@@ -144,6 +144,12 @@ pub struct Status {
     pub ports: Vec<PortStatus>,
     /// In the order of the command line.
     pub cables: Vec<CableStatus>,
+    /// In the order of the command line.
+    #[serde(default)]
+    pub wires: Vec<WireStatus>,
+    /// In the order of the command line.
+    #[serde(default)]
+    pub switches: Vec<SwitchStatus>,
 }
 
 /// State of a port.
@@ -194,6 +200,85 @@ pub struct CableStatus {
     pub ports: [String; 2],
     /// Frames without a receive buffer wait instead of being dropped.
     pub pause: bool,
+    /// Its properties, if it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<CableShape>,
+    /// The two directions of a cable with properties, that from the first port first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lines: Vec<LineStatus>,
+}
+
+/// The properties of a cable, the same in each direction.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub struct CableShape {
+    /// Bits of frames per second; absent: not limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u64>,
+    /// Nanoseconds from the last bit sent to the last bit received.
+    pub delay: u64,
+    /// Frames in a million that are lost.
+    pub loss_ppm: u32,
+    /// Determines which.
+    pub seed: u64,
+}
+
+/// The wire of a port.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub struct WireStatus {
+    /// Name of the port.
+    pub port: String,
+    /// `loopback`, `null`, `generate`, `stream`, `tap` or `pcap`.
+    pub kind: String,
+    /// Its other end: an address with `connect=` or `listen=`, an interface or a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<String>,
+    /// The state of a wire to the outside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub line: Option<LineStatus>,
+}
+
+/// The state of a wire to the outside, or of one direction of a cable with properties. Frames are
+/// counted since the backend started, as they cross the wire: a tap takes and gives unsegmented
+/// ones.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub struct LineStatus {
+    /// There is a carrier: the peer of a stream is connected, the tap exists.
+    pub up: bool,
+    /// Frames that left.
+    pub tx_frames: u64,
+    /// Frames that did not leave: the peer does not read, or is gone.
+    pub tx_dropped: u64,
+    /// Frames that arrived for the port's address filter and steering.
+    pub rx_frames: u64,
+    /// Frames that arrived while the port had no driver, or that are invalid.
+    pub rx_dropped: u64,
+    /// Frames that a cable lost because of its property `loss`.
+    pub lost: u64,
+    /// Connections of a stream so far.
+    pub connections: u64,
+}
+
+/// A learning switch.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub struct SwitchStatus {
+    /// Its name.
+    pub name: String,
+    /// Names of its ports.
+    pub ports: Vec<String>,
+    /// Addresses that it knows.
+    pub addresses: u64,
+    /// Frames that went to one port.
+    pub forwarded: u64,
+    /// Frames that went to all ports but their sender.
+    pub flooded: u64,
 }
 
 /// The result of `query-stats`.

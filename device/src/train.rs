@@ -260,6 +260,13 @@ impl<'a, S: ?Sized> Train<'a, S> {
         })
     }
 
+    /// Whether it is segmented as frames of `protocol`.
+    #[must_use]
+    pub fn is_segmented(&self, protocol: L4Protocol) -> bool {
+        let segmentation = self.segmentation.as_ref();
+        segmentation.is_some_and(|segmentation| segmentation.protocol == protocol)
+    }
+
     /// Number of frames that this train means; at least 1.
     #[must_use]
     #[inline]
@@ -443,6 +450,17 @@ pub fn finish_into<M: Mover>(
         partial.insert(&mut segment.header_bytes, sum);
     }
     segment.header_bytes.write(frame);
+}
+
+/// Copies a train into `frame` as its sender handed it over: not segmented, and with a partial
+/// checksum if it has one ([`virtio_net_header`](crate::transmit::virtio_net_header) describes
+/// them).
+pub fn unsegmented_into<M: Mover>(mover: &M, train: &Train<'_, M::Source>, frame: &mut Vec<u8>) {
+    let known = train.header_bytes.len();
+    frame.clear();
+    frame.extend_from_slice(train.header_bytes);
+    frame.resize(train.length, 0);
+    mover.snapshot(train.source, train.start + known, &mut frame[known..]);
 }
 
 /// A frame with final checksums, as a train of one segment.

@@ -311,6 +311,33 @@ impl VirtioNetHeader {
     }
 }
 
+/// The virtio-net header that asks for the offloads of `train`, for a receiver that takes it
+/// unsegmented.
+#[must_use]
+pub fn virtio_net_header<S: ?Sized>(train: &Train<'_, S>) -> [u8; 12] {
+    let mut header = [0; 12];
+    let mut put =
+        |at: usize, value: usize| header[at..at + 2].copy_from_slice(&(value as u16).to_le_bytes());
+    if let Some(segmentation) = &train.segmentation {
+        put(2, segmentation.header_length);
+        put(4, segmentation.size);
+    }
+    if let ChecksumState::Partial { start, field } = train.checksum {
+        put(6, start);
+        put(8, field - start);
+        header[0] = VirtioNetHeader::NEEDS_CSUM;
+    }
+    header[1] = match &train.segmentation {
+        None => 0,
+        Some(segmentation) => match (segmentation.protocol, segmentation.version) {
+            (L4Protocol::Tcp, IpVersion::V4) => VirtioNetHeader::GSO_TCPV4,
+            (L4Protocol::Tcp, IpVersion::V6) => VirtioNetHeader::GSO_TCPV6,
+            (L4Protocol::Udp, _) => VirtioNetHeader::GSO_UDP_L4,
+        },
+    };
+    header
+}
+
 /// Sets the segmentation of a train if the frame's own headers agree with all of it, and no segment
 /// is too long.
 #[inline(never)]

@@ -105,6 +105,7 @@ impl World {
             cables: vec![CableConfig {
                 ends: [0, 1],
                 flow_control: FlowControl::Drop,
+                shape: None,
             }],
             control: Some(directory.path().join("control")),
             workers: WorkersConfig {

@@ -5,7 +5,7 @@ use zcnic_device::{abi, ledger};
 use super::{events, faults, session};
 use crate::{
     index::PairIndex,
-    port::{Port, queues::Queues},
+    port::{Port, line::Line, queues::Queues},
 };
 
 /// Allows a carrier or not.
@@ -15,6 +15,15 @@ pub(crate) fn set_link(port: &Port, up: bool) {
     }
     let peer = port.peer().map(|(peer, _)| peer);
     for port in std::iter::once(port).chain(peer.as_deref()) {
+        events::send(port, abi::EVENT_LINK);
+        port.wakers.retry();
+        port.report_link();
+    }
+}
+
+/// Sets whether the line of `port` has a carrier.
+pub(crate) fn set_line(port: &Port, line: &Line, up: bool) {
+    if line.set_up(up) {
         events::send(port, abi::EVENT_LINK);
         port.wakers.retry();
         port.report_link();

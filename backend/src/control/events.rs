@@ -27,7 +27,7 @@ pub(crate) fn rx_kicked(port: &Port, pair: PairIndex) {
     if port.active().command_pair == Some(pair) {
         flush(port, &mut port.control());
     } else if std::mem::take(&mut port.queues.rx(pair).waited_for) {
-        port.retry_peer();
+        port.retry_senders();
     }
 }
 

@@ -9,7 +9,7 @@ use zcnic_device::{abi, port::DriverMode};
 
 use super::{events, faults, session};
 use crate::{
-    config::{FlowControl, PortMode},
+    config::PortMode,
     index::RingIndex,
     memory::GuestMemory,
     port::{Port, control_state::ControlState},
@@ -165,10 +165,8 @@ fn report_link_to_peer(port: &Port) {
 
 fn ring_changed(port: &Port, ring: RingIndex) {
     port.wakers.kick(ring);
-    if ring.is_rx()
-        && let Some((peer, FlowControl::Pause)) = port.peer()
-    {
-        peer.wakers.retry();
+    if ring.is_rx() && port.senders_wait() {
+        port.retry_senders();
     }
 }
 

@@ -67,7 +67,7 @@ impl<'p> PortRings<'p> {
         if let Some(report) = report {
             context.report_stop(pair, report);
         }
-        self.port.retry_peer();
+        self.port.retry_senders();
         drained
     }
 
@@ -168,7 +168,7 @@ impl Rings for PortRings<'_> {
             let device = &mut self.port.queues.rx(pair).device;
             device.start(layout, max_chains);
         }
-        self.port.retry_peer();
+        self.port.retry_senders();
     }
 
     fn stop_receive(&mut self, queue: u16) -> u32 {

@@ -13,7 +13,7 @@ use zerocopy::IntoBytes;
 
 use super::capture::Received;
 use crate::{
-    port::queues::Backpressure,
+    port::{queues::Backpressure, switch::Destination},
     ring::{chain::Chain, mover::gather, raw::Span, transport::Interrupt, window::PrefetchWindow},
 };
 
@@ -134,6 +134,8 @@ pub(crate) struct Scratch {
 pub(crate) struct RxBatch {
     pub(crate) steered: Vec<SteeredTrain>,
     pub(crate) filtered: Vec<FilteredTrain>,
+    /// Where the frames of a switch's member go.
+    pub(crate) destinations: Vec<Destination>,
     pub(crate) window: PrefetchWindow<'static>,
     pub(crate) interrupts: Vec<Interrupt>,
     /// Frames that this worker has placed in buffers so far.

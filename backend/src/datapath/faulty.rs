@@ -21,7 +21,9 @@ use super::{
     batch::{RxBatch, TimestampSlot, TxBatch, sent_segments},
     capture::{self, Received, Sender},
     effects::{self, with_rx_queue},
-    receive::send,
+    egress::send,
+    forward::forward_frame,
+    outgoing,
 };
 use crate::{
     index::PairIndex,
@@ -47,27 +49,41 @@ pub(crate) fn send_frames(port: &Port, queue: u16, frames: &[OwnedFrame]) {
     if frames.is_empty() {
         return;
     }
-    let peer = match port.egress() {
-        Some(Egress::Port(peer, _)) => Some(peer),
-        Some(Egress::Null) => None,
-        None => {
-            port.counters
-                .no_carrier
-                .fetch_add(frames.len() as u64, Ordering::Relaxed);
-            return;
-        }
-    };
     let captures = port.context.captures();
     let capturing = captures.any();
-    for frame in frames {
+    let send_one = |frame: &OwnedFrame, deliver: &mut dyn FnMut(Option<u64>)| {
         let id = capturing.then(|| captures.next_id());
         if let Some(id) = id {
             let time = port.context.clock();
             let sender = Sender { port, queue, time };
             sender.record(captures, id, &frame.bytes, &frame.touches);
         }
-        if let Some(peer) = &peer {
-            receive_frame(peer, frame, id);
+        deliver(id);
+    };
+    match port.egress() {
+        Some(Egress::Port(peer, _)) => {
+            for frame in frames {
+                send_one(frame, &mut |id| receive_frame(&peer, frame, id));
+            }
+        }
+        Some(Egress::Null) => frames.iter().for_each(|frame| send_one(frame, &mut |_| {})),
+        Some(Egress::Line(line)) => {
+            frames.iter().for_each(|frame| send_one(frame, &mut |_| {}));
+            outgoing::send_frames(port, line, frames);
+        }
+        Some(Egress::Switch(switch, member)) => {
+            for frame in frames {
+                send_one(frame, &mut |id| {
+                    forward_frame(port, switch, member, &frame.bytes, |receiver| {
+                        receive_frame(receiver, frame, id);
+                    });
+                });
+            }
+        }
+        None => {
+            port.counters
+                .no_carrier
+                .fetch_add(frames.len() as u64, Ordering::Relaxed);
         }
     }
 }

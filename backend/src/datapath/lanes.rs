@@ -4,7 +4,6 @@ use zcnic_device::fault::{Direction, Lane};
 
 use super::{effects::with_rx_queue, faulty::send_frames, receive::schedule_flush};
 use crate::{
-    config::FlowControl,
     index::PairIndex,
     port::{
         Port,
@@ -99,8 +98,7 @@ pub(crate) fn flush_held(port: &Port, pair: PairIndex) {
         queue.flush_scheduled = false;
         queue.stalled
     };
-    let pauses = |(_, flow_control)| flow_control == FlowControl::Pause;
-    let waits = !stalled && port.peer().is_some_and(pauses);
+    let waits = !stalled && port.senders_wait();
     let flows = port.flow_counters.current();
     let number = pair.queue();
     with_rx_queue(port, number, |faulty, _| {

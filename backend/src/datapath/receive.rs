@@ -21,7 +21,7 @@ use crate::{
     config::FlowControl,
     index::PairIndex,
     port::{
-        Egress, Port,
+        Port,
         context::PortContext,
         control_state::ActiveConfig,
         queues::{Backpressure, RxQueue},
@@ -49,30 +49,8 @@ struct Arrival<'a> {
     flow_control: FlowControl,
 }
 
-/// Sends a batch over the cable of `port`. On a cable with `pause`, returns the first train that
-/// has to wait for receive buffers; those behind it were not sent.
-pub(crate) fn send(
-    port: &Port,
-    batch: &[PositionedTrain<'_, '_>],
-    resumed: Option<Backpressure>,
-    rx_batch: &mut RxBatch,
-) -> Option<WaitingTrain> {
-    match port.egress() {
-        Some(Egress::Port(peer, flow_control)) => {
-            receive(&peer, batch, resumed, flow_control, rx_batch)
-        }
-        Some(Egress::Null) => None,
-        None => {
-            let frames: usize = batch.iter().map(|(_, train)| train.segments()).sum();
-            port.counters
-                .no_carrier
-                .fetch_add(frames as u64, Ordering::Relaxed);
-            None
-        }
-    }
-}
-
-/// Receives a batch on `port`. Returns as [`send`] does.
+/// Receives a batch on `port`. With `pause`, returns the first train that has to wait for receive
+/// buffers; those behind it were not received.
 pub(crate) fn receive(
     port: &Port,
     batch: &[PositionedTrain<'_, '_>],

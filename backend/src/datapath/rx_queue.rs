@@ -27,7 +27,7 @@ use crate::{
 
 /// How long a frame waits for receive buffers on a cable with `pause`: long enough for a guest on a
 /// busy host to post some, short enough that a dead receiver does not hang its sender.
-const PAUSE_LIMIT: Duration = Duration::from_millis(500);
+pub(super) const PAUSE_LIMIT: Duration = Duration::from_millis(500);
 
 /// Attempts to deliver a frame while the driver keeps posting too few buffers.
 const ATTEMPTS: usize = 4;

@@ -13,9 +13,9 @@ use super::{
         sent_segments,
     },
     capture::{self, Sender},
+    egress::send,
     faulty::{self, TxFaults},
     interrupts,
-    receive::send,
 };
 use crate::{
     index::PairIndex,

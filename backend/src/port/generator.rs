@@ -47,7 +47,7 @@ impl Generator {
 
 /// The next number of a sequence (Steele, Lea, Flood: "Fast Splittable Pseudorandom Number
 /// Generators", 2014).
-fn next_random(state: &mut u64) -> u64 {
+pub(super) fn next_random(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut value = *state;
     value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

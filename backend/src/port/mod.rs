@@ -16,12 +16,15 @@ pub(crate) mod control_state;
 pub(crate) mod faults;
 pub(crate) mod flow_counters;
 pub(crate) mod generator;
+pub(crate) mod line;
 pub(crate) mod queues;
+pub(crate) mod shaper;
+pub(crate) mod switch;
 
 use std::{
     io,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -35,7 +38,9 @@ use self::{
     faults::Faults,
     flow_counters::FlowCounters,
     generator::Generator,
+    line::Line,
     queues::Queues,
+    switch::Switch,
 };
 use crate::{
     config::{FlowControl, PortMode},
@@ -73,19 +78,29 @@ enum Plug {
     Cable {
         peer: Weak<Port>,
         flow_control: FlowControl,
+        /// The lines of a shaped cable: from this port, and to it.
+        lines: Option<[Arc<Line>; 2]>,
     },
     /// A wire without a receiver.
     Null,
     /// A wire that makes frames for the port and discards the port's own.
     Generator(Weak<Port>),
+    /// A wire to the outside, in both directions.
+    Line(Arc<Line>),
+    /// A switch, and the port's number among its members.
+    Switch(Arc<Switch>, usize),
 }
 
 /// Where a port's frames go.
-pub(crate) enum Egress {
+pub(crate) enum Egress<'p> {
     /// Over a cable to a port.
     Port(Arc<Port>, FlowControl),
     /// Nowhere: they count as sent.
     Null,
+    /// To the threads of a line.
+    Line(&'p Line),
+    /// To ports of a switch, from its member of this number.
+    Switch(&'p Switch, usize),
 }
 
 /// One port of the backend.
@@ -101,6 +116,8 @@ pub(crate) struct Port {
     control: Mutex<ControlState>,
     active: Mutex<Arc<ActiveConfig>>,
     generator: Mutex<Option<Generator>>,
+    /// Held for reading while the thread of a line delivers frames to the port.
+    ingress: RwLock<()>,
     plug: OnceLock<Plug>,
     connected: AtomicBool,
     /// The control server allows a carrier.
@@ -132,6 +149,7 @@ impl Port {
             control: Mutex::new(control),
             active,
             generator: Mutex::default(),
+            ingress: RwLock::default(),
             plug: OnceLock::new(),
             connected: AtomicBool::new(false),
             carrier: AtomicBool::new(true),
@@ -143,7 +161,32 @@ impl Port {
         self.plug_into(Plug::Cable {
             peer: Arc::downgrade(peer),
             flow_control,
+            lines: None,
         });
+    }
+
+    /// Plugs in a shaped cable to `peer` whose frames `lines` carry: from this port, and to it.
+    pub(crate) fn plug_shaped(
+        &self,
+        peer: &Arc<Self>,
+        flow_control: FlowControl,
+        lines: [&Arc<Line>; 2],
+    ) {
+        self.plug_into(Plug::Cable {
+            peer: Arc::downgrade(peer),
+            flow_control,
+            lines: Some(lines.map(Arc::clone)),
+        });
+    }
+
+    /// Plugs in a wire to the outside.
+    pub(crate) fn plug_line(&self, line: &Arc<Line>) {
+        self.plug_into(Plug::Line(Arc::clone(line)));
+    }
+
+    /// Plugs the port into a switch as its member of this number.
+    pub(crate) fn plug_switch(&self, switch: &Arc<Switch>, member: usize) {
+        self.plug_into(Plug::Switch(Arc::clone(switch), member));
     }
 
     /// Plugs the port into the wire `null`.
@@ -163,33 +206,67 @@ impl Port {
         debug_assert!(fresh, "the configuration was checked");
     }
 
-    /// The port whose frames this one receives, and whether that one waits for receive buffers.
+    /// The port at the other end of the cable, or the port itself if it has a generator, and
+    /// whether its frames wait for receive buffers.
     pub(crate) fn peer(&self) -> Option<(Arc<Self>, FlowControl)> {
         match self.plug.get()? {
-            Plug::Cable { peer, flow_control } => Some((peer.upgrade()?, *flow_control)),
+            Plug::Cable {
+                peer, flow_control, ..
+            } => Some((peer.upgrade()?, *flow_control)),
             Plug::Generator(port) => Some((port.upgrade()?, FlowControl::Pause)),
-            Plug::Null => None,
+            Plug::Null | Plug::Line(_) | Plug::Switch(..) => None,
         }
     }
 
-    /// Retries frames of the peer that wait for receive buffers of this port.
-    pub(crate) fn retry_peer(&self) {
-        if let Some((peer, _)) = self.peer() {
-            peer.wakers.retry();
+    /// The line whose threads deliver frames to this port.
+    fn incoming(&self) -> Option<&Line> {
+        match self.plug.get()? {
+            Plug::Cable {
+                lines: Some([_, incoming]),
+                ..
+            } => Some(incoming),
+            Plug::Line(line) => Some(line),
+            _ => None,
+        }
+    }
+
+    /// Whether frames for this port wait for receive buffers.
+    pub(crate) fn senders_wait(&self) -> bool {
+        let flow_control = match self.incoming() {
+            Some(line) => Some(line.flow_control),
+            None => self.peer().map(|(_, flow_control)| flow_control),
+        };
+        flow_control == Some(FlowControl::Pause)
+    }
+
+    /// Retries frames that wait for receive buffers of this port.
+    pub(crate) fn retry_senders(&self) {
+        match self.incoming() {
+            Some(line) => line.wake(),
+            None => {
+                if let Some((peer, _)) = self.peer() {
+                    peer.wakers.retry();
+                }
+            }
         }
     }
 
     /// Where frames go; `None`: there is no carrier.
-    pub(crate) fn egress(&self) -> Option<Egress> {
+    pub(crate) fn egress(&self) -> Option<Egress<'_>> {
         let allowed = |port: &Self| port.carrier.load(Ordering::Acquire);
         match self.plug.get()? {
             _ if !allowed(self) => None,
-            Plug::Cable { .. } => {
+            Plug::Cable { lines, .. } => {
                 let (peer, flow_control) = self.peer()?;
                 let carrier = allowed(&peer) && peer.is_connected();
-                carrier.then_some(Egress::Port(peer, flow_control))
+                carrier.then(|| match lines {
+                    None => Egress::Port(peer, flow_control),
+                    Some([outgoing, _]) => Egress::Line(outgoing),
+                })
             }
             Plug::Null | Plug::Generator(_) => Some(Egress::Null),
+            Plug::Line(line) => line.is_up().then_some(Egress::Line(line)),
+            Plug::Switch(switch, member) => Some(Egress::Switch(switch, *member)),
         }
     }
 
@@ -239,13 +316,26 @@ impl Port {
         Arc::clone(&lock(&self.active))
     }
 
+    /// Locks out changes of the configuration while the thread of a line delivers frames. Many
+    /// threads may do so; the lock is of the same rank as a transmit queue's.
+    pub(crate) fn ingress(&self) -> RwLockReadGuard<'_, ()> {
+        self.ingress.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Replaces the data path's configuration. When this returns, no thread uses the previous one.
     pub(crate) fn publish(&self, active: ActiveConfig) {
         *lock(&self.active) = Arc::new(active);
-        let peer = self.peer().map(|(peer, _)| peer);
-        for port in std::iter::once(self).chain(peer.as_deref()) {
+        let pass_through = |port: &Self| {
             port.queues.pass_through_tx();
             drop(lock(&port.generator));
+            drop(port.ingress.write());
+        };
+        pass_through(self);
+        if let Some(Plug::Switch(switch, own)) = self.plug.get() {
+            let others = switch.members().filter(|(member, _)| member != own);
+            others.for_each(|(_, port)| pass_through(&port));
+        } else if let Some((peer, _)) = self.peer() {
+            pass_through(&peer);
         }
     }
 

@@ -6,6 +6,7 @@
 mod arguments;
 mod client;
 mod commands;
+mod links;
 mod query;
 pub(crate) mod state;
 

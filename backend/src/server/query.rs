@@ -6,8 +6,7 @@ use std::sync::{
 };
 
 use zcnic_ctl::protocol::{
-    CableStatus, Driver, Failure, OrNewer, PortStats, PortStatus, QueueStats, Stats,
-    Status as PortList,
+    Driver, Failure, OrNewer, PortStats, PortStatus, QueueStats, Stats, Status as PortList,
     buffers::{BufferHistories, LedgerBuffers},
     ledger::{
         BufferHistory, Ledger as LedgerReport, LedgerHistory, LedgerMode, LedgerSet, QueueLedger,
@@ -18,9 +17,8 @@ use zcnic_device::{
     fault::Lane, features::FeatureSet, ledger, port::DriverMode, rules::FlowAction as RuleAction,
 };
 
-use super::{arguments::not_found, state::ServerState};
+use super::{arguments::not_found, links, state::ServerState};
 use crate::{
-    config::FlowControl,
     index::{PairIndex, RingIndex},
     port::Port,
     protocol::{
@@ -57,15 +55,12 @@ pub(super) fn status(state: &ServerState) -> PortList {
                 .collect(),
         }
     });
-    let cables = state.cables().iter().map(|cable| CableStatus {
-        ports: cable
-            .ends
-            .map(|end| state.entries()[end].port.context.name().to_owned()),
-        pause: cable.flow_control == FlowControl::Pause,
-    });
+    let (cables, wires, switches) = links::status(state);
     PortList {
         ports: ports.collect(),
-        cables: cables.collect(),
+        cables,
+        wires,
+        switches,
     }
 }
 

@@ -12,13 +12,29 @@ use zcnic_ctl::protocol::{Failure, FlowMatch};
 use zcnic_device::fault::RuleId;
 
 use super::arguments::{not_found, wrong};
-use crate::{config::CableConfig, entry::Entry, services::Services, sync::lock};
+use crate::{
+    config::{CableConfig, SwitchConfig, WireConfig},
+    entry::Entry,
+    port::{line::Line, switch::Switch},
+    services::Services,
+    sync::lock,
+};
+
+/// What connects the ports to each other and to the world.
+#[derive(Debug)]
+pub(crate) struct LinkState {
+    pub(crate) cables: Vec<CableConfig>,
+    pub(crate) wires: Vec<WireConfig>,
+    pub(crate) switches: Vec<(SwitchConfig, Arc<Switch>)>,
+    /// Lines, with the number of the port that sends on each.
+    pub(crate) lines: Vec<(usize, Arc<Line>)>,
+}
 
 /// The ports of a backend, and the numbers that the server gives to flow counters and fault rules.
 #[derive(Debug)]
 pub(crate) struct ServerState {
     ports: Vec<Arc<Entry>>,
-    cables: Vec<CableConfig>,
+    links: LinkState,
     services: Arc<Services>,
     /// The port's position, by the number of its flow counter.
     flow_counters: Mutex<BTreeMap<u64, usize>>,
@@ -28,14 +44,10 @@ pub(crate) struct ServerState {
 }
 
 impl ServerState {
-    pub(crate) fn new(
-        ports: Vec<Arc<Entry>>,
-        cables: Vec<CableConfig>,
-        services: Arc<Services>,
-    ) -> Self {
+    pub(crate) fn new(ports: Vec<Arc<Entry>>, links: LinkState, services: Arc<Services>) -> Self {
         Self {
             ports,
-            cables,
+            links,
             services,
             flow_counters: Mutex::default(),
             next_flow: AtomicU64::new(1),
@@ -58,8 +70,8 @@ impl ServerState {
         &self.ports
     }
 
-    pub(super) fn cables(&self) -> &[CableConfig] {
-        &self.cables
+    pub(super) fn links(&self) -> &LinkState {
+        &self.links
     }
 
     pub(super) fn services(&self) -> &Services {

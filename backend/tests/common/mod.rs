@@ -3,15 +3,18 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code, reason = "shared by several test binaries")]
 
+pub(crate) mod namespace;
+
 use std::{
     path::PathBuf,
     sync::mpsc::{self, Receiver},
+    time::Duration,
 };
 
 use tempfile::TempDir;
 use zcnic_backend::{
-    Backend, CableConfig, Config, FlowControl, PortConfig, PortMode, Wire, WireConfig,
-    WorkersConfig,
+    Backend, CableConfig, CableShape, Config, FlowControl, PortConfig, PortMode, SwitchConfig,
+    Wire, WireConfig,
 };
 use zcnic_ctl::client::Client;
 use zcnic_model::{
@@ -19,6 +22,15 @@ use zcnic_model::{
     in_process::RING_SIZE,
     vhost_user::{Frontend, connect},
 };
+
+/// A cable between the first two ports.
+pub(crate) fn cable(flow_control: FlowControl) -> CableConfig {
+    CableConfig {
+        ends: [0, 1],
+        flow_control,
+        shape: None,
+    }
+}
 
 /// A running backend with two cabled ports and a control socket.
 pub(crate) struct World {
@@ -34,51 +46,72 @@ impl World {
     }
 
     pub(crate) fn with(modes: [PortMode; 2], flow_control: FlowControl) -> Self {
-        let cables = vec![CableConfig {
-            ends: [0, 1],
-            flow_control,
-        }];
-        Self::start(modes, cables, Vec::new(), 1)
+        Self::configured(|config| {
+            config.cables = vec![cable(flow_control)];
+            for (port, mode) in config.ports.iter_mut().zip(modes) {
+                port.mode = mode;
+            }
+        })
     }
 
     /// Two ports without a cable.
     pub(crate) fn wired(wires: [Wire; 2]) -> Self {
         let wires = wires.into_iter().enumerate();
         let wires = wires.map(|(port, wire)| WireConfig { port, wire });
-        Self::start([PortMode::Auto; 2], Vec::new(), wires.collect(), 1)
+        Self::configured(|config| config.wires = wires.collect())
     }
 
     /// Two cabled ports with `workers` workers each.
     pub(crate) fn with_workers(workers: usize) -> Self {
-        let cables = vec![CableConfig {
-            ends: [0, 1],
-            flow_control: FlowControl::Drop,
-        }];
-        Self::start([PortMode::Auto; 2], cables, Vec::new(), workers)
+        Self::configured(|config| {
+            config.cables = vec![cable(FlowControl::Drop)];
+            config.workers.per_port = workers;
+        })
     }
 
-    fn start(
-        modes: [PortMode; 2],
-        cables: Vec<CableConfig>,
-        wires: Vec<WireConfig>,
-        workers: usize,
-    ) -> Self {
+    /// `count` ports on a switch.
+    pub(crate) fn switched(count: usize) -> Self {
+        let name = "lan".to_owned();
+        let ports = (0..count).collect();
+        Self::configured(|config| {
+            for number in config.ports.len()..count {
+                let mut port = config.ports[0].clone();
+                port.name = number.to_string();
+                port.path.set_file_name(format!("{number}.sock"));
+                config.ports.push(port);
+            }
+            config.switches = vec![SwitchConfig { name, ports }];
+        })
+    }
+
+    /// Two ports with a cable, on a switch, and with a cable that has properties.
+    pub(crate) fn connected() -> [Self; 3] {
+        let shape = CableShape {
+            delay: Duration::from_millis(1),
+            ..CableShape::default()
+        };
+        let shaped = CableConfig {
+            shape: Some(shape),
+            ..cable(FlowControl::Drop)
+        };
+        let shaped = Self::configured(|config| config.cables = vec![shaped]);
+        [Self::new(), Self::switched(2), shaped]
+    }
+
+    /// Two ports as `configure` connects them.
+    pub(crate) fn configured(configure: impl FnOnce(&mut Config)) -> Self {
         let directory = tempfile::tempdir().expect("directory");
         let port = |number: usize| PortConfig {
             name: number.to_string(),
             path: directory.path().join(format!("{number}.sock")),
-            mode: modes[number],
+            mode: PortMode::Auto,
         };
-        let config = Config {
+        let mut config = Config {
             ports: vec![port(0), port(1)],
-            cables,
-            wires,
             control: Some(directory.path().join("control")),
-            workers: WorkersConfig {
-                per_port: workers,
-                ..WorkersConfig::default()
-            },
+            ..Config::default()
         };
+        configure(&mut config);
         let (sender, failures) = mpsc::channel();
         let backend = Backend::start(&config, &sender).expect("backend starts");
         Self {

@@ -10,7 +10,10 @@ use zcnic_model::frames::{Flow, pattern};
 use zcnic_model::transmit::Packet;
 use zcnic_model::vhost_user::PATIENCE;
 
-use crate::lab::{Lab, frames, order};
+use crate::{
+    common::World,
+    lab::{Lab, frames, order},
+};
 
 #[test]
 fn hits_of_rules_are_published_and_listed() {
@@ -52,14 +55,16 @@ fn frames_are_dropped_duplicated_and_reordered_in_both_directions() {
                 vec![0, 1, 3, 4, 2],
             ),
         ] {
-            let mut lab = Lab::new();
-            lab.third(direction, action.clone());
-            lab.send();
-            assert_eq!(
-                lab.received(arrive.len()),
-                order(&arrive),
-                "{direction} {action}"
-            );
+            for world in World::connected() {
+                let mut lab = Lab::over(world);
+                lab.third(direction, action.clone());
+                lab.send();
+                assert_eq!(
+                    lab.received(arrive.len()),
+                    order(&arrive),
+                    "{direction} {action}"
+                );
+            }
         }
     }
 }

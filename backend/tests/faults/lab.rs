@@ -26,7 +26,11 @@ pub(crate) struct Lab {
 #[expect(clippy::needless_pass_by_value, reason = "made on the spot")]
 impl Lab {
     pub(crate) fn new() -> Self {
-        let world = World::new();
+        Self::over(World::new())
+    }
+
+    /// As [`Self::new`], with ports that are connected in another way than by a cable.
+    pub(crate) fn over(world: World) -> Self {
         let mut control = world.control();
         let all = json!({"events": ["fault-hit", "violation", "queue-stop", "link", "connection"]});
         let [mut a, mut b] = world.drivers(3);

@@ -47,7 +47,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show ports, their drivers, and cables
+    /// Show ports, their drivers, cables, wires and switches
     Status,
     /// Show counters of ports and queues
     Stats {

@@ -35,7 +35,9 @@ use zcnic_ctl::{
     },
 };
 
-use cli::{Cli, Command, FaultArgs, FaultCommand, FlowCommand, LedgerArgs, LedgerCommand, LinkState};
+use cli::{
+    Cli, Command, FaultArgs, FaultCommand, FlowCommand, LedgerArgs, LedgerCommand, LinkState,
+};
 use table::objects;
 use top::Top;
 

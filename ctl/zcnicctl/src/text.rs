@@ -55,16 +55,42 @@ pub(crate) fn ids(ids: &Value) -> String {
 
 pub(crate) fn status(status: &Value) -> String {
     let columns = ["name", "driver", "connected", "link", "data-pairs", "path"];
+    let list = |name: &str| status[name].as_array().into_iter().flatten();
     let mut text = objects(&status["ports"], &columns);
-    for cable in status["cables"].as_array().into_iter().flatten() {
+    for cable in list("cables") {
         let pause = if cable["pause"] == true {
             " (pause)"
         } else {
             ""
         };
-        text += &format!("cable {}{pause}\n", brief(&cable["ports"]));
+        let shape = members_line(&cable["shape"]);
+        text += &format!("cable {}{pause}{shape}\n", brief(&cable["ports"]));
+        let lines = cable["lines"].as_array().into_iter().flatten();
+        for (line, arrow) in lines.zip(["->", "<-"]) {
+            text += &format!("  {arrow}{}\n", members_line(line));
+        }
+    }
+    for wire in list("wires") {
+        let end = wire["end"]
+            .as_str()
+            .map_or(String::new(), |end| format!(" {end}"));
+        let (port, kind) = (brief(&wire["port"]), brief(&wire["kind"]));
+        let line = members_line(&wire["line"]);
+        text += &format!("wire {port} {kind}{end}{line}\n");
+    }
+    for switch in list("switches") {
+        text += &format!("switch{}\n", members_line(switch));
     }
     text
+}
+
+/// The members of an object as ` name value`, without those that are zero.
+fn members_line(object: &Value) -> String {
+    let members = object.as_object().into_iter().flatten();
+    let members = members.filter(|(_, value)| value.as_u64() != Some(0));
+    members
+        .map(|(name, value)| format!(" {name} {}", brief(value)))
+        .collect()
 }
 
 /// Counters that are shown with their rates.

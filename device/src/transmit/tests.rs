@@ -6,7 +6,7 @@ use crate::{
     checksum::Checksum,
     frame::Headers,
     testing::{Buffer, VecMover, chain, parse_chain, pattern, tcp4, udp6},
-    train::{Changes, finish},
+    train::{Changes, finish, unsegmented_into},
 };
 
 /// The transmit header for segmentation of this frame's payload into segments of `size` bytes.
@@ -269,6 +269,36 @@ impl Mover for Pieces {
     fn put(&self, target: &Buffer, offset: usize, bytes: &[u8]) {
         VecMover.put(target, offset, bytes);
     }
+}
+
+#[test]
+fn an_unsegmented_train_with_its_virtio_net_header_means_the_same_frames() {
+    let payload = pattern(5000);
+    let frames = [
+        (tcp4(&payload), GsoType::Tcp4),
+        (udp6(&payload), GsoType::Udp),
+    ];
+    for (frame, gso_type) in frames {
+        let chain = chain(gso(&frame, gso_type, 700), &frame);
+        let train = parse_chain(&chain).expect("is sent");
+        let mut whole = Vec::new();
+        unsegmented_into(&VecMover, &train, &mut whole);
+        assert_eq!(whole, frame);
+        let copy = [&virtio_net_header(&train)[..], &whole].concat();
+        let mut snapshot = Snapshot::default();
+        let format = TransmitFormat::VirtioNet;
+        let again = parse(&VecMover, &copy[..], format, FeatureSet::ALL, &mut snapshot);
+        let again = again.expect("is sent, too");
+        assert_eq!(again.segments(), 8);
+        for index in 0..8 {
+            assert_eq!(wire(&again, index), wire(&train, index));
+        }
+    }
+    let plain = chain(abi::TxHeader::default(), &tcp4(&[]));
+    assert_eq!(
+        virtio_net_header(&parse_chain(&plain).expect("is sent")),
+        [0; 12]
+    );
 }
 
 proptest! {

@@ -39,6 +39,7 @@ mod scenarios;
 mod selftests;
 mod test;
 mod traffic;
+mod wires;
 mod xdp;
 
 /// Returns all tests, those that can share a guest next to each other.
@@ -53,6 +54,7 @@ fn all() -> impl Iterator<Item = &'static Test> {
         selftests::TESTS,
         recovery::TESTS,
         capture::TESTS,
+        wires::TESTS,
         faults::TESTS,
         clients::TESTS,
         scenarios::TESTS,
