@@ -65,6 +65,13 @@ pub(super) fn zcnic(tree: &Path, release: &Release, programs: &Programs) -> Resu
         &doc.join("examples/zcnic.conf"),
         read("packaging", "example.conf")?,
     )?;
+    for item in fs::read_dir(paths::workspace().join("docs"))? {
+        let path = item?.path();
+        if path.extension().is_some_and(|extension| extension == "md") {
+            let name = path.file_name().unwrap_or_default();
+            write(&doc.join("docs").join(name), fs::read(&path)?)?;
+        }
+    }
     write(&doc.join("third-party"), third_party::notice()?)?;
     compress(&doc.join("third-party"))?;
     for page in fs::read_dir(&man)? {
