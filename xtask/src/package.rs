@@ -131,7 +131,7 @@ fn archive(trees: &[&Path], release: &Release, directory: &Path) -> Result<PathB
     tar.args(["--create", "--sort=name", "--format=gnu"])
         .args(["--owner=0", "--group=0", "--numeric-owner"])
         .arg(format!("--mtime=@{}", release.epoch))
-        .args(["--use-compress-program", "zstd -19 -T1"])
+        .args(["--use-compress-program", "zstd -12 -T1"])
         .arg("--file")
         .arg(&path)
         .arg("-C")

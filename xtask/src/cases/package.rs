@@ -52,7 +52,7 @@ zcnic-lab --help | grep -q kselftest
 zcnic-lab scenario --list | grep -q .
 zcnic qemu-args --port path=/run/a | grep -q vhost-user
 dkms status | grep "^zcnic/.*, $release, .*: installed"
-modinfo -k "$release" zcnic | grep -q '^alias:.*virtio'
+modinfo "/lib/modules/$release/updates/dkms/"zcnic.ko* | grep '^alias:.*virtio'
 apt-get remove --yes zcnic zcnic-dkms
 test -z "$(dkms status)"
 test ! -e /usr/bin/zcnic -a ! -e /usr/share/zcnic

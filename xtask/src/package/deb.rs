@@ -37,9 +37,10 @@ Section: net
 Depends: @NEEDED@
 Suggests: qemu-system-x86 (>= 1:10.0), zcnic-dkms
 Description: virtual NIC for zero-copy receive, with faults on demand
- zcnic is a multi-queue NIC for QEMU guests, as a vhost-user backend: header/data
- split, flow steering, RSS contexts, hardware GRO, XDP and AF_XDP, so that io_uring
- zero-copy receive, devmem TCP and memory providers run without hardware.
+ zcnic is a multi-queue NIC for QEMU guests, as a vhost-user backend. It has
+ header/data split, flow steering, RSS contexts, hardware GRO, XDP and AF_XDP, so
+ that io_uring zero-copy receive, devmem TCP and memory providers run without
+ hardware.
  .
  zcnicctl shows and controls a running backend and arms faults. zcnic-lab boots
  guests with its ports, and runs programs and the kernel's selftests in them.

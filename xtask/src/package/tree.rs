@@ -3,8 +3,8 @@
 use std::{
     collections::BTreeSet,
     fs,
-    path::Path,
-    process::{Command, Stdio},
+    path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -65,6 +65,13 @@ pub(super) fn zcnic(tree: &Path, release: &Release, programs: &Programs) -> Resu
         &doc.join("examples/zcnic.conf"),
         read("packaging", "example.conf")?,
     )?;
+    for item in fs::read_dir(paths::workspace().join("docs"))? {
+        let path = item?.path();
+        if path.extension().is_some_and(|extension| extension == "md") {
+            let name = path.file_name().unwrap_or_default();
+            write(&doc.join("docs").join(name), fs::read(&path)?)?;
+        }
+    }
     write(&doc.join("third-party"), third_party::notice()?)?;
     compress(&doc.join("third-party"))?;
     for page in fs::read_dir(&man)? {
@@ -105,7 +112,7 @@ fn driver(directory: &Path) -> Result<()> {
 }
 
 /// Writes copyright, changelogs and licences of a package, and returns their directory.
-fn documents(tree: &Path, package: &str, release: &Release) -> Result<std::path::PathBuf> {
+fn documents(tree: &Path, package: &str, release: &Release) -> Result<PathBuf> {
     let doc = tree.join("usr/share/doc").join(package);
     let indented = |text: String| {
         let line = |line: &str| match line.trim_end() {
@@ -149,8 +156,7 @@ pub(super) fn check_references(directory: &Path) -> Result<()> {
         let path = item?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         names.insert(name.trim_end_matches(".1.gz").to_owned());
-        let mut gunzip = Command::new("gzip");
-        let page = run(gunzip.arg("-dc").arg(&path).stdin(Stdio::null()))?;
+        let page = run(Command::new("gzip").arg("-dc").arg(&path))?;
         references.extend(referred(&page));
     }
     ensure!(!references.is_empty(), "no manual page refers to another");

@@ -38,13 +38,10 @@ impl Installation {
 
     /// Returns the installation that has `program` in its `bin`.
     fn around(program: &Path) -> Option<Self> {
-        let prefix = program.parent()?.parent()?.to_owned();
+        let bin = program.parent().filter(|bin| bin.ends_with("bin"))?;
+        let prefix = bin.parent()?.to_owned();
         let installation = Self { prefix };
-        installation
-            .images()
-            .is_dir()
-            .then_some(installation)
-            .filter(|_| program.parent().is_some_and(|bin| bin.ends_with("bin")))
+        installation.images().is_dir().then_some(installation)
     }
 
     /// A program for users.

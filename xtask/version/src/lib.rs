@@ -57,11 +57,15 @@ fn sources(own: &Path, crates: &[&str]) -> Vec<PathBuf> {
     let parts = crates
         .iter()
         .flat_map(|name| ["Cargo.toml", "build.rs", "src"].map(|part| own.join(name).join(part)));
-    let lock = own
+    // The workspace's manifest has profiles and dependencies.
+    let workspace = own
         .ancestors()
-        .map(|directory| directory.join("Cargo.lock"))
-        .find(|path| path.exists());
-    parts.chain(lock).filter(|path| path.exists()).collect()
+        .find(|directory| directory.join("Cargo.lock").exists());
+    let whole = workspace.into_iter().flat_map(|directory| {
+        let names = ["Cargo.toml", "Cargo.lock"];
+        names.map(|name| directory.join(name))
+    });
+    parts.chain(whole).filter(|path| path.exists()).collect()
 }
 
 fn watch(paths: &[PathBuf]) {
