@@ -85,10 +85,10 @@ fn top_prints_a_frame_without_a_terminal() {
     assert!(queue[8].parse::<u64>().is_ok_and(|out| out > 0), "{text}");
     let rule = row("fault", 1);
     assert_eq!(rule[..4], [&fault.id().to_string(), "1", "rx", "drop"]);
-    assert!(moves(&rule[6]), "{text}");
+    assert!(moves(&rule[5]), "{text}");
     let hits = fault.hits().expect("hits");
     assert!(
-        rule[5].parse::<u64>().is_ok_and(|shown| shown <= hits),
+        rule[4].parse::<u64>().is_ok_and(|shown| shown <= hits),
         "{text}"
     );
     fault.remove().expect("removed");
