@@ -24,6 +24,8 @@
 pub mod client;
 mod commands;
 pub mod protocol;
+#[cfg(feature = "schema")]
+pub mod schema;
 mod stream;
 
 pub use client::{Client, ClientError};

@@ -97,7 +97,6 @@ pub struct Failure {
 /// A value that requests spell strictly, in an answer: a newer backend may have put more into it
 /// than this version knows.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum OrNewer<T> {
     /// A value of this version.

@@ -75,6 +75,7 @@ pub enum Event {
     Lost(Lost),
     /// An event that a newer backend has, or one with words of a newer backend.
     #[serde(untagged)]
+    #[cfg_attr(feature = "schema", schemars(skip))]
     Other(OtherEvent),
 }
 

@@ -313,5 +313,6 @@ pub struct FaultStatus {
     /// Whether a backend that dies after a hit leaves rings that its successor can't resume.
     pub voids_recovery: bool,
     /// The rule, as it is in force.
+    #[cfg_attr(feature = "schema", schemars(with = "FaultRule"))]
     pub rule: OrNewer<FaultRule>,
 }

@@ -69,6 +69,7 @@ impl LedgerSet {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Ledger {
     /// The settings.
+    #[cfg_attr(feature = "schema", schemars(with = "LedgerSet"))]
     pub settings: OrNewer<LedgerSet>,
     /// Receive queues with posted chains.
     pub queues: Vec<QueueLedger>,

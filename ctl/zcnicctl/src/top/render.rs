@@ -33,10 +33,10 @@ const QUEUE_COLUMNS: [(&str, u16); 10] = [
 const FAULT_COLUMNS: [(&str, u16); 6] = [
     ("fault", 7),
     ("port", 8),
-    ("rule", 30),
-    ("seen", 11),
-    ("hits", 11),
+    ("rule", 23),
+    ("hits", 9),
     ("hits/s", 7),
+    ("seen", 9),
 ];
 
 /// The lines that show everything.
@@ -135,7 +135,7 @@ fn render_queues(queues: &[QueueLine], area: Rect, buffer: &mut Buffer) {
         let first = [queue.port.clone(), right(&queue.queue.to_string(), 1)];
         Row::new(first.into_iter().chain(cells)).style(style)
     });
-    table(rows, &QUEUE_COLUMNS, 1).render(area, buffer);
+    table(rows, &QUEUE_COLUMNS, 1, area.width).render(area, buffer);
 }
 
 fn render_faults(faults: &[FaultLine], area: Rect, buffer: &mut Buffer) {
@@ -152,13 +152,13 @@ fn render_faults(faults: &[FaultLine], area: Rect, buffer: &mut Buffer) {
             fault.id.to_string(),
             fault.port.clone(),
             fault.rule.clone(),
-            right(&fault.seen.to_string(), 3),
-            right(&fault.hits.to_string(), 4),
-            right(&rate(fault.rate), 5),
+            right(&fault.hits.to_string(), 3),
+            right(&rate(fault.rate), 4),
+            right(&fault.seen.to_string(), 5),
         ])
         .style(style)
     });
-    table(rows, &FAULT_COLUMNS, 3).render(area, buffer);
+    table(rows, &FAULT_COLUMNS, 3, area.width).render(area, buffer);
 }
 
 /// The rows that fit below a header: all, or the busy ones first and a line with the number of those
@@ -182,8 +182,19 @@ fn fit<'a, T>(
     rows.chain([last]).collect()
 }
 
-/// A table with numbers from column `numbers` on.
-fn table<'a>(rows: Vec<Row<'a>>, columns: &[(&'static str, u16)], numbers: usize) -> Table<'a> {
+/// A table with numbers from column `numbers` on. Columns that do not fit into `width` are left out.
+fn table<'a>(
+    rows: Vec<Row<'a>>,
+    columns: &[(&'static str, u16)],
+    numbers: usize,
+    width: u16,
+) -> Table<'a> {
+    let ends = columns.iter().scan(0, |end, &(_, width)| {
+        *end += width + 1;
+        Some(*end - 1)
+    });
+    let fitting = ends.take_while(|&end| end <= width).count();
+    let columns = &columns[..fitting];
     let header = columns.iter().enumerate().map(|(column, &(name, width))| {
         if column < numbers {
             name.to_owned()

@@ -75,9 +75,9 @@ port     queue    rx/s rx bit/s  drop/s split    tx/s tx bit/s     out    viol
 0            3   1.00M    12.0G       0   50%       0        0    4096       2
 1            0       5    60.0k    3.50   50%       0        0       -       -
 
-fault   port     rule                                  seen        hits  hits/s
-1       1        rx delay                               200          10    2.50
-9       0        -                                        0           0       0
+fault   port     rule                         hits  hits/s      seen
+1       1        rx delay                       10    2.50       200
+9       0        -                               0       0         0
 ";
 
 #[test]
@@ -131,6 +131,19 @@ fn busy_queues_come_first_where_not_all_fit() {
     );
     assert!(frame.contains("+96"), "{frame}");
     assert!(frame.contains("rx delay"), "{frame}");
+}
+
+#[test]
+fn columns_that_do_not_fit_are_left_out() {
+    let frame = drawn(&view(), 40, 24);
+    assert!(
+        frame.contains("\nport     queue    rx/s rx bit/s  drop/s\n"),
+        "{frame}"
+    );
+    assert!(
+        frame.contains("\n0            3   1.00M    12.0G       0\n"),
+        "{frame}"
+    );
 }
 
 #[test]
