@@ -29,7 +29,8 @@ use zcnic_ctl::{
 };
 
 use cli::{
-    Cli, Command, FaultCommand, FlowCommand, LedgerArgs, LedgerCommand, LinkState, nanoseconds,
+    CaptureArgs, Cli, Command, FaultCommand, FlowCommand, LedgerArgs, LedgerCommand, LinkState,
+    nanoseconds,
 };
 use table::{brief, objects, table};
 
@@ -489,6 +490,12 @@ fn run(cli: Cli) -> CommandResult {
             return Ok(ExitCode::SUCCESS);
         }
         _ => {}
+    }
+    if let (Command::Capture(CaptureArgs { all: true, .. }), Some(_)) = (&cli.command, &cli.port) {
+        usage(
+            ErrorKind::ArgumentConflict,
+            "capture --all captures all ports: leave out --port or --all",
+        )
     }
     let Some(socket) = cli.socket.or_else(find_port) else {
         usage(
