@@ -117,7 +117,7 @@ pub(crate) struct CaptureArgs {
     /// The file; `-` is standard output
     pub(crate) file: PathBuf,
     /// Capture all ports, each as an interface of the file
-    #[arg(long, conflicts_with = "port")]
+    #[arg(long)]
     pub(crate) all: bool,
     /// Capture only the first bytes of each frame
     #[arg(long, value_name = "BYTES", default_value_t = 65536)]

@@ -36,7 +36,8 @@ use zcnic_ctl::{
 };
 
 use cli::{
-    Cli, Command, FaultArgs, FaultCommand, FlowCommand, LedgerArgs, LedgerCommand, LinkState,
+    CaptureArgs, Cli, Command, FaultArgs, FaultCommand, FlowCommand, LedgerArgs, LedgerCommand,
+    LinkState,
 };
 use table::objects;
 use top::Top;
@@ -375,6 +376,12 @@ fn run(cli: Cli) -> CommandResult {
     if let Command::Fault(FaultCommand::Add(add)) = &cli.command {
         // Before a backend is needed.
         rule(add);
+    }
+    if let (Command::Capture(CaptureArgs { all: true, .. }), Some(_)) = (&cli.command, &cli.port) {
+        usage(
+            ErrorKind::ArgumentConflict,
+            "capture --all captures all ports: leave out --port or --all",
+        )
     }
     let Some(socket) = cli.socket.or_else(find_port) else {
         usage(

@@ -313,6 +313,11 @@ fn a_capture_of_all_ports_ends_with_the_backend() {
     let (good, _, error) = zcnicctl(&path, &["capture", "--all", file.to_str().expect("a path")]);
     assert!(good, "{error}");
     assert_eq!(error, "2 frames captured, 0 lost\n");
+    let (good, _, error) = zcnicctl(&path, &["--port=1", "capture", "--all", "/no/such/file"]);
+    assert!(
+        !good && error.contains("leave out --port or --all"),
+        "{error}"
+    );
     let requests = server.join().expect("server");
     assert_eq!(requests[1]["arguments"]["port"], "0");
     assert_eq!(requests[2]["arguments"]["port"], "1");
