@@ -20,6 +20,7 @@ mod bug;
 pub(crate) mod cargo_tests;
 mod demo;
 mod detection;
+mod documents;
 mod ethtool;
 mod faults;
 mod features;
@@ -52,6 +53,7 @@ fn all() -> impl Iterator<Item = &'static Test> {
         features::TESTS,
         demo::TESTS,
         detection::TESTS,
+        documents::TESTS,
     ]
     .into_iter()
     .flatten()
@@ -59,7 +61,7 @@ fn all() -> impl Iterator<Item = &'static Test> {
 
 /// Starts of the names of the tests that take minutes each group, so that they run only if they are asked
 /// for: by a filter or with `--all`.
-pub(crate) const LONG: [&str; 2] = ["features: ", "detection: "];
+pub(crate) const LONG: [&str; 3] = ["features: ", "detection: ", "documents: "];
 
 /// Runs the tests whose name contains `filter`, or without one all but the long groups, and adds their
 /// cases to `report`.

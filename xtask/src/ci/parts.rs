@@ -74,7 +74,7 @@ pub(crate) enum Tool {
 }
 
 /// The last one is the README's test command, whose closing line ends CI's output as well.
-pub(crate) const PARTS: [Part; 19] = [
+pub(crate) const PARTS: [Part; 20] = [
     Part {
         name: "format",
         about: "Rust sources are formatted",
@@ -239,6 +239,12 @@ pub(crate) const PARTS: [Part; 19] = [
             "--report",
             "docs/reports/detection.json",
         ])],
+    },
+    Part {
+        name: "documents",
+        about: "the tutorial, followed word by word in a fresh clone",
+        tier: Tier::All,
+        commands: &[Run::Cargo(&["xtask", "test", LONG[2]])],
     },
     Part {
         name: "advisories",
