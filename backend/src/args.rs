@@ -140,6 +140,26 @@ pub struct QemuArgs {
     /// addresses that start with 5a:43:4e; by default plain ports get another prefix
     #[arg(long)]
     pub mac: Option<Mac>,
+    /// Whom the output is for
+    #[arg(long, value_enum, default_value_t)]
+    pub format: OptionsFormat,
+    /// Leave out the machine and its memory, for a guest that has shared memory already
+    #[arg(long)]
+    pub devices_only: bool,
+}
+
+/// Whom `qemu-args` prints the options for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum OptionsFormat {
+    /// A shell: one option per line, continued by backslashes
+    #[default]
+    Shell,
+    /// A shell, on one line
+    Line,
+    /// A program: a JSON array of all words
+    Json,
+    /// libvirt: a domain without disks, or only its interfaces
+    Libvirt,
 }
 
 /// A port on the command line.

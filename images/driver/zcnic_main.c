@@ -6,8 +6,11 @@
  * driver takes those whose MAC address begins with 5a:43:4e, and leaves all
  * others to virtio_net.
  */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include <linux/module.h>
 #include <linux/pci.h>
+#include <linux/rtnetlink.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_net.h>
 #include <net/netdev_lock.h>
@@ -16,6 +19,13 @@
 #include "zcnic_netdev.h"
 #include "zcnic_queue.h"
 #include "zcnic_session.h"
+
+static bool zcnic_is_port(const u8 *mac)
+{
+	static const u8 prefix[] = ZCNIC_MAC_PREFIX;
+
+	return !memcmp(mac, prefix, sizeof(prefix));
+}
 
 static void zcnic_read_mac(struct virtio_device *vdev, u8 *mac)
 {
@@ -67,14 +77,13 @@ static u16 zcnic_read_pairs(struct virtio_device *vdev)
  */
 static int zcnic_validate(struct virtio_device *vdev)
 {
-	static const u8 prefix[] = ZCNIC_MAC_PREFIX;
 	u8 mac[ETH_ALEN];
 	int err;
 
 	if (!virtio_has_feature(vdev, VIRTIO_NET_F_MAC))
 		return -ENODEV;
 	zcnic_read_mac(vdev, mac);
-	if (memcmp(mac, prefix, sizeof(prefix)))
+	if (!zcnic_is_port(mac))
 		return -ENODEV;
 
 	if (!dev_is_pci(vdev->dev.parent)) {
@@ -305,15 +314,43 @@ static struct virtio_driver zcnic_driver = {
 	.reset_done		= zcnic_reset_done,
 };
 
+/*
+ * A driver that was there first keeps its devices, without a word: tell the
+ * user how to move a port to this driver.
+ */
+static void __init zcnic_report_taken_ports(void)
+{
+	struct net_device *dev;
+
+	rtnl_lock();
+	for_each_netdev(&init_net, dev) {
+		struct device *parent = dev->dev.parent;
+		const char *driver;
+
+		if (!parent || parent->bus != zcnic_driver.driver.bus ||
+		    parent->driver == &zcnic_driver.driver ||
+		    !zcnic_is_port(dev->perm_addr))
+			continue;
+		driver = dev_driver_string(parent);
+		pr_notice("%s is a zcnic port that %s drives; to take it, write %s to /sys/bus/virtio/drivers/%s/unbind and then to /sys/bus/virtio/drivers/%s/bind\n",
+			  netdev_name(dev), driver, dev_name(parent), driver,
+			  KBUILD_MODNAME);
+	}
+	rtnl_unlock();
+}
+
 static int __init zcnic_init(void)
 {
 	int err;
 
 	zcnic_debugfs_init();
 	err = register_virtio_driver(&zcnic_driver);
-	if (err)
+	if (err) {
 		zcnic_debugfs_exit();
-	return err;
+		return err;
+	}
+	zcnic_report_taken_ports();
+	return 0;
 }
 module_init(zcnic_init);
 

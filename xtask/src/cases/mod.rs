@@ -24,6 +24,7 @@ pub(crate) mod cargo_tests;
 mod clients;
 mod demo;
 mod detection;
+mod documents;
 mod ethtool;
 mod faults;
 mod features;
@@ -62,6 +63,7 @@ fn all() -> impl Iterator<Item = &'static Test> {
         demo::TESTS,
         detection::TESTS,
         package::TESTS,
+        documents::TESTS,
     ]
     .into_iter()
     .flatten()
@@ -69,7 +71,7 @@ fn all() -> impl Iterator<Item = &'static Test> {
 
 /// Starts of the names of the tests that take minutes each group, so that they run only if they are asked
 /// for: by a filter or with `--all`.
-pub(crate) const LONG: [&str; 3] = ["features: ", "detection: ", "package: "];
+pub(crate) const LONG: [&str; 4] = ["features: ", "detection: ", "package: ", "documents: "];
 
 /// Runs the tests whose name contains `filter`, or without one all but the long groups, and adds their
 /// cases to `report`.

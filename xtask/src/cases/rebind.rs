@@ -22,10 +22,17 @@ pub(super) const TESTS: &[Test] = &[
         run: Guest(Zcnic, back_and_forth),
     },
     Test {
+        name: "rebind: zcnic logs which ports virtio_net has, and zcnic-bind takes them",
+        run: Guest(Zcnic, take_from_virtio_net),
+    },
+    Test {
         name: "rebind: zcnic logs a port with too few queue pairs",
         run: Guest(TooFewQueues, too_few_queues),
     },
 ];
+
+/// Makes zcnic.ko the driver of all ports of a guest.
+const ZCNIC_BIND: &str = include_str!("../../../images/driver/bind/zcnic-bind");
 
 /// Streams, and expects that nothing is copied.
 pub(super) fn zero_copy(guest: &mut Machine) -> Result<()> {
@@ -45,6 +52,33 @@ fn back_and_forth(guest: &mut Machine) -> Result<()> {
     guest.unload(Driver::VirtioNet)?;
     guest.bring_up(Driver::Zcnic)?;
     zero_copy(guest).context("afterwards")
+}
+
+fn take_from_virtio_net(guest: &mut Machine) -> Result<()> {
+    let bind = Exec::new(["sh", "-s"]).stdin(ZCNIC_BIND);
+    guest.unload(Driver::Zcnic)?;
+    guest.load(Driver::VirtioNet)?;
+    let refused = guest.run(&bind)?;
+    expect(refused.stderr.contains("insmod zcnic.ko first"), || {
+        format!("without zcnic.ko: {}", refused.stderr)
+    })?;
+    guest.sh("dmesg --clear")?;
+    guest.load(Driver::Zcnic)?;
+    let logged = guest.sh("dmesg")?;
+    for interface in ["eth0", "eth1"] {
+        let words = format!("zcnic: {interface} is a zcnic port that virtio_net drives");
+        expect(logged.contains(&words), || logged.clone())?;
+    }
+    let printed = guest.check(&bind)?;
+    expect(
+        printed == "eth0: zcnic instead of virtio_net\neth1: zcnic instead of virtio_net\n",
+        || printed.clone(),
+    )?;
+    let again = guest.check(&bind)?;
+    expect(again.is_empty(), || again.clone())?;
+    guest.check(&Exec::new(["rmmod", "virtio_net"]))?;
+    guest.check(&Exec::new(["zcnic-guest", "ports", "up"]))?;
+    zero_copy(guest)
 }
 
 fn too_few_queues(guest: &mut Machine) -> Result<()> {

@@ -74,7 +74,7 @@ pub(crate) enum Tool {
 }
 
 /// The last one is the README's test command, whose closing line ends CI's output as well.
-pub(crate) const PARTS: [Part; 20] = [
+pub(crate) const PARTS: [Part; 21] = [
     Part {
         name: "format",
         about: "Rust sources are formatted",
@@ -245,6 +245,12 @@ pub(crate) const PARTS: [Part; 20] = [
         about: "the Debian packages install in a clean root, dkms builds the driver there, and the archive works",
         tier: Tier::All,
         commands: &[Run::Cargo(&["xtask", "test", LONG[2]])],
+    },
+    Part {
+        name: "documents",
+        about: "the tutorial, followed word by word in a fresh clone",
+        tier: Tier::All,
+        commands: &[Run::Cargo(&["xtask", "test", LONG[3]])],
     },
     Part {
         name: "advisories",
