@@ -55,13 +55,12 @@ fn file(branch: &BranchRun<'_>, results: &[Value]) -> Value {
 fn program(run: &ProgramRun) -> Value {
     let file = file_name(&run.name);
     let directory = run.name.strip_suffix(file).unwrap_or_default();
+    // In the output of a program the names of its cases begin with its own.
+    let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
     let case = |case: &Case| {
-        let own = case
-            .name
-            .split_once(':')
-            .map_or(&*case.name, |(_, own)| own);
+        let own = case.name.split_once(':').map(|(_, own)| own);
         json!({
-            "test": namify(own),
+            "test": own.map_or_else(|| namify(stem), |own| namify(&format!("{stem}.{own}"))),
             "result": word(case.outcome),
             "time": case.seconds.round(),
         })
@@ -133,7 +132,7 @@ mod tests {
         assert_eq!(program["test"], "a-py");
         assert_eq!(program["group"], "selftests-drivers-net");
         assert_eq!(program["result"], "fail");
-        assert_eq!(program["results"][0]["test"], "good-tcp4");
+        assert_eq!(program["results"][0]["test"], "a-good-tcp4");
         let words: Vec<_> = program["results"]
             .as_array()
             .unwrap()
