@@ -55,7 +55,15 @@ enum Command {
 fn main() -> ExitCode {
     // When we are root, QEMU reads the cache as another user.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    let result: Result<ExitCode> = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Standard error may be closed.
+            let _ = error.print();
+            return verdict::status_of_arguments(&error);
+        }
+    };
+    let result: Result<ExitCode> = match cli.command {
         Command::Bench(args) => bench::run(&args),
         Command::Ci(args) => ci::run(&args),
         Command::Demo(args) => demo::run(&args),

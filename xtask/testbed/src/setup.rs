@@ -5,13 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 
 use crate::{
     acceleration::Acceleration,
     backend::{self, Backend, Cable, Programs},
-    guest::{Driver, Guest},
+    guest::{Driver, Guest, HostFault},
     machine::{Machine, Port},
     provision::{
         cache::{Cache, Entry},
@@ -196,10 +196,12 @@ impl Setup {
 
     /// As [`Self::boot`], without a progress line.
     pub fn boot_quietly(&self, machine: &Machine, cable: Cable) -> Result<Guest> {
-        let sandbox = Sandbox::new()?;
+        let sandbox = Sandbox::new().context(HostFault)?;
         let backend = match &machine.ports[..] {
             [] => None,
-            ports => Some(Backend::start(&self.programs, ports, cable, &sandbox)?),
+            ports => Some(
+                Backend::start(&self.programs, ports, cable, &sandbox).context(HostFault)?,
+            ),
         };
         Guest::boot(&self.qemu, machine, backend, sandbox, &self.cache)
     }
