@@ -25,7 +25,7 @@ use zcnic_results::{
 use zcnic_testbed::{
     backend::Cable,
     paths,
-    provision::selftests::Selftests,
+    provision::{cache::Cache, host, selftests::Selftests},
     sandbox,
     setup::{GuestArgs, Setup},
 };
@@ -111,26 +111,34 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     formats::check(&args.report)?;
     args.netdev_ci.as_deref().map_or(Ok(()), netdev_ci::check)?;
     let rounds = args.rounds();
-    let setup = Setup::new(&args.guest)?;
+    host::require_programs()?;
+    let cache = Cache::open()?;
     let selftests = match &args.selftests {
-        Some(directory) => Selftests::of_tree(&setup.cache, directory)?,
-        None => Selftests::ensure(&setup.cache)?,
+        Some(directory) => Selftests::of_tree(&cache, directory)?,
+        None => Selftests::ensure(&cache)?,
     };
-    let kernel = KernelFacts::from(&setup.kernel);
-    let required = args
-        .suite
-        .map_or_else(Vec::new, |suite| suite.required(kernel));
     let all = selftests.all()?;
+    if args.list && args.suite.is_none() && args.names.is_empty() {
+        all.iter().for_each(|test| println!("{test}"));
+        return Ok(ExitCode::SUCCESS);
+    }
     let jobs = match args.suite {
         Some(suite) => suite.jobs(),
         None => select(&all, &args.names)?,
     };
     require_programs(&all, &jobs)?;
+    if !args.list {
+        shell::check(&selftests.tree(), &jobs)?;
+    }
+    let setup = Setup::new(&args.guest)?;
+    let kernel = KernelFacts::from(&setup.kernel);
+    let required = args
+        .suite
+        .map_or_else(Vec::new, |suite| suite.required(kernel));
     let mut runner = Runner::new(&setup, &selftests, args.wire);
     if args.list {
-        return list(args, &required, &all, &jobs, &mut runner);
+        return list(args, &required, &jobs, &mut runner);
     }
-    shell::check(&selftests.tree(), &jobs)?;
     let mut facts = facts(args, &setup, &selftests)?;
     facts.insert("sha256".to_owned(), json!(checksums(&selftests, &jobs)?));
     facts.insert("lacking".to_owned(), lacking(&required));
@@ -220,11 +228,10 @@ fn require_programs(all: &[String], jobs: &[Job]) -> Result<()> {
     Ok(())
 }
 
-/// Prints all tests, or the cases of the suite or of the named programs.
+/// Prints the cases of the suite or of the named programs.
 fn list(
     args: &Args,
     required: &[RequiredCase],
-    all: &[String],
     jobs: &[Job],
     runner: &mut Runner<'_>,
 ) -> Result<ExitCode> {
@@ -232,8 +239,6 @@ fn list(
         required
             .iter()
             .for_each(|required| println!("{}", required.name));
-    } else if args.names.is_empty() {
-        all.iter().for_each(|test| println!("{test}"));
     } else {
         for job in jobs {
             let file = program::file_name(&job.path);

@@ -81,7 +81,9 @@ pub(crate) struct Args {
 
 /// Returns the status for arguments that clap refuses or answers itself, of any command.
 pub(crate) fn status_of_arguments(error: &clap::Error) -> ExitCode {
-    let verdict = std::env::args().nth(1).is_some_and(|word| word == "verdict");
+    let verdict = std::env::args()
+        .nth(1)
+        .is_some_and(|word| word == "verdict");
     match error.exit_code() {
         0 => ExitCode::SUCCESS,
         _ if verdict => ExitCode::from(ABORT),
@@ -101,7 +103,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 /// Returns the status for an error.
 fn status_of(error: &anyhow::Error) -> u8 {
-    if error.is::<DoesNotBuild>() { SKIP } else { ABORT }
+    if error.is::<DoesNotBuild>() {
+        SKIP
+    } else {
+        ABORT
+    }
 }
 
 /// Returns the status for cases that ran, and the word for the tree.
@@ -176,7 +182,9 @@ fn selftests(cache: &Cache, args: &Args) -> Result<Selftests> {
         None => Selftests::ensure(cache),
         Some(word) if word == Path::new(TREE) => Selftests::of_tree(cache, &args.tree),
         // Not a part of the tree in question: that it does not build is an error of the user's.
-        Some(directory) => Selftests::of_tree(cache, directory).map_err(|error| anyhow!("{error:#}")),
+        Some(directory) => {
+            Selftests::of_tree(cache, directory).map_err(|error| anyhow!("{error:#}"))
+        }
     }
 }
 

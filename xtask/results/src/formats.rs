@@ -1,6 +1,8 @@
 //! Writes the results of a command in all formats: JSON, KTAP and JUnit.
 
-use anyhow::Result;
+use std::fs::File;
+
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::{
@@ -12,10 +14,19 @@ use crate::{
 /// The extensions of the files beside `--report FILE.json`.
 const BESIDE: [&str; 2] = ["ktap", "xml"];
 
-/// Fails if the report's name is that of a file that is written beside it. For the begin of a
-/// command, before anything takes time.
+/// Fails if the report or a file beside it can't be written, or if they have the same name. For the
+/// begin of a command, before anything takes time.
 pub fn check(argument: &ReportArg) -> Result<()> {
-    argument.leaves_room_for(&BESIDE)
+    argument.leaves_room_for(&BESIDE)?;
+    let Some(path) = &argument.report else {
+        return Ok(());
+    };
+    let beside = BESIDE.map(|extension| path.with_extension(extension));
+    for path in beside.iter().chain([path]) {
+        let opened = File::options().create(true).append(true).open(path);
+        opened.with_context(|| format!("cannot write the report {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// Writes the report as JSON, and its cases as KTAP (`FILE.ktap`) and JUnit (`FILE.xml`) beside it,
@@ -63,7 +74,7 @@ pub fn facts(report: &Report) -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, path::Path};
 
     use serde_json::json;
 
@@ -83,7 +94,9 @@ mod tests {
             ..Report::default()
         };
         report.extra.insert("kernel".to_owned(), json!("7.3.4"));
-        report.extra.insert("programs".to_owned(), json!([{"n": 1}]));
+        report
+            .extra
+            .insert("programs".to_owned(), json!([{"n": 1}]));
         write(&argument, "test", &report).unwrap();
         let text = |extension: &str| fs::read_to_string(path.with_extension(extension)).unwrap();
         assert!(text("json").contains("\"fail\": 1"));
@@ -93,9 +106,11 @@ mod tests {
         assert!(ktap.contains("\nnot ok 1 bad input\n"), "{ktap}");
         assert!(!ktap.contains("programs"), "{ktap}");
         assert!(text("xml").contains("<testsuite name=\"bad input\""));
-        let wrong = ReportArg {
-            report: Some("r.xml".into()),
-        };
-        assert!(check(&wrong).is_err());
+        for wrong in [Path::new("r.xml"), &directory.path().join("none/r.json")] {
+            let wrong = ReportArg {
+                report: Some(wrong.to_owned()),
+            };
+            assert!(check(&wrong).is_err());
+        }
     }
 }

@@ -57,7 +57,7 @@ fn job(all: &[String], name: &str) -> Result<Job> {
             format!("no selftest is called {program}; `cargo xtask kselftest --list` names them")
         })?;
     if case == Some("") {
-        bail!("{name}: a case is wanted after the colon, such as {program}:NAME");
+        bail!("{name:?} has no case after the colon; {program}:NAME is wanted");
     }
     if case.is_some() && !path.ends_with(".py") {
         bail!("{name}: only programs in Python can run single cases");
@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(jobs[0].case.as_deref(), Some("check_down"));
         assert_eq!(jobs[1], Job::whole("drivers/net/queues.py"));
         let refusal = |name: &str| select(&all(), &texts(&[name])).unwrap_err().to_string();
-        assert!(refusal("queues.py:").contains("a case is wanted"));
+        assert!(refusal("queues.py:").contains("has no case after the colon"));
         assert!(refusal("loopback.sh:loopback_test").contains("only programs in Python"));
         assert!(refusal("que.py:a").starts_with("no selftest is called que.py;"));
     }

@@ -29,8 +29,8 @@ const UNSUITED: [(&str, &str); 2] = [
 pub(crate) fn check(root: &Path, jobs: &[Job]) -> Result<()> {
     for job in jobs.iter().filter(|job| job.path.ends_with(".sh")) {
         let path = root.join(&job.path);
-        let text = fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let file = file_name(&job.path);
         if let Some(lacking) = lacking(file, &text) {
             bail!("{file} can't run on the ports of a guest: it needs {lacking}");
@@ -44,7 +44,10 @@ fn lacking(file: &str, text: &str) -> Option<String> {
     if let Some((_, lacking)) = UNSUITED.iter().find(|(name, _)| *name == file) {
         return Some((*lacking).to_owned());
     }
-    let code = || text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let code = || {
+        text.lines()
+            .filter(|line| !line.trim_start().starts_with('#'))
+    };
     let mentions = |word: &str| code().any(|line| line.contains(word));
     if mentions("forwarding/lib.sh") {
         let count = code().find_map(|line| line.trim().strip_prefix("NUM_NETIFS="));

@@ -84,7 +84,7 @@ impl Setup {
         Self::make(args, args.choice(), false)
     }
 
-    /// As [`Self::new`], with Debian's newest kernel of a series, such as 7.2.
+    /// As [`Self::new`], with Debian's newest kernel of a series such as 7.2, or a release such as 7.2.6.
     pub fn for_series(series: &str, qemu: Option<PathBuf>) -> Result<Self> {
         let args = GuestArgs { kernel: None, qemu };
         Self::make(&args, Choice::Series(series), false)
@@ -199,9 +199,9 @@ impl Setup {
         let sandbox = Sandbox::new().context(HostFault)?;
         let backend = match &machine.ports[..] {
             [] => None,
-            ports => Some(
-                Backend::start(&self.programs, ports, cable, &sandbox).context(HostFault)?,
-            ),
+            ports => {
+                Some(Backend::start(&self.programs, ports, cable, &sandbox).context(HostFault)?)
+            }
         };
         Guest::boot(&self.qemu, machine, backend, sandbox, &self.cache)
     }

@@ -36,7 +36,10 @@ pub(super) fn prepare(path: &Path, command: &mut Command) -> Result<()> {
 
 /// Whether a script uses the library, and does not take the interfaces from the environment.
 fn takes_arguments(text: &str) -> bool {
-    let code = || text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let code = || {
+        text.lines()
+            .filter(|line| !line.trim_start().starts_with('#'))
+    };
     let mentions = |word: &str| code().any(|line| line.contains(word));
     mentions("forwarding/lib.sh") && !mentions("DRIVER_TEST_CONFORMANT")
 }

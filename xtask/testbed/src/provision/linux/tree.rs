@@ -49,6 +49,28 @@ const MARK: &str = "zcnic-source";
 /// A file with the configuration that `.config` was made from.
 const WANTED: &str = "zcnic-config";
 
+/// Options without which no guest boots or has ports. A tree where one has another name can't be
+/// tested, which is not the same as being bad.
+const ESSENTIAL: [&str; 17] = [
+    "BINFMT_SCRIPT",
+    "BLK_DEV_INITRD",
+    "DEVTMPFS",
+    "EXT4_FS",
+    "INET",
+    "IPV6",
+    "MODULES",
+    "MODULE_UNLOAD",
+    "NETDEVICES",
+    "NET_NS",
+    "OVERLAY_FS",
+    "PCI_MSI",
+    "SERIAL_8250_CONSOLE",
+    "TMPFS",
+    "VIRTIO_BLK",
+    "VIRTIO_CONSOLE",
+    "VIRTIO_PCI",
+];
+
 /// Lines of make's messages in an error.
 const COMPLAINT_LINES: usize = 40;
 
@@ -85,15 +107,28 @@ impl Profile {
     fn config(self, fragments: &[PathBuf]) -> Result<String> {
         let home = paths::workspace().join("images/kernel");
         let own = self.fragments().iter().map(|name| home.join(name));
-        own.chain(fragments.iter().cloned())
-            .map(|path| {
-                let mut text = fs::read_to_string(&path)
-                    .with_context(|| format!("cannot read {}", path.display()))?;
-                text.push('\n');
-                Ok(text)
-            })
-            .collect()
+        let paths: Vec<_> = own.chain(fragments.iter().cloned()).collect();
+        read(&paths)
     }
+}
+
+/// Returns the lines of several configurations.
+fn read(fragments: &[PathBuf]) -> Result<String> {
+    let read = |path: &PathBuf| {
+        let mut text =
+            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        // The last line may not end.
+        text.push('\n');
+        Ok(text)
+    };
+    fragments.iter().map(read).collect()
+}
+
+/// Returns those of [`ESSENTIAL`] that `config` does not have built in.
+fn lacking_essentials(config: &str) -> Vec<String> {
+    let lines = ESSENTIAL.map(|option| format!("CONFIG_{option}=y"));
+    let lacks = |line: &String| !config.lines().any(|own| own == line);
+    lines.into_iter().filter(lacks).collect()
 }
 
 /// Fails if a fragment of the user's can't be read, or a line of it is no option.
@@ -184,7 +219,7 @@ impl Tree {
                 _entries: Vec::new(),
             };
             let release = tree.configure(&profile.config(fragments)?)?;
-            tree.require(fragments)?;
+            tree.require(profile, fragments)?;
             let what = format!("compile Linux {release} ({})", profile.name());
             step(&what, || tree.make(&["bzImage", "modules"]).map(drop))
         })?;
@@ -266,24 +301,37 @@ impl Tree {
         make
     }
 
-    /// Fails if the configuration does not have all options of the user's `fragments`: the tree has
-    /// no such option, or one that it depends on is off. Then this commit can't be tested.
-    fn require(&self, fragments: &[PathBuf]) -> Result<()> {
-        let mut wanted = String::new();
-        for path in fragments {
-            wanted.push_str(&fs::read_to_string(path)?);
-            wanted.push('\n');
+    /// Fails if the configuration does not have all options of the user's `fragments`, or lacks what
+    /// a guest needs: the tree has no such option, or one that it depends on is off. Then this
+    /// commit can't be tested. Other options of the profile that it lacks are only named.
+    fn require(&self, profile: Profile, fragments: &[PathBuf]) -> Result<()> {
+        let config = self.config()?;
+        let source = self.source.display();
+        let refused = missing(&read(fragments)?, &config);
+        if !refused.is_empty() {
+            return Err(DoesNotBuild(format!(
+                "--config: {source} does not take {} (no such option, or one that it depends on is \
+                 off)",
+                refused.join(", ")
+            ))
+            .into());
         }
-        let missing = missing(&wanted, &self.config()?);
-        if missing.is_empty() {
-            return Ok(());
+        let lacking = lacking_essentials(&config);
+        if !lacking.is_empty() {
+            return Err(DoesNotBuild(format!(
+                "the configuration of {source} lacks what every guest needs: {}",
+                lacking.join(", ")
+            ))
+            .into());
         }
-        Err(DoesNotBuild(format!(
-            "--config: {} does not take {} (no such option, or one that it depends on is off)",
-            self.source.display(),
-            missing.join(", ")
-        ))
-        .into())
+        let dropped = missing(&profile.config(fragments)?, &config);
+        if !dropped.is_empty() {
+            eprintln!(
+                "         the tree does not take all of images/kernel: {}",
+                dropped.join(", ")
+            );
+        }
+        Ok(())
     }
 
     /// Makes `.config` and returns the release that the kernel will have.
@@ -415,8 +463,12 @@ mod tests {
     fn a_full_disk_is_not_the_fault_of_the_source() {
         let of_source = |text: &str| DoesNotBuild::because(text.to_owned()).is::<DoesNotBuild>();
         assert!(of_source("net/core/dev.c:1: error: expected ';'"));
-        assert!(!of_source("fatal error: can't write: No space left on device"));
-        assert!(!of_source("gcc: fatal error: Killed signal terminated program cc1"));
+        assert!(!of_source(
+            "fatal error: can't write: No space left on device"
+        ));
+        assert!(!of_source(
+            "gcc: fatal error: Killed signal terminated program cc1"
+        ));
     }
 
     #[test]
@@ -427,7 +479,15 @@ mod tests {
                 !(line.is_empty() || line.starts_with("CONFIG_") || line.starts_with('#'))
             });
             assert_eq!(foreign, None);
+            assert_eq!(lacking_essentials(&config), [""; 0]);
         }
+    }
+
+    #[test]
+    fn a_tree_without_a_guests_options_is_named() {
+        let config = Profile::Plain.config(&[]).unwrap();
+        let renamed = config.replace("CONFIG_VIRTIO_BLK=y", "CONFIG_VIRTIO_DISK=y");
+        assert_eq!(lacking_essentials(&renamed), ["CONFIG_VIRTIO_BLK=y"]);
     }
 
     #[test]

@@ -175,7 +175,8 @@ impl Item {
             return false;
         };
         let file = path.rsplit('/').next().unwrap_or(path);
-        [".py", ".sh"].iter().any(|end| file.ends_with(end)) || ["settings", "config"].contains(&file)
+        [".py", ".sh"].iter().any(|end| file.ends_with(end))
+            || ["settings", "config"].contains(&file)
     }
 }
 
@@ -301,7 +302,11 @@ mod tests {
         write(top, "lib.mk", b"");
         executable(top, "drivers/net/hw/old.py");
         write(top, "drivers/net/hw/helper.c", b"int main;");
-        write(top, "drivers/net/hw/Makefile", b"TEST_PROGS = \\\n\told.py \\\n");
+        write(
+            top,
+            "drivers/net/hw/Makefile",
+            b"TEST_PROGS = \\\n\told.py \\\n",
+        );
     }
 
     fn keys(source: &Source) -> (String, String) {
@@ -370,7 +375,10 @@ mod tests {
         let installed = fs::metadata(tree.path().join(&added[0])).unwrap();
         assert_ne!(installed.mode() & 0o111, 0);
         write(top.path(), "drivers/net/hw/zz_new.py", b"#!/bin/false\n");
-        Source::find(top.path()).unwrap().refresh(tree.path()).unwrap();
+        Source::find(top.path())
+            .unwrap()
+            .refresh(tree.path())
+            .unwrap();
         let text = fs::read_to_string(tree.path().join(&added[0])).unwrap();
         assert_eq!(text, "#!/bin/false\n");
     }
