@@ -22,7 +22,8 @@ pub fn check(argument: &ReportArg) -> Result<()> {
         return Ok(());
     };
     let beside = BESIDE.map(|extension| path.with_extension(extension));
-    for path in beside.iter().chain([path]) {
+    let beside = beside.iter().filter(|_| has_neighbours(argument));
+    for path in beside.chain([path]) {
         let opened = File::options().create(true).append(true).open(path);
         opened.with_context(|| format!("cannot write the report {}", path.display()))?;
     }
@@ -51,8 +52,17 @@ pub fn write_runs(
         .map(|(name, value)| format!("{name}: {value}"))
         .collect();
     argument.write(&report.to_json())?;
+    if !has_neighbours(argument) {
+        return Ok(());
+    }
     argument.write_beside("ktap", &ktap::write(runs, &lines))?;
     argument.write_beside("xml", &junit::write(command, runs, &about, seconds)?)
+}
+
+/// Whether files can be beside the report: not beside a pipe or terminal.
+fn has_neighbours(argument: &ReportArg) -> bool {
+    let path = argument.report.as_deref();
+    path.is_some_and(|path| !path.exists() || path.is_file())
 }
 
 /// Returns the report's further keys that fit a line, as text.
@@ -106,6 +116,11 @@ mod tests {
         assert!(ktap.contains("\nnot ok 1 bad input\n"), "{ktap}");
         assert!(!ktap.contains("programs"), "{ktap}");
         assert!(text("xml").contains("<testsuite name=\"bad input\""));
+        let null = ReportArg {
+            report: Some("/dev/null".into()),
+        };
+        check(&null).unwrap();
+        write(&null, "test", &report).unwrap();
         for wrong in [Path::new("r.xml"), &directory.path().join("none/r.json")] {
             let wrong = ReportArg {
                 report: Some(wrong.to_owned()),
