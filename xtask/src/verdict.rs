@@ -10,7 +10,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Map, Value, json};
 use zcnic_results::{
     formats, netdev_ci, program,
@@ -153,8 +153,9 @@ fn decide(args: &Args) -> Result<ExitCode> {
     };
     let mut runner = Runner::new(&setup, &selftests, Cable::Pause);
     let runs = runner.run(&jobs, Rounds::ONE, &|_| false)?;
-    if let Some(fault) = runner.host_fault {
-        return Err(fault);
+    if runner.host_fault {
+        program::cases(&runs).iter().for_each(Case::print);
+        bail!("a case failed because of this host, which says nothing about {state}");
     }
     args.write_netdev_ci(&netdev_ci::results(&branch(), &runs))?;
 

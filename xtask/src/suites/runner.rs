@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Error, Result, bail};
+use anyhow::{Context, Result, bail};
 use zcnic_guest_protocol::selftest::{self, CaseResult, SelftestResults};
 use zcnic_results::{
     program::{ProgramRun, file_name},
@@ -55,12 +55,12 @@ pub(crate) struct Runner<'a> {
     one_each: bool,
     /// Number of guests that were booted.
     pub(crate) boots: usize,
-    /// The first failure that is this host's, and says nothing about the kernel.
-    pub(crate) host_fault: Option<Error>,
+    /// Whether a case failed because of this host, which says nothing about the kernel.
+    pub(crate) host_fault: bool,
 }
 
-/// Programs, by path, with the names of their cases.
-type Cases = BTreeMap<String, Vec<String>>;
+/// Programs, by path, with the names of their cases, or why they could not list them.
+type Cases = BTreeMap<String, Result<Vec<String>>>;
 
 impl<'a> Runner<'a> {
     pub(crate) fn new(setup: &'a Setup, selftests: &'a Selftests, cable: Cable) -> Self {
@@ -74,7 +74,7 @@ impl<'a> Runner<'a> {
             watch: None,
             one_each: setup.kernel.config.as_deref().is_some_and(debug),
             boots: 0,
-            host_fault: None,
+            host_fault: false,
         }
     }
 
@@ -83,7 +83,8 @@ impl<'a> Runner<'a> {
     ///
     /// # Errors
     ///
-    /// If a program has no such case, or can't list its cases. A failure of a test is none.
+    /// If a program has no such case, or can't run single ones. A failure of a test is none, nor is
+    /// a kernel that does not boot.
     pub(crate) fn run(
         &mut self,
         jobs: &[Job],
@@ -125,10 +126,13 @@ impl<'a> Runner<'a> {
         let mut cases = Cases::new();
         for job in jobs {
             let Some(wanted) = &job.case else { continue };
+            self.selftests.require_filters()?;
             if !cases.contains_key(&job.path) {
-                cases.insert(job.path.clone(), self.list(&job.path)?);
+                cases.insert(job.path.clone(), self.list(&job.path));
             }
-            matching(file_name(&job.path), &cases[&job.path], wanted)?;
+            if let Some(Ok(all)) = cases.get(&job.path) {
+                matching(file_name(&job.path), all, wanted)?;
+            }
         }
         Ok(cases)
     }
@@ -149,19 +153,28 @@ impl<'a> Runner<'a> {
     /// Runs one job. Any other failure becomes a failed case.
     fn test(&mut self, job: &Job, cases: &Cases) -> Result<ProgramRun> {
         let test = &*job.path;
-        let mut words = vec!["zcnic-guest".to_owned(), "kselftest".to_owned()];
-        if let (Some(wanted), Some(all)) = (&job.case, cases.get(test)) {
-            for case in matching(file_name(test), all, wanted)? {
-                words.extend(["--case".to_owned(), case]);
-            }
-        }
-        words.push(test.to_owned());
         let mut run = ProgramRun {
             name: test.to_owned(),
             round: None,
             seconds: 0.0,
             cases: Vec::new(),
         };
+        let mut words = vec!["zcnic-guest".to_owned(), "kselftest".to_owned()];
+        match (&job.case, cases.get(test)) {
+            (Some(wanted), Some(Ok(all))) => {
+                for case in matching(file_name(test), all, wanted)? {
+                    words.extend(["--case".to_owned(), case]);
+                }
+            }
+            (Some(_), Some(Err(error))) => {
+                self.host_fault |= error.is::<HostFault>();
+                let case = Case::failed(&guest_case(test), format!("{error:#}"));
+                run.cases.push(case);
+                return Ok(run);
+            }
+            _ => {}
+        }
+        words.push(test.to_owned());
         let result = self.guest().and_then(|mut guest| {
             let start = Instant::now();
             let result = self.try_test(&mut guest, test, &words, &mut run.cases);
@@ -173,11 +186,9 @@ impl<'a> Runner<'a> {
             // Dropping the guest ends it.
             Ok(_) => {}
             Err(error) => {
+                self.host_fault |= error.is::<HostFault>();
                 run.cases
                     .push(Case::failed(&guest_case(test), format!("{error:#}")));
-                if error.is::<HostFault>() {
-                    self.host_fault.get_or_insert(error);
-                }
             }
         }
         Ok(run)
