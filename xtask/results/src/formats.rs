@@ -23,7 +23,7 @@ pub fn check(argument: &ReportArg) -> Result<()> {
     };
     let beside = BESIDE.map(|extension| path.with_extension(extension));
     let beside = beside.iter().filter(|_| has_neighbours(argument));
-    for path in beside.chain([path]) {
+    for path in std::iter::once(path).chain(beside) {
         let opened = File::options().create(true).append(true).open(path);
         opened.with_context(|| format!("cannot write the report {}", path.display()))?;
     }
