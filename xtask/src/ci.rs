@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
-use zcnic_results::report::{Case, Outcome, Report, ReportArg};
+use zcnic_results::{
+    formats,
+    report::{Case, Outcome, Report, ReportArg},
+};
 use zcnic_testbed::{
     paths, sandbox,
     step::{self, describe},
@@ -28,7 +31,8 @@ use tools::Tools;
 ///
 /// Parts run one after the other; one that fails does not keep the next from running. A success of a part that not
 /// every submission runs is noted in docs/reports/ci.json and docs/ci.md, if nothing but docs was changed since the
-/// commit. Parts whose reports the documents show update these.
+/// commit. Parts whose reports the documents show update these. The results are also written as KTAP (FILE.ktap) and
+/// JUnit (FILE.xml) beside the report FILE.json.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// Every part: other kernels, all suites of selftests, seeded bugs, benchmarks
@@ -62,6 +66,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         list(&Record::read()?);
         return Ok(ExitCode::SUCCESS);
     }
+    formats::check(&args.report)?;
     sandbox::clean_up_on_signals()?;
     let commit = record::commit();
     let (selected, left_out): (Vec<_>, Vec<_>) = PARTS.iter().partition(|part| args.selects(part));
@@ -92,7 +97,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         .map(|part| (part.name.to_owned(), json!(record.of(part.name))));
     let known: Map<String, Value> = known.collect();
     report.extra.insert("left_out".to_owned(), json!(known));
-    args.report.write(&report.to_json())?;
+    formats::write(&args.report, "ci", &report)?;
     Ok(if report.count(Outcome::Fail) == 0 {
         ExitCode::SUCCESS
     } else {

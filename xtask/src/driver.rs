@@ -14,8 +14,9 @@ use zcnic_testbed::provision::{
 /// Compile the driver and check it with checkpatch, kernel-doc and sparse, treating warnings as errors
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// Only against the headers of this series (7.2, 7.3) instead of all
-    #[arg(long, value_name = "SERIES", value_parser = SERIES)]
+    /// Only against the headers of this series (7.2, 7.3) or of a release that Debian still has
+    /// (7.2.6), instead of all series
+    #[arg(long, value_name = "VERSION")]
     headers: Option<String>,
 }
 
@@ -23,10 +24,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     host::require_programs()?;
     let cache = Cache::open()?;
     let sources = Sources::read()?;
-    for series in SERIES {
-        if args.headers.as_ref().is_some_and(|only| only != series) {
-            continue;
-        }
+    let versions = match &args.headers {
+        Some(version) => vec![version.as_str()],
+        None => SERIES.to_vec(),
+    };
+    for series in versions {
         let headers = debian::headers(&cache, series)?;
         let entry = driver::ensure_for_headers(&cache, &headers, &sources)?;
         println!("{}", entry.join(MODULE).display());

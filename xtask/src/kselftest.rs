@@ -4,20 +4,28 @@
 //! A test that takes the guest down fails, and the next one gets a new guest. A program that passes
 //! although the gate finds problems has failed.
 
-use std::{collections::BTreeMap, fs, process::ExitCode, time::Instant};
+use std::{
+    collections::BTreeMap,
+    fs,
+    num::NonZero,
+    path::PathBuf,
+    process::ExitCode,
+    time::{Instant, SystemTime},
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use zcnic_results::{
-    junit, ktap,
+    formats,
+    netdev_ci::{self, BranchRun},
     program::{self, ProgramRun},
-    report::{Case, Report, ReportArg},
+    report::{Case, Outcome, Report, ReportArg},
 };
 use zcnic_testbed::{
     backend::Cable,
     paths,
-    provision::selftests::Selftests,
+    provision::{cache::Cache, host, selftests::Selftests},
     sandbox,
     setup::{GuestArgs, Setup},
 };
@@ -27,7 +35,8 @@ use crate::suites::{
     case::{KernelFacts, RequiredCase},
     expect::{self, Expectation},
     runner::Runner,
-    select,
+    selection::{Job, Rounds, select},
+    shell,
 };
 
 /// Options of debug kernels, for the report: a pass means more with them, and a time means less.
@@ -72,75 +81,104 @@ pub(crate) struct Args {
     /// violation fails the program
     #[arg(long)]
     ledger: bool,
-    /// Only list all tests, or the cases of the suite
+    /// Run the selftests of DIR: a kernel tree or its tools/testing/selftests, which is only read.
+    /// A selftests directory elsewhere is compiled with Debian's kernel source
+    #[arg(long, value_name = "DIR")]
+    selftests: Option<PathBuf>,
+    /// Run everything N times, in one guest as long as everything passes
+    #[arg(long, value_name = "N")]
+    repeat: Option<NonZero<usize>>,
+    /// Stop at the first failure; without --repeat run until there is one
+    #[arg(long)]
+    until_fail: bool,
+    /// Run in a random order, another one in each round. The printed SEED makes the same orders
+    /// again
+    #[arg(long, value_name = "SEED", num_args = 0..=1, require_equals = true)]
+    shuffle: Option<Option<u32>>,
+    /// Write the results to FILE in the format of the netdev CI
+    #[arg(long, value_name = "FILE")]
+    netdev_ci: Option<PathBuf>,
+    /// Only list all tests, the cases of the suite, or (in a guest) those of the named programs
     #[arg(long)]
     list: bool,
-    /// Test programs, such as `iou-zcrx.py`; without names all that are written in Python
+    /// Test programs, such as `iou-zcrx.py`, or single cases, such as `rss_ctx.py:test_rss_context`
+    /// (`*` at the end stands for any rest); without names all that are written in Python
     names: Vec<String>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     sandbox::clean_up_on_signals()?;
-    args.report.leaves_room_for(&["ktap", "xml"])?;
+    formats::check(&args.report)?;
+    args.netdev_ci.as_deref().map_or(Ok(()), netdev_ci::check)?;
+    let rounds = args.rounds();
+    host::require_programs()?;
+    let cache = Cache::open()?;
+    let selftests = match &args.selftests {
+        Some(directory) => Selftests::of_tree(&cache, directory)?,
+        None => Selftests::ensure(&cache)?,
+    };
+    let all = selftests.all()?;
+    if args.list && args.suite.is_none() && args.names.is_empty() {
+        all.iter().for_each(|test| println!("{test}"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let jobs = match args.suite {
+        Some(suite) => suite.jobs(),
+        None => select(&all, &args.names)?,
+    };
+    require_programs(&all, &jobs)?;
+    if !args.list {
+        shell::check(&selftests.tree(), &jobs)?;
+    }
     let setup = Setup::new(&args.guest)?;
-    let selftests = Selftests::ensure(&setup.cache)?;
     let kernel = KernelFacts::from(&setup.kernel);
     let required = args
         .suite
         .map_or_else(Vec::new, |suite| suite.required(kernel));
-    let all = selftests.all()?;
+    let mut runner = Runner::new(&setup, &selftests, args.wire);
     if args.list {
-        if args.suite.is_some() {
-            required
-                .iter()
-                .for_each(|required| println!("{}", required.name));
-        } else {
-            all.iter().for_each(|test| println!("{test}"));
-        }
-        return Ok(ExitCode::SUCCESS);
+        return list(args, &required, &jobs, &mut runner);
     }
-    let tests = match args.suite {
-        Some(suite) => suite.paths(),
-        None => select(&all, &args.names)?,
-    };
     let mut facts = facts(args, &setup, &selftests)?;
-    facts.insert("sha256".to_owned(), json!(checksums(&selftests, &tests)?));
+    facts.insert("sha256".to_owned(), json!(checksums(&selftests, &jobs)?));
     facts.insert("lacking".to_owned(), lacking(&required));
 
-    let start = Instant::now();
-    let mut runner = Runner::new(&setup, &selftests, args.wire);
+    let (start, began) = (Instant::now(), SystemTime::now());
     runner.ledger = args.ledger;
-    let mut runs = runner.run(&tests);
+    let is_bad = |run: &ProgramRun| {
+        expect::unforgiven(&args.expect, &required, &run.cases)
+            .iter()
+            .any(|case| case.outcome == Outcome::Fail)
+    };
+    let mut runs = runner.run(&jobs, rounds, &is_bad)?;
     let seconds = start.elapsed().as_secs_f64();
     if let Some(suite) = args.suite {
-        suite.complete(kernel, &mut runs)?;
+        suite.complete(kernel, &mut runs);
     }
 
-    let about = words(&facts);
-    let lines: Vec<_> = about
-        .iter()
-        .map(|(name, value)| format!("{name}: {value}"))
-        .collect();
     facts.insert("seconds".to_owned(), json!(seconds));
     facts.insert("boots".to_owned(), json!(runner.boots));
     facts.insert("violations".to_owned(), json!(runner.violations));
-    facts.insert(
-        "programs".to_owned(),
-        json!(runs.iter().map(ProgramRun::score).collect::<Vec<_>>()),
-    );
+    facts.insert("programs".to_owned(), json!(program::scores(&runs)));
     let report = Report {
         cases: program::cases(&runs),
         extra: facts,
     };
-    args.report.write(&report.to_json())?;
-    args.report
-        .write_beside("ktap", &ktap::write(&runs, &lines))?;
-    args.report
-        .write_beside("xml", &junit::write(&runs, &about, seconds)?)?;
+    formats::write_runs(&args.report, "kselftest", &report, &runs, seconds)?;
+    if let Some(path) = &args.netdev_ci {
+        let branch = BranchRun {
+            state: &setup.kernel.release,
+            start: began,
+            end: SystemTime::now(),
+        };
+        netdev_ci::write(path, &netdev_ci::results(&branch, &runs))?;
+    }
 
     report.cases.iter().for_each(Case::print);
     println!("\n{}", program::table(&runs));
-    lines.iter().for_each(|line| println!("{line}"));
+    for (name, value) in formats::facts(&report) {
+        println!("{name}: {value}");
+    }
     println!("{seconds:.0} s in {} guest(s)", runner.boots);
     required
         .iter()
@@ -154,6 +192,64 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+impl Args {
+    /// Returns how often everything runs, and prints the seed of a random order.
+    fn rounds(&self) -> Rounds {
+        let seed = self
+            .shuffle
+            .map(|seed| seed.unwrap_or_else(|| fastrand::u32(..)));
+        if let Some(seed) = seed {
+            eprintln!("         the order is that of --shuffle={seed}");
+        }
+        Rounds {
+            count: match self.repeat {
+                Some(count) => Some(count.get()),
+                None => (!self.until_fail).then_some(1),
+            },
+            until_fail: self.until_fail,
+            seed: seed.map(u64::from),
+        }
+    }
+}
+
+/// Fails unless the selftests have each program. A suite's may be missing in other trees.
+fn require_programs(all: &[String], jobs: &[Job]) -> Result<()> {
+    let missing: Vec<_> = jobs
+        .iter()
+        .filter(|job| !all.contains(&job.path))
+        .map(|job| &*job.path)
+        .collect();
+    ensure!(
+        missing.is_empty(),
+        "these selftests do not have {}",
+        missing.join(", ")
+    );
+    Ok(())
+}
+
+/// Prints the cases of the suite or of the named programs.
+fn list(
+    args: &Args,
+    required: &[RequiredCase],
+    jobs: &[Job],
+    runner: &mut Runner<'_>,
+) -> Result<ExitCode> {
+    if args.suite.is_some() {
+        required
+            .iter()
+            .for_each(|required| println!("{}", required.name));
+    } else {
+        for job in jobs {
+            let file = program::file_name(&job.path);
+            for case in runner.list(&job.path)? {
+                println!("{file}:{case}");
+            }
+        }
+        runner.finish();
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Returns the facts that the results depend on.
@@ -191,30 +287,14 @@ fn lacking(required: &[RequiredCase]) -> Value {
     json!(BTreeMap::from_iter(lacking))
 }
 
-/// Returns the facts that fit a line, as text.
-fn words(facts: &Map<String, Value>) -> Vec<(String, String)> {
-    let word = |value: &Value| match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Array(items) => {
-            let items: Vec<_> = items.iter().filter_map(Value::as_str).collect();
-            Some(items.join(" "))
-        }
-        _ => None,
-    };
-    facts
-        .iter()
-        .filter_map(|(name, value)| Some((name.clone(), word(value)?)))
-        .collect()
-}
-
 /// Returns checksums, which show that the tests are upstream's.
-fn checksums(selftests: &Selftests, tests: &[&str]) -> Result<BTreeMap<String, String>> {
-    let sum = |test: &&str| {
-        let path = selftests.tree().join(test);
+fn checksums(selftests: &Selftests, jobs: &[Job]) -> Result<BTreeMap<String, String>> {
+    let sum = |job: &Job| {
+        let path = selftests.tree().join(&job.path);
         let content = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let digest = Sha256::digest(content);
         let hex = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(((*test).to_owned(), hex))
+        Ok((job.path.clone(), hex))
     };
-    tests.iter().map(sum).collect()
+    jobs.iter().map(sum).collect()
 }

@@ -86,7 +86,10 @@ enum InstalledCommand {
 
 /// Runs `cargo xtask`, as its arguments say.
 pub fn xtask() -> ExitCode {
-    let command = Cli::parse().command;
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(error) => return refuse(&error),
+    };
     finish(|| match command {
         Command::Lab(command) => run(&command),
         Command::Ci(args) => ci::run(&args),
@@ -100,7 +103,10 @@ pub fn xtask() -> ExitCode {
 
 /// Runs `zcnic-lab`, as its arguments say.
 pub fn zcnic_lab() -> ExitCode {
-    let command = LabCli::parse().command;
+    let command = match LabCli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(error) => return refuse(&error),
+    };
     finish(|| match command {
         InstalledCommand::Lab(command) => run(&command),
         InstalledCommand::Describe(describe) => {
@@ -120,6 +126,13 @@ fn run(command: &LabCommand) -> Result<ExitCode> {
         LabCommand::Verdict(args) => verdict::run(args),
         LabCommand::Vm(args) => vm::run(args),
     }
+}
+
+/// Prints what is wrong with the arguments, or the help that they ask for.
+fn refuse(error: &clap::Error) -> ExitCode {
+    // Standard error may be closed.
+    let _ = error.print();
+    verdict::status_of_arguments(error)
 }
 
 /// Runs a command, and prints its error.

@@ -5,6 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use serde_json::{Map, json};
 use zcnic_results::{
+    formats,
     program::{self, ProgramRun},
     report::{Case, Report, ReportArg},
 };
@@ -20,12 +21,14 @@ use crate::suites::{
     case::{KernelFacts, RequiredCase},
     expect,
     runner::Runner,
+    selection::Rounds,
 };
 
-/// Run the selftests of memory providers on each kernel series that Debian has, into one table
+/// Run the selftests of memory providers on several kernels that Debian has, into one table
 ///
 /// Exits with 0 only if every case passed on every kernel. Cases of features that a kernel lacks
-/// may skip.
+/// may skip. The results are also written as KTAP (FILE.ktap) and JUnit (FILE.xml) beside the
+/// report FILE.json.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// Run this QEMU (10.0 or newer, with vhost-user)
@@ -33,6 +36,9 @@ pub(crate) struct Args {
     qemu: Option<PathBuf>,
     #[command(flatten)]
     report: ReportArg,
+    /// Kernels of Debian's: series (7.2) or releases (7.2.6); without any the newest of each series
+    #[arg(value_name = "VERSION")]
+    kernels: Vec<String>,
 }
 
 /// The runs of all programs on one kernel.
@@ -45,20 +51,18 @@ struct KernelRun {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    formats::check(&args.report)?;
     sandbox::clean_up_on_signals()?;
     let mut columns = Vec::new();
-    for series in SERIES {
-        columns.push(run_on(series, args)?);
-    }
-    let cases = |column: &KernelRun| {
-        let release = column.release.clone();
-        program::cases(&column.runs)
-            .into_iter()
-            .map(move |case| Case {
-                name: format!("{release} {}", case.name),
-                ..case
-            })
+    let series = SERIES.map(str::to_owned);
+    let kernels = if args.kernels.is_empty() {
+        &series[..]
+    } else {
+        &args.kernels
     };
+    for kernel in kernels {
+        columns.push(run_on(kernel, args)?);
+    }
     let kernels: Vec<_> = columns
         .iter()
         .map(|column| {
@@ -66,11 +70,28 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             json!({"kernel": column.release, "programs": programs})
         })
         .collect();
-    let report = Report {
-        cases: columns.iter().flat_map(cases).collect(),
+    let mut report = Report {
+        cases: Vec::new(),
         extra: Map::from_iter([("kernels".to_owned(), json!(kernels))]),
     };
-    args.report.write(&report.to_json())?;
+    let mut runs = Vec::new();
+    for KernelRun {
+        release, runs: own, ..
+    } in &columns
+    {
+        report
+            .cases
+            .extend(program::cases(own).into_iter().map(|case| Case {
+                name: format!("{release} {}", case.name),
+                ..case
+            }));
+        runs.extend(own.iter().cloned().map(|run| ProgramRun {
+            name: format!("{release} {}", run.name),
+            ..run
+        }));
+    }
+    let seconds = runs.iter().map(|run| run.seconds).sum();
+    formats::write_runs(&args.report, "matrix", &report, &runs, seconds)?;
     report.cases.iter().for_each(Case::print);
     println!("\n{}", table(&columns));
     for KernelRun {
@@ -93,10 +114,12 @@ fn run_on(series: &str, args: &Args) -> Result<KernelRun> {
     let setup = Setup::for_series(series, args.qemu.clone())?;
     let selftests = Selftests::ensure(&setup.cache)?;
     let kernel = KernelFacts::from(&setup.kernel);
+    let suite = Suite::MemoryProviders;
     let mut runs =
-        Runner::new(&setup, &selftests, Cable::Pause).run(&Suite::MemoryProviders.paths());
-    Suite::MemoryProviders.complete(kernel, &mut runs)?;
-    let required = Suite::MemoryProviders.required(kernel);
+        Runner::new(&setup, &selftests, Cable::Pause)
+            .run(&suite.jobs(), Rounds::ONE, &|_| false)?;
+    suite.complete(kernel, &mut runs);
+    let required = suite.required(kernel);
     let unexpected = expect::unexpected(&[], &required, &program::cases(&runs));
     Ok(KernelRun {
         release: setup.kernel.release.clone(),

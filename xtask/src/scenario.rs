@@ -3,7 +3,10 @@
 use std::process::{Command, ExitCode};
 
 use anyhow::{Result, bail};
-use zcnic_results::report::{Case, Outcome, Report, ReportArg};
+use zcnic_results::{
+    formats,
+    report::{Case, Outcome, Report, ReportArg},
+};
 use zcnic_testbed::{
     backend::Cable,
     paths,
@@ -19,6 +22,7 @@ use crate::cases::program::{self, CaseProgress};
 /// and the reason
 ///
 /// Every value that is shown is checked. docs/scenarios.md has the output of all scenarios.
+/// The results are also written as KTAP (FILE.ktap) and JUnit (FILE.xml) beside the report FILE.json.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -33,6 +37,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    formats::check(&args.report)?;
     // The program lists its scenarios on the host, too.
     let program = programs::build()?.zcnic_guest;
     let list = |how: &[&str]| {
@@ -83,7 +88,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         },
     );
     let end = step("look for warnings and leaks, power off", || guest.finish());
-    args.report.write(&report.to_json())?;
+    formats::write(&args.report, "scenario", &report)?;
     println!("{}", report.summary());
     end?;
     // Failures were printed with their cases.

@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use zcnic_results::report::{Outcome, Report, ReportArg};
+use zcnic_results::{
+    formats,
+    report::{Outcome, Report, ReportArg},
+};
 use zcnic_testbed::{sandbox, setup::GuestArgs};
 
 use crate::cases::{self, cargo_tests};
@@ -11,7 +14,8 @@ use crate::cases::{self, cargo_tests};
 /// Run the tests: unit, in-process driver and device, vhost-user frontend, guest
 ///
 /// The guest tests of the receive-path features and of the seeded bugs, and those of the packages, take minutes each,
-/// and run with --all or if FILTER names them.
+/// and run with --all or if FILTER names them. The results are also written as KTAP (FILE.ktap) and
+/// JUnit (FILE.xml) beside the report FILE.json.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// Only tests whose name contains FILTER
@@ -29,6 +33,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    formats::check(&args.report)?;
     sandbox::clean_up_on_signals()?;
     let filter = args.filter.as_deref();
     let mut report = Report::default();
@@ -42,7 +47,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         cases::run(&args.guest, filter, args.all, &mut report)
     };
     // Results so far are reported even if a guest test could not be set up.
-    args.report.write(&report.to_json())?;
+    formats::write(&args.report, "test", &report)?;
     println!("{}", report.summary());
     guests?;
     if report.cases.is_empty()

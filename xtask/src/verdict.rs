@@ -1,16 +1,19 @@
 //! `cargo xtask verdict`: decides whether a kernel tree is good or bad, for `git bisect run`.
+//!
+//! A bisection takes every status from 1 to 127 but 125 for "bad", so a failure that is not the
+//! tree's must never end with one: not a wrong option (clap's status is 2), nor a panic (101).
 
 use std::{
-    fs,
+    panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
     process::{Command, ExitCode},
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Map, Value, json};
 use zcnic_results::{
-    netdev_ci, program,
+    formats, netdev_ci, program,
     report::{Case, Outcome, Report, ReportArg},
 };
 use zcnic_testbed::{
@@ -18,7 +21,7 @@ use zcnic_testbed::{
     provision::{
         cache::Cache,
         host,
-        linux::tree::{DoesNotBuild, Profile, Tree},
+        linux::tree::{self, DoesNotBuild, Profile, Tree},
         selftests::Selftests,
     },
     sandbox,
@@ -26,19 +29,27 @@ use zcnic_testbed::{
     step,
 };
 
-use crate::suites::{self, runner::Runner};
+use crate::suites::{
+    runner::Runner,
+    selection::{Rounds, select},
+    shell,
+};
 
 /// The exit status that `git bisect run` takes for "can't be tested".
 const SKIP: u8 = 125;
 /// The exit status that ends a bisection, because the failure says nothing about the tree.
 const ABORT: u8 = 128;
 
+/// The word of `--selftests` for the selftests of the tree itself.
+const TREE: &str = "tree";
+
 /// Compile a kernel tree and zcnic.ko, and run selftests on them
 ///
-/// Exits with 0 if every case passed, with 1 if one failed or was skipped, with 125 if the tree or
-/// the driver does not compile, and with 128 after any other error: the codes of `git bisect run`.
-/// The tree is only read, and must be clean. The selftests are always those of the
-/// command `kselftest`.
+/// Exits with 0 if every case passed (or failed as the test expects), with 1 if one failed, with 125
+/// if the tree or the driver does not compile or a case was skipped, and with 128 after any other
+/// error, a wrong option included: the codes of `git bisect run`. The tree is only read, and must be
+/// clean. The results are also written as KTAP (FILE.ktap) and JUnit (FILE.xml) beside the report
+/// FILE.json.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// The kernel's source
@@ -47,6 +58,14 @@ pub(crate) struct Args {
     /// The bugs that the kernel finds
     #[arg(long, default_value = "plain")]
     profile: Profile,
+    /// Options of the kernel, over those of the profile; can be given several times. It is an error
+    /// (125) if the tree does not take one of them
+    #[arg(long, value_name = "FRAGMENT")]
+    config: Vec<PathBuf>,
+    /// Run the selftests of DIR, as `kselftest --selftests` does, or those of the tree by the word
+    /// `tree`; otherwise always those of Debian's newest kernel
+    #[arg(long, value_name = "DIR|tree")]
+    selftests: Option<PathBuf>,
     /// Run this QEMU (10.0 or newer, with vhost-user)
     #[arg(long, value_name = "PATH")]
     qemu: Option<PathBuf>,
@@ -55,45 +74,89 @@ pub(crate) struct Args {
     /// Write the results to FILE in the format of the netdev CI
     #[arg(long, value_name = "FILE")]
     netdev_ci: Option<PathBuf>,
-    /// Test programs, such as `iou-zcrx.py`
+    /// Test programs, such as `iou-zcrx.py`, or single cases, such as `rss_ctx.py:test_rss_context`
     #[arg(required = true)]
     names: Vec<String>,
 }
 
+/// Returns the status for arguments that clap refuses or answers itself, of any command.
+pub(crate) fn status_of_arguments(error: &clap::Error) -> ExitCode {
+    let verdict = std::env::args()
+        .nth(1)
+        .is_some_and(|word| word == "verdict");
+    match error.exit_code() {
+        0 => ExitCode::SUCCESS,
+        _ if verdict => ExitCode::from(ABORT),
+        status => ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX)),
+    }
+}
+
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    Ok(decide(args).unwrap_or_else(|error| {
+    // The panic's message is printed already.
+    let decided = panic::catch_unwind(AssertUnwindSafe(|| decide(args)));
+    let decided = decided.unwrap_or_else(|_| Err(anyhow!("this program has a bug")));
+    Ok(decided.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
-        ExitCode::from(if error.is::<DoesNotBuild>() {
-            SKIP
-        } else {
-            ABORT
-        })
+        ExitCode::from(status_of(&error))
     }))
+}
+
+/// Returns the status for an error.
+fn status_of(error: &anyhow::Error) -> u8 {
+    if error.is::<DoesNotBuild>() {
+        SKIP
+    } else {
+        ABORT
+    }
+}
+
+/// Returns the status for cases that ran, and the word for the tree.
+fn judge(report: &Report) -> (u8, &'static str) {
+    let count = |outcome| report.count(outcome);
+    if count(Outcome::Fail) > 0 {
+        (1, "bad")
+    } else if count(Outcome::Skip) > 0 || report.cases.is_empty() {
+        // A skipped case tested nothing.
+        (SKIP, "neither good nor bad: a case was skipped")
+    } else {
+        (0, "good")
+    }
 }
 
 fn decide(args: &Args) -> Result<ExitCode> {
     sandbox::clean_up_on_signals()?;
+    formats::check(&args.report)?;
+    args.netdev_ci.as_deref().map_or(Ok(()), netdev_ci::check)?;
+    tree::check_fragments(&args.config)?;
     host::require_programs()?;
     let cache = Cache::open()?;
-    let selftests = Selftests::ensure(&cache)?;
-    let all = selftests.all()?;
-    let tests = suites::select(&all, &args.names)?;
     let state = state_of(&args.tree);
-    let start = SystemTime::now();
+    let (start, began) = (Instant::now(), SystemTime::now());
     let branch = || netdev_ci::BranchRun {
         state: &state,
-        start,
+        start: began,
         end: SystemTime::now(),
     };
 
-    let setup = match compile(&cache, args) {
+    let made = selftests(&cache, args).and_then(|selftests| {
+        // Wrong names end before anything is compiled.
+        let jobs = select(&selftests.all()?, &args.names)?;
+        shell::check(&selftests.tree(), &jobs)?;
+        Ok((compile(&cache, args)?, selftests, jobs))
+    });
+    let (setup, selftests, jobs) = match made {
         Err(error) if error.is::<DoesNotBuild>() => {
             args.write_netdev_ci(&netdev_ci::build_failure(&branch()))?;
             return Err(error);
         }
         other => other?,
     };
-    let runs = Runner::new(&setup, &selftests, Cable::Pause).run(&tests);
+    let mut runner = Runner::new(&setup, &selftests, Cable::Pause);
+    let runs = runner.run(&jobs, Rounds::ONE, &|_| false)?;
+    if runner.host_fault {
+        program::cases(&runs).iter().for_each(Case::print);
+        bail!("a case failed because of this host, which says nothing about {state}");
+    }
     args.write_netdev_ci(&netdev_ci::results(&branch(), &runs))?;
 
     let report = Report {
@@ -102,23 +165,33 @@ fn decide(args: &Args) -> Result<ExitCode> {
             ("tree".to_owned(), json!(args.tree)),
             ("state".to_owned(), json!(state)),
             ("kernel".to_owned(), json!(setup.kernel.release)),
+            ("selftests".to_owned(), json!(selftests.version()?)),
         ]),
     };
-    args.report.write(&report.to_json())?;
+    let seconds = start.elapsed().as_secs_f64();
+    formats::write_runs(&args.report, "verdict", &report, &runs, seconds)?;
     report.cases.iter().for_each(Case::print);
-    let good = report.count(Outcome::Pass) == report.cases.len();
-    println!("{state} is {}", if good { "good" } else { "bad" });
+    let (status, word) = judge(&report);
+    println!("{state} is {word}");
     println!("{}", report.summary());
-    Ok(if good {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(ExitCode::from(status))
+}
+
+/// Returns the selftests that the user chose.
+fn selftests(cache: &Cache, args: &Args) -> Result<Selftests> {
+    match args.selftests.as_deref() {
+        None => Selftests::ensure(cache),
+        Some(word) if word == Path::new(TREE) => Selftests::of_tree(cache, &args.tree),
+        // Not a part of the tree in question: that it does not build is an error of the user's.
+        Some(directory) => {
+            Selftests::of_tree(cache, directory).map_err(|error| anyhow!("{error:#}"))
+        }
+    }
 }
 
 /// Compiles kernel and driver, and makes the rest of a guest.
 fn compile(cache: &Cache, args: &Args) -> Result<Setup> {
-    let tree = Tree::compile(cache, &args.tree, args.profile)?;
+    let tree = Tree::compile(cache, &args.tree, args.profile, &args.config)?;
     Setup::new(&GuestArgs {
         kernel: Some(tree.output().to_owned()),
         qemu: args.qemu.clone(),
@@ -141,10 +214,46 @@ fn state_of(tree: &Path) -> String {
 
 impl Args {
     fn write_netdev_ci(&self, results: &Value) -> Result<()> {
-        let Some(path) = &self.netdev_ci else {
-            return Ok(());
+        let path = self.netdev_ci.as_deref();
+        path.map_or(Ok(()), |path| netdev_ci::write(path, results))
+            .context("--netdev-ci")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zcnic_testbed::guest::HostFault;
+
+    use super::*;
+
+    fn judged(outcomes: &[Outcome]) -> u8 {
+        let case = |outcome: &Outcome| Case {
+            outcome: *outcome,
+            ..Case::failed("a.py:b", String::new())
         };
-        fs::write(path, format!("{results:#}\n"))
-            .with_context(|| format!("cannot write {}", path.display()))
+        let report = Report {
+            cases: outcomes.iter().map(case).collect(),
+            ..Report::default()
+        };
+        judge(&report).0
+    }
+
+    #[test]
+    fn only_a_failed_case_makes_a_tree_bad() {
+        use Outcome::{Fail, Pass, Skip, Xfail};
+        assert_eq!(judged(&[Pass, Xfail]), 0);
+        assert_eq!(judged(&[Pass, Skip, Fail]), 1);
+        assert_eq!(judged(&[Pass, Skip]), SKIP);
+        assert_eq!(judged(&[]), SKIP);
+    }
+
+    #[test]
+    fn an_error_skips_the_commit_or_ends_the_bisection() {
+        let broken = DoesNotBuild::because("error: expected ';'".to_owned());
+        assert_eq!(status_of(&broken), SKIP);
+        assert_eq!(status_of(&broken.context("the driver")), SKIP);
+        let full = DoesNotBuild::because("cc1: No space left on device".to_owned());
+        assert_eq!(status_of(&full), ABORT);
+        assert_eq!(status_of(&anyhow!("no network").context(HostFault)), ABORT);
     }
 }

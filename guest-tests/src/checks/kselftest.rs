@@ -7,8 +7,10 @@
 //! prints no results, or contradicts them by its exit status has failed.
 
 mod needs;
+mod shell;
 
 use std::{
+    borrow::Cow,
     fmt, fs,
     io::{self, BufRead, BufReader},
     os::unix::process::CommandExt,
@@ -50,6 +52,12 @@ pub struct Args {
     /// Only list the installed tests
     #[arg(long)]
     list: bool,
+    /// Only list the cases of the named tests, which are written in Python
+    #[arg(long, conflicts_with = "list")]
+    cases: bool,
+    /// Run only this case of the named test; can be given several times
+    #[arg(long = "case", value_name = "NAME", conflicts_with_all = ["list", "cases"])]
+    only: Vec<String>,
     /// Directory that they are installed in
     #[arg(long, value_name = "DIRECTORY", default_value = "/opt/selftests")]
     root: PathBuf,
@@ -68,9 +76,18 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     let wanted = args.names.iter().map(|name| find(&all, name));
     let wanted = wanted.collect::<Result<Vec<_>>>()?;
     let environment = environment()?;
+    if args.cases {
+        for test in wanted {
+            print!("{}", cases_of(&args.root, test, &environment)?);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !args.only.is_empty() && wanted.len() != 1 {
+        bail!("--case wants the name of one test");
+    }
     let mut tests = Vec::new();
     for test in wanted {
-        tests.push(run_one(&args.root, test, &environment)?);
+        tests.push(run_one(&args.root, test, &args.only, &environment)?);
     }
     println!("{}", serde_json::to_string(&SelftestResults { tests })?);
     Ok(ExitCode::SUCCESS)
@@ -145,16 +162,60 @@ impl fmt::Display for End {
 /// A line and its time.
 type TimedLine = (String, Instant);
 
-fn run_one(root: &Path, test: &str, environment: &[(&'static str, String)]) -> Result<TestResult> {
-    let path = root.join(test);
+/// Directory and file name of a test.
+fn place<'a>(path: &'a Path, test: &str) -> Result<(&'a Path, Cow<'a, str>)> {
     let (Some(directory), Some(file)) = (path.parent(), path.file_name()) else {
         bail!("{test} is not a path of a file");
     };
-    let file = file.to_string_lossy();
+    Ok((directory, file.to_string_lossy()))
+}
+
+/// The names of a test's cases, a line each, as the test lists them itself.
+fn cases_of(root: &Path, test: &str, environment: &[(&'static str, String)]) -> Result<String> {
+    let path = root.join(test);
+    let (directory, file) = place(&path, test)?;
+    let mut command = needs::command(&path, &file)?;
+    let listed = command
+        .arg("-l")
+        .current_dir(directory)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| test.to_owned())?;
+    let printed = String::from_utf8_lossy(&listed.stdout);
+    // A program may print remarks before.
+    let is_name = |line: &&str| !line.is_empty() && !line.contains([' ', '#']);
+    let names: String = printed
+        .lines()
+        .filter(is_name)
+        .flat_map(|name| [name, "\n"])
+        .collect();
+    if !listed.status.success() || names.is_empty() {
+        bail!(
+            "{file} does not list its cases ({})\n{printed}{}",
+            listed.status,
+            String::from_utf8_lossy(&listed.stderr)
+        );
+    }
+    Ok(names)
+}
+
+/// Runs a test, or only those of its cases that are named.
+fn run_one(
+    root: &Path,
+    test: &str,
+    only: &[String],
+    environment: &[(&'static str, String)],
+) -> Result<TestResult> {
+    let path = root.join(test);
+    let (directory, file) = place(&path, test)?;
     let limit = needs::time_limit(directory, &file)?;
     eprintln!("# {test}");
     needs::prepare(&file)?;
     let mut command = needs::command(&path, &file)?;
+    shell::prepare(&path, &mut command)?;
+    // Each case by name: the harness takes several.
+    command.args(only.iter().flat_map(|case| ["-t", case]));
     command
         .current_dir(directory)
         .envs(environment.iter().map(|(name, value)| (name, value)));

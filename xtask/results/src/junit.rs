@@ -10,13 +10,18 @@ use crate::{
     report::{Case, Outcome},
 };
 
-/// Returns the XML. `about` has facts about the whole run as names and values, `seconds` its
-/// duration.
-pub fn write(runs: &[ProgramRun], about: &[(String, String)], seconds: f64) -> Result<String> {
-    let mut report = Report::new("kselftest");
+/// Returns the XML. `command` is the name of the whole, `about` has facts about it as names and
+/// values, `seconds` is its duration.
+pub fn write(
+    command: &str,
+    runs: &[ProgramRun],
+    about: &[(String, String)],
+    seconds: f64,
+) -> Result<String> {
+    let mut report = Report::new(command);
     report.set_time(time(seconds));
     for run in runs {
-        let mut test_suite = TestSuite::new(&run.name);
+        let mut test_suite = TestSuite::new(run.title());
         test_suite.set_time(time(run.seconds));
         for (name, value) in about {
             test_suite.add_property(Property::new(name, value));
@@ -54,7 +59,7 @@ fn test_case(run: &ProgramRun, case: &Case) -> TestCase {
     }
     let mut test_case = TestCase::new(&case.name, status);
     test_case
-        .set_classname(&run.name)
+        .set_classname(run.title())
         .set_time(time(case.seconds));
     test_case
 }
@@ -67,7 +72,7 @@ mod tests {
     #[test]
     fn the_xml_can_be_read_back() {
         let about = [("kernel".to_owned(), "7.3.4".to_owned())];
-        let text = write(&[program_run()], &about, 9.0).unwrap();
+        let text = write("kselftest", &[program_run()], &about, 9.0).unwrap();
         let report = Report::deserialize_from_str(&text).unwrap();
         assert_eq!(
             (report.tests, report.failures, report.errors),

@@ -29,7 +29,7 @@ pub fn write(runs: &[ProgramRun], about: &[String]) -> String {
         };
         text.push_str(&format!(
             "{ok} {number} {}{directive}\n",
-            description(&run.name)
+            description(&run.title())
         ));
     }
     text
@@ -38,7 +38,7 @@ pub fn write(runs: &[ProgramRun], about: &[String]) -> String {
 fn result(run: &ProgramRun, case: &Case, number: usize) -> String {
     let file = run.name.rsplit('/').next().unwrap_or(&run.name);
     let name = case.name.strip_prefix(file).unwrap_or(&case.name);
-    let name = match name.strip_prefix(':').unwrap_or(name) {
+    let name = match name.trim_start_matches([':', ' ']) {
         // A case of the program as a whole.
         "" => file,
         name => name,

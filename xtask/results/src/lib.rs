@@ -14,6 +14,7 @@
 //! };
 //! let run = ProgramRun {
 //!     name: "drivers/net/hds.py".to_owned(),
+//!     round: None,
 //!     seconds: 2.0,
 //!     cases: vec![passed],
 //! };
@@ -23,6 +24,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod formats;
 pub mod html;
 pub mod junit;
 pub mod ktap;

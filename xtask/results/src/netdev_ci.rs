@@ -1,8 +1,13 @@
 //! Results in the format of the netdev CI (github.com/linux-netdev/nipa, contest/remote): the
 //! result file that its collector reads from an executor.
 
-use std::time::SystemTime;
+use std::{
+    fs::{self, File},
+    path::Path,
+    time::SystemTime,
+};
 
+use anyhow::{Context, Result};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
@@ -23,6 +28,20 @@ pub struct BranchRun<'a> {
     pub start: SystemTime,
     /// When the last test ended.
     pub end: SystemTime,
+}
+
+/// Fails if the result file can't be written, before anything takes time.
+pub fn check(path: &Path) -> Result<()> {
+    let opened = File::options().create(true).append(true).open(path);
+    opened
+        .map(drop)
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Writes a result file to `path`.
+pub fn write(path: &Path, results: &Value) -> Result<()> {
+    fs::write(path, format!("{results:#}\n"))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Returns the result file of a run.
@@ -55,13 +74,12 @@ fn file(branch: &BranchRun<'_>, results: &[Value]) -> Value {
 fn program(run: &ProgramRun) -> Value {
     let file = file_name(&run.name);
     let directory = run.name.strip_suffix(file).unwrap_or_default();
+    // In the output of a program the names of its cases begin with its own.
+    let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
     let case = |case: &Case| {
-        let own = case
-            .name
-            .split_once(':')
-            .map_or(&*case.name, |(_, own)| own);
+        let own = case.name.split_once(':').map(|(_, own)| own);
         json!({
-            "test": namify(own),
+            "test": own.map_or_else(|| namify(stem), |own| namify(&format!("{stem}.{own}"))),
             "result": word(case.outcome),
             "time": case.seconds.round(),
         })
@@ -133,7 +151,7 @@ mod tests {
         assert_eq!(program["test"], "a-py");
         assert_eq!(program["group"], "selftests-drivers-net");
         assert_eq!(program["result"], "fail");
-        assert_eq!(program["results"][0]["test"], "good-tcp4");
+        assert_eq!(program["results"][0]["test"], "a-good-tcp4");
         let words: Vec<_> = program["results"]
             .as_array()
             .unwrap()

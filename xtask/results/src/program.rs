@@ -9,6 +9,8 @@ use crate::report::{Case, Outcome};
 pub struct ProgramRun {
     /// The program's path below the selftests' root, or another name of a step.
     pub name: String,
+    /// Which repetition it is, from 1; None if the program runs once.
+    pub round: Option<usize>,
     /// From loading the driver to unloading it.
     pub seconds: f64,
     /// Its cases, in the order in which they ended.
@@ -33,6 +35,14 @@ pub struct Score {
 }
 
 impl ProgramRun {
+    /// Returns the name, with the repetition if there are several.
+    pub fn title(&self) -> String {
+        match self.round {
+            Some(round) => format!("{} (round {round})", self.name),
+            None => self.name.clone(),
+        }
+    }
+
     /// Returns the number of its cases with this outcome.
     pub fn count(&self, outcome: Outcome) -> usize {
         let ended_so = self.cases.iter().filter(|case| case.outcome == outcome);
@@ -86,9 +96,46 @@ pub fn cases(runs: &[ProgramRun]) -> Vec<Case> {
     cases.cloned().collect()
 }
 
+/// Returns a score per program, with all repetitions of it, in the order in which they first ran.
+pub fn scores(runs: &[ProgramRun]) -> Vec<Score> {
+    let mut scores: Vec<Score> = Vec::new();
+    for score in runs.iter().map(ProgramRun::score) {
+        match scores.iter_mut().find(|known| known.name == score.name) {
+            Some(known) => *known = Score::sum(&known.name, &[known.clone(), score]),
+            None => scores.push(score),
+        }
+    }
+    scores
+}
+
+/// Returns the cases of a command as runs, one per group of cases.
+///
+/// The text before `: ` in a case's name is its group (`bad input: …`), and so is the text before
+/// `::` in that of a Rust test. Cases without either are those of `command`.
+pub fn grouped(command: &str, cases: &[Case]) -> Vec<ProgramRun> {
+    let mut runs: Vec<ProgramRun> = Vec::new();
+    for case in cases {
+        let group = case.name.split_once(": ").or(case.name.split_once("::"));
+        let group = group.map_or(command, |(group, _)| group);
+        let index = runs.iter().position(|run| run.name == group);
+        let index = index.unwrap_or_else(|| {
+            runs.push(ProgramRun {
+                name: group.to_owned(),
+                round: None,
+                seconds: 0.0,
+                cases: Vec::new(),
+            });
+            runs.len() - 1
+        });
+        runs[index].seconds += case.seconds;
+        runs[index].cases.push(case.clone());
+    }
+    runs
+}
+
 /// Returns a table for people: a line per program, and one for their sum.
 pub fn table(runs: &[ProgramRun]) -> String {
-    let mut scores: Vec<_> = runs.iter().map(ProgramRun::score).collect();
+    let mut scores = scores(runs);
     scores.push(Score::sum("all", &scores));
     let width = scores.iter().map(|score| score.name.len()).max();
     let width = width.unwrap_or_default();
@@ -126,6 +173,7 @@ pub(crate) mod tests {
         };
         ProgramRun {
             name: "drivers/net/a.py".to_owned(),
+            round: None,
             seconds: 7.25,
             cases: vec![
                 case("a.py:good.tcp4", Outcome::Pass, ""),
@@ -157,5 +205,35 @@ pub(crate) mod tests {
         );
         assert_eq!(words[2], ["b", "1", "0", "0", "0", "1", "7.2"]);
         assert_eq!(words[3], ["all", "2", "2", "1", "1", "6", "14.5"]);
+    }
+
+    #[test]
+    fn repetitions_share_a_line_and_have_titles() {
+        let rounds = [1, 2].map(|round| ProgramRun {
+            round: Some(round),
+            ..program_run()
+        });
+        let scores = scores(&rounds);
+        assert_eq!(scores.len(), 1);
+        assert_eq!((scores[0].pass, scores[0].fail), (2, 4));
+        assert_eq!(rounds[1].title(), "drivers/net/a.py (round 2)");
+    }
+
+    #[test]
+    fn cases_are_grouped_by_the_beginning_of_their_names() {
+        let names = ["gro: a", "device::ring::b", "gro: c", "d"];
+        let cases = names.map(|name| Case {
+            seconds: 1.5,
+            ..Case::failed(name, String::new())
+        });
+        let runs = grouped("test", &cases);
+        let groups: Vec<_> = runs
+            .iter()
+            .map(|run| (run.name.as_str(), run.cases.len(), run.seconds))
+            .collect();
+        assert_eq!(
+            groups,
+            [("gro", 2, 3.0), ("device", 1, 1.5), ("test", 1, 1.5)]
+        );
     }
 }

@@ -1,10 +1,24 @@
 //! Properties that the kernel's selftests rely on. Without them a selftest fails once in a hundred
 //! runs, with an unclear message.
 
-use anyhow::{Result, bail};
-use zcnic_testbed::{agent::Exec, guest::Guest as Machine};
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 
-use super::test::{Kind::Zcnic, Run::Guest, Test, expect};
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use zcnic_testbed::{
+    agent::Exec,
+    guest::Guest as Machine,
+    paths,
+    provision::selftests::{PLACE, debian_source},
+    setup::Setup,
+    step::{output, run as run_command},
+};
+
+use super::test::{
+    Kind::Zcnic,
+    Run::{Guest, Host},
+    Test, expect,
+};
 
 pub(super) const TESTS: &[Test] = &[
     Test {
@@ -14,6 +28,10 @@ pub(super) const TESTS: &[Test] = &[
     Test {
         name: "iperf3: a hanging server ends on SIGTERM",
         run: Guest(Zcnic, iperf3_that_hangs),
+    },
+    Test {
+        name: "kselftest: a selftest that was added to a tree runs, and one case of it again and again",
+        run: Host(new_selftest),
     },
 ];
 
@@ -67,4 +85,83 @@ fn iperf3_that_hangs(guest: &mut Machine) -> Result<()> {
         bail!("iperf3 ended with {printed}");
     }
     Ok(())
+}
+
+/// A selftest as kernel developers write them, with a case that fails.
+const NEW: &str = r#"#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0
+
+from lib.py import ksft_run, ksft_exit, ksft_eq
+from lib.py import NetDrvEpEnv
+from lib.py import cmd
+
+
+def test_new(cfg) -> None:
+    """The port has the driver that it should have."""
+    driver = cmd(f"ethtool -i {cfg.ifname}").stdout.splitlines()[0]
+    ksft_eq(driver, "driver: zcnic")
+
+
+def test_that_fails(cfg) -> None:
+    """Does what its name says."""
+    ksft_eq(cfg.ifname, "none")
+
+
+def main() -> None:
+    """Ksft boiler plate main"""
+    with NetDrvEpEnv(__file__) as cfg:
+        ksft_run([test_new, test_that_fails], args=(cfg, ))
+    ksft_exit()
+
+
+if __name__ == "__main__":
+    main()
+"#;
+
+/// Adds a program to a copy of Debian's selftests, and runs its good case three times in one guest.
+/// The other case would end that guest.
+fn new_selftest(setup: &Setup) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let selftests = directory.path().join("selftests");
+    run_command(
+        Command::new("cp")
+            .arg("-a")
+            .arg(debian_source(&setup.cache)?.join(PLACE))
+            .arg(&selftests),
+    )?;
+    let program = selftests.join("drivers/net/hw/zz_new.py");
+    fs::write(&program, NEW)?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+
+    let kselftest = |words: &[&str]| {
+        let mut command = paths::this_program();
+        command.args(["kselftest", "--selftests"]).arg(&selftests);
+        command.args(setup.arguments()).args(words);
+        command
+    };
+    let report = directory.path().join("report.json");
+    let path = report.to_str().context("a path that is no text")?;
+    run_command(&mut kselftest(&[
+        "--repeat=3",
+        "--shuffle=1",
+        "--report",
+        path,
+        "zz_new.py:test_new",
+    ]))?;
+    let report: Value = serde_json::from_str(&fs::read_to_string(&report)?)?;
+    let cases = report["cases"].as_array().context("no cases")?;
+    let as_wanted = cases.len() == 3
+        && cases
+            .iter()
+            .all(|case| case["name"] == "zz_new.py:test_new" && case["outcome"] == "pass");
+    expect(as_wanted && report["boots"] == 1, || {
+        format!("the report is {report:#}")
+    })?;
+
+    let unknown = output(&mut kselftest(&["zz_new.py:test_old"]))?;
+    let stderr = String::from_utf8_lossy(&unknown.stderr);
+    let line = "zz_new.py has no case test_old; it has test_new, test_that_fails";
+    expect(!unknown.status.success() && stderr.contains(line), || {
+        format!("an unknown case ends with\n{stderr}")
+    })
 }

@@ -42,23 +42,34 @@ impl Expectation {
     }
 }
 
-/// Returns a line for each unexpected result among `cases`, and for each expectation that no case
-/// met. `required` cases may end as they allow.
-pub(crate) fn unexpected(
+/// Returns those of `cases` that end neither with a pass nor as expected. `required` cases may end
+/// as they allow.
+pub(crate) fn unforgiven<'a>(
     expected: &[Expectation],
     required: &[RequiredCase],
-    cases: &[Case],
-) -> Vec<String> {
+    cases: &'a [Case],
+) -> Vec<&'a Case> {
     let forgiven = |case: &Case| {
         expected.iter().any(|expectation| expectation.meets(case))
             || required
                 .iter()
                 .any(|required| required.name == case.name && required.allows(case.outcome))
     };
-    let unexpected = cases
+    cases
         .iter()
         .filter(|case| case.outcome != Outcome::Pass && !forgiven(case))
-        .map(|case| format!("unexpected: {} {}", case.outcome.word(), case.name));
+        .collect()
+}
+
+/// Returns a line for each of the [`unforgiven`] cases, and for each expectation that no case met.
+pub(crate) fn unexpected(
+    expected: &[Expectation],
+    required: &[RequiredCase],
+    cases: &[Case],
+) -> Vec<String> {
+    let unexpected = unforgiven(expected, required, cases).into_iter();
+    let unexpected =
+        unexpected.map(|case| format!("unexpected: {} {}", case.outcome.word(), case.name));
     let unmet = expected
         .iter()
         .filter(|expectation| !cases.iter().any(|case| expectation.meets(case)))

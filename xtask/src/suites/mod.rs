@@ -7,14 +7,17 @@ pub(crate) mod expect;
 mod gro;
 mod memory_providers;
 pub(crate) mod runner;
+pub(crate) mod selection;
+pub(crate) mod shell;
 mod xdp;
 
-use anyhow::{Context, Result};
 use clap::ValueEnum;
-use zcnic_results::program::{ProgramRun, file_name};
-use zcnic_testbed::paths;
+use zcnic_results::program::ProgramRun;
 
-use self::case::{KernelFacts, Program, RequiredCase};
+use self::{
+    case::{KernelFacts, Program, RequiredCase},
+    selection::Job,
+};
 
 /// A set of selftests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -41,9 +44,10 @@ impl Suite {
         }
     }
 
-    /// Returns the paths of its programs.
-    pub(crate) fn paths(self) -> Vec<&'static str> {
-        self.programs().iter().map(|program| program.path).collect()
+    /// Returns a job for each of its programs.
+    pub(crate) fn jobs(self) -> Vec<Job> {
+        let programs = self.programs().iter();
+        programs.map(|program| Job::whole(program.path)).collect()
     }
 
     /// Returns the cases that it must report on `kernel`.
@@ -54,15 +58,13 @@ impl Suite {
             .collect()
     }
 
-    /// Adds the required cases that the runs do not have, as failures.
-    pub(crate) fn complete(self, kernel: KernelFacts, runs: &mut [ProgramRun]) -> Result<()> {
-        for program in self.programs() {
-            let run = runs.iter_mut().find(|run| run.name == program.path);
-            let run = run.context("a program of the suite was not run")?;
-            let missing = program.missing(kernel, &run.cases);
-            run.cases.extend(missing);
+    /// Adds the required cases that the runs of its programs do not have, as failures.
+    pub(crate) fn complete(self, kernel: KernelFacts, runs: &mut [ProgramRun]) {
+        for run in runs {
+            let program = self.programs().iter().find(|known| known.path == run.name);
+            let missing = program.map(|program| program.missing(kernel, &run.cases));
+            run.cases.extend(missing.unwrap_or_default());
         }
-        Ok(())
     }
 
     /// Returns its name on the command line.
@@ -73,25 +75,6 @@ impl Suite {
             Self::Xdp => "xdp",
         }
     }
-}
-
-/// Returns the tests of `all` that `names` mean, by path or file name; without names all that are
-/// written in Python.
-pub(crate) fn select<'a>(all: &'a [String], names: &[String]) -> Result<Vec<&'a str>> {
-    if names.is_empty() {
-        let python = all.iter().filter(|test| test.ends_with(".py"));
-        return Ok(python.map(String::as_str).collect());
-    }
-    let find = |name: &String| {
-        all.iter()
-            .find(|test| *test == name || file_name(test) == name)
-            .map(String::as_str)
-            .with_context(|| {
-                let list = paths::invocation("kselftest --list");
-                format!("no selftest is called {name}; `{list}` names them")
-            })
-    };
-    names.iter().map(find).collect()
 }
 
 #[cfg(test)]
@@ -213,16 +196,5 @@ mod tests {
             ]
         );
         assert!(missing.iter().all(|case| case.outcome == Outcome::Fail));
-    }
-
-    #[test]
-    fn tests_are_selected_by_file_name_and_python_ones_by_default() {
-        let all: Vec<_> = ["drivers/net/queues.py", "drivers/net/hw/ethtool.sh"]
-            .map(str::to_owned)
-            .to_vec();
-        assert_eq!(select(&all, &[]).unwrap(), ["drivers/net/queues.py"]);
-        let named = select(&all, &["ethtool.sh".to_owned()]).unwrap();
-        assert_eq!(named, ["drivers/net/hw/ethtool.sh"]);
-        assert!(select(&all, &["queue".to_owned()]).is_err());
     }
 }

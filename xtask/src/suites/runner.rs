@@ -8,7 +8,10 @@
 //! return in the opposite order with each use, and in ascending order an area of them is one
 //! mapping of tens of MB, so that a packet takes 9 ms.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -20,11 +23,13 @@ use zcnic_results::{
 use zcnic_testbed::{
     agent::{Exec, Output},
     backend::Cable,
-    guest::Guest,
+    guest::{Guest, HostFault},
     provision::selftests::Selftests,
     setup::Setup,
     violations::{Watch, for_report},
 };
+
+use super::selection::{Job, Rounds, matching};
 
 /// Time limit of one test program. The guest's runner kills a hanging program long before; after
 /// this limit the guest itself hangs.
@@ -53,7 +58,12 @@ pub(crate) struct Runner<'a> {
     one_each: bool,
     /// Number of guests that were booted.
     pub(crate) boots: usize,
+    /// Whether a case failed because of this host, which says nothing about the kernel.
+    pub(crate) host_fault: bool,
 }
+
+/// Programs, by path, with the names of their cases, or why they could not list them.
+type Cases = BTreeMap<String, Result<Vec<String>>>;
 
 impl<'a> Runner<'a> {
     pub(crate) fn new(setup: &'a Setup, selftests: &'a Selftests, cable: Cable) -> Self {
@@ -68,32 +78,110 @@ impl<'a> Runner<'a> {
             violations: Vec::new(),
             one_each: setup.kernel.config.as_deref().is_some_and(debug),
             boots: 0,
+            host_fault: false,
         }
     }
 
-    /// Runs test programs one after the other, and powers the last guest off.
-    pub(crate) fn run(&mut self, tests: &[&str]) -> Vec<ProgramRun> {
+    /// Runs jobs one after the other as often as `rounds` has them, and powers the last guest off.
+    /// If they go on until a failure, the first run that `is_bad` is the last.
+    ///
+    /// # Errors
+    ///
+    /// If a program has no such case, or can't run single ones. A failure of a test is none, nor is
+    /// a kernel that does not boot.
+    pub(crate) fn run(
+        &mut self,
+        jobs: &[Job],
+        rounds: Rounds,
+        is_bad: &dyn Fn(&ProgramRun) -> bool,
+    ) -> Result<Vec<ProgramRun>> {
+        let cases = self.cases(jobs)?;
         let mut runs = Vec::new();
-        for test in tests {
-            runs.push(self.test(test));
-            if self.one_each {
-                runs.extend(self.finish());
+        for (order, round) in rounds.orders(jobs).zip(1..) {
+            for job in order {
+                let mut run = self.test(&job, &cases)?;
+                if rounds.count != Some(1) {
+                    run.round = Some(round);
+                    eprintln!(
+                        "         round {round}: {} passed, {} failed of {}",
+                        run.count(Outcome::Pass),
+                        run.count(Outcome::Fail),
+                        job.name()
+                    );
+                }
+                let bad = is_bad(&run);
+                runs.push(run);
+                if self.one_each {
+                    runs.extend(self.finish());
+                }
+                if rounds.until_fail && bad {
+                    runs.extend(self.finish());
+                    return Ok(runs);
+                }
             }
         }
         runs.extend(self.finish());
-        runs
+        Ok(runs)
     }
 
-    /// Runs one test program. Any other failure becomes a failed case.
-    fn test(&mut self, test: &str) -> ProgramRun {
+    /// Returns the cases of the programs of which `jobs` has single ones, and checks that there are
+    /// these.
+    fn cases(&mut self, jobs: &[Job]) -> Result<Cases> {
+        let mut cases = Cases::new();
+        for job in jobs {
+            let Some(wanted) = &job.case else { continue };
+            self.selftests.require_filters()?;
+            if !cases.contains_key(&job.path) {
+                cases.insert(job.path.clone(), self.list(&job.path));
+            }
+            if let Some(Ok(all)) = cases.get(&job.path) {
+                matching(file_name(&job.path), all, wanted)?;
+            }
+        }
+        Ok(cases)
+    }
+
+    /// Returns the names of a program's cases. It lists them itself, which needs the ports.
+    pub(crate) fn list(&mut self, program: &str) -> Result<Vec<String>> {
+        self.selftests.require_filters()?;
+        let driver = self.setup.driver();
+        let mut guest = self.guest()?;
+        guest.bring_up(driver).context("set up the ports")?;
+        let list = Exec::new(["zcnic-guest", "kselftest", "--cases", program]);
+        let listed = guest.check(&list);
+        guest.unload(driver).context("unload the driver")?;
+        self.guest = Some(guest);
+        Ok(listed?.lines().map(str::to_owned).collect())
+    }
+
+    /// Runs one job. Any other failure becomes a failed case.
+    fn test(&mut self, job: &Job, cases: &Cases) -> Result<ProgramRun> {
+        let test = &*job.path;
         let mut run = ProgramRun {
             name: test.to_owned(),
+            round: None,
             seconds: 0.0,
             cases: Vec::new(),
         };
+        let mut words = vec!["zcnic-guest".to_owned(), "kselftest".to_owned()];
+        match (&job.case, cases.get(test)) {
+            (Some(wanted), Some(Ok(all))) => {
+                for case in matching(file_name(test), all, wanted)? {
+                    words.extend(["--case".to_owned(), case]);
+                }
+            }
+            (Some(_), Some(Err(error))) => {
+                self.host_fault |= error.is::<HostFault>();
+                let case = Case::failed(&guest_case(test), format!("{error:#}"));
+                run.cases.push(case);
+                return Ok(run);
+            }
+            _ => {}
+        }
+        words.push(test.to_owned());
         let result = self.guest().and_then(|mut guest| {
             let start = Instant::now();
-            let result = self.try_test(&mut guest, test, &mut run.cases);
+            let result = self.try_test(&mut guest, test, &words, &mut run.cases);
             run.seconds = start.elapsed().as_secs_f64();
             result.map(|()| guest)
         });
@@ -101,17 +189,25 @@ impl<'a> Runner<'a> {
             Ok(guest) if run.count(Outcome::Fail) == 0 => self.guest = Some(guest),
             // Dropping the guest ends it.
             Ok(_) => {}
-            Err(error) => run
-                .cases
-                .push(Case::failed(&guest_case(test), format!("{error:#}"))),
+            Err(error) => {
+                self.host_fault |= error.is::<HostFault>();
+                run.cases
+                    .push(Case::failed(&guest_case(test), format!("{error:#}")));
+            }
         }
-        run
+        Ok(run)
     }
 
-    fn try_test(&mut self, guest: &mut Guest, test: &str, cases: &mut Vec<Case>) -> Result<()> {
+    fn try_test(
+        &mut self,
+        guest: &mut Guest,
+        test: &str,
+        words: &[String],
+        cases: &mut Vec<Case>,
+    ) -> Result<()> {
         let driver = self.setup.driver();
         guest.bring_up(driver).context("set up the ports")?;
-        cases.extend(results(guest, test)?);
+        cases.extend(results(guest, words)?);
         let mut problems = guest.gate()?;
         guest
             .unload(driver)
@@ -150,20 +246,21 @@ impl<'a> Runner<'a> {
     }
 
     /// Powers the guest off; returns a run with a failed case if that fails.
-    fn finish(&mut self) -> Option<ProgramRun> {
+    pub(crate) fn finish(&mut self) -> Option<ProgramRun> {
         let start = Instant::now();
         let error = self.guest.take()?.power_off().err()?;
         Some(ProgramRun {
             name: "power-off".to_owned(),
+            round: None,
             seconds: start.elapsed().as_secs_f64(),
             cases: vec![Case::failed("power-off", format!("{error:#}"))],
         })
     }
 }
 
-/// Runs a test program in the guest and returns its cases.
-fn results(guest: &mut Guest, test: &str) -> Result<Vec<Case>> {
-    let exec = Exec::new(["zcnic-guest", "kselftest", test]).timeout(TEST_PATIENCE);
+/// Runs a test program in the guest by these words, and returns its cases.
+fn results(guest: &mut Guest, words: &[String]) -> Result<Vec<Case>> {
+    let exec = Exec::new(words).timeout(TEST_PATIENCE);
     let mut object = String::new();
     let mut end = None;
     guest.stream(&exec, |event| {

@@ -3,6 +3,7 @@
 
 use std::{
     fmt,
+    os::unix::process::ExitStatusExt,
     path::Path,
     time::{Duration, Instant},
 };
@@ -44,6 +45,17 @@ pub enum Driver {
     Zcnic,
     /// The kernel's virtio_net.
     VirtioNet,
+}
+
+/// The context of errors that say nothing about the guest's kernel: QEMU or the backend could not be
+/// started, or the host killed QEMU.
+#[derive(Clone, Copy, Debug)]
+pub struct HostFault;
+
+impl fmt::Display for HostFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("this is a fault of the host, not of the guest's kernel")
+    }
 }
 
 /// A running guest.
@@ -88,15 +100,16 @@ impl Guest {
         command
             .args(&program[1..])
             .args(machine.arguments(&sandbox, cache)?);
-        let mut running = Running::start("QEMU", &mut command)?;
+        let mut running = Running::start("QEMU", &mut command).context(HostFault)?;
+        // Before the guest's first instruction.
         let connect = |running: &mut Running| -> Result<_> {
             let qmp = Qmp::new(running.accept(&qmp, QEMU_PATIENCE)?)?;
-            let agent = running.accept(&agent, QEMU_PATIENCE)?;
-            let (agent, kernel) = Agent::connect(agent, BOOT_PATIENCE)?;
-            Ok((qmp, agent, kernel))
+            Ok((qmp, running.accept(&agent, QEMU_PATIENCE)?))
         };
-        let (qmp, agent, kernel) =
-            connect(&mut running).map_err(|error| explain(&error, &mut running, &sandbox))?;
+        let (qmp, agent) = connect(&mut running)
+            .map_err(|error| explain(&error, &mut running, &sandbox).context(HostFault))?;
+        let (agent, kernel) = Agent::connect(agent, BOOT_PATIENCE)
+            .map_err(|error| explain(&error, &mut running, &sandbox))?;
         Ok(Self {
             agent,
             qmp,
@@ -297,7 +310,9 @@ fn explain(error: &anyhow::Error, qemu: &mut Running, sandbox: &Sandbox) -> anyh
     if console.contains("Kernel panic") {
         text.push_str("the guest's kernel panicked\n");
     }
+    let mut killed = false;
     if let Ok(Some(status)) = qemu.try_wait() {
+        killed = status.signal().is_some();
         text.push_str(&format!("QEMU ended with {status}\n"));
     }
     // QEMU repeats a message while it tries to connect again and again.
@@ -317,5 +332,10 @@ fn explain(error: &anyhow::Error, qemu: &mut Running, sandbox: &Sandbox) -> anyh
             tail(&console, CONSOLE_LINES)
         ));
     }
-    anyhow!("{error:#}\n{}", text.trim_end())
+    let error = anyhow!("{error:#}\n{}", text.trim_end());
+    if killed {
+        error.context(HostFault)
+    } else {
+        error
+    }
 }

@@ -102,6 +102,9 @@ impl Machine {
             // stop_machine() holds until the first one leaves, and its time limit counts jiffies,
             // which do not advance meanwhile.
             "tsc=nowatchdog".to_owned(),
+            // The kernel panics if ten timer interrupts do not come within some tens of
+            // milliseconds, which an emulated timer on a busy host misses.
+            "no_timer_check".to_owned(),
             // DMA_API_DEBUG checks our ports only: udmabuf maps its own buffers in segments longer
             // than its device allows.
             "dma_debug_driver=virtio-pci".to_owned(),

@@ -5,13 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 
 use crate::{
     acceleration::Acceleration,
     backend::{self, Backend, Cable, Programs},
-    guest::{Driver, Guest},
+    guest::{Driver, Guest, HostFault},
     machine::{Machine, Port},
     provision::{
         cache::{Cache, Entry},
@@ -84,7 +84,7 @@ impl Setup {
         Self::make(args, args.choice(), false)
     }
 
-    /// As [`Self::new`], with Debian's newest kernel of a series, such as 7.2.
+    /// As [`Self::new`], with Debian's newest kernel of a series such as 7.2, or a release such as 7.2.6.
     pub fn for_series(series: &str, qemu: Option<PathBuf>) -> Result<Self> {
         let args = GuestArgs { kernel: None, qemu };
         Self::make(&args, Choice::Series(series), false)
@@ -196,10 +196,12 @@ impl Setup {
 
     /// As [`Self::boot`], without a progress line.
     pub fn boot_quietly(&self, machine: &Machine, cable: Cable) -> Result<Guest> {
-        let sandbox = Sandbox::new()?;
+        let sandbox = Sandbox::new().context(HostFault)?;
         let backend = match &machine.ports[..] {
             [] => None,
-            ports => Some(Backend::start(&self.programs, ports, cable, &sandbox)?),
+            ports => {
+                Some(Backend::start(&self.programs, ports, cable, &sandbox).context(HostFault)?)
+            }
         };
         Guest::boot(&self.qemu, machine, backend, sandbox, &self.cache)
     }

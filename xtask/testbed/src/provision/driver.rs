@@ -237,7 +237,7 @@ fn make_module(mut make: Command, directory: &Path) -> Result<String> {
         "the driver does not compile ({})\n{messages}",
         result.status
     );
-    Err(DoesNotBuild(complaint).into())
+    Err(DoesNotBuild::because(complaint))
 }
 
 /// Removes everything from `directory` but the module.

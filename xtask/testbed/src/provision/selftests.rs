@@ -1,5 +1,5 @@
 //! The kernel's selftests of drivers and network library, built unchanged from Debian's kernel
-//! source and packed as an image that the guest mounts at `/opt/selftests`.
+//! source or a user's tree, and packed as an image that the guest mounts at `/opt/selftests`.
 //!
 //! The upstream makefiles leave out programs that they can't build, and still succeed. So all that
 //! tests call is checked for by name.
@@ -12,21 +12,27 @@ use std::{
     thread,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
+pub use self::source::PLACE;
+use self::source::Source;
 use crate::{
     provision::{
         archive::{Archive, unpack, versions},
         bootstrap::ext4_image,
         buildroot::{self, BuildRoot, WORK},
         cache::{Cache, Entry, Key},
-        linux::source::SOURCE,
+        linux::{source as debian, source::SOURCE, tree::DoesNotBuild},
     },
     step::{run, step},
 };
 
+mod source;
+
 /// Bump when this file makes something else of the same packages.
 const RECIPE: &str = "selftests 1";
+/// The same for a user's tree.
+const TREE_RECIPE: &str = "selftests of a tree 1";
 
 /// Parts of the kernel source that the build reads. The generator of netlink code looks for
 /// MAINTAINERS to find the top, and never ends if it is missing.
@@ -62,6 +68,8 @@ const NEWER: [&str; 2] = ["liburing2/forky", "liburing-dev/forky"];
 
 /// The targets of the makefiles.
 const TARGETS: &str = "drivers/net drivers/net/hw net/lib";
+/// The directories of the programs.
+const DIRECTORIES: [&str; 2] = ["drivers/net", "drivers/net/hw"];
 
 /// All compiled files that a test calls or loads. Each of them was missing from a successful build
 /// on some host.
@@ -94,22 +102,55 @@ pub struct Selftests {
 impl Selftests {
     /// Finds them in the cache or builds them.
     pub fn ensure(cache: &Cache) -> Result<Self> {
-        let mut key = Key::new(RECIPE).text(SOURCE).text(TARGETS);
-        for package in PACKAGES.iter().chain(&NEWER) {
-            key = key.text(package);
-        }
-        let entry = cache.entry("selftests", &key, |directory| {
-            let recipe = buildroot::Recipe {
-                kind: "selftests-root",
-                packages: &PACKAGES,
-                local: &[],
-                newer: &NEWER,
-            };
-            let what = "make the build root for the selftests";
-            let root = BuildRoot::ensure(cache, &recipe, what)?;
-            build(cache, &root, directory)
+        let key = Key::new(RECIPE).text(SOURCE).text(TARGETS);
+        let entry = cache.entry("selftests", &with_packages(key), |directory| {
+            build(cache, &root(cache)?, directory)
         })?;
         Ok(Self { entry })
+    }
+
+    /// Finds those of a user's tree in the cache or builds them: those of a kernel tree, or those in
+    /// a selftests directory, which is compiled with Debian's kernel source if it is not in a tree.
+    /// The directory is only read. A changed script is installed without compiling anything.
+    ///
+    /// # Errors
+    ///
+    /// If `directory` has no selftests; [`DoesNotBuild`] if they do not compile.
+    pub fn of_tree(cache: &Cache, directory: &Path) -> Result<Self> {
+        let source = Source::find(directory)?;
+        let name = source.directory.display().to_string();
+        let mut key = with_packages(Key::new(TREE_RECIPE).text(TARGETS));
+        if source.alone {
+            key = key.text(SOURCE);
+        }
+        let key = step(&format!("read the selftests of {name}"), || {
+            source.compiled(key)
+        })?;
+        let compiled = cache.entry("selftests-build", &key, |directory| {
+            build_tree(cache, &root(cache)?, &source, directory)
+        })?;
+        let key = source.scripts(key)?;
+        let entry = cache.entry("selftests-tree", &key, |directory| {
+            install_tree(&root(cache)?, &source, &compiled, directory)?;
+            Ok(fs::write(
+                directory.join("versions"),
+                format!("{name} {key}"),
+            )?)
+        })?;
+        Ok(Self { entry })
+    }
+
+    /// Fails unless the programs in Python can run single cases.
+    pub fn require_filters(&self) -> Result<()> {
+        let path = self.tree().join("net/lib/py/ksft.py");
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        ensure!(
+            text.contains("'-t'") || text.contains("\"-t\""),
+            "these selftests can't run single cases: their net/lib/py/ksft.py has no option -t \
+             (that of Linux 7.3 has)"
+        );
+        Ok(())
     }
 
     /// Returns the image, an ext4 file system.
@@ -117,7 +158,7 @@ impl Selftests {
         image(&self.entry)
     }
 
-    /// Returns the version of the source package.
+    /// Returns the version of the source package, or the user's directory and a hash of its content.
     pub fn version(&self) -> Result<String> {
         let record = fs::read_to_string(self.entry.join("versions"))?;
         Ok(record.trim().to_owned())
@@ -135,6 +176,26 @@ impl Selftests {
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Ok(list.lines().map(|line| line.replace(':', "/")).collect())
     }
+}
+
+/// Returns the entry with those parts of Debian's kernel source that selftests are built from.
+pub fn debian_source(cache: &Cache) -> Result<Entry> {
+    debian::ensure(cache, "selftests-source", &PARTS)
+}
+
+fn with_packages(key: Key) -> Key {
+    let packages = PACKAGES.iter().chain(&NEWER);
+    packages.fold(key, |key, package| key.text(package))
+}
+
+fn root(cache: &Cache) -> Result<BuildRoot> {
+    let recipe = buildroot::Recipe {
+        kind: "selftests-root",
+        packages: &PACKAGES,
+        local: &[],
+        newer: &NEWER,
+    };
+    BuildRoot::ensure(cache, &recipe, "make the build root for the selftests")
 }
 
 fn tree(entry: &Path) -> PathBuf {
@@ -168,11 +229,71 @@ fn build(cache: &Cache, root: &BuildRoot, directory: &Path) -> Result<()> {
     step("compile the selftests", || compile(root, &source))?;
 
     fs::rename(source.join("out"), tree(directory))?;
-    require_compiled(&tree(directory))?;
-    step("make the selftests' image", || {
-        ext4_image(&tree(directory), &image(directory), "selftests")
+    require_compiled(&tree(directory), |_| true)?;
+    step("make the selftests' image", || pack(root, directory))?;
+    Ok(fs::remove_dir_all(scratch)?)
+}
+
+/// Compiles the selftests of a user's tree.
+fn build_tree(cache: &Cache, root: &BuildRoot, source: &Source, directory: &Path) -> Result<()> {
+    let scratch = directory.join("scratch");
+    fs::create_dir(&scratch)?;
+    if source.alone {
+        let around = debian_source(cache)?;
+        run(Command::new("cp")
+            .args(["-a", "--no-preserve=ownership"])
+            .arg(around.join("."))
+            .arg(&scratch))?;
+        fs::remove_dir_all(scratch.join(PLACE))?;
+    }
+    let name = source.directory.display();
+    step(&format!("copy the selftests of {name}"), || {
+        source.copy(&scratch)
+    })?;
+    step(&format!("compile the selftests of {name}"), || {
+        compile(root, &scratch).map_err(|error| {
+            DoesNotBuild::because(format!("the selftests of {name} do not build: {error:#}"))
+        })
+    })?;
+    fs::rename(scratch.join("out"), tree(directory))?;
+    require_compiled(&tree(directory), |file| {
+        let from = file.strip_suffix(".o").unwrap_or(file);
+        source.has(&format!("{from}.c"))
     })?;
     Ok(fs::remove_dir_all(scratch)?)
+}
+
+/// Makes an image of the compiled programs and the scripts as they are now.
+fn install_tree(
+    root: &BuildRoot,
+    source: &Source,
+    compiled: &Path,
+    directory: &Path,
+) -> Result<()> {
+    let tree = tree(directory);
+    run(Command::new("cp")
+        .args(["-a", "--no-preserve=ownership"])
+        .arg(self::tree(compiled))
+        .arg(&tree))?;
+    source.refresh(&tree)?;
+    let mut list = fs::read_to_string(tree.join(LIST))?;
+    for program in source.install_unlisted(&DIRECTORIES, &tree)? {
+        eprintln!("         {program} is not in its directory's Makefile (TEST_PROGS)");
+        if let Some((directory, file)) = program.rsplit_once('/') {
+            list.push_str(&format!("{directory}:{file}\n"));
+        }
+    }
+    fs::write(tree.join(LIST), list)?;
+    step("make the selftests' image", || pack(root, directory))
+}
+
+/// Makes the image of the tree in `directory`.
+fn pack(root: &BuildRoot, directory: &Path) -> Result<()> {
+    // The guest mounts them read-only and would compile the library again for each test.
+    run(root
+        .command(directory, "python3")
+        .args(["-m", "compileall", "-q", "tree"]))?;
+    ext4_image(&tree(directory), &image(directory), "selftests")
 }
 
 fn compile(root: &BuildRoot, source: &Path) -> Result<()> {
@@ -193,17 +314,14 @@ fn compile(root: &BuildRoot, source: &Path) -> Result<()> {
         .arg("HAS_IOURING_ZCRX=y")
         // Otherwise make succeeds without a directory that does not build.
         .arg("FORCE_TARGETS=1"))?;
-    // The guest mounts them read-only and would compile the library again for each test.
-    run(root
-        .command(source, "python3")
-        .args(["-m", "compileall", "-q", "out"]))?;
     Ok(())
 }
 
-fn require_compiled(tree: &Path) -> Result<()> {
+/// Fails unless `tree` has all compiled files that `is_wanted`.
+fn require_compiled(tree: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<()> {
     let missing: Vec<_> = COMPILED
         .into_iter()
-        .filter(|file| !tree.join(file).is_file())
+        .filter(|file| is_wanted(file) && !tree.join(file).is_file())
         .collect();
     if missing.is_empty() {
         return Ok(());
@@ -226,9 +344,13 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();
         }
-        require_compiled(tree.path()).unwrap();
+        require_compiled(tree.path(), |_| true).unwrap();
         fs::remove_file(tree.path().join("drivers/net/hw/iou-zcrx")).unwrap();
-        let error = require_compiled(tree.path()).unwrap_err().to_string();
+        let error = require_compiled(tree.path(), |_| true)
+            .unwrap_err()
+            .to_string();
         assert!(error.ends_with(": drivers/net/hw/iou-zcrx"), "{error}");
+        // Another tree may not have the program at all.
+        require_compiled(tree.path(), |file| !file.contains("iou")).unwrap();
     }
 }

@@ -50,7 +50,7 @@ const UNNEEDED_MODULES: [&str; 24] = [
     "drivers/usb",
 ];
 
-/// Returns the newest kernel, or the newest of a `series`.
+/// Returns the newest kernel, or the newest of a `series`, which may be one release.
 pub(super) fn kernel(cache: &Cache, series: Option<&str>) -> Result<Kernel> {
     let mut key = Key::new(RECIPE);
     if let Some(series) = series {
@@ -80,14 +80,21 @@ pub struct DebianHeaders {
     _entry: Entry,
 }
 
-/// Returns the newest headers of a `series` such as 7.2.
+/// Returns the newest headers of a `series` such as 7.2, or those of one release such as 7.2.6.
+///
+/// # Errors
+///
+/// Also if there are none; the error lists those that there are.
 pub fn headers(cache: &Cache, series: &str) -> Result<DebianHeaders> {
     let entry = cache.entry("headers", &Key::new(RECIPE).text(series), |directory| {
         let archive = Archive::open(cache)?;
         let releases = releases(&archive, Some(series))?;
-        let release = releases
-            .first()
-            .with_context(|| format!("{BACKPORTS} has no Linux {series}"))?;
+        let Some(release) = releases.first() else {
+            bail!(
+                "{BACKPORTS} has no Linux {series}; it has {}",
+                self::releases(&archive, None)?.join(", ")
+            );
+        };
         let debs = directory.join("debs");
         fs::create_dir(&debs)?;
         download(&format!("download the headers of Linux {release}"), || {
@@ -113,14 +120,21 @@ fn files_in(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// Whether a release is one of `series`, or that of a version such as 7.2.6.
+fn is_of(release: &str, series: &str) -> bool {
+    release
+        .strip_prefix(series)
+        .is_some_and(|rest| rest.starts_with(['.', '+']))
+}
+
 /// Returns the kernel releases (of a `series`) that trixie-backports has modules for, newest first.
 fn releases(archive: &Archive, series: Option<&str>) -> Result<Vec<String>> {
-    let beginning = series.map_or(String::new(), |series| format!("{series}."));
     let mut releases: Vec<_> = archive
         .names("linux-modules-")?
         .into_iter()
         .filter_map(|name| Some(name.strip_prefix("linux-modules-")?.to_owned()))
-        .filter(|release| release.starts_with(&beginning) && release.ends_with("+deb13-amd64"))
+        .filter(|release| series.is_none_or(|series| is_of(release, series)))
+        .filter(|release| release.ends_with("+deb13-amd64"))
         .collect();
     releases.sort_by_key(|release| std::cmp::Reverse(numbers(release)));
     Ok(releases)
@@ -145,9 +159,9 @@ fn newest(archive: &Archive, series: Option<&str>) -> Result<(String, String)> {
         }
     }
     bail!(
-        "{BACKPORTS} has no complete kernel{} (of {})",
+        "{BACKPORTS} has no complete kernel{}; it has packages of {}",
         series.map_or(String::new(), |series| format!(" {series}")),
-        releases.join(", ")
+        self::releases(archive, None)?.join(", ")
     );
 }
 
@@ -210,6 +224,14 @@ fn fetch(archive: &Archive, release: &str, binary: &str, directory: &Path) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_series_or_one_release_is_found() {
+        assert!(is_of("7.2.12+deb13-amd64", "7.2"));
+        assert!(is_of("7.2.1+deb13-amd64", "7.2.1"));
+        assert!(!is_of("7.2.12+deb13-amd64", "7.2.1"));
+        assert!(!is_of("7.20.1+deb13-amd64", "7.2"));
+    }
 
     #[test]
     fn versions_compare_by_number() {

@@ -12,7 +12,7 @@ use std::{
     thread,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use thiserror::Error;
 
 use super::source;
@@ -49,6 +49,28 @@ const MARK: &str = "zcnic-source";
 /// A file with the configuration that `.config` was made from.
 const WANTED: &str = "zcnic-config";
 
+/// Options without which no guest boots or has ports. A tree where one has another name can't be
+/// tested, which is not the same as being bad.
+const ESSENTIAL: [&str; 17] = [
+    "BINFMT_SCRIPT",
+    "BLK_DEV_INITRD",
+    "DEVTMPFS",
+    "EXT4_FS",
+    "INET",
+    "IPV6",
+    "MODULES",
+    "MODULE_UNLOAD",
+    "NETDEVICES",
+    "NET_NS",
+    "OVERLAY_FS",
+    "PCI_MSI",
+    "SERIAL_8250_CONSOLE",
+    "TMPFS",
+    "VIRTIO_BLK",
+    "VIRTIO_CONSOLE",
+    "VIRTIO_PCI",
+];
+
 /// Lines of make's messages in an error.
 const COMPLAINT_LINES: usize = 40;
 
@@ -81,20 +103,80 @@ impl Profile {
         }
     }
 
-    fn config(self) -> Result<String> {
+    /// Returns the configuration, with the user's `fragments` last.
+    fn config(self, fragments: &[PathBuf]) -> Result<String> {
         let home = paths::images().join("kernel");
-        let read = |name: &&str| {
-            let path = home.join(name);
-            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
-        };
-        self.fragments().iter().map(read).collect()
+        let own = self.fragments().iter().map(|name| home.join(name));
+        let paths: Vec<_> = own.chain(fragments.iter().cloned()).collect();
+        read(&paths)
     }
+}
+
+/// Returns the lines of several configurations.
+fn read(fragments: &[PathBuf]) -> Result<String> {
+    let read = |path: &PathBuf| {
+        let mut text =
+            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        // The last line may not end.
+        text.push('\n');
+        Ok(text)
+    };
+    fragments.iter().map(read).collect()
+}
+
+/// Returns those of [`ESSENTIAL`] that `config` does not have built in.
+fn lacking_essentials(config: &str) -> Vec<String> {
+    let lines = ESSENTIAL.map(|option| format!("CONFIG_{option}=y"));
+    let lacks = |line: &String| !config.lines().any(|own| own == line);
+    lines.into_iter().filter(lacks).collect()
+}
+
+/// Fails if a fragment of the user's can't be read, or a line of it is no option.
+pub fn check_fragments(fragments: &[PathBuf]) -> Result<()> {
+    for path in fragments {
+        let text =
+            fs::read_to_string(path).with_context(|| format!("--config {}", path.display()))?;
+        let is_comment = |line: &str| line.trim().is_empty() || line.starts_with('#');
+        let wrong = text.lines().find(|line| {
+            let set = line.starts_with("CONFIG_") && line.contains('=');
+            !(set || is_comment(line))
+        });
+        if let Some(line) = wrong {
+            bail!(
+                "--config {}: {line:?} is no line of a configuration (CONFIG_…=… or \
+                 `# CONFIG_… is not set`)",
+                path.display()
+            );
+        }
+    }
+    Ok(())
 }
 
 /// The error if a source tree or its configuration does not compile.
 #[derive(Debug, Error)]
 #[error("{0}")]
-pub struct DoesNotBuild(pub String);
+pub struct DoesNotBuild(String);
+
+/// Messages of a compilation that failed because of the host.
+const HOST_TROUBLE: [&str; 5] = [
+    "No space left on device",
+    "Disk quota exceeded",
+    "Cannot allocate memory",
+    "Killed signal terminated program",
+    "(signal: 9",
+];
+
+impl DoesNotBuild {
+    /// Returns the error for a failed compilation with these messages. It is another one if a full
+    /// disk or lacking memory is to blame, because that says nothing about the source.
+    pub fn because(complaint: String) -> anyhow::Error {
+        if HOST_TROUBLE.iter().any(|text| complaint.contains(text)) {
+            anyhow!(complaint)
+        } else {
+            Self(complaint).into()
+        }
+    }
+}
 
 /// A source and its output directory.
 #[derive(Debug)]
@@ -107,13 +189,19 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Compiles `source` for `profile`, or the part of it that changed since the last time.
+    /// Compiles `source` for `profile` and the configuration `fragments`, or the part of it that
+    /// changed since the last time.
     ///
     /// # Errors
     ///
-    /// [`DoesNotBuild`] among the causes if the source or its configuration is to blame; others if
-    /// something was built in the source.
-    pub fn compile(cache: &Cache, source: &Path, profile: Profile) -> Result<Self> {
+    /// [`DoesNotBuild`] among the causes if the source or its configuration is to blame, or does not
+    /// take an option of a fragment; others if something was built in the source.
+    pub fn compile(
+        cache: &Cache,
+        source: &Path,
+        profile: Profile,
+        fragments: &[PathBuf],
+    ) -> Result<Self> {
         let source = source
             .canonicalize()
             .with_context(|| format!("the kernel tree {}", source.display()))?;
@@ -130,7 +218,8 @@ impl Tree {
                 root: root.clone(),
                 _entries: Vec::new(),
             };
-            let release = tree.configure(profile)?;
+            let release = tree.configure(&profile.config(fragments)?)?;
+            tree.require(profile, fragments)?;
             let what = format!("compile Linux {release} ({})", profile.name());
             step(&what, || tree.make(&["bzImage", "modules"]).map(drop))
         })?;
@@ -149,10 +238,9 @@ impl Tree {
     /// Also if the configuration ends without an option that `profile` asks for.
     pub fn debian(cache: &Cache, profile: Profile) -> Result<Self> {
         let source = source::unpacked(cache)?;
-        let mut tree = Self::compile(cache, &source, profile)?;
+        let mut tree = Self::compile(cache, &source, profile, &[])?;
         tree._entries.push(source);
-        let config = tree.config()?;
-        let missing = missing(&profile.config()?, &config);
+        let missing = missing(&profile.config(&[])?, &tree.config()?);
         if !missing.is_empty() {
             bail!(
                 "the {} kernel does not have what images/kernel asks for: {}",
@@ -213,13 +301,45 @@ impl Tree {
         make
     }
 
+    /// Fails if the configuration does not have all options of the user's `fragments`, or lacks what
+    /// a guest needs: the tree has no such option, or one that it depends on is off. Then this
+    /// commit can't be tested. Other options of the profile that it lacks are only named.
+    fn require(&self, profile: Profile, fragments: &[PathBuf]) -> Result<()> {
+        let config = self.config()?;
+        let source = self.source.display();
+        let refused = missing(&read(fragments)?, &config);
+        if !refused.is_empty() {
+            return Err(DoesNotBuild(format!(
+                "--config: {source} does not take {} (no such option, or one that it depends on is \
+                 off)",
+                refused.join(", ")
+            ))
+            .into());
+        }
+        let lacking = lacking_essentials(&config);
+        if !lacking.is_empty() {
+            return Err(DoesNotBuild(format!(
+                "the configuration of {source} lacks what every guest needs: {}",
+                lacking.join(", ")
+            ))
+            .into());
+        }
+        let dropped = missing(&profile.config(fragments)?, &config);
+        if !dropped.is_empty() {
+            eprintln!(
+                "         the tree does not take all of images/kernel: {}",
+                dropped.join(", ")
+            );
+        }
+        Ok(())
+    }
+
     /// Makes `.config` and returns the release that the kernel will have.
-    fn configure(&self, profile: Profile) -> Result<String> {
-        let wanted = profile.config()?;
+    fn configure(&self, wanted: &str) -> Result<String> {
         let record = self.output.join(WANTED);
-        if fs::read_to_string(&record).ok().as_ref() != Some(&wanted) {
-            fs::write(self.output.join(".config"), &wanted)?;
-            fs::write(record, &wanted)?;
+        if fs::read_to_string(&record).ok().as_deref() != Some(wanted) {
+            fs::write(self.output.join(".config"), wanted)?;
+            fs::write(record, wanted)?;
         }
         self.make(&["olddefconfig"])?;
         let release = self.make(&["-s", "kernelrelease"])?;
@@ -252,7 +372,7 @@ impl Tree {
             result.status,
             tail(&String::from_utf8_lossy(&result.stderr), COMPLAINT_LINES)
         );
-        Err(DoesNotBuild(complaint).into())
+        Err(DoesNotBuild::because(complaint))
     }
 }
 
@@ -340,14 +460,54 @@ mod tests {
     }
 
     #[test]
+    fn a_full_disk_is_not_the_fault_of_the_source() {
+        let of_source = |text: &str| DoesNotBuild::because(text.to_owned()).is::<DoesNotBuild>();
+        assert!(of_source("net/core/dev.c:1: error: expected ';'"));
+        assert!(!of_source(
+            "fatal error: can't write: No space left on device"
+        ));
+        assert!(!of_source(
+            "gcc: fatal error: Killed signal terminated program cc1"
+        ));
+    }
+
+    #[test]
     fn every_profile_is_a_configuration() {
         for profile in [Profile::Plain, Profile::Debug, Profile::Kasan] {
-            let config = profile.config().unwrap();
+            let config = profile.config(&[]).unwrap();
             let foreign = config.lines().find(|line| {
                 !(line.is_empty() || line.starts_with("CONFIG_") || line.starts_with('#'))
             });
             assert_eq!(foreign, None);
+            assert_eq!(lacking_essentials(&config), [""; 0]);
         }
+    }
+
+    #[test]
+    fn a_tree_without_a_guests_options_is_named() {
+        let config = Profile::Plain.config(&[]).unwrap();
+        let renamed = config.replace("CONFIG_VIRTIO_BLK=y", "CONFIG_VIRTIO_DISK=y");
+        assert_eq!(lacking_essentials(&renamed), ["CONFIG_VIRTIO_BLK=y"]);
+    }
+
+    #[test]
+    fn a_fragment_has_options_and_comments_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("f.config");
+        let check = |text: &str| {
+            fs::write(&path, text).unwrap();
+            check_fragments(std::slice::from_ref(&path))
+        };
+        check("# Why\n\nCONFIG_A=y\n# CONFIG_B is not set\nCONFIG_N=\"x\"\n").unwrap();
+        let complaint = check("CONFIG_A=y\nNET=y\n").unwrap_err().to_string();
+        assert!(complaint.contains("\"NET=y\" is no line"), "{complaint}");
+        fs::remove_file(&path).unwrap();
+        assert!(check_fragments(std::slice::from_ref(&path)).is_err());
+        // The last of two lines counts.
+        let fragments = [path];
+        fs::write(&fragments[0], "CONFIG_ZCRX=n\n").unwrap();
+        let config = Profile::Plain.config(&fragments).unwrap();
+        assert!(config.ends_with("\nCONFIG_ZCRX=n\n\n"), "{config}");
     }
 
     #[test]
