@@ -7,7 +7,7 @@ use std::{
     process::{self, Command},
 };
 
-use crate::step::run;
+use crate::{provision::host, step::run};
 
 /// Returns the root of the workspace that this crate was built from.
 pub fn workspace() -> &'static Path {
@@ -23,7 +23,7 @@ pub fn target() -> PathBuf {
 
 /// Returns the commit of the workspace, with `-dirty` if it has changes; None outside a checkout.
 pub fn commit() -> Option<String> {
-    let described = run(Command::new("git").arg("-C").arg(workspace()).args([
+    let described = run(host::command("git").arg("-C").arg(workspace()).args([
         "describe",
         "--always",
         "--abbrev=40",
@@ -35,7 +35,7 @@ pub fn commit() -> Option<String> {
 
 /// Returns a command for the cargo that runs us, in the workspace.
 pub fn cargo() -> Command {
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = host::command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(workspace());
     cargo
 }

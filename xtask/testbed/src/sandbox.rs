@@ -109,8 +109,7 @@ impl Sandbox {
     /// output in the sandbox's file `NAME.log`.
     pub fn command(&self, name: &str, directory: &Path, program: &Path) -> Result<Command> {
         let log = File::create(self.path(&format!("{name}.log")))?;
-        let mut command =
-            Command::new(host::find_program("setpriv").context("setpriv is missing")?);
+        let mut command = host::command("setpriv");
         command.args(["--no-new-privs", "--pdeathsig", "KILL"]);
         if let Some(User { uid, gid }) = self.user {
             command

@@ -15,7 +15,10 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{
-    provision::{cache::Cache, host::KEYRING},
+    provision::{
+        cache::Cache,
+        host::{self, KEYRING},
+    },
     step::{download, run},
 };
 
@@ -122,7 +125,7 @@ impl Archive {
         )?;
         let unpacked = self.home.join("keyring");
         for deb in self.fetch_once(&["debian-archive-keyring"], &self.home)? {
-            run(Command::new("dpkg-deb").arg("-x").arg(deb).arg(&unpacked))?;
+            run(host::command("dpkg-deb").arg("-x").arg(deb).arg(&unpacked))?;
         }
         fs::copy(
             unpacked.join("usr/share/keyrings/debian-archive-keyring.gpg"),
@@ -148,7 +151,7 @@ impl Archive {
 
     /// Returns an apt program that reads only our files.
     fn apt(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
+        let mut command = host::command(program);
         command.env("LC_ALL", "C");
         for (option, value) in [
             ("Dir::Etc::sourcelist", Path::new("/dev/null").to_owned()),
@@ -258,7 +261,7 @@ impl Archive {
 /// Unpacks `debs` over `directory`. None of their scripts run.
 pub fn unpack(debs: &[PathBuf], directory: &Path) -> Result<()> {
     for deb in debs {
-        run(Command::new("dpkg-deb").arg("-x").arg(deb).arg(directory))?;
+        run(host::command("dpkg-deb").arg("-x").arg(deb).arg(directory))?;
     }
     Ok(())
 }
@@ -268,7 +271,7 @@ pub fn versions(debs: &[PathBuf]) -> Result<String> {
     let mut lines = Vec::new();
     for deb in debs {
         let show = "--showformat=${Package} ${Version}\n";
-        lines.push(run(Command::new("dpkg-deb").args(["-W", show]).arg(deb))?);
+        lines.push(run(host::command("dpkg-deb").args(["-W", show]).arg(deb))?);
     }
     lines.sort();
     Ok(lines.concat())

@@ -45,7 +45,7 @@ impl TreeRecipe {
 
         let tree = directory.join("tree");
         fs::create_dir(&tree)?;
-        run(Command::new("tar")
+        run(host::command("tar")
             .args([
                 "--extract",
                 "--no-same-owner",
@@ -69,7 +69,7 @@ impl TreeRecipe {
 
     fn mmdebstrap(&self, archive: &Archive, packages: &[&str], tar: &Path) -> Result<()> {
         let mode = if host::is_root() { "root" } else { "unshare" };
-        let mut command = Command::new("mmdebstrap");
+        let mut command = host::command("mmdebstrap");
         command
             .arg(format!("--mode={mode}"))
             .args(["--variant=minbase", "--architectures=amd64", "--format=tar"])
@@ -115,16 +115,17 @@ fn installed(tree: &Path) -> Result<String> {
 /// Returns a command that runs `program` so that the caller's files look like root's.
 pub fn as_root(program: impl AsRef<OsStr>) -> Command {
     if host::is_root() {
-        return Command::new(program);
+        return host::command(program);
     }
-    let mut command = Command::new("unshare");
-    command.arg("--map-root-user").arg("--").arg(program);
+    let mut command = host::command("unshare");
+    command.arg("--map-root-user").arg("--")
+        .arg(host::path_of(program));
     command
 }
 
 /// Makes an ext4 image of `tree` at `image`, with little more space than needed.
 pub fn ext4_image(tree: &Path, image: &Path, label: &str) -> Result<()> {
-    let used = run(Command::new("du")
+    let used = run(host::command("du")
         .args(["--summarize", "--block-size=1M"])
         .arg(tree))?;
     let megabytes: u64 = used

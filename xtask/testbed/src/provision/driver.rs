@@ -17,6 +17,7 @@ use crate::{
     provision::{
         buildroot::{BuildRoot, Recipe, WORK},
         cache::{Cache, Entry, Key},
+        host,
         linux::{
             debian::DebianHeaders,
             kernel::{Headers, Kernel},
@@ -56,7 +57,7 @@ pub fn ensure_of(cache: &Cache, kernel: &Kernel, sources: &Sources) -> Result<En
         // The tree was built with the host's tools, and so were the programs in it that the build
         // runs.
         Headers::Own(tree) => for_tree(cache, tree, sources, |directory| {
-            let mut make = Command::new("make");
+            let mut make = host::command("make");
             make.arg("-C")
                 .arg(tree)
                 .arg(format!("M={}", directory.display()));

@@ -8,7 +8,6 @@ use std::{
     fs,
     num::NonZero,
     path::{Path, PathBuf},
-    process::Command,
     thread,
 };
 
@@ -20,6 +19,7 @@ use crate::{
         bootstrap::ext4_image,
         buildroot::{self, BuildRoot, WORK},
         cache::{Cache, Entry, Key},
+        host,
         linux::source::SOURCE,
     },
     step::{run, step},
@@ -158,7 +158,7 @@ fn build(cache: &Cache, root: &BuildRoot, directory: &Path) -> Result<()> {
     step("unpack what the selftests are made of", || {
         unpack(&debs, &scratch)?;
         fs::create_dir(&source)?;
-        run(Command::new("tar")
+        run(host::command("tar")
             .arg("-C")
             .arg(&source)
             .args(["--strip-components=1", "--no-same-owner", "-xf"])
