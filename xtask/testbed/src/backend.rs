@@ -44,15 +44,7 @@ pub fn build() -> Result<Programs> {
 pub fn build_release() -> Result<Programs> {
     let mut command = paths::cargo();
     command
-        .args([
-            "build",
-            "--quiet",
-            "--release",
-            "--bin",
-            "zcnic",
-            "--bin",
-            "zcnicctl",
-        ])
+        .args(["build", "--release", "--bin", "zcnic", "--bin", "zcnicctl"])
         .args(["-p", "zcnic-backend", "-p", "zcnic-ctl"]);
     step("build the backend", || run(&mut command))?;
     let directory = paths::target().join("release");

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use diffy::Patch;
 
 use crate::{
-    paths,
+    paths, progress,
     provision::{
         buildroot::{BuildRoot, Recipe, WORK},
         cache::{Cache, Entry, Key},
@@ -217,7 +217,7 @@ fn for_tree(
         sources.write(directory)?;
         step(&format!("compile {MODULE} for {}", tree.display()), || {
             let warnings = make_module(make(directory), directory)?;
-            eprint!("{warnings}");
+            warnings.lines().for_each(progress::note);
             Ok(())
         })
     })

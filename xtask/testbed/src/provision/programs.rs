@@ -46,7 +46,7 @@ fn compile() -> Result<Built> {
     let triple = "x86_64-unknown-linux-gnu";
     let mut command = paths::cargo();
     command
-        .args(["build", "--quiet", "--profile", "fast-build"])
+        .args(["build", "--profile", "fast-build"])
         .args([
             "-p",
             "zcnic-guest-tests",
