@@ -20,6 +20,10 @@ use crate::{
     step::run,
 };
 
+/// Directories of the package files and lists for mmdebstrap.
+const FILES: &str = "files";
+const LISTS: &str = "lists";
+
 /// The content of a tree.
 #[derive(Debug, Default)]
 pub struct TreeRecipe {
@@ -41,7 +45,8 @@ impl TreeRecipe {
         let scratch = directory.join("scratch");
         fs::create_dir(&scratch)?;
         let tar = scratch.join("tree.tar");
-        self.mmdebstrap(archive, &plain, &tar)?;
+        self.download(archive, &plain, &scratch)?;
+        self.mmdebstrap(archive, &plain, &scratch, &tar)?;
 
         let tree = directory.join("tree");
         fs::create_dir(&tree)?;
@@ -67,7 +72,27 @@ impl TreeRecipe {
         Ok(tree)
     }
 
-    fn mmdebstrap(&self, archive: &Archive, packages: &[&str], tar: &Path) -> Result<()> {
+    /// Downloads what mmdebstrap will install, so that it needs neither the network nor, when it is
+    /// tried again, the files once more.
+    fn download(&self, archive: &Archive, packages: &[&str], scratch: &Path) -> Result<()> {
+        let of_release = |what| format!("?narrow(?codename(^{RELEASE}$),{what})");
+        let (essential, required) = (of_release("?essential"), of_release("?priority(required)"));
+        let minbase = ["apt", &essential, &required];
+        archive.fetch_closure(
+            &[&minbase, packages].concat(),
+            RELEASE,
+            &scratch.join(FILES),
+        )?;
+        archive.lists_of_release(&scratch.join(LISTS))
+    }
+
+    fn mmdebstrap(
+        &self,
+        archive: &Archive,
+        packages: &[&str],
+        scratch: &Path,
+        tar: &Path,
+    ) -> Result<()> {
         let mode = if host::is_root() { "root" } else { "unshare" };
         let mut command = host::command("mmdebstrap");
         command
@@ -78,6 +103,13 @@ impl TreeRecipe {
                 "--aptopt=Acquire::Languages none",
             ])
             .args(["--aptopt=Acquire::Retries 3"])
+            // A tree that a power failure damages is made again.
+            .arg("--dpkgopt=force-unsafe-io")
+            // The lists and files of our own apt, which has checked them.
+            .arg("--skip=update,download/empty")
+            .arg(r#"--setup-hook=mkdir -p "$1/var/lib/apt/lists" "$1/var/cache/apt/archives""#)
+            .arg(sync_in(&scratch.join(LISTS), "/var/lib/apt/lists"))
+            .arg(sync_in(&scratch.join(FILES), "/var/cache/apt/archives"))
             .args(
                 self.exclude
                     .iter()
@@ -93,6 +125,13 @@ impl TreeRecipe {
         );
         run(command.arg(RELEASE).arg(tar).arg(source)).map(drop)
     }
+}
+
+/// Returns mmdebstrap's option that copies the content of `from` to the tree's directory `to`. It
+/// reads quotes as a shell does.
+fn sync_in(from: &Path, to: &str) -> String {
+    let from = from.to_string_lossy().replace('\'', r"'\''");
+    format!("--setup-hook=sync-in '{from}' {to}")
 }
 
 /// Returns `name version` lines of the packages that are installed in `tree`.
@@ -118,7 +157,9 @@ pub fn as_root(program: impl AsRef<OsStr>) -> Command {
         return host::command(program);
     }
     let mut command = host::command("unshare");
-    command.arg("--map-root-user").arg("--")
+    command
+        .arg("--map-root-user")
+        .arg("--")
         .arg(host::path_of(program));
     command
 }
