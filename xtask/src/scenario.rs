@@ -32,6 +32,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    args.guest.check()?;
     // The program lists its scenarios on the host, too.
     let program = programs::build()?.zcnic_guest;
     let list = |how: &[&str]| {

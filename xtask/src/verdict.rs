@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::ExitCode,
     time::SystemTime,
 };
 
@@ -73,6 +73,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 fn decide(args: &Args) -> Result<ExitCode> {
     sandbox::clean_up_on_signals()?;
+    Tree::check(&args.tree)?;
+    args.guest(None).check()?;
     host::require_programs()?;
     let cache = Cache::open()?;
     let selftests = Selftests::ensure(&cache)?;
@@ -119,16 +121,13 @@ fn decide(args: &Args) -> Result<ExitCode> {
 /// Compiles kernel and driver, and makes the rest of a guest.
 fn compile(cache: &Cache, args: &Args) -> Result<Setup> {
     let tree = Tree::compile(cache, &args.tree, args.profile)?;
-    Setup::new(&GuestArgs {
-        kernel: Some(tree.output().to_owned()),
-        qemu: args.qemu.clone(),
-    })
+    Setup::new(&args.guest(Some(tree.output().to_owned())))
 }
 
 /// Returns the tree's commit, or else its path.
 fn state_of(tree: &Path) -> String {
     let describe = step::run(
-        Command::new("git")
+        host::command("git")
             .arg("-C")
             .arg(tree)
             .args(["describe", "--always", "--dirty"]),
@@ -140,6 +139,11 @@ fn state_of(tree: &Path) -> String {
 }
 
 impl Args {
+    fn guest(&self, kernel: Option<PathBuf>) -> GuestArgs {
+        let qemu = self.qemu.clone();
+        GuestArgs { kernel, qemu }
+    }
+
     fn write_netdev_ci(&self, results: &Value) -> Result<()> {
         let Some(path) = &self.netdev_ci else {
             return Ok(());

@@ -107,6 +107,19 @@ pub struct Tree {
 }
 
 impl Tree {
+    /// Checks that `source` can be compiled here, without compiling it.
+    ///
+    /// # Errors
+    ///
+    /// If it is no kernel's source, or something was built in it.
+    pub fn check(source: &Path) -> Result<PathBuf> {
+        let source = source
+            .canonicalize()
+            .with_context(|| format!("the kernel tree {}", source.display()))?;
+        require_clean(&source)?;
+        Ok(source)
+    }
+
     /// Compiles `source` for `profile`, or the part of it that changed since the last time.
     ///
     /// # Errors
@@ -114,10 +127,7 @@ impl Tree {
     /// [`DoesNotBuild`] among the causes if the source or its configuration is to blame; others if
     /// something was built in the source.
     pub fn compile(cache: &Cache, source: &Path, profile: Profile) -> Result<Self> {
-        let source = source
-            .canonicalize()
-            .with_context(|| format!("the kernel tree {}", source.display()))?;
-        require_clean(&source)?;
+        let source = Self::check(source)?;
         let root = root(cache)?;
         let key = Key::new("tree 1")
             .text(source.to_string_lossy())
