@@ -9,6 +9,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod cache;
 mod cases;
 mod ci;
 mod demo;
@@ -39,6 +40,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Bench(bench::Args),
+    Cache(cache::Args),
     Ci(ci::Args),
     Demo(demo::Args),
     Driver(driver::Args),
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let result: Result<ExitCode> = match Cli::parse().command {
         Command::Bench(args) => bench::run(&args),
+        Command::Cache(args) => cache::run(&args),
         Command::Ci(args) => ci::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Driver(args) => driver::run(&args),
