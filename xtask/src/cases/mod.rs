@@ -21,6 +21,7 @@ pub(crate) mod cargo_tests;
 mod demo;
 mod detection;
 mod ethtool;
+mod everybody;
 mod faults;
 mod features;
 mod gate;
@@ -28,6 +29,7 @@ mod gro;
 mod input;
 mod plain;
 pub(crate) mod program;
+mod provisioning;
 mod rebind;
 mod recovery;
 mod scenarios;
@@ -40,6 +42,8 @@ mod xdp;
 fn all() -> impl Iterator<Item = &'static Test> {
     [
         input::TESTS,
+        provisioning::TESTS,
+        everybody::TESTS,
         plain::TESTS,
         gate::TESTS,
         gro::TESTS,
