@@ -282,6 +282,25 @@ mod tests {
     }
 
     #[test]
+    fn the_container_has_every_package() {
+        let packages = include_str!("../../../../images/container/packages");
+        let needed = PROGRAMS
+            .into_iter()
+            .chain([UNPRIVILEGED])
+            .map(|(_, package)| package);
+        // apt comes with every Debian.
+        for package in needed
+            .chain(["debian-archive-keyring"])
+            .filter(|name| *name != "apt")
+        {
+            assert!(
+                packages.lines().any(|line| line == package),
+                "{package} is missing"
+            );
+        }
+    }
+
+    #[test]
     fn a_program_that_is_missing_keeps_its_name() {
         assert_eq!(find_program("no-such-program"), None);
         assert_eq!(command("no-such-program").get_program(), "no-such-program");
