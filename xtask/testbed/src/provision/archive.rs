@@ -45,6 +45,13 @@ const FILES_KEPT_FOR: Duration = Duration::from_hours(7 * 24);
 /// Directories below the archive's own: package files, and an empty one.
 const FILES: &str = "archives";
 const EMPTY: &str = "empty";
+const DIRECTORIES: [&str; 5] = [
+    "sources",
+    "state/lists/partial",
+    "cache",
+    "archives/partial",
+    "empty/partial",
+];
 /// apt's output when it failed.
 const LOG: &str = "apt.log";
 
@@ -68,33 +75,29 @@ impl Archive {
         let archive = Self {
             home: cache.root().join("apt"),
         };
-        let directories = [
-            "sources",
-            "state/lists/partial",
-            "cache",
-            "archives/partial",
-            "empty/partial",
-        ];
-        for directory in directories {
-            let directory = archive.home.join(directory);
-            fs::create_dir_all(&directory)
-                .with_context(|| format!("cannot create {}", directory.display()))?;
-        }
         let _lock = archive.lock()?;
-        fs::write(archive.home.join("state/status"), "")?;
-        // Packages come from a newer suite only if named as `name/suite`.
-        fs::write(
-            archive.home.join("preferences"),
-            format!("Package: *\nPin: release n={RELEASE}\nPin-Priority: 990\n"),
-        )?;
         archive.update_if_old()?;
         Ok(archive)
     }
 
-    /// Waits until no other process uses our apt, and keeps others from it.
+    /// Waits until no other process uses our apt, and keeps others from it. Makes its files,
+    /// which may have been pruned since the last time.
     fn lock(&self) -> Result<File> {
+        fs::create_dir_all(&self.home)
+            .with_context(|| format!("cannot create {}", self.home.display()))?;
         let lock = File::create(self.home.join("lock"))?;
         lock.lock()?;
+        for directory in DIRECTORIES {
+            let directory = self.home.join(directory);
+            fs::create_dir_all(&directory)
+                .with_context(|| format!("cannot create {}", directory.display()))?;
+        }
+        fs::write(self.home.join("state/status"), "")?;
+        // Packages come from a newer suite only if named as `name/suite`.
+        fs::write(
+            self.home.join("preferences"),
+            format!("Package: *\nPin: release n={RELEASE}\nPin-Priority: 990\n"),
+        )?;
         Ok(lock)
     }
 

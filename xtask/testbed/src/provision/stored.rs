@@ -88,13 +88,23 @@ fn apt_parts(home: &Path) -> Result<Vec<Stored>> {
                 kind: APT.to_owned(),
                 name: name.to_owned(),
                 bytes: 0,
-                used: fs::metadata(&path)?.modified()?,
+                used: newest(&path)?,
                 in_use,
                 path,
             });
         }
     }
     Ok(parts)
+}
+
+/// Returns when a file of the directory, or its list of files, was last modified: package files are
+/// at each use.
+fn newest(directory: &Path) -> Result<SystemTime> {
+    let mut newest = fs::metadata(directory)?.modified()?;
+    for item in fs::read_dir(directory)? {
+        newest = newest.max(item?.metadata()?.modified()?);
+    }
+    Ok(newest)
 }
 
 /// Removes parts of the cache, and what killed commands have left. Returns those that are gone.
