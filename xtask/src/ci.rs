@@ -223,10 +223,7 @@ impl Programs {
 /// Runs cargo to its end and returns what it printed.
 fn cargo(arguments: &[&str]) -> Result<String> {
     let mut command = paths::cargo();
-    command
-        .args(arguments)
-        .stderr(std::process::Stdio::inherit());
-    step::run(&mut command)
+    step::run_showing(command.args(arguments))
 }
 
 /// A file, or the YAML files of a directory but for its `config.yml`, which has a schema of its own.

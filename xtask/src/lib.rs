@@ -11,6 +11,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use zcnic_cli::Describe;
 
 mod bench;
+mod cache;
 mod cases;
 mod ci;
 mod demo;
@@ -68,6 +69,7 @@ enum Command {
 #[derive(Subcommand)]
 enum LabCommand {
     Bench(bench::Args),
+    Cache(cache::Args),
     Demo(demo::Args),
     Kselftest(kselftest::Args),
     Matrix(matrix::Args),
@@ -119,6 +121,7 @@ pub fn zcnic_lab() -> ExitCode {
 fn run(command: &LabCommand) -> Result<ExitCode> {
     match command {
         LabCommand::Bench(args) => bench::run(args),
+        LabCommand::Cache(args) => cache::run(args),
         LabCommand::Demo(args) => demo::run(args),
         LabCommand::Kselftest(args) => kselftest::run(args),
         LabCommand::Matrix(args) => matrix::run(args),

@@ -89,7 +89,7 @@ impl Release {
 }
 
 fn time_of_commit() -> Result<String> {
-    let mut git = Command::new("git");
+    let mut git = host::command("git");
     git.arg("-C").arg(paths::workspace());
     run_command(git.args(["log", "-1", "--format=%ct"]))
         .context("the time of the release is unknown: set SOURCE_DATE_EPOCH to seconds since 1970")
@@ -123,11 +123,11 @@ fn archive(trees: &[&Path], release: &Release, directory: &Path) -> Result<PathB
     let room = tempfile::tempdir()?;
     let all = room.path().join(&name);
     for tree in trees {
-        let mut copy = Command::new("cp");
+        let mut copy = host::command("cp");
         copy.arg("-rT").arg(tree.join("usr")).arg(&all);
         run_command(&mut copy)?;
     }
-    let mut tar = Command::new("tar");
+    let mut tar = host::command("tar");
     tar.args(["--create", "--sort=name", "--format=gnu"])
         .args(["--owner=0", "--group=0", "--numeric-owner"])
         .arg(format!("--mtime=@{}", release.epoch))

@@ -38,6 +38,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     formats::check(&args.report)?;
+    args.guest.check()?;
     // The program lists its scenarios on the host, too.
     let program = programs::build()?.zcnic_guest;
     let list = |how: &[&str]| {

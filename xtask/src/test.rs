@@ -35,6 +35,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     formats::check(&args.report)?;
     sandbox::clean_up_on_signals()?;
+    args.guest.check()?;
     let filter = args.filter.as_deref();
     let mut report = Report::default();
     // Guest tests have sentences as names; no Rust test has a space in its name.

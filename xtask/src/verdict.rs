@@ -6,7 +6,7 @@
 use std::{
     panic::{self, AssertUnwindSafe},
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::ExitCode,
     time::{Instant, SystemTime},
 };
 
@@ -128,6 +128,8 @@ fn decide(args: &Args) -> Result<ExitCode> {
     formats::check(&args.report)?;
     args.netdev_ci.as_deref().map_or(Ok(()), netdev_ci::check)?;
     tree::check_fragments(&args.config)?;
+    Tree::check(&args.tree)?;
+    args.guest(None).check()?;
     host::require_programs()?;
     let cache = Cache::open()?;
     let state = state_of(&args.tree);
@@ -192,16 +194,13 @@ fn selftests(cache: &Cache, args: &Args) -> Result<Selftests> {
 /// Compiles kernel and driver, and makes the rest of a guest.
 fn compile(cache: &Cache, args: &Args) -> Result<Setup> {
     let tree = Tree::compile(cache, &args.tree, args.profile, &args.config)?;
-    Setup::new(&GuestArgs {
-        kernel: Some(tree.output().to_owned()),
-        qemu: args.qemu.clone(),
-    })
+    Setup::new(&args.guest(Some(tree.output().to_owned())))
 }
 
 /// Returns the tree's commit, or else its path.
 fn state_of(tree: &Path) -> String {
     let describe = step::run(
-        Command::new("git")
+        host::command("git")
             .arg("-C")
             .arg(tree)
             .args(["describe", "--always", "--dirty"]),
@@ -213,6 +212,11 @@ fn state_of(tree: &Path) -> String {
 }
 
 impl Args {
+    fn guest(&self, kernel: Option<PathBuf>) -> GuestArgs {
+        let qemu = self.qemu.clone();
+        GuestArgs { kernel, qemu }
+    }
+
     fn write_netdev_ci(&self, results: &Value) -> Result<()> {
         let path = self.netdev_ci.as_deref();
         path.map_or(Ok(()), |path| netdev_ci::write(path, results))

@@ -1,5 +1,6 @@
 //! Limits: columns of a line of markdown, lines of a file and of a function in C. Clippy counts the lines
-//! of Rust's functions.
+//! of Rust's functions. And programs of the host, which the commands call through `host::command`: it also
+//! finds them where an ordinary user's `PATH` does not look.
 
 use std::{collections::BTreeSet, ops::Range};
 
@@ -124,4 +125,37 @@ fn a_long_function_is_found() {
         "\tx();\n".repeat(101)
     );
     assert_eq!(long_functions(&text), [(1, 101)]);
+}
+
+/// Returns the lines of `text` that start a program by its bare name, but for those of its tests.
+fn bare_names(text: &str) -> Vec<usize> {
+    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let bare = |line: &str| {
+        let name = line.split("Command::new(\"").nth(1);
+        name.is_some_and(|name| !name.starts_with('/'))
+    };
+    let lines = code.lines().enumerate().filter(|(_, line)| bare(line));
+    lines.map(|(number, _)| number + 1).collect()
+}
+
+#[test]
+fn programs_are_looked_up_in_one_place() {
+    let mut problems = Vec::new();
+    for file in workspace::files(&["rs"]) {
+        let name = file.display().to_string();
+        if name.starts_with("xtask/") && !name.contains("/tests/") {
+            let lines = bare_names(&workspace::read(&file));
+            problems.extend(lines.iter().map(|line| {
+                format!("{name}:{line}: call host::command, which searches /usr/sbin as well")
+            }));
+        }
+    }
+    workspace::none_of(&problems);
+}
+
+#[test]
+fn a_bare_name_is_found() {
+    let text = "let a = Command::new(program);\nrun(Command::new(\"mke2fs\"));\n\
+                Command::new(\"/bin/sh\");\n#[cfg(test)]\nCommand::new(\"sh\");\n";
+    assert_eq!(bare_names(text), [2]);
 }

@@ -57,7 +57,7 @@ struct Target {
 fn executable(options: &[&str]) -> Result<PathBuf> {
     let mut cargo = paths::cargo();
     cargo
-        .args(["bench", "--quiet", "--no-run", "--message-format=json"])
+        .args(["bench", "--no-run", "--message-format=json"])
         .args(["-p", "zcnic-backend", "--bench", "data_path"])
         .args(options);
     run(&mut cargo)?

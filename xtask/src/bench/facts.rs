@@ -4,6 +4,7 @@ use std::fs;
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
+use zcnic_testbed::{provision::host, step::run};
 
 use super::process::Priority;
 
@@ -64,7 +65,6 @@ pub(crate) fn machine(priority: Priority) -> Value {
 }
 
 fn rustc() -> Option<String> {
-    let version =
-        zcnic_testbed::step::run(std::process::Command::new("rustc").arg("--version")).ok()?;
+    let version = run(host::command("rustc").arg("--version")).ok()?;
     Some(version.trim().to_owned())
 }

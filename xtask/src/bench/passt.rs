@@ -7,7 +7,6 @@
 use std::{
     fs,
     net::{Ipv4Addr, UdpSocket},
-    process::Command,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -15,6 +14,7 @@ use zcnic_testbed::{
     backend::Programs,
     process::Running,
     provision::buildroot::{Bind, BuildRoot, WORK},
+    provision::host,
     step::{step, tail},
 };
 
@@ -96,7 +96,7 @@ fn start(root: &BuildRoot, comparison: &Comparison<'_>, socket: &str) -> Result<
     let passt = comparison.method.priority.apply(&passt);
     let log = work.join("passt.log");
     let file = fs::File::create(&log)?;
-    let mut command = Command::new("taskset");
+    let mut command = host::command("taskset");
     command
         .args(["--cpu-list", &comparison.method.cpus[0].to_string()])
         .arg(passt.get_program())

@@ -3,7 +3,10 @@
 use std::{fs, process::Command};
 
 use anyhow::{Result, bail};
-use zcnic_testbed::step::{output, run};
+use zcnic_testbed::{
+    provision::host,
+    step::{output, run},
+};
 
 /// The scheduling policy of measured processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,9 +21,9 @@ impl Priority {
     /// Chooses the best that we may. This process gets a higher priority than the measured ones, to
     /// be able to stop them.
     pub(crate) fn probe() -> Self {
-        let may = output(Command::new("chrt").args(["-r", "1", "true"]));
+        let may = output(host::command("chrt").args(["-r", "1", "true"]));
         let own = std::process::id().to_string();
-        let leads = || run(Command::new("chrt").args(["-a", "-r", "-p", "2", &own]));
+        let leads = || run(host::command("chrt").args(["-a", "-r", "-p", "2", &own]));
         match may {
             Ok(output) if output.status.success() && leads().is_ok() => Self::Realtime,
             _ => Self::Normal,
@@ -37,7 +40,7 @@ impl Priority {
         while let Some(process) = pending.pop() {
             let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
             if name.trim() == program {
-                let mut chrt = Command::new("chrt");
+                let mut chrt = host::command("chrt");
                 run(chrt.args(["-r", "-p", "2", &process.to_string()]))?;
                 return Ok(());
             }
@@ -65,7 +68,7 @@ impl Priority {
         let mut words = std::iter::once(command.get_program()).chain(command.get_args());
         let mut applied = match self {
             Self::Realtime => {
-                let mut chrt = Command::new("chrt");
+                let mut chrt = host::command("chrt");
                 chrt.args(["-r", "1"]);
                 chrt
             }

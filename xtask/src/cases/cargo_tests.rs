@@ -4,13 +4,13 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    process::{Command, Stdio},
+    process::Stdio,
     time::Instant,
 };
 
 use anyhow::{Context, Result, bail};
 use zcnic_results::report::{Case, Outcome, Report};
-use zcnic_testbed::paths;
+use zcnic_testbed::{paths, provision::host};
 
 /// Runs the tests whose name contains `filter`, and those of test files whose name does, since a
 /// test's full name begins with its file's.
@@ -53,7 +53,7 @@ fn cargo_test(which: &[&str]) -> Result<Vec<Case>> {
         .args(["test", "--workspace", "--no-fail-fast"])
         .args(which);
     // Cargo names the test binary on standard error; the shell merges both streams in order.
-    let mut child = Command::new("sh")
+    let mut child = host::command("sh")
         .args(["-c", r#"exec "$@" 2>&1"#, "sh"])
         .arg(command.get_program())
         .args(command.get_args())

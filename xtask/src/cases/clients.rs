@@ -1,9 +1,12 @@
 //! Clients of the control socket in a guest: the programs of docs/testing-with-zcnic.md.
 
-use std::process::Command;
-
 use anyhow::{Context, Result};
-use zcnic_testbed::{agent::Exec, guest::Guest as Machine, provision::programs, step::output};
+use zcnic_testbed::{
+    agent::Exec,
+    guest::Guest as Machine,
+    provision::{host, programs},
+    step::output,
+};
 
 use super::test::{Kind::Zcnic, Run::Guest, Test, expect};
 
@@ -49,7 +52,7 @@ fn python_selftest(guest: &mut Machine) -> Result<()> {
 
 fn rust_program(guest: &mut Machine) -> Result<()> {
     let program = programs::example("arm_a_fault")?;
-    let text = output(Command::new("base64").arg("--wrap=0").arg(program))?.stdout;
+    let text = output(host::command("base64").arg("--wrap=0").arg(program))?.stdout;
     for piece in text.chunks(PIECE) {
         let append = Exec::shell("cat >> /tmp/arm_a_fault.base64");
         guest.check(&append.stdin(&String::from_utf8_lossy(piece)))?;

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag, TagEnd};
 use zcnic_testbed::{
     paths,
+    provision::host,
     setup::Setup,
     step::{output, run, tail},
 };
@@ -106,7 +107,7 @@ fn without_numbers(line: &str) -> String {
 fn tutorial(_: &Setup) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let clone = directory.path().join("zcnic");
-    run(Command::new("git")
+    run(host::command("git")
         .args(["clone", "--quiet"])
         .arg(paths::workspace())
         .arg(&clone))?;
@@ -127,7 +128,7 @@ fn shell(block: &Block, clone: &Path, variables: &Path) -> Command {
         "source {file}\ntrap 'export -p > {file}' EXIT\n{}",
         block.commands
     );
-    let mut shell = Command::new("bash");
+    let mut shell = host::command("bash");
     shell
         .args(["-euo", "pipefail", "-c", &script])
         .current_dir(clone)

@@ -26,6 +26,7 @@ mod demo;
 mod detection;
 mod documents;
 mod ethtool;
+mod everybody;
 mod faults;
 mod features;
 mod gate;
@@ -34,6 +35,7 @@ mod input;
 mod package;
 mod plain;
 pub(crate) mod program;
+mod provisioning;
 mod rebind;
 mod recovery;
 mod scenarios;
@@ -47,6 +49,8 @@ mod xdp;
 fn all() -> impl Iterator<Item = &'static Test> {
     [
         input::TESTS,
+        provisioning::TESTS,
+        everybody::TESTS,
         plain::TESTS,
         gate::TESTS,
         gro::TESTS,

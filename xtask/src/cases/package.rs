@@ -87,7 +87,7 @@ fn debian_packages(setup: &Setup) -> Result<()> {
         dkms.display()
     );
     let mode = if host::is_root() { "root" } else { "unshare" };
-    let mut mmdebstrap = Command::new("mmdebstrap");
+    let mut mmdebstrap = host::command("mmdebstrap");
     mmdebstrap
         .arg(format!("--mode={mode}"))
         .args(["--variant=minbase", "--architectures=amd64"])
@@ -127,7 +127,7 @@ fn archive(_: &Setup) -> Result<()> {
 
     let elsewhere = room.path().join("elsewhere");
     fs::create_dir(&elsewhere)?;
-    let mut tar = Command::new("tar");
+    let mut tar = host::command("tar");
     tar.arg("-C").arg(&elsewhere).arg("-xf").arg(&made.archive);
     run(&mut tar)?;
     let top = fs::read_dir(&elsewhere)?.next();

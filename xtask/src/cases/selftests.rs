@@ -1,7 +1,7 @@
 //! Properties that the kernel's selftests rely on. Without them a selftest fails once in a hundred
 //! runs, with an unclear message.
 
-use std::{fs, os::unix::fs::PermissionsExt, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -9,7 +9,10 @@ use zcnic_testbed::{
     agent::Exec,
     guest::Guest as Machine,
     paths,
-    provision::selftests::{PLACE, debian_source},
+    provision::{
+        host,
+        selftests::{PLACE, debian_source},
+    },
     setup::Setup,
     step::{output, run as run_command},
 };
@@ -124,7 +127,7 @@ fn new_selftest(setup: &Setup) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let selftests = directory.path().join("selftests");
     run_command(
-        Command::new("cp")
+        host::command("cp")
             .arg("-a")
             .arg(debian_source(&setup.cache)?.join(PLACE))
             .arg(&selftests),

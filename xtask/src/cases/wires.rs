@@ -24,7 +24,10 @@ use zcnic_testbed::{
     guest::{Driver, Guest},
     machine::{Machine, Port},
     process::Running,
-    provision::buildroot::{Bind, BuildRoot, Recipe, WORK},
+    provision::{
+        buildroot::{Bind, BuildRoot, Recipe, WORK},
+        host,
+    },
     sandbox::Sandbox,
     setup::Setup,
     step::step,
@@ -160,14 +163,14 @@ struct Namespace(String);
 impl Namespace {
     fn new() -> Result<Self> {
         let name = format!("zcnic-test-{}", process::id());
-        let added = Command::new("ip").args(["netns", "add", &name]).status()?;
+        let added = host::command("ip").args(["netns", "add", &name]).status()?;
         ensure!(added.success(), "ip netns add failed");
         Ok(Self(name))
     }
 
     /// Returns a command in the namespace.
     fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new("ip");
+        let mut command = host::command("ip");
         command.args(["netns", "exec", &self.0]).arg(program);
         command
     }
@@ -188,7 +191,7 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        let _ = Command::new("ip")
+        let _ = host::command("ip")
             .args(["netns", "delete", &self.0])
             .status();
     }

@@ -109,12 +109,16 @@ pub(crate) const PARTS: [Part; 21] = [
         tier: Tier::Always,
         commands: &[
             Run::Schema("vendor.github-workflows", ".github/workflows"),
+            Run::Schema("vendor.github-workflows", "docs/ci-recipe.yml"),
             Run::Schema("vendor.github-issue-forms", ".github/ISSUE_TEMPLATE"),
             Run::Schema(
                 "vendor.github-issue-config",
                 ".github/ISSUE_TEMPLATE/config.yml",
             ),
-            Run::Tool(Tool::Zizmor, &["--quiet", "--offline", ".github"]),
+            Run::Tool(
+                Tool::Zizmor,
+                &["--quiet", "--offline", ".github", "docs/ci-recipe.yml"],
+            ),
         ],
     },
     Part {

@@ -4,12 +4,11 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-use zcnic_testbed::{paths, step::run};
+use zcnic_testbed::{paths, provision::host, step::run};
 
 /// The file, in the workspace.
 const FILE: &str = "docs/reports/ci.json";
@@ -61,7 +60,7 @@ impl Record {
     /// Notes that `part` succeeded today on `commit`, and writes the file, so that a run that is ended
     /// keeps what it has proved.
     pub(crate) fn note(part: &str, commit: &str, seconds: f64) -> Result<()> {
-        let date = run(Command::new("date").args(["--utc", "+%F"]))?;
+        let date = run(host::command("date").args(["--utc", "+%F"]))?;
         let success = Success {
             commit: commit.to_owned(),
             date: date.trim().to_owned(),
@@ -82,7 +81,7 @@ impl Record {
 /// their reports and the tables made from them.
 pub(super) fn commit() -> Option<String> {
     let git = |arguments: &[&str]| {
-        let mut git = Command::new("git");
+        let mut git = host::command("git");
         git.arg("-C").arg(paths::workspace()).args(arguments);
         run(&mut git).ok()
     };

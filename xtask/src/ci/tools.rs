@@ -29,7 +29,7 @@ impl Tools {
         let cache = Cache::open()?;
         let list = paths::workspace().join(LIST);
         let pip = || {
-            let mut pip = Command::new("python3");
+            let mut pip = host::command("python3");
             pip.args(["-m", "pip", "--disable-pip-version-check"]);
             pip
         };
@@ -39,7 +39,7 @@ impl Tools {
             host::install(&["python3", "python3-pip"])?;
         }
         // Some wheels are of one version of Python.
-        let python = run(Command::new("python3").arg("--version"))?;
+        let python = run(host::command("python3").arg("--version"))?;
         let key = Key::new("ci-tools 1").text(python.trim()).file(&list)?;
         let home = cache.entry("ci-tools", &key, |directory| {
             let mut pip = pip();
@@ -66,7 +66,7 @@ impl Tools {
             Tool::Zizmor => program("zizmor"),
             // Its script in bin names a Python by the place where it was installed.
             Tool::CheckJsonschema => {
-                let mut python = Command::new("python3");
+                let mut python = host::command("python3");
                 python.args(["-m", "check_jsonschema"]);
                 python
             }

@@ -4,7 +4,6 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context, Result};
@@ -76,7 +75,7 @@ Description: driver of zcnic's virtual NIC, for DKMS
         about: &str,
     ) -> Result<Self> {
         let version = version(release);
-        let used = run(Command::new("du")
+        let used = run(host::command("du")
             .args(["-sk", "--apparent-size"])
             .arg(tree))?;
         let size = used
@@ -87,7 +86,7 @@ Description: driver of zcnic's virtual NIC, for DKMS
             "Package: {name}\nVersion: {version}\nArchitecture: {architecture}\nPriority: optional\n\
              Maintainer: {MAINTAINER}\nInstalled-Size: {size}\n{about}"
         );
-        let sums = run(Command::new("sh").current_dir(tree).args([
+        let sums = run(host::command("sh").current_dir(tree).args([
             "-c",
             "find usr -type f -print0 | LC_ALL=C sort -z | xargs -0 md5sum",
         ]))?;
@@ -104,7 +103,7 @@ Description: driver of zcnic's virtual NIC, for DKMS
     /// Writes the package into `directory`.
     pub(super) fn build(self, directory: &Path) -> Result<PathBuf> {
         let path = directory.join(self.file);
-        let mut build = Command::new("dpkg-deb");
+        let mut build = host::command("dpkg-deb");
         build
             .args(["--root-owner-group", "--build"])
             .arg(self.tree)
@@ -122,10 +121,12 @@ fn version(release: &Release) -> String {
 /// The packaging's changelog. What changed in zcnic is in the other one.
 pub(super) fn changelog(package: &str, release: &Release) -> Result<String> {
     let at = format!("@{}", release.epoch);
-    let date =
-        run(Command::new("date")
-            .env("LC_ALL", "C")
-            .args(["--utc", "--rfc-email", "--date", &at]))?;
+    let date = run(host::command("date").env("LC_ALL", "C").args([
+        "--utc",
+        "--rfc-email",
+        "--date",
+        &at,
+    ]))?;
     Ok(format!(
         "{package} ({}) unstable; urgency=medium\n\n  * Built from commit {}.\n\n -- {MAINTAINER}  {date}",
         version(release),

@@ -4,11 +4,10 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use zcnic_testbed::{paths, step::run};
+use zcnic_testbed::{paths, provision::host, step::run};
 
 use super::{Release, programs::Programs, read, third_party, write};
 
@@ -48,7 +47,7 @@ pub(super) fn zcnic(tree: &Path, release: &Release, programs: &Programs) -> Resu
     for recipe in ["kernel", "rootfs"] {
         fs::create_dir_all(share.join("images"))?;
         let from = paths::images().join(recipe);
-        run(Command::new("cp")
+        run(host::command("cp")
             .arg("-rT")
             .arg(from)
             .arg(share.join("images").join(recipe)))?;
@@ -145,7 +144,7 @@ fn documents(tree: &Path, package: &str, release: &Release) -> Result<PathBuf> {
 
 /// Compresses a file as Debian wants it, without name and time in it.
 fn compress(path: &Path) -> Result<()> {
-    run(Command::new("gzip").args(["-9", "-n"]).arg(path)).map(drop)
+    run(host::command("gzip").args(["-9", "-n"]).arg(path)).map(drop)
 }
 
 /// Fails if a manual page refers to one that is not there.
@@ -156,7 +155,7 @@ pub(super) fn check_references(directory: &Path) -> Result<()> {
         let path = item?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         names.insert(name.trim_end_matches(".1.gz").to_owned());
-        let page = run(Command::new("gzip").arg("-dc").arg(&path))?;
+        let page = run(host::command("gzip").arg("-dc").arg(&path))?;
         references.extend(referred(&page));
     }
     ensure!(!references.is_empty(), "no manual page refers to another");

@@ -47,15 +47,7 @@ pub fn build_release() -> Result<Programs> {
     }
     let mut command = paths::cargo();
     command
-        .args([
-            "build",
-            "--quiet",
-            "--release",
-            "--bin",
-            "zcnic",
-            "--bin",
-            "zcnicctl",
-        ])
+        .args(["build", "--release", "--bin", "zcnic", "--bin", "zcnicctl"])
         .args(["-p", "zcnic-backend", "-p", "zcnicctl"]);
     step("build the backend", || run(&mut command))?;
     let directory = paths::target().join("release");

@@ -40,7 +40,7 @@
 //!
 //! # Layers
 //!
-//! Imports run downwards: [`step`], [`paths`], [`process`], [`qmp`], [`acceleration`] and [`agent`]
+//! Imports run downwards: [`progress`], [`step`], [`provision::host`], [`paths`], [`process`], [`qmp`], [`acceleration`] and [`agent`]
 //! at the bottom; then [`provision`]; [`control`] and [`sandbox`]; [`machine`]; [`backend`];
 //! [`guest`]; [`stream`] and [`violations`]; [`setup`].
 
@@ -54,6 +54,7 @@ pub mod guest;
 pub mod machine;
 pub mod paths;
 pub mod process;
+pub mod progress;
 pub mod provision;
 pub mod qmp;
 pub mod sandbox;

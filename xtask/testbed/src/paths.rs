@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 
-use crate::step::run;
+use crate::{provision::host, step::run};
 
 /// The workspace that this crate was built from. A package has none, and no path of the machine that
 /// built it.
@@ -120,7 +120,7 @@ pub fn commit() -> Option<String> {
     if let Some(installation) = Installation::current() {
         return installation.commit();
     }
-    let described = run(Command::new("git").arg("-C").arg(workspace()).args([
+    let described = run(host::command("git").arg("-C").arg(workspace()).args([
         "describe",
         "--always",
         "--abbrev=40",
@@ -132,7 +132,7 @@ pub fn commit() -> Option<String> {
 
 /// Returns a command for the cargo that runs us, in the workspace.
 pub fn cargo() -> Command {
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = host::command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(workspace());
     cargo
 }

@@ -18,7 +18,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use crate::provision::host;
+use crate::{progress, provision::host};
 
 /// A user id and its group.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +34,7 @@ static DIRECTORIES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 /// kills its children with it.
 pub fn clean_up_on_signals() -> Result<()> {
     ctrlc::set_handler(|| {
+        progress::clear();
         for directory in DIRECTORIES
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -109,8 +110,7 @@ impl Sandbox {
     /// output in the sandbox's file `NAME.log`.
     pub fn command(&self, name: &str, directory: &Path, program: &Path) -> Result<Command> {
         let log = File::create(self.path(&format!("{name}.log")))?;
-        let mut command =
-            Command::new(host::find_program("setpriv").context("setpriv is missing")?);
+        let mut command = host::command("setpriv");
         command.args(["--no-new-privs", "--pdeathsig", "KILL"]);
         if let Some(User { uid, gid }) = self.user {
             command

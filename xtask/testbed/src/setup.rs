@@ -13,6 +13,7 @@ use crate::{
     backend::{self, Backend, Cable, Programs},
     guest::{Driver, Guest, HostFault},
     machine::{Machine, Port},
+    progress,
     provision::{
         cache::{Cache, Entry},
         driver, host, initrd,
@@ -41,6 +42,31 @@ pub struct GuestArgs {
 impl GuestArgs {
     fn choice(&self) -> Choice<'_> {
         self.kernel.as_deref().map_or(Choice::Newest, Choice::Own)
+    }
+
+    /// Checks the user's kernel and QEMU. Commands that do other work before they make a [`Setup`]
+    /// call it first.
+    ///
+    /// # Errors
+    ///
+    /// If one of them is not there or unsuitable.
+    pub fn check(&self) -> Result<()> {
+        self.check_for(self.choice(), false)
+    }
+
+    fn check_for(&self, choice: Choice<'_>, zcrx: bool) -> Result<()> {
+        if let Some(path) = &self.qemu {
+            Qemu::chosen(path)?;
+        }
+        linux::check(choice, zcrx)
+    }
+
+    /// Returns the kinds of cache entries that guests with these options are made of.
+    fn kinds(&self) -> Vec<&'static str> {
+        let mut kinds = vec!["buildroot", "rootfs"];
+        kinds.extend(self.kernel.is_none().then_some("kernel"));
+        kinds.extend(self.qemu.is_none().then_some("qemu"));
+        kinds
     }
 }
 
@@ -104,16 +130,17 @@ impl Setup {
     }
 
     fn make(args: &GuestArgs, choice: Choice<'_>, zcrx: bool) -> Result<Self> {
+        args.check_for(choice, zcrx)?;
         host::require_programs()?;
         let cache = Cache::open()?;
+        cache.require_space(&args.kinds())?;
         let acceleration = Acceleration::probe();
         let qemu = Qemu::ensure(&cache, args.qemu.as_deref(), acceleration)?;
         let kernel = linux::ensure(&cache, choice, zcrx)?;
         let rootfs = rootfs::ensure(&cache)?;
         let built = if matches!(kernel.headers, Headers::Unknown) {
-            eprintln!(
-                "         a kernel image alone: no zcnic.ko, and virtio_blk, ext4 and overlayfs must be \
-                 built in"
+            progress::note(
+                "a kernel image alone: no zcnic.ko, and virtio_blk, ext4 and overlayfs must be built in",
             );
             None
         } else {

@@ -1,15 +1,19 @@
-//! Progress lines on standard error, and commands whose output matters only when they fail.
+//! Steps with a progress line on standard error, and commands whose output matters only when they
+//! fail.
 
 use std::{
     ffi::OsStr,
     fs,
-    io::{IsTerminal, Write, stderr},
-    process::{Command, Output, Stdio},
+    io::Read,
+    process::{Command, ExitStatus, Output, Stdio},
     sync::{Mutex, PoisonError},
+    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
+
+use crate::progress::{self, Progress};
 
 /// Time spent in [`download`].
 static DOWNLOADED: Mutex<Duration> = Mutex::new(Duration::ZERO);
@@ -18,19 +22,12 @@ static DOWNLOADED: Mutex<Duration> = Mutex::new(Duration::ZERO);
 const TAIL_LINES: usize = 30;
 
 /// Runs `work`, and prints a line with `what` and the seconds that it took. On a terminal the line
-/// appears at the start and is updated in place; elsewhere it is printed at the end.
+/// lives meanwhile, with the last words of the commands that `work` runs; elsewhere it is printed
+/// at the end, and every half minute says that the step lasts.
 pub fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let terminal = stderr().is_terminal();
-    if terminal {
-        eprint!("      …  {what}");
-        let _ = stderr().flush();
-    }
-    let start = Instant::now();
+    let progress = Progress::begin(what);
     let result = work();
-    let seconds = start.elapsed().as_secs_f64();
-    let verdict = if result.is_ok() { "" } else { "  FAILED" };
-    let overwrite = if terminal { "\r\x1b[K" } else { "" };
-    eprintln!("{overwrite}{seconds:6.1}s  {what}{verdict}");
+    progress.end(what, result.is_err());
     result
 }
 
@@ -75,26 +72,95 @@ pub fn since_call() -> Result<Duration> {
 ///
 /// If it can't be started or fails; the error names it and has the end of its output.
 pub fn run(command: &mut Command) -> Result<String> {
-    let output = output(command)?;
-    if !output.status.success() {
-        let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
-        text.push_str(&String::from_utf8_lossy(&output.stderr));
-        bail!(
-            "`{}` failed ({})\n{}",
-            describe(command),
-            output.status,
-            tail(&text, TAIL_LINES)
-        );
+    let Output {
+        status,
+        mut stdout,
+        stderr,
+    } = output(command)?;
+    if !status.success() {
+        stdout.extend(stderr);
+        bail!(failure(command, status, &String::from_utf8_lossy(&stdout)));
     }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    Ok(String::from_utf8_lossy(&stdout).into_owned())
 }
 
-/// Runs `command` to its end, with standard input closed. A failing exit status is no error.
-pub fn output(command: &mut Command) -> Result<Output> {
-    command
+/// Runs a command that shows its own progress on standard error, and returns its standard output.
+///
+/// # Errors
+///
+/// As [`run`], without the output.
+pub fn run_showing(command: &mut Command) -> Result<String> {
+    let ended = command
         .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
         .output()
-        .with_context(|| format!("cannot run `{}`", command.get_program().to_string_lossy()))
+        .with_context(|| cannot_run(command))?;
+    if !ended.status.success() {
+        bail!(failure(command, ended.status, ""));
+    }
+    Ok(String::from_utf8_lossy(&ended.stdout).into_owned())
+}
+
+fn failure(command: &Command, status: ExitStatus, text: &str) -> String {
+    format!(
+        "`{}` failed ({status})\n{}",
+        describe(command),
+        tail(text, TAIL_LINES)
+    )
+}
+
+fn cannot_run(command: &Command) -> String {
+    format!("cannot run `{}`", command.get_program().to_string_lossy())
+}
+
+/// Runs `command` to its end, with standard input closed, and shows the last line of its output with
+/// the current step. A failing exit status is no error.
+pub fn output(command: &mut Command) -> Result<Output> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| cannot_run(command))?;
+    let pipes = (child.stdout.take(), child.stderr.take());
+    let (Some(stdout), Some(stderr)) = pipes else {
+        bail!("{} has no output", cannot_run(command));
+    };
+    let (stdout, stderr) = thread::scope(|scope| {
+        let other = scope.spawn(|| read_showing(stderr));
+        (read_showing(stdout), other.join())
+    });
+    let status = child.wait()?;
+    let stderr = stderr.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    Ok(Output {
+        status,
+        stdout: stdout?,
+        stderr,
+    })
+}
+
+/// Reads to the end, and shows each complete line as it comes.
+fn read_showing(mut pipe: impl Read) -> Result<Vec<u8>> {
+    let mut read = Vec::new();
+    let mut chunk = [0; 8192];
+    let mut unseen = 0;
+    loop {
+        let count = pipe.read(&mut chunk)?;
+        if count == 0 {
+            return Ok(read);
+        }
+        read.extend_from_slice(&chunk[..count]);
+        // Of several lines at once only the last is seen.
+        if let Some(end) = read[unseen..].iter().rposition(|byte| *byte == b'\n') {
+            let lines = &read[unseen..unseen + end];
+            let start = lines
+                .iter()
+                .rposition(|byte| *byte == b'\n')
+                .map_or(0, |at| at + 1);
+            progress::detail(&String::from_utf8_lossy(&lines[start..]));
+            unseen += end + 1;
+        }
+    }
 }
 
 /// Returns the command as a user types it, for messages.
@@ -125,6 +191,16 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains("\n60\n"), "{text}");
+    }
+
+    #[test]
+    fn both_streams_are_kept_whole() {
+        // More than a pipe holds, on both at once.
+        let script = "seq 20000; seq 20000 >&2; printf '\\377end'";
+        let ended = output(Command::new("sh").args(["-c", script])).unwrap();
+        assert_eq!(ended.stdout.len(), ended.stderr.len() + 4);
+        assert!(ended.stdout.ends_with(b"20000\n\xffend"));
+        assert!(ended.stderr.ends_with(b"20000\n"));
     }
 
     #[test]

@@ -20,6 +20,10 @@ use crate::{
     step::run,
 };
 
+/// Directories of the package files and lists for mmdebstrap.
+const FILES: &str = "files";
+const LISTS: &str = "lists";
+
 /// The content of a tree.
 #[derive(Debug, Default)]
 pub struct TreeRecipe {
@@ -41,11 +45,12 @@ impl TreeRecipe {
         let scratch = directory.join("scratch");
         fs::create_dir(&scratch)?;
         let tar = scratch.join("tree.tar");
-        self.mmdebstrap(archive, &plain, &tar)?;
+        self.download(archive, &plain, &scratch)?;
+        self.mmdebstrap(archive, &plain, &scratch, &tar)?;
 
         let tree = directory.join("tree");
         fs::create_dir(&tree)?;
-        run(Command::new("tar")
+        run(host::command("tar")
             .args([
                 "--extract",
                 "--no-same-owner",
@@ -67,9 +72,29 @@ impl TreeRecipe {
         Ok(tree)
     }
 
-    fn mmdebstrap(&self, archive: &Archive, packages: &[&str], tar: &Path) -> Result<()> {
+    /// Downloads what mmdebstrap will install, so that it needs neither the network nor, when it is
+    /// tried again, the files once more.
+    fn download(&self, archive: &Archive, packages: &[&str], scratch: &Path) -> Result<()> {
+        let of_release = |what| format!("?narrow(?codename(^{RELEASE}$),{what})");
+        let (essential, required) = (of_release("?essential"), of_release("?priority(required)"));
+        let minbase = ["apt", &essential, &required];
+        archive.fetch_closure(
+            &[&minbase, packages].concat(),
+            RELEASE,
+            &scratch.join(FILES),
+        )?;
+        archive.lists_of_release(&scratch.join(LISTS))
+    }
+
+    fn mmdebstrap(
+        &self,
+        archive: &Archive,
+        packages: &[&str],
+        scratch: &Path,
+        tar: &Path,
+    ) -> Result<()> {
         let mode = if host::is_root() { "root" } else { "unshare" };
-        let mut command = Command::new("mmdebstrap");
+        let mut command = host::command("mmdebstrap");
         command
             .arg(format!("--mode={mode}"))
             .args(["--variant=minbase", "--architectures=amd64", "--format=tar"])
@@ -78,6 +103,13 @@ impl TreeRecipe {
                 "--aptopt=Acquire::Languages none",
             ])
             .args(["--aptopt=Acquire::Retries 3"])
+            // A tree that a power failure damages is made again.
+            .arg("--dpkgopt=force-unsafe-io")
+            // The lists and files of our own apt, which has checked them.
+            .arg("--skip=update,download/empty")
+            .arg(r#"--setup-hook=mkdir -p "$1/var/lib/apt/lists" "$1/var/cache/apt/archives""#)
+            .arg(sync_in(&scratch.join(LISTS), "/var/lib/apt/lists"))
+            .arg(sync_in(&scratch.join(FILES), "/var/cache/apt/archives"))
             .args(
                 self.exclude
                     .iter()
@@ -93,6 +125,13 @@ impl TreeRecipe {
         );
         run(command.arg(RELEASE).arg(tar).arg(source)).map(drop)
     }
+}
+
+/// Returns mmdebstrap's option that copies the content of `from` to the tree's directory `to`. It
+/// reads quotes as a shell does.
+fn sync_in(from: &Path, to: &str) -> String {
+    let from = from.to_string_lossy().replace('\'', r"'\''");
+    format!("--setup-hook=sync-in '{from}' {to}")
 }
 
 /// Returns `name version` lines of the packages that are installed in `tree`.
@@ -115,16 +154,19 @@ fn installed(tree: &Path) -> Result<String> {
 /// Returns a command that runs `program` so that the caller's files look like root's.
 pub fn as_root(program: impl AsRef<OsStr>) -> Command {
     if host::is_root() {
-        return Command::new(program);
+        return host::command(program);
     }
-    let mut command = Command::new("unshare");
-    command.arg("--map-root-user").arg("--").arg(program);
+    let mut command = host::command("unshare");
+    command
+        .arg("--map-root-user")
+        .arg("--")
+        .arg(host::path_of(program));
     command
 }
 
 /// Makes an ext4 image of `tree` at `image`, with little more space than needed.
 pub fn ext4_image(tree: &Path, image: &Path, label: &str) -> Result<()> {
-    let used = run(Command::new("du")
+    let used = run(host::command("du")
         .args(["--summarize", "--block-size=1M"])
         .arg(tree))?;
     let megabytes: u64 = used

@@ -21,6 +21,7 @@ use crate::{
     provision::{
         archive::{Archive, RELEASE, unpack, versions},
         cache::{Cache, Entry, Key},
+        host,
     },
     step::step,
 };
@@ -139,7 +140,7 @@ impl BuildRoot {
     }
 
     fn sandboxed(&self, binds: &[Bind<'_>], option: Option<&str>, program: &OsStr) -> Command {
-        let mut command = Command::new("bwrap");
+        let mut command = host::command("bwrap");
         command
             .arg("--ro-bind")
             .args([self.tree(), PathBuf::from("/")])

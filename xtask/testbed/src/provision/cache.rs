@@ -10,22 +10,43 @@
 //! root.
 
 use std::{
-    env, fmt, fs,
+    env,
+    ffi::OsString,
+    fmt, fs,
     fs::{File, Permissions, TryLockError},
     ops::Deref,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::fs::statvfs;
 use sha2::{Digest, Sha256};
+
+use crate::{paths, step::step};
 
 /// Unused entries of a kind that are kept besides the newest, so that alternating between two
 /// kernels or two branches does not rebuild everything each time.
 const KEPT_UNUSED: usize = 1;
 /// The same for workshops: debug builds of several kernels, and a tree of the user.
 const WORKSHOPS_KEPT: usize = 3;
+
+/// Megabytes that making an entry of a kind takes, files that it removes at its end included.
+const SPACE: [(&str, u64); 10] = [
+    ("buildroot", 500),
+    ("checks-root", 600),
+    ("dpdk", 500),
+    ("kernel", 1200),
+    ("kernel-root", 500),
+    ("linux-source", 2500),
+    ("qemu", 400),
+    ("rootfs", 700),
+    ("selftests", 2000),
+    ("selftests-root", 900),
+];
+/// The same for all other kinds.
+const OTHER_SPACE: u64 = 100;
 
 /// A hash over everything that an entry's content depends on, in the order of the calls.
 #[derive(Clone)]
@@ -117,17 +138,17 @@ pub struct Cache {
 impl Cache {
     /// Finds or creates the cache directory of the calling user: `$XDG_CACHE_HOME/zcnic` or
     /// `~/.cache/zcnic`.
+    ///
+    /// # Errors
+    ///
+    /// Also as for [`paths::require`]: without recipes there is nothing to keep.
     pub fn open() -> Result<Self> {
-        let base = match env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
-            Some(value) => PathBuf::from(value),
-            None => env::home_dir()
-                .ok_or_else(|| anyhow!("neither XDG_CACHE_HOME nor HOME is set"))?
-                .join(".cache"),
-        };
+        paths::require()?;
+        let base = base_directory(env::var_os("XDG_CACHE_HOME"), env::home_dir())?;
         Self::at(&base.join("zcnic"))
     }
 
-    fn at(root: &Path) -> Result<Self> {
+    pub(super) fn at(root: &Path) -> Result<Self> {
         fs::create_dir_all(root)
             .with_context(|| format!("cannot create the cache directory {}", root.display()))?;
         let root = root.canonicalize()?;
@@ -138,6 +159,16 @@ impl Cache {
     /// Returns the cache's directory.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Fails unless the disk has room for an entry of each of these kinds of which there is none yet.
+    pub fn require_space(&self, kinds: &[&str]) -> Result<()> {
+        let missing = kinds.iter().filter(|kind| {
+            let entries = fs::read_dir(self.root.join(kind)).into_iter().flatten();
+            !entries.flatten().any(|item| is_entry(&item.path()))
+        });
+        let bytes = missing.map(|kind| space_of(kind)).sum();
+        require_free(&self.root, bytes, "make what guests need")
     }
 
     /// Returns the directory of `kind` for `key` after `update` has worked on it. Unlike an entry,
@@ -151,11 +182,18 @@ impl Cache {
     ) -> Result<Entry> {
         let home = self.root.join(kind);
         let path = home.join(key.to_string());
-        fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
-        let in_use = open_lock(&lock_of(&path))?;
-        in_use
-            .lock()
-            .with_context(|| format!("cannot lock {}", path.display()))?;
+        let in_use = loop {
+            fs::create_dir_all(&path)
+                .with_context(|| format!("cannot create {}", path.display()))?;
+            let lock = open_lock(&lock_of(&path))?;
+            wait_for(&lock, &path)?;
+            // Another process may have pruned the directory and its lock meanwhile.
+            let same = fs::metadata(lock_of(&path))
+                .is_ok_and(|now| lock.metadata().is_ok_and(|own| own.ino() == now.ino()));
+            if path.is_dir() && same {
+                break lock;
+            }
+        };
         in_use.set_modified(SystemTime::now())?;
         update(&path)?;
         in_use.lock_shared()?;
@@ -177,14 +215,13 @@ impl Cache {
     ) -> Result<Entry> {
         let home = self.root.join(kind);
         fs::create_dir_all(&home).with_context(|| format!("cannot create {}", home.display()))?;
-        let building = open_lock(&home.join("lock"))?;
-        building
-            .lock()
-            .with_context(|| format!("cannot lock {}", home.display()))?;
+        let building = open_lock(&home.join(KIND_LOCK))?;
+        wait_for(&building, &home)?;
 
         let path = home.join(key.to_string());
         if !path.is_dir() {
             remove_leftovers(&home)?;
+            require_free(&home, space_of(kind), &format!("make an entry of {kind}"))?;
             let unfinished = home.join(format!("{UNFINISHED}{key}"));
             fs::create_dir(&unfinished)?;
             fs::set_permissions(&unfinished, Permissions::from_mode(0o755))?;
@@ -206,9 +243,77 @@ impl Cache {
     }
 }
 
-const UNFINISHED: &str = ".unfinished-";
+pub(super) const UNFINISHED: &str = ".unfinished-";
+/// The lock of a kind, which the process holds that makes an entry.
+pub(super) const KIND_LOCK: &str = "lock";
 
-fn open_lock(path: &Path) -> Result<File> {
+/// Returns the directory of the user's caches. The XDG base directory specification has programs
+/// ignore a relative path.
+fn base_directory(chosen: Option<OsString>, home: Option<PathBuf>) -> Result<PathBuf> {
+    let chosen = chosen.map(PathBuf::from).filter(|path| path.is_absolute());
+    match chosen {
+        Some(path) => Ok(path),
+        None => Ok(home
+            .ok_or_else(|| anyhow!("neither HOME nor an absolute XDG_CACHE_HOME is set"))?
+            .join(".cache")),
+    }
+}
+
+fn space_of(kind: &str) -> u64 {
+    let known = SPACE.into_iter().find(|(name, _)| *name == kind);
+    known.map_or(OTHER_SPACE, |(_, megabytes)| megabytes) * 1_000_000
+}
+
+/// Fails unless the file system of `directory` has `bytes` free. `purpose` is what they are for.
+pub(super) fn require_free(directory: &Path, bytes: u64, purpose: &str) -> Result<()> {
+    let system = statvfs(directory)
+        .with_context(|| format!("cannot ask for the free space of {}", directory.display()))?;
+    let free = system.f_bavail * system.f_frsize;
+    if free < bytes {
+        bail!(
+            "not enough disk space to {purpose}: it needs {}, {} has {} free (cargo xtask cache prune \
+             removes what is old)",
+            Size(bytes),
+            directory.display(),
+            Size(free)
+        );
+    }
+    Ok(())
+}
+
+/// A number of bytes as people read it: `1.2 GB`, `35 MB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.div_ceil(1_000_000) {
+            megabytes @ 0..1000 => write!(f, "{megabytes} MB"),
+            _ => write!(f, "{:.1} GB", self.0 as f64 / 1e9),
+        }
+    }
+}
+
+/// Takes a lock, and shows that it waits if another process holds it.
+fn wait_for(lock: &File, path: &Path) -> Result<()> {
+    let failed = || format!("cannot lock {}", path.display());
+    match lock.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => step(
+            &format!("wait for another command that makes {}", path.display()),
+            || lock.lock().with_context(failed),
+        ),
+        Err(TryLockError::Error(error)) => Err(error).with_context(failed),
+    }
+}
+
+/// Returns whether `path` in a kind's directory is an entry.
+pub(super) fn is_entry(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.is_dir() && !name.starts_with('.')
+}
+
+pub(super) fn open_lock(path: &Path) -> Result<File> {
     File::options()
         .create(true)
         .append(true)
@@ -216,7 +321,7 @@ fn open_lock(path: &Path) -> Result<File> {
         .with_context(|| format!("cannot open the lock file {}", path.display()))
 }
 
-fn lock_of(entry: &Path) -> PathBuf {
+pub(super) fn lock_of(entry: &Path) -> PathBuf {
     entry.with_extension("lock")
 }
 
@@ -237,7 +342,7 @@ fn prune(home: &Path, current: &Path, kept: usize) -> Result<()> {
     let mut unused = Vec::new();
     for item in fs::read_dir(home)? {
         let path = item?.path();
-        if path == current || !path.is_dir() {
+        if path == current || !is_entry(&path) {
             continue;
         }
         let lock = open_lock(&lock_of(&path))?;
@@ -249,10 +354,20 @@ fn prune(home: &Path, current: &Path, kept: usize) -> Result<()> {
     }
     unused.sort_by_key(|(used, ..)| std::cmp::Reverse(*used));
     for (_, path, _lock) in unused.into_iter().skip(kept) {
-        fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
-        fs::remove_file(lock_of(&path))?;
+        discard(&path)?;
     }
     Ok(())
+}
+
+/// Removes an entry, whose lock the caller holds. It disappears at once: one that is half removed
+/// must not look complete.
+pub(super) fn discard(path: &Path) -> Result<()> {
+    let failed = || format!("cannot remove {}", path.display());
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let doomed = path.with_file_name(format!("{UNFINISHED}removed-{name}"));
+    fs::rename(path, &doomed).with_context(failed)?;
+    fs::remove_file(lock_of(path)).with_context(failed)?;
+    fs::remove_dir_all(&doomed).with_context(failed)
 }
 
 #[cfg(test)]
@@ -329,6 +444,30 @@ mod tests {
         assert!(!scratch.entry("z").1, "the newest stays");
         assert!(!scratch.entry("y").1, "and one before it");
         assert!(scratch.entry("x").1, "older ones go");
+    }
+
+    #[test]
+    fn a_relative_cache_directory_is_ignored() {
+        let base = |chosen: &str| base_directory(Some(chosen.into()), Some("/home/me".into()));
+        assert_eq!(base("/var/cache").unwrap(), Path::new("/var/cache"));
+        for ignored in ["", "cache", "./cache"] {
+            assert_eq!(base(ignored).unwrap(), Path::new("/home/me/.cache"));
+        }
+        assert!(base_directory(Some("cache".into()), None).is_err());
+    }
+
+    #[test]
+    fn a_full_disk_is_told_before_the_work() {
+        let scratch = Scratch::new();
+        require_free(scratch.0.root(), 1, "test").unwrap();
+        let error = require_free(scratch.0.root(), u64::MAX, "test")
+            .unwrap_err()
+            .to_string();
+        let clear = error.starts_with("not enough disk space to test: it needs 1844674407")
+            && error.contains(" free (");
+        assert!(clear && error.lines().count() == 1, "{error}");
+        let sizes = [0, 1, 35_000_000, 1_200_000_000].map(|bytes| Size(bytes).to_string());
+        assert_eq!(sizes, ["0 MB", "1 MB", "35 MB", "1.2 GB"]);
     }
 
     #[test]

@@ -13,10 +13,11 @@ use anyhow::{Context, Result, bail};
 use diffy::Patch;
 
 use crate::{
-    paths,
+    paths, progress,
     provision::{
         buildroot::{BuildRoot, Recipe, WORK},
         cache::{Cache, Entry, Key},
+        host,
         linux::{
             debian::DebianHeaders,
             kernel::{Headers, Kernel},
@@ -56,7 +57,7 @@ pub fn ensure_of(cache: &Cache, kernel: &Kernel, sources: &Sources) -> Result<En
         // The tree was built with the host's tools, and so were the programs in it that the build
         // runs.
         Headers::Own(tree) => for_tree(cache, tree, sources, |directory| {
-            let mut make = Command::new("make");
+            let mut make = host::command("make");
             make.arg("-C")
                 .arg(tree)
                 .arg(format!("M={}", directory.display()));
@@ -216,7 +217,7 @@ fn for_tree(
         sources.write(directory)?;
         step(&format!("compile {MODULE} for {}", tree.display()), || {
             let warnings = make_module(make(directory), directory)?;
-            eprint!("{warnings}");
+            warnings.lines().for_each(progress::note);
             Ok(())
         })
     })

@@ -9,7 +9,6 @@ use std::{
     fs::File,
     io::{Cursor, Write},
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context, Result, bail};
@@ -18,6 +17,7 @@ use cpio::{NewcBuilder, newc::trailer};
 use crate::{
     provision::{
         cache::{Cache, Entry, Key},
+        host,
         linux::kernel::Kernel,
         programs,
     },
@@ -132,7 +132,7 @@ fn decompressed(module: &Path) -> Result<Vec<u8>> {
         "gz" => "gzip",
         other => bail!("{}: no way to decompress .{other}", module.display()),
     };
-    let result = output(Command::new(tool).arg("-dc").arg(module))?;
+    let result = output(host::command(tool).arg("-dc").arg(module))?;
     if !result.status.success() {
         bail!("{tool} cannot decompress {}", module.display());
     }

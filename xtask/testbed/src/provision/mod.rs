@@ -13,5 +13,7 @@ pub mod initrd;
 pub mod linux;
 pub mod programs;
 pub mod qemu;
+pub mod recipes;
 pub mod rootfs;
 pub mod selftests;
+pub mod stored;

@@ -85,7 +85,7 @@ fn cargo_build(what: &str, targets: &[&str]) -> Result<PathBuf> {
     let triple = "x86_64-unknown-linux-gnu";
     let mut command = paths::cargo();
     command
-        .args(["build", "--quiet", "--profile", "fast-build"])
+        .args(["build", "--profile", "fast-build"])
         .args(targets)
         .args(["--target", triple, "--target-dir"])
         .arg(&target)

@@ -53,10 +53,7 @@ impl Qemu {
         acceleration: Acceleration,
     ) -> Result<Self> {
         if let Some(path) = chosen {
-            let path = path
-                .canonicalize()
-                .with_context(|| format!("--qemu {}", path.display()))?;
-            return Self::check(vec![path.into()], None).context("--qemu");
+            return Self::chosen(path);
         }
         let wanted = match acceleration {
             Acceleration::Kvm { .. } => OLDEST,
@@ -86,6 +83,18 @@ impl Qemu {
             })
         })?;
         Self::check(by_own_linker(&entry.join("tree")), Some(entry))
+    }
+
+    /// Returns the user's choice.
+    ///
+    /// # Errors
+    ///
+    /// If it is unsuitable.
+    pub fn chosen(path: &Path) -> Result<Self> {
+        let path = path
+            .canonicalize()
+            .with_context(|| format!("--qemu {}", path.display()))?;
+        Self::check(vec![path.into()], None).context("--qemu")
     }
 
     /// Returns the command that runs it in `directory`. Paths below `directory` are relative.

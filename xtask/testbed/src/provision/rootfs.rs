@@ -4,7 +4,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::Result;
@@ -15,6 +14,7 @@ use crate::{
         archive::Archive,
         bootstrap::{TreeRecipe, ext4_image},
         cache::{Cache, Entry, Key},
+        host,
     },
     step::{run, step},
 };
@@ -35,7 +35,7 @@ pub fn ensure(cache: &Cache) -> Result<Entry> {
         let tree = step("make the guest's root file system", || {
             recipe.make(&archive, directory)
         })?;
-        run(Command::new("cp")
+        run(host::command("cp")
             .arg("-rT")
             .arg(home.join("files"))
             .arg(&tree))?;

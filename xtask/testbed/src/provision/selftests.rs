@@ -8,7 +8,6 @@ use std::{
     fs,
     num::NonZero,
     path::{Path, PathBuf},
-    process::Command,
     thread,
 };
 
@@ -22,6 +21,7 @@ use crate::{
         bootstrap::ext4_image,
         buildroot::{self, BuildRoot, WORK},
         cache::{Cache, Entry, Key},
+        host,
         linux::{source as debian, source::SOURCE, tree::DoesNotBuild},
     },
     step::{run, step},
@@ -219,7 +219,7 @@ fn build(cache: &Cache, root: &BuildRoot, directory: &Path) -> Result<()> {
     step("unpack what the selftests are made of", || {
         unpack(&debs, &scratch)?;
         fs::create_dir(&source)?;
-        run(Command::new("tar")
+        run(host::command("tar")
             .arg("-C")
             .arg(&source)
             .args(["--strip-components=1", "--no-same-owner", "-xf"])
@@ -240,7 +240,7 @@ fn build_tree(cache: &Cache, root: &BuildRoot, source: &Source, directory: &Path
     fs::create_dir(&scratch)?;
     if source.alone {
         let around = debian_source(cache)?;
-        run(Command::new("cp")
+        run(host::command("cp")
             .args(["-a", "--no-preserve=ownership"])
             .arg(around.join("."))
             .arg(&scratch))?;
@@ -271,7 +271,7 @@ fn install_tree(
     directory: &Path,
 ) -> Result<()> {
     let tree = tree(directory);
-    run(Command::new("cp")
+    run(host::command("cp")
         .args(["-a", "--no-preserve=ownership"])
         .arg(self::tree(compiled))
         .arg(&tree))?;

@@ -3,14 +3,13 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use super::tree::Tree;
 use crate::{
-    provision::{bootstrap::ext4_image, cache::Entry, host::find_program},
+    provision::{bootstrap::ext4_image, cache::Entry, host},
     step::run,
 };
 
@@ -78,8 +77,10 @@ pub(super) fn modules_of(entry: &Path, release: &str) -> PathBuf {
 /// Completes an entry that has `vmlinuz`, `lib/modules/RELEASE` and, where known, `config`: adds
 /// the module index, the modules' image and the release.
 pub(super) fn finish(directory: &Path, release: &str) -> Result<()> {
-    let depmod = find_program("depmod").context("depmod is missing")?;
-    run(Command::new(depmod).arg("-b").arg(directory).arg(release))?;
+    run(host::command("depmod")
+        .arg("-b")
+        .arg(directory)
+        .arg(release))?;
     ext4_image(
         &modules_of(directory, release),
         &directory.join("modules.img"),

@@ -24,6 +24,18 @@ pub enum Choice<'a> {
     Own(&'a Path),
 }
 
+/// Checks the user's choice of kernel, without making or downloading anything.
+///
+/// # Errors
+///
+/// As [`ensure`], if `choice` is a kernel of the user's.
+pub fn check(choice: Choice<'_>, zcrx: bool) -> Result<()> {
+    match choice {
+        Choice::Own(path) => own::find(path, zcrx).map(drop),
+        Choice::Newest | Choice::Series(_) => Ok(()),
+    }
+}
+
 /// Finds, downloads or packs the kernel of `choice`.
 ///
 /// # Errors

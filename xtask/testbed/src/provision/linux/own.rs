@@ -1,6 +1,9 @@
 //! The user's own kernel: a bzImage, or a tree in which one was built.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -9,15 +12,26 @@ use super::{
     tree::Tree,
 };
 use crate::{
-    provision::cache::{Cache, Key},
+    provision::{
+        cache::{Cache, Key},
+        host,
+    },
     step::{run, step},
 };
 
 /// Bump when this file makes something else of the same files.
 const RECIPE: &str = "own kernel 2";
 
-/// Packs the kernel at `path` for a guest, and the modules if `path` is a tree.
-pub(super) fn kernel(cache: &Cache, path: &Path, zcrx: bool) -> Result<Kernel> {
+/// The user's kernel, as found.
+pub(super) struct Own {
+    path: PathBuf,
+    is_tree: bool,
+    image: PathBuf,
+    release: String,
+}
+
+/// Finds the kernel at `path`, without making anything of it.
+pub(super) fn find(path: &Path, zcrx: bool) -> Result<Own> {
     let path = path
         .canonicalize()
         .with_context(|| format!("--kernel {}", path.display()))?;
@@ -41,11 +55,27 @@ pub(super) fn kernel(cache: &Cache, path: &Path, zcrx: bool) -> Result<Kernel> {
     };
     let config = path.join(".config");
     if zcrx && is_tree {
-        // Before anything is built from it.
         let text = fs::read_to_string(&config)
             .with_context(|| format!("--kernel: cannot read {}", config.display()))?;
         require_zcrx(&text, &release)?;
     }
+    Ok(Own {
+        path,
+        is_tree,
+        image,
+        release,
+    })
+}
+
+/// Packs the kernel at `path` for a guest, and the modules if `path` is a tree.
+pub(super) fn kernel(cache: &Cache, path: &Path, zcrx: bool) -> Result<Kernel> {
+    let Own {
+        path,
+        is_tree,
+        image,
+        release,
+    } = find(path, zcrx)?;
+    let config = path.join(".config");
     let headers = match Tree::open(cache, &path)? {
         Some(tree) => Headers::Tree(tree),
         None if is_tree => Headers::Own(path.clone()),
@@ -64,7 +94,7 @@ pub(super) fn kernel(cache: &Cache, path: &Path, zcrx: bool) -> Result<Kernel> {
                 let mut install = match &headers {
                     Headers::Tree(tree) => tree.install_modules(directory),
                     _ => {
-                        let mut make = Command::new("make");
+                        let mut make = host::command("make");
                         make.arg(format!("INSTALL_MOD_PATH={}", directory.display()))
                             .current_dir(&path);
                         make

@@ -1,13 +1,12 @@
 //! Debian's kernel source.
 
-use std::process::Command;
-
 use anyhow::Result;
 
 use crate::{
     provision::{
         archive::{Archive, unpack},
         cache::{Cache, Entry, Key},
+        host,
     },
     step::{download, run, step},
 };
@@ -34,7 +33,7 @@ pub fn ensure(cache: &Cache, kind: &str, parts: &[&str]) -> Result<Entry> {
         })?;
         step(&format!("unpack {SOURCE}"), || {
             unpack(&debs, scratch.path())?;
-            run(Command::new("tar")
+            run(host::command("tar")
                 .arg("-C")
                 .arg(directory)
                 .args(["--strip-components=1", "--no-same-owner", "-xf"])

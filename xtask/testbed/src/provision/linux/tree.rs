@@ -189,6 +189,19 @@ pub struct Tree {
 }
 
 impl Tree {
+    /// Checks that `source` can be compiled here, without compiling it.
+    ///
+    /// # Errors
+    ///
+    /// If it is no kernel's source, or something was built in it.
+    pub fn check(source: &Path) -> Result<PathBuf> {
+        let source = source
+            .canonicalize()
+            .with_context(|| format!("the kernel tree {}", source.display()))?;
+        require_clean(&source)?;
+        Ok(source)
+    }
+
     /// Compiles `source` for `profile` and the configuration `fragments`, or the part of it that
     /// changed since the last time.
     ///
@@ -202,10 +215,7 @@ impl Tree {
         profile: Profile,
         fragments: &[PathBuf],
     ) -> Result<Self> {
-        let source = source
-            .canonicalize()
-            .with_context(|| format!("the kernel tree {}", source.display()))?;
-        require_clean(&source)?;
+        let source = Self::check(source)?;
         let root = root(cache)?;
         let key = Key::new("tree 1")
             .text(source.to_string_lossy())

@@ -6,12 +6,14 @@ use std::{
     io::Read,
     os::unix::fs::{MetadataExt, symlink},
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context, Result, bail};
 
-use crate::{provision::cache::Key, step::run};
+use crate::{
+    provision::{cache::Key, host},
+    step::run,
+};
 
 /// The selftests' place in a kernel tree.
 pub const PLACE: &str = "tools/testing/selftests";
@@ -186,7 +188,7 @@ fn in_git(top: &Path) -> Option<Vec<Item>> {
     if !top.join(".git").exists() {
         return None;
     }
-    let listed = run(Command::new("git")
+    let listed = run(host::command("git")
         // The tree may belong to another user.
         .args(["-c", "safe.directory=*", "-C"])
         .arg(top)
