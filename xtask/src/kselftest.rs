@@ -131,12 +131,6 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         cases: program::cases(&runs),
         extra: facts,
     };
-    args.report.write(&report.to_json())?;
-    args.report
-        .write_beside("ktap", &ktap::write(&runs, &lines))?;
-    args.report
-        .write_beside("xml", &junit::write(&runs, &about, seconds)?)?;
-
     report.cases.iter().for_each(Case::print);
     println!("\n{}", program::table(&runs));
     lines.iter().for_each(|line| println!("{line}"));
@@ -148,6 +142,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let unexpected = expect::unexpected(&args.expect, &required, &report.cases);
     unexpected.iter().for_each(|problem| println!("{problem}"));
     println!("{}", report.summary());
+    args.report.write(&report.to_json())?;
+    args.report
+        .write_beside("ktap", &ktap::write(&runs, &lines))?;
+    args.report
+        .write_beside("xml", &junit::write(&runs, &about, seconds)?)?;
     Ok(if unexpected.is_empty() {
         ExitCode::SUCCESS
     } else {

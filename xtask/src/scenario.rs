@@ -81,8 +81,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         },
     );
     let end = step("look for warnings and leaks, power off", || guest.finish());
-    args.report.write(&report.to_json())?;
     println!("{}", report.summary());
+    args.report.write(&report.to_json())?;
     end?;
     // Failures were printed with their cases.
     Ok(if played.is_ok() {

@@ -42,8 +42,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         cases::run(&args.guest, filter, args.all, &mut report)
     };
     // Results so far are reported even if a guest test could not be set up.
-    args.report.write(&report.to_json())?;
     println!("{}", report.summary());
+    args.report.write(&report.to_json())?;
     guests?;
     if report.cases.is_empty()
         && let Some(filter) = filter
