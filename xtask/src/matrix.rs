@@ -1,6 +1,6 @@
 //! `cargo xtask matrix`: the same selftests on every kernel that zcnic supports.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Result;
 use serde_json::{Map, json};
@@ -10,6 +10,7 @@ use zcnic_results::{
 };
 use zcnic_testbed::{
     backend::Cable,
+    options::MachineArgs,
     provision::{linux::debian::SERIES, selftests::Selftests},
     sandbox,
     setup::Setup,
@@ -28,9 +29,8 @@ use crate::suites::{
 /// may skip.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// Run this QEMU (10.0 or newer, with vhost-user)
-    #[arg(long, value_name = "PATH")]
-    qemu: Option<PathBuf>,
+    #[command(flatten)]
+    machine: MachineArgs,
     #[command(flatten)]
     report: ReportArg,
 }
@@ -70,7 +70,6 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         cases: columns.iter().flat_map(cases).collect(),
         extra: Map::from_iter([("kernels".to_owned(), json!(kernels))]),
     };
-    args.report.write(&report.to_json())?;
     report.cases.iter().for_each(Case::print);
     println!("\n{}", table(&columns));
     for KernelRun {
@@ -82,6 +81,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             .for_each(|remark| println!("{release}: {remark}"));
     }
     println!("{}", report.summary());
+    args.report.write(&report.to_json())?;
     Ok(if columns.iter().all(|column| column.good) {
         ExitCode::SUCCESS
     } else {
@@ -90,7 +90,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn run_on(series: &str, args: &Args) -> Result<KernelRun> {
-    let setup = Setup::for_series(series, args.qemu.clone())?;
+    let setup = Setup::for_series(series, &args.machine)?;
     let selftests = Selftests::ensure(&setup.cache)?;
     let kernel = KernelFacts::from(&setup.kernel);
     let mut runs =

@@ -11,10 +11,11 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use zcnic_results::{
     netdev_ci, program,
-    report::{Case, Outcome, Report, ReportArg},
+    report::{Case, Outcome, Report, ReportArg, output_file},
 };
 use zcnic_testbed::{
     backend::Cable,
+    options::MachineArgs,
     provision::{
         cache::Cache,
         host,
@@ -47,13 +48,12 @@ pub(crate) struct Args {
     /// The bugs that the kernel finds
     #[arg(long, default_value = "plain")]
     profile: Profile,
-    /// Run this QEMU (10.0 or newer, with vhost-user)
-    #[arg(long, value_name = "PATH")]
-    qemu: Option<PathBuf>,
+    #[command(flatten)]
+    machine: MachineArgs,
     #[command(flatten)]
     report: ReportArg,
     /// Write the results to FILE in the format of the netdev CI
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = output_file)]
     netdev_ci: Option<PathBuf>,
     /// Test programs, such as `iou-zcrx.py`
     #[arg(required = true)]
@@ -94,7 +94,7 @@ fn decide(args: &Args) -> Result<ExitCode> {
         other => other?,
     };
     let runs = Runner::new(&setup, &selftests, Cable::Pause).run(&tests);
-    args.write_netdev_ci(&netdev_ci::results(&branch(), &runs))?;
+    let netdev_ci = netdev_ci::results(&branch(), &runs);
 
     let report = Report {
         cases: program::cases(&runs),
@@ -104,11 +104,12 @@ fn decide(args: &Args) -> Result<ExitCode> {
             ("kernel".to_owned(), json!(setup.kernel.release)),
         ]),
     };
-    args.report.write(&report.to_json())?;
     report.cases.iter().for_each(Case::print);
     let good = report.count(Outcome::Pass) == report.cases.len();
     println!("{state} is {}", if good { "good" } else { "bad" });
     println!("{}", report.summary());
+    args.write_netdev_ci(&netdev_ci)?;
+    args.report.write(&report.to_json())?;
     Ok(if good {
         ExitCode::SUCCESS
     } else {
@@ -121,7 +122,7 @@ fn compile(cache: &Cache, args: &Args) -> Result<Setup> {
     let tree = Tree::compile(cache, &args.tree, args.profile)?;
     Setup::new(&GuestArgs {
         kernel: Some(tree.output().to_owned()),
-        qemu: args.qemu.clone(),
+        machine: args.machine.clone(),
     })
 }
 

@@ -188,6 +188,7 @@ pub(super) fn run(setup: &Setup, bug: &Bug) -> Result<String> {
     }
     let mut guest = setup.boot(&machine, Cable::Drop)?;
     let findings = find(&mut guest, bug)?;
+    guest.discard()?;
     match bug.finder {
         None if findings.is_empty() => Ok(String::new()),
         None => bail!("found without a bug: {findings:#?}"),
