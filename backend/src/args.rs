@@ -106,12 +106,23 @@ pub struct QemuArgs {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..MAX_PAIRS as i64))]
     pub queues: u16,
     /// Memory of the guest, as QEMU writes it
-    #[arg(long, default_value = "2G", value_name = "SIZE")]
+    #[arg(long, default_value = "2G", value_name = "SIZE", value_parser = memory_size)]
     pub memory: String,
     /// MAC address of the first port; the last byte counts up. The zcnic driver binds only to
     /// addresses that start with 5a:43:4e; by default plain ports get another prefix
     #[arg(long)]
     pub mac: Option<Mac>,
+}
+
+/// Checks a size of memory as QEMU writes it: MiB, or a number with a unit.
+fn memory_size(text: &str) -> Result<String, OptionError> {
+    let number = text
+        .strip_suffix(['M', 'm', 'G', 'g', 'T', 't'])
+        .unwrap_or(text);
+    let positive = number.parse::<u64>().is_ok_and(|number| number > 0);
+    positive
+        .then(|| text.to_owned())
+        .ok_or_else(|| OptionError::Memory(text.to_owned()))
 }
 
 /// A port on the command line.
@@ -180,6 +191,9 @@ pub enum OptionError {
         least = SIZES.start(), most = SIZES.end(), flows = FLOWS.end()
     )]
     Generate(String),
+    /// Not a size of memory.
+    #[error("{0:?} is not a size of memory such as 512M or 4G; a number alone means MiB")]
+    Memory(String),
     /// Not a list of CPUs.
     #[error("{0:?} is not a list of CPU numbers and ranges below 1024, such as 2,4-7")]
     Cpus(String),
@@ -586,6 +600,21 @@ mod tests {
             config(&format!("{ports} --cable 0:1 --cable 1:2")),
             Err(occupied)
         );
+    }
+
+    #[test]
+    fn memory_is_a_size_that_qemu_takes() {
+        let parsed = |size: &str| {
+            let words = ["zcnic", "qemu-args", "--port", "path=/a", "--memory", size];
+            Cli::try_parse_from(words)
+        };
+        for size in ["512", "512M", "2G", "1t"] {
+            parsed(size).expect(size);
+        }
+        for size in ["lots", "", "G", "0", "0G", "-1G", "2GB", "1,share=off"] {
+            let error = parsed(size).expect_err(size);
+            assert_eq!(error.kind(), ErrorKind::ValueValidation, "{size}");
+        }
     }
 
     #[test]
