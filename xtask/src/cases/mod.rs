@@ -26,6 +26,7 @@ mod features;
 mod gate;
 mod gro;
 mod input;
+mod lab;
 mod plain;
 pub(crate) mod program;
 mod rebind;
@@ -40,6 +41,7 @@ mod xdp;
 fn all() -> impl Iterator<Item = &'static Test> {
     [
         input::TESTS,
+        lab::TESTS,
         plain::TESTS,
         gate::TESTS,
         gro::TESTS,
