@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::config::{
     CableConfig, Config, FLOWS, FlowControl, Generate, MAX_PAIRS, Mac, PortConfig, PortMode, SIZES,
-    Wire, WireConfig, WorkersConfig,
+    Wire, WireConfig, WorkersConfig, memory_size,
 };
 
 /// A multi-queue NIC with header/data split and flow steering for QEMU guests.
@@ -114,17 +114,6 @@ pub struct QemuArgs {
     pub mac: Option<Mac>,
 }
 
-/// Checks a size of memory as QEMU writes it: MiB, or a number with a unit.
-fn memory_size(text: &str) -> Result<String, OptionError> {
-    let number = text
-        .strip_suffix(['M', 'm', 'G', 'g', 'T', 't'])
-        .unwrap_or(text);
-    let positive = number.parse::<u64>().is_ok_and(|number| number > 0);
-    positive
-        .then(|| text.to_owned())
-        .ok_or_else(|| OptionError::Memory(text.to_owned()))
-}
-
 /// A port on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortArg {
@@ -191,9 +180,6 @@ pub enum OptionError {
         least = SIZES.start(), most = SIZES.end(), flows = FLOWS.end()
     )]
     Generate(String),
-    /// Not a size of memory.
-    #[error("{0:?} is not a size of memory such as 512M or 4G; a number alone means MiB")]
-    Memory(String),
     /// Not a list of CPUs.
     #[error("{0:?} is not a list of CPU numbers and ranges below 1024, such as 2,4-7")]
     Cpus(String),
@@ -600,21 +586,6 @@ mod tests {
             config(&format!("{ports} --cable 0:1 --cable 1:2")),
             Err(occupied)
         );
-    }
-
-    #[test]
-    fn memory_is_a_size_that_qemu_takes() {
-        let parsed = |size: &str| {
-            let words = ["zcnic", "qemu-args", "--port", "path=/a", "--memory", size];
-            Cli::try_parse_from(words)
-        };
-        for size in ["512", "512M", "2G", "1t"] {
-            parsed(size).expect(size);
-        }
-        for size in ["lots", "", "G", "0", "0G", "-1G", "2GB", "1,share=off"] {
-            let error = parsed(size).expect_err(size);
-            assert_eq!(error.kind(), ErrorKind::ValueValidation, "{size}");
-        }
     }
 
     #[test]

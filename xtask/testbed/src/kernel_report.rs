@@ -186,3 +186,237 @@ fn message(line: &str) -> &str {
         .filter(|_| text.len() < line.len())
         .unwrap_or(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Adds the time to each line, as the kernel does, and the line ends of a serial console.
+    fn console(text: &str) -> String {
+        let lines = text.lines().enumerate();
+        lines
+            .map(|(number, line)| format!("[   11.{number:06}] {line}\r\n"))
+            .collect()
+    }
+
+    /// Returns the first and last line of the first report, without times, the number of its lines,
+    /// and that of other reports.
+    fn found(text: &str) -> Option<(String, String, usize, usize)> {
+        let report = KernelReport::find(&console(text))?;
+        let lines: Vec<_> = report.text.lines().map(message).collect();
+        let [first, .., last] = lines[..] else {
+            panic!("{report:?}");
+        };
+        let number = lines.len() + report.omitted;
+        Some((first.to_owned(), last.to_owned(), number, report.others))
+    }
+
+    fn expected(
+        first: &str,
+        last: &str,
+        lines: usize,
+        others: usize,
+    ) -> Option<(String, String, usize, usize)> {
+        Some((first.to_owned(), last.to_owned(), lines, others))
+    }
+
+    const QUIET: &str = "\
+Linux version 7.3.4+deb13-amd64
+Spectre V2 : WARNING: Unprivileged eBPF is enabled with eIBRS on
+DMA-API: preallocated 65536 debug entries
+EXT4-fs (vda): mounted filesystem
+zcnic: loading out-of-tree module taints kernel.";
+
+    const PANIC: &str = "\
+sysrq: Trigger a crash
+Kernel panic - not syncing: sysrq triggered crash
+CPU: 2 UID: 0 PID: 221 Comm: bash Kdump: loaded
+Call Trace:
+ <TASK>
+ vpanic+0x32b/0x340
+ </TASK>";
+
+    const OOPS: &str = "\
+BUG: kernel NULL pointer dereference, address: 0000000000000008
+#PF: supervisor write access in kernel mode
+Oops: Oops: 0002 [#1] SMP NOPTI
+CPU: 1 UID: 0 PID: 230 Comm: insmod
+RIP: 0010:zcnic_init+0x1f/0x30 [zcnic]
+Call Trace:
+ <TASK>
+ do_one_initcall+0x5b/0x300
+ </TASK>
+CR2: 0000000000000008
+---[ end trace 0000000000000000 ]---
+RIP: 0010:zcnic_init+0x1f/0x30 [zcnic]
+Code: 0f 1e fa
+RSP: 0018:ffffc900001c3c80 EFLAGS: 00010246
+PKRU: 55555554";
+
+    const KASAN: &str = "\
+==================================================================
+BUG: KASAN: slab-use-after-free in provoked+0x8c/0xe0 [zcnic]
+Write of size 1 at addr ffff888102b3d7a8 by task insmod/199
+CPU: 1 UID: 0 PID: 199 Comm: insmod
+Call Trace:
+ <TASK>
+ dump_stack_lvl+0x53/0x70
+ </TASK>
+
+Allocated by task 199:
+ kasan_save_stack+0x24/0x50
+Memory state around the buggy address:
+>ffff888102b3d780: fc fc fc fc fa fb fb fb fc fc fc fc fa fb fb fb
+                                        ^
+==================================================================
+Disabling lock debugging due to kernel taint";
+
+    const LOCKDEP: &str = "\
+======================================================
+WARNING: possible circular locking dependency detected
+7.3.4 #1 Tainted: G           O
+------------------------------------------------------
+insmod/199 is trying to acquire lock:
+
+the existing dependency chain (in reverse order) is:
+-> #1 (pb){+.+.}-{4:4}:
+       __mutex_lock+0x9a/0xb70
+stack backtrace:
+Call Trace:
+ <TASK>
+ dump_stack_lvl+0x53/0x70
+ </TASK>";
+
+    const HUNG: &str = "\
+INFO: task hung:301 blocked for more than 5 seconds.
+      Tainted: G           O        7.3.4+deb13-amd64 #1
+\"echo 0 > /proc/sys/kernel/hung_task_timeout_secs\" disables this message.
+task:hung            state:D stack:0     pid:301   ppid:2
+Call Trace:
+ <TASK>
+ __schedule+0x4ab/0xb90
+ </TASK>";
+
+    const WARN: &str = "\
+------------[ cut here ]------------
+provoked
+WARNING: zcnic_main.c:345 at provoked+0x5b/0x1d0 [zcnic], CPU#0: provoked/231
+Call Trace:
+ <TASK>
+ kthread+0xf9/0x240
+ </TASK>
+---[ end trace 0000000000000000 ]---";
+
+    #[test]
+    fn a_console_without_a_bug_has_no_report() {
+        assert_eq!(KernelReport::find(""), None);
+        assert_eq!(KernelReport::find(&console(QUIET)), None);
+    }
+
+    #[test]
+    fn each_kind_is_found_from_its_first_line_to_its_end() {
+        let rule = "==================================================================";
+        for (text, first, last, lines) in [
+            (
+                OOPS,
+                "BUG: kernel NULL pointer dereference, address: 0000000000000008",
+                "PKRU: 55555554",
+                15,
+            ),
+            (KASAN, rule, rule, 15),
+            (LOCKDEP, &rule[..54], " </TASK>", 14),
+            (
+                HUNG,
+                "INFO: task hung:301 blocked for more than 5 seconds.",
+                " </TASK>",
+                8,
+            ),
+            (
+                WARN,
+                "------------[ cut here ]------------",
+                "---[ end trace 0000000000000000 ]---",
+                8,
+            ),
+        ] {
+            let whole = format!("{QUIET}\n{text}\nsystemd: all is well\n{QUIET}");
+            assert_eq!(found(&whole), expected(first, last, lines, 0), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_panic_lasts_until_the_kernel_says_that_it_ends() {
+        let panic = "Kernel panic - not syncing: sysrq triggered crash";
+        let end = "---[ end Kernel panic - not syncing: sysrq triggered crash ]---";
+        let offset = "Kernel Offset: 0x2f800000 from 0xffffffff81000000";
+        let reboots = format!("{QUIET}\n{PANIC}\n{offset}");
+        assert_eq!(found(&reboots), expected(panic, offset, 7, 0));
+        let stays = format!("{QUIET}\n{PANIC}\n{offset}\n{end}\nlater");
+        assert_eq!(found(&stays), expected(panic, end, 8, 0));
+    }
+
+    #[test]
+    fn the_panic_after_an_oops_belongs_to_it() {
+        let text = format!("{OOPS}\nnote: insmod[230] exited with irqs disabled\n{PANIC}");
+        let text = text.replace("sysrq: Trigger a crash\n", "");
+        assert_eq!(
+            found(&text),
+            expected(
+                "BUG: kernel NULL pointer dereference, address: 0000000000000008",
+                " </TASK>",
+                22,
+                0
+            )
+        );
+        // panic_on_warn panics in the middle of the warning.
+        let text = WARN.replace(
+            "Call Trace:",
+            "Kernel panic - not syncing: panic_on_warn set\nCall Trace:",
+        );
+        let text = text.replace("---[ end trace", "---[ end Kernel panic");
+        assert_eq!(
+            found(&text).map(|(_, _, lines, others)| (lines, others)),
+            Some((9, 0))
+        );
+    }
+
+    #[test]
+    fn further_reports_are_counted() {
+        let text = [WARN, HUNG, QUIET, KASAN, LOCKDEP, HUNG, HUNG].join("\n");
+        let report = KernelReport::find(&console(&text)).unwrap();
+        assert_eq!(report.others, 5);
+        assert!(
+            report
+                .to_string()
+                .ends_with("\n(5 more reports after this one)"),
+            "{report}"
+        );
+        // One without an end does not swallow the next.
+        let open = WARN.rsplit_once('\n').unwrap().0;
+        let found = found(&format!("{open}\n{KASAN}")).unwrap();
+        assert_eq!((found.2, found.3), (7, 1));
+    }
+
+    #[test]
+    fn a_long_report_is_cut() {
+        let chain = "       lock_acquire+0x9a/0xb70\n".repeat(300);
+        let text = LOCKDEP.replace("stack backtrace:", &format!("{chain}stack backtrace:"));
+        let report = KernelReport::find(&console(&text)).unwrap();
+        assert_eq!(report.text.lines().count(), MOST_LINES);
+        assert_eq!(report.omitted, 14 + 300 - MOST_LINES);
+        assert!(
+            report
+                .to_string()
+                .contains("(114 more lines of this report)")
+        );
+    }
+
+    #[test]
+    fn lines_may_have_the_thread_or_no_time() {
+        assert_eq!(message("[   11.345678][  T123] BUG: x"), "BUG: x");
+        assert_eq!(message("[   11.345678][    C0]  <IRQ>"), " <IRQ>");
+        assert_eq!(message("[    0.000000] [ BUG: x ]"), "[ BUG: x ]");
+        assert_eq!(message("BUG: x"), "BUG: x");
+        assert_eq!(message("[drm] x"), "[drm] x");
+        assert!(KernelReport::find("BUG: kernel NULL pointer dereference\r\n").is_some());
+    }
+}
