@@ -124,7 +124,8 @@ impl Guest {
         command.args(&words[1..]);
         let mut running = Running::start("QEMU", &mut command)?;
         let console = sandbox.path("console.log");
-        let console = ConsoleWatch::start(&console, &running, machine.watching)?;
+        let killed = Reason::default();
+        let console = ConsoleWatch::start(&console, &running, machine.watching, &killed)?;
         let patience = match machine.debugger {
             None => BOOT_PATIENCE,
             Some(_) => DEBUGGER_PATIENCE,
@@ -136,8 +137,8 @@ impl Guest {
             Ok((qmp, agent, kernel))
         };
         let connected = connect(&mut running);
-        let (qmp, agent, kernel) =
-            connected.map_err(|error| explain(&error, &mut running, &sandbox, &diagnosis, None))?;
+        let (qmp, agent, kernel) = connected
+            .map_err(|error| explain(&error, &mut running, &sandbox, &diagnosis, killed.get()))?;
         Ok(Self {
             agent,
             qmp,
@@ -146,7 +147,7 @@ impl Guest {
             backend: ports.backend,
             sandbox,
             diagnosis,
-            killed: Reason::default(),
+            killed,
             done: false,
             log: 0,
             reported: 0,
@@ -169,7 +170,6 @@ impl Guest {
     /// Adds to an error of this guest the kernel's report, or the ends of the logs, and where these
     /// are kept.
     pub fn explain(&mut self, error: &anyhow::Error) -> anyhow::Error {
-        let killed = self.killed.get();
         // The message names the logs.
         self.done = true;
         explain(
@@ -177,7 +177,7 @@ impl Guest {
             &mut self.qemu,
             &self.sandbox,
             &self.diagnosis,
-            killed.as_deref(),
+            self.killed.get(),
         )
     }
 
@@ -428,17 +428,17 @@ fn explain(
     qemu: &mut Running,
     sandbox: &Sandbox,
     diagnosis: &Diagnosis,
-    killed: Option<&str>,
+    killed: Option<String>,
 ) -> anyhow::Error {
     let console = sandbox.log("console");
     let words = sandbox.log("qemu");
     let mut parts = vec![format!("{error:#}")];
-    parts.extend(killed.map(str::to_owned));
-    if killed.is_none()
-        && let Ok(Some(status)) = qemu.try_wait()
-        && !status.success()
-    {
-        parts.push(format!("QEMU ended with {status}"));
+    match (killed, qemu.try_wait()) {
+        (Some(reason), _) => parts.push(reason),
+        (None, Ok(Some(status))) if !status.success() => {
+            parts.push(format!("QEMU ended with {status}"));
+        }
+        _ => {}
     }
     // QEMU repeats a message while it tries to connect again and again.
     parts.extend(words.lines().take(QEMU_LINES).map(str::to_owned));

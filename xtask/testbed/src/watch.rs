@@ -51,9 +51,14 @@ impl Reason {
     }
 }
 
-/// A thread that reads the console until QEMU's end. Dropping it waits for that.
+/// A thread that reads the console until QEMU's end. Dropping it after that waits until it has read
+/// everything.
 #[derive(Debug)]
-pub struct ConsoleWatch(Option<JoinHandle<()>>);
+pub struct ConsoleWatch {
+    thread: Option<JoinHandle<()>>,
+    /// QEMU's pidfd.
+    ended: OwnedFd,
+}
 
 /// What is done about the console.
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,8 +71,14 @@ pub struct Watching {
 
 impl ConsoleWatch {
     /// Follows `console`, a file that QEMU makes, and kills QEMU after a panic.
-    pub fn start(console: &Path, qemu: &Running, watching: Watching) -> Result<Self> {
+    pub fn start(
+        console: &Path,
+        qemu: &Running,
+        watching: Watching,
+        reason: &Reason,
+    ) -> Result<Self> {
         let ended = qemu.pidfd()?;
+        let reason = reason.clone();
         let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
         let directory = console.parent().context("a console in no directory")?;
         let events = inotify::WatchFlags::CREATE | inotify::WatchFlags::MODIFY;
@@ -91,17 +102,23 @@ impl ConsoleWatch {
                         break;
                     }
                     if panicked && !watching.keep_panicked {
+                        reason.set("the guest's kernel panicked, and does not reboot");
                         let _ = pidfd_send_signal(&ended, Signal::KILL);
                     }
                 }
             })?;
-        Ok(Self(Some(thread)))
+        Ok(Self {
+            thread: Some(thread),
+            ended: qemu.pidfd()?,
+        })
     }
 }
 
 impl Drop for ConsoleWatch {
     fn drop(&mut self) {
-        if let Some(thread) = self.0.take() {
+        if let Some(thread) = self.thread.take()
+            && within(&self.ended, Duration::ZERO)
+        {
             let _ = thread.join();
         }
     }
@@ -195,7 +212,9 @@ mod tests {
         let console = directory.path().join("console.log");
         // It stands for QEMU.
         let mut qemu = Running::start("QEMU", Command::new("sleep").arg("1000")).unwrap();
-        let watch = ConsoleWatch::start(&console, &qemu, Watching::default()).unwrap();
+        let reason = Reason::default();
+        let watching = Watching::default();
+        let watch = ConsoleWatch::start(&console, &qemu, watching, &reason).unwrap();
         fs::write(&console, "[    1.0] Kernel panic - not syncing: x\r\n").unwrap();
         let mut file = File::options().append(true).open(&console).unwrap();
         file.write_all(b"[    1.1] ---[ end Kernel panic - not")
@@ -205,6 +224,7 @@ mod tests {
         let status = qemu.wait(Duration::from_secs(600)).unwrap();
         assert_eq!(status.code(), None, "{status}");
         drop(watch);
+        assert!(reason.get().unwrap().contains("panicked"));
     }
 
     #[test]
