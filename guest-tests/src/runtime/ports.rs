@@ -41,7 +41,7 @@ pub(crate) const PORTS: [Port; 2] = [
 ];
 
 /// The plan of the last `ports up`, for `ports down`.
-const PLAN: &str = "/run/zcnic/ports.json";
+const PLAN: &str = "/run/zcnic-ports.json";
 
 /// The least MTU with which an interface has IPv6 (RFC 8200).
 const MIN_IPV6_MTU: u32 = 1280;
@@ -65,7 +65,7 @@ fn usual() -> Vec<PortPlan> {
 /// First three bytes of the MAC address of every zcnic port ("ZCN", locally administered).
 const MAC_PREFIX: &str = "5a:43:4e:";
 
-/// Sets the two ports up as eth0 and, in the network namespace "peer", eth1; or undoes that
+/// Sets ports up, by default two: eth0 and, in the network namespace "peer", eth1; or undoes that
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -131,16 +131,19 @@ fn up(plans: &[PortPlan], wait: Duration) -> anyhow::Result<Vec<PortSetup>> {
         net::run(Some(netns), &["ip", "link", "set", "lo", "up"])?;
     }
     net::run(None, &["ip", "link", "set", "lo", "up"])?;
-    // The last first: it may have the name that the first shall get.
-    for (plan, link) in ports.iter().rev() {
+    // A port may have the name that another shall get.
+    let passing = |number: usize| format!("zcnic-port{number}");
+    for (number, (_, link)) in ports.iter().enumerate() {
         let set = ["ip", "link", "set", &link.ifname];
         net::run(None, &[&set[..], &["down"]].concat())?;
-        if let Some(netns) = &plan.netns {
-            let there = ["netns", netns, "name", &plan.interface];
-            net::run(None, &[&set[..], &there].concat())?;
-        } else if link.ifname != plan.interface {
-            net::run(None, &[&set[..], &["name", &plan.interface]].concat())?;
-        }
+        net::run(None, &[&set[..], &["name", &passing(number)]].concat())?;
+    }
+    for (number, plan) in plans.iter().enumerate() {
+        let name = passing(number);
+        let mut set = vec!["ip", "link", "set", &name];
+        set.extend(plan.netns.iter().flat_map(|netns| ["netns", netns]));
+        set.extend(["name", &plan.interface]);
+        net::run(None, &set)?;
     }
     let mut reports = Vec::new();
     for (plan, link) in &ports {
