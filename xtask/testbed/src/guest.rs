@@ -17,7 +17,7 @@ use crate::{
     backend::Backend,
     control::Control,
     diagnosis::Diagnosis,
-    machine::{Machine, Places, shell_line},
+    machine::{Machine, Places, Runner, shell_line},
     process::Running,
     provision::{cache::Cache, qemu::Qemu},
     qmp::Qmp,
@@ -115,7 +115,7 @@ impl Guest {
         let places = Places {
             own: sandbox.directory(),
             backend: ports.directory,
-            printed: false,
+            runner: Runner::Testbed,
         };
         words.extend(machine.arguments(places, cache)?);
         let commands = commands(&words, ports.backend.as_ref(), &sandbox, cache);

@@ -9,7 +9,7 @@ use crate::{
     backend::{Backend, Cable},
     control,
     guest::Guest,
-    machine::{Debugger, GDB_SOCKET, Machine, Places, shell_line},
+    machine::{Debugger, GDB_SOCKET, Machine, Places, Runner, shell_line},
     sandbox::Sandbox,
     setup::Setup,
     step::step,
@@ -189,40 +189,55 @@ impl LabArgs {
 
     /// Returns a script that starts the backend and the guests of `topology`, with the console of
     /// the first guest on the terminal.
+    ///
+    /// # Errors
+    ///
+    /// If a file of the guest is not in the cache.
     pub fn script(&self, setup: &Setup, machine: &Machine, topology: &Topology) -> Result<String> {
         let runtime = env::var_os("XDG_RUNTIME_DIR").map_or_else(env::temp_dir, PathBuf::from);
         let place = runtime.join("zcnic-vm");
-        let mut text = format!("mkdir -p {}\n", shell_line([&place]));
-        let backend = topology.wiring().arguments(&place);
-        text.push_str(&format!(
-            "# The backend, in another terminal.\n{} {}\n",
-            shell_line([&setup.programs.zcnic]),
-            shell_line(backend)
-        ));
         let root = setup.cache.root();
         let mut machine = machine.clone();
         machine.debugger = self.gdb;
+        let mut directories = vec![place.clone()];
+        let mut commands = Vec::new();
         for (plan, ports) in topology.guests.iter().zip(topology.ports()) {
-            machine.ports = ports;
             let own = place.join(&plan.name);
+            let runner = match directories.len() {
+                1 => Runner::Terminal,
+                _ => Runner::Background,
+            };
             let places = Places {
                 own: &own,
                 backend: &place,
-                printed: true,
+                runner,
             };
+            machine.ports = ports;
             let mut words = setup.qemu.command(root);
             words.extend(machine.arguments(places, &setup.cache)?);
-            text.push_str(&format!(
-                "# Guest {}. Its console is here; its agent takes a line of JSON per request at agent.sock,\n\
-                 # such as {{\"id\":1,\"exec\":[\"uname\",\"-a\"]}}.\n\
-                 mkdir -p {}\ncd {} && {}\n",
+            let end = if runner == Runner::Background {
+                " &"
+            } else {
+                ""
+            };
+            commands.push(format!(
+                "# Guest {}\n{}{end}\n",
                 plan.name,
-                shell_line([&own]),
-                shell_line([root]),
                 shell_line(words)
             ));
+            directories.push(own);
         }
-        Ok(text)
+        // The first guest has the terminal until it ends.
+        commands.reverse();
+        let mut zcnic = vec![setup.programs.zcnic.display().to_string()];
+        zcnic.extend(topology.wiring().arguments(&place));
+        Ok(format!(
+            "mkdir -p {}\ncd {}\n# The backend\n{} &\n{}kill $(jobs -p)\n",
+            shell_line(directories),
+            shell_line([root]),
+            shell_line(zcnic),
+            commands.concat()
+        ))
     }
 }
 

@@ -58,9 +58,19 @@ pub struct Places<'a> {
     pub own: &'a Path,
     /// Directory of the backend's sockets.
     pub backend: &'a Path,
-    /// The command is printed for a user, who has the console on the terminal, and QEMU listens
-    /// where it connects to us otherwise.
-    pub printed: bool,
+    /// Who runs QEMU.
+    pub runner: Runner,
+}
+
+/// Who runs QEMU: it connects to our sockets, and listens on those of a user's command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runner {
+    /// This program.
+    Testbed,
+    /// A user, with the console on the terminal.
+    Terminal,
+    /// A user, in the background.
+    Background,
 }
 
 impl Port {
@@ -216,14 +226,13 @@ impl Machine {
     /// Console, monitor, agent and control socket.
     fn channels(&self, arguments: &mut Arguments, places: Places<'_>) {
         let own = |name: &str| {
-            let side = if places.printed {
-                Side::Listen
-            } else {
-                Side::Connect
+            let side = match places.runner {
+                Runner::Testbed => Side::Connect,
+                Runner::Terminal | Runner::Background => Side::Listen,
             };
             socket(name, &places.own.join(format!("{name}.sock")), side)
         };
-        let console = if places.printed {
+        let console = if places.runner == Runner::Terminal {
             "stdio,id=console,signal=off".to_owned()
         } else {
             let path = places.own.join("console.log");
