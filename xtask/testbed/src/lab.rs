@@ -232,7 +232,7 @@ impl LabArgs {
         let mut zcnic = vec![setup.programs.zcnic.display().to_string()];
         zcnic.extend(topology.wiring().arguments(&place));
         Ok(format!(
-            "mkdir -p {}\ncd {}\n# The backend\n{} &\n{}kill $(jobs -p)\n",
+            "trap 'kill $(jobs -p)' EXIT\nmkdir -p {}\ncd {}\n# The backend\n{} &\n{}",
             shell_line(directories),
             shell_line([root]),
             shell_line(zcnic),

@@ -233,7 +233,7 @@ impl Machine {
             socket(name, &places.own.join(format!("{name}.sock")), side)
         };
         let console = if places.runner == Runner::Terminal {
-            "stdio,id=console,signal=off".to_owned()
+            "stdio,id=console".to_owned()
         } else {
             let path = places.own.join("console.log");
             format!("file,id=console,path={}", path.display())
