@@ -155,8 +155,10 @@ fn decode(object: &Path, places: &[&Place]) -> Result<BTreeMap<Place, Vec<String
     let mut by_section: BTreeMap<&str, Vec<(&Place, u64)>> = BTreeMap::new();
     for place in places {
         if let Some(symbol) = find(&symbols, place) {
-            let address =
-                symbol.address + place.offset - u64::from(place.returns && place.offset > 0);
+            // The guest wrote the offset.
+            let address = symbol.address.wrapping_add(place.offset);
+            let call = u64::from(place.returns && place.offset > 0);
+            let address = address.wrapping_sub(call);
             by_section
                 .entry(&symbol.section)
                 .or_default()
@@ -180,7 +182,7 @@ fn decode(object: &Path, places: &[&Place]) -> Result<BTreeMap<Place, Vec<String
         for line in answer.lines() {
             if line.starts_with("0x") {
                 answers.push(Vec::new());
-            } else if !line.starts_with("??") {
+            } else if !line.starts_with("??") && !line.ends_with(":?") {
                 let line = line.split(" (discriminator").next().unwrap_or(line);
                 let last = answers
                     .last_mut()
@@ -309,7 +311,8 @@ mod tests {
             vmlinux: vmlinux.clone(),
             driver: None,
         };
-        let report = "[1.0] RIP: 0010:deep+0x4/0xf\n[1.0]  main+0x1/0x20\n[1.0]  other+0x1/0x2";
+        let report = "[1.0] RIP: 0010:deep+0x4/0xf\n[1.0]  main+0x1/0x20\n[1.0]  other+0x1/0x2\n\
+                      deep+0xffffffffffffffff/0xf";
         let decoded = symbols.decode(report);
         let lines: Vec<_> = decoded.lines().collect();
         assert_eq!(
