@@ -192,14 +192,14 @@ impl FromStr for Mac {
 /// Not a size of memory.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{0:?} is not a size of memory such as 512M or 4G; a number alone means MiB")]
-pub struct MemoryError(String);
+pub(crate) struct MemoryError(String);
 
 /// Checks a size of memory as QEMU writes it.
 ///
 /// # Errors
 ///
 /// Unless it is a positive number, with or without one of the units M, G and T.
-pub fn memory_size(text: &str) -> Result<String, MemoryError> {
+pub(crate) fn memory_size(text: &str) -> Result<String, MemoryError> {
     let units = ['M', 'm', 'G', 'g', 'T', 't'];
     let number = text.strip_suffix(units).unwrap_or(text);
     let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
