@@ -11,7 +11,7 @@ use thiserror::Error;
 pub use self::wires::{CableArg, SwitchArg, WireArg, WireOptionError};
 use crate::config::{
     CableConfig, Config, MAX_PAIRS, Mac, PortConfig, PortMode, SwitchConfig, WireConfig,
-    WorkersConfig,
+    WorkersConfig, memory_size,
 };
 
 /// A multi-queue NIC with header/data split and flow steering for QEMU guests.
@@ -134,7 +134,7 @@ pub struct QemuArgs {
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..MAX_PAIRS as i64))]
     pub queues: u16,
     /// Memory of the guest, as QEMU writes it
-    #[arg(long, default_value = "2G", value_name = "SIZE")]
+    #[arg(long, default_value = "2G", value_name = "SIZE", value_parser = memory_size)]
     pub memory: String,
     /// MAC address of the first port; the last byte counts up. The zcnic driver binds only to
     /// addresses that start with 5a:43:4e; by default plain ports get another prefix

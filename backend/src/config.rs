@@ -301,9 +301,49 @@ impl FromStr for Mac {
     }
 }
 
+/// Not a size of memory.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{0:?} is not a size of memory such as 512M or 4G; a number alone means MiB")]
+pub(crate) struct MemoryError(String);
+
+/// Checks a size of memory as QEMU writes it.
+///
+/// # Errors
+///
+/// Unless it is a positive number, with or without one of the units M, G and T.
+pub(crate) fn memory_size(text: &str) -> Result<String, MemoryError> {
+    let units = ['M', 'm', 'G', 'g', 'T', 't'];
+    let number = text.strip_suffix(units).unwrap_or(text);
+    let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    let positive = digits && number.parse::<u64>().is_ok_and(|number| number > 0);
+    positive
+        .then(|| text.to_owned())
+        .ok_or_else(|| MemoryError(text.to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_a_size_that_qemu_takes() {
+        for size in ["512", "512M", "2G", "1t"] {
+            assert_eq!(memory_size(size), Ok(size.into()));
+        }
+        for size in [
+            "lots",
+            "",
+            "G",
+            "0",
+            "0G",
+            "-1G",
+            "+1G",
+            "2GB",
+            "1,share=off",
+        ] {
+            assert_eq!(memory_size(size), Err(MemoryError(size.into())));
+        }
+    }
 
     #[test]
     fn mac_addresses() {

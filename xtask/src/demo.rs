@@ -72,9 +72,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         &mut report,
         &json!({"pass": faults.is_empty(), "faults": faults}),
     );
-    args.report.write(&report)?;
-
     print(&result, &kernel, &times);
+    args.report.write(&report)?;
     if !faults.is_empty() {
         bail!("the demo failed: {}", faults.join("; "));
     }

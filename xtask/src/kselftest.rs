@@ -164,16 +164,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         cases: program::cases(&runs),
         extra: facts,
     };
-    formats::write_runs(&args.report, "kselftest", &report, &runs, seconds)?;
-    if let Some(path) = &args.netdev_ci {
-        let branch = BranchRun {
-            state: &setup.kernel.release,
-            start: began,
-            end: SystemTime::now(),
-        };
-        netdev_ci::write(path, &netdev_ci::results(&branch, &runs))?;
-    }
-
+    let ended = SystemTime::now();
     report.cases.iter().for_each(Case::print);
     println!("\n{}", program::table(&runs));
     for (name, value) in formats::facts(&report) {
@@ -187,6 +178,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let unexpected = expect::unexpected(&args.expect, &required, &report.cases);
     unexpected.iter().for_each(|problem| println!("{problem}"));
     println!("{}", report.summary());
+    formats::write_runs(&args.report, "kselftest", &report, &runs, seconds)?;
+    if let Some(path) = &args.netdev_ci {
+        let branch = BranchRun {
+            state: &setup.kernel.release,
+            start: began,
+            end: ended,
+        };
+        netdev_ci::write(path, &netdev_ci::results(&branch, &runs))?;
+    }
     Ok(if unexpected.is_empty() {
         ExitCode::SUCCESS
     } else {

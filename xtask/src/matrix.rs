@@ -1,6 +1,6 @@
 //! `cargo xtask matrix`: the same selftests on every kernel that zcnic supports.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use anyhow::Result;
 use serde_json::{Map, json};
@@ -11,6 +11,7 @@ use zcnic_results::{
 };
 use zcnic_testbed::{
     backend::Cable,
+    options::MachineArgs,
     provision::{linux::debian::SERIES, selftests::Selftests},
     sandbox,
     setup::Setup,
@@ -31,9 +32,8 @@ use crate::suites::{
 /// report FILE.json.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// Run this QEMU (10.0 or newer, with vhost-user)
-    #[arg(long, value_name = "PATH")]
-    qemu: Option<PathBuf>,
+    #[command(flatten)]
+    machine: MachineArgs,
     #[command(flatten)]
     report: ReportArg,
     /// Kernels of Debian's: series (7.2) or releases (7.2.6); without any the newest of each series
@@ -91,7 +91,6 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }));
     }
     let seconds = runs.iter().map(|run| run.seconds).sum();
-    formats::write_runs(&args.report, "matrix", &report, &runs, seconds)?;
     report.cases.iter().for_each(Case::print);
     println!("\n{}", table(&columns));
     for KernelRun {
@@ -103,6 +102,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             .for_each(|remark| println!("{release}: {remark}"));
     }
     println!("{}", report.summary());
+    formats::write_runs(&args.report, "matrix", &report, &runs, seconds)?;
     Ok(if columns.iter().all(|column| column.good) {
         ExitCode::SUCCESS
     } else {
@@ -111,7 +111,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn run_on(series: &str, args: &Args) -> Result<KernelRun> {
-    let setup = Setup::for_series(series, args.qemu.clone())?;
+    let setup = Setup::for_series(series, &args.machine)?;
     let selftests = Selftests::ensure(&setup.cache)?;
     let kernel = KernelFacts::from(&setup.kernel);
     let suite = Suite::MemoryProviders;

@@ -89,8 +89,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         },
     );
     let end = step("look for warnings and leaks, power off", || guest.finish());
-    formats::write(&args.report, "scenario", &report)?;
     println!("{}", report.summary());
+    formats::write(&args.report, "scenario", &report)?;
     end?;
     // Failures were printed with their cases.
     Ok(if played.is_ok() {

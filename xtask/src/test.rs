@@ -48,8 +48,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         cases::run(&args.guest, filter, args.all, &mut report)
     };
     // Results so far are reported even if a guest test could not be set up.
-    formats::write(&args.report, "test", &report)?;
     println!("{}", report.summary());
+    formats::write(&args.report, "test", &report)?;
     guests?;
     if report.cases.is_empty()
         && let Some(filter) = filter

@@ -14,10 +14,11 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Map, Value, json};
 use zcnic_results::{
     formats, netdev_ci, program,
-    report::{Case, Outcome, Report, ReportArg},
+    report::{Case, Outcome, Report, ReportArg, output_file},
 };
 use zcnic_testbed::{
     backend::Cable,
+    options::MachineArgs,
     provision::{
         cache::Cache,
         host,
@@ -66,13 +67,12 @@ pub(crate) struct Args {
     /// `tree`; otherwise always those of Debian's newest kernel
     #[arg(long, value_name = "DIR|tree")]
     selftests: Option<PathBuf>,
-    /// Run this QEMU (10.0 or newer, with vhost-user)
-    #[arg(long, value_name = "PATH")]
-    qemu: Option<PathBuf>,
+    #[command(flatten)]
+    machine: MachineArgs,
     #[command(flatten)]
     report: ReportArg,
     /// Write the results to FILE in the format of the netdev CI
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = output_file)]
     netdev_ci: Option<PathBuf>,
     /// Test programs, such as `iou-zcrx.py`, or single cases, such as `rss_ctx.py:test_rss_context`
     #[arg(required = true)]
@@ -159,7 +159,7 @@ fn decide(args: &Args) -> Result<ExitCode> {
         program::cases(&runs).iter().for_each(Case::print);
         bail!("a case failed because of this host, which says nothing about {state}");
     }
-    args.write_netdev_ci(&netdev_ci::results(&branch(), &runs))?;
+    let netdev_ci = netdev_ci::results(&branch(), &runs);
 
     let report = Report {
         cases: program::cases(&runs),
@@ -171,11 +171,12 @@ fn decide(args: &Args) -> Result<ExitCode> {
         ]),
     };
     let seconds = start.elapsed().as_secs_f64();
-    formats::write_runs(&args.report, "verdict", &report, &runs, seconds)?;
     report.cases.iter().for_each(Case::print);
     let (status, word) = judge(&report);
     println!("{state} is {word}");
     println!("{}", report.summary());
+    args.write_netdev_ci(&netdev_ci)?;
+    formats::write_runs(&args.report, "verdict", &report, &runs, seconds)?;
     Ok(ExitCode::from(status))
 }
 
@@ -213,8 +214,8 @@ fn state_of(tree: &Path) -> String {
 
 impl Args {
     fn guest(&self, kernel: Option<PathBuf>) -> GuestArgs {
-        let qemu = self.qemu.clone();
-        GuestArgs { kernel, qemu }
+        let machine = self.machine.clone();
+        GuestArgs { kernel, machine }
     }
 
     fn write_netdev_ci(&self, results: &Value) -> Result<()> {

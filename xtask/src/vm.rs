@@ -4,6 +4,7 @@ use std::{
     io::{IsTerminal, Read, Write, stdin, stdout},
     process::ExitCode,
     thread,
+    time::Duration,
 };
 
 use anyhow::Result;
@@ -12,11 +13,11 @@ use serde_json::json;
 use zcnic_results::report::ReportArg;
 use zcnic_testbed::{
     agent::{Exec, Output, Status},
-    backend::Cable,
     guest::Guest,
+    lab::LabArgs,
     sandbox,
-    setup::{GuestArgs, PORTS, Setup},
-    step::{since_call, step},
+    setup::{GuestArgs, Setup},
+    step::since_call,
 };
 
 /// Boot a guest with two ports, for a shell or for one command
@@ -24,6 +25,8 @@ use zcnic_testbed::{
 pub(crate) struct Args {
     #[command(flatten)]
     guest: GuestArgs,
+    #[command(flatten)]
+    lab: LabArgs,
     #[command(flatten)]
     report: ReportArg,
     /// Run this in the guest, pass on its output and exit status, and power off
@@ -33,14 +36,26 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     sandbox::clean_up_on_signals()?;
+    let topology = args.lab.topology()?;
     let setup = Setup::new(&args.guest)?;
-    let mut guest = setup.boot(&setup.machine(), Cable::Drop)?;
+    let machine = setup.machine();
+    if args.lab.only_print() {
+        print!("{}", args.lab.script(&setup, &machine, &topology)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut lab = args.lab.boot(&setup, &machine, &topology)?;
     let first_output = since_call()?;
-    step(&format!("bring up {} ports", PORTS.len()), || {
-        guest.bring_up(setup.driver())
-    })?;
+    lab.bring_up(&setup, &topology)?;
+    eprintln!(
+        "         control socket: {}",
+        lab.control_socket()?.display()
+    );
+    let guest = lab.first()?;
+    if args.lab.expects_answers() {
+        guest.expect_answers()?;
+    }
     let status = if args.command.is_empty() && stdin().is_terminal() {
-        interactive(&guest)?
+        interactive(guest, args.lab.timeout()).map_err(|error| guest.explain(&error))?
     } else {
         let exec = if args.command.is_empty() {
             let mut script = String::new();
@@ -49,7 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         } else {
             Exec::new(&args.command)
         };
-        pass_on(&mut guest, &exec.timeout(None))?
+        pass_on(guest, &exec.timeout(args.lab.timeout()))?
     };
     let report = json!({
         "status": status.code(),
@@ -59,7 +74,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         "boot_seconds": guest.boot.as_secs_f64(),
         "first_output_seconds": first_output.as_secs_f64(),
     });
-    guest.power_off()?;
+    for report in lab.power_off()? {
+        eprintln!("{report}");
+    }
     args.report.write(&report)?;
     Ok(ExitCode::from(status.code()))
 }
@@ -82,11 +99,11 @@ fn pass_on(guest: &mut Guest, exec: &Exec) -> Result<Status> {
 }
 
 /// A shell on our terminal.
-fn interactive(guest: &Guest) -> Result<Status> {
+fn interactive(guest: &Guest, limit: Option<Duration>) -> Result<Status> {
     let size = tcgetwinsize(stdin())?;
     let exec = Exec::new(["bash", "-l"])
         .terminal(size.ws_row, size.ws_col)
-        .timeout(None);
+        .timeout(limit);
     let exec = exec.env(
         "TERM",
         &std::env::var("TERM").unwrap_or_else(|_| "linux".to_owned()),

@@ -75,6 +75,22 @@ pub struct FlowSteering {
     pub rules: [u32; 2],
 }
 
+/// A port for `zcnic-guest ports up --plan`, which takes an array of them.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortPlan {
+    /// MAC address, or its end, of the device.
+    pub mac: String,
+    /// Network namespace, which is made if there is none of this name; None for the initial one.
+    pub netns: Option<String>,
+    /// Name that the interface gets.
+    pub interface: String,
+    /// Addresses with their prefix lengths.
+    pub addresses: Vec<String>,
+    /// MTU; without one it stays.
+    pub mtu: Option<u32>,
+}
+
 /// A port that `zcnic-guest ports up` has set up; it prints an array of them.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct PortSetup {

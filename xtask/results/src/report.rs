@@ -3,7 +3,7 @@
 use std::{
     env,
     ffi::OsStr,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -18,8 +18,26 @@ use crate::html;
 pub struct ReportArg {
     /// Write the results to FILE as one JSON object, and beside it as a page to read, FILE.html. A
     /// FILE that ends with .html gets the page only
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = output_file)]
     pub report: Option<PathBuf>,
+}
+
+/// Parses the path of a file that a command writes at its end, for clap. A path that can't be
+/// written is refused then, and not when the results are lost.
+///
+/// # Errors
+///
+/// If the file can't be opened for writing. A file that is there stays as it is.
+pub fn output_file(path: &str) -> io::Result<PathBuf> {
+    let path = PathBuf::from(path);
+    match fs::File::create_new(&path) {
+        Ok(_) => fs::remove_file(&path)?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::File::options().write(true).open(&path)?;
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(path)
 }
 
 impl ReportArg {
@@ -48,7 +66,8 @@ impl ReportArg {
             .map_or(Ok(()), |path| write(&path.with_extension(extension), text))
     }
 
-    /// Fails if the file has one of the extensions of the files that are written beside it.
+    /// Fails if a file that is written beside it can't be written, or would replace the report
+    /// because that has its extension.
     pub fn leaves_room_for(&self, extensions: &[&str]) -> Result<()> {
         let path = self.report.as_deref().unwrap_or(Path::new(""));
         if let Some(extension) = path.extension().and_then(OsStr::to_str)
@@ -58,6 +77,13 @@ impl ReportArg {
                 "--report {}: FILE.{extension} is written beside the report; call the report FILE.json",
                 path.display()
             );
+        }
+        if self.report.is_some() {
+            for extension in extensions {
+                let beside = path.with_extension(extension);
+                output_file(&beside.to_string_lossy())
+                    .with_context(|| format!("cannot write {}", beside.display()))?;
+            }
         }
         Ok(())
     }
@@ -197,7 +223,7 @@ mod tests {
         let arg = |path: &str| ReportArg {
             report: Some(path.into()),
         };
-        assert!(arg("r.json").leaves_room_for(&["xml"]).is_ok());
+        assert!(arg("/tmp/r.json").leaves_room_for(&["xml"]).is_ok());
         assert!(arg("r.xml").leaves_room_for(&["xml"]).is_err());
         assert!(ReportArg { report: None }.leaves_room_for(&["xml"]).is_ok());
     }
@@ -223,6 +249,32 @@ mod tests {
         assert!(page.starts_with("<!DOCTYPE html>"));
         let json = fs::read_to_string(directory.path().join("r.json")).unwrap();
         assert_eq!(json, "{\n  \"pass\": 1\n}\n");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_refused_before_the_run() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        let error = output_file(&path("missing/r.json")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(output_file(&path("")).is_err(), "a directory");
+        output_file(&path("new.json")).unwrap();
+        assert!(
+            !Path::new(&path("new.json")).exists(),
+            "no empty file stays"
+        );
+        fs::write(path("old.json"), "old").unwrap();
+        output_file(&path("old.json")).unwrap();
+        assert_eq!(fs::read_to_string(path("old.json")).unwrap(), "old");
+        // A FIFO or /dev/stdout is a file, too.
+        output_file("/dev/null").unwrap();
+
+        fs::create_dir(path("r.xml")).unwrap();
+        let arg = ReportArg {
+            report: Some(path("r.json").into()),
+        };
+        let error = arg.leaves_room_for(&["ktap", "xml"]).unwrap_err();
+        assert!(error.to_string().contains("r.xml"), "{error:#}");
     }
 
     #[test]

@@ -189,6 +189,7 @@ pub(super) fn run(setup: &Setup, bug: &Bug, violations: &mut Vec<Violation>) -> 
     }
     let mut guest = setup.boot(&machine, Cable::Drop)?;
     let findings = find(&mut guest, bug, violations)?;
+    guest.discard()?;
     match bug.finder {
         None if findings.is_empty() => Ok(String::new()),
         None => bail!("found without a bug: {findings:#?}"),

@@ -28,6 +28,10 @@ pub(super) const TESTS: &[Test] = &[
         run: Host(wrong_options),
     },
     Test {
+        name: "bad input: a machine that can't be made, and files that can't be written",
+        run: Host(wrong_machines),
+    },
+    Test {
         name: "bad input: a socket that another zcnic listens on",
         run: Host(socket_in_use),
     },
@@ -139,7 +143,7 @@ const CLAP_LINES: usize = 4;
 
 fn wrong_options(setup: &Setup) -> Result<()> {
     let zcnic = || Command::new(&setup.programs.zcnic);
-    let cases: [(&[&str], usize, &[&str]); 6] = [
+    let cases: [(&[&str], usize, &[&str]); 7] = [
         (
             &["--colour"],
             CLAP_LINES,
@@ -166,6 +170,11 @@ fn wrong_options(setup: &Setup) -> Result<()> {
             CLAP_LINES,
             &["'--queues <QUEUES>'"],
         ),
+        (
+            &["qemu-args", "--port", "path=/a", "--memory", "lots"],
+            CLAP_LINES,
+            &["\"lots\" is not a size of memory"],
+        ),
     ];
     for (arguments, lines, words) in cases {
         refused(zcnic().args(arguments), lines, words)?;
@@ -175,6 +184,61 @@ fn wrong_options(setup: &Setup) -> Result<()> {
         CLAP_LINES,
         &["unexpected argument '--fast'"],
     )
+}
+
+/// Values are checked before anything is downloaded, compiled or booted.
+fn wrong_machines(_: &Setup) -> Result<()> {
+    let cases: [(&[&str], usize, &[&str]); 9] = [
+        (
+            &["vm", "--memory", "lots"],
+            CLAP_LINES,
+            &["'lots'", "512M or 4G"],
+        ),
+        (
+            &["kselftest", "--memory", "1M"],
+            CLAP_LINES,
+            &["512 MiB to"],
+        ),
+        (
+            &["demo", "--cpus", "0"],
+            CLAP_LINES,
+            &["0 is not in 1..=255"],
+        ),
+        (
+            &["vm", "--queues", "128"],
+            CLAP_LINES,
+            &["128 is not in 1..=127"],
+        ),
+        (
+            &["vm", "--wire", "slow"],
+            CLAP_LINES,
+            &["drop, pause or PORT=WIRE"],
+        ),
+        (
+            &["vm", "--ports", "3"],
+            1,
+            &["3 ports can't be cabled in pairs"],
+        ),
+        (
+            &["vm", "--topology", "/nonexistent/t"],
+            CLAP_LINES,
+            &["--topology", "No such file"],
+        ),
+        (
+            &["scenario", "--report", "/nonexistent/r"],
+            CLAP_LINES,
+            &["--report", "No such file"],
+        ),
+        (
+            &["vm", "--artifacts", "/proc/nowhere"],
+            CLAP_LINES,
+            &["--artifacts", "No such file"],
+        ),
+    ];
+    for (arguments, lines, words) in cases {
+        refused(&mut xtask(arguments), lines, words)?;
+    }
+    Ok(())
 }
 
 fn socket_in_use(setup: &Setup) -> Result<()> {

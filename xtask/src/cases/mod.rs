@@ -32,6 +32,7 @@ mod features;
 mod gate;
 mod gro;
 mod input;
+mod lab;
 mod package;
 mod plain;
 pub(crate) mod program;
@@ -51,6 +52,7 @@ fn all() -> impl Iterator<Item = &'static Test> {
         input::TESTS,
         provisioning::TESTS,
         everybody::TESTS,
+        lab::TESTS,
         plain::TESTS,
         gate::TESTS,
         gro::TESTS,

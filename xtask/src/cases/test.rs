@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use zcnic_testbed::{
     guest::{Driver, Guest},
-    machine::{Machine, Port},
+    machine::Machine,
     setup::Setup,
 };
 
@@ -56,7 +56,9 @@ impl Kind {
             Self::VirtioNet => 4,
             Self::TooFewQueues => 1,
         };
-        machine.ports = [0, 1].map(|index| Port { index, pairs }).to_vec();
+        for port in &mut machine.ports {
+            port.pairs = pairs;
+        }
         machine
     }
 }

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use zcnic_testbed::{
     agent::Exec,
     guest::{Driver, Guest},
-    machine::{Machine, Port},
+    machine::{Mac, Machine, Port},
     process::Running,
     provision::{
         buildroot::{Bind, BuildRoot, Recipe, WORK},
@@ -242,7 +242,11 @@ impl Wired {
     fn boot(setup: &Setup, wires: &[String; 3], namespace: Option<&Namespace>) -> Result<Self> {
         let sandbox = Sandbox::new()?;
         let mut machine: Machine = setup.machine();
-        machine.ports.push(Port { index: 2, pairs: 5 });
+        machine.ports.push(Port {
+            index: 2,
+            pairs: 5,
+            mac: Mac::of(2),
+        });
         let program = sandbox.install(&setup.programs.zcnic)?;
         let mut command = match namespace {
             None => sandbox.command("zcnic", sandbox.directory(), &program)?,
@@ -251,7 +255,7 @@ impl Wired {
         let sockets: Vec<_> = machine
             .ports
             .iter()
-            .map(|port| port.socket(&sandbox))
+            .map(|port| port.socket(sandbox.directory()))
             .collect();
         for (number, (socket, wire)) in sockets.iter().zip(wires).enumerate() {
             command
@@ -267,7 +271,7 @@ impl Wired {
             // QEMU runs as another user than a backend with a tap.
             fs::set_permissions(socket, Permissions::from_mode(0o666))?;
         }
-        let mut guest = Guest::boot(&setup.qemu, &machine, None, sandbox, &setup.cache)?;
+        let mut guest = setup.boot_on(&machine, None, sandbox, None)?;
         guest.load(Driver::Zcnic)?;
         Ok(Self { guest, zcnic })
     }

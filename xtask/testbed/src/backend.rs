@@ -2,6 +2,7 @@
 //! like QEMU.
 
 use std::{
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -67,31 +68,76 @@ pub enum Cable {
     Pause,
 }
 
+/// The backend's ports, and what they are connected to.
+#[derive(Clone, Debug)]
+pub struct Wiring {
+    /// The ports.
+    pub ports: Vec<BackendPort>,
+    /// Options of `zcnic` for cables, wires and switches, such as `--cable` and `0:1`.
+    pub options: Vec<String>,
+}
+
+/// A port as the backend sees it.
+#[derive(Clone, Debug)]
+pub struct BackendPort {
+    /// The guest's port.
+    pub port: Port,
+    /// Its name; without one it is called by its number.
+    pub name: Option<String>,
+}
+
+impl Wiring {
+    /// Connects `ports` by a cable if they are two.
+    pub fn cabled(ports: &[Port], cable: Cable) -> Self {
+        let ends = match cable {
+            Cable::Drop => "0:1",
+            Cable::Pause => "0:1,pause",
+        };
+        let options = match ports {
+            [_, _] => vec!["--cable".to_owned(), ends.to_owned()],
+            _ => Vec::new(),
+        };
+        let named = |&port| BackendPort { port, name: None };
+        Self {
+            ports: ports.iter().map(named).collect(),
+            options,
+        }
+    }
+
+    /// Returns the arguments of `zcnic` with its sockets in `directory`.
+    pub fn arguments(&self, directory: &Path) -> Vec<String> {
+        let mut arguments = Vec::new();
+        for BackendPort { port, name } in &self.ports {
+            let name = name.iter().map(|name| format!(",name={name}"));
+            let socket = port.socket(directory);
+            arguments.push("--port".to_owned());
+            arguments.push(format!("path={}", socket.display()) + &name.collect::<String>());
+        }
+        arguments.extend(self.options.iter().cloned());
+        arguments.push("--control".to_owned());
+        arguments.push(directory.join(control::SOCKET).display().to_string());
+        arguments
+    }
+}
+
 /// A running backend.
 #[derive(Debug)]
 pub struct Backend {
     program: PathBuf,
     zcnicctl: PathBuf,
-    ports: Vec<Port>,
-    cable: Cable,
+    wiring: Wiring,
     running: Running,
 }
 
 impl Backend {
     /// Starts it in `sandbox` and waits until it listens on all its sockets.
-    pub fn start(
-        programs: &Programs,
-        ports: &[Port],
-        cable: Cable,
-        sandbox: &Sandbox,
-    ) -> Result<Self> {
+    pub fn start(programs: &Programs, wiring: Wiring, sandbox: &Sandbox) -> Result<Self> {
         let program = sandbox.install(&programs.zcnic)?;
-        let running = spawn(&program, ports, cable, sandbox)?;
+        let running = spawn(&program, &wiring, sandbox)?;
         Ok(Self {
             program,
             zcnicctl: programs.zcnicctl.clone(),
-            ports: ports.to_vec(),
-            cable,
+            wiring,
             running,
         })
     }
@@ -104,7 +150,7 @@ impl Backend {
     /// Starts it again with the same options, after a kill or in place of the running one.
     pub fn restart(&mut self, sandbox: &Sandbox) -> Result<()> {
         self.running.kill()?;
-        self.running = spawn(&self.program, &self.ports, self.cable, sandbox)?;
+        self.running = spawn(&self.program, &self.wiring, sandbox)?;
         Ok(())
     }
 
@@ -114,6 +160,15 @@ impl Backend {
             zcnicctl: self.zcnicctl.clone(),
             socket: sandbox.path(control::SOCKET),
         }
+    }
+
+    /// Returns its command line.
+    pub fn words(&self, sandbox: &Sandbox) -> Vec<OsString> {
+        let program = self.program.clone().into_os_string();
+        let arguments = self.wiring.arguments(sandbox.directory());
+        std::iter::once(program)
+            .chain(arguments.into_iter().map(OsString::from))
+            .collect()
     }
 
     /// Returns the id of the user that it runs as.
@@ -130,8 +185,12 @@ impl Backend {
     }
 }
 
-fn spawn(program: &Path, ports: &[Port], cable: Cable, sandbox: &Sandbox) -> Result<Running> {
-    let sockets: Vec<_> = ports.iter().map(|port| port.socket(sandbox)).collect();
+fn spawn(program: &Path, wiring: &Wiring, sandbox: &Sandbox) -> Result<Running> {
+    let directory = sandbox.directory();
+    let ports = wiring.ports.iter();
+    let sockets: Vec<_> = ports
+        .map(|BackendPort { port, .. }| port.socket(directory))
+        .collect();
     let control = sandbox.path(control::SOCKET);
     // A killed backend leaves its sockets, and the wait below must see the new one's.
     for path in sockets.iter().chain([&control]) {
@@ -139,19 +198,8 @@ fn spawn(program: &Path, ports: &[Port], cable: Cable, sandbox: &Sandbox) -> Res
             fs::remove_file(path)?;
         }
     }
-    let mut command = sandbox.command("zcnic", sandbox.directory(), program)?;
-    for socket in &sockets {
-        command
-            .arg("--port")
-            .arg(format!("path={}", socket.display()));
-    }
-    if let [_, _] = ports {
-        command.arg("--cable").arg(match cable {
-            Cable::Drop => "0:1",
-            Cable::Pause => "0:1,pause",
-        });
-    }
-    command.arg("--control").arg(&control);
+    let mut command = sandbox.command("zcnic", directory, program)?;
+    command.args(wiring.arguments(directory));
     let mut running = Running::start("zcnic", &mut command)?;
     for path in sockets.iter().chain([&control]) {
         running

@@ -2,7 +2,8 @@
 //! Dropping it ends all of them.
 
 use std::{
-    fmt,
+    ffi::OsString,
+    fmt, fs,
     os::unix::process::ExitStatusExt,
     path::Path,
     time::{Duration, Instant},
@@ -16,12 +17,14 @@ use crate::{
     agent::{Agent, Exec, Finished, Output, Process},
     backend::Backend,
     control::Control,
-    machine::Machine,
+    diagnosis::Diagnosis,
+    machine::{Machine, Places, Runner, shell_line},
     process::Running,
     provision::{cache::Cache, qemu::Qemu},
     qmp::Qmp,
-    sandbox::Sandbox,
+    sandbox::{COMMANDS, Sandbox},
     step::tail,
+    watch::{self, ConsoleWatch, Reason},
 };
 
 /// From QEMU's start to the agent's first message; a loaded two-core host under TCG takes about ten
@@ -37,6 +40,19 @@ const CONSOLE_LINES: usize = 25;
 const BACKEND_LINES: usize = 8;
 /// Lines of QEMU's own messages in an error.
 const QEMU_LINES: usize = 4;
+
+/// How long a guest may boot that a debugger may stop.
+const DEBUGGER_PATIENCE: Duration = Duration::from_secs(24 * 3600);
+
+/// The backend of a guest's ports.
+#[derive(Debug)]
+pub struct Ports<'a> {
+    /// The backend that ends with the guest, started in its sandbox. Another guest's may serve the
+    /// ports instead.
+    pub backend: Option<Backend>,
+    /// The directory of the sockets.
+    pub directory: &'a Path,
+}
 
 /// The driver of the ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,14 +76,23 @@ impl fmt::Display for HostFault {
 
 /// A running guest.
 pub struct Guest {
-    // Dropped in this order: the connections, QEMU, the backend, then the directory of the sockets.
+    // Dropped in this order: the connections, QEMU, then what ends with it, the backend, and last
+    // the directory of the sockets.
     agent: Agent,
     qmp: Qmp,
     qemu: Running,
+    _console: ConsoleWatch,
     backend: Option<Backend>,
     sandbox: Sandbox,
+    diagnosis: Diagnosis,
+    /// Why QEMU was killed.
+    killed: Reason,
+    /// It has ended in order, or is no longer needed.
+    done: bool,
     /// Sequence number of the first record of the kernel's log that the gate has not seen.
     log: u64,
+    /// Bytes of the console before the reports that the gate has not returned.
+    reported: usize,
     /// The kernel's release, as `uname -r` prints it.
     pub kernel: String,
     /// From QEMU's start to the agent's first message.
@@ -75,57 +100,100 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Boots `machine` in `sandbox` and waits for its agent. `backend`, if the machine has ports,
-    /// was started in the same sandbox.
+    /// Boots `machine` in `sandbox` and waits for its agent.
     ///
     /// # Errors
     ///
-    /// If QEMU or the guest ends, or the agent does not come up within two minutes; with the ends
-    /// of their logs.
+    /// If QEMU or the guest ends, or the agent does not come up within two minutes; with the
+    /// kernel's report or the ends of the logs.
     pub fn boot(
         qemu: &Qemu,
         machine: &Machine,
-        backend: Option<Backend>,
+        ports: Ports<'_>,
         mut sandbox: Sandbox,
         cache: &Cache,
+        diagnosis: Diagnosis,
     ) -> Result<Self> {
         let start = Instant::now();
         if let Acceleration::Kvm { group: Some(group) } = machine.acceleration {
             sandbox.keep_group(group);
         }
+        if let Some(artifacts) = diagnosis.artifacts() {
+            sandbox.save_on_signals(&artifacts);
+        }
         let qmp = sandbox.listen("qmp.sock")?;
         let agent = sandbox.listen("agent.sock")?;
-        let program = qemu.command(cache.root());
-        let mut command = sandbox.command("qemu", cache.root(), Path::new(&program[0]))?;
-        command
-            .args(&program[1..])
-            .args(machine.arguments(&sandbox, cache)?);
+        let mut words = qemu.command(cache.root());
+        let places = Places {
+            own: sandbox.directory(),
+            backend: ports.directory,
+            runner: Runner::Testbed,
+        };
+        words.extend(machine.arguments(places, cache)?);
+        let commands = commands(&words, ports.backend.as_ref(), &sandbox, cache);
+        fs::write(sandbox.path(COMMANDS), commands)?;
+        let mut command = sandbox.command("qemu", cache.root(), Path::new(&words[0]))?;
+        command.args(&words[1..]);
         let mut running = Running::start("QEMU", &mut command).context(HostFault)?;
+        let console = sandbox.path("console.log");
+        let killed = Reason::default();
+        let console = ConsoleWatch::start(&console, &running, machine.watching, &killed)?;
+        let patience = match machine.debugger {
+            None => BOOT_PATIENCE,
+            Some(_) => DEBUGGER_PATIENCE,
+        };
         // Before the guest's first instruction.
         let connect = |running: &mut Running| -> Result<_> {
             let qmp = Qmp::new(running.accept(&qmp, QEMU_PATIENCE)?)?;
             Ok((qmp, running.accept(&agent, QEMU_PATIENCE)?))
         };
-        let (qmp, agent) = connect(&mut running)
-            .map_err(|error| explain(&error, &mut running, &sandbox).context(HostFault))?;
-        let (agent, kernel) = Agent::connect(agent, BOOT_PATIENCE)
-            .map_err(|error| explain(&error, &mut running, &sandbox))?;
+        let connected = connect(&mut running);
+        let (qmp, agent) = connected.map_err(|error| {
+            explain(&error, &mut running, &sandbox, &diagnosis, killed.get()).context(HostFault)
+        })?;
+        let connected = Agent::connect(agent, patience);
+        let (agent, kernel) = connected
+            .map_err(|error| explain(&error, &mut running, &sandbox, &diagnosis, killed.get()))?;
         Ok(Self {
             agent,
             qmp,
             qemu: running,
-            backend,
+            _console: console,
+            backend: ports.backend,
             sandbox,
+            diagnosis,
+            killed,
+            done: false,
             log: 0,
+            reported: 0,
             kernel,
             boot: start.elapsed(),
         })
     }
 
+    /// Ends the guest from now on if it stops running programs, for commands without a time limit.
+    pub fn expect_answers(&self) -> Result<()> {
+        watch::expect_answers(&self.agent, &self.qemu, &self.killed)
+    }
+
     /// Runs a command to its end. A failing exit status is no error.
     pub fn run(&mut self, exec: &Exec) -> Result<Finished> {
         let result = self.agent.spawn(exec).and_then(Process::wait);
-        result.map_err(|error| explain(&error, &mut self.qemu, &self.sandbox))
+        result.map_err(|error| self.explain(&error))
+    }
+
+    /// Adds to an error of this guest the kernel's report, or the ends of the logs, and where these
+    /// are kept.
+    pub fn explain(&mut self, error: &anyhow::Error) -> anyhow::Error {
+        // The message names the logs.
+        self.done = true;
+        explain(
+            error,
+            &mut self.qemu,
+            &self.sandbox,
+            &self.diagnosis,
+            self.killed.get(),
+        )
     }
 
     /// Runs a command and returns its standard output. A failing exit status is an error with all
@@ -158,7 +226,7 @@ impl Guest {
         loop {
             let event = process
                 .next_output()
-                .map_err(|error| explain(&error, &mut self.qemu, &self.sandbox))?;
+                .map_err(|error| self.explain(&error))?;
             let ended = matches!(event, Output::Ended(_));
             each(event)?;
             if ended {
@@ -248,20 +316,32 @@ impl Guest {
         std::iter::once(self.qemu.user()).chain(backend).collect()
     }
 
+    /// Returns the directory of its sockets, logs and programs.
+    pub fn directory(&self) -> &Path {
+        self.sandbox.directory()
+    }
+
     /// Returns everything that the kernel printed on the console.
     pub fn console(&self) -> String {
         self.sandbox.log("console")
     }
 
     /// The gate: checks the kernel after what happened since the last call, and returns the
-    /// problems: bad lines in its log, and page pools that leak.
+    /// problems: bad lines in its log, page pools that leak, and the first report on its console.
     pub fn gate(&mut self) -> Result<Vec<String>> {
         let since = self.log.to_string();
         let finished = self.run(&Exec::new(["zcnic-guest", "check", "--since", &since]))?;
         let found: CheckResult = serde_json::from_str(&finished.stdout)
             .map_err(|_| anyhow!("the guest's gate failed: {}", finished.stderr))?;
         self.log = found.log.next_seq;
-        Ok(found.problems)
+        let mut problems = found.problems;
+        let console = self.console();
+        let new = console.get(self.reported..).unwrap_or_default();
+        if !problems.is_empty() {
+            problems.extend(self.diagnosis.report(new));
+        }
+        self.reported = console.len();
+        Ok(problems)
     }
 
     /// Ends a test: takes the ports down, passes the gate, and powers the guest off.
@@ -284,6 +364,23 @@ impl Guest {
     ///
     /// If the backend has ended, or QEMU does not end within a minute with status 0.
     pub fn power_off(mut self) -> Result<String> {
+        self.try_power_off().map_err(|error| self.explain(&error))?;
+        self.done = true;
+        self.diagnosis.save(&self.sandbox)?;
+        Ok(self.console())
+    }
+
+    /// As [`Self::power_off`]; returns what the kernel reported while the guest ran, and where the
+    /// logs of a guest with a report are.
+    pub fn power_off_with_report(mut self) -> Result<Option<String>> {
+        self.try_power_off().map_err(|error| self.explain(&error))?;
+        self.done = true;
+        self.diagnosis.save(&self.sandbox)?;
+        let report = self.diagnosis.report(&self.console());
+        Ok(report.map(|report| format!("{report}\n{}", self.diagnosis.keep(&self.sandbox))))
+    }
+
+    fn try_power_off(&mut self) -> Result<()> {
         if let Some(backend) = &mut self.backend {
             backend.check(&self.sandbox)?;
         }
@@ -292,7 +389,25 @@ impl Guest {
         if !status.success() {
             bail!("QEMU ended with {status}\n{}", self.sandbox.log("qemu"));
         }
-        Ok(self.console())
+        Ok(())
+    }
+
+    /// Ends a guest that is no longer needed, whatever its state. Its logs are not kept.
+    pub fn discard(mut self) -> Result<()> {
+        self.done = true;
+        self.diagnosis.save(&self.sandbox)
+    }
+}
+
+/// A guest that is dropped without having ended in order has failed: its logs are kept.
+impl Drop for Guest {
+    fn drop(&mut self) {
+        if !self.done {
+            if let Some(report) = self.diagnosis.report(&self.console()) {
+                eprintln!("{report}");
+            }
+            eprintln!("         {}", self.diagnosis.keep(&self.sandbox));
+        }
     }
 }
 
@@ -302,38 +417,64 @@ impl fmt::Debug for Guest {
     }
 }
 
-/// Adds to an error the ends of QEMU's log, the backend's and the guest's console.
-fn explain(error: &anyhow::Error, qemu: &mut Running, sandbox: &Sandbox) -> anyhow::Error {
+/// Returns the command lines of the backend and of QEMU, as a script.
+fn commands(
+    qemu: &[OsString],
+    backend: Option<&Backend>,
+    sandbox: &Sandbox,
+    cache: &Cache,
+) -> String {
+    let mut text = String::new();
+    if let Some(backend) = backend {
+        text.push_str(&format!("{} &\n", shell_line(backend.words(sandbox))));
+    }
+    text.push_str(&format!(
+        "cd {} && {}\n",
+        shell_line([cache.root()]),
+        shell_line(qemu)
+    ));
+    text
+}
+
+/// Adds to an error the kernel's report, or without one the ends of the logs, and where these are
+/// kept. `killed` is the reason for which QEMU was killed.
+fn explain(
+    error: &anyhow::Error,
+    qemu: &mut Running,
+    sandbox: &Sandbox,
+    diagnosis: &Diagnosis,
+    killed: Option<String>,
+) -> anyhow::Error {
     let console = sandbox.log("console");
     let words = sandbox.log("qemu");
-    let mut text = String::new();
-    if console.contains("Kernel panic") {
-        text.push_str("the guest's kernel panicked\n");
-    }
-    let mut killed = false;
-    if let Ok(Some(status)) = qemu.try_wait() {
-        killed = status.signal().is_some();
-        text.push_str(&format!("QEMU ended with {status}\n"));
+    let mut parts = vec![format!("{error:#}")];
+    let mut by_host = false;
+    match (killed, qemu.try_wait()) {
+        (Some(reason), _) => parts.push(reason),
+        (None, Ok(Some(status))) if !status.success() => {
+            by_host = status.signal().is_some();
+            parts.push(format!("QEMU ended with {status}"));
+        }
+        _ => {}
     }
     // QEMU repeats a message while it tries to connect again and again.
-    for line in words.lines().take(QEMU_LINES) {
-        text.push_str(&format!("{line}\n"));
-    }
+    parts.extend(words.lines().take(QEMU_LINES).map(str::to_owned));
     let backend = sandbox.log("zcnic");
     if !backend.is_empty() {
-        text.push_str(&format!(
-            "the end of zcnic's log:\n{}\n",
-            tail(&backend, BACKEND_LINES)
-        ));
+        let end = tail(&backend, BACKEND_LINES);
+        parts.push(format!("the end of zcnic's log:\n{end}"));
     }
-    if !console.is_empty() {
-        text.push_str(&format!(
+    match diagnosis.report(&console) {
+        Some(report) => parts.push(report),
+        None if console.is_empty() => {}
+        None => parts.push(format!(
             "the console's end:\n{}",
             tail(&console, CONSOLE_LINES)
-        ));
+        )),
     }
-    let error = anyhow!("{error:#}\n{}", text.trim_end());
-    if killed {
+    parts.push(diagnosis.keep(sandbox));
+    let error = anyhow!(parts.join("\n"));
+    if by_host {
         error.context(HostFault)
     } else {
         error

@@ -40,9 +40,10 @@
 //!
 //! # Layers
 //!
-//! Imports run downwards: [`progress`], [`step`], [`provision::host`], [`paths`], [`process`], [`qmp`], [`acceleration`] and [`agent`]
-//! at the bottom; then [`provision`]; [`control`] and [`sandbox`]; [`machine`]; [`backend`];
-//! [`guest`]; [`stream`] and [`violations`]; [`setup`].
+//! Imports run downwards: [`progress`], [`step`], [`kernel_report`], [`provision::host`], [`paths`],
+//! [`process`], [`qmp`], [`acceleration`], [`agent`] and [`watch`] at the bottom; then [`provision`]
+//! and [`symbols`]; [`control`] and [`sandbox`]; [`machine`] and [`diagnosis`]; [`options`];
+//! [`backend`]; [`guest`]; [`stream`] and [`violations`]; [`setup`]; [`topology`]; [`lab`].
 
 #![forbid(unsafe_code)]
 
@@ -50,8 +51,12 @@ pub mod acceleration;
 pub mod agent;
 pub mod backend;
 pub mod control;
+pub mod diagnosis;
 pub mod guest;
+pub mod kernel_report;
+pub mod lab;
 pub mod machine;
+pub mod options;
 pub mod paths;
 pub mod process;
 pub mod progress;
@@ -61,4 +66,7 @@ pub mod sandbox;
 pub mod setup;
 pub mod step;
 pub mod stream;
+pub mod symbols;
+pub mod topology;
 pub mod violations;
+pub mod watch;

@@ -1,40 +1,87 @@
 //! QEMU's command line for a guest.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
+    fmt,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result};
 
-use crate::{acceleration::Acceleration, control, provision::cache::Cache, sandbox::Sandbox};
+use crate::{acceleration::Acceleration, control, provision::cache::Cache, watch::Watching};
 
-/// The guest's memory, in MiB.
-const MEMORY: u32 = 2048;
+/// The socket of QEMU's gdb server, in the guest's directory.
+pub const GDB_SOCKET: &str = "gdb.sock";
 
 /// A zcnic port as QEMU sees it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Port {
-    /// Distinguishes sockets and ids; one less than the MAC's last byte.
+    /// Distinguishes sockets and ids.
     pub index: u8,
     /// Number of queue pairs, the command pair included.
     pub pairs: u16,
+    /// Its MAC address, whose prefix 5a:43:4e makes zcnic.ko take the device.
+    pub mac: Mac,
+}
+
+/// A MAC address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// Returns the usual one of a port.
+    pub const fn of(index: u8) -> Self {
+        Self([0x5a, 0x43, 0x4e, 0, 0, index + 1])
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.0.map(|byte| format!("{byte:02x}"));
+        f.write_str(&bytes.join(":"))
+    }
+}
+
+/// A debugger of the guest's kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Debugger {
+    /// It may connect at any time
+    Any,
+    /// The guest waits for it before its first instruction
+    Wait,
+}
+
+/// The files and sockets of a guest outside of the cache.
+#[derive(Clone, Copy, Debug)]
+pub struct Places<'a> {
+    /// Directory of the guest's own ones.
+    pub own: &'a Path,
+    /// Directory of the backend's sockets.
+    pub backend: &'a Path,
+    /// Who runs QEMU.
+    pub runner: Runner,
+}
+
+/// Who runs QEMU: it connects to our sockets, and listens on those of a user's command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runner {
+    /// This program.
+    Testbed,
+    /// A user, with the console on the terminal.
+    Terminal,
+    /// A user, in the background.
+    Background,
 }
 
 impl Port {
-    /// Returns the socket on which the backend serves it.
-    pub fn socket(self, sandbox: &Sandbox) -> PathBuf {
-        sandbox.path(&format!("port{}.sock", self.index))
+    /// Returns the socket on which the backend serves it, in the backend's `directory`.
+    pub fn socket(self, directory: &Path) -> PathBuf {
+        directory.join(format!("port{}.sock", self.index))
     }
 
-    /// Returns its MAC address, whose prefix makes zcnic.ko take the device.
-    pub fn mac(self) -> String {
-        format!("5a:43:4e:00:00:{:02x}", self.index + 1)
-    }
-
-    fn arguments(self, sandbox: &Sandbox) -> Vec<String> {
-        let Self { index, pairs } = self;
-        let (socket, mac) = (self.socket(sandbox), self.mac());
+    fn arguments(self, directory: &Path) -> Vec<String> {
+        let Self { index, pairs, mac } = self;
+        let socket = self.socket(directory);
         // One vector per ring and one for configuration changes; the control queue has none.
         let vectors = 2 * pairs + 2;
         vec![
@@ -55,12 +102,14 @@ impl Port {
 }
 
 /// A guest before it boots.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Machine {
     /// How QEMU runs its processors.
     pub acceleration: Acceleration,
     /// Number of processors.
     pub processors: u32,
+    /// Memory, in MiB.
+    pub memory: u64,
     /// The kernel's image, in the cache.
     pub vmlinuz: PathBuf,
     /// The initrd, in the cache.
@@ -71,6 +120,15 @@ pub struct Machine {
     pub ports: Vec<Port>,
     /// Words added to the kernel's command line.
     pub kernel_arguments: Vec<String>,
+    /// The user's words, which come last: of a parameter that is given twice the kernel takes the
+    /// last one.
+    pub user_words: Vec<String>,
+    /// QEMU's arguments after all others.
+    pub qemu_arguments: Vec<String>,
+    /// A debugger of its kernel.
+    pub debugger: Option<Debugger>,
+    /// What is done about its console.
+    pub watching: Watching,
 }
 
 impl Machine {
@@ -79,7 +137,26 @@ impl Machine {
     /// # Errors
     ///
     /// If a file is not in the cache.
-    pub fn arguments(&self, sandbox: &Sandbox, cache: &Cache) -> Result<Vec<OsString>> {
+    pub fn arguments(&self, places: Places<'_>, cache: &Cache) -> Result<Vec<OsString>> {
+        let mut arguments = Arguments::default();
+        self.basics(&mut arguments, cache)?;
+        self.channels(&mut arguments, places);
+        for port in &self.ports {
+            arguments.0.extend(port.arguments(places.backend));
+        }
+        if let Some(debugger) = self.debugger {
+            let path = places.own.join(GDB_SOCKET);
+            arguments.add("-chardev", socket("gdb", &path, Side::Listen));
+            arguments.add("-gdb", "chardev:gdb");
+            let wait = (debugger == Debugger::Wait).then(|| "-S".to_owned());
+            arguments.0.extend(wait);
+        }
+        arguments.0.extend(self.qemu_arguments.iter().cloned());
+        Ok(arguments.0.into_iter().map(OsString::from).collect())
+    }
+
+    /// The machine itself, its kernel and disks.
+    fn basics(&self, arguments: &mut Arguments, cache: &Cache) -> Result<()> {
         let inside = |path: &Path| -> Result<String> {
             let relative = path.strip_prefix(cache.root()).with_context(|| {
                 format!(
@@ -93,91 +170,165 @@ impl Machine {
             Acceleration::Kvm { .. } => ("kvm", "host"),
             Acceleration::Tcg => ("tcg,thread=multi", "max"),
         };
-        let mut command_line = vec![
-            "console=ttyS0".to_owned(),
-            // A guest that panics reboots at once, and QEMU ends with it (-no-reboot).
-            "panic=-1".to_owned(),
-            // All processors of a guest have one clock. Besides, one boot of Linux 7.3 in some
-            // seventy hangs with the watchdog: it waits, interrupts off, for a processor that
-            // stop_machine() holds until the first one leaves, and its time limit counts jiffies,
-            // which do not advance meanwhile.
-            "tsc=nowatchdog".to_owned(),
-            // The kernel panics if ten timer interrupts do not come within some tens of
-            // milliseconds, which an emulated timer on a busy host misses.
-            "no_timer_check".to_owned(),
-            // DMA_API_DEBUG checks our ports only: udmabuf maps its own buffers in segments longer
-            // than its device allows.
-            "dma_debug_driver=virtio-pci".to_owned(),
-        ];
-        command_line.extend(self.kernel_arguments.iter().cloned());
-
-        let memory = format!("memory-backend-memfd,id=memory,size={MEMORY}M,share=on");
-        let mut arguments: Vec<String> = ["-nodefaults", "-no-user-config", "-no-reboot"]
+        let memory = self.memory;
+        arguments.0 = ["-nodefaults", "-no-user-config", "-no-reboot"]
             .map(str::to_owned)
             .to_vec();
-        let mut add = |option: &str, value: String| {
-            arguments.extend([option.to_owned(), value]);
-        };
-        add("-display", "none".to_owned());
-        add("-machine", "q35,memory-backend=memory".to_owned());
-        add("-object", memory);
-        add("-m", format!("{MEMORY}M"));
-        add("-accel", accelerator.to_owned());
-        add("-cpu", processor.to_owned());
-        add("-smp", self.processors.to_string());
-        add("-kernel", inside(&self.vmlinuz)?);
-        add("-initrd", inside(&self.initrd)?);
-        add("-append", command_line.join(" "));
+        arguments.add("-display", "none");
+        arguments.add("-machine", "q35,memory-backend=memory");
+        arguments.add(
+            "-object",
+            format!("memory-backend-memfd,id=memory,size={memory}M,share=on"),
+        );
+        arguments.add("-m", format!("{memory}M"));
+        arguments.add("-accel", accelerator);
+        arguments.add("-cpu", processor);
+        arguments.add("-smp", self.processors.to_string());
+        arguments.add("-kernel", inside(&self.vmlinuz)?);
+        arguments.add("-initrd", inside(&self.initrd)?);
+        arguments.add("-append", self.command_line());
         for (index, (serial, image)) in self.disks.iter().enumerate() {
             let image = inside(image)?;
-            add(
+            arguments.add(
                 "-drive",
                 format!("if=none,id=disk{index},file={image},format=raw,readonly=on"),
             );
-            add(
+            arguments.add(
                 "-device",
                 format!("virtio-blk-pci,drive=disk{index},serial={serial}"),
             );
         }
-        let socket = |name: &str| {
-            let path = sandbox.path(&format!("{name}.sock"));
-            format!("socket,id={name},path={}", path.display())
+        Ok(())
+    }
+
+    /// The kernel's command line.
+    fn command_line(&self) -> String {
+        let mut words = vec![
+            "console=ttyS0",
+            // A guest that panics reboots at once, and QEMU ends with it (-no-reboot).
+            "panic=-1",
+            // All processors of a guest have one clock. Besides, one boot of Linux 7.3 in some
+            // seventy hangs with the watchdog: it waits, interrupts off, for a processor that
+            // stop_machine() holds until the first one leaves, and its time limit counts jiffies,
+            // which do not advance meanwhile.
+            "tsc=nowatchdog",
+            // The kernel panics if ten timer interrupts do not come within some tens of
+            // milliseconds, which an emulated timer on a busy host misses.
+            "no_timer_check",
+            // DMA_API_DEBUG checks our ports only: udmabuf maps its own buffers in segments longer
+            // than its device allows.
+            "dma_debug_driver=virtio-pci",
+        ];
+        // A debugger takes addresses from vmlinux.
+        words.extend(self.debugger.map(|_| "nokaslr"));
+        let more = self.kernel_arguments.iter().chain(&self.user_words);
+        words.extend(more.map(String::as_str));
+        words.join(" ")
+    }
+
+    /// Console, monitor, agent and control socket.
+    fn channels(&self, arguments: &mut Arguments, places: Places<'_>) {
+        let own = |name: &str| {
+            let side = match places.runner {
+                Runner::Testbed => Side::Connect,
+                Runner::Terminal | Runner::Background => Side::Listen,
+            };
+            socket(name, &places.own.join(format!("{name}.sock")), side)
         };
-        add(
-            "-chardev",
-            format!(
-                "file,id=console,path={}",
-                sandbox.path("console.log").display()
-            ),
-        );
-        add("-serial", "chardev:console".to_owned());
-        add("-chardev", socket("qmp"));
-        add("-mon", "chardev=qmp,mode=control".to_owned());
-        add("-chardev", socket("agent"));
-        add(
+        let console = if places.runner == Runner::Terminal {
+            "stdio,id=console".to_owned()
+        } else {
+            let path = places.own.join("console.log");
+            format!("file,id=console,path={}", path.display())
+        };
+        arguments.add("-chardev", console);
+        arguments.add("-serial", "chardev:console");
+        arguments.add("-chardev", own("qmp"));
+        arguments.add("-mon", "chardev=qmp,mode=control");
+        arguments.add("-chardev", own("agent"));
+        arguments.add("-device", "virtio-serial-pci,id=serial,max_ports=3");
+        arguments.add(
             "-device",
-            "virtio-serial-pci,id=serial,max_ports=3".to_owned(),
-        );
-        add(
-            "-device",
-            "virtserialport,bus=serial.0,nr=1,chardev=agent,name=org.zcnic.agent".to_owned(),
+            "virtserialport,bus=serial.0,nr=1,chardev=agent,name=org.zcnic.agent",
         );
         if !self.ports.is_empty() {
             // QEMU reconnects to a backend that was killed and started again.
-            let path = sandbox.path(control::SOCKET);
+            let path = places.backend.join(control::SOCKET);
             let path = path.display();
-            add(
+            arguments.add(
                 "-chardev",
                 format!("socket,id=control,path={path},reconnect-ms=500"),
             );
-            add(
+            arguments.add(
                 "-device",
-                "virtserialport,bus=serial.0,nr=2,chardev=control,name=zcnic.control".to_owned(),
+                "virtserialport,bus=serial.0,nr=2,chardev=control,name=zcnic.control",
             );
         }
-        for port in &self.ports {
-            arguments.extend(port.arguments(sandbox));
-        }
-        Ok(arguments.into_iter().map(OsString::from).collect())
+    }
+}
+
+/// The side of a Unix socket that QEMU is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Connect,
+    Listen,
+}
+
+/// A character device of QEMU on a Unix socket.
+fn socket(id: &str, path: &Path, side: Side) -> String {
+    let side = match side {
+        Side::Connect => "",
+        Side::Listen => ",server=on,wait=off",
+    };
+    format!("socket,id={id},path={}{side}", path.display())
+}
+
+/// Arguments that are collected.
+#[derive(Debug, Default)]
+struct Arguments(Vec<String>);
+
+impl Arguments {
+    fn add(&mut self, option: &str, value: impl Into<String>) {
+        self.0.extend([option.to_owned(), value.into()]);
+    }
+}
+
+/// Returns words as one shell command.
+pub fn shell_line<W: AsRef<OsStr>>(words: impl IntoIterator<Item = W>) -> String {
+    let quoted = words
+        .into_iter()
+        .map(|word| quote(&word.as_ref().to_string_lossy()));
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
+fn quote(word: &str) -> String {
+    let harmless = |c: char| c.is_ascii_alphanumeric() || "-_./,=:+@%".contains(c);
+    if !word.is_empty() && word.chars().all(harmless) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_takes_the_words_as_they_were() {
+        let words = ["-append", "a=1 b=\"2\"", "it's", "", "$HOME"];
+        let line = format!("printf '%s\n' {}", shell_line(words));
+        let output = std::process::Command::new("sh")
+            .args(["-c", &line])
+            .output()
+            .unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(printed.lines().collect::<Vec<_>>(), words);
+    }
+
+    #[test]
+    fn a_port_has_the_usual_address() {
+        assert_eq!(Mac::of(0).to_string(), "5a:43:4e:00:00:01");
+        assert_eq!(Mac::of(15).to_string(), "5a:43:4e:00:00:10");
     }
 }

@@ -107,6 +107,11 @@ impl Running {
         Ok(self.child.try_wait()?)
     }
 
+    /// Returns a pidfd of it, readable once it has ended.
+    pub fn pidfd(&self) -> Result<OwnedFd> {
+        Ok(self.ended.try_clone()?)
+    }
+
     /// Returns the id of the user that it runs as.
     pub fn user(&self) -> Result<u32> {
         use std::os::unix::fs::MetadataExt;

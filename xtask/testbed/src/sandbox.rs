@@ -12,7 +12,7 @@ use std::{
     os::unix::{fs::PermissionsExt, fs::chown, net::UnixListener},
     path::{Path, PathBuf},
     process::{self, Command, Stdio},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::{Context, Result, bail};
@@ -27,19 +27,23 @@ struct User {
     gid: u32,
 }
 
-/// Directories to remove when a signal ends this process.
-static DIRECTORIES: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+/// Directories to remove when a signal ends this process, and where their logs are copied first.
+static DIRECTORIES: Mutex<Vec<(PathBuf, Option<PathBuf>)>> = Mutex::new(Vec::new());
+
+/// The files that remain of a guest.
+const SAVED: [&str; 4] = ["console.log", "zcnic.log", "qemu.log", COMMANDS];
+/// The file with the command lines of the backend and of QEMU.
+pub const COMMANDS: &str = "commands.sh";
 
 /// Makes SIGINT, SIGTERM and SIGHUP end this process without leaving directories behind. The kernel
 /// kills its children with it.
 pub fn clean_up_on_signals() -> Result<()> {
     ctrlc::set_handler(|| {
         progress::clear();
-        for directory in DIRECTORIES
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-        {
+        for (directory, artifacts) in directories().iter() {
+            if let Some(artifacts) = artifacts {
+                let _ = save(directory, artifacts);
+            }
             let _ = fs::remove_dir_all(directory);
         }
         process::exit(130);
@@ -81,14 +85,36 @@ impl Sandbox {
         if let Some(User { uid, gid }) = user {
             chown(directory.path(), Some(uid), Some(gid))?;
         }
-        let mut directories = DIRECTORIES.lock().unwrap_or_else(PoisonError::into_inner);
-        directories.push(directory.path().to_owned());
+        directories().push((directory.path().to_owned(), None));
         Ok(Self {
             directory,
             _in_use: in_use,
             user,
             extra_group: None,
         })
+    }
+
+    /// Has the logs copied to `artifacts` also when a signal ends this process.
+    pub fn save_on_signals(&self, artifacts: &Path) {
+        for (directory, place) in directories().iter_mut() {
+            if directory == self.directory.path() {
+                *place = Some(artifacts.to_owned());
+            }
+        }
+    }
+
+    /// Copies the logs to the directory `to`, and makes that.
+    ///
+    /// # Errors
+    ///
+    /// If a file can't be written.
+    pub fn save(&self, to: &Path) -> Result<()> {
+        save(self.directory(), to)
+    }
+
+    /// Returns the names of the logs that are there.
+    pub fn saved(&self) -> Vec<&'static str> {
+        saved(self.directory())
     }
 
     /// Lets the processes keep the supplementary group `group`.
@@ -162,9 +188,30 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        let mut directories = DIRECTORIES.lock().unwrap_or_else(PoisonError::into_inner);
-        directories.retain(|directory| directory != self.directory.path());
+        directories().retain(|(directory, _)| directory != self.directory.path());
     }
+}
+
+fn directories() -> MutexGuard<'static, Vec<(PathBuf, Option<PathBuf>)>> {
+    DIRECTORIES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn saved(directory: &Path) -> Vec<&'static str> {
+    SAVED
+        .into_iter()
+        .filter(|name| directory.join(name).exists())
+        .collect()
+}
+
+/// Copies the logs in the sandbox `directory` to `to`.
+fn save(directory: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;
+    for name in saved(directory) {
+        let copy = to.join(name);
+        let content = fs::read(directory.join(name))?;
+        fs::write(&copy, content).with_context(|| format!("cannot write {}", copy.display()))?;
+    }
+    Ok(())
 }
 
 /// Removes directories whose process was killed before it could remove them.

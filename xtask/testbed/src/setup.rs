@@ -10,9 +10,11 @@ use serde_json::{Map, Value};
 
 use crate::{
     acceleration::Acceleration,
-    backend::{self, Backend, Cable, Programs},
-    guest::{Driver, Guest, HostFault},
-    machine::{Machine, Port},
+    backend::{self, Backend, Cable, Programs, Wiring},
+    diagnosis::Artifacts,
+    guest::{Driver, Guest, HostFault, Ports},
+    machine::{Mac, Machine, Port},
+    options::MachineArgs,
     progress,
     provision::{
         cache::{Cache, Entry},
@@ -26,17 +28,19 @@ use crate::{
     },
     sandbox::Sandbox,
     step::step,
+    symbols::Symbols,
+    watch::Watching,
 };
 
-/// The options of every command that boots a guest: `--kernel` and `--qemu`.
+/// The options of every command that boots a guest: `--kernel`, and those of its machine.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct GuestArgs {
     /// Boot this kernel (a bzImage, or the tree it was built in) instead of Debian's
     #[arg(long, value_name = "PATH")]
     pub kernel: Option<PathBuf>,
-    /// Run this QEMU (10.0 or newer, with vhost-user)
-    #[arg(long, value_name = "PATH")]
-    pub qemu: Option<PathBuf>,
+    /// The machine.
+    #[command(flatten)]
+    pub machine: MachineArgs,
 }
 
 impl GuestArgs {
@@ -55,7 +59,7 @@ impl GuestArgs {
     }
 
     fn check_for(&self, choice: Choice<'_>, zcrx: bool) -> Result<()> {
-        if let Some(path) = &self.qemu {
+        if let Some(path) = &self.machine.qemu {
             Qemu::chosen(path)?;
         }
         linux::check(choice, zcrx)
@@ -65,7 +69,7 @@ impl GuestArgs {
     fn kinds(&self) -> Vec<&'static str> {
         let mut kinds = vec!["buildroot", "rootfs"];
         kinds.extend(self.kernel.is_none().then_some("kernel"));
-        kinds.extend(self.qemu.is_none().then_some("qemu"));
+        kinds.extend(self.machine.qemu.is_none().then_some("qemu"));
         kinds
     }
 }
@@ -76,9 +80,19 @@ pub const PORTS: [Port; 2] = [
     Port {
         index: 0,
         pairs: 17,
+        mac: Mac::of(0),
     },
-    Port { index: 1, pairs: 5 },
+    Port {
+        index: 1,
+        pairs: 5,
+        mac: Mac::of(1),
+    },
 ];
+
+/// Processors of a guest.
+const PROCESSORS: u32 = 4;
+/// Memory of a guest, in MiB.
+const MEMORY: u64 = 2048;
 
 /// Everything that guests are made of. Several guests can share it.
 #[derive(Debug)]
@@ -97,6 +111,8 @@ pub struct Setup {
     rootfs: Entry,
     initrd: Entry,
     driver: Driver,
+    symbols: Option<Symbols>,
+    artifacts: Artifacts,
 }
 
 impl Setup {
@@ -111,8 +127,11 @@ impl Setup {
     }
 
     /// As [`Self::new`], with Debian's newest kernel of a series such as 7.2, or a release such as 7.2.6.
-    pub fn for_series(series: &str, qemu: Option<PathBuf>) -> Result<Self> {
-        let args = GuestArgs { kernel: None, qemu };
+    pub fn for_series(series: &str, machine: &MachineArgs) -> Result<Self> {
+        let args = GuestArgs {
+            kernel: None,
+            machine: machine.clone(),
+        };
         Self::make(&args, Choice::Series(series), false)
     }
 
@@ -135,7 +154,7 @@ impl Setup {
         let cache = Cache::open()?;
         cache.require_space(&args.kinds())?;
         let acceleration = Acceleration::probe();
-        let qemu = Qemu::ensure(&cache, args.qemu.as_deref(), acceleration)?;
+        let qemu = Qemu::ensure(&cache, args.machine.qemu.as_deref(), acceleration)?;
         let kernel = linux::ensure(&cache, choice, zcrx)?;
         let rootfs = rootfs::ensure(&cache)?;
         let built = if matches!(kernel.headers, Headers::Unknown) {
@@ -149,6 +168,7 @@ impl Setup {
         let driver = built.as_ref().map_or(Driver::VirtioNet, |_| Driver::Zcnic);
         let modules = built.iter().map(|entry| entry.join(driver::MODULE));
         let modules: Vec<_> = modules.collect();
+        let symbols = Symbols::of(&kernel, modules.first().cloned());
         let initrd = initrd::ensure(&cache, &kernel, &modules)?;
         let programs = backend::build()?;
         Ok(Self {
@@ -161,16 +181,17 @@ impl Setup {
             rootfs,
             initrd,
             driver,
+            symbols,
+            artifacts: Artifacts::new(args.machine.artifacts.clone()),
         })
     }
 
     /// Returns the command-line options that this setup was made with.
     pub fn arguments(&self) -> Vec<OsString> {
-        let GuestArgs { kernel, qemu } = &self.args;
-        [("--kernel", kernel), ("--qemu", qemu)]
-            .into_iter()
-            .filter_map(|(option, value)| Some([option.into(), value.clone()?.into()]))
-            .flatten()
+        let kernel = self.args.kernel.iter();
+        kernel
+            .flat_map(|kernel| ["--kernel".into(), kernel.into()])
+            .chain(self.args.machine.words().into_iter().map(OsString::from))
             .collect()
     }
 
@@ -190,12 +211,19 @@ impl Setup {
         self.driver
     }
 
-    /// Returns a machine with four processors, the root and module disks, and [`PORTS`].
+    /// Returns the source of the kernel's lines, if its tree is known.
+    pub fn symbols(&self) -> Option<&Symbols> {
+        self.symbols.as_ref()
+    }
+
+    /// Returns a machine with the root and module disks and [`PORTS`], and otherwise as the options
+    /// ask for.
     pub fn machine(&self) -> Machine {
         let disk = |serial: &str, image: &Path| (serial.to_owned(), image.to_owned());
-        Machine {
+        let mut machine = Machine {
             acceleration: self.acceleration,
-            processors: 4,
+            processors: PROCESSORS,
+            memory: MEMORY,
             vmlinuz: self.kernel.vmlinuz.clone(),
             initrd: initrd::image(&self.initrd),
             disks: vec![
@@ -204,7 +232,13 @@ impl Setup {
             ],
             ports: PORTS.to_vec(),
             kernel_arguments: Vec::new(),
-        }
+            user_words: Vec::new(),
+            qemu_arguments: Vec::new(),
+            debugger: None,
+            watching: Watching::default(),
+        };
+        self.args.machine.apply(&mut machine);
+        machine
     }
 
     /// Starts a backend and boots `machine` on it, with a progress line.
@@ -213,23 +247,39 @@ impl Setup {
     ///
     /// As for [`Guest::boot`].
     pub fn boot(&self, machine: &Machine, cable: Cable) -> Result<Guest> {
-        let (kernel, qemu) = (&self.kernel.release, &self.qemu.version);
-        let what = format!(
-            "boot Linux {kernel} in QEMU {qemu}, {}",
-            self.acceleration.name()
-        );
-        step(&what, || self.boot_quietly(machine, cable))
+        step(&self.boot_step(), || {
+            let sandbox = Sandbox::new().context(HostFault)?;
+            let wiring = Wiring::cabled(&machine.ports, cable);
+            let backend = match machine.ports[..] {
+                [] => None,
+                _ => Some(Backend::start(&self.programs, wiring, &sandbox).context(HostFault)?),
+            };
+            self.boot_on(machine, backend, sandbox, None)
+        })
     }
 
-    /// As [`Self::boot`], without a progress line.
-    pub fn boot_quietly(&self, machine: &Machine, cable: Cable) -> Result<Guest> {
-        let sandbox = Sandbox::new().context(HostFault)?;
-        let backend = match &machine.ports[..] {
-            [] => None,
-            ports => {
-                Some(Backend::start(&self.programs, ports, cable, &sandbox).context(HostFault)?)
-            }
+    /// Returns the progress line of a boot.
+    pub fn boot_step(&self) -> String {
+        let (kernel, qemu) = (&self.kernel.release, &self.qemu.version);
+        let acceleration = self.acceleration.name();
+        format!("boot Linux {kernel} in QEMU {qemu}, {acceleration}")
+    }
+
+    /// Boots `machine` in `sandbox`, without a progress line. `backend` was started in the same
+    /// sandbox; without one the machine's ports are served in the directory `elsewhere`.
+    pub fn boot_on(
+        &self,
+        machine: &Machine,
+        backend: Option<Backend>,
+        sandbox: Sandbox,
+        elsewhere: Option<&Path>,
+    ) -> Result<Guest> {
+        let diagnosis = self.artifacts.next(self.symbols.clone());
+        let directory = sandbox.directory().to_owned();
+        let ports = Ports {
+            backend,
+            directory: elsewhere.unwrap_or(&directory),
         };
-        Guest::boot(&self.qemu, machine, backend, sandbox, &self.cache)
+        Guest::boot(&self.qemu, machine, ports, sandbox, &self.cache, diagnosis)
     }
 }
