@@ -8,7 +8,10 @@
 //! return in the opposite order with each use, and in ascending order an area of them is one
 //! mapping of tens of MB, so that a packet takes 9 ms.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::{Write, stderr},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 use zcnic_guest_protocol::selftest::{self, CaseResult, SelftestResults};
@@ -158,12 +161,12 @@ impl<'a> Runner<'a> {
 /// Runs a test program in the guest and returns its cases.
 fn results(guest: &mut Guest, test: &str) -> Result<Vec<Case>> {
     let exec = Exec::new(["zcnic-guest", "kselftest", test]).timeout(TEST_PATIENCE);
-    let mut object = String::new();
+    let mut object = Vec::new();
     let mut end = None;
     guest.stream(&exec, |event| {
         match event {
-            Output::Stdout(text) => object.push_str(&text),
-            Output::Stderr(text) => eprint!("{text}"),
+            Output::Stdout(bytes) => object.extend(bytes),
+            Output::Stderr(bytes) => stderr().write_all(&bytes)?,
             Output::Ended(status) => end = Some(status),
         }
         Ok(())
@@ -173,8 +176,10 @@ fn results(guest: &mut Guest, test: &str) -> Result<Vec<Case>> {
     {
         bail!("the guest's runner failed: {status}");
     }
-    let results: SelftestResults = serde_json::from_str(&object)
-        .with_context(|| format!("the guest's runner printed {object:?}"))?;
+    let results: SelftestResults = serde_json::from_slice(&object).with_context(|| {
+        let text = String::from_utf8_lossy(&object);
+        format!("the guest's runner printed {text:?}")
+    })?;
     let cases = results.tests.into_iter().flat_map(|test| test.cases);
     Ok(cases.map(case).collect())
 }

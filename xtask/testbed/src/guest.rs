@@ -195,6 +195,16 @@ impl Guest {
             .map(drop)
     }
 
+    /// Returns the connection to its agent, for threads that run commands beside others.
+    pub fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    /// Adds to an error of [`Self::agent`] the ends of the logs.
+    pub fn explain(&mut self, error: &anyhow::Error) -> anyhow::Error {
+        explain(error, &mut self.qemu, &self.sandbox)
+    }
+
     /// Returns QEMU's monitor.
     pub fn qmp(&mut self) -> &mut Qmp {
         &mut self.qmp
