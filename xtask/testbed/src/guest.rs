@@ -88,7 +88,15 @@ impl Guest {
         command
             .args(&program[1..])
             .args(machine.arguments(&sandbox, cache)?);
+        let inherit = |inherit| {
+            machine
+                .shares
+                .iter()
+                .try_for_each(|share| share.inherit(inherit))
+        };
+        inherit(true)?;
         let mut running = Running::start("QEMU", &mut command)?;
+        inherit(false)?;
         let connect = |running: &mut Running| -> Result<_> {
             let qmp = Qmp::new(running.accept(&qmp, QEMU_PATIENCE)?)?;
             let agent = running.accept(&agent, QEMU_PATIENCE)?;

@@ -41,8 +41,8 @@
 //! # Layers
 //!
 //! Imports run downwards: [`step`], [`paths`], [`process`], [`qmp`], [`acceleration`] and [`agent`]
-//! at the bottom; then [`provision`]; [`control`] and [`sandbox`]; [`machine`]; [`backend`];
-//! [`guest`]; [`stream`] and [`violations`]; [`setup`].
+//! at the bottom; then [`provision`]; [`control`] and [`sandbox`]; [`share`]; [`machine`];
+//! [`backend`]; [`guest`]; [`stream`] and [`violations`]; [`setup`].
 
 #![forbid(unsafe_code)]
 
@@ -58,6 +58,7 @@ pub mod provision;
 pub mod qmp;
 pub mod sandbox;
 pub mod setup;
+pub mod share;
 pub mod step;
 pub mod stream;
 pub mod violations;

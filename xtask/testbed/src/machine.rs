@@ -7,7 +7,9 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{acceleration::Acceleration, control, provision::cache::Cache, sandbox::Sandbox};
+use crate::{
+    acceleration::Acceleration, control, provision::cache::Cache, sandbox::Sandbox, share::Share,
+};
 
 /// The guest's memory, in MiB.
 const MEMORY: u32 = 2048;
@@ -67,6 +69,8 @@ pub struct Machine {
     pub initrd: PathBuf,
     /// Serial number and image of each read-only disk, in the cache.
     pub disks: Vec<(String, PathBuf)>,
+    /// Directories of the host.
+    pub shares: Vec<Share>,
     /// Its zcnic ports.
     pub ports: Vec<Port>,
     /// Words added to the kernel's command line.
@@ -171,6 +175,9 @@ impl Machine {
                 "-device",
                 "virtserialport,bus=serial.0,nr=2,chardev=control,name=zcnic.control".to_owned(),
             );
+        }
+        for (index, share) in self.shares.iter().enumerate() {
+            arguments.extend(share.arguments(index));
         }
         for port in &self.ports {
             arguments.extend(port.arguments(sandbox));

@@ -175,6 +175,7 @@ impl Setup {
                 disk("root", &rootfs::image(&self.rootfs)),
                 disk("modules", &self.kernel.modules_image),
             ],
+            shares: Vec::new(),
             ports: PORTS.to_vec(),
             kernel_arguments: Vec::new(),
         }
