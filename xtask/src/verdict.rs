@@ -122,6 +122,7 @@ fn compile(cache: &Cache, args: &Args) -> Result<Setup> {
     Setup::new(&GuestArgs {
         kernel: Some(tree.output().to_owned()),
         qemu: args.qemu.clone(),
+        ..GuestArgs::default()
     })
 }
 

@@ -21,13 +21,13 @@ use crate::{
             kernel::{Headers, Kernel},
         },
         qemu::Qemu,
-        rootfs,
+        rootfs::{self, PackageArgs, RootFs},
     },
     sandbox::Sandbox,
     step::step,
 };
 
-/// The options of every command that boots a guest: `--kernel` and `--qemu`.
+/// The options of every command that boots a guest: its kernel, QEMU and packages.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct GuestArgs {
     /// Boot this kernel (a bzImage, or the tree it was built in) instead of Debian's
@@ -36,6 +36,9 @@ pub struct GuestArgs {
     /// Run this QEMU (10.0 or newer, with vhost-user)
     #[arg(long, value_name = "PATH")]
     pub qemu: Option<PathBuf>,
+    /// Packages besides those of every guest.
+    #[command(flatten)]
+    pub packages: PackageArgs,
 }
 
 impl GuestArgs {
@@ -86,7 +89,10 @@ impl Setup {
 
     /// As [`Self::new`], with Debian's newest kernel of a series, such as 7.2.
     pub fn for_series(series: &str, qemu: Option<PathBuf>) -> Result<Self> {
-        let args = GuestArgs { kernel: None, qemu };
+        let args = GuestArgs {
+            qemu,
+            ..GuestArgs::default()
+        };
         Self::make(&args, Choice::Series(series), false)
     }
 
@@ -106,10 +112,11 @@ impl Setup {
     fn make(args: &GuestArgs, choice: Choice<'_>, zcrx: bool) -> Result<Self> {
         host::require_programs()?;
         let cache = Cache::open()?;
+        let rootfs = RootFs::new(&cache, &args.packages)?;
         let acceleration = Acceleration::probe();
         let qemu = Qemu::ensure(&cache, args.qemu.as_deref(), acceleration)?;
         let kernel = linux::ensure(&cache, choice, zcrx)?;
-        let rootfs = rootfs::ensure(&cache)?;
+        let rootfs = rootfs.ensure(&cache)?;
         let built = if matches!(kernel.headers, Headers::Unknown) {
             eprintln!(
                 "         a kernel image alone: no zcnic.ko, and virtio_blk, ext4 and overlayfs must be \
@@ -139,11 +146,17 @@ impl Setup {
 
     /// Returns the command-line options that this setup was made with.
     pub fn arguments(&self) -> Vec<OsString> {
-        let GuestArgs { kernel, qemu } = &self.args;
+        let GuestArgs {
+            kernel,
+            qemu,
+            packages,
+        } = &self.args;
+        let packages = packages.arguments().into_iter().map(OsString::from);
         [("--kernel", kernel), ("--qemu", qemu)]
             .into_iter()
             .filter_map(|(option, value)| Some([option.into(), value.clone()?.into()]))
             .flatten()
+            .chain(packages)
             .collect()
     }
 

@@ -28,7 +28,7 @@ const KEPT_UNUSED: usize = 1;
 const WORKSHOPS_KEPT: usize = 3;
 
 /// A hash over everything that an entry's content depends on, in the order of the calls.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Key(Sha256);
 
 impl Key {
@@ -138,6 +138,11 @@ impl Cache {
     /// Returns the cache's directory.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Returns whether [`Self::entry`] finds an entry of `kind` for `key` and need not build it.
+    pub fn has(&self, kind: &str, key: &Key) -> bool {
+        self.root.join(kind).join(key.to_string()).is_dir()
     }
 
     /// Returns the directory of `kind` for `key` after `update` has worked on it. Unlike an entry,
