@@ -23,6 +23,7 @@ mod detection;
 mod ethtool;
 mod faults;
 mod features;
+mod files;
 mod gate;
 mod gro;
 mod input;
@@ -40,6 +41,7 @@ mod xdp;
 fn all() -> impl Iterator<Item = &'static Test> {
     [
         input::TESTS,
+        files::TESTS,
         plain::TESTS,
         gate::TESTS,
         gro::TESTS,

@@ -1,17 +1,26 @@
 //! `cargo xtask vm`: a guest to work in.
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode, str::FromStr};
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use serde_json::json;
 use zcnic_results::report::ReportArg;
 use zcnic_testbed::{
+    agent::Agent,
     backend::Cable,
+    guest::Guest,
+    provision::linux::kernel::Kernel,
     sandbox,
     setup::{GuestArgs, PORTS, Setup},
+    share::Share,
     step::{since_call, step},
 };
 
+use self::files::{Get, Put};
+
+mod attach;
+mod banner;
+mod files;
 mod session;
 
 /// Boot a guest with two ports, for a shell or for one command
@@ -20,24 +29,128 @@ pub(crate) struct Args {
     #[command(flatten)]
     guest: GuestArgs,
     #[command(flatten)]
+    files: FileArgs,
+    /// Open a shell, or run the command, in a guest that runs already: NAME, or the one that was
+    /// started last
+    #[arg(
+        long,
+        value_name = "NAME",
+        num_args = 0..=1,
+        default_missing_value = "",
+        conflicts_with_all = ["kernel", "qemu", "packages", "tools", "share", "report"]
+    )]
+    attach: Option<String>,
+    #[command(flatten)]
     report: ReportArg,
     /// Run this in the guest, pass on its input, output and exit status, and power off
     #[arg(last = true)]
     command: Vec<String>,
 }
 
+/// Files and directories of the host.
+#[derive(clap::Args, Debug)]
+struct FileArgs {
+    /// Copy a file or directory into the guest first, to /root or GUEST. May be repeated
+    #[arg(long, value_name = "HOST[:GUEST]")]
+    put: Vec<Put>,
+    /// Copy a file or directory out of the guest at the end, also if the command fails, to the current
+    /// directory or HOST. May be repeated
+    #[arg(long, value_name = "GUEST[:HOST]")]
+    get: Vec<Get>,
+    /// Mount a directory of the host at /mnt/NAME, its last component; the guest may write with `:rw`.
+    /// May be repeated
+    #[arg(long, value_name = "DIR[:rw]")]
+    share: Vec<ShareArg>,
+}
+
+/// The value of `--share`.
+#[derive(Clone, Debug)]
+struct ShareArg {
+    directory: PathBuf,
+    writable: bool,
+}
+
+impl FromStr for ShareArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (directory, writable) = match text.strip_suffix(":rw") {
+            Some(directory) => (directory, true),
+            None => (text.strip_suffix(":ro").unwrap_or(text), false),
+        };
+        if !PathBuf::from(directory).is_dir() {
+            return Err(format!("{directory} is no directory"));
+        }
+        let directory = PathBuf::from(directory);
+        Ok(Self {
+            directory,
+            writable,
+        })
+    }
+}
+
+impl FileArgs {
+    /// Opens the directories to share.
+    fn shares(&self) -> Result<Vec<Share>> {
+        let mut shares: Vec<Share> = Vec::new();
+        for arg in &self.share {
+            let share = Share::open(&arg.directory, arg.writable).context("--share")?;
+            if shares.iter().any(|other| other.name() == share.name()) {
+                bail!("--share: two directories would be at /mnt/{}", share.name());
+            }
+            shares.push(share);
+        }
+        Ok(shares)
+    }
+
+    fn put(&self, agent: &Agent) -> Result<()> {
+        self.put.iter().try_for_each(|put| put.run(agent))
+    }
+
+    /// Copies all that can be copied; returns whether that is all.
+    fn get(&self, agent: &Agent) -> bool {
+        let mut complete = true;
+        for get in &self.get {
+            if let Err(error) = get.run(agent) {
+                eprintln!("error: {error:#}");
+                complete = false;
+            }
+        }
+        complete
+    }
+}
+
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if let Some(name) = &args.attach {
+        let name = Some(name.as_str()).filter(|name| !name.is_empty());
+        let agent = attach::connect(name)?;
+        return work(&agent, args, || ()).map(ExitCode::from);
+    }
     sandbox::clean_up_on_signals()?;
+    let shares = args.files.shares()?;
     let setup = Setup::new(&args.guest)?;
-    let mut guest = setup.boot(&setup.machine(), Cable::Drop)?;
+    if !shares.is_empty() {
+        require_9p(&setup.kernel)?;
+    }
+    let mut machine = setup.machine();
+    machine.shares = shares;
+    let mut guest = setup.boot(&machine, Cable::Drop)?;
     let first_output = since_call()?;
     step(&format!("bring up {} ports", PORTS.len()), || {
         guest.bring_up(setup.driver())
     })?;
+    for (index, share) in machine.shares.iter().enumerate() {
+        let mounted = guest.check(&share.mount(index));
+        mounted.with_context(|| format!("--share: mount /mnt/{}", share.name()))?;
+    }
+    let name = attach::offer(&guest)?;
     let agent = guest.agent().clone();
-    let status = session::run(&agent, &args.command).map_err(|error| guest.explain(&error))?;
+    let work = work(&agent, args, || {
+        announce(&guest, args, &machine.shares, &name);
+    });
+    let code = work.map_err(|error| guest.explain(&error))?;
     let report = json!({
-        "status": status.code(),
+        "status": code,
         "kernel": guest.kernel,
         "qemu": setup.qemu.version,
         "acceleration": setup.acceleration.name(),
@@ -46,5 +159,51 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     });
     guest.power_off()?;
     args.report.write(&report)?;
-    Ok(ExitCode::from(status.code()))
+    Ok(ExitCode::from(code))
+}
+
+/// Fails if the kernel is known to lack what mounts a share.
+fn require_9p(kernel: &Kernel) -> Result<()> {
+    let Some(config) = &kernel.config else {
+        return Ok(());
+    };
+    for option in ["CONFIG_9P_FS", "CONFIG_NET_9P_VIRTIO"] {
+        let set =
+            |line: &str| [format!("{option}=y"), format!("{option}=m")].contains(&line.into());
+        if !config.lines().any(set) {
+            bail!(
+                "--share: Linux {} is built without {option}",
+                kernel.release
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Copies files in, runs the command or a shell, and copies files out. Returns the exit status: the
+/// command's, or 1 if only the copying out failed.
+fn work(agent: &Agent, args: &Args, before: impl FnOnce()) -> Result<u8> {
+    args.files.put(agent)?;
+    before();
+    let status = session::run(agent, &args.command);
+    let complete = args.files.get(agent);
+    let code = status?.code();
+    Ok(if code == 0 && !complete { 1 } else { code })
+}
+
+/// Tells a user at a terminal how to use the guest.
+fn announce(guest: &Guest, args: &Args, shares: &[Share], name: &str) {
+    if args.command.is_empty() && session::on_terminal() {
+        eprint!("{}", banner::text(shares, name));
+    } else if std::io::stderr().is_terminal() {
+        eprintln!("         a shell in this guest: cargo xtask vm --attach {name}");
+    }
+    if let Ok(control) = guest.control()
+        && std::io::stderr().is_terminal()
+    {
+        eprintln!(
+            "         its backend: zcnicctl --socket {} status",
+            control.socket.display()
+        );
+    }
 }

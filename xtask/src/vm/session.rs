@@ -44,7 +44,7 @@ pub(super) fn run(agent: &Agent, command: &[String]) -> Result<Status> {
 }
 
 /// Returns whether all three streams are a terminal, which a shell has given to us.
-fn on_terminal() -> bool {
+pub(super) fn on_terminal() -> bool {
     let all = stdin().is_terminal() && stdout().is_terminal() && stderr().is_terminal();
     all && tcgetpgrp(stdin()).is_ok_and(|group| group == getpgrp())
 }

@@ -3,6 +3,7 @@
 
 use std::{
     fmt,
+    os::unix::net::UnixListener,
     path::Path,
     time::{Duration, Instant},
 };
@@ -12,7 +13,7 @@ use zcnic_guest_protocol::check::CheckResult;
 
 use crate::{
     acceleration::Acceleration,
-    agent::{Agent, Exec, Finished, Output, Process},
+    agent::{self, Agent, Exec, Finished, Output, Process},
     backend::Backend,
     control::Control,
     machine::Machine,
@@ -36,6 +37,9 @@ const CONSOLE_LINES: usize = 25;
 const BACKEND_LINES: usize = 8;
 /// Lines of QEMU's own messages in an error.
 const QEMU_LINES: usize = 4;
+
+/// Name of the socket in the sandbox that [`Guest::serve_others`] makes.
+pub const ATTACH: &str = "attach.sock";
 
 /// The driver of the ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,6 +215,20 @@ impl Guest {
     /// Adds to an error of [`Self::agent`] the ends of the logs.
     pub fn explain(&mut self, error: &anyhow::Error) -> anyhow::Error {
         explain(error, &mut self.qemu, &self.sandbox)
+    }
+
+    /// Lets other processes of this user run commands in the guest, by [`agent::serve`] on
+    /// [`ATTACH`] in the sandbox's directory, which is returned.
+    ///
+    /// # Errors
+    ///
+    /// If the socket can't be made.
+    pub fn serve_others(&self) -> Result<&Path> {
+        let path = self.sandbox.path(ATTACH);
+        let listener = UnixListener::bind(&path)
+            .with_context(|| format!("cannot listen on {}", path.display()))?;
+        agent::serve(&self.agent, &self.kernel, listener);
+        Ok(self.sandbox.directory())
     }
 
     /// Returns QEMU's monitor.
