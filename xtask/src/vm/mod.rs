@@ -193,7 +193,7 @@ fn work(agent: &Agent, args: &Args, before: impl FnOnce()) -> Result<u8> {
 
 /// Tells a user at a terminal how to use the guest.
 fn announce(guest: &Guest, args: &Args, shares: &[Share], name: &str) {
-    if args.command.is_empty() && session::on_terminal() {
+    if args.command.is_empty() && session::is_interactive(&args.command) {
         eprint!("{}", banner::text(shares, name));
     } else if std::io::stderr().is_terminal() {
         eprintln!("         a shell in this guest: cargo xtask vm --attach {name}");

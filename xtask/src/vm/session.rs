@@ -27,36 +27,36 @@ const CHUNK: usize = 64 * 1024;
 ///
 /// If the command can't be started or the guest ends first, or if standard output can't be written.
 pub(super) fn run(agent: &Agent, command: &[String]) -> Result<Status> {
-    if on_terminal() {
-        let shell = ["bash".to_owned(), "-l".to_owned()];
-        let command = if command.is_empty() { &shell } else { command };
-        return interactive(agent, command);
+    let (shell, login) = (["bash".to_owned()], ["bash".to_owned(), "-l".to_owned()]);
+    match (is_interactive(command), command.is_empty()) {
+        (true, true) => interactive(agent, &login),
+        (true, false) => interactive(agent, command),
+        (false, true) => pass_on(agent, &shell),
+        (false, false) => pass_on(agent, command),
     }
-    let shell = ["bash".to_owned()];
-    let command = if command.is_empty() { &shell } else { command };
-    let exec = Exec::new(command).timeout(None);
-    // A pager behind us gets the keys, not the command.
-    if stdin().is_terminal() {
-        return pass_on(agent, &exec);
-    }
-    let exec = exec.stdin();
-    pass_on(agent, &exec)
 }
 
-/// Returns whether all three streams are a terminal, which a shell has given to us.
-pub(super) fn on_terminal() -> bool {
-    let all = stdin().is_terminal() && stdout().is_terminal() && stderr().is_terminal();
-    all && tcgetpgrp(stdin()).is_ok_and(|group| group == getpgrp())
+/// Returns whether `command` gets a terminal: a shell by a terminal that is its input, another
+/// command by one that is its output and errors, too.
+pub(super) fn is_interactive(command: &[String]) -> bool {
+    let typed = stdin().is_terminal() && tcgetpgrp(stdin()).is_ok_and(|group| group == getpgrp());
+    let shown = stdout().is_terminal() && stderr().is_terminal();
+    typed && (shown || command.is_empty())
 }
 
 /// Runs a command with the streams of this process.
-fn pass_on(agent: &Agent, exec: &Exec) -> Result<Status> {
-    let mut running = agent.spawn(exec)?;
-    if !stdin().is_terminal() {
+fn pass_on(agent: &Agent, command: &[String]) -> Result<Status> {
+    let exec = Exec::new(command).timeout(None);
+    // A pager behind us gets the keys of a terminal, not the command.
+    let mut running = if stdin().is_terminal() {
+        agent.spawn(&exec)?
+    } else {
+        let running = agent.spawn(&exec.stdin())?;
         let input = running.input();
         // This thread ends with the process, because a blocked read can't be interrupted.
         thread::spawn(move || feed(input));
-    }
+        running
+    };
     loop {
         let written = match running.next_output()? {
             Output::Stdout(bytes) => {
