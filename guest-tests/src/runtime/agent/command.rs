@@ -71,10 +71,10 @@ impl Running {
 }
 
 /// Starts a command and the threads that follow it.
-pub(super) fn start(agent: &Arc<Agent>, id: u64, exec: Exec) -> Result<()> {
+pub(super) fn start(agent: &Arc<Agent>, id: u64, exec: &Exec) -> Result<()> {
     let timeout = exec.timeout.map(Duration::try_from_secs_f64).transpose()?;
     let terminal = exec.tty.map(open_terminal).transpose()?;
-    let (mut child, program) = spawn(&exec, terminal.as_ref().map(|(_, inner)| inner))?;
+    let (mut child, program) = spawn(exec, terminal.as_ref().map(|(_, inner)| inner))?;
     let group = Pid::from_raw(child.id().cast_signed()).context("no process id")?;
     let ended = pidfd_open(group, PidfdFlags::empty())
         .with_context(|| format!("pidfd_open for {program}"))?;
@@ -211,23 +211,12 @@ impl Follower {
                 self.drain()?;
                 return Ok(child.wait()?);
             }
-            let mut streams = std::mem::take(&mut self.streams);
-            let mut ready = ready.into_iter();
-            let mut failed = None;
-            streams.retain_mut(|stream| {
-                if ready.next() != Some(true) || self.room == 0 {
-                    return true;
+            let streams = std::mem::take(&mut self.streams);
+            for (index, mut stream) in streams.into_iter().enumerate() {
+                let is_ready = ready.get(index) == Some(&true) && self.room > 0;
+                if !is_ready || self.pass_on(&mut stream)? > 0 {
+                    self.streams.push(stream);
                 }
-                self.pass_on(stream)
-                    .map(|length| length > 0)
-                    .unwrap_or_else(|error| {
-                        failed = Some(error);
-                        false
-                    })
-            });
-            self.streams = streams;
-            if let Some(error) = failed {
-                return Err(error);
             }
         }
     }

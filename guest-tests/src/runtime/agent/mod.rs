@@ -116,7 +116,7 @@ impl Agent {
     fn handle(self: &Arc<Self>, request: Request) -> Result<()> {
         let id = request.id;
         let result = match request.action {
-            Action::Exec(exec) => command::start(self, id, exec),
+            Action::Exec(exec) => command::start(self, id, &exec),
             Action::Input(Payload(bytes)) => self.with(id, |command| command.input(bytes)),
             Action::Size(size) => self.with(id, |command| command.resize(size)),
             Action::Credit(bytes) => self.with(id, |command| command.credit(bytes)),
