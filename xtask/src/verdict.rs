@@ -215,7 +215,11 @@ fn state_of(tree: &Path) -> String {
 impl Args {
     fn guest(&self, kernel: Option<PathBuf>) -> GuestArgs {
         let machine = self.machine.clone();
-        GuestArgs { kernel, machine }
+        GuestArgs {
+            kernel,
+            machine,
+            ..GuestArgs::default()
+        }
     }
 
     fn write_netdev_ci(&self, results: &Value) -> Result<()> {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Debug};
 
 use serde::{Serialize, de::DeserializeOwned};
 use zcnic_guest_protocol::{
-    agent::{Action, Exec, Reply, Request, RequestId},
+    agent::{Action, Exec, Payload, Reply, Request, RequestId},
     check::{CheckResult, FoundPool, LogFindings, LogHit},
     event::{CaseEnd, Event, NoResult, ReceiveResult, SendResult, UdpPingResult},
     figure::Figure,
@@ -47,19 +47,25 @@ fn requests() {
     );
     golden(
         &request(Action::Exec(Exec {
-            stdin: Some("given ä\n".to_owned()),
+            stdin: true,
             cwd: Some("/usr".to_owned()),
             env: BTreeMap::from([("NAME".to_owned(), "value".to_owned())]),
             timeout: Some(60.0),
             tty: Some([24, 80]),
             ..exec
         })),
-        r#"{"cwd":"/usr","env":{"NAME":"value"},"exec":["ls","-l"],"id":1,"stdin":"given ä\n","timeout":60.0,"tty":[24,80]}"#,
+        r#"{"cwd":"/usr","env":{"NAME":"value"},"exec":["ls","-l"],"id":1,"stdin":true,"timeout":60.0,"tty":[24,80]}"#,
     );
     golden(
-        &request(Action::Input("typed\n".to_owned())),
-        r#"{"id":1,"input":"typed\n"}"#,
+        // The bytes themselves follow the line.
+        &request(Action::Input(Payload(vec![0; 5]))),
+        r#"{"id":1,"input":5}"#,
     );
+    golden(
+        &request(Action::Size([24, 80])),
+        r#"{"id":1,"size":[24,80]}"#,
+    );
+    golden(&request(Action::Credit(4096)), r#"{"credit":4096,"id":1}"#);
     golden(&request(Action::Kill(9)), r#"{"id":1,"kill":9}"#);
     golden(&request(Action::PowerOff), r#"{"id":1,"poweroff":true}"#);
 }
@@ -67,9 +73,12 @@ fn requests() {
 #[test]
 fn wrong_requests_are_refused_and_have_an_id() {
     for (line, reason) in [
-        (r#"{"id":1}"#, "needs one of exec, input, kill, poweroff"),
-        (r#"{"id":1,"exec":[]}"#, "needs one of exec"),
-        (r#"{"id":1,"poweroff":false}"#, "needs one of exec"),
+        (
+            r#"{"id":1}"#,
+            "needs one of credit, exec, input, kill, poweroff, size",
+        ),
+        (r#"{"id":1,"exec":[]}"#, "needs one of credit, exec"),
+        (r#"{"id":1,"poweroff":false}"#, "needs one of credit, exec"),
         (
             r#"{"id":1,"execute":["ls"]}"#,
             "unknown field `execute`, expected one of",
@@ -86,6 +95,7 @@ fn wrong_requests_are_refused_and_have_an_id() {
 #[test]
 fn replies() {
     let text = "x".to_owned();
+    let bytes = || Payload(vec![0]);
     let ready = Reply::Ready {
         kernel: "7.3.4".to_owned(),
         ready: true,
@@ -96,17 +106,18 @@ fn replies() {
         (
             Reply::Stdout {
                 id: 1,
-                stdout: text.clone(),
+                stdout: bytes(),
             },
-            r#"{"id":1,"stdout":"x"}"#,
+            r#"{"id":1,"stdout":1}"#,
         ),
         (
             Reply::Stderr {
                 id: 1,
-                stderr: text.clone(),
+                stderr: bytes(),
             },
-            r#"{"id":1,"stderr":"x"}"#,
+            r#"{"id":1,"stderr":1}"#,
         ),
+        (Reply::Credit { credit: 9, id: 1 }, r#"{"credit":9,"id":1}"#),
         (Reply::Exit { exit: 0, id: 1 }, r#"{"exit":0,"id":1}"#),
         (Reply::Signal { id: 1, signal: 9 }, r#"{"id":1,"signal":9}"#),
         (

@@ -1,19 +1,13 @@
 //! Clients of the control socket in a guest: the programs of docs/testing-with-zcnic.md.
 
+use std::{fs, io::Write};
+
 use anyhow::{Context, Result};
-use zcnic_testbed::{
-    agent::Exec,
-    guest::Guest as Machine,
-    provision::{host, programs},
-    step::output,
-};
+use zcnic_testbed::{agent::Exec, guest::Guest as Machine, provision::programs};
 
 use super::test::{Kind::Zcnic, Run::Guest, Test, expect};
 
 const DOCUMENT: &str = include_str!("../../../docs/testing-with-zcnic.md");
-
-/// Bytes of a line of a program that is sent to the guest as text.
-const PIECE: usize = 256 * 1024;
 
 pub(super) const TESTS: &[Test] = &[
     Test {
@@ -39,11 +33,11 @@ fn python_selftest(guest: &mut Machine) -> Result<()> {
     let script: String = lines
         .map(|line| format!("{}\n", line.get(4..).unwrap_or_default()))
         .collect();
-    guest.check(&Exec::new(["python3", "-"]).stdin(&script))?;
+    guest.check(&Exec::new(["python3", "-c", &script]))?;
     no_rule_is_left(guest)?;
     // The selftest notices if the datagram is not lost.
     let other = script.replace("nth=3", "nth=2");
-    let failed = guest.run(&Exec::new(["python3", "-"]).stdin(&other))?;
+    let failed = guest.run(&Exec::new(["python3", "-c", &other]))?;
     expect(failed.stderr.contains("AssertionError"), || {
         format!("another datagram was lost, and the selftest says {failed:?}")
     })?;
@@ -52,12 +46,13 @@ fn python_selftest(guest: &mut Machine) -> Result<()> {
 
 fn rust_program(guest: &mut Machine) -> Result<()> {
     let program = programs::example("arm_a_fault")?;
-    let text = output(host::command("base64").arg("--wrap=0").arg(program))?.stdout;
-    for piece in text.chunks(PIECE) {
-        let append = Exec::shell("cat >> /tmp/arm_a_fault.base64");
-        guest.check(&append.stdin(&String::from_utf8_lossy(piece)))?;
-    }
-    guest.sh("base64 -d /tmp/arm_a_fault.base64 > /tmp/arm_a_fault; chmod +x /tmp/arm_a_fault")?;
+    let copy = Exec::shell("cat > /tmp/arm_a_fault; chmod +x /tmp/arm_a_fault");
+    let copying = guest.spawn(&copy.stdin())?;
+    let mut input = copying.input();
+    input.write_all(&fs::read(program)?)?;
+    input.end()?;
+    let copied = copying.wait()?;
+    expect(copied.status.success(), || copied.stderr.clone())?;
     let datagram = "echo | ip netns exec peer socat -u - UDP:192.0.2.1:5000";
     let printed = guest.check(&Exec::new(["/tmp/arm_a_fault", "0", "sh", "-c", datagram]))?;
     expect(printed == "Port 0 lost 1 datagram.\n", || {

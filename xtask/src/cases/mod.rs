@@ -29,6 +29,7 @@ mod ethtool;
 mod everybody;
 mod faults;
 mod features;
+mod files;
 mod gate;
 mod gro;
 mod input;
@@ -53,6 +54,7 @@ fn all() -> impl Iterator<Item = &'static Test> {
         provisioning::TESTS,
         everybody::TESTS,
         lab::TESTS,
+        files::TESTS,
         plain::TESTS,
         gate::TESTS,
         gro::TESTS,

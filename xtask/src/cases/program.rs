@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use zcnic_guest_protocol::event::{CaseEnd, Event};
 use zcnic_results::report::{Case, Outcome};
 use zcnic_testbed::{
-    agent::{Exec, Output},
+    agent::{Exec, Lines, Output},
     guest::Guest,
 };
 
@@ -47,16 +47,15 @@ pub(crate) fn run(
     let program = words.first().copied().unwrap_or_default();
     let mut missing = wanted.to_vec();
     let mut failed = 0;
-    let (mut unread, mut errors, mut lines) = (String::new(), String::new(), String::new());
+    let (mut unread, mut errors, mut lines) = (Lines::default(), Vec::new(), String::new());
     let exec = Exec::new([&["zcnic-guest"], words].concat()).timeout(PATIENCE);
     guest.stream(&exec, |event| {
         match event {
-            Output::Stdout(text) => unread.push_str(&text),
-            Output::Stderr(text) => errors.push_str(&text),
+            Output::Stdout(bytes) => unread.push(&bytes),
+            Output::Stderr(bytes) => errors.extend(bytes),
             Output::Ended(_) => {}
         }
-        while let Some(end) = unread.find('\n') {
-            let line: String = unread.drain(..=end).collect();
+        for line in unread.by_ref() {
             let end = match serde_json::from_str(&line)? {
                 Event::Line { text } => {
                     lines.push_str(&text);
@@ -90,6 +89,7 @@ pub(crate) fn run(
     })?;
     if failed > 0 || !missing.is_empty() {
         let missing = missing.len();
+        let errors = String::from_utf8_lossy(&errors);
         bail!("{failed} cases failed and {missing} did not run\n{errors}");
     }
     Ok(())

@@ -55,7 +55,7 @@ fn back_and_forth(guest: &mut Machine) -> Result<()> {
 }
 
 fn take_from_virtio_net(guest: &mut Machine) -> Result<()> {
-    let bind = Exec::new(["sh", "-s"]).stdin(ZCNIC_BIND);
+    let bind = Exec::new(["sh", "-c", ZCNIC_BIND]);
     guest.unload(Driver::Zcnic)?;
     guest.load(Driver::VirtioNet)?;
     let refused = guest.run(&bind)?;

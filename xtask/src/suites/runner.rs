@@ -10,6 +10,7 @@
 
 use std::{
     collections::BTreeMap,
+    io::{Write, stderr},
     time::{Duration, Instant},
 };
 
@@ -261,12 +262,12 @@ impl<'a> Runner<'a> {
 /// Runs a test program in the guest by these words, and returns its cases.
 fn results(guest: &mut Guest, words: &[String]) -> Result<Vec<Case>> {
     let exec = Exec::new(words).timeout(TEST_PATIENCE);
-    let mut object = String::new();
+    let mut object = Vec::new();
     let mut end = None;
     guest.stream(&exec, |event| {
         match event {
-            Output::Stdout(text) => object.push_str(&text),
-            Output::Stderr(text) => eprint!("{text}"),
+            Output::Stdout(bytes) => object.extend(bytes),
+            Output::Stderr(bytes) => stderr().write_all(&bytes)?,
             Output::Ended(status) => end = Some(status),
         }
         Ok(())
@@ -276,8 +277,10 @@ fn results(guest: &mut Guest, words: &[String]) -> Result<Vec<Case>> {
     {
         bail!("the guest's runner failed: {status}");
     }
-    let results: SelftestResults = serde_json::from_str(&object)
-        .with_context(|| format!("the guest's runner printed {object:?}"))?;
+    let results: SelftestResults = serde_json::from_slice(&object).with_context(|| {
+        let text = String::from_utf8_lossy(&object);
+        format!("the guest's runner printed {text:?}")
+    })?;
     let cases = results.tests.into_iter().flat_map(|test| test.cases);
     Ok(cases.map(case).collect())
 }

@@ -4,7 +4,7 @@
 use std::{
     ffi::OsString,
     fmt, fs,
-    os::unix::process::ExitStatusExt,
+    os::unix::{net::UnixListener, process::ExitStatusExt},
     path::Path,
     time::{Duration, Instant},
 };
@@ -14,7 +14,7 @@ use zcnic_guest_protocol::check::CheckResult;
 
 use crate::{
     acceleration::Acceleration,
-    agent::{Agent, Exec, Finished, Output, Process},
+    agent::{self, Agent, Exec, Finished, Output, Process},
     backend::Backend,
     control::Control,
     diagnosis::Diagnosis,
@@ -43,6 +43,9 @@ const QEMU_LINES: usize = 4;
 
 /// How long a guest may boot that a debugger may stop.
 const DEBUGGER_PATIENCE: Duration = Duration::from_secs(24 * 3600);
+
+/// Name of the socket in the sandbox that [`Guest::serve_others`] makes.
+pub const ATTACH: &str = "attach.sock";
 
 /// The backend of a guest's ports.
 #[derive(Debug)]
@@ -134,7 +137,15 @@ impl Guest {
         fs::write(sandbox.path(COMMANDS), commands)?;
         let mut command = sandbox.command("qemu", cache.root(), Path::new(&words[0]))?;
         command.args(&words[1..]);
+        let inherit = |inherit| {
+            machine
+                .shares
+                .iter()
+                .try_for_each(|share| share.inherit(inherit))
+        };
+        inherit(true)?;
         let mut running = Running::start("QEMU", &mut command).context(HostFault)?;
+        inherit(false)?;
         let console = sandbox.path("console.log");
         let killed = Reason::default();
         let console = ConsoleWatch::start(&console, &running, machine.watching, &killed)?;
@@ -274,6 +285,25 @@ impl Guest {
         self.sh("! grep -s '^virtio-pci ' /sys/kernel/debug/dma-api/dump")
             .context("memory is mapped for a device whose driver is gone")
             .map(drop)
+    }
+
+    /// Returns the connection to its agent, for threads that run commands beside others.
+    pub fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    /// Lets other processes of this user run commands in the guest, by [`agent::serve`] on
+    /// [`ATTACH`] in the sandbox's directory, which is returned.
+    ///
+    /// # Errors
+    ///
+    /// If the socket can't be made.
+    pub fn serve_others(&self) -> Result<&Path> {
+        let path = self.sandbox.path(ATTACH);
+        let listener = UnixListener::bind(&path)
+            .with_context(|| format!("cannot listen on {}", path.display()))?;
+        agent::serve(&self.agent, &self.kernel, listener);
+        Ok(self.sandbox.directory())
     }
 
     /// Returns QEMU's monitor.

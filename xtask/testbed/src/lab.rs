@@ -58,7 +58,7 @@ pub struct LabArgs {
     #[arg(long)]
     console: bool,
     /// Print the commands that start the backend and QEMU, instead of running them
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["put", "get", "share", "attach", "command"])]
     print_qemu: bool,
 }
 
@@ -309,6 +309,15 @@ impl Lab {
     pub fn first(&mut self) -> Result<&mut Guest> {
         let (_, guest) = self.guests.first_mut().context("no guest")?;
         Ok(guest)
+    }
+
+    /// Runs `each` for every guest, by its name.
+    pub fn try_for_each(
+        &mut self,
+        mut each: impl FnMut(&str, &mut Guest) -> Result<()>,
+    ) -> Result<()> {
+        let mut guests = self.guests.iter_mut();
+        guests.try_for_each(|(name, guest)| each(name, guest))
     }
 
     /// Returns the names and guests.

@@ -42,8 +42,9 @@
 //!
 //! Imports run downwards: [`progress`], [`step`], [`kernel_report`], [`provision::host`], [`paths`],
 //! [`process`], [`qmp`], [`acceleration`], [`agent`] and [`watch`] at the bottom; then [`provision`]
-//! and [`symbols`]; [`control`] and [`sandbox`]; [`machine`] and [`diagnosis`]; [`options`];
-//! [`backend`]; [`guest`]; [`stream`] and [`violations`]; [`setup`]; [`topology`]; [`lab`].
+//! and [`symbols`]; [`control`] and [`sandbox`]; [`share`]; [`machine`] and [`diagnosis`];
+//! [`options`]; [`backend`]; [`guest`]; [`stream`] and [`violations`]; [`setup`]; [`topology`];
+//! [`lab`].
 
 #![forbid(unsafe_code)]
 
@@ -64,6 +65,7 @@ pub mod provision;
 pub mod qmp;
 pub mod sandbox;
 pub mod setup;
+pub mod share;
 pub mod step;
 pub mod stream;
 pub mod symbols;

@@ -4,11 +4,14 @@ use std::{
     ffi::{OsStr, OsString},
     fmt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context, Result};
 
-use crate::{acceleration::Acceleration, control, provision::cache::Cache, watch::Watching};
+use crate::{
+    acceleration::Acceleration, control, provision::cache::Cache, share::Share, watch::Watching,
+};
 
 /// The socket of QEMU's gdb server, in the guest's directory.
 pub const GDB_SOCKET: &str = "gdb.sock";
@@ -116,6 +119,8 @@ pub struct Machine {
     pub initrd: PathBuf,
     /// Serial number and image of each read-only disk, in the cache.
     pub disks: Vec<(String, PathBuf)>,
+    /// Directories of the host.
+    pub shares: Vec<Arc<Share>>,
     /// Its zcnic ports.
     pub ports: Vec<Port>,
     /// Words added to the kernel's command line.
@@ -141,6 +146,9 @@ impl Machine {
         let mut arguments = Arguments::default();
         self.basics(&mut arguments, cache)?;
         self.channels(&mut arguments, places);
+        for (index, share) in self.shares.iter().enumerate() {
+            arguments.0.extend(share.arguments(index));
+        }
         for port in &self.ports {
             arguments.0.extend(port.arguments(places.backend));
         }

@@ -51,8 +51,9 @@ pub fn clean_up_on_signals() -> Result<()> {
     .context("cannot handle signals")
 }
 
-/// The prefix of the directories' names, and the file in each that is locked while it is in use.
-const PREFIX: &str = "zcnic-";
+/// The prefix of the directories' names.
+pub const PREFIX: &str = "zcnic-";
+/// The file in each directory that is locked while it is in use.
 const LOCK: &str = "lock";
 
 /// A directory for the sockets, logs and programs of one guest, and the user that it belongs to.
@@ -229,6 +230,12 @@ fn sweep() {
             let _ = fs::remove_dir_all(path);
         }
     }
+}
+
+/// Returns the ids of the user and the group that QEMU and the backend run with when we are root.
+pub(crate) fn unprivileged() -> Result<(u32, u32)> {
+    let User { uid, gid } = nobody()?;
+    Ok((uid, gid))
 }
 
 fn nobody() -> Result<User> {

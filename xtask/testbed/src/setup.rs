@@ -24,7 +24,7 @@ use crate::{
             kernel::{Headers, Kernel},
         },
         qemu::Qemu,
-        rootfs,
+        rootfs::{self, PackageArgs, RootFs},
     },
     sandbox::Sandbox,
     step::step,
@@ -32,12 +32,15 @@ use crate::{
     watch::Watching,
 };
 
-/// The options of every command that boots a guest: `--kernel`, and those of its machine.
+/// The options of every command that boots a guest: its kernel, packages and machine.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct GuestArgs {
     /// Boot this kernel (a bzImage, or the tree it was built in) instead of Debian's
     #[arg(long, value_name = "PATH")]
     pub kernel: Option<PathBuf>,
+    /// Packages besides those of every guest.
+    #[command(flatten)]
+    pub packages: PackageArgs,
     /// The machine.
     #[command(flatten)]
     pub machine: MachineArgs,
@@ -129,8 +132,8 @@ impl Setup {
     /// As [`Self::new`], with Debian's newest kernel of a series such as 7.2, or a release such as 7.2.6.
     pub fn for_series(series: &str, machine: &MachineArgs) -> Result<Self> {
         let args = GuestArgs {
-            kernel: None,
             machine: machine.clone(),
+            ..GuestArgs::default()
         };
         Self::make(&args, Choice::Series(series), false)
     }
@@ -153,10 +156,11 @@ impl Setup {
         host::require_programs()?;
         let cache = Cache::open()?;
         cache.require_space(&args.kinds())?;
+        let rootfs = RootFs::new(&cache, &args.packages)?;
         let acceleration = Acceleration::probe();
         let qemu = Qemu::ensure(&cache, args.machine.qemu.as_deref(), acceleration)?;
         let kernel = linux::ensure(&cache, choice, zcrx)?;
-        let rootfs = rootfs::ensure(&cache)?;
+        let rootfs = rootfs.ensure(&cache)?;
         let built = if matches!(kernel.headers, Headers::Unknown) {
             progress::note(
                 "a kernel image alone: no zcnic.ko, and virtio_blk, ext4 and overlayfs must be built in",
@@ -188,10 +192,16 @@ impl Setup {
 
     /// Returns the command-line options that this setup was made with.
     pub fn arguments(&self) -> Vec<OsString> {
-        let kernel = self.args.kernel.iter();
+        let GuestArgs {
+            kernel,
+            packages,
+            machine,
+        } = &self.args;
+        let kernel = kernel.iter();
         kernel
             .flat_map(|kernel| ["--kernel".into(), kernel.into()])
-            .chain(self.args.machine.words().into_iter().map(OsString::from))
+            .chain(packages.arguments().into_iter().map(OsString::from))
+            .chain(machine.words().into_iter().map(OsString::from))
             .collect()
     }
 
@@ -230,6 +240,7 @@ impl Setup {
                 disk("root", &rootfs::image(&self.rootfs)),
                 disk("modules", &self.kernel.modules_image),
             ],
+            shares: Vec::new(),
             ports: PORTS.to_vec(),
             kernel_arguments: Vec::new(),
             user_words: Vec::new(),

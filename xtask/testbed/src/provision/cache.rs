@@ -49,7 +49,7 @@ const SPACE: [(&str, u64); 10] = [
 const OTHER_SPACE: u64 = 100;
 
 /// A hash over everything that an entry's content depends on, in the order of the calls.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Key(Sha256);
 
 impl Key {
@@ -169,6 +169,11 @@ impl Cache {
         });
         let bytes = missing.map(|kind| space_of(kind)).sum();
         require_free(&self.root, bytes, "make what guests need")
+    }
+
+    /// Returns whether [`Self::entry`] finds an entry of `kind` for `key` and need not build it.
+    pub fn has(&self, kind: &str, key: &Key) -> bool {
+        self.root.join(kind).join(key.to_string()).is_dir()
     }
 
     /// Returns the directory of `kind` for `key` after `update` has worked on it. Unlike an entry,
