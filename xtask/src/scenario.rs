@@ -3,6 +3,7 @@
 use std::process::{Command, ExitCode};
 
 use anyhow::{Result, bail};
+use serde_json::json;
 use zcnic_results::{
     formats,
     report::{Case, Outcome, Report, ReportArg},
@@ -71,6 +72,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let setup = Setup::for_zero_copy(&args.guest)?;
     let mut report = Report::default();
     report.extra.extend(setup.facts());
+    report
+        .extra
+        .insert("commit".to_owned(), json!(paths::commit()));
     let mut guest = setup.boot(&setup.machine(), Cable::Drop)?;
     step("bring up two ports, cabled", || {
         guest.bring_up(setup.driver())

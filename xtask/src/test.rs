@@ -3,11 +3,12 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use serde_json::json;
 use zcnic_results::{
     formats,
     report::{Outcome, Report, ReportArg},
 };
-use zcnic_testbed::{sandbox, setup::GuestArgs};
+use zcnic_testbed::{paths, sandbox, setup::GuestArgs};
 
 use crate::cases::{self, cargo_tests};
 
@@ -38,6 +39,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     args.guest.check()?;
     let filter = args.filter.as_deref();
     let mut report = Report::default();
+    report
+        .extra
+        .insert("commit".to_owned(), json!(paths::commit()));
     // Guest tests have sentences as names; no Rust test has a space in its name.
     if filter.is_none_or(|filter| !filter.contains(' ')) {
         cargo_tests::run(filter, &mut report)?;
