@@ -11,7 +11,7 @@ use std::{
     net::{Ipv4Addr, TcpListener},
     os::{fd::AsFd, unix::fs::PermissionsExt},
     path::Path,
-    process::{self, Command},
+    process::{self, Command, Stdio},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -154,6 +154,8 @@ fn start_relay(setup: &Setup, sockets: &[String; 2]) -> Result<Running> {
         let hub = format!("hubport,id=h{number},hubid=0,netdev=s{number}");
         command.args(["-netdev", &stream, "-netdev", &hub]);
     }
+    // It warns that its hub has no NIC.
+    command.stdin(Stdio::null()).stderr(Stdio::null());
     Running::start("a relay", &mut command)
 }
 
