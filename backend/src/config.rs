@@ -189,7 +189,7 @@ impl Display for StreamAddress {
 pub struct TapConfig {
     /// The name of the interface, made if it does not exist.
     pub name: String,
-    /// Its queues, 1 to [`MAX_TAP_QUEUES`].
+    /// Its queues, 1 to 16.
     pub queues: usize,
     /// How frames are treated that find no receive buffer or a full queue.
     pub flow_control: FlowControl,

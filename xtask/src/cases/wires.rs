@@ -11,7 +11,7 @@ use std::{
     net::{Ipv4Addr, TcpListener},
     os::{fd::AsFd, unix::fs::PermissionsExt},
     path::Path,
-    process::{self, Command},
+    process::{self, Command, Stdio},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -41,7 +41,7 @@ pub(super) const TESTS: &[Test] = &[Test {
 }];
 
 /// Bytes that each connection carries in each direction.
-const BYTES: u32 = 4 << 20;
+const BYTES: usize = 4 << 20;
 
 /// For programs to start, and for one transfer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -60,13 +60,9 @@ fn reach(setup: &Setup) -> Result<()> {
     let _passt = start_passt(setup, &shared)?;
     let namespace = geteuid().is_root().then(Namespace::new).transpose()?;
     let path = |name: &str| shared.path().join(name).display().to_string();
-    // A port that is free now.
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-        .local_addr()?
-        .port();
     let first = [
         format!("stream,connect=unix:{},pause", path("passt.sock")),
-        format!("stream,listen=tcp:127.0.0.1:{port},pause"),
+        format!("stream,listen=unix:{},pause", path("direct.sock")),
         format!("stream,listen=unix:{}", path("relay-a.sock")),
     ];
     let second = [
@@ -74,7 +70,7 @@ fn reach(setup: &Setup) -> Result<()> {
             Some(_) => format!("tap,ifname={TAP},queues=2"),
             None => "null".to_owned(),
         },
-        format!("stream,connect=tcp:127.0.0.1:{port},pause"),
+        format!("stream,connect=unix:{},pause", path("direct.sock")),
         format!("stream,listen=unix:{}", path("relay-b.sock")),
     ];
     let (mut a, mut b, _relay) = step("boot two guests", || {
@@ -87,13 +83,20 @@ fn reach(setup: &Setup) -> Result<()> {
     })?;
 
     let server = EchoServer::start(None, (Ipv4Addr::LOCALHOST, 0).into())?;
-    a.echo(LOOPBACK, server.port)
-        .context("to the host by passt")?;
+    a.echo(LOOPBACK, server.port).with_context(|| {
+        let log = fs::read_to_string(shared.path().join("passt.log"));
+        format!(
+            "to the host by passt, which logged\n{}",
+            log.unwrap_or_default()
+        )
+    })?;
     server.finish()?;
 
     for address in ["203.0.113.2", "10.0.0.2"] {
-        let echo = "socat -t 60 TCP-LISTEN:5000,reuseaddr SYSTEM:'cat >/run/in; cat /run/in'";
-        let echo = b.guest.spawn(&Exec::shell(echo).timeout(PATIENCE))?;
+        let echo = format!(
+            "socat TCP-LISTEN:5000,reuseaddr SYSTEM:'head -c {BYTES} >/run/in; cat /run/in'"
+        );
+        let echo = b.guest.spawn(&Exec::shell(&echo).timeout(PATIENCE))?;
         a.echo(address, 5000)
             .with_context(|| format!("to the other guest at {address}"))?;
         echo.wait()?;
@@ -154,6 +157,8 @@ fn start_relay(setup: &Setup, sockets: &[String; 2]) -> Result<Running> {
         let hub = format!("hubport,id=h{number},hubid=0,netdev=s{number}");
         command.args(["-netdev", &stream, "-netdev", &hub]);
     }
+    // It warns that its hub has no NIC.
+    command.stdin(Stdio::null()).stderr(Stdio::null());
     Running::start("a relay", &mut command)
 }
 
@@ -197,7 +202,7 @@ impl Drop for Namespace {
     }
 }
 
-/// A server on the host that reads one connection to its end and sends everything back.
+/// A server on the host that takes one connection, reads [`BYTES`] and sends them back.
 struct EchoServer {
     port: u16,
     thread: JoinHandle<std::io::Result<()>>,
@@ -218,9 +223,11 @@ impl EchoServer {
         let thread = thread::spawn(move || {
             let (mut connection, _) = listener.accept()?;
             connection.set_read_timeout(Some(PATIENCE))?;
-            let mut bytes = Vec::new();
-            connection.read_to_end(&mut bytes)?;
-            connection.write_all(&bytes)
+            let mut bytes = vec![0; BYTES];
+            connection.read_exact(&mut bytes)?;
+            connection.write_all(&bytes)?;
+            // The client closes it.
+            connection.read_to_end(&mut Vec::new()).map(drop)
         });
         Ok(Self { port, thread })
     }
@@ -250,7 +257,12 @@ impl Wired {
         let program = sandbox.install(&setup.programs.zcnic)?;
         let mut command = match namespace {
             None => sandbox.command("zcnic", sandbox.directory(), &program)?,
-            Some(namespace) => namespace.command(&program),
+            Some(namespace) => {
+                let log = File::create(sandbox.path("zcnic.log"))?;
+                let mut command = namespace.command(&program);
+                command.stdout(log.try_clone()?).stderr(log);
+                command
+            }
         };
         let sockets: Vec<_> = machine
             .ports
@@ -286,11 +298,14 @@ impl Wired {
         Ok(())
     }
 
-    /// Sends random bytes to a server that sends them back, and compares.
+    /// Sends random bytes to a server that sends them back, and compares. The server may start
+    /// later.
     fn echo(&mut self, address: &str, port: u16) -> Result<()> {
         let script = format!(
-            "head -c {BYTES} /dev/urandom >/run/out; \
-             socat -t 60 - TCP:{address}:{port},retry=20,interval=0.5 </run/out >/run/back && \
+            "head -c {BYTES} /dev/urandom >/run/out
+             until exec 3<>/dev/tcp/{address}/{port}; do sleep 0.5; done 2>/dev/null
+             cat /run/out >&3 &
+             head -c {BYTES} <&3 >/run/back
              cmp /run/out /run/back"
         );
         self.guest.check(&Exec::shell(&script).timeout(PATIENCE))?;
