@@ -13,6 +13,7 @@ use std::{
 };
 
 use common::World;
+use serde_json::json;
 use zcnic_model::{Driver, Shape, frames::Flow, vhost_user::Frontend};
 
 const DOCUMENT: &str = include_str!("../../../docs/testing-with-zcnic.md");
@@ -192,45 +193,99 @@ with zcnic.connect() as client:
 }
 
 #[test]
-fn python_names_a_socket_that_is_not_a_control_socket() {
+fn clients_name_a_socket_that_is_not_a_control_socket_and_leave_it() {
     let world = World::new();
-    let script = format!("import zcnic; zcnic.connect({:?})", world.path(0));
-    let mut client = python(&script);
-    let output = client.env("PYTHONPATH", workspace("ctl/python")).output();
-    let text = String::from_utf8(output.expect("Python runs").stderr).expect("text");
-    assert!(
-        text.contains("no greeting within 5 s; ports' sockets are for QEMU"),
-        "{text}"
-    );
-    // The port is free again.
-    drop(world.driver(0, 3));
+    let directory = tempfile::tempdir().expect("directory");
+    let connect = python("import zcnic; zcnic.connect()");
+    let mut status = Command::new(env!("CARGO_BIN_EXE_zcnicctl"));
+    status.arg("status");
+    let c = Command::new(compile(directory.path()));
+    for (mut client, code) in [(connect, 1), (status, 3), (c, 1)] {
+        client
+            .env("PYTHONPATH", workspace("ctl/python"))
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("ZCNIC_CONTROL", world.path(0));
+        let output = client.output().expect("it runs");
+        let text = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert!(
+            text.contains("no greeting within 5 s; ports' sockets are for QEMU"),
+            "{text}"
+        );
+        // The port is free again.
+        drop(world.driver(0, 3));
+    }
+}
+
+/// Compiles the documented C program without warnings; returns its path below `directory`.
+fn compile(directory: &Path) -> PathBuf {
+    let source = directory.join("test.c");
+    let program = directory.join("test");
+    fs::write(&source, example("#include \"zcnic_ctl.h\"")).expect("a file");
+    for standard in ["-std=gnu99", "-std=c99"] {
+        let mut cc = Command::new("cc");
+        cc.args([standard, "-D_GNU_SOURCE", "-O2"])
+            .args(["-Wall", "-Wextra", "-Werror", "-Wpedantic"])
+            .arg("-I")
+            .arg(workspace("ctl/c"))
+            .arg("-o")
+            .args([&program, &source]);
+        let output = cc.output().expect("a C compiler");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{cc:?}:\n{text}");
+    }
+    program
+}
+
+/// Runs a client on a terminal that is wired to the control socket: for the client a character
+/// device, as a virtio-serial port of a guest is. A program before left rule 1 and `BEFORE`.
+const WIRED: &str = r#"
+import os, pty, select, socket, subprocess, sys, tty
+ours, port = pty.openpty()
+tty.setraw(port)
+backend = socket.socket(socket.AF_UNIX)
+backend.connect(os.environ["ZCNIC_CONTROL"])
+backend.sendall(b"""{"execute":"fault-add","arguments":{"port":"1","rules":[{"direction":"tx","action":"drop"}]}}
+""" + os.environ["BEFORE"].encode())
+os.environ["ZCNIC_CONTROL"] = os.ttyname(port)
+client = subprocess.Popen(sys.argv[1:])
+while client.poll() is None:
+    for ready in select.select([ours, backend], [], [], 0.05)[0]:
+        data = os.read(ready if ready == ours else backend.fileno(), 4096)
+        if ready == ours:
+            backend.sendall(data)
+        else:
+            os.write(ours, data)
+sys.exit(client.returncode)
+"#;
+
+#[test]
+fn clients_take_over_the_port_of_a_guest() {
+    let directory = tempfile::tempdir().expect("directory");
+    let c = compile(directory.path());
+    let c = c.to_str().expect("UTF-8");
+    let script = example("port.fault(\"rx\", \"drop\", nth=3)");
+    let clients: [&[&str]; 3] = [
+        &["python3", "-W", "error", "-c", &script],
+        &[c],
+        &["zcnicctl", "fault", "wait", "1", "--hits", "0"],
+    ];
+    let wait =
+        json!({"execute": "fault-wait", "arguments": {"id": 1, "timeout": 600_000_000_000_u64}});
+    for before in [&format!("{wait}\n"), r#"{"execute":"query-"#] {
+        for client in clients {
+            let mut command = python(WIRED);
+            command.env("BEFORE", before).args(client);
+            let (output, text) = Traffic::new().run(&mut command);
+            assert!(output.status.success(), "{before}, {client:?}:\n{text}");
+        }
+    }
 }
 
 #[test]
 fn the_documented_c_program_compiles_without_warnings_and_runs() {
     let directory = tempfile::tempdir().expect("directory");
-    let source = directory.path().join("test.c");
-    let program = directory.path().join("test");
-    fs::write(&source, example("#include \"zcnic_ctl.h\"")).expect("a file");
-    for standard in ["-std=gnu99", "-std=c99"] {
-        let mut cc = Command::new("cc");
-        cc.args([
-            standard,
-            "-D_GNU_SOURCE",
-            "-O2",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            "-Wpedantic",
-        ])
-        .arg("-I")
-        .arg(workspace("ctl/c"))
-        .arg("-o")
-        .args([&program, &source]);
-        let output = cc.output().expect("a C compiler");
-        let text = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{cc:?}:\n{text}");
-    }
+    let program = compile(directory.path());
     let mut traffic = Traffic::new();
     let text = traffic.succeed(&mut Command::new(&program));
     assert_eq!(text, "rule 1 hit 1 time\n");

@@ -70,7 +70,7 @@ fn taken_over(guest: &mut Machine) -> Result<()> {
         "python3 -c 'import zcnic; zcnic.connect().status()'",
     ] {
         guest.sh(&format!(
-            "timeout -s KILL 3 python3 -c \"{wait}\" || test $? = 137"
+            "timeout -s KILL 5 python3 -c \"{wait}\" || test $? = 137"
         ))?;
         let exec = Exec::new(["sh", "-c", client]);
         guest.check(&exec.timeout(std::time::Duration::from_secs(15)))?;
