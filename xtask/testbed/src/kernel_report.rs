@@ -114,8 +114,10 @@ fn after(lines: &[&str], mut end: usize, ending: Ending) -> usize {
             .count();
     }
     let soon = (end..lines.len()).take(LINES_BEFORE_PANIC);
+    // A user's panic has nothing to do with an earlier report.
+    let by_user = |at: usize| message(lines[at]).starts_with("sysrq: ");
     let panic = soon
-        .take_while(|&at| matches!(begins(lines, at), None | Some(Ending::Panic)))
+        .take_while(|&at| !by_user(at) && matches!(begins(lines, at), None | Some(Ending::Panic)))
         .find(|&at| begins(lines, at).is_some());
     match panic {
         Some(at) if ending != Ending::Panic => self::end(lines, at, Ending::Panic),
@@ -376,6 +378,57 @@ Call Trace:
         assert_eq!(
             found(&text).map(|(_, _, lines, others)| (lines, others)),
             Some((9, 0))
+        );
+    }
+
+    /// The console of a guest with Debian's kernel in which a module made mistakes, one after the
+    /// other: a use after free (found by KFENCE), WARN, sleeping with a lock (two reports), a null
+    /// pointer, a non-canonical address, BUG; and then a user made it panic.
+    #[test]
+    fn every_report_of_a_real_console_is_found() {
+        let console = include_str!("../tests/consoles/kfence-warn-oops-panic.txt");
+        let lines: Vec<_> = console.lines().collect();
+        let mut found = Vec::new();
+        let mut from = 0;
+        while let Some((start, end)) = next(&lines, from) {
+            found.push((message(lines[start]), message(lines[end - 1])));
+            from = end;
+        }
+        let rule = "==================================================================";
+        let cut = "------------[ cut here ]------------";
+        let expected = [
+            (rule, rule),
+            (cut, "---[ end trace 0000000000000000 ]---"),
+            (
+                "BUG: scheduling while atomic: provoked/150/0x00000002",
+                " </TASK>",
+            ),
+            (
+                "BUG: scheduling while atomic: provoked/150/0x00000000",
+                " </TASK>",
+            ),
+            (
+                "BUG: kernel NULL pointer dereference, address: 0000000000000008",
+                "PKRU: 55555554",
+            ),
+            (
+                "Oops: general protection fault, probably for non-canonical address \
+                 0xdead000000000108: 0000 [#2] SMP NOPTI",
+                "PKRU: 55555554",
+            ),
+            (cut, "PKRU: 55555554"),
+            (
+                "Kernel panic - not syncing: sysrq triggered crash",
+                message(lines[lines.len() - 1]),
+            ),
+        ];
+        assert_eq!(found, expected);
+        let report = KernelReport::find(console).unwrap();
+        assert_eq!((report.omitted, report.others), (0, 7));
+        assert!(
+            report
+                .text
+                .contains("BUG: KFENCE: use-after-free write in provoked+0x2c7/0x2e0")
         );
     }
 
