@@ -22,6 +22,8 @@ pub struct KernelReport {
     pub omitted: usize,
     /// Number of the reports after it.
     pub others: usize,
+    /// The title of the last one, such as the panic.
+    pub last: Option<String>,
 }
 
 impl KernelReport {
@@ -29,9 +31,10 @@ impl KernelReport {
     pub fn find(console: &str) -> Option<Self> {
         let lines: Vec<_> = console.lines().map(str::trim_end).collect();
         let (start, end) = next(&lines, 0)?;
-        let (mut others, mut from) = (0, end);
-        while let Some((_, end)) = next(&lines, from) {
+        let (mut others, mut last, mut from) = (0, None, end);
+        while let Some((start, end)) = next(&lines, from) {
             others += 1;
+            last = title(&lines[start..end]);
             from = end;
         }
         let all = &lines[start..end];
@@ -40,8 +43,19 @@ impl KernelReport {
             text: shown.join("\n"),
             omitted: all.len() - shown.len(),
             others,
+            last,
         })
     }
+}
+
+/// Returns the line of a report that says what happened.
+fn title(report: &[&str]) -> Option<String> {
+    let says = |text: &&str| {
+        let words = ["BUG", "WARNING", "Oops", "panic", "INFO: "];
+        words.iter().any(|word| text.contains(word))
+    };
+    let mut messages = report.iter().map(|line| message(line));
+    messages.find(says).map(str::to_owned)
 }
 
 impl fmt::Display for KernelReport {
@@ -51,7 +65,11 @@ impl fmt::Display for KernelReport {
             write!(f, "\n({} more lines of this report)", self.omitted)?;
         }
         if self.others > 0 {
-            write!(f, "\n({} more reports after this one)", self.others)?;
+            write!(f, "\n({} more reports after this one", self.others)?;
+            if let Some(last) = &self.last {
+                write!(f, "; the last: {last}")?;
+            }
+            f.write_str(")")?;
         }
         Ok(())
     }
@@ -425,6 +443,8 @@ Call Trace:
         assert_eq!(found, expected);
         let report = KernelReport::find(console).unwrap();
         assert_eq!((report.omitted, report.others), (0, 7));
+        let last = "Kernel panic - not syncing: sysrq triggered crash";
+        assert_eq!(report.last.as_deref(), Some(last));
         assert!(
             report
                 .text
@@ -437,12 +457,9 @@ Call Trace:
         let text = [WARN, HUNG, QUIET, KASAN, LOCKDEP, HUNG, HUNG].join("\n");
         let report = KernelReport::find(&console(&text)).unwrap();
         assert_eq!(report.others, 5);
-        assert!(
-            report
-                .to_string()
-                .ends_with("\n(5 more reports after this one)"),
-            "{report}"
-        );
+        let last = "\n(5 more reports after this one; the last: INFO: task hung:301 blocked for \
+                    more than 5 seconds.)";
+        assert!(report.to_string().ends_with(last), "{report}");
         // One without an end does not swallow the next.
         let open = WARN.rsplit_once('\n').unwrap().0;
         let found = found(&format!("{open}\n{KASAN}")).unwrap();
