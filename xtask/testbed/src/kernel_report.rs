@@ -22,6 +22,8 @@ pub struct KernelReport {
     pub omitted: usize,
     /// Number of the reports after it.
     pub others: usize,
+    /// The title of the last one, such as the panic.
+    pub last: Option<String>,
 }
 
 impl KernelReport {
@@ -29,9 +31,10 @@ impl KernelReport {
     pub fn find(console: &str) -> Option<Self> {
         let lines: Vec<_> = console.lines().map(str::trim_end).collect();
         let (start, end) = next(&lines, 0)?;
-        let (mut others, mut from) = (0, end);
-        while let Some((_, end)) = next(&lines, from) {
+        let (mut others, mut last, mut from) = (0, None, end);
+        while let Some((start, end)) = next(&lines, from) {
             others += 1;
+            last = title(&lines[start..end]);
             from = end;
         }
         let all = &lines[start..end];
@@ -40,8 +43,19 @@ impl KernelReport {
             text: shown.join("\n"),
             omitted: all.len() - shown.len(),
             others,
+            last,
         })
     }
+}
+
+/// Returns the line of a report that says what happened.
+fn title(report: &[&str]) -> Option<String> {
+    let says = |text: &&str| {
+        let words = ["BUG", "WARNING", "Oops", "panic", "INFO: "];
+        words.iter().any(|word| text.contains(word))
+    };
+    let mut messages = report.iter().map(|line| message(line));
+    messages.find(says).map(str::to_owned)
 }
 
 impl fmt::Display for KernelReport {
@@ -51,7 +65,11 @@ impl fmt::Display for KernelReport {
             write!(f, "\n({} more lines of this report)", self.omitted)?;
         }
         if self.others > 0 {
-            write!(f, "\n({} more reports after this one)", self.others)?;
+            write!(f, "\n({} more reports after this one", self.others)?;
+            if let Some(last) = &self.last {
+                write!(f, "; the last: {last}")?;
+            }
+            f.write_str(")")?;
         }
         Ok(())
     }
@@ -114,8 +132,10 @@ fn after(lines: &[&str], mut end: usize, ending: Ending) -> usize {
             .count();
     }
     let soon = (end..lines.len()).take(LINES_BEFORE_PANIC);
+    // A user's panic has nothing to do with an earlier report.
+    let by_user = |at: usize| message(lines[at]).starts_with("sysrq: ");
     let panic = soon
-        .take_while(|&at| matches!(begins(lines, at), None | Some(Ending::Panic)))
+        .take_while(|&at| !by_user(at) && matches!(begins(lines, at), None | Some(Ending::Panic)))
         .find(|&at| begins(lines, at).is_some());
     match panic {
         Some(at) if ending != Ending::Panic => self::end(lines, at, Ending::Panic),
@@ -379,17 +399,67 @@ Call Trace:
         );
     }
 
+    /// The console of a guest with Debian's kernel in which a module made mistakes, one after the
+    /// other: a use after free (found by KFENCE), WARN, sleeping with a lock (two reports), a null
+    /// pointer, a non-canonical address, BUG; and then a user made it panic.
+    #[test]
+    fn every_report_of_a_real_console_is_found() {
+        let console = include_str!("../tests/consoles/kfence-warn-oops-panic.txt");
+        let lines: Vec<_> = console.lines().collect();
+        let mut found = Vec::new();
+        let mut from = 0;
+        while let Some((start, end)) = next(&lines, from) {
+            found.push((message(lines[start]), message(lines[end - 1])));
+            from = end;
+        }
+        let rule = "==================================================================";
+        let cut = "------------[ cut here ]------------";
+        let expected = [
+            (rule, rule),
+            (cut, "---[ end trace 0000000000000000 ]---"),
+            (
+                "BUG: scheduling while atomic: provoked/150/0x00000002",
+                " </TASK>",
+            ),
+            (
+                "BUG: scheduling while atomic: provoked/150/0x00000000",
+                " </TASK>",
+            ),
+            (
+                "BUG: kernel NULL pointer dereference, address: 0000000000000008",
+                "PKRU: 55555554",
+            ),
+            (
+                "Oops: general protection fault, probably for non-canonical address \
+                 0xdead000000000108: 0000 [#2] SMP NOPTI",
+                "PKRU: 55555554",
+            ),
+            (cut, "PKRU: 55555554"),
+            (
+                "Kernel panic - not syncing: sysrq triggered crash",
+                message(lines[lines.len() - 1]),
+            ),
+        ];
+        assert_eq!(found, expected);
+        let report = KernelReport::find(console).unwrap();
+        assert_eq!((report.omitted, report.others), (0, 7));
+        let last = "Kernel panic - not syncing: sysrq triggered crash";
+        assert_eq!(report.last.as_deref(), Some(last));
+        assert!(
+            report
+                .text
+                .contains("BUG: KFENCE: use-after-free write in provoked+0x2c7/0x2e0")
+        );
+    }
+
     #[test]
     fn further_reports_are_counted() {
         let text = [WARN, HUNG, QUIET, KASAN, LOCKDEP, HUNG, HUNG].join("\n");
         let report = KernelReport::find(&console(&text)).unwrap();
         assert_eq!(report.others, 5);
-        assert!(
-            report
-                .to_string()
-                .ends_with("\n(5 more reports after this one)"),
-            "{report}"
-        );
+        let last = "\n(5 more reports after this one; the last: INFO: task hung:301 blocked for \
+                    more than 5 seconds.)";
+        assert!(report.to_string().ends_with(last), "{report}");
         // One without an end does not swallow the next.
         let open = WARN.rsplit_once('\n').unwrap().0;
         let found = found(&format!("{open}\n{KASAN}")).unwrap();
