@@ -68,14 +68,14 @@ enum Command {
 /// The commands that an installation has, too.
 #[derive(Subcommand)]
 enum LabCommand {
-    Bench(bench::Args),
+    Bench(Box<bench::Args>),
     Cache(cache::Args),
-    Demo(demo::Args),
-    Kselftest(kselftest::Args),
-    Matrix(matrix::Args),
-    Scenario(scenario::Args),
-    Verdict(verdict::Args),
-    Vm(vm::Args),
+    Demo(Box<demo::Args>),
+    Kselftest(Box<kselftest::Args>),
+    Matrix(Box<matrix::Args>),
+    Scenario(Box<scenario::Args>),
+    Verdict(Box<verdict::Args>),
+    Vm(Box<vm::Args>),
 }
 
 #[derive(Subcommand)]

@@ -212,7 +212,7 @@ mod tests {
         share.inherit(true).unwrap();
         let (uid, gid) = sandbox::unprivileged().unwrap();
         let inside = format!("/proc/self/fd/{}", share.directory.as_raw_fd());
-        let output = Command::new("setpriv")
+        let output = host::command("setpriv")
             .args([&format!("--reuid={uid}"), &format!("--regid={gid}")])
             .args(["--clear-groups", "sh", "-c"])
             .arg("cd $0/ && cat secret && echo new > made && mkdir dir && chmod 640 made")
