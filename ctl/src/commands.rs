@@ -8,7 +8,9 @@ use crate::{
     client::{Client, ClientError},
     protocol::{
         CounterId, FlowCounterAdd, FlowCounterAdded, FlowCounterId, FlowCounts, FlowMatch, Stats,
-        Status, command,
+        Status,
+        buffers::{BufferHistories, LedgerBuffers},
+        command,
         event::{EventKind, Subscribe},
         fault::{
             FaultAdd, FaultId, FaultIds, FaultRemove, FaultRule, FaultStatus, FaultWait, Faults,
@@ -191,6 +193,14 @@ impl Client {
             address,
         };
         self.execute(command::LEDGER_HISTORY, Some(&history))
+    }
+
+    /// The buffers that a queue's ledger knows, from a guest-physical address on: at most 512, with
+    /// the address to continue at.
+    pub fn ledger_buffers(&mut self, port: &str, queue: u16, from: u64) -> Result<BufferHistories> {
+        let port = port.to_owned();
+        let asked = LedgerBuffers { port, queue, from };
+        self.execute(command::LEDGER_BUFFERS, Some(&asked))
     }
 
     /// Switches the carrier of a port off or on.

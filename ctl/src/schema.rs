@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::protocol::{
     Failure, FlowCounterAdd, FlowCounterAdded, FlowCounterId, FlowCounts, Greeting, Stats, Status,
+    buffers::{BufferHistories, LedgerBuffers},
     command,
     event::{Event, Subscribe},
     fault::{FaultAdd, FaultIds, FaultRemove, FaultStatus, FaultWait, Faults},
@@ -56,6 +57,11 @@ const COMMANDS: &[(&str, Reference, Reference)] = &[
         command::LEDGER_HISTORY,
         of::<LedgerHistory>,
         of::<BufferHistory>,
+    ),
+    (
+        command::LEDGER_BUFFERS,
+        of::<LedgerBuffers>,
+        of::<BufferHistories>,
     ),
     (command::LINK_SET, of::<LinkSet>, of::<Empty>),
     (command::DEVICE_RESET, of::<PortName>, of::<Empty>),

@@ -10,12 +10,9 @@ use serde_json::{Value, json};
 use zcnic_ctl::{
     client::Client,
     protocol::{
-        buffers::{BufferHistories, LedgerBuffers},
-        command,
         event::{FaultHit, Violation},
         fault::Direction,
-        ledger::{BufferChange, BufferHistory, Ledger},
-        port::PortName,
+        ledger::{BufferChange, BufferHistory},
     },
 };
 
@@ -43,8 +40,7 @@ pub(crate) fn write(
     let mut buffers = 0;
     for (port, number) in ports.iter().zip(1..) {
         let mut queues = BTreeMap::new();
-        let name = PortName { port: port.clone() };
-        let ledger: Ledger = client.execute(command::QUERY_LEDGER, Some(&name))?;
+        let ledger = client.ledger(port)?;
         for queue in ledger.queues.iter().map(|queue| queue.queue) {
             queues.insert(queue, records(client, port, queue)?);
         }
@@ -67,12 +63,7 @@ fn records(client: &mut Client, port: &str, queue: u16) -> Result<QueueRecords> 
     let mut records = QueueRecords::default();
     let mut next = Some(0);
     while let Some(from) = next {
-        let ask = LedgerBuffers {
-            port: port.to_owned(),
-            queue,
-            from,
-        };
-        let page: BufferHistories = client.execute(command::LEDGER_BUFFERS, Some(&ask))?;
+        let page = client.ledger_buffers(port, queue, from)?;
         // A backend that repeats itself does not end this.
         next = page.next.filter(|next| *next > from);
         records.buffers.extend(page.buffers);
