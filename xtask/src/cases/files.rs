@@ -309,7 +309,8 @@ fn the_size_is_followed(terminal: &mut Terminal) -> Result<()> {
     terminal.wait_for("30 100")?;
     set_size(&terminal.outer, [40, 120])?;
     terminal.write_line("until stty size | grep '^40 120'; do sleep 0.1; done")?;
-    terminal.wait_for("\n40 120")
+    // The line as it was typed has no line's end behind the numbers.
+    terminal.wait_for("40 120\r")
 }
 
 fn files_came_back(home: &Path, bytes: &[u8]) -> Result<()> {
