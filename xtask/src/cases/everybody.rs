@@ -113,7 +113,7 @@ fn first_command(setup: &Setup) -> Result<()> {
         let end = tail(&stderr, 40);
         format!("the demo of an ordinary user: {}\n{end}", ended.status)
     })?;
-    let result: Value = serde_json::from_str(&fs::read_to_string(&report)?)?;
+    let result: Value = serde_json::from_str(&fs::read_to_string(&report).context("no report")?)?;
     expect(result["pass"] == true, || format!("it reports {result}"))?;
     let made = fs::metadata(home.join(".cache/zcnic/rootfs")).is_ok();
     expect(made, || "it made nothing in its own cache".to_owned())?;
@@ -143,6 +143,7 @@ fn seed(cache: &Cache, home: &Path) -> Result<PathBuf> {
 
 /// Keeps the package files that the user had to download, for the next time.
 fn keep(home: &Path, files: &Path) -> Result<()> {
+    fs::create_dir_all(files)?;
     for item in fs::read_dir(home.join(".cache/zcnic").join(FILES))? {
         let path = item?.path();
         let kept = files.join(path.file_name().unwrap_or_default());
