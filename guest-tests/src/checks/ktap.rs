@@ -169,7 +169,7 @@ fn apply(line: Line<'_>, group: &mut KtapGroup, report: &mut Report) {
         Line::Version => {}
         Line::Plan(count, reason) => {
             group.plan = Some(count);
-            group.skip_all = reason.filter(|_| count == 0).map(Into::into);
+            group.skip_all = (count == 0).then(|| reason.unwrap_or("the plan is empty").into());
         }
         Line::BailOut(text) => report.problems.push(format!("bail out: {text}")),
         Line::Totals(text) => {

@@ -19,7 +19,7 @@ use rustix::{
     pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt},
     termios::{Winsize, tcsetwinsize},
 };
-use zcnic_testbed::{paths, process::Running, setup::Setup};
+use zcnic_testbed::{paths, process::Running, provision::host, setup::Setup};
 
 use super::test::{Run::Host, Test, expect};
 
@@ -108,7 +108,7 @@ impl Terminal {
         let inner = ioctl_tiocgptpeer(&outer, flags)?;
         let outer = File::from(outer);
         set_size(&outer, size)?;
-        let mut session = Command::new("setsid");
+        let mut session = host::command("setsid");
         session
             .args(["--ctty", "--wait"])
             .arg(command.get_program())

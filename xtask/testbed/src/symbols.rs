@@ -8,13 +8,15 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    provision::linux::kernel::{Headers, Kernel},
+    provision::{
+        host,
+        linux::kernel::{Headers, Kernel},
+    },
     step::run,
 };
 
@@ -147,7 +149,7 @@ fn decode(object: &Path, places: &[&Place]) -> Result<BTreeMap<Place, Vec<String
         return Ok(BTreeMap::new());
     }
     // Columns: name, value, class, type, size, line, section.
-    let table = run(Command::new("nm")
+    let table = run(host::command("nm")
         .args(["-f", "sysv", "--defined-only"])
         .arg(object))?;
     let mut symbols: Vec<Symbol> = table.lines().filter_map(symbol).collect();
@@ -167,7 +169,7 @@ fn decode(object: &Path, places: &[&Place]) -> Result<BTreeMap<Place, Vec<String
     }
     let mut decoded = BTreeMap::new();
     for (section, wanted) in by_section {
-        let mut command = Command::new("addr2line");
+        let mut command = host::command("addr2line");
         command.args(["-a", "-i", "-e"]).arg(object);
         // Only a module's addresses count from its sections.
         if object
@@ -265,6 +267,8 @@ fn annotate(report: &str, lines: &BTreeMap<Place, Vec<String>>, prefixes: &[Stri
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     #[test]
