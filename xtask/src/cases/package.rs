@@ -51,6 +51,9 @@ test -s /usr/share/man/man1/zcnic-lab-vm.1.gz
 zcnic-lab --help | grep -q kselftest
 zcnic-lab scenario --list | grep -q .
 zcnic qemu-args --port path=/run/a | grep -q vhost-user
+test -x /usr/sbin/zcnic-bind
+udevadm verify /usr/lib/udev/rules.d/60-zcnic.rules
+modprobe --showconfig | grep -q '^softdep virtio_net pre: zcnic'
 dkms status | grep "^zcnic/.*, $release, .*: installed"
 modinfo "/lib/modules/$release/updates/dkms/"zcnic.ko* | grep '^alias:.*virtio'
 apt-get remove --yes zcnic zcnic-dkms
@@ -96,7 +99,7 @@ fn debian_packages(setup: &Setup) -> Result<()> {
             "--aptopt=Acquire::Languages none",
             "--aptopt=Acquire::Retries 3",
         ])
-        .arg(format!("--include=dkms,linux-headers-{}", headers.release))
+        .arg(format!("--include=dkms,udev,linux-headers-{}", headers.release))
         .arg(copy(&[debs[0], debs[1], &checks]))
         .arg(inside(&install))
         .arg(inside(&format!(

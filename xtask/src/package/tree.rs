@@ -13,6 +13,12 @@ use super::{Release, programs::Programs, read, third_party, write};
 
 /// Programs with manual pages and completions.
 const DOCUMENTED: [&str; 3] = ["zcnic", "zcnicctl", "zcnic-lab"];
+/// The files of `images/driver/bind`, by which ports get the driver, and their directories.
+const BINDING: [(&str, &str); 3] = [
+    ("zcnic-bind", "usr/sbin"),
+    ("60-zcnic.rules", "usr/lib/udev/rules.d"),
+    ("zcnic.conf", "usr/lib/modprobe.d"),
+];
 /// Programs that only `zcnic-lab` calls.
 const HELPERS: [&str; 3] = ["zcnic-guest", "data_path", "data_path-without-faults"];
 /// Shells, and the places of their completions below `usr/share`; `@` is the program.
@@ -84,6 +90,14 @@ pub(super) fn dkms(tree: &Path, release: &Release) -> Result<()> {
     let source = tree.join(format!("usr/src/zcnic-{}", release.version));
     driver(&source)?;
     write(&source.join("dkms.conf"), release.template("dkms.conf")?)?;
+    let bind = paths::images().join("driver/bind");
+    for (file, place) in BINDING {
+        let target = tree.join(place).join(file);
+        fs::create_dir_all(tree.join(place))?;
+        // With its permissions.
+        fs::copy(bind.join(file), &target)
+            .with_context(|| format!("cannot copy {}", target.display()))?;
+    }
     documents(tree, "zcnic-dkms", release).map(drop)
 }
 
