@@ -110,6 +110,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     sandbox::clean_up_on_signals()?;
     formats::check(&args.report)?;
     args.netdev_ci.as_deref().map_or(Ok(()), netdev_ci::check)?;
+    args.guest.check()?;
     let rounds = args.rounds();
     host::require_programs()?;
     let cache = Cache::open()?;
