@@ -99,7 +99,10 @@ fn debian_packages(setup: &Setup) -> Result<()> {
             "--aptopt=Acquire::Languages none",
             "--aptopt=Acquire::Retries 3",
         ])
-        .arg(format!("--include=dkms,udev,linux-headers-{}", headers.release))
+        .arg(format!(
+            "--include=dkms,udev,linux-headers-{}",
+            headers.release
+        ))
         .arg(copy(&[debs[0], debs[1], &checks]))
         .arg(inside(&install))
         .arg(inside(&format!(
