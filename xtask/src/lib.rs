@@ -131,6 +131,16 @@ fn run(command: &LabCommand) -> Result<ExitCode> {
     }
 }
 
+/// Checks the arguments of a command of `cargo xtask`, and runs nothing.
+///
+/// # Errors
+///
+/// As the command would report them.
+pub fn check_arguments<S: AsRef<str>>(words: &[S]) -> Result<(), clap::Error> {
+    let words = words.iter().map(AsRef::as_ref);
+    Cli::try_parse_from(std::iter::once("xtask").chain(words)).map(drop)
+}
+
 /// Prints what is wrong with the arguments, or the help that they ask for.
 fn refuse(error: &clap::Error) -> ExitCode {
     // Standard error may be closed.
