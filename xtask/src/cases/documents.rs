@@ -132,8 +132,9 @@ fn shell(block: &Block, clone: &Path, variables: &Path) -> Command {
     shell
         .args(["-euo", "pipefail", "-c", &script])
         .current_dir(clone)
-        // What does not depend on the clone need not be compiled again.
-        .env("CARGO_TARGET_DIR", paths::target());
+        // It is kept for the next run, and is not ours: the clone's xtask would take the place of
+        // this program.
+        .env("CARGO_TARGET_DIR", paths::target().join("documents"));
     shell
 }
 
