@@ -49,41 +49,30 @@ pub(crate) fn send_frames(port: &Port, queue: u16, frames: &[OwnedFrame]) {
     if frames.is_empty() {
         return;
     }
+    let Some(egress) = port.egress() else {
+        port.counters
+            .no_carrier
+            .fetch_add(frames.len() as u64, Ordering::Relaxed);
+        return;
+    };
     let captures = port.context.captures();
     let capturing = captures.any();
-    let send_one = |frame: &OwnedFrame, deliver: &mut dyn FnMut(Option<u64>)| {
+    for frame in frames {
         let id = capturing.then(|| captures.next_id());
         if let Some(id) = id {
             let time = port.context.clock();
             let sender = Sender { port, queue, time };
             sender.record(captures, id, &frame.bytes, &frame.touches);
         }
-        deliver(id);
-    };
-    match port.egress() {
-        Some(Egress::Port(peer, _)) => {
-            for frame in frames {
-                send_one(frame, &mut |id| receive_frame(&peer, frame, id));
-            }
-        }
-        Some(Egress::Null) => frames.iter().for_each(|frame| send_one(frame, &mut |_| {})),
-        Some(Egress::Line(line)) => {
-            frames.iter().for_each(|frame| send_one(frame, &mut |_| {}));
-            outgoing::send_frames(port, line, frames);
-        }
-        Some(Egress::Switch(switch, member)) => {
-            for frame in frames {
-                send_one(frame, &mut |id| {
-                    forward_frame(port, switch, member, &frame.bytes, |receiver| {
-                        receive_frame(receiver, frame, id);
-                    });
+        match &egress {
+            Egress::Port(peer, _) => receive_frame(peer, frame, id),
+            Egress::Null => {}
+            Egress::Line(line) => outgoing::send_frame(port, line, frame),
+            Egress::Switch(switch, member) => {
+                forward_frame(port, switch, *member, &frame.bytes, |receiver| {
+                    receive_frame(receiver, frame, id);
                 });
             }
-        }
-        None => {
-            port.counters
-                .no_carrier
-                .fetch_add(frames.len() as u64, Ordering::Relaxed);
         }
     }
 }

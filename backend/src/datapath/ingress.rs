@@ -11,7 +11,7 @@ use zcnic_device::{
 };
 
 use super::{
-    batch::{BATCH, PositionedTrain, Scratch, sent_segments},
+    batch::{BATCH, PositionedTrain, Scratch, WaitingTrain, sent_segments},
     capture,
     receive::receive,
 };
@@ -28,8 +28,8 @@ use crate::{
 /// Frames that are delivered at once.
 pub(crate) const FRAMES: usize = BATCH as usize;
 
-/// Without a time limit: posted buffers end the wait.
-const FOR_EVER: Duration = Duration::from_hours(24 * 365);
+/// Without a time limit: posted buffers, a kick or a retry end the wait.
+pub(super) const FOR_EVER: Duration = Duration::from_hours(24 * 365);
 
 /// A frame behind its virtio-net header.
 pub(crate) type IncomingFrame<'m> = [Span<'m>; 2];
@@ -52,6 +52,61 @@ pub(crate) struct Delivery {
     pub(crate) placed: u64,
     /// The next frame waits for buffers until then. The line is woken when some are posted.
     pub(crate) wait: Option<Instant>,
+}
+
+/// The outcome of [`receive_own`].
+pub(super) struct Arrived {
+    /// Frames that need no further attention.
+    pub(super) done: usize,
+    /// Those of them that are valid frames.
+    pub(super) valid: usize,
+    /// The first frame that has to wait.
+    pub(super) waiting: Option<WaitingTrain>,
+}
+
+/// Receives frames of this process's memory on `port`, at most [`FRAMES`], and records them for
+/// captures. `resumed` is how far the first one got before.
+pub(super) fn receive_own(
+    port: &Port,
+    frames: &[IncomingFrame<'_>],
+    resumed: Option<Backpressure>,
+    flow_control: FlowControl,
+    scratch: &mut Scratch,
+) -> Arrived {
+    let Scratch {
+        snapshots,
+        trains,
+        rx_batch,
+        ..
+    } = scratch;
+    snapshots.resize_with(snapshots.len().max(frames.len()), Snapshot::default);
+    let mut batch: Vec<PositionedTrain<'_, '_>> = recycle(std::mem::take(trains));
+    for (position, (source, snapshot)) in frames.iter().zip(snapshots).enumerate() {
+        let (mover, format) = (GuestMover::new(), TransmitFormat::VirtioNet);
+        let train = parse(&mover, &source[..], format, FeatureSet::ALL, snapshot);
+        batch.extend(train.ok().map(|train| (position, train)));
+    }
+    let captures = port.context.captures();
+    rx_batch.received = captures.any().then(Vec::new);
+    let waiting = receive(port, &batch, resumed, flow_control, rx_batch);
+    let done = waiting
+        .as_ref()
+        .map_or(frames.len(), |waiting| waiting.position);
+    if let Some(received) = rx_batch.received.take() {
+        let sent = batch.iter().map(|(position, train)| {
+            let segments = sent_segments(*position, train, resumed, waiting.as_ref());
+            (*position, train, segments)
+        });
+        capture::record_batch(captures, None, &[], &GuestMover::new(), sent, received);
+    }
+    let valid = batch.iter().filter(|(position, _)| *position < done);
+    let valid = valid.count();
+    *trains = recycle(batch);
+    Arrived {
+        done,
+        valid,
+        waiting,
+    }
 }
 
 /// Delivers the frames of one thread.
@@ -82,41 +137,20 @@ impl Ingress {
                 wait: None,
             };
         }
-        let Scratch {
-            snapshots,
-            trains,
-            rx_batch,
-            ..
-        } = &mut self.scratch;
-        snapshots.resize_with(snapshots.len().max(frames.len()), Snapshot::default);
-        let mut batch: Vec<PositionedTrain<'_, '_>> = recycle(std::mem::take(trains));
-        for (position, (source, snapshot)) in frames.iter().zip(snapshots).enumerate() {
-            let (mover, format) = (GuestMover::new(), TransmitFormat::VirtioNet);
-            let train = parse(&mover, &source[..], format, FeatureSet::ALL, snapshot);
-            batch.extend(train.ok().map(|train| (position, train)));
-        }
         let flow_control = match patience {
             Patience::Of(flow_control) => flow_control,
             Patience::Unlimited => FlowControl::Pause,
         };
-        let (before, resumed) = (rx_batch.delivered, self.backpressure.take());
-        let captures = port.context.captures();
-        rx_batch.received = captures.any().then(Vec::new);
-        let waiting = receive(port, &batch, resumed, flow_control, rx_batch);
-        let done = waiting
-            .as_ref()
-            .map_or(frames.len(), |waiting| waiting.position);
-        let valid = || batch.iter().filter(|(position, _)| *position < done);
-        let received = valid().count();
-        if let Some(received) = rx_batch.received.take() {
-            let sent = batch.iter().map(|(position, train)| {
-                let segments = sent_segments(*position, train, resumed, waiting.as_ref());
-                (*position, train, segments)
-            });
-            capture::record_batch(captures, None, &[], &GuestMover::new(), sent, received);
-        }
-        *trains = recycle(batch);
+        let before = self.scratch.rx_batch.delivered;
+        let resumed = self.backpressure.take();
+        let scratch = &mut self.scratch;
+        let Arrived {
+            done,
+            valid: received,
+            waiting,
+        } = receive_own(port, frames, resumed, flow_control, scratch);
         drop(guard);
+        let rx_batch = &mut self.scratch.rx_batch;
         rx_batch.raise_interrupts();
         LineCounters::add(&line.counters.received, received as u64);
         LineCounters::add(&line.counters.receive_dropped, (done - received) as u64);

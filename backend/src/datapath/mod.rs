@@ -6,8 +6,8 @@
 //! wire to the outside `outgoing` finishes frames for the threads of its line, which bring frames
 //! to the port by [`ingress`].
 //!
-//! Lock order: a transmit queue, the generator or the ingress lock, then one receive queue. Effects that need other
-//! locks are applied, and interrupts raised, when no queue is locked.
+//! Lock order: a transmit queue, the generator or the ingress lock, then one receive queue. Effects
+//! that need other locks are applied, and interrupts raised, when no queue is locked.
 
 pub(crate) mod batch;
 pub(crate) mod capture;

@@ -72,19 +72,16 @@ pub(super) fn send(
     None
 }
 
-/// Appends finished frames to the outlets of `line`. A frame that finds no room is dropped.
-pub(super) fn send_frames(port: &Port, line: &Line, frames: &[OwnedFrame]) {
-    let now = port.context.now();
-    for frame in frames {
-        if line.sink == Sink::Discard {
-            LineCounters::add(&line.counters.sent, 1);
-            continue;
-        }
-        let train = finished(&frame.bytes);
-        let outlet = line.outlet(train.headers(), train.header_bytes());
-        let frame = plain(frame.bytes.clone());
-        count(line, outlet.push(frame, now, false));
+/// Appends a finished frame to an outlet of `line`, or drops it if there is no room.
+pub(super) fn send_frame(port: &Port, line: &Line, frame: &OwnedFrame) {
+    if line.sink == Sink::Discard {
+        LineCounters::add(&line.counters.sent, 1);
+        return;
     }
+    let train = finished(&frame.bytes);
+    let outlet = line.outlet(train.headers(), train.header_bytes());
+    let frame = plain(frame.bytes.clone());
+    count(line, outlet.push(frame, port.context.now(), false));
 }
 
 fn push(line: &Line, frame: OutgoingFrame, train: &Train<'_, [Span<'_>]>, now: u64) -> Pushed {
