@@ -74,7 +74,7 @@ impl GuestPort<'_> {
 pub fn options(args: &QemuArgs) -> Vec<[String; 2]> {
     let mut options = Vec::new();
     if !args.devices_only {
-        let memory = &args.memory;
+        let memory = memory(args);
         options.extend([
             option("machine", "q35,memory-backend=mem".into()),
             option("m", memory.clone()),
@@ -160,14 +160,21 @@ fn devices(args: &QemuArgs) -> String {
     devices
 }
 
+/// The guest's memory with its unit: without one QEMU's -m counts MiB, and its memory object bytes.
+fn memory(args: &QemuArgs) -> String {
+    let unit = if args.memory.ends_with(char::is_alphabetic) {
+        ""
+    } else {
+        "M"
+    };
+    format!("{}{unit}", args.memory)
+}
+
 /// A libvirt domain without disks. A vhost-user interface needs the guest's memory in a shared file.
 fn domain(args: &QemuArgs) -> String {
-    let digits = args.memory.trim_end_matches(char::is_alphabetic);
-    let unit = match &args.memory[digits.len()..] {
-        // QEMU's -m counts MiB.
-        "" => "M",
-        unit => unit,
-    };
+    let memory = memory(args);
+    let digits = memory.trim_end_matches(char::is_alphabetic);
+    let unit = &memory[digits.len()..];
     let devices = devices(args);
     let devices: String = devices
         .lines()
@@ -283,6 +290,13 @@ mod tests {
             "{rendered}"
         );
         assert!(!rendered.contains("memory"), "{rendered}");
+    }
+
+    #[test]
+    fn memory_without_a_unit_is_in_mebibytes_everywhere() {
+        let rendered = rendered("--port path=/a --memory 512");
+        assert!(rendered.contains("-m 512M "), "{rendered}");
+        assert!(rendered.contains(",size=512M,"), "{rendered}");
     }
 
     #[test]
