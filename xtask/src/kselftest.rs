@@ -20,7 +20,7 @@ use zcnic_results::{
     formats,
     netdev_ci::{self, BranchRun},
     program::{self, ProgramRun},
-    report::{Case, Outcome, Report, ReportArg},
+    report::{Case, Outcome, Report, ReportArg, output_file},
 };
 use zcnic_testbed::{
     backend::Cable,
@@ -96,7 +96,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SEED", num_args = 0..=1, require_equals = true)]
     shuffle: Option<Option<u32>>,
     /// Write the results to FILE in the format of the netdev CI
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = output_file)]
     netdev_ci: Option<PathBuf>,
     /// Only list all tests, the cases of the suite, or (in a guest) those of the named programs
     #[arg(long)]
@@ -109,7 +109,6 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     sandbox::clean_up_on_signals()?;
     formats::check(&args.report)?;
-    args.netdev_ci.as_deref().map_or(Ok(()), netdev_ci::check)?;
     args.guest.check()?;
     let rounds = args.rounds();
     host::require_programs()?;

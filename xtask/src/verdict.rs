@@ -126,7 +126,6 @@ fn judge(report: &Report) -> (u8, &'static str) {
 fn decide(args: &Args) -> Result<ExitCode> {
     sandbox::clean_up_on_signals()?;
     formats::check(&args.report)?;
-    args.netdev_ci.as_deref().map_or(Ok(()), netdev_ci::check)?;
     tree::check_fragments(&args.config)?;
     Tree::check(&args.tree)?;
     args.guest(None).check()?;

@@ -1,8 +1,6 @@
 //! Writes the results of a command in all formats: JSON, KTAP and JUnit.
 
-use std::fs::File;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::Value;
 
 use crate::{
@@ -14,20 +12,10 @@ use crate::{
 /// The extensions of the files beside `--report FILE.json`.
 const BESIDE: [&str; 2] = ["ktap", "xml"];
 
-/// Fails if the report or a file beside it can't be written, or if they have the same name. For the
-/// begin of a command, before anything takes time.
+/// Fails if a file beside the report can't be written, or would replace it. For the begin of a
+/// command, before anything takes time.
 pub fn check(argument: &ReportArg) -> Result<()> {
-    argument.leaves_room_for(&BESIDE)?;
-    let Some(path) = &argument.report else {
-        return Ok(());
-    };
-    let beside = BESIDE.map(|extension| path.with_extension(extension));
-    let beside = beside.iter().filter(|_| has_neighbours(argument));
-    for path in std::iter::once(path).chain(beside) {
-        let opened = File::options().create(true).append(true).open(path);
-        opened.with_context(|| format!("cannot write the report {}", path.display()))?;
-    }
-    Ok(())
+    argument.leaves_room_for(&BESIDE)
 }
 
 /// Writes the report as JSON, and its cases as KTAP (`FILE.ktap`) and JUnit (`FILE.xml`) beside it,
@@ -52,17 +40,8 @@ pub fn write_runs(
         .map(|(name, value)| format!("{name}: {value}"))
         .collect();
     argument.write(&report.to_json())?;
-    if !has_neighbours(argument) {
-        return Ok(());
-    }
     argument.write_beside("ktap", &ktap::write(runs, &lines))?;
     argument.write_beside("xml", &junit::write(command, runs, &about, seconds)?)
-}
-
-/// Whether files can be beside the report: not beside a pipe or terminal.
-fn has_neighbours(argument: &ReportArg) -> bool {
-    let path = argument.report.as_deref();
-    path.is_some_and(|path| !path.exists() || path.is_file())
 }
 
 /// Returns the report's further keys that fit a line, as text.

@@ -1,11 +1,7 @@
 //! Results in the format of the netdev CI (github.com/linux-netdev/nipa, contest/remote): the
 //! result file that its collector reads from an executor.
 
-use std::{
-    fs::{self, File},
-    path::Path,
-    time::SystemTime,
-};
+use std::{fs, path::Path, time::SystemTime};
 
 use anyhow::{Context, Result};
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -28,14 +24,6 @@ pub struct BranchRun<'a> {
     pub start: SystemTime,
     /// When the last test ended.
     pub end: SystemTime,
-}
-
-/// Fails if the result file can't be written, before anything takes time.
-pub fn check(path: &Path) -> Result<()> {
-    let opened = File::options().create(true).append(true).open(path);
-    opened
-        .map(drop)
-        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Writes a result file to `path`.

@@ -13,6 +13,9 @@ use serde_json::{Map, Value, json};
 
 use crate::html;
 
+/// The extension of the page that every report gets.
+const PAGE: &str = "html";
+
 /// The option `--report FILE`, for clap's `flatten`.
 #[derive(clap::Args, Debug)]
 pub struct ReportArg {
@@ -53,17 +56,23 @@ impl ReportArg {
         };
         let words: Vec<_> = env::args().skip(1).collect();
         let page = html::write(&format!("zcnic: {}", words.join(" ")), report, plots);
-        if path.extension().is_none_or(|extension| extension != "html") {
+        if path.extension().is_none_or(|extension| extension != PAGE) {
             write(path, &format!("{report:#}\n"))?;
         }
-        write(&path.with_extension("html"), &page)
+        self.write_beside(PAGE, &page)
     }
 
     /// Writes `text` beside that file, with another extension, if the option was given.
     pub fn write_beside(&self, extension: &str, text: &str) -> Result<()> {
-        self.report
-            .as_deref()
-            .map_or(Ok(()), |path| write(&path.with_extension(extension), text))
+        self.beside(extension)
+            .map_or(Ok(()), |path| write(&path, text))
+    }
+
+    /// Returns the path beside the report with another extension. There is none beside a pipe or a
+    /// terminal.
+    fn beside(&self, extension: &str) -> Option<PathBuf> {
+        let path = self.report.as_deref()?;
+        (!path.exists() || path.is_file()).then(|| path.with_extension(extension))
     }
 
     /// Fails if a file that is written beside it can't be written, or would replace the report
@@ -78,9 +87,8 @@ impl ReportArg {
                 path.display()
             );
         }
-        if self.report.is_some() {
-            for extension in extensions {
-                let beside = path.with_extension(extension);
+        for extension in extensions.iter().chain(&[PAGE]) {
+            if let Some(beside) = self.beside(extension) {
                 output_file(&beside.to_string_lossy())
                     .with_context(|| format!("cannot write {}", beside.display()))?;
             }
