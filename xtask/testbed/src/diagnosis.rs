@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result};
 use chrono::DateTime;
 
-use crate::{kernel_report::KernelReport, sandbox::Sandbox, symbols::Symbols};
+use crate::{kernel_report::KernelReport, paths, sandbox::Sandbox, symbols::Symbols};
 
 /// Number of commands whose logs are kept.
 const KEPT: usize = 20;
@@ -147,14 +147,8 @@ impl Diagnosis {
 
 /// Returns the directory below which logs of failed guests are kept.
 fn runs() -> PathBuf {
-    let absolute = |name| {
-        env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    let state = absolute("XDG_STATE_HOME")
-        .or_else(|| Some(absolute("HOME")?.join(".local/state")))
-        .unwrap_or_else(env::temp_dir);
+    let state = paths::base_directory("XDG_STATE_HOME", ".local/state");
+    let state = state.unwrap_or_else(env::temp_dir);
     state.join("zcnic/runs")
 }
 

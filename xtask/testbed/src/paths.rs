@@ -2,7 +2,9 @@
 //! that it was built from, with the cargo that builds it.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsString,
+    fs,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{self, Command},
@@ -150,6 +152,22 @@ pub fn invocation(arguments: &str) -> String {
     format!("{program} {arguments}")
 }
 
+/// Returns a directory of the XDG base directory specification: the value of `variable`, or else
+/// `default` below the user's home.
+pub fn base_directory(variable: &str, default: &str) -> Option<PathBuf> {
+    chosen_or_default(env::var_os(variable), env::home_dir(), default)
+}
+
+/// Returns the directory that `chosen` names. The specification has programs ignore a relative path.
+fn chosen_or_default(
+    chosen: Option<OsString>,
+    home: Option<PathBuf>,
+    default: &str,
+) -> Option<PathBuf> {
+    let chosen = chosen.map(PathBuf::from).filter(|path| path.is_absolute());
+    chosen.or_else(|| Some(home?.join(default)))
+}
+
 /// Returns a command for the running program, also after its file was replaced, as cargo does when it
 /// builds the program again with other features.
 pub fn this_program() -> Command {
@@ -163,6 +181,18 @@ pub fn this_program() -> Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_relative_cache_directory_is_ignored() {
+        let base = |chosen: &str| {
+            chosen_or_default(Some(chosen.into()), Some("/home/me".into()), ".cache")
+        };
+        assert_eq!(base("/var/cache").unwrap(), Path::new("/var/cache"));
+        for ignored in ["", "cache", "./cache"] {
+            assert_eq!(base(ignored).unwrap(), Path::new("/home/me/.cache"));
+        }
+        assert!(chosen_or_default(Some("cache".into()), None, ".cache").is_none());
+    }
 
     #[test]
     fn an_installation_is_found_from_its_program_wherever_it_is() {
