@@ -31,10 +31,8 @@ use signal_hook::{consts::TERM_SIGNALS, flag};
 use zcnic_ctl::{
     client::{Client, ClientError},
     protocol::{
-        command,
         event::{Event, Frame, FrameFate, Lost},
         fault::Direction,
-        port::{CaptureStart, PortName},
     },
 };
 
@@ -58,11 +56,7 @@ pub(crate) fn capture(client: &mut Client, ports: &[String], args: &CaptureArgs)
     let file = BufWriter::new(create(&args.file)?);
     let mut recording = Recording::new(file, ports, args.length)?;
     for port in ports {
-        let start = CaptureStart {
-            port: port.clone(),
-            length: Some(args.length),
-        };
-        client.execute::<serde_json::Value>(command::CAPTURE_START, Some(&start))?;
+        client.capture_start(port, Some(args.length))?;
     }
     match record(client, &mut recording, &stop, args.count) {
         // Only standard output can be a closed pipe: its reader has seen enough.
@@ -71,12 +65,7 @@ pub(crate) fn capture(client: &mut Client, ports: &[String], args: &CaptureArgs)
     }
     if stop.load(Ordering::Relaxed) {
         // The answers come behind all frames. A backend that is gone has no more.
-        let stopped = ports.iter().try_for_each(|port| {
-            let port = PortName { port: port.clone() };
-            client
-                .execute(command::CAPTURE_STOP, Some(&port))
-                .map(|_: serde_json::Value| ())
-        });
+        let stopped = ports.iter().try_for_each(|port| client.capture_stop(port));
         if stopped.is_ok() {
             while let Ok(event) = client.event(Some(Duration::ZERO)) {
                 recording.take(event)?;
@@ -96,7 +85,7 @@ fn record(
     let full = |frames| count.is_some_and(|count| frames >= count);
     while !full(recording.frames) && !stop.load(Ordering::Relaxed) {
         let event = match client.event(Some(Duration::ZERO)) {
-            Err(error) if is_timeout(&error) => {
+            Err(error) if error.is_timeout() => {
                 recording.flush()?;
                 client.event(Some(GLANCE))
             }
@@ -104,16 +93,12 @@ fn record(
         };
         match event {
             Ok(event) => recording.take(event)?,
-            Err(error) if is_timeout(&error) => {}
+            Err(error) if error.is_timeout() => {}
             Err(error) if is_end(&error) => break,
             Err(error) => return Err(error.into()),
         }
     }
     Ok(())
-}
-
-fn is_timeout(error: &ClientError) -> bool {
-    matches!(error, ClientError::Io(error) if error.kind() == ErrorKind::WouldBlock)
 }
 
 /// Whether the backend ended, perhaps in the middle of a line.

@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use zcnic_ctl::{
     client::{Client, ClientError, find_port},
     protocol::{
-        ErrorClass, FlowCounterAdd, FlowCounterId, Status, command,
+        ErrorClass, FlowCounterAdd, FlowCounterId, command,
         event::{Event, EventKind, Subscribe},
         fault::{FaultAdd, FaultRemove, FaultRule, FaultWait},
         ledger::{LedgerHistory, LedgerSet},
@@ -75,7 +75,7 @@ impl Session {
 
     /// The names of all ports.
     fn ports(&mut self) -> anyhow::Result<Vec<String>> {
-        let status: Status = self.client.query(command::QUERY_STATUS)?;
+        let status = self.client.status()?;
         Ok(status.ports.into_iter().map(|port| port.name).collect())
     }
 
@@ -311,22 +311,19 @@ impl Session {
         };
         let mut hits = Vec::new();
         if !wait.is_zero() {
-            let events = vec![EventKind::FaultHit];
-            self.ask(command::SUBSCRIBE, &Subscribe { events })?;
+            self.client.subscribe(&[EventKind::FaultHit])?;
             let end = Instant::now() + wait;
             while hits.len() < trace::MAX_HITS {
                 let left = end.saturating_duration_since(Instant::now());
                 match self.client.event(Some(left)) {
                     Ok(Event::FaultHit(hit)) => hits.push(hit),
                     Ok(_) => {}
-                    Err(ClientError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                        break;
-                    }
+                    Err(error) if error.is_timeout() => break,
                     Err(error) => return Err(error.into()),
                 }
             }
             thread::sleep(end.saturating_duration_since(Instant::now()));
-            self.ask(command::SUBSCRIBE, &Subscribe { events: Vec::new() })?;
+            self.client.subscribe(&[])?;
         }
         let buffers = trace::write(&mut self.client, &ports, &hits, file)?;
         if buffers == 0 {

@@ -1,48 +1,15 @@
 //! `zcnicctl` against a server with scripted answers.
 
-use std::{
-    io::{BufRead, BufReader, Write},
-    os::unix::net::{UnixListener, UnixStream},
-    path::{Path, PathBuf},
-    process::Command,
-    thread::{self, JoinHandle},
-};
+use std::{path::Path, process::Command, thread};
 
 use pcap_file::pcapng::{Block, PcapNgReader};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use zcnic_ctl::protocol::command;
 
-const GREETING: &str = r#"{"zcnic":{"version":"9.9.9"}}"#;
+#[path = "../../tests/common/mod.rs"]
+mod common;
 
-/// Greets one client and answers each request with the next line, or with several; returns the
-/// requests.
-fn serve(answers: Vec<Value>) -> (TempDir, PathBuf, JoinHandle<Vec<Value>>) {
-    let directory = tempfile::tempdir().expect("directory");
-    let path = directory.path().join("control");
-    let listener = UnixListener::bind(&path).expect("listen");
-    let server = thread::spawn(move || {
-        let (stream, _) = listener.accept().expect("accept");
-        let mut writer: &UnixStream = &stream;
-        writeln!(writer, "{GREETING}").expect("greeting");
-        let mut lines = BufReader::new(&stream).lines();
-        let mut requests = Vec::new();
-        for answer in answers {
-            let Some(line) = lines.next() else { break };
-            let request = serde_json::from_str(&line.expect("a line")).expect("JSON");
-            requests.push(request);
-            let lines = match answer {
-                Value::Array(lines) => lines,
-                line => vec![line],
-            };
-            for line in lines {
-                writeln!(writer, "{line}").expect("answer");
-            }
-        }
-        requests
-    });
-    (directory, path, server)
-}
+use common::serve;
 
 /// Runs `zcnicctl` without --json and returns its exit status and output.
 fn by_hand(socket: &Path, arguments: &[&str]) -> (Option<i32>, String) {
