@@ -1,4 +1,4 @@
-//! A key over all recipes, for whoever stores the cache as a whole, such as a CI service.
+//! A key over all recipes, for a CI service or another program that stores the cache as a whole.
 
 use anyhow::Result;
 
