@@ -40,7 +40,10 @@ pub(crate) struct Args {
         value_name = "NAME",
         num_args = 0..=1,
         default_missing_value = "",
-        conflicts_with_all = ["kernel", "qemu", "packages", "tools", "share", "report"]
+        conflicts_with_all = [
+            "kernel", "MachineArgs", "PackageArgs", "share", "report", "ports", "queues", "mtu",
+            "wire", "cable", "switch", "guests", "topology", "gdb", "console",
+        ]
     )]
     attach: Option<String>,
     #[command(flatten)]
@@ -230,5 +233,50 @@ fn announce(guest: &Guest, args: &Args, shares: &[Arc<Share>], names: &[(String,
             "         its backend: zcnicctl --socket {} status",
             control.socket.display()
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Parser, error::ErrorKind};
+
+    use super::Args;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        _args: Args,
+    }
+
+    #[test]
+    fn the_machine_of_a_guest_that_runs_cannot_be_chosen() {
+        for option in [
+            "--kernel=/bin/sh",
+            "--qemu=/bin/sh",
+            "--cpus=2",
+            "--memory=1G",
+            "--append=quiet",
+            "--qemu-arg=-S",
+            "--tools",
+            "--packages=gdb",
+            "--ports=4",
+            "--queues=2",
+            "--mtu=9000",
+            "--wire=pause",
+            "--cable=0:1",
+            "--switch=0,1",
+            "--guests=2",
+            "--gdb",
+            "--console",
+            "--print-qemu",
+        ] {
+            let error = Cli::try_parse_from(["vm", "--attach=name", option]).unwrap_err();
+            assert_eq!(
+                error.kind(),
+                ErrorKind::ArgumentConflict,
+                "{option}: {error}"
+            );
+        }
+        Cli::try_parse_from(["vm", "--attach=name", "--timeout=5", "--", "true"]).unwrap();
     }
 }
