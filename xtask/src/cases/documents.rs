@@ -16,7 +16,7 @@ use zcnic_testbed::{
     paths,
     provision::host,
     setup::Setup,
-    step::{output, run, tail},
+    step::{output, run, step, tail},
 };
 
 use super::test::{Run::Host, Test};
@@ -34,6 +34,8 @@ const SHOWN: usize = 60;
 /// The commands of a block, and the output that the document shows for them.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Block {
+    /// The heading above it.
+    section: String,
     commands: String,
     shown: Option<String>,
 }
@@ -68,15 +70,25 @@ impl Block {
 fn blocks(markdown: &str) -> Result<Vec<Block>> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut shows = None;
+    let (mut section, mut in_heading) = (String::new(), false);
     for event in Parser::new(markdown) {
         match event {
+            Event::Start(Tag::Heading { .. }) => {
+                section.clear();
+                in_heading = true;
+            }
+            Event::End(TagEnd::Heading(_)) => in_heading = false,
+            Event::Text(text) | Event::Code(text) if in_heading => section.push_str(&text),
             Event::Start(Tag::CodeBlock(kind)) => {
                 let output = matches!(&kind, CodeBlockKind::Fenced(info) if &**info == "text");
                 if output {
                     let before = blocks.last_mut().context("output before any command")?;
                     before.shown = Some(String::new());
                 } else {
-                    blocks.push(Block::default());
+                    blocks.push(Block {
+                        section: section.clone(),
+                        ..Block::default()
+                    });
                 }
                 shows = Some(output);
             }
@@ -115,9 +127,14 @@ fn tutorial(_: &Setup) -> Result<()> {
     let document = fs::read_to_string(clone.join(TUTORIAL)).context(TUTORIAL)?;
     let variables = directory.path().join("variables");
     fs::write(&variables, "")?;
-    for block in blocks(&document)? {
-        let ended = output(&mut shell(&block, &clone, &variables))?;
-        block.judge(&ended)?;
+    let blocks = blocks(&document)?;
+    for part in blocks.chunk_by(|one, next| one.section == next.section) {
+        step(&format!("follow {:?}", part[0].section), || {
+            part.iter().try_for_each(|block| {
+                let ended = output(&mut shell(block, &clone, &variables))?;
+                block.judge(&ended)
+            })
+        })?;
     }
     Ok(())
 }
@@ -146,8 +163,9 @@ mod tests {
     #[test]
     fn blocks_are_commands_with_the_output_behind_them() {
         let markdown = "\
-Run\n\n    export A=1\n    run\n\nand then\n\n    fail\n\nwhich prints\n\n```text\nerror: 3 pages\n```\n";
+## Pages\n\nRun\n\n    export A=1\n    run\n\nand then\n\n    fail\n\nwhich prints\n\n```text\nerror: 3 pages\n```\n";
         let block = |commands: &str, shown: Option<&str>| Block {
+            section: "Pages".to_owned(),
             commands: commands.to_owned(),
             shown: shown.map(str::to_owned),
         };
@@ -174,6 +192,7 @@ Run\n\n    export A=1\n    run\n\nand then\n\n    fail\n\nwhich prints\n\n```tex
             let block = Block {
                 commands: commands.to_owned(),
                 shown: Some(shown.to_owned()),
+                ..Block::default()
             };
             let ended = output(&mut shell(&block, directory.path(), &variables)).unwrap();
             block.judge(&ended)

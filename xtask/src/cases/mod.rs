@@ -22,6 +22,7 @@ mod bug;
 mod capture;
 pub(crate) mod cargo_tests;
 mod clients;
+mod cookbook;
 mod demo;
 mod detection;
 mod documents;
@@ -39,6 +40,7 @@ mod plain;
 pub(crate) mod program;
 mod provisioning;
 mod rebind;
+mod recipes;
 mod recovery;
 mod scenarios;
 mod selftests;
@@ -72,6 +74,8 @@ fn all() -> impl Iterator<Item = &'static Test> {
         detection::TESTS,
         package::TESTS,
         documents::TESTS,
+        cookbook::TESTS,
+        recipes::TESTS,
     ]
     .into_iter()
     .flatten()
@@ -79,7 +83,13 @@ fn all() -> impl Iterator<Item = &'static Test> {
 
 /// Starts of the names of the tests that take minutes each group, so that they run only if they are asked
 /// for: by a filter or with `--all`.
-pub(crate) const LONG: [&str; 4] = ["features: ", "detection: ", "package: ", "documents: "];
+pub(crate) const LONG: [&str; 5] = [
+    "features: ",
+    "detection: ",
+    "package: ",
+    "documents: ",
+    "recipes: ",
+];
 
 /// Runs the tests whose name contains `filter`, or without one all but the long groups, and adds their
 /// cases to `report`.

@@ -74,7 +74,7 @@ pub(crate) enum Tool {
 }
 
 /// The last one is the README's test command, whose closing line ends CI's output as well.
-pub(crate) const PARTS: [Part; 21] = [
+pub(crate) const PARTS: [Part; 22] = [
     Part {
         name: "format",
         about: "Rust sources are formatted",
@@ -255,6 +255,12 @@ pub(crate) const PARTS: [Part; 21] = [
         about: "the tutorial, followed word by word in a fresh clone",
         tier: Tier::All,
         commands: &[Run::Cargo(&["xtask", "test", LONG[3]])],
+    },
+    Part {
+        name: "recipes",
+        about: "virtme-ng and libvirt take the ports by the lines of the documents",
+        tier: Tier::All,
+        commands: &[Run::Cargo(&["xtask", "test", LONG[4]])],
     },
     Part {
         name: "advisories",

@@ -72,7 +72,18 @@ impl Qemu {
             let own = find_program(PROGRAM).unwrap_or_else(|| PROGRAM.into());
             return Self::check(vec![own.into()], None);
         }
-        let entry = cache.entry("qemu", &Key::new("qemu 3"), |directory| {
+        let entry = Self::unpacked(cache)?;
+        Self::check(Self::within(&entry.join("tree")), Some(entry))
+    }
+
+    /// Returns the entry with that of [`BACKPORTS`], whose `tree` has everything that it needs, and
+    /// makes it if there is none.
+    ///
+    /// # Errors
+    ///
+    /// It can't be downloaded.
+    pub fn unpacked(cache: &Cache) -> Result<Entry> {
+        cache.entry("qemu", &Key::new("qemu 3"), |directory| {
             let archive = Archive::open(cache)?;
             download("download Debian's QEMU", || {
                 let scratch = directory.join("scratch");
@@ -81,8 +92,23 @@ impl Qemu {
                 fs::write(directory.join("versions"), versions(&debs)?)?;
                 Ok(fs::remove_dir_all(scratch)?)
             })
-        })?;
-        Self::check(by_own_linker(&entry.join("tree")), Some(entry))
+        })
+    }
+
+    /// Returns the command that runs the QEMU of such a `tree`, on a host whose C library may be
+    /// older.
+    pub fn within(tree: &Path) -> Vec<OsString> {
+        let libraries = tree.join("usr/lib/x86_64-linux-gnu");
+        vec![
+            libraries.join("ld-linux-x86-64.so.2").into(),
+            "--library-path".into(),
+            libraries.into(),
+            tree.join("usr/bin").join(PROGRAM).into(),
+            "-L".into(),
+            tree.join("usr/share/qemu").into(),
+            "-L".into(),
+            tree.join("usr/share/seabios").into(),
+        ]
     }
 
     /// Returns the user's choice.
@@ -136,22 +162,6 @@ impl Qemu {
             _entry: entry,
         })
     }
-}
-
-/// Returns the command that runs QEMU from a tree with all its dependencies, on a host whose C
-/// library may be older.
-fn by_own_linker(tree: &Path) -> Vec<OsString> {
-    let libraries = tree.join("usr/lib/x86_64-linux-gnu");
-    vec![
-        libraries.join("ld-linux-x86-64.so.2").into(),
-        "--library-path".into(),
-        libraries.into(),
-        tree.join("usr/bin").join(PROGRAM).into(),
-        "-L".into(),
-        tree.join("usr/share/qemu").into(),
-        "-L".into(),
-        tree.join("usr/share/seabios").into(),
-    ]
 }
 
 /// Returns major and minor number of `10.0.2 (Debian …)` or, with an epoch, `1:10.0.2+ds-2`.

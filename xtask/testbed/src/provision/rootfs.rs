@@ -157,7 +157,7 @@ impl RootFs {
         cache.entry(self.kind(), &self.key, |directory| {
             let archive = Archive::open(cache)?;
             let home = home();
-            let mut packages = lines(&home.join("packages"))?;
+            let mut packages = packages()?;
             packages.extend_from_slice(&self.added);
             let recipe = TreeRecipe {
                 packages,
@@ -181,6 +181,16 @@ impl RootFs {
             Ok(fs::remove_dir_all(tree)?)
         })
     }
+}
+
+/// Returns the packages of every guest, besides Debian's minbase; `name/suite` is unpacked from that
+/// suite, without dependencies.
+///
+/// # Errors
+///
+/// The recipe can't be read.
+pub fn packages() -> Result<Vec<String>> {
+    lines(&home().join("packages"))
 }
 
 /// Returns the directory of the recipe.
