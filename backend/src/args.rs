@@ -99,6 +99,14 @@ pub struct Run {
     /// Listen for control commands on this Unix socket (one JSON object per line, see zcnicctl)
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
+    /// Accept guest memory in files that can be shortened, as DPDK and hugetlbfs files are
+    ///
+    /// Without it a frontend's memory must be a memfd that can be sealed against that, as QEMU's
+    /// memory-backend-memfd is. With it, memory may also be in unsealed memfds and in files of tmpfs
+    /// and hugetlbfs. A frontend that shortens such a file loses its session, and the frames in
+    /// flight to and from it are lost.
+    #[arg(long)]
+    pub trust_memory: bool,
     /// Threads of each port that move its frames; queue pairs are shared out among them
     #[arg(long, default_value_t = 1, value_name = "NUMBER",
         value_parser = clap::value_parser!(u16).range(1..=MAX_PAIRS as i64))]
@@ -410,6 +418,7 @@ impl TryFrom<Run> for Config {
                 poll: Duration::from_micros(run.poll_us.into()),
                 cpus: run.cpus.map(|cpus| cpus.0).unwrap_or_default(),
             },
+            trust_memory: run.trust_memory,
         })
     }
 }
@@ -448,13 +457,16 @@ mod tests {
         assert_eq!(config.control, Some("/c".into()));
         assert_eq!(config.workers, WorkersConfig::default());
         assert_eq!(config.wires, []);
+        assert!(!config.trust_memory);
     }
 
     #[test]
     fn wires_and_workers() {
         let line = "--port path=/a --port path=/b,name=eth1 --port path=/c --wire 0=loopback \
-                    --wire eth1=null --wire 2=generate,flows=7 --workers 2 --poll-us 0 --cpus 1,4-6";
+                    --wire eth1=null --wire 2=generate,flows=7 --workers 2 --poll-us 0 --cpus 1,4-6 \
+                    --trust-memory";
         let config = config(line).expect("valid");
+        assert!(config.trust_memory);
         let generate = Wire::Generate(Generate {
             flows: 7,
             ..Generate::default()

@@ -13,6 +13,7 @@ use crate::{
     control::admin,
     datapath::{interrupts, lanes},
     entry::Entry,
+    memory::MemoryRules,
     port::{Port, line::Line, switch::Switch},
     server::{
         Server,
@@ -87,7 +88,8 @@ impl Backend {
     /// A socket can't be made. Nothing is left running or behind.
     pub fn start(config: &Config, failures: &Sender<String>) -> Result<Self, StartError> {
         let mut ports = Vec::new();
-        let services = Arc::new(Services::default());
+        let memory = MemoryRules::new(config.trust_memory, config.ports.len());
+        let services = Arc::new(Services::new(memory));
         for (index, PortConfig { name, path, mode }) in config.ports.iter().enumerate() {
             let socket = Socket::listen(path, false)?;
             let port = Arc::new(Port::new(
@@ -222,5 +224,6 @@ fn perform(entry: &Entry, job: Job) {
         Job::LinkUp => admin::set_link(port, true),
         Job::DeviceReset => admin::reset_device(port),
         Job::Disconnect => entry.disconnect(),
+        Job::DisconnectFailed => entry.disconnect_failed(),
     }
 }

@@ -27,6 +27,8 @@ pub struct Config {
     pub control: Option<PathBuf>,
     /// The worker threads.
     pub workers: WorkersConfig,
+    /// Frontends may hand over memory in files of tmpfs or hugetlbfs that can be shortened.
+    pub trust_memory: bool,
 }
 
 /// The threads that move frames.

@@ -64,6 +64,17 @@ impl Entry {
         }
     }
 
+    /// Ends the connection to a frontend whose memory lacks a page, unless it has gone.
+    pub(crate) fn disconnect_failed(&self) {
+        let frontend = lock(&self.slot.frontend);
+        // The alarm ends before the slot is free for another frontend.
+        if self.port.wakers.alarm().is_raised()
+            && let Some(frontend) = &*frontend
+        {
+            let _ = frontend.shutdown(Shutdown::Both);
+        }
+    }
+
     /// Accepts frontends and serves one after the other, each on a thread of its own.
     pub(crate) fn accept(self: &Arc<Self>, failures: &Sender<String>) -> io::Result<()> {
         let mut serving: Option<JoinHandle<()>> = None;

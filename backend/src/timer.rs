@@ -32,6 +32,8 @@ pub(crate) enum Job {
     DeviceReset,
     /// End the connection to the frontend.
     Disconnect,
+    /// End the connection to the frontend if its memory lacks a page.
+    DisconnectFailed,
 }
 
 #[derive(Debug, Default)]

@@ -18,9 +18,9 @@ use proptest::{
     prelude::*,
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
-use vmm_sys_util::tempfile::TempFile;
 use zcnic_model::{
     Driver, Packet, Shape,
     frames::{Flow, broadcast, pattern},
@@ -383,8 +383,9 @@ fn rings_that_can_not_be_are_refused() {
 fn memory_that_is_not_there_is_refused() {
     let world = World::new();
     let mut honest = honest(&world);
-    let file = TempFile::new().expect("file").into_file();
-    file.set_len(4096).expect("length");
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = memfd_create("guest", flags).expect("memfd");
+    ftruncate(&file, 4096).expect("length");
     let region = |guest: u64, size: u64, offset: u64| VhostUserMemoryRegionInfo {
         guest_phys_addr: guest,
         memory_size: size,

@@ -10,6 +10,7 @@ use crate::{
     captures::Captures,
     index::{PairIndex, RingIndex},
     limit::LogLimit,
+    memory::MemoryRules,
     protocol::stop_report_to_protocol,
     ring::{
         RingError,
@@ -53,6 +54,10 @@ impl PortContext {
 
     pub(crate) fn captures(&self) -> &Captures {
         &self.services.captures
+    }
+
+    pub(crate) fn memory_rules(&self) -> &MemoryRules {
+        &self.services.memory
     }
 
     /// Nanoseconds since the backend started.

@@ -34,7 +34,10 @@ use super::{
     copy::copy_and_sum,
     prefetch::{CACHE_LINE, PrefetchHint, prefetch},
 };
-use crate::memory::GuestMemory;
+use crate::memory::{
+    GuestMemory,
+    guard::{Alarm, Guards},
+};
 
 const DESCRIPTOR: usize = 16;
 const USED_ELEMENT: usize = 8;
@@ -43,6 +46,8 @@ const USED_ELEMENT: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Memory {
     regions: Vec<Region>,
+    /// Dropped before the mapping.
+    _guards: Guards,
     /// Keeps the regions mapped.
     _mapped: Arc<GuestMemory>,
 }
@@ -62,15 +67,20 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// Looks up where the regions of `memory` are.
-    pub(crate) fn new(memory: Arc<GuestMemory>) -> Self {
+    /// Looks up where the regions of `memory` are. If one has no page, `alarm` is raised.
+    pub(crate) fn new(memory: Arc<GuestMemory>, alarm: &Arc<Alarm>) -> Self {
         let regions = memory.iter().map(|region| Region {
             start: region.start_addr().raw_value(),
             length: region.len(),
             host: region.as_ptr(),
         });
+        let regions: Vec<_> = regions.collect();
+        let places = regions
+            .iter()
+            .map(|region| (region.host.addr(), region.length as usize));
         Self {
-            regions: regions.collect(),
+            _guards: Guards::new(places, alarm),
+            regions,
             _mapped: memory,
         }
     }

@@ -21,7 +21,7 @@ use super::{
     split::SplitRing,
     window::PrefetchWindow,
 };
-use crate::memory::GuestMemory;
+use crate::memory::{GuestMemory, guard::Alarm};
 
 mod bytes;
 mod window;
@@ -148,7 +148,8 @@ impl<'m> Posting<'m> {
 }
 
 fn translated(memory: &GuestMemory) -> Arc<Memory> {
-    Arc::new(Memory::new(Arc::new(memory.clone())))
+    let alarm = Arc::new(Alarm::new().expect("eventfd"));
+    Arc::new(Memory::new(Arc::new(memory.clone()), &alarm))
 }
 
 fn map(setup: &Setup, memory: &GuestMemory) -> Result<Mapping, RingError> {

@@ -120,8 +120,8 @@ impl Transport {
         self.enabled = enabled;
     }
 
-    pub(crate) fn set_memory(&mut self, memory: Option<Arc<Memory>>) {
-        self.memory = memory;
+    pub(crate) fn set_memory(&mut self, memory: Arc<Memory>) {
+        self.memory = Some(memory);
         self.mapping = None;
     }
 

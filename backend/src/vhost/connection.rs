@@ -32,12 +32,7 @@ use super::{
     relay::{RelayError, relay},
     vring::{self, SharedMemory, Vring},
 };
-use crate::{
-    control::frontend,
-    index::MAX_RINGS,
-    memory::{self, MemoryError},
-    port::Port,
-};
+use crate::{control::frontend, index::MAX_RINGS, memory::MemoryError, port::Port};
 
 /// `VHOST_USER_F_PROTOCOL_FEATURES`.
 const PROTOCOL_FEATURES: u64 = 1 << 30;
@@ -70,10 +65,21 @@ pub(crate) enum ConnectionError {
     #[error("Can't make a private socket in {0}")]
     Socket(PathBuf, #[source] io::Error),
     #[error("Frontend violated the vhost-user protocol")]
-    Relay(#[from] RelayError),
+    Relay(#[source] RelayError),
+    #[error("Memory of the frontend is refused")]
+    Memory(#[source] MemoryError),
     /// The crate's errors may include a thread's panic, which can't be passed on as a source.
     #[error("Frontend violated the vhost-user protocol: {0}")]
     Daemon(String),
+}
+
+impl From<RelayError> for ConnectionError {
+    fn from(error: RelayError) -> Self {
+        match error {
+            RelayError::Memory(error) => Self::Memory(error),
+            error => Self::Relay(error),
+        }
+    }
 }
 
 impl From<DaemonError> for ConnectionError {
@@ -128,21 +134,8 @@ impl VhostUserBackend for NetBackend {
     }
 
     fn update_memory(&self, memory: SharedMemory) -> io::Result<()> {
-        let memory = memory.memory().into_inner();
-        let checked = memory::check(&memory).inspect_err(|_| {
-            // The refused memory must not be accessed, now or later.
-            frontend::set_memory(&self.port, None);
-        });
-        match checked {
-            Ok(true) => {}
-            Ok(false) => self.port.context.warn(format_args!(
-                "guest memory is in a file that can be truncated, which would kill zcnic; \
-                 memory-backend-memfd can't be"
-            )),
-            Err(error @ MemoryError::Stat(..)) => return Err(io::Error::other(error)),
-            Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidInput, error)),
-        }
-        frontend::set_memory(&self.port, Some(&memory));
+        // The relay has checked it.
+        frontend::set_memory(&self.port, &memory.memory().into_inner());
         Ok(())
     }
 
@@ -173,7 +166,7 @@ pub(crate) fn serve(
     })?;
     daemon.start(&mut Listener::from(listener))?;
     frontend::attach(port);
-    let relayed = relay(frontend, &near);
+    let relayed = relay(frontend, &near, port.context.memory_rules());
     daemon.request_shutdown();
     let ended = daemon.wait();
     frontend::detach(port);

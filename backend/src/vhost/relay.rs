@@ -24,6 +24,8 @@ use rustix::net::{
 };
 use thiserror::Error;
 
+use crate::memory::{MemoryError, MemoryRules};
+
 /// Request, flags and size of the body, each 32 bits (vhost-user, "Header").
 const HEADER: usize = 12;
 
@@ -35,6 +37,7 @@ const MAX_FDS: usize = 32;
 
 const GET_FEATURES: u32 = 1;
 const SET_FEATURES: u32 = 2;
+const SET_MEM_TABLE: u32 = 5;
 const SET_LOG_BASE: u32 = 6;
 const SET_LOG_FD: u32 = 7;
 const SET_VRING_ENABLE: u32 = 18;
@@ -51,6 +54,8 @@ pub(crate) enum RelayError {
     TooManyFds,
     #[error("Connection ended inside a message")]
     Truncated,
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     #[error("Socket failed")]
     Io(#[from] io::Error),
 }
@@ -149,6 +154,19 @@ impl Message {
     }
 }
 
+/// Whether the daemon gets this message: not if it is not served, or hands over memory that `memory`
+/// does not allow.
+fn check(message: &Message, memory: &MemoryRules) -> Result<(), RelayError> {
+    let request = message.request();
+    if !is_served(request) {
+        return Err(RelayError::Request(request));
+    }
+    if request == SET_MEM_TABLE {
+        memory.check(&message.bytes[HEADER..], &message.fds)?;
+    }
+    Ok(())
+}
+
 /// Whether the daemon gets this request. The crate trusts that a frontend acknowledges only offered
 /// protocol features, and panics on a log that it can't keep, so requests of features that are
 /// never offered stay outside.
@@ -158,24 +176,28 @@ fn is_served(request: u32) -> bool {
 }
 
 /// Passes messages between `frontend` and `daemon` until one of them goes away; then both are shut
-/// down.
+/// down. Memory of the frontend has to be as `memory` asks.
 ///
 /// # Errors
 ///
 /// The frontend violated the protocol. That it left is not an error.
-pub(crate) fn relay(frontend: &UnixStream, daemon: &UnixStream) -> Result<(), RelayError> {
+pub(crate) fn relay(
+    frontend: &UnixStream,
+    daemon: &UnixStream,
+    memory: &MemoryRules,
+) -> Result<(), RelayError> {
     thread::scope(|scope| {
         let replies = thread::Builder::new()
             .name("relay".into())
             .spawn_scoped(scope, || {
-                let result = pump(daemon, frontend, |_| true);
+                let result = pump(daemon, frontend, |_| Ok(()));
                 hang_up(frontend, daemon);
                 result
             })?;
         let result = Message::acknowledge_protocol_features()
             .send(daemon)
             .map_err(RelayError::from)
-            .and_then(|()| pump(frontend, daemon, is_served));
+            .and_then(|()| pump(frontend, daemon, |message| check(message, memory)));
         hang_up(frontend, daemon);
         // Errors of the other direction follow from the side that hung up, which is reported above.
         if let Err(panic) = replies.join() {
@@ -191,12 +213,10 @@ pub(crate) fn relay(frontend: &UnixStream, daemon: &UnixStream) -> Result<(), Re
 fn pump(
     from: &UnixStream,
     to: &UnixStream,
-    allowed: impl Fn(u32) -> bool,
+    check: impl Fn(&Message) -> Result<(), RelayError>,
 ) -> Result<(), RelayError> {
     while let Some(message) = Message::receive(from)? {
-        if !allowed(message.request()) {
-            return Err(RelayError::Request(message.request()));
-        }
+        check(&message)?;
         message.send(to)?;
     }
     Ok(())
@@ -254,7 +274,7 @@ mod tests {
     ) {
         let (frontend, near) = UnixStream::pair().expect("socket pair");
         let (far, daemon) = UnixStream::pair().expect("socket pair");
-        let handle = thread::spawn(move || relay(&near, &far));
+        let handle = thread::spawn(move || relay(&near, &far, &MemoryRules::default()));
         (frontend, daemon, handle)
     }
 

@@ -3,6 +3,8 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code, reason = "shared by several test binaries")]
 
+pub(crate) mod daemon;
+pub(crate) mod fuse;
 pub(crate) mod namespace;
 
 use std::{

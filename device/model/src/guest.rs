@@ -68,7 +68,8 @@ impl Guest {
     #[must_use]
     pub fn of_size(first: usize) -> Self {
         let sizes = [first, SIZES[1]];
-        let fd = memfd_create("guest", MemfdFlags::CLOEXEC).expect("memfd");
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let fd = memfd_create("guest", flags).expect("memfd");
         let total: usize = sizes.iter().sum();
         ftruncate(&fd, total as u64).expect("memfd takes a size");
         let file = Arc::new(File::from(fd));
