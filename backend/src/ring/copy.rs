@@ -196,6 +196,34 @@ unsafe fn copy_and_sum_words(from: *const u8, to: *mut u8, length: usize) -> u64
     sum
 }
 
+/// Copies fewer than 16 bytes, each of which is loaded once.
+///
+/// # Safety
+///
+/// Both are mapped for `length` bytes.
+#[inline]
+pub(super) unsafe fn copy_words(from: *const u8, to: *mut u8, length: usize) {
+    let mut done = 0;
+    // SAFETY: a bit of the length says that as many bytes are left.
+    unsafe {
+        if length & 8 != 0 {
+            copy_word::<u64>(from, to);
+            done += 8;
+        }
+        if length & 4 != 0 {
+            copy_word::<u32>(from.add(done), to.add(done));
+            done += 4;
+        }
+        if length & 2 != 0 {
+            copy_word::<u16>(from.add(done), to.add(done));
+            done += 2;
+        }
+        if length & 1 != 0 {
+            copy_word::<u8>(from.add(done), to.add(done));
+        }
+    }
+}
+
 /// Copies one word, aligned or not, and returns the word stored. The read is volatile, because the
 /// compiler might repeat a plain one. If misalignment or the guest tears the word, any value will
 /// do.
@@ -203,9 +231,8 @@ unsafe fn copy_and_sum_words(from: *const u8, to: *mut u8, length: usize) -> u64
 /// # Safety
 ///
 /// Both are mapped for a word.
-#[cfg(target_arch = "x86_64")]
 #[inline]
-unsafe fn copy_word<T: Copy>(from: *const u8, to: *mut u8) -> T {
+pub(super) unsafe fn copy_word<T: Copy>(from: *const u8, to: *mut u8) -> T {
     /// A word without alignment.
     #[repr(C, packed)]
     struct Word<T>(T);

@@ -22,7 +22,10 @@ pub(crate) mod window;
 #[cfg(test)]
 mod tests;
 
-use std::io::ErrorKind;
+use std::{
+    fmt::{self, Display, Formatter},
+    io::ErrorKind,
+};
 
 use thiserror::Error;
 
@@ -32,9 +35,11 @@ pub(crate) enum RingError {
     #[error("Ring size {0} is not a power of two between 1 and 32768")]
     Size(u16),
     #[error("{part} at {address:#x} is not wholly inside one region of guest memory")]
-    Outside { part: &'static str, address: u64 },
+    Outside { part: Part, address: u64 },
     #[error("{part} at {address:#x} is not aligned")]
-    Misaligned { part: &'static str, address: u64 },
+    Misaligned { part: Part, address: u64 },
+    #[error("{0} and {1} overlap; each needs bytes of its own (virtio 1.3, 2.7)")]
+    Overlap(Part, Part),
     #[error("Driver made {available} chains available in a ring of {size}")]
     AvailableIndex { available: u16, size: u16 },
     #[error("Driver made head {head} available in a ring of {size}")]
@@ -42,6 +47,24 @@ pub(crate) enum RingError {
     /// The ring is still served whenever something else schedules it.
     #[error("Kick descriptor can't be polled ({0})")]
     Kick(ErrorKind),
+}
+
+/// A part of a split ring (virtio 1.3, 2.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Descriptors,
+    Available,
+    Used,
+}
+
+impl Display for Part {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Descriptors => "Descriptor table",
+            Self::Available => "Available ring",
+            Self::Used => "Used ring",
+        })
+    }
 }
 
 /// Where a ring is and how driver and device notify each other. Addresses are guest-physical.

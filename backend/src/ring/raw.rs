@@ -30,8 +30,8 @@ use zcnic_device::checksum::Checksum;
 use zerocopy::IntoBytes;
 
 use super::{
-    RingError, Setup,
-    copy::copy_and_sum,
+    Part, RingError, Setup,
+    copy::{copy_and_sum, copy_word, copy_words},
     prefetch::{CACHE_LINE, PrefetchHint, prefetch},
 };
 use crate::memory::{
@@ -178,7 +178,22 @@ impl<'m> Span<'m> {
             return;
         };
         // SAFETY: `from` has that many bytes, mapped for 'm; `into` is ours and does not overlap.
-        unsafe { copy_headers(from, into.as_mut_ptr(), into.len()) }
+        unsafe { read_headers(from, into.as_mut_ptr(), into.len()) }
+    }
+
+    /// Reads the two 64-bit words at `offset`, aligned or not; zeros if they are not inside.
+    #[inline]
+    fn read_pair(&self, offset: usize) -> [u64; 2] {
+        let mut pair = [0u64; 2];
+        let Some(from) = self.at(offset, size_of_val(&pair)) else {
+            debug_assert!(false, "offset and length are inside the span");
+            return pair;
+        };
+        for (index, word) in pair.iter_mut().enumerate() {
+            // SAFETY: `from` has two words, mapped for 'm; `word` is ours.
+            *word = unsafe { copy_word(from.add(8 * index), ptr::from_mut(word).cast()) };
+        }
+        pair
     }
 
     /// Writes `bytes` at `offset`; nothing if there is no room for them all.
@@ -190,7 +205,7 @@ impl<'m> Span<'m> {
         };
         // SAFETY: `to` has room for that many bytes, mapped for 'm; `bytes` is ours and does not
         // overlap.
-        unsafe { copy_headers(bytes.as_ptr(), to, bytes.len()) }
+        unsafe { write_headers(bytes.as_ptr(), to, bytes.len()) }
     }
 
     /// Writes `words` at `offset`, one by one from wherever they are; nothing if there is no room
@@ -303,17 +318,49 @@ impl<'m> Span<'m> {
     }
 }
 
-/// Copies bytes that are mostly headers and are read right away. It uses small vectors: a load that
-/// spans part of a store as wide as a cache line, which is what the C library uses, stalls in
-/// store-to-load forwarding.
+/// Bytes that are copied at once where a copy is read right away: a load that spans part of a store
+/// as wide as a cache line, which is what the C library uses, stalls in store-to-load forwarding.
+const CHUNK: usize = 16;
+
+/// As many bytes, in a register.
+#[cfg(target_arch = "x86_64")]
+type Chunk = std::arch::x86_64::__m128i;
+/// As many bytes, in a register.
+#[cfg(not(target_arch = "x86_64"))]
+type Chunk = u128;
+
+/// Reads bytes that are decided on. The guest may write them meanwhile, so each load is volatile:
+/// the compiler can't repeat one, as it may a plain copy's.
 ///
 /// # Safety
 ///
 /// Both are mapped for `length` bytes and don't overlap.
 #[inline]
-unsafe fn copy_headers(from: *const u8, to: *mut u8, length: usize) {
-    /// A vector that every processor has.
-    const CHUNK: usize = 16;
+unsafe fn read_headers(from: *const u8, to: *mut u8, length: usize) {
+    if length < CHUNK {
+        // SAFETY: the caller's promise.
+        unsafe { copy_words(from, to, length) };
+        return;
+    }
+    let mut at = 0;
+    while at + CHUNK < length {
+        // SAFETY: the chunk is inside, by the condition.
+        unsafe { copy_word::<Chunk>(from.add(at), to.add(at)) };
+        at += CHUNK;
+    }
+    let last = length - CHUNK;
+    // SAFETY: it is inside; some of its bytes may be read again, and are stored again, so that only
+    // the second ones are seen.
+    unsafe { copy_word::<Chunk>(from.add(last), to.add(last)) };
+}
+
+/// Writes bytes that are mostly headers.
+///
+/// # Safety
+///
+/// Both are mapped for `length` bytes and don't overlap.
+#[inline]
+unsafe fn write_headers(from: *const u8, to: *mut u8, length: usize) {
     if !(CHUNK..=4 * CACHE_LINE).contains(&length) {
         // SAFETY: the caller's promise.
         unsafe { ptr::copy_nonoverlapping(from, to, length) };
@@ -360,15 +407,8 @@ impl Descriptor {
     /// Reads entry `index` of an indirect table, which need not be aligned.
     #[inline]
     pub(crate) fn read(table: &Span<'_>, index: u16) -> Self {
-        let mut bytes = [0; DESCRIPTOR];
-        table.read(usize::from(index) * DESCRIPTOR, &mut bytes);
-        let both = u128::from_ne_bytes(bytes);
-        let [first, second] = if cfg!(target_endian = "little") {
-            [both as u64, (both >> 64) as u64]
-        } else {
-            [(both >> 64) as u64, both as u64]
-        };
-        Self::new(first, second)
+        let [address, rest] = table.read_pair(usize::from(index) * DESCRIPTOR);
+        Self::new(address, rest)
     }
 }
 
@@ -398,7 +438,14 @@ impl Mapping {
         if !size.is_power_of_two() || size > 1 << 15 {
             return Err(RingError::Size(size));
         }
-        let part = |part, address: u64, length, alignment| {
+        let entries = usize::from(size);
+        let lengths = [
+            entries * DESCRIPTOR,
+            6 + 2 * entries,
+            6 + USED_ELEMENT * entries,
+        ];
+        let part = |part: Part, address: u64, alignment| {
+            let length = lengths[part as usize];
             let span = memory
                 .span(address, length)
                 .ok_or(RingError::Outside { part, address })?;
@@ -409,15 +456,21 @@ impl Mapping {
                 Err(RingError::Misaligned { part, address })
             }
         };
-        let entries = usize::from(size);
-        let descriptors = part(
-            "Descriptor table",
-            setup.descriptors,
-            entries * DESCRIPTOR,
-            DESCRIPTOR,
-        )?;
-        let available = part("Available ring", setup.available, 6 + 2 * entries, 2)?;
-        let used = part("Used ring", setup.used, 6 + USED_ELEMENT * entries, 4)?;
+        let descriptors = part(Part::Descriptors, setup.descriptors, DESCRIPTOR)?;
+        let available = part(Part::Available, setup.available, 2)?;
+        let used = part(Part::Used, setup.used, 4)?;
+        let parts = [
+            (Part::Descriptors, setup.descriptors),
+            (Part::Available, setup.available),
+            (Part::Used, setup.used),
+        ];
+        // What the device writes must not change what it reads. All ends are inside regions.
+        let end = |(part, start): (Part, u64)| start + lengths[part as usize] as u64;
+        for [one, other] in [[0, 1], [0, 2], [1, 2]].map(|pair| pair.map(|number| parts[number])) {
+            if one.1 < end(other) && other.1 < end(one) {
+                return Err(RingError::Overlap(one.0, other.0));
+            }
+        }
         Ok(Self {
             descriptors: descriptors.cast(),
             available: available.cast(),
