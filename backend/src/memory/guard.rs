@@ -239,6 +239,10 @@ fn add_slot() -> &'static Slot {
 /// Installs the handler, once.
 fn install() {
     static ONCE: Once = Once::new();
+    if cfg!(miri) {
+        // It has no signals.
+        return;
+    }
     ONCE.call_once(|| {
         // SAFETY: all zeros is a valid `sigaction`, without flags and with an empty mask.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -283,33 +287,46 @@ fn replace(address: usize) -> bool {
     let Some(region) = find(address) else {
         return false;
     };
+    // The whole region; or less of it, in whole huge pages of either size, if the system commits
+    // itself to all memory that is mapped and has not got as much.
+    let replaced = [usize::MAX, 1 << 30, 1 << 21, 1 << 12]
+        .iter()
+        .any(|&size| map_zeros(region, address, size));
+    if replaced {
+        // SAFETY: the slot's `Guards` keeps the alarm, and lives as long as the region is borrowed.
+        unsafe { (*region.alarm).raise() };
+    }
+    replaced
+}
+
+/// Maps zeros in place of those `size` bytes of `region` that `address` is in, at a multiple of
+/// `size`. Returns whether that succeeded.
+fn map_zeros(region: Region, address: usize, size: usize) -> bool {
+    let start = (address - address % size).max(region.start);
+    let end = start.saturating_add(size).min(region.start + region.length);
     let access = libc::PROT_READ | libc::PROT_WRITE;
-    let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+    // Shared, because private memory counts towards RLIMIT_DATA.
+    let kind = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
     // SAFETY: the thread that faulted has borrowed the region, so it stays mapped until the thread
     // goes on, and nothing but guest memory is replaced: its contents may change at any time anyway.
     let mapped = unsafe {
         libc::mmap(
-            ptr::without_provenance_mut(region.start),
-            region.length,
+            ptr::without_provenance_mut(start),
+            end - start,
             access,
             kind,
             -1,
             0,
         )
     };
-    if mapped == libc::MAP_FAILED {
-        return false;
-    }
-    // SAFETY: the slot's `Guards` keeps the alarm, and lives as long as the region is borrowed.
-    unsafe { (*region.alarm).raise() };
-    true
+    mapped != libc::MAP_FAILED
 }
 
 #[cfg(test)]
 mod tests {
     use rustix::{
         fs::{MemfdFlags, ftruncate, memfd_create},
-        mm::{MapFlags, ProtFlags, mmap, munmap},
+        mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap},
     };
 
     use super::*;
@@ -363,6 +380,32 @@ mod tests {
             // SAFETY: nothing uses it any more.
             unsafe { munmap(start.cast(), 4 * 4096) }.expect("mapped");
         }
+    }
+
+    /// As under an overcommit policy that refuses to map all of a region.
+    #[test]
+    fn parts_of_a_region_are_replaced_by_themselves() {
+        let start = shortened(4);
+        let (guards, _alarm) = guard(start, 4);
+        let region = find(start.addr()).expect("guarded");
+        assert!(map_zeros(region, start.addr() + 4096 + 9, 4096));
+        let is_there = |page: usize| {
+            // SAFETY: one page of the mapping; nothing is read.
+            unsafe {
+                madvise(
+                    start.add(4096 * page).cast(),
+                    4096,
+                    Advice::LinuxPopulateRead,
+                )
+            }
+            .is_ok()
+        };
+        assert_eq!([0, 1, 2, 3].map(is_there), [false, true, false, false]);
+        assert!(map_zeros(region, start.addr() + 3 * 4096, usize::MAX));
+        assert_eq!([0, 1, 2, 3].map(is_there), [true; 4]);
+        drop(guards);
+        // SAFETY: nothing uses it any more.
+        unsafe { munmap(start.cast(), 4 * 4096) }.expect("mapped");
     }
 
     #[test]
