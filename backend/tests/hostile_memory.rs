@@ -113,27 +113,37 @@ impl Place {
     }
 }
 
-/// The frontend's memory table with `file` in place of one region's.
+/// The memory table of a frontend.
+fn own(memory: &GuestMemoryMmap) -> Vec<VhostUserMemoryRegionInfo> {
+    let regions = memory.iter();
+    let regions = regions.map(VhostUserMemoryRegionInfo::from_guest_region);
+    regions.map(|region| region.expect("a file")).collect()
+}
+
+/// The same with `file` in place of one region's.
 fn table(
     memory: &GuestMemoryMmap,
     region: usize,
     file: &impl AsRawFd,
 ) -> Vec<VhostUserMemoryRegionInfo> {
-    let regions = memory
-        .iter()
-        .map(VhostUserMemoryRegionInfo::from_guest_region);
-    let mut regions: Vec<_> = regions.map(|region| region.expect("a file")).collect();
+    let mut regions = own(memory);
     regions[region].mmap_handle = file.as_raw_fd();
     regions[region].mmap_offset = 0;
     regions
 }
 
-/// A frontend of port 2 that has `file` in `place`.
+/// Hands over a memory table; returns whether it was accepted.
+fn hand_over(driver: &mut Driver<Frontend>, regions: &[VhostUserMemoryRegionInfo]) -> bool {
+    let protocol = &driver.transport().protocol;
+    protocol.set_mem_table(regions).is_ok()
+}
+
+/// A frontend of port 2 that has `file` in `place`, and whether that was accepted.
 fn hostile(daemon: &Daemon, file: &impl AsRawFd, place: Place) -> (Driver<Frontend>, bool) {
     let mut driver = frontend(daemon, 2);
     let memory = driver.parts().0.memory();
     let regions = table(&memory, place.region(), file);
-    let accepted = driver.transport().protocol.set_mem_table(&regions).is_ok();
+    let accepted = hand_over(&mut driver, &regions);
     (driver, accepted)
 }
 
@@ -200,11 +210,11 @@ fn memory_that_is_shortened_ends_its_session_only() {
     for place in PLACES {
         let file = memfd(MemfdFlags::empty(), SIZE);
         attack(&mut daemon, &mut neighbours, place, &file, || {
-            shorten(&file)
+            shorten(&file);
         });
         let file = shared_file();
         attack(&mut daemon, &mut neighbours, place, &file, || {
-            shorten(&file)
+            shorten(&file);
         });
     }
     daemon.stop();
@@ -240,11 +250,7 @@ fn huge_pages_that_are_not_there_end_their_session_only() {
         let memory = driver.parts().0.memory();
         let mut regions = table(&memory, 1, &file);
         regions[1].memory_size = SMALL_PAGE as u64;
-        driver
-            .transport()
-            .protocol
-            .set_mem_table(&regions)
-            .expect_err("half a page");
+        assert!(!hand_over(&mut driver, &regions));
     }
     daemon.await_lines("whole huge pages of 2097152 bytes", 10);
     let unmapped = || mappings().expect("maps").matches("memfd:guest").count() <= mapped;
@@ -414,14 +420,14 @@ fn no_moment_is_left_to_shorten_a_file() {
                     let _ = ftruncate(&file, SIZE);
                 }
             });
-            let taken = hostile.transport().protocol.set_mem_table(&regions).is_ok();
+            let taken = hand_over(&mut hostile, &regions);
             done.store(true, Ordering::Relaxed);
             taken
         });
         if taken {
             accepted += 1;
             ftruncate(&file, 4096).expect_err("it is sealed");
-            hostile.send(0, &broadcast(&pattern(60)));
+            hostile.send(0, broadcast(&pattern(60)));
         }
     }
     println!("{accepted} of 60 were accepted");
@@ -464,34 +470,18 @@ fn a_frontend_can_not_use_up_the_address_space() {
         let refused = daemon.lines("a port may have 0x10000000000");
         let mut driver = frontend(&daemon, 2);
         let memory = driver.parts().0.memory();
-        let mut regions = table(&memory, 0, &memfd(MemfdFlags::ALLOW_SEALING, SIZE));
-        regions.truncate(0);
-        let own = memory
-            .iter()
-            .map(VhostUserMemoryRegionInfo::from_guest_region);
-        regions.extend(own.map(|region| region.expect("a file")));
+        let mut regions = own(&memory);
         regions.extend((0..).zip(sizes).map(|(number, size)| region(number, *size)));
-        driver
-            .transport()
-            .protocol
-            .set_mem_table(&regions)
-            .expect_err("too much");
+        assert!(!hand_over(&mut driver, &regions));
         daemon.await_lines("a port may have 0x10000000000", refused + 1);
     }
     // As much as a port may have is mapped, and an honest guest of 4 GiB beside it.
     let mut greedy = frontend(&daemon, 2);
-    greedy
-        .transport()
-        .protocol
-        .set_mem_table(&[region(0, TERA)])
-        .expect("as much as allowed");
+    assert!(hand_over(&mut greedy, &[region(0, TERA)]));
     let four = memfd(MemfdFlags::ALLOW_SEALING, 4 << 30);
     let honest = &mut neighbours.0[0];
     let memory = honest.parts().0.memory();
-    let own = memory
-        .iter()
-        .map(VhostUserMemoryRegionInfo::from_guest_region);
-    let mut regions: Vec<_> = own.map(|region| region.expect("a file")).collect();
+    let mut regions = own(&memory);
     regions.push(VhostUserMemoryRegionInfo {
         guest_phys_addr: 1 << 36,
         memory_size: 4 << 30,
@@ -499,11 +489,7 @@ fn a_frontend_can_not_use_up_the_address_space() {
         mmap_offset: 0,
         mmap_handle: four.as_raw_fd(),
     });
-    honest
-        .transport()
-        .protocol
-        .set_mem_table(&regions)
-        .expect("4 GiB");
+    assert!(hand_over(honest, &regions));
     neighbours.check(&mut daemon);
     assert!(address_space(&daemon) > before + TERA);
     drop(greedy);
@@ -533,8 +519,8 @@ fn pages_that_userfaultfd_holds_back_are_there_for_the_backend() {
         assert!(accepted);
         match place {
             // It returns when the backend has read the frame.
-            Place::Sent => hostile.send(0, &broadcast(&pattern(60))),
-            _ => peer.send(0, &broadcast(&pattern(60))),
+            Place::Sent => hostile.send(0, broadcast(&pattern(60))),
+            _ => peer.send(0, broadcast(&pattern(60))),
         }
         let mut events = [PollFd::new(&faults, PollFlags::IN)];
         let now = Timespec::default();
