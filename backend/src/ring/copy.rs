@@ -1,12 +1,16 @@
-//! The copy of a frame's payload, with its checksum folded in. There is no other.
+//! The copies: of a frame's payload, with its checksum folded in, and of headers.
 //!
 //! The sum is that of the bytes stored, even if the guest rewrites the source meanwhile: each byte
-//! is loaded once.
+//! is loaded once. So is each byte of a header, which is decided on.
 
 #![allow(
     unsafe_code,
     reason = "vector instructions, on memory that guests write to at any time"
 )]
+
+use std::ptr;
+
+use super::prefetch::CACHE_LINE;
 
 /// Copies `length` bytes and returns the sum of the words stored, as the device's
 /// `Checksum::add_native` takes it.
@@ -196,13 +200,72 @@ unsafe fn copy_and_sum_words(from: *const u8, to: *mut u8, length: usize) -> u64
     sum
 }
 
+/// Bytes that are copied at once where a copy is read right away: a load that spans part of a store
+/// as wide as a cache line, which is what the C library uses, stalls in store-to-load forwarding.
+const CHUNK: usize = 16;
+
+/// As many bytes, in a register.
+#[cfg(target_arch = "x86_64")]
+type Chunk = std::arch::x86_64::__m128i;
+/// As many bytes, in a register.
+#[cfg(not(target_arch = "x86_64"))]
+type Chunk = u128;
+
+/// Reads bytes that are decided on. The guest may write them meanwhile, so each load is volatile:
+/// the compiler can't repeat one, as it may a plain copy's.
+///
+/// # Safety
+///
+/// Both are mapped for `length` bytes and don't overlap.
+#[inline]
+pub(super) unsafe fn read_headers(from: *const u8, to: *mut u8, length: usize) {
+    if length < CHUNK {
+        // SAFETY: the caller's promise.
+        unsafe { copy_words(from, to, length) };
+        return;
+    }
+    let mut at = 0;
+    while at + CHUNK < length {
+        // SAFETY: the chunk is inside, by the condition.
+        unsafe { copy_word::<Chunk>(from.add(at), to.add(at)) };
+        at += CHUNK;
+    }
+    let last = length - CHUNK;
+    // SAFETY: it is inside. Bytes of the chunk before that are read again are stored again: only
+    // the second ones are seen.
+    unsafe { copy_word::<Chunk>(from.add(last), to.add(last)) };
+}
+
+/// Writes bytes that are mostly headers.
+///
+/// # Safety
+///
+/// Both are mapped for `length` bytes and don't overlap.
+#[inline]
+pub(super) unsafe fn write_headers(from: *const u8, to: *mut u8, length: usize) {
+    if !(CHUNK..=4 * CACHE_LINE).contains(&length) {
+        // SAFETY: the caller's promise.
+        unsafe { ptr::copy_nonoverlapping(from, to, length) };
+        return;
+    }
+    let mut at = 0;
+    while at + CHUNK < length {
+        // SAFETY: the chunk is inside, by the condition.
+        unsafe { ptr::copy_nonoverlapping(from.add(at), to.add(at), CHUNK) };
+        at += CHUNK;
+    }
+    let last = length - CHUNK;
+    // SAFETY: it is inside; some of its bytes may be stored again.
+    unsafe { ptr::copy_nonoverlapping(from.add(last), to.add(last), CHUNK) };
+}
+
 /// Copies fewer than 16 bytes, each of which is loaded once.
 ///
 /// # Safety
 ///
 /// Both are mapped for `length` bytes.
 #[inline]
-pub(super) unsafe fn copy_words(from: *const u8, to: *mut u8, length: usize) {
+unsafe fn copy_words(from: *const u8, to: *mut u8, length: usize) {
     let mut done = 0;
     // SAFETY: a bit of the length says that as many bytes are left.
     unsafe {

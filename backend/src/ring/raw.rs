@@ -31,8 +31,8 @@ use zerocopy::IntoBytes;
 
 use super::{
     Part, RingError, Setup,
-    copy::{copy_and_sum, copy_word, copy_words},
-    prefetch::{CACHE_LINE, PrefetchHint, prefetch},
+    copy::{copy_and_sum, copy_word, read_headers, write_headers},
+    prefetch::{PrefetchHint, prefetch},
 };
 use crate::memory::{
     GuestMemory,
@@ -316,65 +316,6 @@ impl<'m> Span<'m> {
     pub(crate) fn prefetch_write(&self, length: usize) {
         self.hint(0).prefetch_write(0, length);
     }
-}
-
-/// Bytes that are copied at once where a copy is read right away: a load that spans part of a store
-/// as wide as a cache line, which is what the C library uses, stalls in store-to-load forwarding.
-const CHUNK: usize = 16;
-
-/// As many bytes, in a register.
-#[cfg(target_arch = "x86_64")]
-type Chunk = std::arch::x86_64::__m128i;
-/// As many bytes, in a register.
-#[cfg(not(target_arch = "x86_64"))]
-type Chunk = u128;
-
-/// Reads bytes that are decided on. The guest may write them meanwhile, so each load is volatile:
-/// the compiler can't repeat one, as it may a plain copy's.
-///
-/// # Safety
-///
-/// Both are mapped for `length` bytes and don't overlap.
-#[inline]
-unsafe fn read_headers(from: *const u8, to: *mut u8, length: usize) {
-    if length < CHUNK {
-        // SAFETY: the caller's promise.
-        unsafe { copy_words(from, to, length) };
-        return;
-    }
-    let mut at = 0;
-    while at + CHUNK < length {
-        // SAFETY: the chunk is inside, by the condition.
-        unsafe { copy_word::<Chunk>(from.add(at), to.add(at)) };
-        at += CHUNK;
-    }
-    let last = length - CHUNK;
-    // SAFETY: it is inside; some of its bytes may be read again, and are stored again, so that only
-    // the second ones are seen.
-    unsafe { copy_word::<Chunk>(from.add(last), to.add(last)) };
-}
-
-/// Writes bytes that are mostly headers.
-///
-/// # Safety
-///
-/// Both are mapped for `length` bytes and don't overlap.
-#[inline]
-unsafe fn write_headers(from: *const u8, to: *mut u8, length: usize) {
-    if !(CHUNK..=4 * CACHE_LINE).contains(&length) {
-        // SAFETY: the caller's promise.
-        unsafe { ptr::copy_nonoverlapping(from, to, length) };
-        return;
-    }
-    let mut at = 0;
-    while at + CHUNK < length {
-        // SAFETY: the chunk is inside, by the condition.
-        unsafe { ptr::copy_nonoverlapping(from.add(at), to.add(at), CHUNK) };
-        at += CHUNK;
-    }
-    let last = length - CHUNK;
-    // SAFETY: it is inside; some of its bytes may be stored again.
-    unsafe { ptr::copy_nonoverlapping(from.add(last), to.add(last), CHUNK) };
 }
 
 /// A descriptor as the driver wrote it.
