@@ -1,11 +1,13 @@
 //! The sending end of a cable: serves a transmit ring in batches.
 
 use zcnic_device::{
+    abi,
     fault::{Direction, Effects},
     features::FeatureSet,
     train::Train,
     transmit::{Snapshot, TransmitFormat, parse_into},
 };
+use zerocopy::FromBytes;
 
 use super::{
     batch::{
@@ -26,7 +28,7 @@ use crate::{
     ring::{
         RingError,
         chain::{Chain, walk},
-        mover::{GuestMover, NextCopy},
+        mover::{GuestMover, NextCopy, gather},
         raw::{Mapping, Span},
         recycle,
         split::SplitRing,
@@ -89,8 +91,11 @@ fn serve_locked(
     let format = format.filter(|_| active.command_pair != Some(pair));
     // A stopped transmit queue keeps its chains; its start kicks the ring.
     let parked = format.is_some() && !*running;
-    if enabled && (active.suspended || parked) {
+    if enabled && active.suspended {
         return Ok(ServeOutcome::Idle);
+    }
+    if enabled && parked {
+        return serve_parked(&mut ring);
     }
     if available == 0 {
         return wait_for_kick(&mut ring, arm_kicks);
@@ -162,6 +167,29 @@ fn serve_locked(
         faulty::finish(port, pair, lane, &armed, effects);
     }
     Ok(outcome)
+}
+
+/// Serves the ring of a stopped queue: control gets HELLO, which is legal on every ring at any time.
+/// It is looked for at the head only, because chains are completed in order.
+fn serve_parked(ring: &mut SplitRing<'_>) -> Result<ServeOutcome, RingError> {
+    if ring.available(ring.size())? > 0 {
+        let head = ring.head(0)?;
+        let mut spans = Vec::new();
+        let chain = walk(ring.map(), head, &mut spans).unwrap_or_default();
+        if chain.has_writable() && is_hello(chain.readable(&spans)) {
+            return Ok(ServeOutcome::Control);
+        }
+    }
+    wait_for_kick(ring, true)
+}
+
+fn is_hello(readable: &[Span<'_>]) -> bool {
+    let mut start = [0; size_of::<abi::Request>()];
+    gather(readable, 0, &mut start);
+    let request = abi::Request::read_from_bytes(&start);
+    request.is_ok_and(|request| {
+        request.magic.get() == abi::MAGIC && request.opcode.get() == u16::from(abi::Opcode::Hello)
+    })
 }
 
 /// Serves an empty ring: asks for a kick if `arm_kicks`.
