@@ -28,6 +28,7 @@ mod services;
 mod socket;
 mod sync;
 mod thread;
+pub mod stderr;
 mod timer;
 mod vhost;
 mod waker;

@@ -1,10 +1,15 @@
 //! `zcnic`: the backend's command line.
 
 use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    env,
+    io::{self, IsTerminal, Write},
+    panic,
     path::PathBuf,
     process::ExitCode,
-    sync::mpsc::{self, Sender},
+    sync::mpsc::{self, RecvTimeoutError, Sender},
     thread,
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -18,12 +23,24 @@ use zcnic_backend::{
     Backend, Config, adopt_passed,
     args::{Cli, Command, Run},
     qemu,
+    stderr::Stderr,
 };
 
+/// How long threads may take to end.
+const END: Duration = Duration::from_millis(700);
+
+/// How long standard error may take to take the last lines.
+const LAST_LINES: Duration = Duration::from_millis(200);
+
 fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
-        .format_target(false)
-        .init();
+    let mut stderr = match Stderr::start() {
+        Ok(stderr) => stderr,
+        Err(error) => {
+            eprintln!("zcnic: Can't start a thread: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    log_to(&stderr);
     let cli = Cli::parse();
     let result = match cli.command {
         Some(Command::QemuArgs(args)) => {
@@ -31,18 +48,43 @@ fn main() -> ExitCode {
             Ok(())
         }
         Some(Command::Describe(describe)) => describe.run(Cli::command()).map_err(Into::into),
-        None => run(cli.run),
+        None => run(cli.run, &stderr),
     };
-    match result {
+    let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("zcnic: {error:#}");
+            let _ = writeln!(stderr, "zcnic: {error:#}");
             ExitCode::FAILURE
         }
-    }
+    };
+    stderr.finish(LAST_LINES);
+    code
 }
 
-fn run(run: Run) -> anyhow::Result<()> {
+/// Sends log lines and panics to `stderr`.
+fn log_to(stderr: &Stderr) {
+    let env = env_logger::Env::default().default_filter_or("info");
+    let mut builder = env_logger::Builder::from_env(env);
+    let style = env::var("RUST_LOG_STYLE").unwrap_or_default();
+    let plain = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    // The logger does not see that its target is a terminal.
+    if ["", "auto"].contains(&style.as_str()) && !plain && io::stderr().is_terminal() {
+        builder.write_style(env_logger::WriteStyle::Always);
+    }
+    builder
+        .target(env_logger::Target::Pipe(Box::new(stderr.clone())))
+        .format_target(false)
+        .init();
+    panic::set_hook(Box::new(|panic| {
+        let backtrace = Backtrace::capture();
+        match backtrace.status() {
+            BacktraceStatus::Captured => log::error!("{panic}\n{backtrace}"),
+            _ => log::error!("{panic}"),
+        }
+    }));
+}
+
+fn run(run: Run, stderr: &Stderr) -> anyhow::Result<()> {
     let config = Config::try_from(run)?;
     let ports = config.ports.iter().map(|port| &port.path);
     adopt_passed(ports.chain(&config.control).map(PathBuf::as_path))?;
@@ -59,10 +101,27 @@ fn run(run: Run) -> anyhow::Result<()> {
                 let _ = events.send(Err(failure));
             }
         })?;
+    let end = limit_end(stderr.clone()).context("Can't start a thread")?;
     let outcome = happened.recv().unwrap_or(Ok(()));
+    let _ = end.send(());
     backend.stop();
+    drop(end);
     drop(failures);
     outcome.map_err(anyhow::Error::msg)
+}
+
+/// Starts a thread that ends the process if it takes too long to end. The time begins with a message
+/// and is over when the sender is dropped.
+fn limit_end(stderr: Stderr) -> io::Result<Sender<()>> {
+    let (sender, receiver) = mpsc::channel();
+    thread::Builder::new().name("end".into()).spawn(move || {
+        if receiver.recv().is_ok() && receiver.recv_timeout(END) == Err(RecvTimeoutError::Timeout) {
+            log::error!("A thread hangs: ending without it");
+            stderr.finish(LAST_LINES);
+            std::process::exit(1);
+        }
+    })?;
+    Ok(sender)
 }
 
 /// A port with all its rings has several hundred descriptors, and the usual limit is 1024.
@@ -77,7 +136,7 @@ fn allow_descriptors() {
     }
 }
 
-fn handle_signals(events: Sender<Result<(), String>>) -> std::io::Result<()> {
+fn handle_signals(events: Sender<Result<(), String>>) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     thread::Builder::new()
         .name("signals".into())
