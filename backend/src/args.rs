@@ -10,8 +10,8 @@ use thiserror::Error;
 
 pub use self::wires::{CableArg, SwitchArg, WireArg, WireOptionError};
 use crate::config::{
-    CableConfig, Config, MAX_PAIRS, Mac, PortConfig, PortMode, SwitchConfig, WireConfig,
-    WorkersConfig, memory_size,
+    CableConfig, Config, MAX_PAIRS, Mac, PortConfig, PortMode, SocketMode, SwitchConfig,
+    WireConfig, WorkersConfig, memory_size,
 };
 
 /// A multi-queue NIC with header/data split and flow steering for QEMU guests.
@@ -99,6 +99,18 @@ pub struct Run {
     /// Listen for control commands on this Unix socket (one JSON object per line, see zcnicctl)
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
+    /// Permissions of the sockets of ports and streams, whatever the umask
+    ///
+    /// Connecting needs write permission: 660 lets QEMU run as another user of the socket's group,
+    /// which a directory with the set-group-ID bit gives to it. The control socket is always its
+    /// owner's, and sockets that systemd passes have their unit's SocketMode.
+    #[arg(
+        long,
+        default_value = "600",
+        value_name = "OCTAL",
+        overrides_with = "socket_mode"
+    )]
+    pub socket_mode: SocketMode,
     /// Threads of each port that move its frames; queue pairs are shared out among them
     #[arg(long, default_value_t = 1, value_name = "NUMBER",
         value_parser = clap::value_parser!(u16).range(1..=MAX_PAIRS as i64))]
@@ -405,6 +417,7 @@ impl TryFrom<Run> for Config {
             wires,
             switches,
             control: run.control,
+            socket_mode: run.socket_mode,
             workers: WorkersConfig {
                 per_port: usize::from(run.workers),
                 poll: Duration::from_micros(run.poll_us.into()),
@@ -448,6 +461,20 @@ mod tests {
         assert_eq!(config.control, Some("/c".into()));
         assert_eq!(config.workers, WorkersConfig::default());
         assert_eq!(config.wires, []);
+        assert_eq!(config.socket_mode, SocketMode::default());
+    }
+
+    #[test]
+    fn socket_modes_are_octal_and_leave_the_owner_in() {
+        let of = |mode: &str| {
+            let words = ["zcnic", "--port", "path=/a", "--socket-mode", mode];
+            Cli::try_parse_from(words).map(|cli| cli.run.socket_mode.bits())
+        };
+        assert_eq!(of("660").ok(), Some(0o660));
+        for wrong in ["", "066", "68", "1777", "rw", "400"] {
+            let error = of(wrong).expect_err(wrong);
+            assert_eq!(error.kind(), ErrorKind::ValueValidation, "{wrong}");
+        }
     }
 
     #[test]

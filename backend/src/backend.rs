@@ -9,7 +9,7 @@ use std::{
 use thiserror::Error;
 
 use crate::{
-    config::{Config, PortConfig},
+    config::{Config, PortConfig, SocketMode},
     control::admin,
     datapath::{interrupts, lanes},
     entry::Entry,
@@ -66,7 +66,7 @@ fn plug_all(config: &Config, entries: &[Arc<Entry>]) -> Result<Links, WireError>
         lines.extend(cable.ends.into_iter().zip(opened));
     }
     for wire in &config.wires {
-        let opened = wire::plug(port(wire.port), &wire.wire)?;
+        let opened = wire::plug(port(wire.port), &wire.wire, config.socket_mode)?;
         lines.extend(opened.map(|open| (wire.port, open)));
     }
     let switch =
@@ -89,7 +89,7 @@ impl Backend {
         let mut ports = Vec::new();
         let services = Arc::new(Services::default());
         for (index, PortConfig { name, path, mode }) in config.ports.iter().enumerate() {
-            let socket = Socket::listen(path, false)?;
+            let socket = Socket::listen(path, config.socket_mode)?;
             let port = Arc::new(Port::new(
                 name.clone(),
                 *mode,
@@ -100,7 +100,8 @@ impl Backend {
         }
         let links = plug_all(config, &ports)?;
         let control = config.control.as_ref();
-        let control = control.map(|path| Socket::listen(path, true)).transpose()?;
+        let control = control.map(|path| Socket::listen(path, SocketMode::default()));
+        let control = control.transpose()?;
 
         let mut backend = Self {
             ports,

@@ -25,8 +25,42 @@ pub struct Config {
     pub switches: Vec<SwitchConfig>,
     /// Path of the control socket.
     pub control: Option<PathBuf>,
+    /// Permissions of the sockets of ports and streams. The control socket is its owner's.
+    pub socket_mode: SocketMode,
     /// The worker threads.
     pub workers: WorkersConfig,
+}
+
+/// Permissions of a socket's file: who may connect needs write permission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketMode(u32);
+
+impl SocketMode {
+    pub(crate) fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for SocketMode {
+    fn default() -> Self {
+        Self(0o600)
+    }
+}
+
+/// Not permissions of a file.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{0:?} is not an octal mode from 600 to 777, such as 660")]
+pub struct SocketModeError(String);
+
+impl FromStr for SocketMode {
+    type Err = SocketModeError;
+
+    fn from_str(text: &str) -> Result<Self, SocketModeError> {
+        let mode = u32::from_str_radix(text, 8).ok();
+        mode.filter(|mode| (0o600..=0o777).contains(mode))
+            .map(Self)
+            .ok_or_else(|| SocketModeError(text.to_owned()))
+    }
 }
 
 /// The threads that move frames.

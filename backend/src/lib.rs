@@ -38,8 +38,8 @@ mod worker;
 pub use backend::{Backend, StartError};
 pub use config::{
     CableConfig, CableShape, Config, FlowControl, Generate, MAX_PAIRS, Mac, MacError, Pace,
-    PortConfig, PortMode, ReplayConfig, StreamAddress, StreamConfig, StreamRole, SwitchConfig,
-    TapConfig, Wire, WireConfig, WorkersConfig,
+    PortConfig, PortMode, ReplayConfig, SocketMode, SocketModeError, StreamAddress, StreamConfig,
+    StreamRole, SwitchConfig, TapConfig, Wire, WireConfig, WorkersConfig,
 };
 pub use socket::{SocketError, adopt_passed};
 pub use wire::WireError;
