@@ -87,7 +87,7 @@ impl Backend {
     /// A socket can't be made. Nothing is left running or behind.
     pub fn start(config: &Config, failures: &Sender<String>) -> Result<Self, StartError> {
         let mut ports = Vec::new();
-        let services = Arc::new(Services::default());
+        let services = Arc::new(Services::new()?);
         for (index, PortConfig { name, path, mode }) in config.ports.iter().enumerate() {
             let socket = Socket::listen(path, config.socket_mode)?;
             let port = Arc::new(Port::new(

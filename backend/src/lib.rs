@@ -20,6 +20,7 @@ mod index;
 mod limit;
 mod memory;
 mod port;
+mod notifier;
 mod protocol;
 pub mod qemu;
 mod ring;

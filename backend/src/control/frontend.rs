@@ -1,9 +1,6 @@
 //! Messages of the frontend. The thread that serves its connection calls these functions.
 
-use std::{
-    os::fd::OwnedFd,
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use zcnic_device::{abi, port::DriverMode};
 
@@ -12,6 +9,7 @@ use crate::{
     config::PortMode,
     index::RingIndex,
     memory::GuestMemory,
+    notifier::SharedEventfd,
     port::{Port, control_state::ControlState},
     ring::{raw::Memory, transport::Transport},
 };
@@ -103,7 +101,7 @@ pub(crate) fn set_features(port: &Port, features: u64) {
 }
 
 /// Replaces the kick descriptor of a ring.
-pub(crate) fn set_kick(port: &Port, ring: RingIndex, kick: Option<OwnedFd>) {
+pub(crate) fn set_kick(port: &Port, ring: RingIndex, kick: Option<SharedEventfd>) {
     let waker = port.wakers.of(ring);
     let set = |transport: &mut Transport| transport.set_kick(kick, waker, ring);
     if let Err(error) = port.queues.with_transport(ring, set) {
@@ -112,7 +110,7 @@ pub(crate) fn set_kick(port: &Port, ring: RingIndex, kick: Option<OwnedFd>) {
 }
 
 /// Replaces the call descriptor of a ring; raises an interrupt that was missed without one.
-pub(crate) fn set_call(port: &Port, ring: RingIndex, call: Option<OwnedFd>) {
+pub(crate) fn set_call(port: &Port, ring: RingIndex, call: Option<SharedEventfd>) {
     let set = |transport: &mut Transport| transport.set_call(call);
     let missed = port.queues.with_transport(ring, set);
     if let Some(interrupt) = missed {

@@ -10,6 +10,7 @@ use crate::{
     captures::Captures,
     index::{PairIndex, RingIndex},
     limit::LogLimit,
+    notifier::Notifier,
     protocol::stop_report_to_protocol,
     ring::{
         RingError,
@@ -49,6 +50,11 @@ impl PortContext {
     /// The port's position among those of the backend.
     pub(crate) fn number(&self) -> usize {
         self.number
+    }
+
+    /// What signals the eventfds of frontends.
+    pub(crate) fn notifier(&self) -> &Arc<Notifier> {
+        &self.services.notifier
     }
 
     pub(crate) fn captures(&self) -> &Captures {
