@@ -12,10 +12,11 @@ use crate::{
     config::{Config, PortConfig, SocketMode},
     control::admin,
     datapath::{interrupts, lanes},
+    descriptors::{Share, TooFewDescriptors},
     entry::Entry,
     port::{Port, line::Line, switch::Switch},
     server::{
-        Server,
+        self, Server,
         state::{LinkState, ServerState},
     },
     services::Services,
@@ -35,6 +36,9 @@ pub enum StartError {
     /// A wire can't be opened.
     #[error(transparent)]
     Wire(#[from] WireError),
+    /// Ports would run out of descriptors.
+    #[error(transparent)]
+    Descriptors(#[from] TooFewDescriptors),
     /// A thread or descriptor can't be made.
     #[error("Can't start a port")]
     Resources(#[from] io::Error),
@@ -96,12 +100,15 @@ impl Backend {
                 config.workers.per_port,
                 (index, &services),
             )?);
-            ports.push(Arc::new(Entry::new(port, socket)));
+            ports.push(Arc::new(Entry::new(port, socket)?));
         }
         let links = plug_all(config, &ports)?;
         let control = config.control.as_ref();
         let control = control.map(|path| Socket::listen(path, SocketMode::default()));
         let control = control.transpose()?;
+        let clients = control.iter().count() * server::DESCRIPTORS;
+        let peers = config.wires.len() * wire::DESCRIPTORS;
+        let share = Share::divide(ports.len(), clients + peers)??;
 
         let mut backend = Self {
             ports,
@@ -114,7 +121,7 @@ impl Backend {
                 .collect(),
             threads: Vec::new(),
         };
-        match backend.spawn_all(config, links, control, failures) {
+        match backend.spawn_all(config, links, (share, control), failures) {
             Ok(()) => Ok(backend),
             Err(error) => {
                 backend.stop();
@@ -127,7 +134,7 @@ impl Backend {
         &mut self,
         config: &Config,
         links: Links,
-        control: Option<Socket>,
+        (share, control): (Share, Option<Socket>),
         failures: &Sender<String>,
     ) -> io::Result<()> {
         let mut cpus = config.workers.cpus.iter().cycle();
@@ -149,7 +156,7 @@ impl Backend {
             let (entry, outcome) = (Arc::clone(entry), failures.clone());
             self.threads
                 .push(spawn(format!("accept-{name}"), failures, move || {
-                    entry.accept(&outcome)
+                    entry.accept(share, &outcome)
                 })?);
             log::info!("Port {name}: listening on {}", path.display());
         }
@@ -190,8 +197,11 @@ impl Backend {
         Ok(())
     }
 
-    /// Ends all connections, stops all threads and removes all sockets.
+    /// Ends all connections, stops all threads and removes all sockets. The sockets go first: a
+    /// thread that hangs may keep the rest from its end, and the caller from waiting for it.
     pub fn stop(mut self) {
+        self.ports.iter().for_each(|port| port.socket.remove_file());
+        self.server.iter().for_each(Server::remove_socket);
         if let Some(server) = self.server.take() {
             server.stop();
         }

@@ -14,22 +14,23 @@ mod captures;
 mod config;
 mod control;
 mod datapath;
+mod descriptors;
 mod entry;
 mod events;
 mod index;
 mod limit;
 mod memory;
-mod port;
 mod notifier;
+mod port;
 mod protocol;
 pub mod qemu;
 mod ring;
 mod server;
 mod services;
 mod socket;
+pub mod stderr;
 mod sync;
 mod thread;
-pub mod stderr;
 mod timer;
 mod vhost;
 mod waker;
@@ -42,5 +43,6 @@ pub use config::{
     PortConfig, PortMode, ReplayConfig, SocketMode, SocketModeError, StreamAddress, StreamConfig,
     StreamRole, SwitchConfig, TapConfig, Wire, WireConfig, WorkersConfig,
 };
+pub use descriptors::TooFewDescriptors;
 pub use socket::{SocketError, adopt_passed};
 pub use wire::WireError;

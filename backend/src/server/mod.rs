@@ -12,7 +12,7 @@ pub(crate) mod state;
 
 use std::{
     collections::BTreeMap,
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read},
     net::Shutdown,
     os::unix::net::UnixStream,
     sync::{
@@ -24,6 +24,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::net::{SendFlags, send};
 use zcnic_ctl::protocol::{
     ErrorClass, Failure, Greeting, Identity, MAX_LINE, Outcome, Request, Response,
 };
@@ -34,6 +35,9 @@ use crate::{events::Outbox, socket::Socket, sync::lock, thread::spawn};
 /// Clients at once.
 const MAX_CLIENTS: usize = 16;
 
+/// Descriptors of the server: one per client, and one of a client that is refused.
+pub(crate) const DESCRIPTORS: usize = MAX_CLIENTS + 1;
+
 /// How long a client may take to read an answer.
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -42,7 +46,7 @@ struct Inner {
     socket: Socket,
     state: ServerState,
     /// The connected clients, by a number of their own.
-    clients: Mutex<BTreeMap<u64, UnixStream>>,
+    clients: Mutex<BTreeMap<u64, Arc<UnixStream>>>,
     next_client: AtomicU64,
 }
 
@@ -74,6 +78,11 @@ impl Server {
         Ok(Self { inner, thread })
     }
 
+    /// Removes the file of the socket.
+    pub(crate) fn remove_socket(&self) {
+        self.inner.socket.remove_file();
+    }
+
     pub(crate) fn stop(self) {
         self.inner.state.stop();
         self.inner.socket.shut_down();
@@ -95,9 +104,8 @@ impl Inner {
                 }
             };
             threads.retain(|thread| !thread.is_finished());
-            let started = self.admit(client, failures);
-            match started {
-                Ok(Some(thread)) => threads.push(thread),
+            match self.admit(client, failures) {
+                Ok(Some(started)) => threads.extend(started),
                 Ok(None) => {}
                 Err(error) => log::warn!("Control socket: can't serve a client: {error}"),
             }
@@ -110,43 +118,56 @@ impl Inner {
         }
     }
 
+    /// Starts the two threads of a client. `None`: there are too many clients.
+    ///
+    /// # Errors
+    ///
+    /// They can't be started. The client is answered and forgotten then.
     fn admit(
         self: &Arc<Self>,
         client: UnixStream,
         failures: &Sender<String>,
-    ) -> io::Result<Option<JoinHandle<()>>> {
+    ) -> io::Result<Option<[JoinHandle<()>; 2]>> {
         client.set_write_timeout(Some(WRITE_LIMIT))?;
-        let mut clients = lock(&self.clients);
-        if clients.len() >= MAX_CLIENTS {
-            drop(clients);
-            let desc = format!("There are {MAX_CLIENTS} clients already");
-            let mut line = serde_json::to_vec(&failure(ErrorClass::GenericError, desc))?;
-            line.push(b'\n');
-            let _ = (&client).write_all(&line);
+        let client = Arc::new(client);
+        let Some(seat) = Seat::take(self, &client) else {
+            refuse(&client, format!("There are {MAX_CLIENTS} clients already"));
             return Ok(None);
-        }
-        let number = self.next_client.fetch_add(1, Ordering::Relaxed);
-        clients.insert(number, client.try_clone()?);
-        drop(clients);
-        let inner = Arc::clone(self);
-        let outcome = failures.clone();
-        let thread = spawn("control-client".into(), failures, move || {
-            let outbox = inner.state.services().events.add_client();
-            let (sending, stream) = (Arc::clone(&outbox), client.try_clone()?);
-            let sender = spawn("control-sender".into(), &outcome, move || {
-                sending.drain(&stream);
+        };
+        // It is free when both threads have ended, or were not started.
+        let seat = Arc::new(seat);
+        let outbox = self.state.services().events.add_client();
+        let sender = {
+            let (outbox, client, seat) = (Arc::clone(&outbox), Arc::clone(&client), seat.clone());
+            spawn("control-sender".into(), failures, move || {
+                outbox.drain(&client);
+                let _ = client.shutdown(Shutdown::Both);
+                drop(seat);
+                Ok(())
+            })
+        };
+        let reader = sender.and_then(|sender| {
+            let (inner, outbox, client) =
+                (Arc::clone(self), Arc::clone(&outbox), Arc::clone(&client));
+            let reader = spawn("control-client".into(), failures, move || {
+                // An error means that the client went away or is too slow.
+                let _ = inner.converse(&client, &outbox);
+                inner.state.services().captures.stop(None, &outbox);
+                outbox.finish();
+                drop(seat);
                 Ok(())
             })?;
-            // An error means that the client went away or is too slow.
-            let _ = inner.converse(&client, &outbox);
-            inner.state.services().captures.stop(None, &outbox);
-            outbox.finish();
-            let _ = sender.join();
-            let _ = client.shutdown(Shutdown::Both);
-            lock(&inner.clients).remove(&number);
-            Ok(())
-        })?;
-        Ok(Some(thread))
+            Ok([sender, reader])
+        });
+        match reader {
+            Ok(threads) => Ok(Some(threads)),
+            Err(error) => {
+                refuse(&client, format!("Can't serve a client: {error}"));
+                // Ends the sender, if that was started.
+                outbox.finish();
+                Err(error)
+            }
+        }
     }
 
     fn converse(&self, stream: &UnixStream, outbox: &Arc<Outbox>) -> io::Result<()> {
@@ -200,6 +221,40 @@ impl Inner {
             outcome,
             id: request.id,
         }
+    }
+}
+
+/// A client's place among those that are served at once.
+struct Seat {
+    inner: Arc<Inner>,
+    number: u64,
+}
+
+impl Seat {
+    /// `None`: all are taken.
+    fn take(inner: &Arc<Inner>, client: &Arc<UnixStream>) -> Option<Self> {
+        let mut clients = lock(&inner.clients);
+        if clients.len() >= MAX_CLIENTS {
+            return None;
+        }
+        let number = inner.next_client.fetch_add(1, Ordering::Relaxed);
+        clients.insert(number, Arc::clone(client));
+        let inner = Arc::clone(inner);
+        Some(Self { inner, number })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        lock(&self.inner.clients).remove(&self.number);
+    }
+}
+
+/// Answers a client that is not served. The answer fits: nothing was sent before it.
+fn refuse(client: &UnixStream, desc: String) {
+    if let Ok(mut line) = serde_json::to_vec(&failure(ErrorClass::GenericError, desc)) {
+        line.push(b'\n');
+        let _ = send(client, &line, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
 }
 

@@ -1,19 +1,15 @@
 //! One connection of a frontend: relay and daemon.
 
 use std::{
-    fs::{DirBuilder, File},
     io,
-    os::{
-        fd::AsRawFd,
-        unix::{
-            fs::DirBuilderExt,
-            net::{UnixListener, UnixStream},
-        },
-    },
-    path::{Path, PathBuf},
+    os::unix::net::{UnixListener, UnixStream},
     sync::Arc,
 };
 
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, getsockname, listen,
+    socket_with,
+};
 use thiserror::Error;
 use vhost::vhost_user::{Error as VhostUserError, Listener, VhostUserProtocolFeatures};
 use vhost_user_backend::{Error as DaemonError, VhostUserBackend, VhostUserDaemon};
@@ -29,11 +25,13 @@ use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
 
 use super::{
+    gate::Gate,
     relay::{RelayError, relay},
     vring::{self, SharedMemory, Vring},
 };
 use crate::{
     control::frontend,
+    descriptors::Share,
     index::MAX_RINGS,
     memory::{self, MemoryError},
     port::Port,
@@ -44,9 +42,6 @@ const PROTOCOL_FEATURES: u64 = 1 << 30;
 
 /// The longest ring: QEMU's limit for virtio-net.
 const MAX_RING_SIZE: usize = 1024;
-
-/// Name of the private socket.
-const PRIVATE: &str = "daemon";
 
 /// Virtio features that are offered. Not RING_RESET (QEMU does not forward it to a backend), PACKED
 /// or IN_ORDER, which are not served; MAC, STATUS and the control queue are QEMU's.
@@ -67,18 +62,24 @@ const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
 /// Why a connection ended, other than that the frontend left.
 #[derive(Debug, Error)]
 pub(crate) enum ConnectionError {
-    #[error("Can't make a private socket in {0}")]
-    Socket(PathBuf, #[source] io::Error),
+    #[error("Can't make a private socket")]
+    Socket(#[source] io::Error),
+    /// The system has no descriptor or thread for the connection.
+    #[error("Can't serve a frontend: {0}")]
+    Start(String),
     #[error("Frontend violated the vhost-user protocol")]
-    Relay(#[from] RelayError),
+    Relay(#[source] RelayError),
     /// The crate's errors may include a thread's panic, which can't be passed on as a source.
     #[error("Frontend violated the vhost-user protocol: {0}")]
     Daemon(String),
 }
 
-impl From<DaemonError> for ConnectionError {
-    fn from(error: DaemonError) -> Self {
-        Self::Daemon(error.to_string())
+impl From<RelayError> for ConnectionError {
+    fn from(error: RelayError) -> Self {
+        match error {
+            RelayError::Thread(error) => Self::Start(error.to_string()),
+            error => Self::Relay(error),
+        }
     }
 }
 
@@ -151,29 +152,31 @@ impl VhostUserBackend for NetBackend {
     }
 }
 
-/// Serves one frontend until it goes away. `socket` is the path where it connected; a private
-/// socket is made beside it for a moment.
+/// Serves one frontend, which may use a `share` of the descriptors, until it goes away.
 ///
 /// # Errors
 ///
-/// The frontend violated the protocol, or the private socket can't be made.
+/// The frontend violated the protocol, or the system lacks a descriptor or thread for it.
 pub(crate) fn serve(
     port: &Arc<Port>,
     frontend: &UnixStream,
-    socket: &Path,
+    share: Share,
 ) -> Result<(), ConnectionError> {
-    let (listener, near) =
-        private_pair(socket).map_err(|(path, error)| ConnectionError::Socket(path, error))?;
+    let (listener, near) = private_pair().map_err(ConnectionError::Socket)?;
     let backend = Arc::new(NetBackend {
         port: Arc::clone(port),
     });
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
-    let mut daemon = vring::for_port(port, || {
+    let unserved = |error: DaemonError| ConnectionError::Start(error.to_string());
+    let daemon = vring::for_port(port, || {
         VhostUserDaemon::new(port.context.name().to_owned(), backend, memory)
-    })?;
-    daemon.start(&mut Listener::from(listener))?;
+    });
+    let mut daemon = daemon.map_err(unserved)?;
+    let started = daemon.start(&mut Listener::from(listener));
+    started.map_err(unserved)?;
     frontend::attach(port);
-    let relayed = relay(frontend, &near);
+    let mut gate = Gate::new(Arc::clone(port.context.notifier()), share);
+    let relayed = relay(frontend, &near, &mut gate);
     daemon.request_shutdown();
     let ended = daemon.wait();
     frontend::detach(port);
@@ -183,28 +186,84 @@ pub(crate) fn serve(
             VhostUserError::Disconnected | VhostUserError::PartialMessage,
         ))
         | Ok(()) => Ok(()),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(ConnectionError::Daemon(error.to_string())),
     }
 }
 
-/// A listener and a connection to it that no other process could make: the crate accepts from a
-/// listener only.
-fn private_pair(socket: &Path) -> Result<(UnixListener, UnixStream), (PathBuf, io::Error)> {
-    let directory = socket.with_added_extension("d");
-    let attempt = || {
-        // Left behind if the process was killed just here.
-        let _ = std::fs::remove_file(directory.join(PRIVATE));
-        let _ = std::fs::remove_dir(&directory);
-        DirBuilder::new().mode(0o700).create(&directory)?;
-        // Through the descriptor, because paths of sockets must be short.
-        let opened = File::open(&directory)?;
-        let path = format!("/proc/self/fd/{}/{PRIVATE}", opened.as_raw_fd());
-        let listener = UnixListener::bind(&path)?;
-        let near = UnixStream::connect(&path)?;
-        Ok((listener, near))
-    };
-    let made = attempt();
-    let _ = std::fs::remove_file(directory.join(PRIVATE));
-    let _ = std::fs::remove_dir(&directory);
-    made.map_err(|error| (directory, error))
+/// How often a private socket is tried again that another process connected to first.
+const ATTEMPTS: usize = 16;
+
+/// A listener and the only connection that is accepted from it: the crate takes its connections
+/// from a listener only.
+fn private_pair() -> io::Result<(UnixListener, UnixStream)> {
+    for _ in 1..ATTEMPTS {
+        let listener = private_listener()?;
+        match connect_first(&listener) {
+            Ok(near) => return Ok((listener, near)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let listener = private_listener()?;
+    let near = connect_first(&listener)?;
+    Ok((listener, near))
+}
+
+/// A listener with a name that the kernel chooses, which is in no file system, and room for one
+/// connection that is not accepted yet.
+fn private_listener() -> io::Result<UnixListener> {
+    let listener = socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    bind(&listener, &SocketAddrUnix::new_unnamed())?;
+    listen(&listener, 0)?;
+    Ok(listener.into())
+}
+
+/// Connects to a private listener. The connection is the first one, because there is room for no
+/// other.
+///
+/// # Errors
+///
+/// Another process was faster ([`io::ErrorKind::WouldBlock`]).
+fn connect_first(listener: &UnixListener) -> io::Result<UnixStream> {
+    let near = socket_with(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )?;
+    connect(&near, &getsockname(listener)?)?;
+    let near = UnixStream::from(near);
+    near.set_nonblocking(false)?;
+    Ok(near)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    #[test]
+    fn a_private_pair_is_connected() {
+        let (listener, mut near) = private_pair().expect("sockets");
+        let (mut far, _) = listener.accept().expect("a connection");
+        far.write_all(b"hello").expect("written");
+        let mut heard = [0; 5];
+        near.read_exact(&mut heard).expect("read");
+        assert_eq!(&heard, b"hello");
+    }
+
+    #[test]
+    fn a_connection_behind_that_of_another_process_is_not_used() {
+        let listener = private_listener().expect("listener");
+        let other = connect_first(&listener).expect("the first connection");
+        let late = connect_first(&listener).expect_err("no room");
+        assert_eq!(late.kind(), io::ErrorKind::WouldBlock);
+        drop(other);
+    }
 }

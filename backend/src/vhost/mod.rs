@@ -4,6 +4,8 @@
 //! The functions of `control::frontend` that it calls take their locks themselves; no lock is held
 //! here.
 
+pub(crate) mod arrivals;
 pub(crate) mod connection;
+pub(crate) mod gate;
 mod relay;
 mod vring;
