@@ -26,11 +26,15 @@ use zcnic_backend::{
     stderr::Stderr,
 };
 
-/// How long threads may take to end.
-const END: Duration = Duration::from_millis(700);
+/// How long threads may take to end: so many times so long. On a host that is too busy to run them,
+/// it does not run the thread that counts either.
+const END: (usize, Duration) = (7, Duration::from_millis(100));
 
-/// How long standard error may take to take the last lines.
+/// How long standard error may take to take the last lines after a signal.
 const LAST_LINES: Duration = Duration::from_millis(200);
+
+/// How long it may take to take the reason of a failure.
+const FAILURE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let mut stderr = match Stderr::start() {
@@ -50,15 +54,17 @@ fn main() -> ExitCode {
         Some(Command::Describe(describe)) => describe.run(Cli::command()).map_err(Into::into),
         None => run(cli.run, &stderr),
     };
-    let code = match result {
-        Ok(()) => ExitCode::SUCCESS,
+    match result {
+        Ok(()) => {
+            stderr.finish(LAST_LINES);
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             let _ = writeln!(stderr, "zcnic: {error:#}");
+            stderr.finish(FAILURE);
             ExitCode::FAILURE
         }
-    };
-    stderr.finish(LAST_LINES);
-    code
+    }
 }
 
 /// Sends log lines and panics to `stderr`.
@@ -115,7 +121,9 @@ fn run(run: Run, stderr: &Stderr) -> anyhow::Result<()> {
 fn limit_end(stderr: Stderr) -> io::Result<Sender<()>> {
     let (sender, receiver) = mpsc::channel();
     thread::Builder::new().name("end".into()).spawn(move || {
-        if receiver.recv().is_ok() && receiver.recv_timeout(END) == Err(RecvTimeoutError::Timeout) {
+        let (times, pause) = END;
+        let has_timed_out = |_| receiver.recv_timeout(pause) == Err(RecvTimeoutError::Timeout);
+        if receiver.recv().is_ok() && (0..times).all(has_timed_out) {
             log::error!("A thread hangs: ending without it");
             stderr.finish(LAST_LINES);
             std::process::exit(1);

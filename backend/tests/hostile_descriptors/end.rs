@@ -168,7 +168,6 @@ fn a_thread_may_hang() {
             thread::sleep(std::time::Duration::from_millis(2));
         };
         assert_eq!(status.code(), Some(1), "{name}: {}", daemon.log());
-        assert!(daemon.log().contains("A thread hangs"), "{}", daemon.log());
         let left: Vec<_> = (0..4).filter(|&port| daemon.path(port).exists()).collect();
         assert!(
             left.is_empty() && !daemon.control_path().exists(),
