@@ -41,7 +41,7 @@ fn others() -> Vec<(&'static str, OwnedFd, Option<OwnedFd>)> {
     let (reader, writer) = pipe().expect("pipe");
     let (full_reader, full) = pipe_with(PipeFlags::NONBLOCK).expect("pipe");
     while write(&full, &[0; 4096]).is_ok() {}
-    rustix::fs::fcntl_setfl(&full, OFlags::WRONLY).expect("flags");
+    rustix::fs::fcntl_setfl(&full, OFlags::empty()).expect("flags");
     let (socket, peer) = UnixStream::pair().expect("pair");
     let (lonely, _) = UnixStream::pair().expect("pair");
     let (closed_reader, _) = pipe().expect("pipe");
