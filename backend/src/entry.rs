@@ -123,7 +123,7 @@ impl Entry {
 
     fn serve(&self, frontend: &UnixStream) {
         self.port.context.info(format_args!("frontend connected"));
-        if let Err(error) = connection::serve(&self.port, frontend, self.socket.path()) {
+        if let Err(error) = connection::serve(&self.port, frontend) {
             self.port
                 .context
                 .warn(format_args!("{:#}", anyhow::Error::from(error)));

@@ -1,18 +1,6 @@
 //! One connection of a frontend: relay and daemon.
 
-use std::{
-    fs::{DirBuilder, File},
-    io,
-    os::{
-        fd::AsRawFd,
-        unix::{
-            fs::DirBuilderExt,
-            net::{UnixListener, UnixStream},
-        },
-    },
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{io, os::unix::net::UnixStream, sync::Arc};
 
 use thiserror::Error;
 use vhost::vhost_user::{Error as VhostUserError, Listener, VhostUserProtocolFeatures};
@@ -29,6 +17,7 @@ use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
 
 use super::{
+    private,
     relay::{RelayError, relay},
     vring::{self, SharedMemory, Vring},
 };
@@ -44,9 +33,6 @@ const PROTOCOL_FEATURES: u64 = 1 << 30;
 
 /// The longest ring: QEMU's limit for virtio-net.
 const MAX_RING_SIZE: usize = 1024;
-
-/// Name of the private socket.
-const PRIVATE: &str = "daemon";
 
 /// Virtio features that are offered. Not RING_RESET (QEMU does not forward it to a backend), PACKED
 /// or IN_ORDER, which are not served; MAC, STATUS and the control queue are QEMU's.
@@ -67,8 +53,8 @@ const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
 /// Why a connection ended, other than that the frontend left.
 #[derive(Debug, Error)]
 pub(crate) enum ConnectionError {
-    #[error("Can't make a private socket in {0}")]
-    Socket(PathBuf, #[source] io::Error),
+    #[error("Can't make a private socket")]
+    Socket(#[source] io::Error),
     #[error("Frontend violated the vhost-user protocol")]
     Relay(#[from] RelayError),
     /// The crate's errors may include a thread's panic, which can't be passed on as a source.
@@ -151,19 +137,13 @@ impl VhostUserBackend for NetBackend {
     }
 }
 
-/// Serves one frontend until it goes away. `socket` is the path where it connected; a private
-/// socket is made beside it for a moment.
+/// Serves one frontend until it goes away.
 ///
 /// # Errors
 ///
 /// The frontend violated the protocol, or the private socket can't be made.
-pub(crate) fn serve(
-    port: &Arc<Port>,
-    frontend: &UnixStream,
-    socket: &Path,
-) -> Result<(), ConnectionError> {
-    let (listener, near) =
-        private_pair(socket).map_err(|(path, error)| ConnectionError::Socket(path, error))?;
+pub(crate) fn serve(port: &Arc<Port>, frontend: &UnixStream) -> Result<(), ConnectionError> {
+    let (listener, near) = private::pair().map_err(ConnectionError::Socket)?;
     let backend = Arc::new(NetBackend {
         port: Arc::clone(port),
     });
@@ -185,26 +165,4 @@ pub(crate) fn serve(
         | Ok(()) => Ok(()),
         Err(error) => Err(error.into()),
     }
-}
-
-/// A listener and a connection to it that no other process could make: the crate accepts from a
-/// listener only.
-fn private_pair(socket: &Path) -> Result<(UnixListener, UnixStream), (PathBuf, io::Error)> {
-    let directory = socket.with_added_extension("d");
-    let attempt = || {
-        // Left behind if the process was killed just here.
-        let _ = std::fs::remove_file(directory.join(PRIVATE));
-        let _ = std::fs::remove_dir(&directory);
-        DirBuilder::new().mode(0o700).create(&directory)?;
-        // Through the descriptor, because paths of sockets must be short.
-        let opened = File::open(&directory)?;
-        let path = format!("/proc/self/fd/{}/{PRIVATE}", opened.as_raw_fd());
-        let listener = UnixListener::bind(&path)?;
-        let near = UnixStream::connect(&path)?;
-        Ok((listener, near))
-    };
-    let made = attempt();
-    let _ = std::fs::remove_file(directory.join(PRIVATE));
-    let _ = std::fs::remove_dir(&directory);
-    made.map_err(|error| (directory, error))
 }

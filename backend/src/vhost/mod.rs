@@ -5,5 +5,6 @@
 //! here.
 
 pub(crate) mod connection;
+mod private;
 mod relay;
 mod vring;
