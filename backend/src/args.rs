@@ -9,9 +9,12 @@ use rustix::thread::CpuSet;
 use thiserror::Error;
 
 pub use self::wires::{CableArg, SwitchArg, WireArg, WireOptionError};
-use crate::config::{
-    CableConfig, Config, MAX_PAIRS, Mac, PortConfig, PortMode, SwitchConfig, WireConfig,
-    WorkersConfig, memory_size,
+use crate::{
+    config::{
+        CableConfig, Config, MAX_PAIRS, Mac, PortConfig, PortMode, SwitchConfig, WireConfig,
+        WorkersConfig, memory_size,
+    },
+    sandbox::SandboxMode,
 };
 
 /// A multi-queue NIC with header/data split and flow steering for QEMU guests.
@@ -114,6 +117,12 @@ pub struct Run {
     /// 4-7
     #[arg(long, value_name = "LIST")]
     pub cpus: Option<CpuList>,
+    /// What happens to system calls that a running backend does not need
+    ///
+    /// Once its sockets and wires are open, zcnic opens no file and starts no program. This makes
+    /// sure of it (docs/security.md).
+    #[arg(long, value_enum, default_value_t, value_name = "MODE")]
+    pub sandbox: SandboxMode,
 }
 
 /// Options of `qemu-args`.
@@ -410,6 +419,7 @@ impl TryFrom<Run> for Config {
                 poll: Duration::from_micros(run.poll_us.into()),
                 cpus: run.cpus.map(|cpus| cpus.0).unwrap_or_default(),
             },
+            sandbox: run.sandbox,
         })
     }
 }

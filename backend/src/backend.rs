@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    path::Path,
     sync::{Arc, mpsc::Sender},
     thread::JoinHandle,
 };
@@ -9,11 +10,12 @@ use std::{
 use thiserror::Error;
 
 use crate::{
-    config::{Config, PortConfig},
+    config::{Config, PortConfig, StreamAddress, StreamConfig, StreamRole, Wire},
     control::admin,
     datapath::{interrupts, lanes},
     entry::Entry,
     port::{Port, line::Line, switch::Switch},
+    sandbox::{self, Reach, SandboxError},
     server::{
         Server,
         state::{LinkState, ServerState},
@@ -35,6 +37,9 @@ pub enum StartError {
     /// A wire can't be opened.
     #[error(transparent)]
     Wire(#[from] WireError),
+    /// The sandbox can't begin.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     /// A thread or descriptor can't be made.
     #[error("Can't start a port")]
     Resources(#[from] io::Error),
@@ -78,13 +83,39 @@ fn plug_all(config: &Config, entries: &[Arc<Entry>]) -> Result<Links, WireError>
     })
 }
 
+/// What a backend with these sockets needs of the world once it runs.
+fn reach<'s>(config: &Config, sockets: impl Iterator<Item = &'s Socket>) -> Reach {
+    let directory = |path: &Path| path.parent().unwrap_or(path).to_owned();
+    let own = sockets.filter(|socket| socket.owns_file());
+    let mut reach = Reach {
+        removes_in: own.map(|socket| directory(socket.path())).collect(),
+        ..Reach::default()
+    };
+    for wire in &config.wires {
+        let Wire::Stream(StreamConfig { role, address, .. }) = &wire.wire else {
+            continue;
+        };
+        match (role, address) {
+            (StreamRole::Connect, StreamAddress::Unix(path)) => reach.unix.push(path.clone()),
+            (StreamRole::Listen, StreamAddress::Unix(path)) => {
+                reach.removes_in.insert(directory(path));
+            }
+            (StreamRole::Connect, StreamAddress::Tcp(peer)) => reach.tcp.push(*peer),
+            (StreamRole::Listen, StreamAddress::Tcp(_)) => {}
+        }
+        reach.has_tcp |= matches!(address, StreamAddress::Tcp(_));
+    }
+    reach
+}
+
 impl Backend {
-    /// Makes all sockets and starts all threads. If a thread fails, a message is sent over
-    /// `failures`; the backend should be stopped then.
+    /// Makes all sockets, begins the sandbox and starts all threads. The sandbox confines the
+    /// calling thread, too. If a thread fails, a message is sent over `failures`; the backend should
+    /// be stopped then.
     ///
     /// # Errors
     ///
-    /// A socket can't be made. Nothing is left running or behind.
+    /// A socket can't be made, or the sandbox can't begin. Nothing is left running or behind.
     pub fn start(config: &Config, failures: &Sender<String>) -> Result<Self, StartError> {
         let mut ports = Vec::new();
         let services = Arc::new(Services::default());
@@ -101,6 +132,8 @@ impl Backend {
         let links = plug_all(config, &ports)?;
         let control = config.control.as_ref();
         let control = control.map(|path| Socket::listen(path, true)).transpose()?;
+        let sockets = ports.iter().map(|entry| &entry.socket).chain(&control);
+        sandbox::confine(config.sandbox, &reach(config, sockets))?;
 
         let mut backend = Self {
             ports,

@@ -12,6 +12,8 @@ use std::{
 
 use thiserror::Error;
 
+use crate::sandbox::SandboxMode;
+
 /// The configuration of a backend. Converted from the command line, which checks it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
@@ -27,6 +29,8 @@ pub struct Config {
     pub control: Option<PathBuf>,
     /// The worker threads.
     pub workers: WorkersConfig,
+    /// What happens to system calls that it does not need once it runs.
+    pub sandbox: SandboxMode,
 }
 
 /// The threads that move frames.

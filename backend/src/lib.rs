@@ -23,6 +23,7 @@ mod port;
 mod protocol;
 pub mod qemu;
 mod ring;
+mod sandbox;
 mod server;
 mod services;
 mod socket;
@@ -40,5 +41,6 @@ pub use config::{
     PortConfig, PortMode, ReplayConfig, StreamAddress, StreamConfig, StreamRole, SwitchConfig,
     TapConfig, Wire, WireConfig, WorkersConfig,
 };
+pub use sandbox::{FilesError, SandboxError, SandboxMode, allowed_calls, refused_calls};
 pub use socket::{SocketError, adopt_passed};
 pub use wire::WireError;

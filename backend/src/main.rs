@@ -1,10 +1,15 @@
 //! `zcnic`: the backend's command line.
 
 use std::{
+    io,
     path::PathBuf,
     process::ExitCode,
-    sync::mpsc::{self, Sender},
-    thread,
+    sync::{
+        Arc,
+        atomic::AtomicBool,
+        mpsc::{self, Sender},
+    },
+    thread::{self, JoinHandle},
 };
 
 use anyhow::Context;
@@ -12,6 +17,7 @@ use clap::{CommandFactory, Parser};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
+    flag,
     iterator::Signals,
 };
 use zcnic_backend::{
@@ -49,9 +55,11 @@ fn run(run: Run) -> anyhow::Result<()> {
     allow_descriptors();
     // An orderly end after a signal, or the message of a thread that failed.
     let (events, happened) = mpsc::channel();
-    handle_signals(events.clone()).context("Can't handle signals")?;
+    let signals = catch_signals().context("Can't handle signals")?;
     let (failures, failed) = mpsc::channel();
+    // Threads are started below only: the sandbox that begins here does not confine earlier ones.
     let backend = Backend::start(&config, &failures)?;
+    forward_first(signals, events.clone())?;
     thread::Builder::new()
         .name("failures".into())
         .spawn(move || {
@@ -77,19 +85,27 @@ fn allow_descriptors() {
     }
 }
 
-fn handle_signals(events: Sender<Result<(), String>>) -> std::io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+/// Catches SIGINT and SIGTERM from now on. The second signal ends the process at once.
+fn catch_signals() -> io::Result<Signals> {
+    let kinds = [SIGINT, SIGTERM];
+    let is_second = Arc::new(AtomicBool::new(false));
+    for signal in kinds {
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&is_second))?;
+        flag::register(signal, Arc::clone(&is_second))?;
+    }
+    Signals::new(kinds)
+}
+
+fn forward_first(
+    mut signals: Signals,
+    events: Sender<Result<(), String>>,
+) -> io::Result<JoinHandle<()>> {
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
-            for (count, signal) in signals.forever().enumerate() {
-                if count > 0 {
-                    // A second signal ends the process at once.
-                    std::process::exit(128 + signal);
-                }
+            if signals.forever().next().is_some() {
                 log::info!("Stopping");
                 let _ = events.send(Ok(()));
             }
-        })?;
-    Ok(())
+        })
 }

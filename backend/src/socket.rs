@@ -166,6 +166,11 @@ impl Socket {
         &self.path
     }
 
+    /// Whether its file is removed with it.
+    pub(crate) fn owns_file(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// Waits for a connection. Fails after [`Self::shut_down`].
     pub(crate) fn accept(&self) -> io::Result<UnixStream> {
         let mut sources = [
