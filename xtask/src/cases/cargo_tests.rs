@@ -12,9 +12,15 @@ use anyhow::{Context, Result, bail};
 use zcnic_results::report::{Case, Outcome, Report};
 use zcnic_testbed::{paths, provision::host};
 
+/// The program that some tests call besides those of a base system, and its Debian package.
+const STRACE: &str = "strace";
+
 /// Runs the tests whose name contains `filter`, and those of test files whose name does, since a
 /// test's full name begins with its file's.
 pub(crate) fn run(filter: Option<&str>, report: &mut Report) -> Result<()> {
+    if host::find_program(STRACE).is_none() {
+        host::install(&[STRACE])?;
+    }
     let start = Instant::now();
     let mut cases = cargo_test(filter.as_slice())?;
     if let Some(filter) = filter.filter(|filter| names_a_file(filter)) {
