@@ -90,13 +90,10 @@ fn off_confines_nothing_and_warn_only_watches() {
     assert_eq!(terminate(child), "");
 
     let child = start(directory.path(), &["--sandbox", "warn"]);
+    // But for the thread that watches, and those that started before it.
     let filtered = of_threads(&child, "Seccomp:");
-    let unfiltered = filtered.iter().filter(|value| *value != "2");
-    assert_eq!(
-        unfiltered.count(),
-        1,
-        "the thread that watches: {filtered:?}"
-    );
+    let watched = filtered.iter().filter(|value| *value == "2");
+    assert!(watched.count() > 4, "{filtered:?}");
     // The allocator tries to read /proc/sys/vm/overcommit_memory when a thread ends, and does without.
     let text = terminate(child);
     let refused = text.lines().filter(|line| !line.contains("refuse openat"));
