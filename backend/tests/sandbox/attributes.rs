@@ -34,12 +34,13 @@ fn start(directory: &Path, options: &[&str]) -> Child {
 fn of_threads(child: &Child, field: &str) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).expect("threads");
     tasks
-        .map(|task| {
+        .filter_map(|task| {
             let status = task.expect("a thread").path().join("status");
-            let status = fs::read_to_string(status).expect("status");
+            // A thread that served a client may have ended meanwhile.
+            let status = fs::read_to_string(status).ok()?;
             let line = status.lines().find(|line| line.starts_with(field));
             let (_, value) = line.expect(field).split_once(':').expect("a value");
-            value.trim().to_owned()
+            Some(value.trim().to_owned())
         })
         .collect()
 }

@@ -126,10 +126,15 @@ fn a_whole_run_makes_no_call_outside_the_list() {
     kill_process(Pid::from_child(&child), Signal::TERM).expect("it runs");
     assert!(child.wait().expect("it ends").success());
 
+    let own = child.id().to_string();
     let text = until("strace ends", || {
         let text = fs::read_to_string(log.path()).expect("a log");
-        let ended = format!("{} +++ exited", child.id());
-        text.contains(&ended).then_some(text)
+        // The numbers of processes are padded.
+        let is_end = |line: &str| {
+            let (process, event) = line.split_once(' ').unwrap_or_default();
+            process == own && event.trim_start().starts_with("+++ exited")
+        };
+        text.lines().any(is_end).then_some(text)
     });
     let mut lines = text.lines();
     let begins = lines
