@@ -24,7 +24,7 @@ use crate::{
     ring::raw::Span,
 };
 
-/// The most bytes of a capture's frames, which are all held in memory.
+/// The most bytes that a capture's frames may take, which are all held in memory.
 const MAX_BYTES: usize = 1 << 30;
 
 /// The first block type of a pcapng file, in either byte order.
@@ -40,6 +40,8 @@ struct Capture {
     frames: Vec<CapturedFrame>,
     /// Frames that are too long for a port.
     skipped: usize,
+    /// Bytes that its frames take.
+    taken: usize,
 }
 
 #[derive(Debug)]
@@ -118,8 +120,12 @@ impl Capture {
             return Ok(());
         }
         let start = self.bytes.len();
-        if start + frame.len() > MAX_BYTES {
-            return Err(format!("its frames have more than {MAX_BYTES} bytes"));
+        self.taken += frame.len() + size_of::<CapturedFrame>();
+        if self.taken > MAX_BYTES {
+            return Err(format!(
+                "its frames take more than {MAX_BYTES} bytes, with {} for each",
+                size_of::<CapturedFrame>()
+            ));
         }
         self.bytes.extend_from_slice(frame);
         self.frames.push(CapturedFrame {
@@ -290,4 +296,26 @@ fn until_port_receives(port: &Port, line: &Line) -> io::Result<()> {
         )?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_frames_of_a_capture_are_bounded() {
+        let mut capture = Capture::default();
+        let mut add = |length| capture.add(Duration::ZERO, &vec![0; length]);
+        assert_eq!(add(14), Ok(()));
+        assert_eq!(add(MAX_FRAME + 1), Ok(()), "it is left out");
+        assert_eq!((capture.frames.len(), capture.skipped), (1, 1));
+        let one = 14 + size_of::<CapturedFrame>();
+        assert_eq!(capture.taken, one, "a frame costs more than its bytes");
+        // As after very many frames.
+        capture.taken = MAX_BYTES - 2 * one;
+        let mut add = || capture.add(Duration::ZERO, &[0; 14]);
+        assert_eq!((add(), add()), (Ok(()), Ok(())));
+        let error = add().expect_err("too many");
+        assert!(error.contains("more than 1073741824 bytes"), "{error}");
+    }
 }
