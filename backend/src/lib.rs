@@ -40,5 +40,6 @@ pub use config::{
     PortConfig, PortMode, ReplayConfig, StreamAddress, StreamConfig, StreamRole, SwitchConfig,
     TapConfig, Wire, WireConfig, WorkersConfig,
 };
+pub use limit::BoundedLog;
 pub use socket::{SocketError, adopt_passed};
 pub use wire::WireError;

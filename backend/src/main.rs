@@ -15,15 +15,13 @@ use signal_hook::{
     iterator::Signals,
 };
 use zcnic_backend::{
-    Backend, Config, adopt_passed,
+    Backend, BoundedLog, Config, adopt_passed,
     args::{Cli, Command, Run},
     qemu,
 };
 
 fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info"))
-        .format_target(false)
-        .init();
+    log_within_limits();
     let cli = Cli::parse();
     let result = match cli.command {
         Some(Command::QemuArgs(args)) => {
@@ -63,6 +61,18 @@ fn run(run: Run) -> anyhow::Result<()> {
     backend.stop();
     drop(failures);
     outcome.map_err(anyhow::Error::msg)
+}
+
+/// Logs to standard error what `RUST_LOG` names.
+fn log_within_limits() {
+    let environment = env_logger::Env::default().default_filter_or("info");
+    let logger = env_logger::Builder::from_env(environment)
+        .format_target(false)
+        .build();
+    let level = logger.filter();
+    if log::set_boxed_logger(Box::new(BoundedLog::new(logger))).is_ok() {
+        log::set_max_level(level);
+    }
 }
 
 /// A port with all its rings has several hundred descriptors, and the usual limit is 1024.

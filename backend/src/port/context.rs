@@ -3,7 +3,7 @@
 use std::{fmt::Arguments, sync::Arc};
 
 use log::Level;
-use zcnic_ctl::protocol::event::{self, Event};
+use zcnic_ctl::protocol::event::{self, Event, EventKind};
 use zcnic_device::{fault::Direction, ledger};
 
 use crate::{
@@ -95,17 +95,7 @@ impl PortContext {
     }
 
     fn log(&self, limit: &LogLimit, level: Level, message: Arguments<'_>) {
-        match limit.allow() {
-            Some(0) => log::log!(level, "Port {}: {message}", self.name),
-            Some(more) => {
-                log::log!(
-                    level,
-                    "Port {}: {message} ({more} more not logged)",
-                    self.name
-                );
-            }
-            None => {}
-        }
+        limit.log(level, format_args!("Port {}: {message}", self.name));
     }
 
     /// Marks a ring broken until it is set up again; logs the reason the first time.
@@ -118,6 +108,11 @@ impl PortContext {
     /// Publishes an event to the clients that subscribed to its kind.
     pub(crate) fn publish(&self, event: impl FnOnce() -> Event) {
         self.services.events.publish(event);
+    }
+
+    /// Counts events that are not published, for the clients that subscribed to their kind.
+    pub(crate) fn lose(&self, kind: EventKind, count: u64) {
+        self.services.events.lose(kind, count);
     }
 
     /// Wakes clients that wait for hits of a fault rule.

@@ -12,6 +12,7 @@ pub(crate) mod state;
 
 use std::{
     collections::BTreeMap,
+    fmt::Arguments,
     io::{self, BufRead, BufReader, Read, Write},
     net::Shutdown,
     os::unix::net::UnixStream,
@@ -24,12 +25,13 @@ use std::{
     time::Duration,
 };
 
+use log::Level;
 use zcnic_ctl::protocol::{
     ErrorClass, Failure, Greeting, Identity, MAX_LINE, Outcome, Request, Response,
 };
 
 use self::{client::Client, commands::execute, state::ServerState};
-use crate::{events::Outbox, socket::Socket, sync::lock, thread::spawn};
+use crate::{events::Outbox, limit::LogLimit, socket::Socket, sync::lock, thread::spawn};
 
 /// Clients at once.
 const MAX_CLIENTS: usize = 16;
@@ -44,6 +46,7 @@ struct Inner {
     /// The connected clients, by a number of their own.
     clients: Mutex<BTreeMap<u64, UnixStream>>,
     next_client: AtomicU64,
+    warnings: LogLimit,
 }
 
 /// A running server.
@@ -65,6 +68,7 @@ impl Server {
             state,
             clients: Mutex::default(),
             next_client: AtomicU64::new(0),
+            warnings: LogLimit::new(),
         });
         let (accepting, outcome) = (Arc::clone(&inner), failures.clone());
         let thread = spawn("control".into(), failures, move || {
@@ -82,6 +86,12 @@ impl Server {
 }
 
 impl Inner {
+    /// Logs, within limits, trouble with clients.
+    fn warn(&self, message: Arguments<'_>) {
+        self.warnings
+            .log(Level::Warn, format_args!("Control socket: {message}"));
+    }
+
     fn accept(self: &Arc<Self>, failures: &Sender<String>) {
         let mut threads: Vec<JoinHandle<()>> = Vec::new();
         while !self.state.is_stopping() {
@@ -89,7 +99,7 @@ impl Inner {
                 Ok(client) => client,
                 Err(_) if self.state.is_stopping() => break,
                 Err(error) => {
-                    log::warn!("Control socket: can't accept a client: {error}");
+                    self.warn(format_args!("can't accept a client: {error}"));
                     thread::sleep(Duration::from_secs(1));
                     continue;
                 }
@@ -99,7 +109,7 @@ impl Inner {
             match started {
                 Ok(Some(thread)) => threads.push(thread),
                 Ok(None) => {}
-                Err(error) => log::warn!("Control socket: can't serve a client: {error}"),
+                Err(error) => self.warn(format_args!("can't serve a client: {error}")),
             }
         }
         for client in lock(&self.clients).values() {
