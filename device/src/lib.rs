@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod abi;
+pub mod budget;
 pub mod checksum;
 pub mod command;
 pub mod fault;

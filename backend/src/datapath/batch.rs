@@ -20,6 +20,10 @@ use crate::{
 /// Chains taken from a ring at once.
 pub(crate) const BATCH: u16 = 64;
 
+/// Segments after which a batch ends: rings are unlocked between batches, and control waits for
+/// that.
+pub(super) const MAX_SEGMENTS: usize = 8192;
+
 /// A train of the batch in hand, with the position of its chain in the batch.
 pub(crate) type PositionedTrain<'a, 's> = (usize, Train<'a, [Span<'s>]>);
 

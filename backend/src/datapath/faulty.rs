@@ -5,8 +5,7 @@ use std::sync::atomic::Ordering;
 use zcnic_ctl::protocol::event::FrameFate;
 use zcnic_device::{
     fault::{
-        Armed, Direction, Effects, Lane,
-        lane::OwnedFrame,
+        Armed, Direction, Effects, Lane, OwnedFrame,
         receive::{FaultyQueue, Progress},
         transmit::Sent,
     },
@@ -18,7 +17,7 @@ use zcnic_device::{
 };
 
 use super::{
-    batch::{RxBatch, TimestampSlot, TxBatch, sent_segments},
+    batch::{MAX_SEGMENTS, RxBatch, TimestampSlot, TxBatch, sent_segments},
     capture::{self, Received, Sender},
     effects::{self, with_rx_queue},
     egress::send,
@@ -62,14 +61,14 @@ pub(crate) fn send_frames(port: &Port, queue: u16, frames: &[OwnedFrame]) {
         if let Some(id) = id {
             let time = port.context.clock();
             let sender = Sender { port, queue, time };
-            sender.record(captures, id, &frame.bytes, &frame.touches);
+            sender.record(captures, id, frame.bytes(), frame.touches());
         }
         match &egress {
             Egress::Port(peer, _) => receive_frame(peer, frame, id),
             Egress::Null => {}
             Egress::Line(line) => outgoing::send_frame(port, line, frame),
             Egress::Switch(switch, member) => {
-                forward_frame(port, switch, *member, &frame.bytes, |receiver| {
+                forward_frame(port, switch, *member, frame.bytes(), |receiver| {
                     receive_frame(receiver, frame, id);
                 });
             }
@@ -79,7 +78,7 @@ pub(crate) fn send_frames(port: &Port, queue: u16, frames: &[OwnedFrame]) {
 
 /// Steers a finished frame on the receiving port and places it. Captures record it with this number.
 fn receive_frame(port: &Port, frame: &OwnedFrame, id: Option<u64>) {
-    let train = finished(&frame.bytes);
+    let train = finished(frame.bytes());
     let active = port.active();
     let context = &port.context;
     let steering = &active.configuration.steering;
@@ -90,7 +89,7 @@ fn receive_frame(port: &Port, frame: &OwnedFrame, id: Option<u64>) {
     let record = |mut received: Received, time, rule| {
         if let Some(id) = id {
             received.complete(time, rule);
-            received.record(context.captures(), id, &frame.bytes);
+            received.record(context.captures(), id, frame.bytes());
         }
     };
     match steering.steer(train.headers(), train.header_bytes()) {
@@ -167,7 +166,11 @@ pub(crate) fn send_batch(
         effects,
     } = faults;
     let context = &port.context;
+    let mut segments = 0;
     for (position, chain) in chains.iter().enumerate() {
+        if segments + effects.made() >= MAX_SEGMENTS {
+            break;
+        }
         let now = context.now();
         if lane.is_stalled(Some(armed), now) {
             // The end of the stall, or the removal of its rule, kicks the ring.
@@ -181,6 +184,7 @@ pub(crate) fn send_batch(
             ring.complete(head, 0);
             continue;
         };
+        segments += train.segments();
         let sent = match decision.take() {
             Some(RuleDecision { completion }) => Sent {
                 completion,
@@ -230,19 +234,14 @@ pub(crate) fn send_batch(
             slot.write(spans, time);
             TimestampSlot::LENGTH
         });
+        if sent.completion.is_some_and(|fault| fault.is_error()) {
+            counters.errors += 1;
+        } else {
+            counters.sent(&one[0].1);
+        }
         match sent.completion {
-            Some(fault) => {
-                if fault.is_error() {
-                    counters.errors += 1;
-                } else {
-                    counters.sent(&one[0].1);
-                }
-                lane.complete(ring, written, fault);
-            }
-            None => {
-                counters.sent(&one[0].1);
-                ring.complete(head, written);
-            }
+            Some(fault) => lane.complete(ring, written, fault),
+            None => ring.complete(head, written),
         }
         lane.return_due(ring, Some(armed), now);
     }

@@ -9,7 +9,7 @@ use zcnic_device::{
 
 use super::{
     batch::{
-        BATCH, PositionedTrain, RxBatch, Scratch, TimestampSlot, TxBatch, WaitingTrain,
+        BATCH, MAX_SEGMENTS, PositionedTrain, RxBatch, Scratch, TimestampSlot, TxBatch,
         sent_segments,
     },
     capture::{self, Sender},
@@ -143,9 +143,8 @@ fn serve_locked(
                 effects: &mut effects,
             };
             (done, outcome) = (0, faulty::send_batch(port, batch, faults, rx_batch)?);
-        } else if let Some(waiting) = send_batch(port, batch, snapshots, kept_trains, rx_batch) {
-            done = waiting.position;
-            outcome = ServeOutcome::Backpressure(waiting.backpressure.deadline);
+        } else {
+            (done, outcome) = send_batch(port, batch, snapshots, kept_trains, rx_batch);
         }
     }
     *kept_spans = recycle(spans);
@@ -177,7 +176,7 @@ fn wait_for_kick(ring: &mut SplitRing<'_>, arm_kicks: bool) -> Result<ServeOutco
     })
 }
 
-/// Parses and sends a batch. Returns the first train that has to wait.
+/// Parses and sends a batch. Returns how many chains are done, and the reason why others are not.
 #[inline]
 fn send_batch(
     port: &Port,
@@ -185,7 +184,7 @@ fn send_batch(
     snapshots: &mut Vec<Snapshot>,
     kept_trains: &mut Vec<PositionedTrain<'static, 'static>>,
     rx_batch: &mut RxBatch,
-) -> Option<WaitingTrain> {
+) -> (usize, ServeOutcome) {
     let TxBatch {
         chains,
         spans,
@@ -199,7 +198,8 @@ fn send_batch(
     let context = &port.context;
     snapshots.resize_with(snapshots.len().max(chains.len()), Snapshot::default);
     let mut trains: Vec<PositionedTrain<'_, '_>> = recycle(std::mem::take(kept_trains));
-    counters.errors += parse_frames(chains, spans, format, features, snapshots, &mut trains);
+    let parsed = parse_frames(chains, spans, format, features, snapshots, &mut trains);
+    counters.errors += (parsed - trains.len()) as u64;
     let capturing = context.captures().any();
     let time = if timestamps.is_empty() && !capturing {
         0
@@ -228,7 +228,13 @@ fn send_batch(
         capture::record_batch(captures, Some(sender), &[], &mover, sent, received);
     }
     *kept_trains = recycle(trains);
-    waiting
+    match waiting {
+        Some(waiting) => (
+            waiting.position,
+            ServeOutcome::Backpressure(waiting.backpressure.deadline),
+        ),
+        None => (parsed, ServeOutcome::More),
+    }
 }
 
 /// Returns the chains that start at `heads`, with the length of a timestamp where one was written.
@@ -271,7 +277,8 @@ fn walk_frames<'m>(
     heads.len()
 }
 
-/// Parses the frames of `chains` into trains. Returns how many chains are not a valid frame.
+/// Parses the frames of `chains` into trains, until these have [`MAX_SEGMENTS`] segments. Returns
+/// how many chains it parsed; those without a train are not a valid frame.
 fn parse_frames<'b, 'm>(
     chains: &[Chain],
     spans: &'b [Span<'m>],
@@ -279,7 +286,7 @@ fn parse_frames<'b, 'm>(
     features: FeatureSet,
     snapshots: &'b mut [Snapshot],
     trains: &mut Vec<PositionedTrain<'b, 'm>>,
-) -> u64 {
+) -> usize {
     let prefetch = |chain: &Chain| {
         let mut parts = chain.readable(spans).iter();
         if let Some(headers) = parts.next() {
@@ -291,14 +298,18 @@ fn parse_frames<'b, 'm>(
         }
     };
     chains.iter().take(PREFETCH_DISTANCE).for_each(prefetch);
-    let mut errors = 0;
+    let mut segments = 0;
     for (position, (chain, snapshot)) in chains.iter().zip(snapshots).enumerate() {
         chains.get(position + PREFETCH_DISTANCE).map(prefetch);
         let (_, train) = trains.push_mut((position, Train::unset(chain.readable(spans))));
         if parse_into(&GuestMover::new(), format, features, snapshot, train).is_err() {
             trains.pop();
-            errors += 1;
+            continue;
+        }
+        segments += train.segments();
+        if segments >= MAX_SEGMENTS {
+            return position + 1;
         }
     }
-    errors
+    chains.len()
 }

@@ -309,5 +309,6 @@ fn ring(transport: &Transport, lane: &Lane) -> Ring {
         held_frames: lane.held() as u64,
         held_chains: lane.withheld() as u64,
         fault_drops: lane.dropped(),
+        fault_limit_drops: lane.limit_dropped(),
     }
 }
