@@ -3,10 +3,7 @@
 // Each test binary uses its own part of this.
 #![allow(dead_code, reason = "shared by several test binaries")]
 
-pub(crate) mod attacked;
 pub(crate) mod namespace;
-pub(crate) mod raw;
-pub(crate) mod usage;
 
 use std::{
     path::PathBuf,

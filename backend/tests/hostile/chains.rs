@@ -11,7 +11,7 @@ use zcnic_model::{
     vhost_user::Frontend,
 };
 
-use crate::common::attacked::{PAIRS, attack};
+use crate::attacked::{PAIRS, attack};
 
 const COMMAND_PAIR: usize = PAIRS as usize - 1;
 

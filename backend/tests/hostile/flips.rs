@@ -11,7 +11,7 @@ use std::{
 use vm_memory::{Bytes, GuestAddress};
 use zcnic_model::{Packet, frames::Flow, in_process::RING_SIZE};
 
-use crate::common::attacked::attack;
+use crate::attacked::attack;
 
 /// Received bytes match their checksum verdict, whenever the sender rewrites its frames.
 #[test]

@@ -9,7 +9,7 @@ use zcnic_model::{
     frames::{broadcast, pattern},
 };
 
-use crate::common::attacked::attack;
+use crate::attacked::attack;
 
 /// Guest address, size and offset in the file of a region.
 type Region = (u64, u64, u64);

@@ -11,10 +11,8 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
 
-use crate::common::{
-    attacked::{attack, attack_to_the_end},
-    raw::{GET_FEATURES, RawFrontend, SET_MEM_TABLE, SET_VRING_NUM, halves, message, words},
-};
+use crate::attacked::{attack, attack_to_the_end};
+use crate::raw::{GET_FEATURES, RawFrontend, SET_MEM_TABLE, SET_VRING_NUM, halves, message, words};
 
 /// The requests that vhost-user has, and a few that it hasn't.
 const REQUESTS: std::ops::Range<u32> = 0..48;

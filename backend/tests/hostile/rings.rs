@@ -5,12 +5,10 @@ use std::{thread, time::Duration};
 use vm_memory::{Bytes, GuestAddress};
 use zcnic_model::frames::{broadcast, pattern};
 
-use crate::common::{
-    attacked::{Target, attack},
-    raw::{
-        FEATURES, GET_VRING_BASE, RawFrontend, RawMemory, RawRing, SET_FEATURES, SET_MEM_TABLE,
-        SET_VRING_ADDR, SET_VRING_BASE, SET_VRING_ENABLE, SET_VRING_KICK, halves, words,
-    },
+use crate::attacked::{Target, attack};
+use crate::raw::{
+    FEATURES, GET_VRING_BASE, RawFrontend, RawMemory, RawRing, SET_FEATURES, SET_MEM_TABLE,
+    SET_VRING_ADDR, SET_VRING_BASE, SET_VRING_ENABLE, SET_VRING_KICK, halves, words,
 };
 
 /// Bytes of the guest's memory.

@@ -25,7 +25,7 @@ use zcnic_model::{
     vhost_user::{Frontend, PATIENCE, connect},
 };
 
-use super::usage::Usage;
+use crate::usage::{Usage, wants_processor};
 
 /// Queue pairs of the model drivers here, the command pair included.
 pub(crate) const PAIRS: u16 = 3;
@@ -37,11 +37,13 @@ const DATA_LIMIT: u64 = 3 << 30;
 /// Memory of its own that the daemon may take beyond that of an idle one while it is attacked.
 const PEAK: u64 = 512 << 20;
 
-/// Log lines that an attack may cause at once, of all ports and sources together.
-const LINES_AT_ONCE: u64 = 200;
+/// Log lines that an attack may cause at once: 20 warnings and 20 notices of each attacked port, 20
+/// lines of vhost-user for each, and 20 of the control server.
+const LINES_AT_ONCE: u64 = 140;
 
-/// Log lines that it may cause for each second that it lasts.
-const LINES_PER_SECOND: u64 = 20;
+/// Log lines that it may cause for each second that it lasts; each of those limits allows one in
+/// ten seconds.
+const LINES_PER_SECOND: u64 = 1;
 
 /// Exchanges of the neighbours that an attack must not keep from happening once it is over.
 const EXCHANGES: u64 = 3;
@@ -83,7 +85,7 @@ pub(crate) fn attack_to_the_end<T>(attack: impl FnOnce(&Target) -> T) {
 /// socket.
 pub(crate) struct Target {
     directory: TempDir,
-    pid: u32,
+    pub(crate) pid: u32,
 }
 
 impl Target {
@@ -95,11 +97,6 @@ impl Target {
     /// The control socket.
     pub(crate) fn control_path(&self) -> PathBuf {
         self.directory.path().join("control")
-    }
-
-    /// The directory of the sockets.
-    pub(crate) fn directory(&self) -> PathBuf {
-        self.directory.path().to_owned()
     }
 
     /// A control client.
@@ -130,14 +127,23 @@ impl Target {
 }
 
 /// A daemon, its target, and the neighbours of the target.
-struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
-    target: Target,
+    pub(crate) target: Target,
     neighbours: Option<Neighbours>,
 }
 
 impl Daemon {
     fn start() -> Self {
+        let mut daemon = Self::without_neighbours();
+        daemon.neighbours = Some(Neighbours::start(&daemon.target));
+        // Whatever a port allocates for its first driver is there before an attack.
+        daemon.assert_serves_attacked_ports();
+        daemon
+    }
+
+    /// A daemon on whose ports there is no driver yet.
+    pub(crate) fn without_neighbours() -> Self {
         let directory = tempfile::tempdir().expect("directory");
         let log = File::create(directory.path().join("log")).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_zcnic"));
@@ -166,7 +172,7 @@ impl Daemon {
             pid: child.id(),
             directory,
         };
-        let mut daemon = Self {
+        let daemon = Self {
             child,
             target,
             neighbours: None,
@@ -181,9 +187,6 @@ impl Daemon {
             );
             thread::sleep(Duration::from_millis(2));
         }
-        daemon.neighbours = Some(Neighbours::start(&daemon.target));
-        // Whatever a port allocates for its first driver is there before an attack.
-        daemon.assert_serves_attacked_ports();
         daemon
     }
 
@@ -288,13 +291,14 @@ impl Daemon {
     }
 
     /// Ends the daemon by SIGTERM.
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.stop_neighbours();
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::TERM).expect("it runs");
-        // A second, in turns of this thread, so that a host that runs neither process for a while
-        // does not count.
-        for _ in 0..100 {
+        // A second in which zcnic waits for anything but a processor, so that a busy host does not
+        // count; and no more than that of a process that spins.
+        let (start, mut waited) = (Instant::now(), 0);
+        while waited < 100 && start.elapsed() < 3 * PATIENCE {
             if let Some(status) = self.child.try_wait().expect("a child") {
                 assert!(
                     status.success(),
@@ -303,6 +307,7 @@ impl Daemon {
                 );
                 return;
             }
+            waited += u32::from(!wants_processor(self.target.pid));
             thread::sleep(Duration::from_millis(10));
         }
         panic!("SIGTERM does not end zcnic within a second: {}", self.log());
@@ -320,7 +325,7 @@ impl Drop for Daemon {
 }
 
 /// Sends a frame each way on a queue and receives it.
-fn exchange(drivers: &mut [Driver<Frontend>; 2], mark: u64) {
+pub(crate) fn exchange(drivers: &mut [Driver<Frontend>; 2], mark: u64) {
     let frame = broadcast(&pattern(100 + (mark % 1000) as usize));
     for (from, to) in [(0, 1), (1, 0)] {
         drivers[from].send(0, &frame);
@@ -365,7 +370,7 @@ impl Neighbours {
             while !end.load(Ordering::Acquire) {
                 let mark = counter.load(Ordering::Acquire);
                 exchange(&mut drivers, mark);
-                if mark % 8 == 0 {
+                if mark.is_multiple_of(8) {
                     client
                         .query::<Status>(command::QUERY_STATUS)
                         .expect("the control socket answers");

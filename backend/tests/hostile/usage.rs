@@ -34,8 +34,9 @@ impl Usage {
 
     /// Whether this is no more than `before`, but for memory that the allocator keeps for later.
     pub(crate) fn is_back_to(&self, before: &Self) -> bool {
-        /// Memory that the allocator may keep, in bytes.
-        const KEPT: u64 = 32 << 20;
+        /// Memory that the allocator may keep, in bytes: what fault rules of a port may take, and
+        /// some that the backend takes beside that.
+        const KEPT: u64 = (64 + 16) << 20;
         /// Address space that the allocator may keep, in bytes: an arena.
         const RESERVED: u64 = 256 << 20;
         self.anonymous <= before.anonymous + KEPT
@@ -60,4 +61,15 @@ impl fmt::Display for Usage {
             address_space >> 20
         )
     }
+}
+
+/// Whether any thread of process `pid` runs or waits for a processor.
+pub(crate) fn wants_processor(pid: u32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+    tasks.into_iter().flatten().flatten().any(|task| {
+        let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        // The state follows the name, which may have any characters.
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, rest)| rest.starts_with('R'))
+    })
 }
