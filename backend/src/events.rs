@@ -64,7 +64,8 @@ impl Waiting {
     }
 }
 
-fn line(message: &impl Serialize) -> io::Result<Vec<u8>> {
+/// A message as a line.
+pub(crate) fn line(message: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
     Ok(line)
@@ -74,7 +75,11 @@ impl Outbox {
     /// Queues `message`, behind the number of events that were dropped before it. Waits at most for
     /// `limit` if the client does not read.
     pub(crate) fn send(&self, message: &impl Serialize, limit: Duration) -> io::Result<()> {
-        let line = line(message)?;
+        self.send_line(line(message)?, limit)
+    }
+
+    /// [Sends](Self::send) a message that is a [line] already.
+    pub(crate) fn send_line(&self, line: Vec<u8>, limit: Duration) -> io::Result<()> {
         let waiting = lock(&self.waiting);
         let wait = self.changed.wait_timeout_while(waiting, limit, |waiting| {
             !waiting.has_room() && !waiting.broken

@@ -27,11 +27,17 @@ use std::{
 
 use log::Level;
 use zcnic_ctl::protocol::{
-    ErrorClass, Failure, Greeting, Identity, MAX_LINE, Outcome, Request, Response,
+    ErrorClass, Failure, Greeting, Identity, MAX_LINE, Outcome, Request, Response, command,
 };
 
 use self::{client::Client, commands::execute, state::ServerState};
-use crate::{events::Outbox, limit::LogLimit, socket::Socket, sync::lock, thread::spawn};
+use crate::{
+    events::{Outbox, line},
+    limit::LogLimit,
+    socket::Socket,
+    sync::lock,
+    thread::spawn,
+};
 
 /// Clients at once.
 const MAX_CLIENTS: usize = 16;
@@ -47,6 +53,8 @@ struct Inner {
     clients: Mutex<BTreeMap<u64, UnixStream>>,
     next_client: AtomicU64,
     warnings: LogLimit,
+    /// Held while an answer is made that may have megabytes, which waits for nothing.
+    long_answer: Mutex<()>,
 }
 
 /// A running server.
@@ -69,6 +77,7 @@ impl Server {
             clients: Mutex::default(),
             next_client: AtomicU64::new(0),
             warnings: LogLimit::new(),
+            long_answer: Mutex::default(),
         });
         let (accepting, outcome) = (Arc::clone(&inner), failures.clone());
         let thread = spawn("control".into(), failures, move || {
@@ -190,18 +199,26 @@ impl Inner {
                 outbox,
                 more: reader.buffer(),
             };
-            send(&self.answer(&line, &client))?;
+            outbox.send_line(self.answer_line(&line, &client)?, WRITE_LIMIT)?;
         }
     }
 
-    fn answer(&self, line: &[u8], client: &Client<'_>) -> Response {
-        let request: Request = match serde_json::from_slice(line) {
+    /// The answer to a line, as a line.
+    fn answer_line(&self, request: &[u8], client: &Client<'_>) -> io::Result<Vec<u8>> {
+        let request: Request = match serde_json::from_slice(request) {
             Ok(request) => request,
             Err(error) => {
                 let desc = format!("Line is not a request: {error}");
-                return failure(ErrorClass::GenericError, desc);
+                return line(&failure(ErrorClass::GenericError, desc));
             }
         };
+        // Before it is a line the answer takes many times as much memory.
+        let is_long = request.execute == command::QUERY_STEERING;
+        let _turn = is_long.then(|| lock(&self.long_answer));
+        line(&self.answer(request, client))
+    }
+
+    fn answer(&self, request: Request, client: &Client<'_>) -> Response {
         let outcome = match execute(&self.state, &request.execute, request.arguments, client) {
             Ok(value) => Outcome::Return(value),
             Err(failure) => Outcome::Error(failure),
