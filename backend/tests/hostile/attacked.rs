@@ -49,12 +49,12 @@ const LINES_PER_SECOND: u64 = 1;
 const EXCHANGES: u64 = 3;
 
 /// Runs `attack` against the ports 0 and 1 of a daemon, whose ports 2 and 3 are used by honest
-/// neighbours meanwhile. Drops what it returns. Then asserts that
+/// neighbours meanwhile. Asserts that
 ///
 /// * the daemon lives, the neighbours' frames went both ways all the time, and the control socket
-///   answered;
-/// * memory, address space, descriptors and threads are what they were before;
+///   answered, also while the test keeps what the attack returns;
 /// * the log did not grow faster than its budget;
+/// * memory, address space, descriptors and threads are then what they were before;
 /// * an honest driver is served on the attacked ports;
 /// * SIGTERM ends the daemon.
 pub(crate) fn attack<T>(attack: impl FnOnce(&Target) -> T) {
@@ -62,8 +62,9 @@ pub(crate) fn attack<T>(attack: impl FnOnce(&Target) -> T) {
     let before = daemon.usage();
     let start = Instant::now();
     let lines = daemon.lines();
-    drop(attack(&daemon.target));
+    let held = attack(&daemon.target);
     daemon.assert_unharmed(start, lines);
+    drop(held);
     daemon.assert_back_to(before);
     daemon.assert_serves_attacked_ports();
     daemon.stop();

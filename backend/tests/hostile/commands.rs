@@ -1,5 +1,10 @@
 //! Guests whose commands, transmit headers and frames are not those of a driver.
 
+use std::{
+    io::{BufRead, BufReader, Write},
+    os::unix::net::UnixStream,
+};
+
 use proptest::{
     prelude::*,
     test_runner::{RngAlgorithm, TestRng},
@@ -243,6 +248,33 @@ fn rules(make: fn(u32) -> abi::Rule) {
 #[test]
 fn rules_at_all_locations() {
     rules(|location| rule(location, location as u16, 0xffff));
+}
+
+/// The longest answer there is: clients ask for it many times at once, and do not read.
+#[test]
+fn the_longest_answers_for_all_clients_at_once() {
+    attack(|target| {
+        let mut hostile = target.guest(1, 4);
+        let all: Vec<_> = (0..16_384).map(|at| rule(at, at as u16, 0xffff)).collect();
+        for some in all.chunks(400) {
+            hostile.set_rules(some).expect("there is room");
+        }
+        let query = json!({"execute": "query-steering", "arguments": {"port": "1"}});
+        let clients = (0..14).map(|_| {
+            let mut client = UnixStream::connect(target.control_path()).expect("a listener");
+            let queries = format!("{query}\n").repeat(20);
+            client.write_all(queries.as_bytes()).expect("they are read");
+            client
+        });
+        let clients: Vec<_> = clients.collect();
+        // Until each has its first answer.
+        for client in &clients {
+            let line = BufReader::new(client).split(b'\n').nth(1);
+            let line = line.expect("an answer").expect("an answer");
+            assert!(line.len() > 1 << 20, "{} bytes", line.len());
+        }
+        (hostile, clients)
+    });
 }
 
 #[test]
