@@ -4,6 +4,7 @@ use std::path::Path;
 
 use pulldown_cmark::{Event, Parser, Tag, TagEnd};
 
+#[expect(dead_code, reason = "the document names the files")]
 mod workspace;
 
 /// The rows of the tables of a document: the text of the first cell, and the links of the last one
