@@ -4,7 +4,6 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Condvar, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -12,7 +11,7 @@ use zcnic_device::fault::Direction;
 
 use crate::{
     index::{PairIndex, RingIndex},
-    sync::lock,
+    sync::{Condvar, Mutex, PoisonError, lock},
 };
 
 /// Something to be done later with one port.
