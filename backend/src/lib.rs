@@ -16,7 +16,11 @@ mod control;
 mod datapath;
 mod entry;
 mod events;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod index;
+#[cfg(feature = "fuzzing")]
+mod input;
 mod limit;
 mod memory;
 mod port;

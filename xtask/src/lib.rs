@@ -16,6 +16,7 @@ mod cases;
 mod ci;
 mod demo;
 mod driver;
+mod fuzz;
 mod kernel;
 mod kselftest;
 mod matrix;
@@ -59,6 +60,7 @@ enum Command {
     Lab(LabCommand),
     Ci(ci::Args),
     Driver(driver::Args),
+    Fuzz(fuzz::Args),
     Kernel(kernel::Args),
     Package(package::Args),
     Tables(tables::Args),
@@ -96,6 +98,7 @@ pub fn xtask() -> ExitCode {
         Command::Lab(command) => run(&command),
         Command::Ci(args) => ci::run(&args),
         Command::Driver(args) => driver::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Kernel(args) => kernel::run(&args),
         Command::Package(args) => package::run(&args),
         Command::Tables(args) => tables::run(&args),

@@ -6,6 +6,8 @@
 mod arguments;
 mod client;
 mod commands;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod links;
 mod query;
 pub(crate) mod state;
@@ -180,26 +182,27 @@ impl Inner {
                 outbox,
                 more: reader.buffer(),
             };
-            send(&self.answer(&line, &client))?;
+            send(&answer(&self.state, &line, &client))?;
         }
     }
+}
 
-    fn answer(&self, line: &[u8], client: &Client<'_>) -> Response {
-        let request: Request = match serde_json::from_slice(line) {
-            Ok(request) => request,
-            Err(error) => {
-                let desc = format!("Line is not a request: {error}");
-                return failure(ErrorClass::GenericError, desc);
-            }
-        };
-        let outcome = match execute(&self.state, &request.execute, request.arguments, client) {
-            Ok(value) => Outcome::Return(value),
-            Err(failure) => Outcome::Error(failure),
-        };
-        Response {
-            outcome,
-            id: request.id,
+/// Executes the request in `line` for `client`.
+fn answer(state: &ServerState, line: &[u8], client: &Client<'_>) -> Response {
+    let request: Request = match serde_json::from_slice(line) {
+        Ok(request) => request,
+        Err(error) => {
+            let desc = format!("Line is not a request: {error}");
+            return failure(ErrorClass::GenericError, desc);
         }
+    };
+    let outcome = match execute(state, &request.execute, request.arguments, client) {
+        Ok(value) => Outcome::Return(value),
+        Err(failure) => Outcome::Error(failure),
+    };
+    Response {
+        outcome,
+        id: request.id,
     }
 }
 

@@ -5,5 +5,7 @@
 //! here.
 
 pub(crate) mod connection;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod relay;
 mod vring;

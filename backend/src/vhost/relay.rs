@@ -25,10 +25,10 @@ use rustix::net::{
 use thiserror::Error;
 
 /// Request, flags and size of the body, each 32 bits (vhost-user, "Header").
-const HEADER: usize = 12;
+pub(super) const HEADER: usize = 12;
 
 /// The largest body that the crate accepts. Served messages are far smaller.
-const MAX_BODY: usize = 4096;
+pub(super) const MAX_BODY: usize = 4096;
 
 /// The most file descriptors that one message may carry: a memory table of 32 regions.
 const MAX_FDS: usize = 32;
@@ -152,7 +152,7 @@ impl Message {
 /// Whether the daemon gets this request. The crate trusts that a frontend acknowledges only offered
 /// protocol features, and panics on a log that it can't keep, so requests of features that are
 /// never offered stay outside.
-fn is_served(request: u32) -> bool {
+pub(super) fn is_served(request: u32) -> bool {
     ((GET_FEATURES..=SET_VRING_ENABLE).contains(&request) || request == SET_BACKEND_REQ_FD)
         && !matches!(request, SET_LOG_BASE | SET_LOG_FD)
 }
@@ -188,7 +188,8 @@ pub(crate) fn relay(frontend: &UnixStream, daemon: &UnixStream) -> Result<(), Re
     })
 }
 
-fn pump(
+/// Passes messages on until `from` is at its end.
+pub(super) fn pump(
     from: &UnixStream,
     to: &UnixStream,
     allowed: impl Fn(u32) -> bool,

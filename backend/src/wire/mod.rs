@@ -5,6 +5,8 @@
 
 mod cable;
 mod framing;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod replay;
 mod stream;
 mod tap;

@@ -35,7 +35,7 @@ const NEXT_LOOK: Duration = Duration::from_millis(100);
 
 /// The frames of a capture.
 #[derive(Debug, Default)]
-struct Capture {
+pub(super) struct Capture {
     bytes: Vec<u8>,
     frames: Vec<CapturedFrame>,
     /// Frames that are too long for a port.
@@ -56,13 +56,21 @@ impl Capture {
     ///
     /// The reason in words.
     fn read(file: &Path) -> Result<Self, String> {
-        let mut opened = File::open(file).map_err(|error| error.to_string())?;
+        let opened = File::open(file).map_err(|error| error.to_string())?;
+        Self::parse(BufReader::new(opened))
+    }
+
+    /// Reads either format.
+    ///
+    /// # Errors
+    ///
+    /// The reason in words.
+    pub(super) fn parse(mut reader: impl Read + Seek) -> Result<Self, String> {
         let mut magic = [0; 4];
-        opened
+        reader
             .read_exact(&mut magic)
-            .and_then(|()| opened.rewind())
+            .and_then(|()| reader.rewind())
             .map_err(|_| "it is no capture (pcap or pcapng)".to_owned())?;
-        let reader = BufReader::new(opened);
         let mut capture = Self::default();
         if magic == PCAPNG {
             capture.read_pcapng(reader)?;
@@ -110,6 +118,21 @@ impl Capture {
     fn behind(&self, error: &dyn std::fmt::Display) -> String {
         let frames = self.frames.len() + self.skipped;
         format!("behind frame {frames}: {error}")
+    }
+
+    /// Checks that its frames are those that a port takes, one behind the other.
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn check(&self) {
+        let (mut end, mut last) = (0, 0);
+        for CapturedFrame { place, time } in &self.frames {
+            assert!((14..=MAX_FRAME).contains(&place.len()) && place.start == end);
+            assert!(
+                *time >= last,
+                "a frame is due before the one in front of it"
+            );
+            (end, last) = (place.end, *time);
+        }
+        assert_eq!(end, self.bytes.len());
     }
 
     fn add(&mut self, time: Duration, frame: &[u8]) -> Result<(), String> {

@@ -1,0 +1,86 @@
+//! Target of the fuzzer: the relay between a frontend and the daemon.
+
+use std::{
+    io::{Read, Write},
+    net::Shutdown,
+    os::unix::net::UnixStream,
+};
+
+use super::relay::{HEADER, MAX_BODY, RelayError, is_served, pump};
+use crate::input::Input;
+
+/// Bytes that fit a socket's buffer, so that no thread is needed.
+const MOST: usize = 32 << 10;
+
+/// Relays a frontend's bytes, which arrive in any pieces.
+///
+/// # Panics
+///
+/// The daemon gets anything but the frontend's messages up to the first that is not served, or the
+/// relay names another reason for its end.
+pub fn relay(bytes: &[u8]) {
+    let mut input = Input::new(bytes);
+    let piece = usize::from(input.word()) + 1;
+    let stream = input.take(MOST);
+    let (mut frontend, near) = UnixStream::pair().expect("a socket pair");
+    let (far, mut daemon) = UnixStream::pair().expect("a socket pair");
+    for piece in stream.chunks(piece) {
+        frontend.write_all(piece).expect("there is room");
+    }
+    frontend.shutdown(Shutdown::Write).expect("a socket");
+    let result = pump(&near, &far, is_served);
+    drop(far);
+    let mut passed = Vec::new();
+    daemon.read_to_end(&mut passed).expect("a socket");
+
+    let (length, expected) = plainly(stream);
+    assert_eq!(passed, stream[..length], "messages that were passed on");
+    let found = match result {
+        Ok(()) => End::Left,
+        Err(RelayError::Truncated) => End::Truncated,
+        Err(RelayError::Request(request)) => End::Request(request),
+        Err(RelayError::Oversized { request, size }) => End::Oversized(request, size),
+        Err(error) => panic!("{error}"),
+    };
+    assert_eq!(found, expected, "why the relay ended");
+}
+
+/// Why a relay ends.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    Left,
+    Truncated,
+    Request(u32),
+    Oversized(u32, usize),
+}
+
+/// The bytes of `stream` that are passed on, and why no more are.
+fn plainly(stream: &[u8]) -> (usize, End) {
+    let mut at = 0;
+    loop {
+        let left = &stream[at..];
+        let word = |index: usize| {
+            let bytes = left[4 * index..4 * index + 4]
+                .try_into()
+                .expect("four bytes");
+            u32::from_ne_bytes(bytes)
+        };
+        if left.is_empty() {
+            return (at, End::Left);
+        }
+        if left.len() < HEADER {
+            return (at, End::Truncated);
+        }
+        let (request, size) = (word(0), word(2) as usize);
+        if size > MAX_BODY {
+            return (at, End::Oversized(request, size));
+        }
+        if left.len() < HEADER + size {
+            return (at, End::Truncated);
+        }
+        if !is_served(request) {
+            return (at, End::Request(request));
+        }
+        at += HEADER + size;
+    }
+}
