@@ -24,6 +24,8 @@ use super::{
 use crate::memory::GuestMemory;
 
 mod bytes;
+mod heap;
+mod indices;
 mod window;
 
 const SIZE: u16 = 16;
@@ -35,11 +37,10 @@ const BUFFERS: u64 = 0x10_0000;
 
 /// Two regions with a hole between.
 fn memory() -> GuestMemory {
-    GuestMemory::from_ranges(&[
+    heap::memory(&[
         (GuestAddress(0), 0x20_0000),
         (GuestAddress(0x1_0000_0000), 0x10_0000),
     ])
-    .expect("memory")
 }
 
 fn setup(driver: &MockSplitQueue<'_, GuestMemory>, event_idx: bool) -> Setup {
