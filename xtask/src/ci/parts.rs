@@ -58,6 +58,8 @@ pub(crate) enum Run {
     Cargo(&'static [&'static str]),
     /// cargo with these arguments and `--kernel`, which is this profile of `cargo xtask kernel`.
     OnKernel(&'static str, &'static [&'static str]),
+    /// `cargo test` with these arguments, its programs under valgrind.
+    Valgrind(&'static [&'static str]),
     /// One of the programs in `.ci/tools.txt`.
     Tool(Tool, &'static [&'static str]),
     /// Validates every YAML file of a directory against a schema that check-jsonschema carries.
@@ -74,7 +76,7 @@ pub(crate) enum Tool {
 }
 
 /// The last one is the README's test command, whose closing line ends CI's output as well.
-pub(crate) const PARTS: [Part; 21] = [
+pub(crate) const PARTS: [Part; 22] = [
     Part {
         name: "format",
         about: "Rust sources are formatted",
@@ -160,6 +162,28 @@ pub(crate) const PARTS: [Part; 21] = [
         about: "`cargo xtask demo` as in the README",
         tier: Tier::Always,
         commands: &[Run::Cargo(&["xtask", "demo"])],
+    },
+    Part {
+        name: "memory",
+        about: "valgrind finds no invalid access in the rings' tests and over the corpora of fuzz targets",
+        tier: Tier::All,
+        commands: &[
+            Run::Valgrind(&[
+                "--package=zcnic-backend",
+                "--lib",
+                "ring::",
+                "--",
+                // Half a million rounds over the same code.
+                "--skip=ring::tests::indices",
+            ]),
+            Run::Valgrind(&[
+                "--package=zcnic-fuzz",
+                "--test=corpus",
+                "--",
+                // A whole connection each has threads by the dozen.
+                "--skip=frontend",
+            ]),
+        ],
     },
     Part {
         name: "benchmarks",
