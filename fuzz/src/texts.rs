@@ -40,7 +40,7 @@ pub(crate) fn ktap(bytes: &[u8]) {
     if expected.is_empty() {
         return;
     }
-    let written = writer::write(&runs, &[text.into_owned()]);
+    let written = writer::write(&runs, &[format!("kernel: {text}")]);
     let Report { cases, problems } = reader::parse(&written);
     let found: Vec<Ended> = cases.iter().map(|case| ended(case.outcome)).collect();
     assert_eq!(

@@ -1,15 +1,16 @@
 //! Target of the fuzzer: the relay between a frontend and the daemon.
 
 use std::{
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::Shutdown,
     os::unix::net::UnixStream,
+    thread,
 };
 
 use super::relay::{HEADER, MAX_BODY, RelayError, is_served, pump};
 use crate::input::Input;
 
-/// Bytes that fit a socket's buffer, so that no thread is needed.
+/// Bytes of one connection.
 const MOST: usize = 32 << 10;
 
 /// Relays a frontend's bytes, which arrive in any pieces.
@@ -24,14 +25,25 @@ pub fn relay(bytes: &[u8]) {
     let stream = input.take(MOST);
     let (mut frontend, near) = UnixStream::pair().expect("a socket pair");
     let (far, mut daemon) = UnixStream::pair().expect("a socket pair");
-    for piece in stream.chunks(piece) {
-        frontend.write_all(piece).expect("there is room");
-    }
-    frontend.shutdown(Shutdown::Write).expect("a socket");
-    let result = pump(&near, &far, is_served);
-    drop(far);
-    let mut passed = Vec::new();
-    daemon.read_to_end(&mut passed).expect("a socket");
+    // Many small pieces fill a socket long before its bytes do.
+    let (result, passed) = thread::scope(|scope| {
+        scope.spawn(move || {
+            for piece in stream.chunks(piece) {
+                frontend.write_all(piece).expect("a reader");
+            }
+            frontend.shutdown(Shutdown::Write).expect("a socket");
+        });
+        let reader = scope.spawn(move || {
+            let mut passed = Vec::new();
+            daemon.read_to_end(&mut passed).expect("a socket");
+            passed
+        });
+        let result = pump(&near, &far, is_served);
+        drop(far);
+        // What the relay did not want.
+        io::copy(&mut &near, &mut io::sink()).expect("a socket");
+        (result, reader.join().expect("a reader"))
+    });
 
     let (length, expected) = plainly(stream);
     assert_eq!(passed, stream[..length], "messages that were passed on");
