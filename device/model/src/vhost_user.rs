@@ -7,7 +7,7 @@ use std::{
     os::{fd::AsRawFd, unix::net::UnixStream},
     path::Path,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -54,6 +54,9 @@ const SET_VRING_ENABLE: u32 = 18;
 
 /// The timeout for results that must arrive.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The longest wait for an interrupt without a look at the connection.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A connection to a port with running rings.
 pub struct Frontend {
@@ -322,6 +325,18 @@ impl Frontend {
         region.get_host_address(offset).expect("mapped").addr() as u64
     }
 
+    /// Whether the backend has closed the connection, as it does when it ends.
+    fn is_disconnected(&self) -> bool {
+        let epoll = Epoll::new().expect("epoll");
+        let hang_up = EpollEvent::new(EventSet::READ_HANG_UP, 0);
+        let connection = self.protocol.as_raw_fd();
+        epoll
+            .ctl(ControlOperation::Add, connection, hang_up)
+            .expect("epoll");
+        let ready = epoll.wait(0, &mut [EpollEvent::default()]);
+        ready.expect("epoll") > 0
+    }
+
     /// Waits for an interrupt of a ring, at most for `patience`; returns whether there was one.
     ///
     /// # Panics
@@ -366,6 +381,16 @@ impl Transport for Frontend {
     }
 
     fn wait(&mut self, ring: usize) -> bool {
-        self.interrupted(ring, PATIENCE)
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            if self.interrupted(ring, LOOK) {
+                return true;
+            }
+            if self.is_disconnected() {
+                // The interrupt may have come just before.
+                return self.interrupted(ring, Duration::ZERO);
+            }
+        }
+        false
     }
 }
