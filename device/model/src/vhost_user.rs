@@ -3,8 +3,11 @@
 
 use std::{
     any::Any,
-    io::Write,
-    os::{fd::AsRawFd, unix::net::UnixStream},
+    io::{self, Write},
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::net::UnixStream,
+    },
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -327,14 +330,8 @@ impl Frontend {
 
     /// Whether the backend has closed the connection, as it does when it ends.
     fn is_disconnected(&self) -> bool {
-        let epoll = Epoll::new().expect("epoll");
-        let hang_up = EpollEvent::new(EventSet::READ_HANG_UP, 0);
         let connection = self.protocol.as_raw_fd();
-        epoll
-            .ctl(ControlOperation::Add, connection, hang_up)
-            .expect("epoll");
-        let ready = epoll.wait(0, &mut [EpollEvent::default()]);
-        ready.expect("epoll") > 0
+        has_event(connection, EventSet::READ_HANG_UP, Duration::ZERO)
     }
 
     /// Waits for an interrupt of a ring, at most for `patience`; returns whether there was one.
@@ -345,19 +342,23 @@ impl Frontend {
     #[must_use]
     pub fn interrupted(&self, ring: usize, patience: Duration) -> bool {
         let call = &self.calls[ring];
-        let epoll = Epoll::new().expect("epoll");
-        epoll
-            .ctl(
-                ControlOperation::Add,
-                call.as_raw_fd(),
-                EpollEvent::new(EventSet::IN, 0),
-            )
-            .expect("epoll");
-        let mut events = [EpollEvent::default()];
-        let ready = epoll
-            .wait(patience.as_millis() as i32, &mut events)
-            .expect("epoll");
-        ready > 0 && call.read().is_ok()
+        has_event(call.as_raw_fd(), EventSet::IN, patience) && call.read().is_ok()
+    }
+}
+
+/// Waits for an event of a descriptor, at most for `patience`; returns whether there was one.
+fn has_event(descriptor: RawFd, event: EventSet, patience: Duration) -> bool {
+    let epoll = Epoll::new().expect("epoll");
+    let event = EpollEvent::new(event, 0);
+    epoll
+        .ctl(ControlOperation::Add, descriptor, event)
+        .expect("epoll");
+    let milliseconds = patience.as_millis() as i32;
+    match epoll.wait(milliseconds, &mut [EpollEvent::default()]) {
+        Ok(ready) => ready > 0,
+        // The process was stopped meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => false,
+        Err(error) => panic!("epoll: {error}"),
     }
 }
 
