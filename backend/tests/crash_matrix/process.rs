@@ -12,6 +12,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use zcnic_ctl::Client;
 use zcnic_model::vhost_user::PATIENCE;
 
 use crate::point::{Blow, Moment};
@@ -35,6 +36,8 @@ impl Process {
 
     /// Strikes it, and for a pause returns when it runs again.
     pub(crate) fn strike(&mut self, blow: Blow) {
+        let ended = self.0.try_wait().expect("a status");
+        assert_eq!(ended, None, "it had ended before the blow");
         match blow {
             Blow::Kill => {
                 self.0.kill().expect("it runs");
@@ -102,9 +105,18 @@ impl Backend {
             assert!(start.elapsed() < PATIENCE, "zcnic does not listen");
             thread::sleep(Duration::from_millis(1));
         }
+        // It answers once all its threads run.
+        let mut client = Client::connect(&self.control()).expect("control");
+        client.status().expect("status");
+        drop(client);
         // The connections that this made end first.
-        thread::sleep(Duration::from_millis(20));
-        self.idle = self.process.resources();
+        loop {
+            self.idle = self.process.resources();
+            thread::sleep(Duration::from_millis(20));
+            if self.process.resources() == self.idle {
+                return;
+            }
+        }
     }
 
     /// The sockets of its ports.

@@ -134,8 +134,10 @@ fn exchange(driver: &mut Driver<Frontend>, round: u64) {
     }
 }
 
-/// Checks that a frame of the steered flow arrives on its queue, behind those in flight.
+/// Checks that a frame of the steered flow arrives on its queue.
 pub(crate) fn assert_steered(from: &mut Driver<Frontend>, to: &mut Driver<Frontend>, mark: u8) {
+    // Frames in flight would use up the buffers.
+    (0..from.data_pairs()).for_each(|queue| from.flush(queue));
     to.receive_all();
     to.stop_receive(STEERED).expect("a stop");
     to.receive_all();
@@ -159,7 +161,7 @@ pub(crate) fn control(
 ) -> Result<(), ClientError> {
     let mut client = Client::connect(path)?;
     let stall = |queue: u16| -> Result<FaultRule, ClientError> {
-        let rule = json!({"direction": "tx", "queue": queue, "action": "stall"});
+        let rule = json!({"direction": "tx", "queue": queue, "action": {"stall": {}}});
         Ok(serde_json::from_value(rule)?)
     };
     if moment == Moment::Traffic {
