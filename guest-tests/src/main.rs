@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use zcnic_guest::{
     checks::{gate, kselftest},
     runtime::{agent, flow_steer, init, ports, snapshot},
-    suites::{compare, faults, features, scenarios},
+    suites::{compare, faults, features, scenarios, soak},
     traffic::{echo, receive, send, udp_ping},
 };
 
@@ -42,6 +42,7 @@ enum Command {
     Receive(receive::Args),
     Scenarios(scenarios::Args),
     Send(send::Args),
+    Soak(soak::Args),
     #[command(alias = "state")]
     Snapshot(snapshot::Args),
     #[command(alias = "volley")]
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         Command::Receive(args) => receive::run(&args),
         Command::Scenarios(args) => scenarios::run(&args),
         Command::Send(args) => send::run(&args),
+        Command::Soak(args) => soak::run(&args),
         Command::Snapshot(args) => snapshot::run(&args),
         Command::UdpPing(args) => udp_ping::run(&args),
     };

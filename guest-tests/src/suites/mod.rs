@@ -4,3 +4,4 @@ pub mod compare;
 pub mod faults;
 pub mod features;
 pub mod scenarios;
+pub mod soak;
