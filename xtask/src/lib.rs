@@ -14,6 +14,7 @@ mod bench;
 mod cache;
 mod cases;
 mod ci;
+mod crash;
 mod demo;
 mod driver;
 mod kernel;
@@ -21,6 +22,7 @@ mod kselftest;
 mod matrix;
 mod package;
 mod scenario;
+mod soak;
 mod suites;
 mod tables;
 mod test;
@@ -58,6 +60,7 @@ enum Command {
     #[command(flatten)]
     Lab(LabCommand),
     Ci(ci::Args),
+    Crash(Box<crash::Args>),
     Driver(driver::Args),
     Kernel(kernel::Args),
     Package(package::Args),
@@ -74,6 +77,7 @@ enum LabCommand {
     Kselftest(Box<kselftest::Args>),
     Matrix(Box<matrix::Args>),
     Scenario(Box<scenario::Args>),
+    Soak(Box<soak::Args>),
     Verdict(Box<verdict::Args>),
     Vm(Box<vm::Args>),
 }
@@ -95,6 +99,7 @@ pub fn xtask() -> ExitCode {
     finish(|| match command {
         Command::Lab(command) => run(&command),
         Command::Ci(args) => ci::run(&args),
+        Command::Crash(args) => crash::run(&args),
         Command::Driver(args) => driver::run(&args),
         Command::Kernel(args) => kernel::run(&args),
         Command::Package(args) => package::run(&args),
@@ -126,6 +131,7 @@ fn run(command: &LabCommand) -> Result<ExitCode> {
         LabCommand::Kselftest(args) => kselftest::run(args),
         LabCommand::Matrix(args) => matrix::run(args),
         LabCommand::Scenario(args) => scenario::run(args),
+        LabCommand::Soak(args) => soak::run(args),
         LabCommand::Verdict(args) => verdict::run(args),
         LabCommand::Vm(args) => vm::run(args),
     }
