@@ -74,7 +74,7 @@ pub(crate) enum Tool {
 }
 
 /// The last one is the README's test command, whose closing line ends CI's output as well.
-pub(crate) const PARTS: [Part; 21] = [
+pub(crate) const PARTS: [Part; 23] = [
     Part {
         name: "format",
         about: "Rust sources are formatted",
@@ -242,6 +242,32 @@ pub(crate) const PARTS: [Part; 21] = [
             LONG[1],
             "--report",
             "docs/reports/detection.json",
+        ])],
+    },
+    Part {
+        name: "crash",
+        about: "backend, frontends and clients that are killed or paused while they work leave nothing behind",
+        tier: Tier::All,
+        commands: &[Run::Cargo(&[
+            "xtask",
+            "crash",
+            "--point",
+            "frontend/",
+            "--seeds",
+            "3",
+        ])],
+    },
+    Part {
+        name: "soak",
+        about: "random operations on a port for five minutes lose no byte, page or buffer",
+        tier: Tier::All,
+        commands: &[Run::Cargo(&[
+            "xtask",
+            "soak",
+            "--minutes",
+            "5",
+            "--log",
+            "/dev/null",
         ])],
     },
     Part {
