@@ -6,6 +6,7 @@
 #ifndef ZCNIC_H
 #define ZCNIC_H
 
+#include <linux/cpumask.h>
 #include <linux/etherdevice.h>
 #include <linux/mutex.h>
 #include <linux/netdevice.h>
@@ -40,6 +41,9 @@
 /* vhost-user's SET_VRING_KICK names a ring by a u8: 256 rings, 2 per pair */
 #define ZCNIC_MAX_PAIRS			128
 
+/* Interrupts: one per ring of data pairs and command pair, configuration */
+#define ZCNIC_VECTORS(pairs)		(2 * ((pairs) + 1) + 1)
+
 #define ZCNIC_EVENTS			8
 
 struct dentry;
@@ -62,6 +66,7 @@ struct zcnic_pair {
 	unsigned int armed_tx;
 	u32 armings;		/* times that callbacks were enabled */
 	u32 overdue;		/* arming without its interrupt, last check */
+	bool interrupt_lost;	/* to be counted by NAPI */
 	struct timer_list refill_timer;
 
 	struct zcnic_rx rx;
@@ -88,6 +93,7 @@ struct zcnic {
 
 	struct zcnic_pair *pairs;
 	char (*vq_names)[16];
+	struct cpumask *affinity;	/* per vector, while there is none */
 	u16 device_pairs;	/* of the device, command pair included */
 	u16 pair_count;		/* data pairs that have vectors */
 	u16 channels;		/* data pairs in use */

@@ -99,3 +99,14 @@ int zcnic_send_coalesce(struct zcnic *zn)
 	return zcnic_command(zn, ZCNIC_CMD_COALESCE, &request, sizeof(request),
 			     NULL, 0);
 }
+
+/**
+ * zcnic_update_features() - have the core ask zcnic_fix_features() again
+ * @zn: the device; the caller holds RTNL and the instance lock, or the
+ *	interface is not registered yet
+ */
+void zcnic_update_features(struct zcnic *zn)
+{
+	if (zn->dev->reg_state == NETREG_REGISTERED)
+		netdev_update_features(zn->dev);
+}

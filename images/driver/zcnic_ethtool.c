@@ -7,6 +7,7 @@
 #include "zcnic_netdev.h"
 #include "zcnic_queue.h"
 #include "zcnic_stats.h"
+#include "zcnic_xdp.h"
 
 static void zcnic_get_drvinfo(struct net_device *dev,
 			      struct ethtool_drvinfo *info)
@@ -121,6 +122,7 @@ static int zcnic_set_ringparam(struct net_device *dev,
 	if (ring->tx_pending != zn->tx_pending) {
 		zn->tx_pending = ring->tx_pending;
 		zcnic_set_tx_limit(zn, zn->tx_pending);
+		zcnic_xsk_resume(zn);
 	}
 	return 0;
 }
@@ -220,4 +222,5 @@ const struct ethtool_ops zcnic_ethtool_ops = {
 	.get_strings		= zcnic_get_strings,
 	.get_ethtool_stats	= zcnic_get_ethtool_stats,
 	.get_ts_info		= zcnic_get_ts_info,
+	.get_ts_stats		= zcnic_get_ts_stats,
 };

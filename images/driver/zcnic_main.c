@@ -10,7 +10,9 @@
 
 #include <linux/module.h>
 #include <linux/pci.h>
+#include <linux/pm.h>
 #include <linux/rtnetlink.h>
+#include <linux/swiotlb.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_net.h>
 #include <net/netdev_lock.h>
@@ -122,6 +124,7 @@ static void zcnic_free(struct zcnic *zn)
 	kfree(zn->events);
 	kfree(zn->addresses);
 	kfree(zn->queue_stats);
+	kvfree(zn->affinity);
 	free_netdev(zn->dev);
 }
 
@@ -198,7 +201,10 @@ static struct zcnic *zcnic_alloc(struct virtio_device *vdev)
 			       GFP_KERNEL);
 	zn->events = kcalloc(ZCNIC_EVENTS, sizeof(*zn->events), GFP_KERNEL);
 	zn->queue_stats = kcalloc(pairs, sizeof(*zn->queue_stats), GFP_KERNEL);
-	if (!zn->pairs || !zn->vq_names || !zn->events || !zn->queue_stats) {
+	zn->affinity = kvcalloc(ZCNIC_VECTORS(pairs), sizeof(*zn->affinity),
+				GFP_KERNEL);
+	if (!zn->pairs || !zn->vq_names || !zn->events || !zn->queue_stats ||
+	    !zn->affinity) {
 		zcnic_free(zn);
 		return NULL;
 	}
@@ -208,6 +214,14 @@ static struct zcnic *zcnic_alloc(struct virtio_device *vdev)
 	}
 	zcnic_name_vqs(zn);
 	return zn;
+}
+
+/* Their memory is mapped once, so data can't be bounced to and from it. */
+static void zcnic_report_bouncing(const struct zcnic *zn)
+{
+	if (is_swiotlb_force_bounce(zn->dma_dev))
+		netdev_notice(zn->dev,
+			      "swiotlb bounces all DMA: memory providers can't be bound\n");
 }
 
 static int zcnic_probe(struct virtio_device *vdev)
@@ -246,6 +260,8 @@ static int zcnic_probe(struct virtio_device *vdev)
 	err = register_netdev(zn->dev);
 	if (err)
 		goto err_ptp;
+	zcnic_set_xps(zn);
+	zcnic_report_bouncing(zn);
 	enable_delayed_work(&zn->service);
 	zcnic_service_schedule(zn);
 	return 0;
@@ -312,6 +328,8 @@ static struct virtio_driver zcnic_driver = {
 	.config_changed		= zcnic_config_changed,
 	.reset_prepare		= zcnic_reset_prepare,
 	.reset_done		= zcnic_reset_done,
+	.freeze			= pm_sleep_ptr(zcnic_freeze),
+	.restore		= pm_sleep_ptr(zcnic_restore),
 };
 
 /*

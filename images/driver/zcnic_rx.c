@@ -150,16 +150,18 @@ static void zcnic_rx_add_fragment(struct zcnic_rx *rx, netmem_ref netmem,
 	rx->received += length;
 }
 
-static void zcnic_rx_add_fragments(struct zcnic_rx *rx,
+/* Return: whether the frame has the bytes now. */
+static bool zcnic_rx_add_fragments(struct zcnic_rx *rx,
 				   struct zcnic_rx_slot *slot,
 				   u32 header_length, u32 payload_length)
 {
 	u32 offset;
 
 	if (slot->xsk) {
-		zcnic_xsk_take(rx, slot, header_length);
+		if (!zcnic_xsk_take(rx, slot, header_length))
+			return false;
 		rx->received += header_length;
-		return;
+		return true;
 	}
 	if (header_length) {
 		offset = slot->header_offset + sizeof(struct zcnic_rx_header);
@@ -175,6 +177,7 @@ static void zcnic_rx_add_fragments(struct zcnic_rx *rx,
 				      slot->page_size);
 		slot->payload = 0;
 	}
+	return true;
 }
 
 static void zcnic_rx_hash(struct sk_buff *skb,
@@ -387,13 +390,14 @@ static bool zcnic_rx_chain(struct zcnic_pair *pair, struct zcnic_rx_slot *slot,
 
 	header_length = le32_to_cpu(header.header_length);
 	payload_length = le32_to_cpu(header.payload_length);
+	reason = &rx->stats.dropped;
 	if (!rx->partial) {
-		reason = &rx->stats.dropped;
 		if (!zcnic_rx_begin(pair, slot, &header))
 			goto drop;
 		header_length = 0;
 	}
-	zcnic_rx_add_fragments(rx, slot, header_length, payload_length);
+	if (!zcnic_rx_add_fragments(rx, slot, header_length, payload_length))
+		goto drop;
 	rx->next_chain++;
 	zcnic_rx_release(rx, slot, true);
 	if (!(flags & ZCNIC_RX_LAST))

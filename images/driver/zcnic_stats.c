@@ -307,3 +307,22 @@ void zcnic_get_ethtool_stats(struct net_device *dev,
 	for (queue = 0; queue < zn->pair_count; queue++)
 		data = zcnic_get_queue_stats(zn, queue, data);
 }
+
+/* Statistics of transmit time stamps, see zcnic_tx_wants_hwtstamp() */
+void zcnic_get_ts_stats(struct net_device *dev, struct ethtool_ts_stats *stats)
+{
+	struct zcnic *zn = netdev_priv(dev);
+	u16 i;
+
+	stats->pkts = 0;
+	stats->lost = 0;
+	stats->err = 0;
+	for (i = 0; i < zn->pair_count; i++) {
+		const struct zcnic_tx_stats *tx = &zn->pairs[i].tx.stats;
+
+		stats->pkts += zcnic_read_stat(&tx->syncp, &tx->hwtstamps);
+		stats->lost += zcnic_read_stat(&tx->syncp, &tx->hwtstamps_lost);
+		stats->err += zcnic_read_stat(&tx->syncp,
+					      &tx->hwtstamps_failed);
+	}
+}

@@ -69,8 +69,11 @@ static bool zcnic_xdp_send(struct zcnic_pair *pair, struct xdp_buff *xdp)
 	struct xdp_frame *frame;
 	bool sent;
 
-	/* for a buffer of an AF_XDP pool this makes a copy */
-	frame = xdp_convert_buff_to_frame(xdp);
+	/* for a buffer of an AF_XDP pool this makes a copy, of the first one */
+	if (unlikely(pair->rx.mem.xsk && xdp_buff_has_frags(xdp)))
+		frame = NULL;
+	else
+		frame = xdp_convert_buff_to_frame(xdp);
 	if (unlikely(!frame)) {
 		zcnic_xdp_free(&pair->rx, xdp);
 		return false;
