@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use zcnic_guest::{
     checks::{gate, kselftest},
     runtime::{agent, flow_steer, init, ports, snapshot},
-    suites::{compare, faults, features, scenarios},
+    suites::{compare, edges, faults, features, scenarios},
     traffic::{echo, receive, send, udp_ping},
 };
 
@@ -29,6 +29,7 @@ enum Command {
     Check(gate::Args),
     Compare(compare::Args),
     Echo(echo::Args),
+    Edges(edges::Args),
     Faults(faults::Args),
     #[command(alias = "systems")]
     Features(features::Args),
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         Command::Check(args) => gate::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Echo(args) => echo::run(&args),
+        Command::Edges(args) => edges::run(&args),
         Command::Faults(args) => faults::run(&args),
         Command::Features(args) => features::run(&args),
         Command::FlowSteer(args) => flow_steer::run(&args),
