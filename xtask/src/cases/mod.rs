@@ -25,6 +25,7 @@ mod clients;
 mod demo;
 mod detection;
 mod documents;
+mod edges;
 mod ethtool;
 mod everybody;
 mod faults;
@@ -62,6 +63,7 @@ fn all() -> impl Iterator<Item = &'static Test> {
         xdp::TESTS,
         selftests::TESTS,
         recovery::TESTS,
+        edges::TESTS,
         capture::TESTS,
         wires::TESTS,
         faults::TESTS,
