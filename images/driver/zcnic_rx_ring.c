@@ -158,7 +158,7 @@ bool zcnic_rx_fill(struct zcnic_pair *pair, gfp_t gfp)
 
 	if (!rx->started)
 		return false;
-	/* before the fill ring is read: what comes later is woken for */
+	/* set before the fill ring is read: later buffers then wake us */
 	if (rx->mem.xsk && !rx->posted)
 		zcnic_xsk_filled(rx, true);
 	batch = min(rx->limit / 4, ZCNIC_RX_FILL_BATCH);

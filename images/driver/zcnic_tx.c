@@ -163,9 +163,9 @@ static void zcnic_tx_take(struct zcnic_tx *tx, struct zcnic_tx_slot *slot,
 }
 
 /*
- * Put a mapped frame, whose slot is the first free one, into the ring. Zeroes
- * complete it, for which @sg has an entry: the memory behind a frame may be
- * somebody else's.
+ * Put a mapped frame, whose slot is the first free one, into the ring. A
+ * descriptor of zeroes pads it, for which @sg has an entry: the memory behind a
+ * frame of XDP or AF_XDP is not the driver's.
  */
 static int zcnic_tx_add(struct zcnic_pair *pair, struct zcnic_tx_slot *slot,
 			struct scatterlist *sg, u16 descs, u32 padding)
@@ -375,8 +375,9 @@ netdev_tx_t zcnic_start_xmit(struct sk_buff *skb, struct net_device *dev)
 		return NETDEV_TX_BUSY;
 	/* the device makes segments, short ones as well */
 	if (!skb_is_gso(skb)) {
-		if (skb_frags_readable(skb) && unlikely(eth_skb_pad(skb)))
-			goto freed;
+		if (skb_frags_readable(skb) &&
+		    unlikely(__skb_put_padto(skb, ETH_ZLEN, false)))
+			goto drop;
 		padding = zcnic_tx_padding(skb->len);
 	}
 	shinfo = skb_shinfo(skb);
@@ -417,11 +418,10 @@ netdev_tx_t zcnic_start_xmit(struct sk_buff *skb, struct net_device *dev)
 	return NETDEV_TX_OK;
 
 drop:
-	dev_kfree_skb_any(skb);
-freed:
 	u64_stats_update_begin(&tx->stats.syncp);
 	u64_stats_inc(&tx->stats.dropped);
 	u64_stats_update_end(&tx->stats.syncp);
+	dev_kfree_skb_any(skb);
 	/* frames that were added with xmit_more still wait for a kick */
 	if (!netdev_xmit_more())
 		zcnic_tx_kick(tx);
