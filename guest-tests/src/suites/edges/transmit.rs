@@ -142,15 +142,15 @@ pub(super) fn deferred(lab: &mut Lab, transcript: &Transcript) -> Result<()> {
     const DEFERRED: Duration = Duration::from_secs(9);
     let stack = PacketSocket::new(None, "eth0", 0)?;
     let resets = lab.counters("0")?["resets"];
-    transcript.does("Polling is deferred for nine seconds, and two frames are sent");
+    transcript.does("Polling is deferred for nine seconds, and eight frames are sent");
     let attribute = |name: &str| format!("/sys/class/net/eth0/{name}");
     let _count = Setting::new(attribute("napi_defer_hard_irqs"), "1000")?;
     let nanoseconds = DEFERRED.as_nanos().to_string();
     let _time = Setting::new(attribute("gro_flush_timeout"), &nanoseconds)?;
-    // The first one's completion is polled at once, and begins the deferral.
-    for _ in 0..2 {
+    // A queue's first completion is polled at once, and begins the deferral; there are four queues.
+    for _ in 0..8 {
         stack.send(&frame(100)?)?;
-        sleep(Duration::from_millis(500));
+        sleep(Duration::from_millis(100));
     }
     sleep(DEFERRED);
     transcript.is("resets", lab.counters("0")?["resets"] - resets, 0)
