@@ -69,12 +69,14 @@ struct AcrossSleep<R>(R);
 
 impl<R: Read> Read for AcrossSleep<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let closed = Instant::now();
+        let mut closed = None;
         loop {
-            match self.0.read(buffer)? {
-                0 if closed.elapsed() < HOST_LIMIT => thread::sleep(HOST_INTERVAL),
-                length => return Ok(length),
+            let length = self.0.read(buffer)?;
+            let since = closed.get_or_insert_with(Instant::now);
+            if length > 0 || since.elapsed() > HOST_LIMIT {
+                return Ok(length);
             }
+            thread::sleep(HOST_INTERVAL);
         }
     }
 }
