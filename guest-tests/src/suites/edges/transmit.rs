@@ -114,6 +114,8 @@ fn log_over_the_port(transcript: &Transcript) -> Result<()> {
         "netconsole=6665@192.0.2.1/eth0,6666@192.0.2.2/{}",
         to.trim()
     );
+    // By default the kernel drops most lines of a program that writes many.
+    let _all = Setting::new("/proc/sys/kernel/printk_devkmsg", "on")?;
     let probes = Probes::new()?;
     net::run(None, &["modprobe", "netconsole", &target])?;
     transcript.does("300 lines are logged over eth0, whose ring has room for six frames");
