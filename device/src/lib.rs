@@ -5,6 +5,7 @@
 
 pub mod abi;
 pub mod checksum;
+pub mod clock;
 pub mod command;
 pub mod fault;
 pub mod features;

@@ -80,7 +80,7 @@ pub(crate) fn with_rx_queue(
         queue,
         hash: None,
         offloads: active.configuration.offloads,
-        time: port.rx_time(&active),
+        time: active.stamp(port.rx_time(&active)),
         vlan: None,
     };
     let mut effects = Effects::default();

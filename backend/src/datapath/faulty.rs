@@ -2,7 +2,6 @@
 
 use std::sync::atomic::Ordering;
 
-use zcnic_ctl::protocol::event::FrameFate;
 use zcnic_device::{
     fault::{
         Armed, Direction, Effects, Lane,
@@ -28,7 +27,7 @@ use super::{
 use crate::{
     index::PairIndex,
     port::{
-        Egress, Port,
+        Egress, Port, SteeringDrop,
         queues::{RuleDecision, ServeOutcome},
     },
     ring::{RingError, mover::GuestMover, split::SplitRing},
@@ -93,7 +92,7 @@ fn receive_frame(port: &Port, frame: &OwnedFrame, id: Option<u64>) {
             received.record(context.captures(), id, &frame.bytes);
         }
     };
-    match steering.steer(train.headers(), train.header_bytes()) {
+    let dropped = match steering.steer_train(None, &train) {
         SteeringDecision::Queue { queue, hash } => {
             let mut delivered = Delivered::default();
             let mut fates = Vec::new();
@@ -118,24 +117,20 @@ fn receive_frame(port: &Port, frame: &OwnedFrame, id: Option<u64>) {
             let flows = port.flow_counters.current();
             flows.count(train.headers(), train.header_bytes(), queue, &delivered);
             for (fate, note) in fates.into_iter().zip(placed) {
-                let time = match note.time {
-                    0 => context.clock(),
-                    time => time,
-                };
+                let time = context.clock();
                 record(Received::by_queue(context, 0, &note, &fate), time, rule());
             }
+            return;
         }
-        SteeringDecision::Filtered => {
-            port.counters.filtered.fetch_add(1, Ordering::Relaxed);
-            let received = Received::by_steering(context, 0, 0, FrameFate::Filtered);
-            record(received, context.clock(), None);
-        }
-        SteeringDecision::RuleDrop => {
-            port.counters.rule_drop.fetch_add(1, Ordering::Relaxed);
-            let received = Received::by_steering(context, 0, 0, FrameFate::RuleDrop);
-            record(received, context.clock(), rule());
-        }
-    }
+        SteeringDecision::Filtered => SteeringDrop::Filtered,
+        SteeringDecision::Oversize => SteeringDrop::Oversize,
+        SteeringDecision::RuleDrop => SteeringDrop::Rule,
+    };
+    let counter = port.counters.of_drop(dropped);
+    counter.fetch_add(1, Ordering::Relaxed);
+    let received = Received::by_steering(context, 0, 0, dropped.fate());
+    let rule = (!received.precedes_rules()).then(rule).flatten();
+    record(received, context.clock(), rule);
 }
 
 /// Sends a batch chain by chain through the fault rules, and completes the chains that were sent.
@@ -155,6 +150,7 @@ pub(crate) fn send_batch(
         timestamps,
         format,
         features,
+        clock,
         queue,
         counters,
         backpressure,
@@ -227,7 +223,7 @@ pub(crate) fn send_batch(
             }
         }
         let written = timestamp.map_or(0, |slot| {
-            slot.write(spans, time);
+            slot.write(spans, clock.stamp(time));
             TimestampSlot::LENGTH
         });
         match sent.completion {

@@ -130,6 +130,7 @@ fn serve_locked(
             timestamps,
             format,
             features: active.configuration.features,
+            clock: active.configuration.clock,
             queue: pair.queue(),
             counters,
             backpressure,
@@ -192,6 +193,7 @@ fn send_batch(
         timestamps,
         format,
         features,
+        clock,
         queue,
         counters,
         backpressure,
@@ -217,7 +219,9 @@ fn send_batch(
     let sent = || trains.iter().filter(|(position, _)| *position < done);
     sent().for_each(|(_, train)| counters.sent(train));
     timestamps.retain(|slot| sent().any(|(position, _)| *position == slot.position));
-    timestamps.iter().for_each(|slot| slot.write(spans, time));
+    timestamps
+        .iter()
+        .for_each(|slot| slot.write(spans, clock.stamp(time)));
     if let Some(received) = rx_batch.received.take() {
         let sender = Sender { port, queue, time };
         let sent = trains.iter().map(|(position, train)| {

@@ -221,6 +221,8 @@ pub enum Opcode {
     Stats,
     Status,
     Clock,
+    Mtu,
+    ClockAdjust,
 }
 
 /// The error statuses of commands, from docs/abi.md.

@@ -13,6 +13,8 @@ pub mod steering;
 pub mod time;
 pub mod transmit;
 
+use zcnic_device::features::{Feature, FeatureSet};
+
 use crate::{
     driver::{Driver, Transport},
     receive::Shape,
@@ -32,6 +34,25 @@ fn up<T: Transport>(
     sender.bring_up(Shape::SPLIT, 8);
     receiver.bring_up(shape, buffers);
     [sender, receiver]
+}
+
+/// The same, but the receiver asks for no `feature`.
+fn up_without<T: Transport>(
+    connect: impl Fn(u16) -> [Driver<T>; 2],
+    feature: Feature,
+    shape: Shape,
+    buffers: usize,
+) -> [Driver<T>; 2] {
+    let [mut sender, mut receiver] = connect(PAIRS);
+    sender.bring_up(Shape::SPLIT, 8);
+    receiver.bring_up_with(all_but(feature), shape, buffers);
+    [sender, receiver]
+}
+
+/// All features but one.
+fn all_but(feature: Feature) -> FeatureSet {
+    let others = Feature::ALL.iter().copied();
+    others.filter(|other| *other != feature).collect()
 }
 
 /// Makes a `#[test]` of every scenario. `$connect` is a function from the number of queue pairs to
@@ -72,6 +93,8 @@ macro_rules! suite {
                 receive_mode
                 offloads
                 interrupt_moderation
+                the_mtu
+                clock_adjustments
                 counters
                 a_request_is_as_long_as_its_header_says
                 refused_commands_are_counted
@@ -84,6 +107,9 @@ macro_rules! suite {
                 one_byte_of_payload_is_split
                 headers_alone_are_not_split
                 frames_up_to_the_threshold_stay_whole
+                frames_that_are_neither_tcp_nor_udp_stay_whole
+                long_headers_stay_with_their_payload
+                whole_frames_beyond_the_header_buffers_are_dropped
                 fragments_are_split_behind_ip
                 unknown_protocols_are_split_behind_the_last_known_header
                 truncated_packets_are_split_behind_ip
@@ -133,12 +159,15 @@ macro_rules! suite {
                 rules_match_the_bits_of_their_masks
                 idle_queues_stay_idle
                 addresses_are_filtered
+                frames_longer_than_the_mtu_are_dropped
                 changes_lose_no_frame
             }
             time {
                 received_frames_are_timestamped
                 sent_frames_are_timestamped
                 only_valid_requests_get_a_transmit_timestamp
+                a_port_adjusts_its_own_clock
+                hello_ends_an_adjustment
                 the_clock_needs_its_feature
             }
             plain {

@@ -55,6 +55,7 @@ const SPLIT: Layout = Layout::Split {
     header_size: 256,
     page_size: 2048,
     threshold: 0,
+    l4_only: true,
 };
 
 const QUEUE: u16 = 3;
