@@ -4,6 +4,7 @@
 #include <linux/filter.h>
 #include <linux/if_vlan.h>
 
+#include "zcnic_command.h"
 #include "zcnic_queue.h"
 #include "zcnic_xdp.h"
 
@@ -85,12 +86,16 @@ int zcnic_bpf(struct net_device *dev, struct netdev_bpf *bpf)
 int zcnic_change_mtu(struct net_device *dev, int mtu)
 {
 	struct zcnic *zn = netdev_priv(dev);
+	int err;
 
 	if (!zcnic_xdp_mtu_valid(zn->xdp_prog, mtu)) {
 		netdev_err(dev, "single-buffer XDP takes an MTU of up to %lu\n",
 			   (unsigned long)ZCNIC_XDP_MAX_MTU);
 		return -ERANGE;
 	}
+	err = zcnic_send_mtu(zn, mtu);
+	if (err && !zcnic_disconnected(err))
+		return err;
 	WRITE_ONCE(dev->mtu, mtu);
 	return 0;
 }

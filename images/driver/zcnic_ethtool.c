@@ -20,10 +20,23 @@ static void zcnic_get_drvinfo(struct net_device *dev,
 static int zcnic_get_link_ksettings(struct net_device *dev,
 				    struct ethtool_link_ksettings *settings)
 {
-	settings->base.speed = SPEED_UNKNOWN;
-	settings->base.duplex = DUPLEX_FULL;
+	struct zcnic *zn = netdev_priv(dev);
+
+	settings->base.speed = zn->speed;
+	settings->base.duplex = zn->duplex;
 	settings->base.port = PORT_OTHER;
 	return 0;
+}
+
+/* As virtio_net: numbers for bonding and the like, frames are not slower. */
+static int
+zcnic_set_link_ksettings(struct net_device *dev,
+			 const struct ethtool_link_ksettings *settings)
+{
+	struct zcnic *zn = netdev_priv(dev);
+
+	return ethtool_virtdev_set_link_ksettings(dev, settings, &zn->speed,
+						  &zn->duplex);
 }
 
 static void zcnic_get_ringparam(struct net_device *dev,
@@ -198,6 +211,7 @@ const struct ethtool_ops zcnic_ethtool_ops = {
 	.get_drvinfo		= zcnic_get_drvinfo,
 	.get_link		= ethtool_op_get_link,
 	.get_link_ksettings	= zcnic_get_link_ksettings,
+	.set_link_ksettings	= zcnic_set_link_ksettings,
 	.get_channels		= zcnic_get_channels,
 	.set_channels		= zcnic_set_channels,
 	.get_ringparam		= zcnic_get_ringparam,

@@ -33,6 +33,24 @@ static void zcnic_read_mac(struct virtio_device *vdev, u8 *mac)
 			   ETH_ALEN);
 }
 
+/* Speed and duplex as the user gave them to QEMU, or those of a fast cable */
+static void zcnic_read_speed(struct zcnic *zn)
+{
+	u32 speed;
+	u8 duplex;
+
+	zn->speed = SPEED_100000;
+	zn->duplex = DUPLEX_FULL;
+	if (!virtio_has_feature(zn->vdev, VIRTIO_NET_F_SPEED_DUPLEX))
+		return;
+	virtio_cread_le(zn->vdev, struct virtio_net_config, speed, &speed);
+	if (ethtool_validate_speed(speed) && speed != SPEED_UNKNOWN)
+		zn->speed = speed;
+	virtio_cread_le(zn->vdev, struct virtio_net_config, duplex, &duplex);
+	if (ethtool_validate_duplex(duplex) && duplex != DUPLEX_UNKNOWN)
+		zn->duplex = duplex;
+}
+
 static int zcnic_require(struct virtio_device *vdev, unsigned int feature,
 			 const char *name, const char *hint)
 {
@@ -122,6 +140,7 @@ static void zcnic_free(struct zcnic *zn)
 	kfree(zn->events);
 	kfree(zn->addresses);
 	kfree(zn->queue_stats);
+	kfree(zn->queue_fetched);
 	free_netdev(zn->dev);
 }
 
@@ -198,7 +217,10 @@ static struct zcnic *zcnic_alloc(struct virtio_device *vdev)
 			       GFP_KERNEL);
 	zn->events = kcalloc(ZCNIC_EVENTS, sizeof(*zn->events), GFP_KERNEL);
 	zn->queue_stats = kcalloc(pairs, sizeof(*zn->queue_stats), GFP_KERNEL);
-	if (!zn->pairs || !zn->vq_names || !zn->events || !zn->queue_stats) {
+	zn->queue_fetched = kcalloc(pairs, sizeof(*zn->queue_fetched),
+				    GFP_KERNEL);
+	if (!zn->pairs || !zn->vq_names || !zn->events || !zn->queue_stats ||
+	    !zn->queue_fetched) {
 		zcnic_free(zn);
 		return NULL;
 	}
@@ -220,6 +242,7 @@ static int zcnic_probe(struct virtio_device *vdev)
 		return -ENOMEM;
 	vdev->priv = zn;
 	zcnic_session_init(zn);
+	mutex_init(&zn->clock_lock);
 
 	netdev_lock(zn->dev);
 	err = zcnic_device_start(zn);
@@ -229,6 +252,7 @@ static int zcnic_probe(struct virtio_device *vdev)
 	if (err)
 		goto err_free;
 	zcnic_netdev_setup(zn);
+	zcnic_read_speed(zn);
 	zcnic_rss_init(zn);
 	zcnic_set_hw_features(zn);
 
@@ -298,6 +322,7 @@ static const unsigned int zcnic_virtio_features[] = {
 	VIRTIO_NET_F_CTRL_VQ,
 	VIRTIO_NET_F_MQ,
 	VIRTIO_NET_F_MRG_RXBUF,
+	VIRTIO_NET_F_SPEED_DUPLEX,
 };
 
 static struct virtio_driver zcnic_driver = {

@@ -18,6 +18,7 @@
 #include <net/netdev_lock.h>
 
 #include "zcnic_command.h"
+#include "zcnic_netdev.h"
 #include "zcnic_queue.h"
 #include "zcnic_session.h"
 #include "zcnic_stats.h"
@@ -54,6 +55,12 @@ static int zcnic_replay(struct zcnic *zn)
 	if (err)
 		return err;
 	err = zcnic_send_coalesce(zn);
+	if (err)
+		return err;
+	err = zcnic_clock_replay(zn);
+	if (err)
+		return err;
+	err = zcnic_send_mtu(zn, zn->dev->mtu);
 	if (err)
 		return err;
 	err = zcnic_send_rx_mode(zn);
@@ -134,6 +141,7 @@ int zcnic_session_establish(struct zcnic *zn)
 		goto resume;
 	}
 	zn->orphans_since = 0;
+	zcnic_stats_fetch(zn);
 	zcnic_events_clean(zn);
 	zcnic_events_post(zn);
 	err = zcnic_replay(zn);

@@ -94,14 +94,13 @@ static void zcnic_tx_slot_put(struct zcnic_tx *tx, struct zcnic_tx_slot *slot)
 	tx->used -= slot->descs;
 }
 
-static void zcnic_tx_hwtstamp(const struct zcnic *zn,
-			      struct zcnic_tx_slot *slot, u32 length)
+static void zcnic_tx_hwtstamp(struct zcnic_tx_slot *slot, u32 length)
 {
 	struct skb_shared_hwtstamps times = {};
 
 	if (length < sizeof(slot->stamp->time))
 		return;
-	times.hwtstamp = zcnic_time(zn, slot->stamp->time.timestamp_ns);
+	times.hwtstamp = zcnic_time(slot->stamp->time.timestamp_ns);
 	skb_tstamp_tx(slot->skb, &times);
 }
 
@@ -165,7 +164,7 @@ unsigned int zcnic_tx_clean(struct zcnic_pair *pair, bool in_napi)
 		/* as counted by netdev_tx_sent_queue(), 0 for frames of XDP */
 		bytes += slot->bytes;
 		if (unlikely(slot->stamp))
-			zcnic_tx_hwtstamp(pair->zn, slot, length);
+			zcnic_tx_hwtstamp(slot, length);
 		zcnic_tx_release(pair, slot, in_napi);
 		chains++;
 	}

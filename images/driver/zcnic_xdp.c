@@ -231,12 +231,10 @@ static int zcnic_xdp_rx_hash(const struct xdp_md *ctx, u32 *hash,
 static int zcnic_xdp_rx_timestamp(const struct xdp_md *ctx, u64 *timestamp)
 {
 	const struct zcnic_rx_header *header = zcnic_xdp_header(ctx);
-	const struct xdp_buff *buff = (const struct xdp_buff *)ctx;
-	const struct zcnic *zn = netdev_priv(buff->rxq->dev);
 
 	if (!(header->flags & cpu_to_le16(ZCNIC_RX_TIMESTAMP)))
 		return -ENODATA;
-	*timestamp = ktime_to_ns(zcnic_time(zn, header->timestamp_ns));
+	*timestamp = ktime_to_ns(zcnic_time(header->timestamp_ns));
 	return 0;
 }
 

@@ -30,10 +30,12 @@ mod everybody;
 mod faults;
 mod features;
 mod files;
+mod findings;
 mod gate;
 mod gro;
 mod input;
 mod lab;
+mod nic;
 mod package;
 mod plain;
 pub(crate) mod program;
@@ -62,6 +64,8 @@ fn all() -> impl Iterator<Item = &'static Test> {
         xdp::TESTS,
         selftests::TESTS,
         recovery::TESTS,
+        nic::TESTS,
+        findings::TESTS,
         capture::TESTS,
         wires::TESTS,
         faults::TESTS,

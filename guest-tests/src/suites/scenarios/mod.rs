@@ -4,6 +4,7 @@
 
 pub(crate) mod buffers;
 pub(crate) mod completions;
+mod loss;
 mod settings;
 pub(crate) mod teardown;
 
@@ -46,6 +47,11 @@ const SCENARIOS: &[Scenario] = &[
         name: "area-exhausted",
         title: "A program returns no buffers",
         run: buffers::area_exhausted,
+    },
+    Scenario {
+        name: "area-below-window",
+        title: "A segment is lost, and the area is smaller than the TCP window",
+        run: loss::area_below_window,
     },
     Scenario {
         name: "copy-fallback",
