@@ -9,6 +9,7 @@ pub mod receive;
 pub mod refusals;
 pub mod segmentation;
 pub mod session;
+pub mod split;
 pub mod steering;
 pub mod time;
 pub mod transmit;
@@ -107,13 +108,6 @@ macro_rules! suite {
                 one_byte_of_payload_is_split
                 headers_alone_are_not_split
                 frames_up_to_the_threshold_stay_whole
-                frames_that_are_neither_tcp_nor_udp_stay_whole
-                long_headers_stay_with_their_payload
-                whole_frames_beyond_the_header_buffers_are_dropped
-                fragments_are_split_behind_ip
-                unknown_protocols_are_split_behind_the_last_known_header
-                truncated_packets_are_split_behind_ip
-                headers_that_do_not_fit_are_split_at_the_last_boundary_that_does
                 pages_share_a_jumbo_frame
                 chains_of_the_wrong_shape_are_returned_and_counted
                 a_ring_without_buffers_drops_and_counts
@@ -128,6 +122,15 @@ macro_rules! suite {
                 only_802_1q_tags_are_stripped
                 frames_keep_their_order
                 frames_become_visible_whole
+            }
+            split {
+                frames_that_are_neither_tcp_nor_udp_stay_whole
+                long_headers_stay_with_their_payload
+                whole_frames_beyond_the_header_buffers_are_dropped
+                fragments_are_split_behind_ip
+                unknown_protocols_are_split_behind_the_last_known_header
+                truncated_packets_are_split_behind_ip
+                headers_that_do_not_fit_are_split_at_the_last_boundary_that_does
             }
             transmit {
                 scattered_frames_are_sent_whole
