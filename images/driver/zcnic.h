@@ -112,8 +112,9 @@ struct zcnic {
 
 	struct ptp_clock_info ptp_info;
 	struct ptp_clock *ptp;	/* NULL: the kernel has no PTP clocks */
-	/* of the next three; taken outside command_lock */
+	/* of the next four; taken outside command_lock */
 	struct mutex clock_lock;
+	u64 clock_session;	/* whose clock is the adjusted one */
 	/* the port's and the device's clock at the last command about them */
 	u64 clock_port;
 	u64 clock_device;

@@ -15,11 +15,17 @@ static struct zcnic *zcnic_of(struct ptp_clock_info *info)
 	return container_of(info, struct zcnic, ptp_info);
 }
 
-/* Have the device tell or change the time. The caller holds clock_lock. */
+/*
+ * Have the device tell or change the time. The caller holds clock_lock.
+ *
+ * Return: as zcnic_command(); -ENOTCONN as well if another session began
+ * meanwhile, whose clock is not the adjusted one.
+ */
 static int zcnic_clock_command(struct zcnic *zn, u16 opcode, void *request,
 			       size_t size)
 {
 	struct zcnic_clock_response response;
+	u64 session = READ_ONCE(zn->session);
 	int err;
 
 	lockdep_assert_held(&zn->clock_lock);
@@ -27,6 +33,8 @@ static int zcnic_clock_command(struct zcnic *zn, u16 opcode, void *request,
 			    sizeof(response));
 	if (err)
 		return err;
+	if (session != READ_ONCE(zn->session))
+		return -ENOTCONN;
 	zn->clock_port = le64_to_cpu(response.nanoseconds);
 	zn->clock_device = le64_to_cpu(response.device_nanoseconds);
 	return 0;
@@ -51,6 +59,35 @@ static int zcnic_clock_adjust(struct zcnic *zn, s64 step)
 				   sizeof(request));
 }
 
+/* Go on with the adjusted time, if the session is new. */
+static int zcnic_clock_continue(struct zcnic *zn)
+{
+	u64 session = READ_ONCE(zn->session);
+	u64 device = zn->clock_device;
+	u64 port = zn->clock_port;
+	u64 elapsed;
+	int err;
+
+	if (session == zn->clock_session)
+		return 0;
+	if (port != device || zn->clock_frequency) {
+		err = zcnic_clock_read(zn);
+		if (err)
+			return err;
+		/* another backend's clock goes on roughly where this one was */
+		elapsed = zn->clock_device - min(device, zn->clock_device);
+		elapsed = adjust_by_scaled_ppm(elapsed, zn->clock_frequency);
+		err = zcnic_clock_adjust(zn, port + elapsed - zn->clock_device);
+		if (err) {
+			zn->clock_device = device;
+			zn->clock_port = port;
+			return err;
+		}
+	}
+	zn->clock_session = session;
+	return 0;
+}
+
 /**
  * zcnic_clock_replay() - go on with the adjusted time in a new session
  * @zn: the device, which has forgotten the adjustments
@@ -59,23 +96,11 @@ static int zcnic_clock_adjust(struct zcnic *zn, s64 step)
  */
 int zcnic_clock_replay(struct zcnic *zn)
 {
-	u64 device, port, elapsed;
 	int err = 0;
 
 	mutex_lock(&zn->clock_lock);
-	device = zn->clock_device;
-	port = zn->clock_port;
-	if (!(zn->features & BIT_ULL(ZCNIC_F_TIMESTAMP)) ||
-	    (port == device && !zn->clock_frequency))
-		goto unlock;
-	err = zcnic_clock_read(zn);
-	if (err)
-		goto unlock;
-	/* another backend's clock goes on roughly where this one was */
-	elapsed = zn->clock_device > device ? zn->clock_device - device : 0;
-	port += adjust_by_scaled_ppm(elapsed, zn->clock_frequency);
-	err = zcnic_clock_adjust(zn, port - zn->clock_device);
-unlock:
+	if (zn->features & BIT_ULL(ZCNIC_F_TIMESTAMP))
+		err = zcnic_clock_continue(zn);
 	mutex_unlock(&zn->clock_lock);
 	return err;
 }
@@ -88,11 +113,15 @@ static int zcnic_ptp_gettimex(struct ptp_clock_info *info,
 	int err;
 
 	mutex_lock(&zn->clock_lock);
+	err = zcnic_clock_continue(zn);
+	if (err)
+		goto unlock;
 	ptp_read_system_prets(system);
 	err = zcnic_clock_read(zn);
 	ptp_read_system_postts(system);
 	if (!err)
 		*time = ns_to_timespec64(zn->clock_port);
+unlock:
 	mutex_unlock(&zn->clock_lock);
 	return err;
 }
@@ -103,7 +132,9 @@ static int zcnic_ptp_adjtime(struct ptp_clock_info *info, s64 delta)
 	int err;
 
 	mutex_lock(&zn->clock_lock);
-	err = zcnic_clock_adjust(zn, delta);
+	err = zcnic_clock_continue(zn);
+	if (!err)
+		err = zcnic_clock_adjust(zn, delta);
 	/* without a session the next one gets it */
 	if (zcnic_disconnected(err)) {
 		zn->clock_port += delta;
@@ -134,9 +165,12 @@ static int zcnic_ptp_adjfine(struct ptp_clock_info *info, long scaled_ppm)
 	int err;
 
 	mutex_lock(&zn->clock_lock);
+	err = zcnic_clock_continue(zn);
 	was = zn->clock_frequency;
 	zn->clock_frequency = scaled_ppm;
-	err = zcnic_clock_adjust(zn, 0);
+	if (!err)
+		err = zcnic_clock_adjust(zn, 0);
+	/* without a session the next one gets it */
 	if (zcnic_disconnected(err))
 		err = 0;
 	if (err)

@@ -100,11 +100,9 @@ fn others_on_a_provider_queue(guest: &mut Machine) -> Result<()> {
 }
 
 fn split_at_any_header(guest: &mut Machine) -> Result<()> {
-    let mut link = LinkWatch::start(guest)?;
     guest.sh(&format!(
         "zcnicctl --port 0 features --offer {SPLIT_ANY}; zcnicctl --port 0 reset"
     ))?;
-    link.up()?;
     traffic::wait_for_answer(guest)?;
     guest.sh("dmesg --clear")?;
     let (mut flow, _) = traffic::endless_zero_copy(guest)?;
