@@ -331,9 +331,7 @@ impl<T: Transport> Actor<T> {
             Step::Clock => {
                 driver.clock().expect("it was negotiated");
             }
-            Step::Mtu { mtu } => {
-                driver.set_mtu(*mtu).expect("it was negotiated");
-            }
+            Step::Mtu { mtu } => driver.set_mtu(*mtu).expect("it was negotiated"),
             Step::Noise { opcode, body } => self.noise(*opcode, body),
             Step::Hello => {
                 driver.hello();
