@@ -4,7 +4,6 @@
 
 pub(crate) mod buffers;
 pub(crate) mod completions;
-mod loss;
 mod settings;
 pub(crate) mod teardown;
 
@@ -47,11 +46,6 @@ const SCENARIOS: &[Scenario] = &[
         name: "area-exhausted",
         title: "A program returns no buffers",
         run: buffers::area_exhausted,
-    },
-    Scenario {
-        name: "area-below-window",
-        title: "A segment is lost, and the area is smaller than the TCP window",
-        run: loss::area_below_window,
     },
     Scenario {
         name: "copy-fallback",
