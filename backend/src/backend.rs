@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    path::Path,
     sync::{Arc, mpsc::Sender},
     thread::JoinHandle,
 };
@@ -9,13 +10,16 @@ use std::{
 use thiserror::Error;
 
 use crate::{
-    config::{Config, PortConfig},
+    config::{Config, PortConfig, SocketMode, StreamAddress, StreamConfig, StreamRole, Wire},
     control::admin,
     datapath::{interrupts, lanes},
+    descriptors::{Share, TooFewDescriptors},
     entry::Entry,
+    memory::MemoryRules,
     port::{Port, line::Line, switch::Switch},
+    sandbox::{self, Reach, SandboxError},
     server::{
-        Server,
+        self, Server,
         state::{LinkState, ServerState},
     },
     services::Services,
@@ -35,6 +39,12 @@ pub enum StartError {
     /// A wire can't be opened.
     #[error(transparent)]
     Wire(#[from] WireError),
+    /// The sandbox can't begin.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// Ports would run out of descriptors.
+    #[error(transparent)]
+    Descriptors(#[from] TooFewDescriptors),
     /// A thread or descriptor can't be made.
     #[error("Can't start a port")]
     Resources(#[from] io::Error),
@@ -66,7 +76,7 @@ fn plug_all(config: &Config, entries: &[Arc<Entry>]) -> Result<Links, WireError>
         lines.extend(cable.ends.into_iter().zip(opened));
     }
     for wire in &config.wires {
-        let opened = wire::plug(port(wire.port), &wire.wire)?;
+        let opened = wire::plug(port(wire.port), &wire.wire, config.socket_mode)?;
         lines.extend(opened.map(|open| (wire.port, open)));
     }
     let switch =
@@ -78,29 +88,62 @@ fn plug_all(config: &Config, entries: &[Arc<Entry>]) -> Result<Links, WireError>
     })
 }
 
+/// What a backend with these sockets needs of the world once it runs.
+fn reach<'s>(config: &Config, sockets: impl Iterator<Item = &'s Socket>) -> Reach {
+    let directory = |path: &Path| path.parent().unwrap_or(path).to_owned();
+    let own = sockets.filter(|socket| socket.owns_file());
+    let mut reach = Reach {
+        removes_in: own.map(|socket| directory(socket.path())).collect(),
+        ..Reach::default()
+    };
+    for wire in &config.wires {
+        let Wire::Stream(StreamConfig { role, address, .. }) = &wire.wire else {
+            continue;
+        };
+        match (role, address) {
+            (StreamRole::Connect, StreamAddress::Unix(path)) => reach.unix.push(path.clone()),
+            (StreamRole::Listen, StreamAddress::Unix(path)) => {
+                reach.removes_in.insert(directory(path));
+            }
+            (StreamRole::Connect, StreamAddress::Tcp(peer)) => reach.tcp.push(*peer),
+            (StreamRole::Listen, StreamAddress::Tcp(_)) => {}
+        }
+        reach.has_tcp |= matches!(address, StreamAddress::Tcp(_));
+    }
+    reach
+}
+
 impl Backend {
-    /// Makes all sockets and starts all threads. If a thread fails, a message is sent over
-    /// `failures`; the backend should be stopped then.
+    /// Makes all sockets, begins the sandbox and starts all threads. The sandbox confines the
+    /// calling thread, too. If a thread fails, a message is sent over `failures`; the backend should
+    /// be stopped then.
     ///
     /// # Errors
     ///
-    /// A socket can't be made. Nothing is left running or behind.
+    /// A socket can't be made, or the sandbox can't begin. Nothing is left running or behind.
     pub fn start(config: &Config, failures: &Sender<String>) -> Result<Self, StartError> {
         let mut ports = Vec::new();
-        let services = Arc::new(Services::default());
+        let memory = MemoryRules::new(config.trust_memory, config.ports.len());
+        let services = Arc::new(Services::new(memory)?);
         for (index, PortConfig { name, path, mode }) in config.ports.iter().enumerate() {
-            let socket = Socket::listen(path, false)?;
+            let socket = Socket::listen(path, config.socket_mode)?;
             let port = Arc::new(Port::new(
                 name.clone(),
                 *mode,
                 config.workers.per_port,
                 (index, &services),
             )?);
-            ports.push(Arc::new(Entry::new(port, socket)));
+            ports.push(Arc::new(Entry::new(port, socket)?));
         }
         let links = plug_all(config, &ports)?;
         let control = config.control.as_ref();
-        let control = control.map(|path| Socket::listen(path, true)).transpose()?;
+        let control = control.map(|path| Socket::listen(path, SocketMode::default()));
+        let control = control.transpose()?;
+        let clients = control.iter().count() * server::DESCRIPTORS;
+        let peers = config.wires.len() * wire::DESCRIPTORS;
+        let share = Share::divide(ports.len(), clients + peers)??;
+        let sockets = ports.iter().map(|entry| &entry.socket).chain(&control);
+        sandbox::confine(config.sandbox, &reach(config, sockets))?;
 
         let mut backend = Self {
             ports,
@@ -113,7 +156,7 @@ impl Backend {
                 .collect(),
             threads: Vec::new(),
         };
-        match backend.spawn_all(config, links, control, failures) {
+        match backend.spawn_all(config, links, (share, control), failures) {
             Ok(()) => Ok(backend),
             Err(error) => {
                 backend.stop();
@@ -126,7 +169,7 @@ impl Backend {
         &mut self,
         config: &Config,
         links: Links,
-        control: Option<Socket>,
+        (share, control): (Share, Option<Socket>),
         failures: &Sender<String>,
     ) -> io::Result<()> {
         let mut cpus = config.workers.cpus.iter().cycle();
@@ -148,7 +191,7 @@ impl Backend {
             let (entry, outcome) = (Arc::clone(entry), failures.clone());
             self.threads
                 .push(spawn(format!("accept-{name}"), failures, move || {
-                    entry.accept(&outcome)
+                    entry.accept(share, &outcome)
                 })?);
             log::info!("Port {name}: listening on {}", path.display());
         }
@@ -189,8 +232,11 @@ impl Backend {
         Ok(())
     }
 
-    /// Ends all connections, stops all threads and removes all sockets.
+    /// Ends all connections, stops all threads and removes all sockets. The sockets go first: a
+    /// thread that hangs may keep the rest from its end, and the caller from waiting for it.
     pub fn stop(mut self) {
+        self.ports.iter().for_each(|port| port.socket.remove_file());
+        self.server.iter().for_each(Server::remove_socket);
         if let Some(server) = self.server.take() {
             server.stop();
         }
@@ -222,5 +268,6 @@ fn perform(entry: &Entry, job: Job) {
         Job::LinkUp => admin::set_link(port, true),
         Job::DeviceReset => admin::reset_device(port),
         Job::Disconnect => entry.disconnect(),
+        Job::DisconnectFailed => entry.disconnect_failed(),
     }
 }

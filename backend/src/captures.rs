@@ -90,11 +90,13 @@ impl Capture {
     fn offer(&self, about: &Frame, frame: &[u8]) {
         if let Some(outbox) = self.outbox.upgrade() {
             let captured = &frame[..frame.len().min(self.length)];
-            outbox.offer(&Event::Frame(Frame {
-                length: frame.len() as u32,
-                bytes: hexadecimal(captured),
-                ..about.clone()
-            }));
+            outbox.offer_with(|| {
+                Event::Frame(Frame {
+                    length: frame.len() as u32,
+                    bytes: hexadecimal(captured),
+                    ..about.clone()
+                })
+            });
         }
     }
 }

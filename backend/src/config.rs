@@ -12,6 +12,8 @@ use std::{
 
 use thiserror::Error;
 
+use crate::sandbox::SandboxMode;
+
 /// The configuration of a backend. Converted from the command line, which checks it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
@@ -25,8 +27,46 @@ pub struct Config {
     pub switches: Vec<SwitchConfig>,
     /// Path of the control socket.
     pub control: Option<PathBuf>,
+    /// Permissions of the sockets of ports and streams. The control socket is its owner's.
+    pub socket_mode: SocketMode,
     /// The worker threads.
     pub workers: WorkersConfig,
+    /// Frontends may hand over memory in files of tmpfs or hugetlbfs that can be shortened.
+    pub trust_memory: bool,
+    /// What happens to system calls that it does not need once it runs.
+    pub sandbox: SandboxMode,
+}
+
+/// Permissions of a socket's file: who may connect needs write permission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketMode(u32);
+
+impl SocketMode {
+    pub(crate) fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for SocketMode {
+    fn default() -> Self {
+        Self(0o600)
+    }
+}
+
+/// Not permissions of a file.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{0:?} is not an octal mode from 600 to 777, such as 660")]
+pub struct SocketModeError(String);
+
+impl FromStr for SocketMode {
+    type Err = SocketModeError;
+
+    fn from_str(text: &str) -> Result<Self, SocketModeError> {
+        let mode = u32::from_str_radix(text, 8).ok();
+        mode.filter(|mode| (0o600..=0o777).contains(mode))
+            .map(Self)
+            .ok_or_else(|| SocketModeError(text.to_owned()))
+    }
 }
 
 /// The threads that move frames.

@@ -64,7 +64,8 @@ impl Waiting {
     }
 }
 
-fn line(message: &impl Serialize) -> io::Result<Vec<u8>> {
+/// A message as a line.
+pub(crate) fn line(message: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
     Ok(line)
@@ -74,7 +75,11 @@ impl Outbox {
     /// Queues `message`, behind the number of events that were dropped before it. Waits at most for
     /// `limit` if the client does not read.
     pub(crate) fn send(&self, message: &impl Serialize, limit: Duration) -> io::Result<()> {
-        let line = line(message)?;
+        self.send_line(line(message)?, limit)
+    }
+
+    /// [Sends](Self::send) a message that is a [line] already.
+    pub(crate) fn send_line(&self, line: Vec<u8>, limit: Duration) -> io::Result<()> {
         let waiting = lock(&self.waiting);
         let wait = self.changed.wait_timeout_while(waiting, limit, |waiting| {
             !waiting.has_room() && !waiting.broken
@@ -103,19 +108,39 @@ impl Outbox {
 
     /// Queues an event if the client subscribed to its kind and there is room.
     pub(crate) fn offer(&self, event: &Event) {
-        let mut waiting = lock(&self.waiting);
-        if event
-            .kind()
-            .is_some_and(|kind| !waiting.kinds.contains(&kind))
-        {
-            return;
+        if self.wants(event.kind()) {
+            self.append(event);
         }
+    }
+
+    /// Queues an event that the client gets without a subscription. It is made only if there is
+    /// room: a client that does not read costs the data path no more than a count.
+    pub(crate) fn offer_with(&self, event: impl FnOnce() -> Event) {
+        if self.wants(None) {
+            self.append(&event());
+        }
+    }
+
+    /// Whether the client subscribed to `kind` and there is room; counts a lost event if only room
+    /// is missing.
+    fn wants(&self, kind: Option<EventKind>) -> bool {
+        let mut waiting = lock(&self.waiting);
+        let subscribed = kind.is_none_or(|kind| waiting.kinds.contains(&kind));
+        let room = waiting.has_room();
+        waiting.lost += u64::from(subscribed && !room);
+        subscribed && room
+    }
+
+    /// Queues an event that [is wanted](Self::wants). Others may have been queued since.
+    fn append(&self, event: &Event) {
+        let line = line(event).unwrap_or_default();
+        let mut waiting = lock(&self.waiting);
         if !waiting.has_room() {
             waiting.lost += 1;
             return;
         }
         waiting.report_lost();
-        waiting.push(line(event).unwrap_or_default());
+        waiting.push(line);
         drop(waiting);
         self.changed.notify_all();
     }
@@ -150,8 +175,9 @@ pub(crate) struct Events {
     outboxes: Mutex<Vec<Weak<Outbox>>>,
     /// There has been a client.
     any: AtomicBool,
-    hits: Mutex<()>,
-    hit: Condvar,
+    /// Calls of [`wake`](Self::wake) so far.
+    wakes: Mutex<u64>,
+    woken: Condvar,
 }
 
 impl Events {
@@ -176,11 +202,23 @@ impl Events {
         }
     }
 
-    /// Makes all callers of [`wait`](Self::wait) look again.
+    /// Counts events of a kind that are not published, for the clients that subscribed to it.
+    pub(crate) fn lose(&self, kind: EventKind, count: u64) {
+        if count == 0 || !self.any.load(Ordering::Acquire) {
+            return;
+        }
+        for outbox in lock(&self.outboxes).iter().filter_map(Weak::upgrade) {
+            let mut waiting = lock(&outbox.waiting);
+            if waiting.kinds.contains(&kind) {
+                waiting.lost += count;
+            }
+        }
+    }
+
+    /// Makes all callers of [`wait`](Self::wait) look again. Never waits for one of them.
     pub(crate) fn wake(&self) {
-        // A caller that looked before and found nothing waits by now.
-        drop(lock(&self.hits));
-        self.hit.notify_all();
+        *lock(&self.wakes) += 1;
+        self.woken.notify_all();
     }
 
     /// Waits until `look` returns something; `None`: it did not before `deadline`. `look` is called
@@ -193,8 +231,9 @@ impl Events {
     ) -> Option<T> {
         /// The interval at which a client that is gone is noticed.
         const GLANCE: Duration = Duration::from_millis(500);
-        let mut guard = lock(&self.hits);
         loop {
+            // A wake while it looks makes it look again.
+            let seen = *lock(&self.wakes);
             if let Some(found) = look() {
                 return Some(found);
             }
@@ -202,11 +241,11 @@ impl Events {
             if left.is_zero() {
                 return None;
             }
-            guard = self
-                .hit
-                .wait_timeout(guard, left.min(GLANCE))
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            let wakes = lock(&self.wakes);
+            let waited = self
+                .woken
+                .wait_timeout_while(wakes, left.min(GLANCE), |wakes| *wakes == seen);
+            drop(waited.unwrap_or_else(PoisonError::into_inner));
         }
     }
 }

@@ -14,18 +14,26 @@ mod captures;
 mod config;
 mod control;
 mod datapath;
+mod descriptors;
 mod entry;
 mod events;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod index;
+#[cfg(feature = "fuzzing")]
+mod input;
 mod limit;
 mod memory;
+mod notifier;
 mod port;
 mod protocol;
 pub mod qemu;
 mod ring;
+mod sandbox;
 mod server;
 mod services;
 mod socket;
+pub mod stderr;
 mod sync;
 mod thread;
 mod timer;
@@ -37,8 +45,11 @@ mod worker;
 pub use backend::{Backend, StartError};
 pub use config::{
     CableConfig, CableShape, Config, FlowControl, Generate, MAX_PAIRS, Mac, MacError, Pace,
-    PortConfig, PortMode, ReplayConfig, StreamAddress, StreamConfig, StreamRole, SwitchConfig,
-    TapConfig, Wire, WireConfig, WorkersConfig,
+    PortConfig, PortMode, ReplayConfig, SocketMode, SocketModeError, StreamAddress, StreamConfig,
+    StreamRole, SwitchConfig, TapConfig, Wire, WireConfig, WorkersConfig,
 };
+pub use descriptors::TooFewDescriptors;
+pub use limit::BoundedLog;
+pub use sandbox::{FilesError, SandboxError, SandboxMode, allowed_calls, refused_calls};
 pub use socket::{SocketError, adopt_passed};
 pub use wire::WireError;

@@ -46,7 +46,7 @@ macro_rules! same {
 
 same!(opcode_from_protocol, opcode_to_protocol: ProtocolOpcode, Opcode {
     Hello, RxqStart, RxqStop, TxqStart, TxqStop, RssSet, RssDel, RuleSet, RuleDel, RxMode, Offloads,
-    Coalesce, Stats, Status, Clock
+    Coalesce, Stats, Status, Clock, Mtu, ClockAdjust
 });
 same!(status_from_protocol, status_to_protocol: CommandStatus, Status {
     Stale, Invalid, Unsupported, NoSpace, NotFound, Busy, Version; unnamed Ok, Accepted
@@ -364,6 +364,7 @@ pub(crate) fn layout_to_protocol(layout: receive::Layout) -> ProtocolLayout {
             header_size,
             page_size,
             threshold,
+            ..
         } => ProtocolLayout::Split {
             header_size,
             page_size,

@@ -4,7 +4,7 @@
 use std::{
     fs, io,
     os::{
-        fd::OwnedFd,
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::{
             fs::{FileTypeExt, MetadataExt},
             net::{UnixDatagram, UnixListener, UnixStream},
@@ -17,16 +17,17 @@ use std::{
 use listenfd::ListenFd;
 use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, eventfd, poll},
-    fs::{CWD, Mode as FileMode, chmodat},
+    fs::{Mode, fchmod},
     io::{Errno, retry_on_intr},
     net::{
         AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
         sockopt::socket_acceptconn,
     },
+    process::umask,
 };
 use thiserror::Error;
 
-use crate::sync::lock;
+use crate::{config::SocketMode, sync::lock};
 
 /// Why a socket can't be made.
 #[derive(Debug, Error)]
@@ -98,9 +99,9 @@ pub(crate) struct Socket {
 
 impl Socket {
     /// Listens at `path`, or takes the socket that systemd passed with this path. Replaces a stale
-    /// socket that no process listens on. With `private` only the owner may connect; systemd's
-    /// `SocketMode` says that of its own.
-    pub(crate) fn listen(path: &Path, private: bool) -> Result<Self, SocketError> {
+    /// socket that no process listens on. Those may connect who have write permission by `mode`,
+    /// whatever the umask; systemd's `SocketMode` says that of its own.
+    pub(crate) fn listen(path: &Path, mode: SocketMode) -> Result<Self, SocketError> {
         let failed = |error: io::Error| SocketError::Listen(path.to_owned(), error);
         let stopped = eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
         let mut passed = lock(&PASSED);
@@ -138,16 +139,7 @@ impl Socket {
                 SocketFlags::CLOEXEC,
                 None,
             )?;
-            bind(&socket, &SocketAddrUnix::new(path)?)?;
-            if private {
-                // Before any client can connect.
-                chmodat(
-                    CWD,
-                    path,
-                    FileMode::RUSR | FileMode::WUSR,
-                    rustix::fs::AtFlags::empty(),
-                )?;
-            }
+            bind_with_mode(&socket, path, mode)?;
             let found = fs::symlink_metadata(path)?;
             listen(&socket, 16)?;
             Ok((socket.into(), (found.dev(), found.ino())))
@@ -166,6 +158,11 @@ impl Socket {
         &self.path
     }
 
+    /// Whether its file is removed with it.
+    pub(crate) fn owns_file(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// Waits for a connection. Fails after [`Self::shut_down`].
     pub(crate) fn accept(&self) -> io::Result<UnixStream> {
         let mut sources = [
@@ -179,6 +176,11 @@ impl Socket {
         Ok(self.listener.accept()?.0)
     }
 
+    /// Becomes readable at [`Self::shut_down`].
+    pub(crate) fn stopped(&self) -> BorrowedFd<'_> {
+        self.stopped.as_fd()
+    }
+
     /// Ends a blocked accept, and all later ones.
     pub(crate) fn shut_down(&self) {
         // It can fail only if it was shut down 2^64 - 2 times before.
@@ -186,8 +188,31 @@ impl Socket {
     }
 }
 
+/// Makes the file of `socket` at `path` with permissions of `mode`, from its first moment: a change
+/// by path could hit a file that another process puts there meanwhile.
+fn bind_with_mode(socket: &OwnedFd, path: &Path, mode: SocketMode) -> io::Result<()> {
+    /// Held while the process has no umask.
+    static UMASK: Mutex<()> = Mutex::new(());
+    // The file inherits the permissions of the socket that has no name yet, less the umask.
+    fchmod(socket, Mode::from_raw_mode(mode.bits()))?;
+    let address = SocketAddrUnix::new(path)?;
+    let _guard = lock(&UMASK);
+    let before = umask(Mode::empty());
+    let bound = bind(socket, &address);
+    umask(before);
+    Ok(bound?)
+}
+
 impl Drop for Socket {
     fn drop(&mut self) {
+        self.remove_file();
+    }
+}
+
+impl Socket {
+    /// Removes its file, unless another process put another one there. Clients that wait to be
+    /// accepted still are.
+    pub(crate) fn remove_file(&self) {
         let ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|found| Some((found.dev(), found.ino())) == self.file);
         if ours {
@@ -204,9 +229,9 @@ mod tests {
     fn live_socket_is_refused_and_stale_one_replaced() {
         let directory = tempfile::tempdir().expect("directory");
         let path = directory.path().join("s");
-        let first = Socket::listen(&path, false).expect("listen");
+        let first = Socket::listen(&path, SocketMode::default()).expect("listen");
         assert!(matches!(
-            Socket::listen(&path, false),
+            Socket::listen(&path, SocketMode::default()),
             Err(SocketError::InUse(_))
         ));
         drop(first);
@@ -217,9 +242,20 @@ mod tests {
             path.exists(),
             "std leaves the file behind, as a killed process does"
         );
-        let socket = Socket::listen(&path, true).expect("replace a stale socket");
-        assert_eq!(fs::metadata(&path).expect("metadata").mode() & 0o777, 0o600);
-        drop(socket);
+        let socket = Socket::listen(&path, SocketMode::default());
+        drop(socket.expect("replace a stale socket"));
+    }
+
+    #[test]
+    fn mode_does_not_depend_on_the_umask() {
+        let directory = tempfile::tempdir().expect("directory");
+        let path = directory.path().join("s");
+        for (text, mode) in [("600", 0o600), ("660", 0o660), ("666", 0o666)] {
+            let given = text.parse().expect("a mode");
+            let socket = Socket::listen(&path, given).expect("listen");
+            assert_eq!(fs::metadata(&path).expect("metadata").mode() & 0o777, mode);
+            drop(socket);
+        }
     }
 
     #[test]
@@ -228,7 +264,7 @@ mod tests {
         let path = directory.path().join("precious");
         fs::write(&path, "data").expect("write");
         assert!(matches!(
-            Socket::listen(&path, false),
+            Socket::listen(&path, SocketMode::default()),
             Err(SocketError::NotASocket(_))
         ));
         assert_eq!(fs::read(&path).expect("read"), b"data");
@@ -238,7 +274,7 @@ mod tests {
     fn replaced_file_is_not_removed() {
         let directory = tempfile::tempdir().expect("directory");
         let path = directory.path().join("s");
-        let socket = Socket::listen(&path, false).expect("listen");
+        let socket = Socket::listen(&path, SocketMode::default()).expect("listen");
         fs::remove_file(&path).expect("remove");
         let other = UnixListener::bind(&path).expect("bind");
         drop(socket);

@@ -3,8 +3,7 @@
 //! The lock of the jobs is taken last; jobs are performed without it.
 
 use std::{
-    collections::BTreeSet,
-    sync::{Condvar, Mutex, PoisonError},
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -12,7 +11,7 @@ use zcnic_device::fault::Direction;
 
 use crate::{
     index::{PairIndex, RingIndex},
-    sync::lock,
+    sync::{Condvar, Mutex, PoisonError, lock},
 };
 
 /// Something to be done later with one port.
@@ -32,13 +31,34 @@ pub(crate) enum Job {
     DeviceReset,
     /// End the connection to the frontend.
     Disconnect,
+    /// End the connection to the frontend if its memory lacks a page.
+    DisconnectFailed,
 }
 
 #[derive(Debug, Default)]
 struct Jobs {
     /// Deadline, job and the port's number, in the order of their deadlines.
     pending: BTreeSet<(u64, Job, usize)>,
+    /// The deadline of each job that is pending: its number does not grow with the frames that ask
+    /// for it.
+    deadlines: BTreeMap<(Job, usize), u64>,
     stopping: bool,
+}
+
+impl Jobs {
+    /// Adds a job, or moves it if it is pending with a later deadline.
+    fn add(&mut self, deadline: u64, job: Job, port: usize) {
+        let known = self.deadlines.entry((job, port)).or_insert(deadline);
+        let later = std::mem::replace(known, deadline.min(*known));
+        self.pending.remove(&(later, job, port));
+        self.pending.insert((*known, job, port));
+    }
+
+    fn take_first(&mut self) -> Option<(usize, Job)> {
+        let (_, job, port) = self.pending.pop_first()?;
+        self.deadlines.remove(&(job, port));
+        Some((port, job))
+    }
 }
 
 /// A queue of jobs, each with its deadline, and the clock that deadlines refer to.
@@ -79,14 +99,15 @@ impl Timer {
     }
 
     /// Schedules `job` of port number `port` for `deadline`, or for now if that has passed.
-    /// A job that is scheduled twice for one deadline is done once.
+    /// A job that is pending already is done once, at the earlier of both deadlines: who needs it
+    /// again then schedules it again.
     pub(crate) fn schedule(&self, deadline: u64, port: usize, job: Job) {
         let mut jobs = lock(&self.jobs);
         let first = jobs
             .pending
             .first()
             .is_none_or(|(first, ..)| deadline < *first);
-        jobs.pending.insert((deadline, job, port));
+        jobs.add(deadline, job, port);
         drop(jobs);
         if first {
             self.changed.notify_one();
@@ -116,7 +137,7 @@ impl Timer {
             let now = self.now();
             let wait = match jobs.pending.first() {
                 Some(&(deadline, ..)) if deadline <= now => {
-                    return jobs.pending.pop_first().map(|(_, job, port)| (port, job));
+                    return jobs.take_first();
                 }
                 Some(&(deadline, ..)) => Some(Duration::from_nanos(deadline - now)),
                 None => None,
@@ -138,6 +159,23 @@ impl Timer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_job_is_pending_once_at_its_earliest_deadline() {
+        let timer = Timer::default();
+        for deadline in [1 << 60, 1 << 50, 1 << 61] {
+            timer.schedule(deadline, 0, Job::LinkUp);
+            timer.schedule(deadline, 1, Job::LinkUp);
+        }
+        for deadline in 0..1000 {
+            timer.schedule((1 << 62) + deadline, 2, Job::DeviceReset);
+        }
+        let pending = |timer: &Timer| lock(&timer.jobs).pending.len();
+        assert_eq!(pending(&timer), 3);
+        timer.schedule(0, 1, Job::LinkUp);
+        assert_eq!(timer.next(), Some((1, Job::LinkUp)));
+        assert_eq!((pending(&timer), lock(&timer.jobs).deadlines.len()), (2, 2));
+    }
 
     #[test]
     fn jobs_come_in_the_order_of_their_deadlines() {

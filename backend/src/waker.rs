@@ -7,7 +7,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -15,14 +15,11 @@ use std::{
 };
 
 use epoll::{ControlOptions, Event as EpollEvent, Events as EpollFlags};
-use rustix::{
-    event::{EventfdFlags, eventfd},
-    io::write,
-};
 
 use crate::{
     config::MAX_PAIRS,
     index::{MAX_RINGS, PairIndex, RingIndex},
+    memory::guard::Alarm,
 };
 
 /// Identifies the worker's own eventfd among its events; rings are identified by their number.
@@ -102,7 +99,8 @@ impl TurnSet {
 #[derive(Debug)]
 pub(crate) struct Waker {
     epoll: RawFd,
-    wake: OwnedFd,
+    /// Wakes the thread, also if memory of the port's frontend has no page.
+    pub(crate) alarm: Arc<Alarm>,
     /// Turns to give although no kick came.
     pending: [AtomicU64; WORDS],
     /// Rings under backpressure are to be tried again.
@@ -118,15 +116,15 @@ impl Drop for Waker {
 
 impl Waker {
     fn new() -> io::Result<Self> {
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let alarm = Arc::new(Alarm::new()?);
         let waker = Self {
             epoll: epoll::create(true)?,
-            wake,
+            alarm,
             pending: Default::default(),
             retry: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         };
-        waker.add(waker.wake.as_fd(), WAKE)?;
+        waker.add(waker.alarm.as_fd(), WAKE)?;
         Ok(waker)
     }
 
@@ -161,24 +159,19 @@ impl Waker {
     pub(crate) fn kick(&self, turn: impl Into<Turn>) {
         let Turn(turn) = turn.into();
         self.pending[turn / 64].fetch_or(1 << (turn % 64), Ordering::Release);
-        self.wake();
+        self.alarm.wake();
     }
 
     /// Retries rings that are under backpressure.
     pub(crate) fn retry(&self) {
         self.retry.store(true, Ordering::Release);
-        self.wake();
+        self.alarm.wake();
     }
 
     /// Ends the thread.
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
-        self.wake();
-    }
-
-    fn wake(&self) {
-        // The counter can't overflow in the lifetime of a machine.
-        let _ = write(&self.wake, &1u64.to_ne_bytes());
+        self.alarm.wake();
     }
 
     /// Whether the thread is to end.
@@ -279,6 +272,11 @@ impl Wakers {
     /// Retries transmit rings that are under backpressure.
     pub(crate) fn retry(&self) {
         self.0.iter().for_each(|waker| waker.retry());
+    }
+
+    /// Tells the first worker that memory of the frontend has no page.
+    pub(crate) fn alarm(&self) -> &Arc<Alarm> {
+        &self.0[0].alarm
     }
 
     /// All handles, one per worker.

@@ -41,6 +41,9 @@ pub(crate) fn run(waker: &Waker, port: &Port, poll: Duration) -> io::Result<()> 
             };
             kicked = waker.wait(timeout, |ring| frontend::kick_failed(port, ring))?;
         }
+        if waker.alarm.is_due() {
+            frontend::memory_failed(port);
+        }
         waker.take_pending(&mut kicked);
         for turn in kicked.iter() {
             match turn.ring() {

@@ -12,6 +12,7 @@ use zcnic_model::{
     frames::{Flow, broadcast, pattern},
     vhost_user::{Frontend, PATIENCE, connect, used_indices},
 };
+use zerocopy::{FromBytes, IntoBytes};
 
 const PAIRS: u16 = 3;
 
@@ -243,6 +244,42 @@ fn frames_on_the_command_ring_come_back() {
     a.send(PAIRS - 1, broadcast(&pattern(100)));
     a.status();
     assert_passes(&mut a, &mut b);
+}
+
+#[test]
+fn hello_is_answered_on_the_ring_of_a_stopped_queue() {
+    let world = World::new();
+    let mut driver = world.driver(0, PAIRS);
+    driver.hello();
+    let hello = |driver: &Driver<Frontend>, pairs: u16, sequence: u32| {
+        let mut hello = driver.hello_request();
+        hello.queue_pairs = pairs.into();
+        hello.request = abi::Request {
+            magic: abi::MAGIC.into(),
+            opcode: u16::from(abi::Opcode::Hello).into(),
+            sequence: sequence.into(),
+            length: (size_of::<abi::Hello>() as u32).into(),
+            ..Default::default()
+        };
+        hello
+    };
+    // No transmit queue was started. The driver now wants fewer pairs, and one that is not there.
+    for (pair, pairs, status) in [
+        (0, 2, abi::Status::Invalid),
+        (1, 2, abi::Status::Ok),
+        (0, 3, abi::Status::Invalid),
+    ] {
+        let request = hello(&driver, pairs, 7);
+        let answer = driver.exchange_on(pair, &[request.as_bytes()], 4096);
+        let answer = answer.expect("an answer");
+        let (response, _) = abi::Response::read_from_prefix(&answer).expect("a response");
+        assert_eq!(
+            response.status.get(),
+            u16::from(status),
+            "HELLO on pair {pair}"
+        );
+    }
+    assert_eq!(status(&world).ports[0].data_pairs, Some(1));
 }
 
 #[test]

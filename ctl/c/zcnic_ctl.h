@@ -156,6 +156,18 @@ static inline int zcnic_ctl_read(struct zcnic_ctl *ctl, long long deadline)
 	}
 }
 
+/* The failure in ctl->line, {"error":{"class":…,"desc":…}}. */
+static inline int zcnic_ctl_refusal(struct zcnic_ctl *ctl)
+{
+	char *desc = strstr(ctl->line, "\"desc\":\"");
+	char *end;
+
+	desc = desc ? desc + 8 : ctl->line;
+	end = strstr(desc, "\"}");
+	return zcnic_ctl_fail(ctl, strstr(ctl->line, "\"class\":\"Timeout\"") ? -ETIMEDOUT : -EREMOTEIO,
+			      "%.*s", end ? (int)(end - desc) : (int)strlen(desc), desc);
+}
+
 /*
  * Sends a command with the members of its arguments as JSON, "\"port\":\"1\"" or NULL, and waits
  * for the answer, which is in ctl->line: {"return":…,"id":…}. Events in between are dropped.
@@ -165,7 +177,6 @@ static inline int zcnic_ctl_execute(struct zcnic_ctl *ctl, const char *command,
 {
 	long long deadline = zcnic_ctl_now() + timeout_ms;
 	char request[8192], id[64];
-	char *desc, *end;
 	int n, err;
 
 	ctl->requests++;
@@ -182,13 +193,7 @@ static inline int zcnic_ctl_execute(struct zcnic_ctl *ctl, const char *command,
 		if (err)
 			return err;
 	} while (!strncmp(ctl->line, "{\"event\"", 8) || !strstr(ctl->line, id));
-	if (strncmp(ctl->line, "{\"error\"", 8))
-		return 0;
-	desc = strstr(ctl->line, "\"desc\":\"");
-	desc = desc ? desc + 8 : ctl->line;
-	end = strstr(desc, "\"}");
-	return zcnic_ctl_fail(ctl, strstr(ctl->line, "\"class\":\"Timeout\"") ? -ETIMEDOUT : -EREMOTEIO,
-			      "%.*s", end ? (int)(end - desc) : (int)strlen(desc), desc);
+	return strncmp(ctl->line, "{\"error\"", 8) ? 0 : zcnic_ctl_refusal(ctl);
 }
 
 /* The first number behind "name": in the last answer. */
@@ -261,11 +266,20 @@ static inline void zcnic_ctl_close(struct zcnic_ctl *ctl)
 
 static inline int zcnic_ctl_greet(struct zcnic_ctl *ctl, const char *path)
 {
-	int err = zcnic_ctl_read(ctl, zcnic_ctl_now() + ZCNIC_CTL_GREETING_MS);
+	int err;
 
+	/*
+	 * A control socket skips an empty line. The socket of a port answers that it is one. An error
+	 * means that the backend has answered and closed the connection.
+	 */
+	if (send(ctl->fd, " \n", 2, MSG_NOSIGNAL) < 0 && errno != EPIPE && errno != ECONNRESET)
+		return zcnic_ctl_fail(ctl, -errno, "%.200s: %s", path, strerror(errno));
+	err = zcnic_ctl_read(ctl, zcnic_ctl_now() + ZCNIC_CTL_GREETING_MS);
 	if (err == -ETIMEDOUT)
 		return zcnic_ctl_fail(ctl, err, "%.200s is not a control socket of zcnic: no greeting within %d s; "
 				      "ports' sockets are for QEMU", path, ZCNIC_CTL_GREETING_MS / 1000);
+	if (!err && !strncmp(ctl->line, "{\"error\"", 8))
+		return zcnic_ctl_refusal(ctl);
 	if (!err && strncmp(ctl->line, "{\"zcnic\":", 9))
 		return zcnic_ctl_fail(ctl, -EPROTO, "%.200s is not a control socket of zcnic: it greets with %.60s",
 				      path, ctl->line);

@@ -178,14 +178,24 @@ class Client:
 
     def _await_greeting(self):
         wrong = f"{self.path} is not a control socket of zcnic: "
+        deadline = time.monotonic() + GREETING_TIMEOUT
         try:
-            line = self._bytes(time.monotonic() + GREETING_TIMEOUT)
+            # A control socket skips an empty line. The socket of a port answers that it is one.
+            self._write(b" \n", deadline)
+        except ConnectionError:
+            pass  # It has answered and closed the connection.
+        try:
+            line = self._bytes(deadline)
         except Timeout:
             raise NotControl(
                 f"{wrong}no greeting within {GREETING_TIMEOUT:.0f} s; ports' sockets are for QEMU"
             ) from None
         try:
-            self.greeting = json.loads(line)["zcnic"]
+            greeting = json.loads(line)
+            if "error" in greeting:
+                failure = greeting["error"]
+                raise Error(f"{self.path}: {failure['desc']}", failure["class"])
+            self.greeting = greeting["zcnic"]
         except (ValueError, KeyError, TypeError):
             raise NotControl(f"{wrong}it greets with {line[:60]!r}") from None
 

@@ -33,6 +33,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// The timeout for the greeting, after which a socket is not a control socket.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What a client says first. A control socket skips an empty line; a port's socket sees that this is
+/// no message of vhost-user and answers at once.
+const FIRST_LINE: &[u8] = b" \n";
+
 /// Characters of another program's greeting that an error shows.
 const GREETING_SHOWN: usize = 60;
 
@@ -52,6 +56,14 @@ pub enum ClientError {
         path: PathBuf,
         /// What its peer did instead of greeting.
         reason: String,
+    },
+    /// The backend does not serve this client.
+    #[error("{}: {desc}", .path.display())]
+    NotServed {
+        /// The socket.
+        path: PathBuf,
+        /// The backend's reason: too many clients, or the socket is a port's.
+        desc: String,
     },
     /// There is no default.
     #[error("The control socket is unknown: set {ENVIRONMENT} to its path")]
@@ -155,9 +167,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Nothing listens at `path`, or the peer does not greet within 5 seconds as a zcnic backend
-    /// does: a port's socket, which is for QEMU and which the port frees again then, or another
-    /// program's.
+    /// Nothing listens at `path`, it is a port's socket, which is for QEMU, the backend has too many
+    /// clients, or the peer does not greet within 5 seconds as a zcnic backend does.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         let is_port = fs::metadata(path).is_ok_and(|found| found.file_type().is_char_device());
         let open = if is_port {
@@ -180,10 +191,17 @@ impl Client {
             reason,
         };
         self.stream.get_mut().deadline = deadline(GREETING_TIMEOUT);
+        // A backend that refuses may have answered and closed the connection already.
+        let _ = self.stream.get_mut().write_all(FIRST_LINE);
         let line = self.bytes();
         self.stream.get_mut().deadline = None;
         match line {
             Ok(line) => serde_json::from_slice(&line).map_err(|_| {
+                let refusal = serde_json::from_slice(&line).map(|Response { outcome, .. }| outcome);
+                if let Ok(Outcome::Error(Failure { desc, .. })) = refusal {
+                    let path = path.to_owned();
+                    return ClientError::NotServed { path, desc };
+                }
                 let line = String::from_utf8_lossy(&line);
                 let start: String = line.trim_end().chars().take(GREETING_SHOWN).collect();
                 not_control(format!("it greets with {start:?}"))

@@ -302,6 +302,9 @@ pub struct PortStats {
     pub rx_filtered: u64,
     /// Frames dropped by flow rules.
     pub rx_rule_drop: u64,
+    /// Frames dropped because they are longer than the MTU.
+    #[serde(default)]
+    pub rx_oversize: u64,
     /// Frames dropped after they waited for receive buffers in vain.
     pub rx_pause_timeout: u64,
     /// Frames sent without a link.
@@ -323,10 +326,16 @@ pub struct QueueStats {
     pub rx_frames: u64,
     pub rx_bytes: u64,
     pub rx_split: u64,
+    #[serde(default)]
+    pub rx_unsplit: u64,
+    #[serde(default)]
+    pub rx_long_headers: u64,
     pub rx_csum_bad: u64,
     pub rx_no_buffer: u64,
     pub rx_stopped: u64,
     pub rx_too_long: u64,
+    #[serde(default)]
+    pub rx_unsplit_too_long: u64,
     pub rx_bad_chain: u64,
     pub rx_gro_frames: u64,
     pub rx_gro_bytes: u64,

@@ -269,4 +269,8 @@ fn a_socket_of_something_else_is_named_in_time() {
         refused_greeting("{\"QMP\": {}}\n"),
         r#"S is not a control socket of zcnic: it greets with "{\"QMP\": {}}""#
     );
+    assert_eq!(
+        refused_greeting("{\"error\":{\"class\":\"GenericError\",\"desc\":\"For QEMU\"}}\n"),
+        "S: For QEMU"
+    );
 }

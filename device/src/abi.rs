@@ -34,7 +34,7 @@ macro_rules! constants {
 
 constants! {
     /// The version of the ABI that this crate speaks.
-    pub const ABI_VERSION: u16 = 1;
+    pub const ABI_VERSION: u16 = 2;
     /// "ZCNC" in memory order: the first field of every request, response and event.
     pub const MAGIC: u32 = 0x434e_435a;
     /// The most bytes that one request may have, header included.
@@ -42,6 +42,10 @@ constants! {
 
     /// Feature words that each side sends in HELLO.
     pub const FEATURE_WORDS: usize = 2;
+
+    /// The largest frequency of CLOCK_ADJUST, in parts per billion: far beyond what a servo asks
+    /// for, and small enough that no clock stands still.
+    pub const CLOCK_MAX_PPB: i64 = 100_000_000;
 
     /// Receive header flag: first chain of a frame.
     pub const RX_FIRST: u16 = 0x0001;

@@ -1,13 +1,14 @@
 //! Executes the commands of docs/abi.md. Every command is validated completely before it changes
 //! anything.
 
-use std::{mem::offset_of, sync::Arc};
+use std::{mem::offset_of, num::NonZeroU32, sync::Arc};
 
 use thiserror::Error;
 use zerocopy::{FromBytes, IntoBytes, little_endian::U16};
 
 use crate::{
     abi::{self, Invalid, Opcode, Status},
+    clock::{Frequency, PortClock},
     features::{Feature, FeatureSet},
     filter::AddressFilter,
     limits::{MAX_FRAME, MAX_RSS_CONTEXTS, MAX_RSS_TABLE, MAX_RULES},
@@ -256,12 +257,34 @@ impl Port {
             Opcode::Clock => {
                 need(session, Feature::Timestamp)?;
                 abi::read_request::<abi::Request>(request)?;
-                Ok(Answer::behind_header(&abi::ClockResponse {
-                    nanoseconds: rings.clock().into(),
-                    ..Default::default()
-                }))
+                Ok(self.time(rings.clock()))
+            }
+            Opcode::Mtu => self.steer(rings, |steering| {
+                need(session, Feature::Mtu)?;
+                let command: abi::Mtu = abi::read_request(request)?;
+                steering.set_mtu(NonZeroU32::new(command.mtu.get()));
+                Ok(())
+            }),
+            Opcode::ClockAdjust => {
+                need(session, Feature::Timestamp)?;
+                let command: abi::ClockAdjust = abi::read_request(request)?;
+                let frequency = Frequency::new(command.frequency.get())
+                    .ok_or(Refusal::field(offset_of!(abi::ClockAdjust, frequency)))?;
+                let now = rings.clock();
+                self.clock = self.clock.adjusted(now, command.step.get(), frequency);
+                rings.configure(self.configuration());
+                Ok(self.time(now))
             }
         }
+    }
+
+    /// The answer to CLOCK when the device's clock says `now`.
+    fn time(&self, now: u64) -> Answer {
+        Answer::behind_header(&abi::ClockResponse {
+            nanoseconds: self.clock.at(now).into(),
+            device_nanoseconds: now.into(),
+            ..Default::default()
+        })
     }
 
     fn hello(&mut self, pair: u16, request: &[u8], rings: &mut impl Rings) -> Result<Answer> {
@@ -286,6 +309,7 @@ impl Port {
         self.steering = Arc::new(Steering::new(pair));
         self.offloads = FeatureSet::default();
         self.moderation = InterruptModeration::default();
+        self.clock = PortClock::default();
         self.rx_running = QueueSet::default();
         self.tx_running = QueueSet::default();
         rings.configure(self.configuration());
@@ -372,6 +396,7 @@ impl Port {
             port: abi::PortStats {
                 rx_filtered: port.filtered.into(),
                 rx_rule_drop: port.rule_drop.into(),
+                rx_oversize: port.oversize.into(),
                 commands: self.commands.into(),
                 commands_refused: self.commands_refused.into(),
             },
@@ -383,10 +408,13 @@ impl Port {
                 rx_frames: receive.frames.into(),
                 rx_bytes: receive.bytes.into(),
                 rx_split: receive.split.into(),
+                rx_unsplit: receive.unsplit.into(),
+                rx_long_headers: receive.long_headers.into(),
                 rx_csum_bad: receive.csum_bad.into(),
                 rx_no_buffer: receive.no_buffer.into(),
                 rx_stopped: receive.stopped.into(),
                 rx_too_long: receive.too_long.into(),
+                rx_unsplit_too_long: receive.unsplit_too_long.into(),
                 rx_bad_chain: receive.bad_chain.into(),
                 rx_gro_frames: receive.gro_frames.into(),
                 rx_gro_bytes: receive.gro_bytes.into(),
@@ -475,6 +503,7 @@ fn layout(session: Session, command: &abi::RxqStart) -> Result<Layout> {
                 header_size: header,
                 page_size: page,
                 threshold,
+                l4_only: session.features.has(Feature::SplitL4),
             })
         }
         Err(_) => bad(offset_of!(abi::RxqStart, shape)),

@@ -35,6 +35,10 @@ wire_enum! {
         Vlan = 12,
         /// Interrupt moderation.
         Coalesce = 13,
+        /// Of the frames of a split queue only TCP and UDP are split.
+        SplitL4 = 14,
+        /// Received frames that are longer than the MTU are dropped.
+        Mtu = 15,
     }
 }
 

@@ -57,6 +57,7 @@ const PROTOCOL_DESTINATION: u8 = 60;
 const IPV6_FRAGMENT: u16 = 0xfff9;
 
 const TCP_HEADER: usize = 20;
+const MAX_TCP_HEADER: usize = 60;
 const UDP_HEADER: usize = 8;
 
 /// Offsets of one frame's headers, and the header fields that decisions need.
@@ -281,6 +282,36 @@ impl Headers {
             .flatten()
             .find(|end| *end <= room)
             .unwrap_or(l2.min(room))
+    }
+
+    /// The end of the TCP or UDP header; `None` if there is none that ends within `room` bytes.
+    #[must_use]
+    #[inline]
+    pub fn l4_split_point(&self, room: usize) -> Option<usize> {
+        self.l4
+            .map(|l4| l4.payload_offset)
+            .filter(|end| *end <= room)
+    }
+
+    /// Whether a frame of `length` bytes has no [`l4_split_point`](Self::l4_split_point) because
+    /// its headers are longer than `room`, or than the bytes that are parsed.
+    #[must_use]
+    pub(crate) fn are_longer_than(&self, room: usize, length: usize) -> bool {
+        if let Some(l4) = self.l4 {
+            return l4.payload_offset > room;
+        }
+        // Where the last parsed header ends, one that the snapshot cuts off follows.
+        let cut = |l3: L3| match l3.protocol {
+            PROTOCOL_TCP => l3.payload_offset + MAX_TCP_HEADER > SNAPSHOT,
+            PROTOCOL_UDP => l3.payload_offset + UDP_HEADER > SNAPSHOT,
+            PROTOCOL_HOP_BY_HOP
+            | PROTOCOL_ROUTING
+            | PROTOCOL_DESTINATION
+            | PROTOCOL_AUTHENTICATION
+            | PROTOCOL_FRAGMENT => l3.version == IpVersion::V6,
+            _ => false,
+        };
+        length > SNAPSHOT && self.l3.is_some_and(|l3| !l3.fragment && cut(l3))
     }
 
     /// Destination Ethernet address.

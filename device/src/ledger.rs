@@ -6,8 +6,9 @@
 //! [`Violation`] if they contradict each other. Buffers are identified by guest-physical addresses,
 //! which are never dereferenced here.
 //!
-//! Its memory is bounded: at most a ring full of chains is with the device, and of the buffers with
-//! the driver the oldest records are evicted first.
+//! Its memory is bounded. Of the buffers with the driver the oldest records are evicted first, and all
+//! records of a port share a [budget](crate::budget): a buffer that there is no room for is not
+//! watched, and counts as forgotten.
 
 mod histogram;
 pub mod sanitize;
@@ -15,13 +16,21 @@ mod violation;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use crate::budget::{Budget, Charge};
+
 pub use self::{
     histogram::{BUCKETS, Histogram},
     violation::{GuestRange, Violation},
 };
 
-/// The most buffers that a ledger records.
+/// The most buffers that a ledger records, but for those that the device owns.
 pub const MAX_BUFFERS: usize = 65536;
+
+/// Bytes that the records of all ledgers of a port may take.
+pub const PORT_BYTES: usize = 256 << 20;
+
+/// Bytes that the record of a buffer takes, approximately, with its places in all maps.
+const RECORD_COST: usize = 512;
 
 /// The most violations that are kept until [`Ledger::take_violations`]. Further ones are only
 /// counted.
@@ -125,7 +134,7 @@ impl StopReport {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct BufferRecord {
     length: u32,
     since: u64,
@@ -134,6 +143,7 @@ struct BufferRecord {
     filled: bool,
     reported: bool,
     history: VecDeque<BufferEvent>,
+    _charge: Charge,
 }
 
 /// The ledger of one receive queue. Times are nanoseconds of the caller's clock.
@@ -169,15 +179,25 @@ pub struct Ledger {
     /// Buffers posted.
     order: u64,
     violations: Vec<Violation>,
+    budget: Budget,
 }
 
 impl Ledger {
+    /// A ledger that is off, and whose records are charged to `budget`.
+    #[must_use]
+    pub fn charged_to(budget: &Budget) -> Self {
+        Self {
+            budget: budget.clone(),
+            ..Self::default()
+        }
+    }
+
     /// Restarts the ledger with these settings. It does not know chains that the device owns at
     /// that time, so the queue should be stopped.
     pub fn configure(&mut self, settings: Settings) {
         *self = Self {
             settings,
-            ..Self::default()
+            ..Self::charged_to(&self.budget)
         };
     }
 
@@ -263,14 +283,13 @@ impl Ledger {
                 self.disown(range, head);
             }
         }
-        let ranges = ranges.unwrap_or_default();
-        for &range in ranges {
-            self.own(range, head, now);
-        }
-        self.chains.insert(head, ranges.to_vec());
+        let ranges = ranges.unwrap_or_default().iter().copied();
+        let owned = ranges.filter(|range| self.own(*range, head, now)).collect();
+        self.chains.insert(head, owned);
     }
 
-    fn own(&mut self, range: GuestRange, head: u16, now: u64) {
+    /// Begins the device's ownership of `range`; returns `false` if it is not watched.
+    fn own(&mut self, range: GuestRange, head: u16, now: u64) -> bool {
         let overlapping = self.owned.range(..range.end()).next_back();
         if let Some((&address, &(end, other))) =
             overlapping.filter(|(_, (end, _))| *end > range.address)
@@ -289,10 +308,8 @@ impl Ledger {
                     other,
                 }
             });
-            return;
+            return false;
         }
-        self.owned.insert(range.address, (range.end(), head));
-        self.order += 1;
         // Other boundaries in the same memory make other buffers.
         while let Some((&address, _)) =
             self.buffers
@@ -308,6 +325,16 @@ impl Ledger {
         {
             self.evict(address);
         }
+        let mut charge = None;
+        if !self.buffers.contains_key(&range.address) {
+            charge = self.charge();
+            if charge.is_none() {
+                self.statistics.forgotten += 1;
+                return false;
+            }
+        }
+        self.owned.insert(range.address, (range.end(), head));
+        self.order += 1;
         if let Some(buffer) = self.buffers.get_mut(&range.address) {
             self.idle.remove(&(buffer.since, range.address));
             if std::mem::take(&mut buffer.filled) {
@@ -318,27 +345,43 @@ impl Ledger {
                 self.statistics.distance.add(between);
             }
         }
-        let buffer = self
-            .buffers
-            .entry(range.address)
-            .or_insert_with(|| BufferRecord {
+        if let Some(charge) = charge {
+            let record = BufferRecord {
                 length: range.length,
                 since: now,
                 order: 0,
                 filled: false,
                 reported: false,
                 history: VecDeque::with_capacity(HISTORY),
+                _charge: charge,
+            };
+            self.buffers.insert(range.address, record);
+        }
+        if let Some(buffer) = self.buffers.get_mut(&range.address) {
+            buffer.reported = false;
+            buffer.remember(BufferEvent {
+                time: now,
+                head,
+                transfer: Transfer::Posted,
             });
-        buffer.reported = false;
-        buffer.remember(BufferEvent {
-            time: now,
-            head,
-            transfer: Transfer::Posted,
-        });
+        }
         if self.buffers.len() > MAX_BUFFERS
             && let Some(&(_, address)) = self.idle.first()
         {
             self.evict(address);
+            self.statistics.forgotten += 1;
+        }
+        true
+    }
+
+    /// Room for one more record, if need be that of the oldest buffer of the driver.
+    fn charge(&mut self) -> Option<Charge> {
+        loop {
+            if let Some(charge) = self.budget.charge(RECORD_COST) {
+                return Some(charge);
+            }
+            let (_, oldest) = *self.idle.first()?;
+            self.evict(oldest);
             self.statistics.forgotten += 1;
         }
     }

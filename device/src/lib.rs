@@ -4,7 +4,9 @@
 #![forbid(unsafe_code)]
 
 pub mod abi;
+pub mod budget;
 pub mod checksum;
+pub mod clock;
 pub mod command;
 pub mod fault;
 pub mod features;

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use crate::{
+    clock::PortClock,
     features::FeatureSet,
     receive::{Layout, ReceiveCounters},
     steering::Steering,
@@ -76,6 +77,8 @@ pub struct Configuration {
     pub features: FeatureSet,
     /// Interrupt moderation.
     pub moderation: InterruptModeration,
+    /// The clock of timestamps.
+    pub clock: PortClock,
 }
 
 /// Operations of commands on the rings and on the port's environment.
@@ -114,7 +117,7 @@ pub trait Rings {
     /// Whether there is a carrier.
     fn link_up(&self) -> bool;
 
-    /// The port's clock, in nanoseconds, which is the clock of timestamps, too.
+    /// The device's clock, which [`PortClock`] is derived from, in nanoseconds.
     fn clock(&self) -> u64;
 }
 
@@ -125,6 +128,8 @@ pub struct PortCounters {
     pub filtered: u64,
     /// Dropped by a flow rule.
     pub rule_drop: u64,
+    /// Dropped because they are longer than the MTU.
+    pub oversize: u64,
 }
 
 /// The control plane of one port.
@@ -136,6 +141,7 @@ pub struct Port {
     pub(crate) offered: FeatureSet,
     pub(crate) offloads: FeatureSet,
     pub(crate) moderation: InterruptModeration,
+    pub(crate) clock: PortClock,
     pub(crate) rx_running: QueueSet,
     pub(crate) tx_running: QueueSet,
     pub(crate) event_sequence: u32,
@@ -159,6 +165,7 @@ impl Port {
             offered: FeatureSet::ALL,
             offloads: FeatureSet::default(),
             moderation: InterruptModeration::default(),
+            clock: PortClock::default(),
             rx_running: QueueSet::default(),
             tx_running: QueueSet::default(),
             event_sequence: 0,
@@ -228,6 +235,7 @@ impl Port {
             transmit_format,
             features,
             moderation: self.moderation,
+            clock: self.clock,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::mem::{offset_of, size_of};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use zerocopy::little_endian::U16;
@@ -14,6 +15,7 @@ use crate::rss::{Hash, RssContext};
 use crate::rules::{
     Candidate, FieldRefusal, FlowAction, FlowRule, FlowRuleError, MAX_MASKS, RuleTable,
 };
+use crate::train::Train;
 
 /// The steering decision on a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub enum SteeringDecision {
     },
     /// The address filter drops it.
     Filtered,
+    /// It is dropped because it is longer than the MTU.
+    Oversize,
     /// A flow rule drops it.
     RuleDrop,
 }
@@ -95,6 +99,8 @@ impl SteeringError {
 pub struct Steering {
     data_queues: u16,
     filter: AddressFilter,
+    /// Bytes that a frame may have behind the Ethernet header and its tags.
+    mtu: usize,
     /// Context 0.
     default_context: Arc<RssContext>,
     /// All other contexts.
@@ -110,6 +116,7 @@ impl Steering {
         Self {
             data_queues,
             filter: AddressFilter::default(),
+            mtu: usize::MAX,
             default_context: Arc::new(RssContext::unset()),
             contexts: Arc::default(),
             rules: Arc::default(),
@@ -148,6 +155,11 @@ impl Steering {
     /// Replaces the address filter.
     pub fn set_filter(&mut self, filter: AddressFilter) {
         self.filter = filter;
+    }
+
+    /// Drops frames with more bytes behind the Ethernet header and its tags; `None`: none.
+    pub fn set_mtu(&mut self, mtu: Option<NonZeroU32>) {
+        self.mtu = mtu.map_or(usize::MAX, |mtu| mtu.get() as usize);
     }
 
     /// Executes RSS_SET: sets or creates a context.
@@ -215,7 +227,7 @@ impl Steering {
         Ok(Arc::make_mut(&mut self.rules).delete(locations)?)
     }
 
-    /// The rule to prefetch before the frame is [steered by it](Self::steer_by), if the frame can
+    /// The rule to prefetch before the frame is [steered by it](Self::steer_train), if the frame can
     /// match only one. The memory of 10,000 rules is as large as a second-level cache.
     #[must_use]
     #[inline]
@@ -223,27 +235,43 @@ impl Steering {
         self.rules.candidate(headers, header_bytes)
     }
 
-    /// Decides on the frame with these headers.
+    /// Decides on a frame with these headers that is not longer than the MTU.
     #[must_use]
     #[inline]
     pub fn steer(&self, headers: &Headers, header_bytes: &[u8]) -> SteeringDecision {
-        self.steer_by(None, headers, header_bytes)
+        self.decide(None, headers, header_bytes, 0)
     }
 
-    /// The same, with the result of [`candidate`](Self::candidate) for the frame.
+    /// Decides on a train, with the result of [`candidate`](Self::candidate) for it if it was
+    /// called. Its segments share the decision: only the last one may be shorter, and it is dropped
+    /// with the others that are longer than the MTU.
     #[must_use]
     #[inline]
-    pub fn steer_by(
+    pub fn steer_train<S: ?Sized>(
+        &self,
+        candidate: Option<Candidate<'_>>,
+        train: &Train<'_, S>,
+    ) -> SteeringDecision {
+        let length = train.segment_length(0);
+        self.decide(candidate, train.headers(), train.header_bytes(), length)
+    }
+
+    #[inline]
+    fn decide(
         &self,
         candidate: Option<Candidate<'_>>,
         headers: &Headers,
         header_bytes: &[u8],
+        length: usize,
     ) -> SteeringDecision {
         if !headers
             .ether_destination(header_bytes)
             .is_some_and(|address| self.filter.accepts(address))
         {
             return SteeringDecision::Filtered;
+        }
+        if length.saturating_sub(headers.l2_end) > self.mtu {
+            return SteeringDecision::Oversize;
         }
         let (queue, hash) = match self.rules.action(headers, header_bytes, candidate) {
             Some(FlowAction::Drop) => return SteeringDecision::RuleDrop,

@@ -23,6 +23,7 @@ pub(crate) const SPLIT: Layout = Layout::Split {
     header_size: 256,
     page_size: 4096,
     threshold: 0,
+    l4_only: true,
 };
 
 /// Metadata of a frame without a hash.

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use zcnic_guest::{
     checks::{gate, kselftest},
     runtime::{agent, flow_steer, init, ports, snapshot},
-    suites::{compare, faults, features, scenarios},
+    suites::{compare, edges, faults, features, scenarios, soak},
     traffic::{echo, receive, send, udp_ping},
 };
 
@@ -29,6 +29,7 @@ enum Command {
     Check(gate::Args),
     Compare(compare::Args),
     Echo(echo::Args),
+    Edges(edges::Args),
     Faults(faults::Args),
     #[command(alias = "systems")]
     Features(features::Args),
@@ -42,6 +43,7 @@ enum Command {
     Receive(receive::Args),
     Scenarios(scenarios::Args),
     Send(send::Args),
+    Soak(soak::Args),
     #[command(alias = "state")]
     Snapshot(snapshot::Args),
     #[command(alias = "volley")]
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Command::Check(args) => gate::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Echo(args) => echo::run(&args),
+        Command::Edges(args) => edges::run(&args),
         Command::Faults(args) => faults::run(&args),
         Command::Features(args) => features::run(&args),
         Command::FlowSteer(args) => flow_steer::run(&args),
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::Receive(args) => receive::run(&args),
         Command::Scenarios(args) => scenarios::run(&args),
         Command::Send(args) => send::run(&args),
+        Command::Soak(args) => soak::run(&args),
         Command::Snapshot(args) => snapshot::run(&args),
         Command::UdpPing(args) => udp_ping::run(&args),
     };

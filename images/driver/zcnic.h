@@ -6,6 +6,7 @@
 #ifndef ZCNIC_H
 #define ZCNIC_H
 
+#include <linux/cpumask.h>
 #include <linux/etherdevice.h>
 #include <linux/mutex.h>
 #include <linux/netdevice.h>
@@ -35,10 +36,15 @@
 					 BIT_ULL(ZCNIC_F_GRO) |		\
 					 BIT_ULL(ZCNIC_F_TIMESTAMP) |	\
 					 BIT_ULL(ZCNIC_F_VLAN) |	\
-					 BIT_ULL(ZCNIC_F_COALESCE))
+					 BIT_ULL(ZCNIC_F_COALESCE) |	\
+					 BIT_ULL(ZCNIC_F_SPLIT_L4) |	\
+					 BIT_ULL(ZCNIC_F_MTU))
 
 /* vhost-user's SET_VRING_KICK names a ring by a u8: 256 rings, 2 per pair */
 #define ZCNIC_MAX_PAIRS			128
+
+/* Interrupts: one per ring of data pairs and command pair, configuration */
+#define ZCNIC_VECTORS(pairs)		(2 * ((pairs) + 1) + 1)
 
 #define ZCNIC_EVENTS			8
 
@@ -62,6 +68,7 @@ struct zcnic_pair {
 	unsigned int armed_tx;
 	u32 armings;		/* times that callbacks were enabled */
 	u32 overdue;		/* arming without its interrupt, last check */
+	bool interrupt_lost;	/* to be counted by NAPI */
 	struct timer_list refill_timer;
 
 	struct zcnic_rx rx;
@@ -88,6 +95,7 @@ struct zcnic {
 
 	struct zcnic_pair *pairs;
 	char (*vq_names)[16];
+	struct cpumask *affinity;	/* per vector, while there is none */
 	u16 device_pairs;	/* of the device, command pair included */
 	u16 pair_count;		/* data pairs that have vectors */
 	u16 channels;		/* data pairs in use */
@@ -110,8 +118,17 @@ struct zcnic {
 
 	struct ptp_clock_info ptp_info;
 	struct ptp_clock *ptp;	/* NULL: the kernel has no PTP clocks */
-	/* nanoseconds that the interface's clock is ahead of the device's */
-	atomic64_t clock_offset;
+	/* of the next four; taken outside command_lock */
+	struct mutex clock_lock;
+	u64 clock_session;	/* whose clock is the adjusted one */
+	/* the port's and the device's clock at the last command about them */
+	u64 clock_port;
+	u64 clock_device;
+	long clock_frequency;	/* scaled ppm */
+
+	/* from QEMU or the user: what ethtool and bonding want to know */
+	u32 speed;		/* Mbit/s */
+	u8 duplex;
 
 	/* from HELLO; before the first one, the driver's own limits */
 	u64 features;
@@ -159,24 +176,25 @@ struct zcnic {
 	u16 address_count;
 	u16 rx_mode;
 
-	/* device counters as of the last fetch; read without a lock */
+	/* device counters, summed up over backends; read without a lock */
 	struct zcnic_port_stats port_stats;
 	struct zcnic_queue_stats *queue_stats;
+	/* the backend's own as of the last fetch */
+	struct zcnic_port_stats port_fetched;
+	struct zcnic_queue_stats *queue_fetched;
 
 	struct dentry *debugfs;
 };
 
 /**
  * zcnic_time() - convert a time stamp
- * @zn: the device
- * @nanoseconds: of the device's clock
+ * @nanoseconds: of the port's clock
  *
- * Return: the same moment by the interface's clock.
+ * Return: the same for the stack.
  */
-static inline ktime_t zcnic_time(const struct zcnic *zn, __le64 nanoseconds)
+static inline ktime_t zcnic_time(__le64 nanoseconds)
 {
-	return ns_to_ktime(le64_to_cpu(nanoseconds) +
-			   atomic64_read(&zn->clock_offset));
+	return ns_to_ktime(le64_to_cpu(nanoseconds));
 }
 
 #endif /* ZCNIC_H */

@@ -13,7 +13,7 @@
 
 #include <linux/types.h>
 
-#define ZCNIC_ABI_VERSION	1
+#define ZCNIC_ABI_VERSION	2
 
 /* "ZCNC" in memory order */
 #define ZCNIC_MAGIC		0x434e435a
@@ -37,8 +37,13 @@
 #define ZCNIC_F_TIMESTAMP	11	/* a clock and its time stamps */
 #define ZCNIC_F_VLAN		12	/* received VLAN tags are stripped */
 #define ZCNIC_F_COALESCE	13	/* interrupt moderation */
+#define ZCNIC_F_SPLIT_L4	14	/* only TCP and UDP are split */
+#define ZCNIC_F_MTU		15	/* longer frames are dropped */
 
 #define ZCNIC_FEATURE_WORDS	2
+
+/* CLOCK_ADJUST: the highest frequency, in parts per billion */
+#define ZCNIC_CLOCK_MAX_PPB	100000000
 
 /* ---- receive ------------------------------------------------------------- */
 
@@ -94,7 +99,7 @@ struct zcnic_rx_header {
 	__le16	l3_offset;
 	__le16	l4_offset;		/* aggregated: of the TCP header */
 	__le16	reserved0;
-	/* of the arrival, by the device's clock */
+	/* of the arrival, by the port's clock */
 	__le64	timestamp_ns;
 	__u8	reserved2[16];
 };
@@ -125,7 +130,7 @@ struct zcnic_tx_header {
  * used.len is its size if it was written.
  */
 struct zcnic_tx_time {
-	/* of the sending, by the device's clock */
+	/* of the sending, by the port's clock */
 	__le64	timestamp_ns;
 	__le64	reserved;
 };
@@ -148,6 +153,8 @@ enum zcnic_opcode {
 	ZCNIC_CMD_STATS		= 14,
 	ZCNIC_CMD_STATUS	= 15,
 	ZCNIC_CMD_CLOCK		= 16,
+	ZCNIC_CMD_MTU		= 17,
+	ZCNIC_CMD_CLOCK_ADJUST	= 18,
 };
 
 enum zcnic_status {
@@ -375,6 +382,13 @@ struct zcnic_coalesce {
 	__le16	tx_chains;
 };
 
+/* Frames with more bytes behind Ethernet header and tags are dropped */
+struct zcnic_mtu {
+	struct zcnic_request request;
+	__le32	mtu;			/* 0: no limit */
+	__le32	reserved;
+};
+
 struct zcnic_stats {
 	struct zcnic_request request;
 	__le16	first;			/* queue pair */
@@ -387,11 +401,17 @@ struct zcnic_queue_stats {
 	__le64	rx_bytes;
 	/* frames with headers and payload split */
 	__le64	rx_split;
+	/* not split: neither TCP nor UDP, or headers too long */
+	__le64	rx_unsplit;
+	/* those of them with headers too long */
+	__le64	rx_long_headers;
 	__le64	rx_csum_bad;
 	__le64	rx_no_buffer;		/* dropped: not enough buffers posted */
 	__le64	rx_stopped;		/* dropped: the queue is not started */
 	/* dropped: more chains than a frame may take */
 	__le64	rx_too_long;
+	/* dropped: not split, and more bytes than header buffers hold */
+	__le64	rx_unsplit_too_long;
 	/* chains of the wrong shape, returned */
 	__le64	rx_bad_chain;
 	__le64	rx_gro_frames;		/* aggregates delivered */
@@ -407,6 +427,7 @@ struct zcnic_queue_stats {
 struct zcnic_port_stats {
 	__le64	rx_filtered;		/* not for this port's addresses */
 	__le64	rx_rule_drop;		/* dropped by a flow rule */
+	__le64	rx_oversize;		/* dropped: longer than the MTU */
 	__le64	commands;
 	__le64	commands_refused;
 };
@@ -427,9 +448,19 @@ struct zcnic_status_response {
 	__le64	tx_running[2];
 };
 
+/* Signed. The step is taken once, the frequency stays */
+struct zcnic_clock_adjust {
+	struct zcnic_request request;
+	__le64	step;			/* nanoseconds */
+	/* deviation from the device's clock, in 2^-16 parts per million */
+	__le64	frequency;
+};
+
+/* CLOCK, CLOCK_ADJUST */
 struct zcnic_clock_response {
 	struct zcnic_response response;
-	__le64	nanoseconds;		/* time of the device's clock */
+	__le64	nanoseconds;		/* time of the port's clock */
+	__le64	device_nanoseconds;	/* of the clock that is not adjusted */
 };
 
 /* ---- events -------------------------------------------------------------- */

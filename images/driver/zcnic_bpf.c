@@ -4,6 +4,7 @@
 #include <linux/filter.h>
 #include <linux/if_vlan.h>
 
+#include "zcnic_command.h"
 #include "zcnic_queue.h"
 #include "zcnic_xdp.h"
 
@@ -15,24 +16,22 @@
 #define ZCNIC_XDP_MAX_MTU	(ZCNIC_XDP_ROOM - ETH_HLEN - VLAN_HLEN)
 
 /*
- * Give receive queues buffers that programs can use, or the others. Programs
- * see frames as they were on the wire: zcnic_fix_features() looks at zn->xdp.
+ * Give receive queues buffers that programs can use. Programs see frames as
+ * they were on the wire: zcnic_fix_features() looks at zn->xdp.
  */
-static int zcnic_xdp_reconfigure(struct zcnic *zn, bool on)
+static int zcnic_xdp_enter(struct zcnic *zn)
 {
-	bool registered = zn->dev->reg_state == NETREG_REGISTERED;
 	int err = 0;
 
-	zn->xdp = on;
-	if (on && registered)
-		netdev_update_features(zn->dev);
+	zn->xdp = true;
+	zcnic_update_features(zn);
 	if (netif_running(zn->dev))
 		err = zcnic_pairs_reconfigure(zn, zn->rx_pending, zn->split,
 					      zn->hds_thresh);
-	if (err)
-		zn->xdp = !on;
-	if (!zn->xdp && registered)
-		netdev_update_features(zn->dev);
+	if (!err)
+		return 0;
+	zn->xdp = false;
+	zcnic_update_features(zn);
 	return err;
 }
 
@@ -55,16 +54,17 @@ static int zcnic_xdp_setup(struct zcnic *zn, struct bpf_prog *prog,
 	}
 	/* the buffers are there before the program and as long as it is */
 	if (prog && !zn->xdp) {
-		err = zcnic_xdp_reconfigure(zn, true);
+		err = zcnic_xdp_enter(zn);
 		if (err)
 			return err;
 	}
 	old = xchg(&zn->xdp_prog, prog);
 	if (old)
 		bpf_prog_put(old);
-	/* on failure XDP's buffers stay, which the stack can use as well */
 	if (!prog && zn->xdp)
-		zcnic_xdp_reconfigure(zn, false);
+		zcnic_pairs_leave_xdp(zn);
+	if (!prog && zn->xdp)
+		zcnic_service_schedule(zn);
 	return 0;
 }
 
@@ -82,15 +82,38 @@ int zcnic_bpf(struct net_device *dev, struct netdev_bpf *bpf)
 	}
 }
 
+/* Return: the longest MTU whose frames fit the buffers of all pools. */
+static unsigned int zcnic_pools_max_mtu(const struct zcnic *zn)
+{
+	u32 mtu = U32_MAX;
+	u16 i;
+
+	for (i = 0; i < zn->pair_count; i++)
+		if (zn->pairs[i].xsk)
+			mtu = min(mtu, zcnic_xsk_max_mtu(zn->pairs[i].xsk));
+	return mtu;
+}
+
 int zcnic_change_mtu(struct net_device *dev, int mtu)
 {
 	struct zcnic *zn = netdev_priv(dev);
+	unsigned int max;
+	int err;
 
 	if (!zcnic_xdp_mtu_valid(zn->xdp_prog, mtu)) {
 		netdev_err(dev, "single-buffer XDP takes an MTU of up to %lu\n",
 			   (unsigned long)ZCNIC_XDP_MAX_MTU);
 		return -ERANGE;
 	}
+	max = zcnic_pools_max_mtu(zn);
+	if (mtu > max) {
+		netdev_err(dev, "an AF_XDP socket's buffers take an MTU of up to %u\n",
+			   max);
+		return -ERANGE;
+	}
+	err = zcnic_send_mtu(zn, mtu);
+	if (err && !zcnic_disconnected(err))
+		return err;
 	WRITE_ONCE(dev->mtu, mtu);
 	return 0;
 }

@@ -41,18 +41,93 @@ void zcnic_get_channels(struct net_device *dev,
 	channels->combined_count = zn->channels;
 }
 
+/* Whether zcnic_set_xps() assigned the queues, and no user did since */
+static bool zcnic_xps_is_default(const struct zcnic *zn)
+{
+	bool same = true;
+#ifdef CONFIG_XPS
+	const struct xps_dev_maps *maps;
+	const struct xps_map *map;
+	unsigned int cpu, turn = 0;
+
+	rcu_read_lock();
+	maps = rcu_dereference(zn->dev->xps_maps[XPS_CPUS]);
+	same = maps && maps->num_tc == 1;
+	for_each_possible_cpu(cpu) {
+		if (!same)
+			break;
+		map = rcu_dereference(maps->attr_map[cpu]);
+		same = map && map->len == 1 &&
+		       map->queues[0] == turn++ % zn->channels;
+	}
+	rcu_read_unlock();
+#endif
+	return same;
+}
+
 /*
- * Only pairs that come or go are touched. Nothing is ever steered to a queue
- * that is closed: new pairs are opened before the tables name them, and the
- * tables stop naming old ones before they are closed.
+ * The pairs are open before the core knows their queues and the tables name
+ * them.
  */
+static int zcnic_add_channels(struct zcnic *zn, u16 count)
+{
+	struct net_device *dev = zn->dev;
+	u16 old = zn->channels;
+	int err;
+	u16 i;
+
+	if (netif_running(dev)) {
+		err = zcnic_pairs_open(zn, old, count);
+		if (err)
+			return err;
+	}
+	err = netif_set_real_num_queues(dev, count, count);
+	if (err) {
+		if (netif_running(dev))
+			zcnic_pairs_close(zn, old, count);
+		return err;
+	}
+	zn->channels = count;
+	err = zcnic_rss_set_channels(zn, count);
+	for (i = old; i < count && netif_running(dev) && zn->present; i++)
+		netif_wake_subqueue(dev, i);
+	return err;
+}
+
+/*
+ * The core stops sending on the queues, then the tables stop naming them. The
+ * core must know the receive queues until the pairs are closed: it warns of
+ * frames on others.
+ */
+static int zcnic_remove_channels(struct zcnic *zn, u16 count)
+{
+	struct net_device *dev = zn->dev;
+	u16 old = zn->channels;
+	int err, refused;
+	u16 i;
+
+	err = netif_set_real_num_tx_queues(dev, count);
+	if (err)
+		return err;
+	zn->channels = count;
+	refused = zcnic_rss_set_channels(zn, count);
+	if (netif_running(dev))
+		zcnic_pairs_close(zn, count, old);
+	err = netif_set_real_num_rx_queues(dev, count);
+	/* the watchdog looks at all queues: none may stay stopped */
+	for (i = count; i < old && netif_running(dev); i++)
+		netif_tx_start_queue(netdev_get_tx_queue(dev, i));
+	return err ? err : refused;
+}
+
+/* Only pairs that come or go are touched. */
 int zcnic_set_channels(struct net_device *dev,
 		       struct ethtool_channels *channels)
 {
 	u16 count = channels->combined_count;
 	struct zcnic *zn = netdev_priv(dev);
-	bool running = netif_running(dev);
 	u16 old = zn->channels;
+	bool default_xps;
 	int err;
 
 	if (!count)
@@ -65,19 +140,13 @@ int zcnic_set_channels(struct net_device *dev,
 	if (err)
 		return err;
 
-	if (count > old && running) {
-		err = zcnic_pairs_open(zn, old, count);
-		if (err)
-			return err;
-	}
-	err = netif_set_real_num_queues(dev, count, count);
-	if (err) {
-		if (count > old && running)
-			zcnic_pairs_close(zn, old, count);
+	default_xps = zcnic_xps_is_default(zn);
+	if (count > old)
+		err = zcnic_add_channels(zn, count);
+	else
+		err = zcnic_remove_channels(zn, count);
+	if (zn->channels == old)
 		return err;
-	}
-	zn->channels = count;
-	err = zcnic_rss_set_channels(zn, count);
 	if (err) {
 		/* it took these tables before: replay them all */
 		netdev_err(dev,
@@ -85,10 +154,7 @@ int zcnic_set_channels(struct net_device *dev,
 			   count, err);
 		zcnic_request_reset(zn);
 	}
-	if (count < old && running)
-		zcnic_pairs_close(zn, count, old);
-	zcnic_set_xps(zn);
-	if (count > old && running && zn->present)
-		netif_tx_wake_all_queues(dev);
+	if (default_xps)
+		zcnic_set_xps(zn);
 	return 0;
 }

@@ -7,6 +7,7 @@
  * the session is no longer the device's. Or it times out, and then its memory
  * stays the device's until it completes late or the device is reset.
  */
+#include <linux/if_vlan.h>
 #include <linux/virtio.h>
 
 #include "zcnic_command.h"
@@ -243,6 +244,15 @@ int zcnic_queue_command(struct zcnic *zn, u16 opcode, u16 queue)
 	return zcnic_command(zn, opcode, &request, sizeof(request), NULL, 0);
 }
 
+/* The driver divides and subtracts by these. */
+static bool zcnic_limits_valid(const struct zcnic_hello_response *response)
+{
+	return le32_to_cpu(response->max_frame) >= ETH_FRAME_LEN + VLAN_HLEN &&
+	       le32_to_cpu(response->max_header_size) >=
+	       sizeof(struct zcnic_rx_header) + ZCNIC_MIN_HEADER_ROOM &&
+	       le16_to_cpu(response->max_chains);
+}
+
 /**
  * zcnic_hello() - begin a new session
  * @zn: the device; neither NAPI nor transmit uses its data rings
@@ -265,6 +275,8 @@ int zcnic_hello(struct zcnic *zn)
 	err = zcnic_command_execute(zn, ZCNIC_CMD_HELLO, &request,
 				    sizeof(request), &response,
 				    sizeof(response));
+	if (!err && !zcnic_limits_valid(&response))
+		err = -EPROTO;
 	zn->live = !err;
 	if (err)
 		goto out;

@@ -42,6 +42,8 @@ void zcnic_events_clean(struct zcnic *zn);
 /* zcnic_config.c */
 int zcnic_send_offloads(struct zcnic *zn, netdev_features_t features);
 int zcnic_send_rx_mode(struct zcnic *zn);
+int zcnic_send_mtu(struct zcnic *zn, u32 mtu);
 int zcnic_send_coalesce(struct zcnic *zn);
+void zcnic_update_features(struct zcnic *zn);
 
 #endif /* ZCNIC_COMMAND_H */

@@ -79,6 +79,23 @@ int zcnic_send_rx_mode(struct zcnic *zn)
 }
 
 /**
+ * zcnic_send_mtu() - have the device drop longer frames
+ * @zn: the device
+ * @mtu: bytes behind the Ethernet header and its tags
+ *
+ * Return: as zcnic_command(); 0 if the device takes frames of any length.
+ */
+int zcnic_send_mtu(struct zcnic *zn, u32 mtu)
+{
+	struct zcnic_mtu request = { .mtu = cpu_to_le32(mtu) };
+
+	if (!(zn->features & BIT_ULL(ZCNIC_F_MTU)))
+		return 0;
+	return zcnic_command(zn, ZCNIC_CMD_MTU, &request, sizeof(request),
+			     NULL, 0);
+}
+
+/**
  * zcnic_send_coalesce() - set the device's interrupt moderation
  * @zn: the device
  *
@@ -98,4 +115,15 @@ int zcnic_send_coalesce(struct zcnic *zn)
 		return 0;
 	return zcnic_command(zn, ZCNIC_CMD_COALESCE, &request, sizeof(request),
 			     NULL, 0);
+}
+
+/**
+ * zcnic_update_features() - have the core ask zcnic_fix_features() again
+ * @zn: the device; the caller holds RTNL and the instance lock, or the
+ *	interface is not registered yet
+ */
+void zcnic_update_features(struct zcnic *zn)
+{
+	if (zn->dev->reg_state == NETREG_REGISTERED)
+		netdev_update_features(zn->dev);
 }

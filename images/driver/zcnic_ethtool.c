@@ -7,6 +7,7 @@
 #include "zcnic_netdev.h"
 #include "zcnic_queue.h"
 #include "zcnic_stats.h"
+#include "zcnic_xdp.h"
 
 static void zcnic_get_drvinfo(struct net_device *dev,
 			      struct ethtool_drvinfo *info)
@@ -20,10 +21,23 @@ static void zcnic_get_drvinfo(struct net_device *dev,
 static int zcnic_get_link_ksettings(struct net_device *dev,
 				    struct ethtool_link_ksettings *settings)
 {
-	settings->base.speed = SPEED_UNKNOWN;
-	settings->base.duplex = DUPLEX_FULL;
+	struct zcnic *zn = netdev_priv(dev);
+
+	settings->base.speed = zn->speed;
+	settings->base.duplex = zn->duplex;
 	settings->base.port = PORT_OTHER;
 	return 0;
+}
+
+/* As virtio_net: numbers for bonding and the like, frames are not slower. */
+static int
+zcnic_set_link_ksettings(struct net_device *dev,
+			 const struct ethtool_link_ksettings *settings)
+{
+	struct zcnic *zn = netdev_priv(dev);
+
+	return ethtool_virtdev_set_link_ksettings(dev, settings, &zn->speed,
+						  &zn->duplex);
 }
 
 static void zcnic_get_ringparam(struct net_device *dev,
@@ -121,6 +135,7 @@ static int zcnic_set_ringparam(struct net_device *dev,
 	if (ring->tx_pending != zn->tx_pending) {
 		zn->tx_pending = ring->tx_pending;
 		zcnic_set_tx_limit(zn, zn->tx_pending);
+		zcnic_xsk_resume(zn);
 	}
 	return 0;
 }
@@ -198,6 +213,7 @@ const struct ethtool_ops zcnic_ethtool_ops = {
 	.get_drvinfo		= zcnic_get_drvinfo,
 	.get_link		= ethtool_op_get_link,
 	.get_link_ksettings	= zcnic_get_link_ksettings,
+	.set_link_ksettings	= zcnic_set_link_ksettings,
 	.get_channels		= zcnic_get_channels,
 	.set_channels		= zcnic_set_channels,
 	.get_ringparam		= zcnic_get_ringparam,
@@ -220,4 +236,5 @@ const struct ethtool_ops zcnic_ethtool_ops = {
 	.get_strings		= zcnic_get_strings,
 	.get_ethtool_stats	= zcnic_get_ethtool_stats,
 	.get_ts_info		= zcnic_get_ts_info,
+	.get_ts_stats		= zcnic_get_ts_stats,
 };

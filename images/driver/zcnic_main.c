@@ -10,7 +10,9 @@
 
 #include <linux/module.h>
 #include <linux/pci.h>
+#include <linux/pm.h>
 #include <linux/rtnetlink.h>
+#include <linux/swiotlb.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_net.h>
 #include <net/netdev_lock.h>
@@ -31,6 +33,24 @@ static void zcnic_read_mac(struct virtio_device *vdev, u8 *mac)
 {
 	virtio_cread_bytes(vdev, offsetof(struct virtio_net_config, mac), mac,
 			   ETH_ALEN);
+}
+
+/* Speed and duplex as the user gave them to QEMU, or those of a fast cable */
+static void zcnic_read_speed(struct zcnic *zn)
+{
+	u32 speed;
+	u8 duplex;
+
+	zn->speed = SPEED_100000;
+	zn->duplex = DUPLEX_FULL;
+	if (!virtio_has_feature(zn->vdev, VIRTIO_NET_F_SPEED_DUPLEX))
+		return;
+	virtio_cread_le(zn->vdev, struct virtio_net_config, speed, &speed);
+	if (ethtool_validate_speed(speed) && speed != SPEED_UNKNOWN)
+		zn->speed = speed;
+	virtio_cread_le(zn->vdev, struct virtio_net_config, duplex, &duplex);
+	if (ethtool_validate_duplex(duplex) && duplex != DUPLEX_UNKNOWN)
+		zn->duplex = duplex;
 }
 
 static int zcnic_require(struct virtio_device *vdev, unsigned int feature,
@@ -122,6 +142,8 @@ static void zcnic_free(struct zcnic *zn)
 	kfree(zn->events);
 	kfree(zn->addresses);
 	kfree(zn->queue_stats);
+	kvfree(zn->affinity);
+	kfree(zn->queue_fetched);
 	free_netdev(zn->dev);
 }
 
@@ -198,7 +220,12 @@ static struct zcnic *zcnic_alloc(struct virtio_device *vdev)
 			       GFP_KERNEL);
 	zn->events = kcalloc(ZCNIC_EVENTS, sizeof(*zn->events), GFP_KERNEL);
 	zn->queue_stats = kcalloc(pairs, sizeof(*zn->queue_stats), GFP_KERNEL);
-	if (!zn->pairs || !zn->vq_names || !zn->events || !zn->queue_stats) {
+	zn->affinity = kvcalloc(ZCNIC_VECTORS(pairs), sizeof(*zn->affinity),
+				GFP_KERNEL);
+	zn->queue_fetched = kcalloc(pairs, sizeof(*zn->queue_fetched),
+				    GFP_KERNEL);
+	if (!zn->pairs || !zn->vq_names || !zn->events || !zn->queue_stats ||
+	    !zn->affinity || !zn->queue_fetched) {
 		zcnic_free(zn);
 		return NULL;
 	}
@@ -208,6 +235,14 @@ static struct zcnic *zcnic_alloc(struct virtio_device *vdev)
 	}
 	zcnic_name_vqs(zn);
 	return zn;
+}
+
+/* Their memory is mapped once, so data can't be bounced to and from it. */
+static void zcnic_report_bouncing(const struct zcnic *zn)
+{
+	if (is_swiotlb_force_bounce(zn->dma_dev))
+		netdev_notice(zn->dev,
+			      "swiotlb bounces all DMA: memory providers can't be bound\n");
 }
 
 static int zcnic_probe(struct virtio_device *vdev)
@@ -220,6 +255,7 @@ static int zcnic_probe(struct virtio_device *vdev)
 		return -ENOMEM;
 	vdev->priv = zn;
 	zcnic_session_init(zn);
+	mutex_init(&zn->clock_lock);
 
 	netdev_lock(zn->dev);
 	err = zcnic_device_start(zn);
@@ -229,6 +265,7 @@ static int zcnic_probe(struct virtio_device *vdev)
 	if (err)
 		goto err_free;
 	zcnic_netdev_setup(zn);
+	zcnic_read_speed(zn);
 	zcnic_rss_init(zn);
 	zcnic_set_hw_features(zn);
 
@@ -246,6 +283,8 @@ static int zcnic_probe(struct virtio_device *vdev)
 	err = register_netdev(zn->dev);
 	if (err)
 		goto err_ptp;
+	zcnic_set_xps(zn);
+	zcnic_report_bouncing(zn);
 	enable_delayed_work(&zn->service);
 	zcnic_service_schedule(zn);
 	return 0;
@@ -298,6 +337,7 @@ static const unsigned int zcnic_virtio_features[] = {
 	VIRTIO_NET_F_CTRL_VQ,
 	VIRTIO_NET_F_MQ,
 	VIRTIO_NET_F_MRG_RXBUF,
+	VIRTIO_NET_F_SPEED_DUPLEX,
 };
 
 static struct virtio_driver zcnic_driver = {
@@ -312,6 +352,8 @@ static struct virtio_driver zcnic_driver = {
 	.config_changed		= zcnic_config_changed,
 	.reset_prepare		= zcnic_reset_prepare,
 	.reset_done		= zcnic_reset_done,
+	.freeze			= pm_sleep_ptr(zcnic_freeze),
+	.restore		= pm_sleep_ptr(zcnic_restore),
 };
 
 /*

@@ -51,6 +51,9 @@ static void zcnic_poll_begin(struct zcnic_pair *pair)
 	spin_lock(&pair->callback_lock);
 	pair->polling = true;
 	pair->armed = false;
+	if (unlikely(pair->interrupt_lost))
+		zcnic_rx_count(&pair->rx, &pair->rx.stats.lost_interrupts);
+	pair->interrupt_lost = false;
 	virtqueue_disable_cb(pair->rx.vq);
 	virtqueue_disable_cb(pair->tx.vq);
 	spin_unlock(&pair->callback_lock);
@@ -86,16 +89,6 @@ static void zcnic_poll_end(struct zcnic_pair *pair)
 		napi_schedule(&pair->napi);
 }
 
-/*
- * netpoll doesn't own the NAPI instance, so callbacks stay as they are: nothing
- * would enable them again. With interrupts off, frames of XDP can't be freed.
- */
-static void zcnic_netpoll(struct zcnic_pair *pair)
-{
-	if (!READ_ONCE(pair->tx.frames))
-		zcnic_tx_clean(pair, true);
-}
-
 int zcnic_poll(struct napi_struct *napi, int budget)
 {
 	struct zcnic_pair *pair = container_of(napi, struct zcnic_pair, napi);
@@ -109,12 +102,16 @@ int zcnic_poll(struct napi_struct *napi, int budget)
 		napi_complete_done(napi, 0);
 		return 0;
 	}
-	if (!budget) {
-		zcnic_netpoll(pair);
+	/*
+	 * netpoll doesn't own the NAPI instance, so callbacks stay as they are:
+	 * nothing would enable them again.
+	 */
+	if (unlikely(!budget)) {
+		zcnic_tx_poll(pair, 0);
 		return 0;
 	}
 	zcnic_poll_begin(pair);
-	sent = zcnic_tx_clean(pair, true);
+	sent = zcnic_tx_poll(pair, budget);
 	received = zcnic_rx_poll(pair, budget);
 	depleted = zcnic_rx_fill(pair, GFP_ATOMIC | __GFP_NOWARN);
 	if (depleted)
@@ -229,14 +226,12 @@ static bool zcnic_interrupt_missing(struct zcnic_pair *pair)
 	due = pair->armed && zcnic_pair_used(pair);
 	lost = due && pair->overdue == pair->armings;
 	pair->overdue = due ? pair->armings : pair->armings - 1;
+	pair->interrupt_lost |= lost;
 	spin_unlock_bh(&pair->callback_lock);
 	if (!lost)
 		return due;
 
 	local_bh_disable();
-	u64_stats_update_begin(&pair->rx.stats.syncp);
-	u64_stats_inc(&pair->rx.stats.lost_interrupts);
-	u64_stats_update_end(&pair->rx.stats.syncp);
 	napi_schedule(&pair->napi);
 	local_bh_enable();
 	return false;

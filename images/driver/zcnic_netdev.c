@@ -25,9 +25,9 @@ static int zcnic_open(struct net_device *dev)
 	err = zcnic_pairs_open(zn, 0, zn->channels);
 	if (err)
 		return err;
-	zcnic_set_xps(zn);
 	if (zn->present)
 		netif_tx_start_all_queues(dev);
+	zcnic_xsk_resume(zn);
 	zcnic_service_schedule(zn);
 	return 0;
 }
@@ -76,13 +76,18 @@ static int zcnic_set_rx_mode(struct net_device *dev,
 static int zcnic_set_mac_address(struct net_device *dev, void *address)
 {
 	struct zcnic *zn = netdev_priv(dev);
+	u8 was[ETH_ALEN];
 	int err;
 
+	ether_addr_copy(was, dev->dev_addr);
 	err = eth_mac_addr(dev, address);
 	if (err)
 		return err;
 	err = zcnic_send_rx_mode(zn);
-	return zcnic_disconnected(err) ? 0 : err;
+	if (!err || zcnic_disconnected(err))
+		return 0;
+	eth_hw_addr_set(dev, was);
+	return err;
 }
 
 static netdev_features_t zcnic_netdev_features(u64 known)
@@ -174,8 +179,13 @@ static netdev_features_t zcnic_features_check(struct sk_buff *skb,
 
 static void zcnic_tx_timeout(struct net_device *dev, unsigned int queue)
 {
+	struct zcnic *zn = netdev_priv(dev);
+
+	/* NAPI may be deferred for longer: only the ring tells */
+	if (zcnic_tx_poll(&zn->pairs[queue], 1))
+		return;
 	netdev_err(dev, "transmit queue %u made no progress\n", queue);
-	zcnic_request_reset(netdev_priv(dev));
+	zcnic_request_reset(zn);
 }
 
 static const struct net_device_ops zcnic_netdev_ops = {
@@ -249,10 +259,9 @@ void zcnic_set_hw_features(struct zcnic *zn)
 {
 	struct net_device *dev = zn->dev;
 
-	dev->hw_features = zcnic_netdev_features(zn->features);
-	dev->hw_features |= NETIF_F_SG | NETIF_F_HIGHDMA;
+	dev->hw_features = zcnic_netdev_features(zn->features) | NETIF_F_SG;
 	/* off by default: they change what packet sockets see of a frame */
-	dev->features = dev->hw_features;
+	dev->features = dev->hw_features | NETIF_F_HIGHDMA;
 	dev->features &= ~(NETIF_F_GRO_HW | NETIF_F_HW_VLAN_CTAG_RX);
 	dev->vlan_features = NETIF_F_SG | NETIF_F_HW_CSUM | NETIF_F_TSO |
 			     NETIF_F_TSO6 | NETIF_F_GSO_UDP_L4 |

@@ -25,6 +25,7 @@ extern const struct ethtool_ops zcnic_ethtool_ops;
 /* zcnic_ptp.c */
 void zcnic_ptp_register(struct zcnic *zn);
 void zcnic_ptp_unregister(struct zcnic *zn);
+int zcnic_clock_replay(struct zcnic *zn);
 int zcnic_get_ts_info(struct net_device *dev,
 		      struct kernel_ethtool_ts_info *info);
 int zcnic_hwtstamp_get(struct net_device *dev,

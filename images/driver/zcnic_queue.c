@@ -42,7 +42,7 @@ bool zcnic_pair_drain(struct zcnic_pair *pair)
 		if (!pair->rx.started)
 			zcnic_rx_drain(pair);
 		if (!pair->tx.started)
-			zcnic_tx_clean(pair, false);
+			zcnic_tx_drain(pair);
 		if (zcnic_pair_drained(pair))
 			return true;
 		if (virtqueue_is_broken(pair->rx.vq) ||
@@ -344,6 +344,26 @@ out:
 		zcnic_rx_mem_free(&mems[i]);
 	kvfree(mems);
 	return err;
+}
+
+/**
+ * zcnic_pairs_leave_xdp() - give receive queues buffers for the stack again
+ * @zn: the device, without an XDP program; the caller holds RTNL as well
+ *
+ * This can fail for want of memory, but a program can't refuse to go. The
+ * queues then keep XDP's buffers, which the stack can use as well, and the
+ * service work tries again.
+ */
+void zcnic_pairs_leave_xdp(struct zcnic *zn)
+{
+	int err = 0;
+
+	zn->xdp = false;
+	if (netif_running(zn->dev))
+		err = zcnic_pairs_reconfigure(zn, zn->rx_pending, zn->split,
+					      zn->hds_thresh);
+	zn->xdp = err;
+	zcnic_update_features(zn);
 }
 
 static int zcnic_queue_mem_alloc(struct net_device *dev,

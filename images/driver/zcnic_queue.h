@@ -24,6 +24,7 @@ int zcnic_pairs_open(struct zcnic *zn, u16 first, u16 end);
 void zcnic_pairs_close(struct zcnic *zn, u16 first, u16 end);
 int zcnic_pairs_reconfigure(struct zcnic *zn, u32 rx_pending, bool split,
 			    u32 hds_thresh);
+void zcnic_pairs_leave_xdp(struct zcnic *zn);
 void zcnic_rx_stop(struct zcnic_pair *pair);
 void zcnic_pair_exchange(struct zcnic_pair *pair, struct zcnic_rx_mem *mem);
 int zcnic_pair_start(struct zcnic_pair *pair);

@@ -122,6 +122,43 @@ int zcnic_reset_done(struct virtio_device *vdev)
 }
 
 /**
+ * zcnic_freeze() - make the device absent before the system sleeps
+ * @vdev: the device; the PM core has locked the PCI device
+ *
+ * The interface, its memory providers and its AF_XDP sockets stay, as during a
+ * reset. The service work would talk to a device that is off. Its own resets
+ * try the lock only, so it ends.
+ *
+ * Return: 0.
+ */
+int zcnic_freeze(struct virtio_device *vdev)
+{
+	struct zcnic *zn = vdev->priv;
+
+	disable_delayed_work_sync(&zn->service);
+	return zcnic_reset_prepare(vdev);
+}
+
+/**
+ * zcnic_restore() - take the device back into use after the system slept
+ * @vdev: the device, its features negotiated
+ *
+ * Return: 0, or a negative errno; the service work then resets the device.
+ */
+int zcnic_restore(struct virtio_device *vdev)
+{
+	struct zcnic *zn = vdev->priv;
+	int err;
+
+	err = zcnic_reset_done(vdev);
+	if (err)
+		set_bit(ZCNIC_WORK_RESET, &zn->work);
+	enable_delayed_work(&zn->service);
+	zcnic_service_schedule(zn);
+	return err;
+}
+
+/**
  * zcnic_reset() - reset the device and take it back into use
  * @zn: the device; called by the service work, without the instance lock
  *

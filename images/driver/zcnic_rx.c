@@ -71,7 +71,7 @@ static bool zcnic_rx_header_valid(const struct zcnic_pair *pair,
 
 static struct sk_buff *zcnic_rx_build(struct zcnic_pair *pair,
 				      struct zcnic_rx_slot *slot,
-				      u32 header_length)
+				      u32 header_length, u32 room)
 {
 	struct sk_buff *skb;
 
@@ -93,7 +93,7 @@ static struct sk_buff *zcnic_rx_build(struct zcnic_pair *pair,
 		 * skb_gro_receive() gives the whole the first frame's
 		 * readability.
 		 */
-		skb = napi_alloc_skb(&pair->napi, header_length);
+		skb = napi_alloc_skb(&pair->napi, room);
 		if (!skb)
 			return NULL;
 		skb_put_data(skb,
@@ -101,6 +101,19 @@ static struct sk_buff *zcnic_rx_build(struct zcnic_pair *pair,
 			     header_length);
 	}
 	return skb;
+}
+
+/* Bytes of a frame's linear part: all of it, if it was not split */
+static u32 zcnic_rx_linear_room(const struct zcnic_rx *rx,
+				const struct zcnic_rx_header *header)
+{
+	u32 chains = rx->mem.max_chains * rx->mem.header_size;
+	u32 frame_length = le32_to_cpu(header->frame_length);
+	u32 header_length = le32_to_cpu(header->header_length);
+
+	if (header->flags & cpu_to_le16(ZCNIC_RX_SPLIT))
+		return header_length;
+	return clamp(frame_length, header_length, max(header_length, chains));
 }
 
 /*
@@ -123,7 +136,8 @@ static bool zcnic_rx_begin(struct zcnic_pair *pair, struct zcnic_rx_slot *slot,
 				 XDP_PACKET_HEADROOM, header_length, true);
 		slot->header = 0;
 	} else {
-		rx->skb = zcnic_rx_build(pair, slot, header_length);
+		rx->skb = zcnic_rx_build(pair, slot, header_length,
+					 zcnic_rx_linear_room(rx, header));
 		if (!rx->skb)
 			return false;
 	}
@@ -150,18 +164,27 @@ static void zcnic_rx_add_fragment(struct zcnic_rx *rx, netmem_ref netmem,
 	rx->received += length;
 }
 
-static void zcnic_rx_add_fragments(struct zcnic_rx *rx,
+/* Return: whether the frame has the bytes now. */
+static bool zcnic_rx_add_fragments(struct zcnic_rx *rx,
 				   struct zcnic_rx_slot *slot,
 				   u32 header_length, u32 payload_length)
 {
 	u32 offset;
 
 	if (slot->xsk) {
-		zcnic_xsk_take(rx, slot, header_length);
+		if (!zcnic_xsk_take(rx, slot, header_length))
+			return false;
 		rx->received += header_length;
-		return;
+		return true;
 	}
-	if (header_length) {
+	/* GRO must not merge a frame that was not split: zcnic_rx_build() */
+	if (header_length && slot->payload && !rx->mem.xdp &&
+	    header_length <= skb_tailroom(rx->skb)) {
+		skb_put_data(rx->skb,
+			     slot->header_va + sizeof(struct zcnic_rx_header),
+			     header_length);
+		rx->received += header_length;
+	} else if (header_length) {
 		offset = slot->header_offset + sizeof(struct zcnic_rx_header);
 		zcnic_rx_add_fragment(rx, slot->header, offset, header_length,
 				      slot->header_truesize);
@@ -175,6 +198,7 @@ static void zcnic_rx_add_fragments(struct zcnic_rx *rx,
 				      slot->page_size);
 		slot->payload = 0;
 	}
+	return true;
 }
 
 static void zcnic_rx_hash(struct sk_buff *skb,
@@ -207,7 +231,7 @@ static void zcnic_rx_metadata(const struct zcnic *zn, struct sk_buff *skb,
 		zcnic_rx_hash(skb, header);
 	if (header->flags & cpu_to_le16(ZCNIC_RX_TIMESTAMP))
 		skb_hwtstamps(skb)->hwtstamp =
-			zcnic_time(zn, header->timestamp_ns);
+			zcnic_time(header->timestamp_ns);
 	if (header->flags & cpu_to_le16(ZCNIC_RX_VLAN))
 		__vlan_hwaccel_put_tag(skb, htons(ETH_P_8021Q),
 				       le16_to_cpu(header->vlan_tci));
@@ -304,6 +328,23 @@ static void zcnic_rx_discard(struct zcnic_rx *rx, struct sk_buff *skb,
 	dev_kfree_skb_any(skb);
 }
 
+/* The first frame of a queue that only a memory provider could read */
+static void zcnic_rx_warn_unreadable(struct zcnic_pair *pair,
+				     const struct sk_buff *skb)
+{
+	bool split = zcnic_rx_headers_readable(pair->zn->dev, skb);
+
+	if (pair->rx.unreadable_warned)
+		return;
+	pair->rx.unreadable_warned = true;
+	netdev_warn(pair->zn->dev,
+		    "queue %u: dropped a frame in memory that the CPU can't read: %s; q%u_rx_unreadable counts them\n",
+		    pair->index,
+		    split ? "the device found no valid checksum" :
+			    "it was not split behind its headers",
+		    pair->index);
+}
+
 static void zcnic_rx_deliver_skb(struct zcnic_pair *pair,
 				 const struct zcnic_rx_header *header)
 {
@@ -333,7 +374,8 @@ static void zcnic_rx_deliver_skb(struct zcnic_pair *pair,
 	/* the stack would WARN if it had to sum up unreadable memory */
 	if (!readable && !(flags & ZCNIC_RX_CSUM_GOOD &&
 			   zcnic_rx_headers_readable(dev, skb))) {
-		zcnic_rx_discard(rx, skb, &rx->stats.dropped);
+		zcnic_rx_warn_unreadable(pair, skb);
+		zcnic_rx_discard(rx, skb, &rx->stats.unreadable);
 		return;
 	}
 	if (verified && count == 1)
@@ -387,13 +429,14 @@ static bool zcnic_rx_chain(struct zcnic_pair *pair, struct zcnic_rx_slot *slot,
 
 	header_length = le32_to_cpu(header.header_length);
 	payload_length = le32_to_cpu(header.payload_length);
+	reason = &rx->stats.dropped;
 	if (!rx->partial) {
-		reason = &rx->stats.dropped;
 		if (!zcnic_rx_begin(pair, slot, &header))
 			goto drop;
 		header_length = 0;
 	}
-	zcnic_rx_add_fragments(rx, slot, header_length, payload_length);
+	if (!zcnic_rx_add_fragments(rx, slot, header_length, payload_length))
+		goto drop;
 	rx->next_chain++;
 	zcnic_rx_release(rx, slot, true);
 	if (!(flags & ZCNIC_RX_LAST))

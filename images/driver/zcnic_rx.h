@@ -32,11 +32,12 @@ struct zcnic_pair;
 
 /*
  * A header fragment holds the receive header and either the headers of a split
- * frame or a whole frame of up to hds-thresh bytes. 192 bytes are an IPv6 and
- * TCP header with all TCP options and 90 bytes of extension headers; larger
- * thresholds make the fragment larger.
+ * frame, or a frame that is not split, or a part of it. 256 bytes are what the
+ * device parses. It is larger for a larger hds-thresh, and so that the chains
+ * of a frame can hold the longest one without payload pages: whatever is
+ * neither TCP nor UDP must be readable.
  */
-#define ZCNIC_MIN_HEADER_ROOM		192
+#define ZCNIC_MIN_HEADER_ROOM		256
 #define ZCNIC_MAX_HDS_THRESH		1536
 
 #define ZCNIC_MIN_RX_PENDING		16
@@ -87,8 +88,9 @@ struct zcnic_rx_stats {
 	u64_stats_t gro_bytes;
 	u64_stats_t gro_wire_packets;
 	u64_stats_t gro_wire_bytes;
-	/* no skb, or unreadable without good checksum */
-	u64_stats_t dropped;
+	u64_stats_t dropped;	/* no memory for an skb */
+	/* headers, or without a good checksum payload, that can't be read */
+	u64_stats_t unreadable;
 	u64_stats_t bad_header;	/* contradicts itself or the ring */
 	u64_stats_t returned;	/* chains returned unused by a running queue */
 	u64_stats_t misordered;	/* completions out of order */
@@ -122,6 +124,7 @@ struct zcnic_rx {
 	/* the frame whose last chain has not been used yet */
 	bool partial;
 	bool skipping;		/* its remaining chains: it was dropped */
+	bool unreadable_warned;
 	struct sk_buff *skb;
 	struct xdp_buff *buff;	/* instead of skb: &xdp.buff or a pool's */
 	struct zcnic_xdp_buff xdp;

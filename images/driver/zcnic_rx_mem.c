@@ -28,12 +28,14 @@ static void zcnic_rx_mem_sizes(const struct zcnic *zn, bool split,
 			       u32 hds_thresh, struct zcnic_rx_mem *mem)
 {
 	u32 headroom = zn->xdp ? ZCNIC_XDP_HEADROOM : 0;
+	u32 chains = min_t(u32, mem->max_chains, zn->max_chains);
 	u32 size;
 
 	if (split) {
-		size = sizeof(struct zcnic_rx_header) +
-		       max(hds_thresh, ZCNIC_MIN_HEADER_ROOM);
-		mem->header_size = ALIGN(size, 64);
+		size = DIV_ROUND_UP(zn->max_frame, max(chains, 1U));
+		size = max3(size, hds_thresh, ZCNIC_MIN_HEADER_ROOM);
+		size = ALIGN(size + sizeof(struct zcnic_rx_header), 64);
+		mem->header_size = min(size, zn->max_header_size);
 		mem->header_truesize = mem->header_size;
 		mem->hds_thresh = hds_thresh;
 		/* the stack gets a copy, an XDP program the fragment itself */

@@ -117,24 +117,11 @@ static int zcnic_rx_post(struct zcnic_rx *rx, struct zcnic_rx_slot *slot)
 					     GFP_ATOMIC);
 }
 
-/**
- * zcnic_rx_fill() - post buffers up to the ring's limit
- * @pair: the pair
- * @gfp: how to allocate
- *
- * Return: whether the ring is depleted: too little memory was available, and
- * the buffers that are posted may be too few for an interrupt ever to come.
- */
-bool zcnic_rx_fill(struct zcnic_pair *pair, gfp_t gfp)
+/* Post buffers up to the limit. Return: whether there was memory for them. */
+static bool zcnic_rx_post_all(struct zcnic_rx *rx, gfp_t gfp)
 {
 	bool failed = false, added = false;
-	struct zcnic_rx *rx = &pair->rx;
 	struct zcnic_rx_slot *slot;
-	u32 batch;
-
-	batch = min(rx->limit / 4, ZCNIC_RX_FILL_BATCH);
-	if (!rx->started || rx->posted + batch > rx->limit)
-		return false;
 
 	while (rx->posted < rx->limit && rx->free) {
 		slot = rx->free;
@@ -152,8 +139,33 @@ bool zcnic_rx_fill(struct zcnic_pair *pair, gfp_t gfp)
 	}
 	if (added && virtqueue_kick_prepare(rx->vq))
 		virtqueue_notify(rx->vq);
+	return !failed;
+}
+
+/**
+ * zcnic_rx_fill() - post buffers up to the ring's limit
+ * @pair: the pair
+ * @gfp: how to allocate
+ *
+ * Return: whether the ring is depleted: too little memory was available, and
+ * the buffers that are posted may be too few for an interrupt ever to come.
+ */
+bool zcnic_rx_fill(struct zcnic_pair *pair, gfp_t gfp)
+{
+	struct zcnic_rx *rx = &pair->rx;
+	bool failed = false;
+	u32 batch;
+
+	if (!rx->started)
+		return false;
+	/* set before the fill ring is read: later buffers then wake us */
+	if (rx->mem.xsk && !rx->posted)
+		zcnic_xsk_filled(rx, true);
+	batch = min(rx->limit / 4, ZCNIC_RX_FILL_BATCH);
+	if (rx->posted + batch <= rx->limit)
+		failed = !zcnic_rx_post_all(rx, gfp);
 	if (rx->mem.xsk)
-		return failed && !zcnic_xsk_filled(rx, failed);
+		return !zcnic_xsk_filled(rx, failed) && failed;
 	if (failed)
 		zcnic_rx_count(rx, &rx->stats.alloc_fail);
 	return failed && rx->posted < rx->limit / 2;

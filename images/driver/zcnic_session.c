@@ -18,9 +18,11 @@
 #include <net/netdev_lock.h>
 
 #include "zcnic_command.h"
+#include "zcnic_netdev.h"
 #include "zcnic_queue.h"
 #include "zcnic_session.h"
 #include "zcnic_stats.h"
+#include "zcnic_xdp.h"
 
 #define ZCNIC_RETRY_INTERVAL		(HZ / 2)
 #define ZCNIC_RESET_INTERVAL		(5 * HZ)
@@ -54,6 +56,12 @@ static int zcnic_replay(struct zcnic *zn)
 	if (err)
 		return err;
 	err = zcnic_send_coalesce(zn);
+	if (err)
+		return err;
+	err = zcnic_clock_replay(zn);
+	if (err)
+		return err;
+	err = zcnic_send_mtu(zn, zn->dev->mtu);
 	if (err)
 		return err;
 	err = zcnic_send_rx_mode(zn);
@@ -134,6 +142,7 @@ int zcnic_session_establish(struct zcnic *zn)
 		goto resume;
 	}
 	zn->orphans_since = 0;
+	zcnic_stats_fetch(zn);
 	zcnic_events_clean(zn);
 	zcnic_events_post(zn);
 	err = zcnic_replay(zn);
@@ -149,6 +158,7 @@ resume:
 	zcnic_pairs_napi_start(zn);
 	if (running)
 		netif_tx_wake_all_queues(zn->dev);
+	zcnic_xsk_resume(zn);
 	return err;
 }
 
@@ -193,6 +203,7 @@ static bool zcnic_session_check(struct zcnic *zn)
 	if (link && !netif_carrier_ok(zn->dev)) {
 		netdev_info(zn->dev, "link up\n");
 		netif_carrier_on(zn->dev);
+		zcnic_xsk_resume(zn);
 	} else if (!link && netif_carrier_ok(zn->dev)) {
 		netdev_info(zn->dev, "link down\n");
 		netif_carrier_off(zn->dev);
@@ -232,9 +243,9 @@ static void zcnic_check_tx_timeout(struct zcnic *zn)
 	u16 i;
 
 	for (i = 0; i < zn->channels; i++) {
-		struct zcnic_tx *tx = &zn->pairs[i].tx;
+		struct zcnic_pair *pair = &zn->pairs[i];
 
-		if (!tx->started || !zcnic_tx_timed_out(tx))
+		if (!pair->tx.started || !zcnic_tx_timed_out(pair))
 			continue;
 		netdev_err(zn->dev, "transmit queue %u makes no progress\n", i);
 		zcnic_request_reset(zn);
@@ -263,6 +274,31 @@ static unsigned long zcnic_supervise(struct zcnic *zn)
 	zcnic_check_tx_timeout(zn);
 	return zcnic_interrupts_missing(zn) ? ZCNIC_INTERRUPT_INTERVAL :
 					      ZCNIC_STATS_INTERVAL;
+}
+
+/* Whether XDP's buffers outlived the last program, for want of memory */
+static bool zcnic_xdp_outlived(const struct zcnic *zn)
+{
+	return zn->xdp && !zn->xdp_prog;
+}
+
+/* A backend may have fewer features and shorter frames than the last one. */
+static void zcnic_adapt(struct zcnic *zn)
+{
+	struct net_device *dev = zn->dev;
+
+	rtnl_lock();
+	netdev_lock(dev);
+	if (zcnic_xdp_outlived(zn))
+		zcnic_pairs_leave_xdp(zn);
+	zcnic_update_features(zn);
+	if (dev->reg_state == NETREG_REGISTERED && dev->mtu > dev->max_mtu) {
+		netdev_warn(dev, "the device takes an MTU of up to %u\n",
+			    dev->max_mtu);
+		netif_set_mtu(dev, dev->max_mtu);
+	}
+	netdev_unlock(dev);
+	rtnl_unlock();
 }
 
 static void zcnic_service(struct work_struct *work)
@@ -296,14 +332,11 @@ static void zcnic_service(struct work_struct *work)
 unlock:
 	netdev_unlock(zn->dev);
 
-	/* a backend may have fewer features than the one that it replaced */
-	if (features != zn->features) {
-		rtnl_lock();
-		netdev_lock(zn->dev);
-		netdev_update_features(zn->dev);
-		netdev_unlock(zn->dev);
-		rtnl_unlock();
-	}
+	if (features != zn->features || zn->dev->mtu > zn->dev->max_mtu ||
+	    zcnic_xdp_outlived(zn))
+		zcnic_adapt(zn);
+	if (!delay && zcnic_xdp_outlived(zn))
+		delay = ZCNIC_RETRY_INTERVAL;
 	/* does nothing if a request has scheduled the work meanwhile */
 	if (delay)
 		queue_delayed_work(system_dfl_wq, service, delay);

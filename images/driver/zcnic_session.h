@@ -17,6 +17,8 @@ void zcnic_device_detach(struct zcnic *zn);
 int zcnic_reset(struct zcnic *zn);
 int zcnic_reset_prepare(struct virtio_device *vdev);
 int zcnic_reset_done(struct virtio_device *vdev);
+int zcnic_freeze(struct virtio_device *vdev);
+int zcnic_restore(struct virtio_device *vdev);
 
 /* zcnic_session.c */
 void zcnic_session_init(struct zcnic *zn);

@@ -7,9 +7,33 @@
 #include "zcnic_command.h"
 #include "zcnic_stats.h"
 
+/*
+ * Add what was counted since the last fetch. A counter that went back is that
+ * of another backend, which counts from 0.
+ */
+static void zcnic_stats_add(void *sums, void *fetched, const void *counters,
+			    size_t size)
+{
+	const __le64 *now = counters;
+	__le64 *last = fetched;
+	__le64 *sum = sums;
+	u64 value, before;
+	size_t i;
+
+	for (i = 0; i < size / sizeof(*now); i++) {
+		value = le64_to_cpu(now[i]);
+		before = le64_to_cpu(last[i]);
+		le64_add_cpu(&sum[i], value - (value < before ? 0 : before));
+		last[i] = now[i];
+	}
+}
+
 /**
  * zcnic_stats_fetch() - get the device's counters
  * @zn: the device; the caller holds the instance lock
+ *
+ * Called at the start of a session as well, when a new backend has counted
+ * nothing yet.
  *
  * Return: as zcnic_command().
  */
@@ -27,9 +51,11 @@ int zcnic_stats_fetch(struct zcnic *zn)
 	err = zcnic_command(zn, ZCNIC_CMD_STATS, &request, sizeof(request),
 			    response, size);
 	if (!err) {
-		zn->port_stats = response->port;
-		memcpy(zn->queue_stats, response->queues,
-		       zn->pair_count * sizeof(*zn->queue_stats));
+		zcnic_stats_add(&zn->port_stats, &zn->port_fetched,
+				&response->port, sizeof(response->port));
+		zcnic_stats_add(zn->queue_stats, zn->queue_fetched,
+				response->queues,
+				zn->pair_count * sizeof(*zn->queue_stats));
 	}
 	kfree(response);
 	return err;
@@ -45,7 +71,9 @@ static u64 zcnic_hw_drops(const struct zcnic *zn, u16 queue)
 	const struct zcnic_queue_stats *stats = &zn->queue_stats[queue];
 
 	return le64_to_cpu(stats->rx_no_buffer) +
-	       le64_to_cpu(stats->rx_stopped) + le64_to_cpu(stats->rx_too_long);
+	       le64_to_cpu(stats->rx_stopped) +
+	       le64_to_cpu(stats->rx_too_long) +
+	       le64_to_cpu(stats->rx_unsplit_too_long);
 }
 
 static void zcnic_get_queue_stats_rx(struct net_device *dev, int queue,
@@ -134,7 +162,8 @@ static void zcnic_add_rx_stats64(struct zcnic *zn, u16 queue,
 		start = u64_stats_fetch_begin(&rx->syncp);
 		packets = u64_stats_read(&rx->packets);
 		bytes = u64_stats_read(&rx->bytes);
-		dropped = u64_stats_read(&rx->dropped);
+		dropped = u64_stats_read(&rx->dropped) +
+			  u64_stats_read(&rx->unreadable);
 		bad = u64_stats_read(&rx->bad_header);
 	} while (u64_stats_fetch_retry(&rx->syncp, start));
 	out->rx_packets += packets;
@@ -167,8 +196,12 @@ static void zcnic_add_tx_stats64(struct zcnic *zn, u16 queue,
 void zcnic_get_stats64(struct net_device *dev, struct rtnl_link_stats64 *stats)
 {
 	struct zcnic *zn = netdev_priv(dev);
+	u64 oversize;
 	u16 i;
 
+	oversize = le64_to_cpu(zn->port_stats.rx_oversize);
+	stats->rx_length_errors += oversize;
+	stats->rx_errors += oversize;
 	for (i = 0; i < zn->pair_count; i++) {
 		zcnic_add_rx_stats64(zn, i, stats);
 		zcnic_add_tx_stats64(zn, i, stats);
@@ -185,6 +218,7 @@ struct zcnic_stat {
 static const struct zcnic_stat zcnic_port_stat_names[] = {
 	PORT_STAT(rx_filtered),
 	PORT_STAT(rx_rule_drop),
+	PORT_STAT(rx_oversize),
 	PORT_STAT(commands),
 	PORT_STAT(commands_refused),
 };
@@ -195,10 +229,13 @@ static const struct zcnic_stat zcnic_queue_stat_names[] = {
 	QUEUE_STAT(rx_frames),
 	QUEUE_STAT(rx_bytes),
 	QUEUE_STAT(rx_split),
+	QUEUE_STAT(rx_unsplit),
+	QUEUE_STAT(rx_long_headers),
 	QUEUE_STAT(rx_csum_bad),
 	QUEUE_STAT(rx_no_buffer),
 	QUEUE_STAT(rx_stopped),
 	QUEUE_STAT(rx_too_long),
+	QUEUE_STAT(rx_unsplit_too_long),
 	QUEUE_STAT(rx_bad_chain),
 	QUEUE_STAT(rx_gro_frames),
 	QUEUE_STAT(rx_gro_bytes),
@@ -214,6 +251,7 @@ static const struct zcnic_stat zcnic_queue_stat_names[] = {
 static const struct zcnic_stat zcnic_driver_stat_names[] = {
 	DRIVER_STAT(split),
 	DRIVER_STAT(dropped),
+	DRIVER_STAT(unreadable),
 	DRIVER_STAT(bad_header),
 	DRIVER_STAT(csum_bad),
 	DRIVER_STAT(returned),
@@ -306,4 +344,23 @@ void zcnic_get_ethtool_stats(struct net_device *dev,
 		*data++ = le64_to_cpup(port + zcnic_port_stat_names[i].offset);
 	for (queue = 0; queue < zn->pair_count; queue++)
 		data = zcnic_get_queue_stats(zn, queue, data);
+}
+
+/* Statistics of transmit time stamps, see zcnic_tx_wants_hwtstamp() */
+void zcnic_get_ts_stats(struct net_device *dev, struct ethtool_ts_stats *stats)
+{
+	struct zcnic *zn = netdev_priv(dev);
+	u16 i;
+
+	stats->pkts = 0;
+	stats->lost = 0;
+	stats->err = 0;
+	for (i = 0; i < zn->pair_count; i++) {
+		const struct zcnic_tx_stats *tx = &zn->pairs[i].tx.stats;
+
+		stats->pkts += zcnic_read_stat(&tx->syncp, &tx->hwtstamps);
+		stats->lost += zcnic_read_stat(&tx->syncp, &tx->hwtstamps_lost);
+		stats->err += zcnic_read_stat(&tx->syncp,
+					      &tx->hwtstamps_failed);
+	}
 }

@@ -16,5 +16,6 @@ int zcnic_get_sset_count(struct net_device *dev, int set);
 void zcnic_get_strings(struct net_device *dev, u32 set, u8 *data);
 void zcnic_get_ethtool_stats(struct net_device *dev,
 			     struct ethtool_stats *stats, u64 *data);
+void zcnic_get_ts_stats(struct net_device *dev, struct ethtool_ts_stats *stats);
 
 #endif /* ZCNIC_STATS_H */

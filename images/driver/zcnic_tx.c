@@ -162,13 +162,22 @@ static void zcnic_tx_take(struct zcnic_tx *tx, struct zcnic_tx_slot *slot,
 	slot->descs = descs;
 }
 
-/* Put a mapped frame, whose slot is the first free one, into the ring. */
+/*
+ * Put a mapped frame, whose slot is the first free one, into the ring. A
+ * descriptor of zeroes pads it, for which @sg has an entry: the memory behind a
+ * frame of XDP or AF_XDP is not the driver's.
+ */
 static int zcnic_tx_add(struct zcnic_pair *pair, struct zcnic_tx_slot *slot,
-			struct scatterlist *sg, u16 descs)
+			struct scatterlist *sg, u16 descs, u32 padding)
 {
 	struct zcnic_tx *tx = &pair->tx;
 	int err;
 
+	if (unlikely(padding)) {
+		sg_dma_address(&sg[descs]) = tx->padding_dma;
+		sg_dma_len(&sg[descs]) = padding;
+		descs++;
+	}
 	err = virtqueue_add_outbuf_premapped(tx->vq, sg, descs, slot,
 					     GFP_ATOMIC);
 	if (unlikely(err)) {
@@ -180,13 +189,22 @@ static int zcnic_tx_add(struct zcnic_pair *pair, struct zcnic_tx_slot *slot,
 }
 
 /* Whether a frame's socket gets a hardware time stamp */
-static bool zcnic_tx_wants_hwtstamp(const struct zcnic *zn,
+static bool zcnic_tx_wants_hwtstamp(struct zcnic_pair *pair,
 				    const struct sk_buff *skb)
 {
-	return unlikely(skb_shinfo(skb)->tx_flags & SKBTX_HW_TSTAMP) &&
-	       READ_ONCE(zn->tx_type) == HWTSTAMP_TX_ON &&
-	       zn->features & BIT_ULL(ZCNIC_F_TIMESTAMP) &&
-	       skb_frags_readable(skb);
+	struct zcnic_tx_stats *stats = &pair->tx.stats;
+	const struct zcnic *zn = pair->zn;
+
+	if (likely(!(skb_shinfo(skb)->tx_flags & SKBTX_HW_TSTAMP)) ||
+	    READ_ONCE(zn->tx_type) != HWTSTAMP_TX_ON ||
+	    !(zn->features & BIT_ULL(ZCNIC_F_TIMESTAMP)))
+		return false;
+	if (skb_frags_readable(skb))
+		return true;
+	u64_stats_update_begin(&stats->syncp);
+	u64_stats_inc(&stats->hwtstamps_failed);
+	u64_stats_update_end(&stats->syncp);
+	return false;
 }
 
 /* As zcnic_tx_map() and zcnic_tx_add(), with a descriptor for the time */
@@ -228,7 +246,7 @@ static bool zcnic_tx_maybe_stop(struct zcnic_pair *pair)
 
 	if (likely(netif_subqueue_maybe_stop(pair->zn->dev, pair->index,
 					     zcnic_tx_room(tx), ZCNIC_TX_DESCS,
-					     ZCNIC_TX_DESCS)))
+					     zcnic_tx_wake_room(tx))))
 		return true;
 	u64_stats_update_begin(&tx->stats.syncp);
 	u64_stats_inc(&tx->stats.stop);
@@ -278,6 +296,7 @@ bool zcnic_tx_xdp(struct zcnic_pair *pair, struct xdp_frame *frame,
 	const skb_frag_t *frags = NULL;
 	struct skb_shared_info *shinfo;
 	struct zcnic_tx_slot *slot;
+	u32 bytes, padding;
 	u16 count = 0, descs;
 
 	if (unlikely(zcnic_tx_room(tx) < ZCNIC_TX_DESCS))
@@ -288,8 +307,10 @@ bool zcnic_tx_xdp(struct zcnic_pair *pair, struct xdp_frame *frame,
 		count = shinfo->nr_frags;
 	}
 	slot = tx->free;
+	bytes = xdp_get_frame_len(frame);
+	padding = zcnic_tx_padding(bytes);
 	memset(&tx->headers[slot - tx->slots], 0, sizeof(*tx->headers));
-	sg_init_table(sg, count + 2);
+	sg_init_table(sg, count + 2 + !!padding);
 	zcnic_tx_sg_header(tx, slot, sg);
 	if (pooled)
 		descs = zcnic_tx_map_pooled(pair->zn, slot, frame->data,
@@ -297,10 +318,10 @@ bool zcnic_tx_xdp(struct zcnic_pair *pair, struct xdp_frame *frame,
 	else
 		descs = zcnic_tx_map(pair->zn, slot, frame->data, frame->len,
 				     frags, count, sg);
-	if (unlikely(!descs || zcnic_tx_add(pair, slot, sg, descs)))
+	if (unlikely(!descs || zcnic_tx_add(pair, slot, sg, descs, padding)))
 		return false;
 	slot->frame = frame;
-	zcnic_tx_added_frame(pair, slot, xdp_get_frame_len(frame));
+	zcnic_tx_added_frame(pair, slot, bytes + padding);
 	return true;
 }
 
@@ -308,7 +329,7 @@ bool zcnic_tx_xdp(struct zcnic_pair *pair, struct xdp_frame *frame,
  * zcnic_tx_xsk() - put a frame of the pair's AF_XDP pool into the ring
  * @pair: the pair, which has room for it; the caller holds the transmit
  *	queue's lock
- * @sg: the frame from entry 1 on
+ * @sg: the frame from entry 1 on, and an entry for zcnic_tx_padding()
  * @count: its entries, one per descriptor of the pool
  * @bytes: in all entries
  *
@@ -317,6 +338,7 @@ bool zcnic_tx_xdp(struct zcnic_pair *pair, struct xdp_frame *frame,
 bool zcnic_tx_xsk(struct zcnic_pair *pair, struct scatterlist *sg, u16 count,
 		  u32 bytes)
 {
+	u32 padding = zcnic_tx_padding(bytes);
 	struct zcnic_tx *tx = &pair->tx;
 	struct zcnic_tx_slot *slot;
 
@@ -326,21 +348,21 @@ bool zcnic_tx_xsk(struct zcnic_pair *pair, struct scatterlist *sg, u16 count,
 	memset(&tx->headers[slot - tx->slots], 0, sizeof(*tx->headers));
 	zcnic_tx_sg_header(tx, slot, sg);
 	slot->mapped = 0;
-	if (unlikely(zcnic_tx_add(pair, slot, sg, count + 1)))
+	if (unlikely(zcnic_tx_add(pair, slot, sg, count + 1, padding)))
 		return false;
 	slot->xsk_descs = count;
 	tx->xsk_descs += count;
-	zcnic_tx_added_frame(pair, slot, bytes);
+	zcnic_tx_added_frame(pair, slot, bytes + padding);
 	return true;
 }
 
 netdev_tx_t zcnic_start_xmit(struct sk_buff *skb, struct net_device *dev)
 {
-	u32 packets = 1, bytes = skb->len, header_length = 0;
-	struct skb_shared_info *shinfo = skb_shinfo(skb);
+	u32 packets = 1, bytes, header_length = 0, padding = 0;
 	u16 descs, queue = skb_get_queue_mapping(skb);
 	struct scatterlist sg[ZCNIC_TX_DESCS];
 	struct zcnic *zn = netdev_priv(dev);
+	struct skb_shared_info *shinfo;
 	struct zcnic_tx_slot *slot;
 	struct netdev_queue *txq;
 	struct zcnic_pair *pair;
@@ -351,6 +373,15 @@ netdev_tx_t zcnic_start_xmit(struct sk_buff *skb, struct net_device *dev)
 	tx = &pair->tx;
 	if (unlikely(!zcnic_tx_maybe_stop(pair)))
 		return NETDEV_TX_BUSY;
+	/* the device makes segments, short ones as well */
+	if (!skb_is_gso(skb)) {
+		if (skb_frags_readable(skb) &&
+		    unlikely(__skb_put_padto(skb, ETH_ZLEN, false)))
+			goto drop;
+		padding = zcnic_tx_padding(skb->len);
+	}
+	shinfo = skb_shinfo(skb);
+	bytes = skb->len + padding;
 	slot = tx->free;
 	if (skb_is_gso(skb)) {
 		header_length = zcnic_gso_header_length(skb);
@@ -361,8 +392,8 @@ netdev_tx_t zcnic_start_xmit(struct sk_buff *skb, struct net_device *dev)
 	zcnic_tx_header_fill(&tx->headers[slot - tx->slots], skb,
 			     header_length);
 
-	sg_init_table(sg, shinfo->nr_frags + 2);
-	if (zcnic_tx_wants_hwtstamp(zn, skb)) {
+	sg_init_table(sg, shinfo->nr_frags + 2 + !!padding);
+	if (zcnic_tx_wants_hwtstamp(pair, skb)) {
 		shinfo->tx_flags |= SKBTX_IN_PROGRESS;
 		skb_tx_timestamp(skb);
 		if (zcnic_tx_add_stamped(tx, slot, skb, sg))
@@ -374,7 +405,7 @@ netdev_tx_t zcnic_start_xmit(struct sk_buff *skb, struct net_device *dev)
 		if (unlikely(!descs))
 			goto drop;
 		skb_tx_timestamp(skb);
-		if (unlikely(zcnic_tx_add(pair, slot, sg, descs)))
+		if (unlikely(zcnic_tx_add(pair, slot, sg, descs, padding)))
 			goto drop;
 	}
 	slot->skb = skb;

@@ -4,6 +4,7 @@
 #define ZCNIC_TX_H
 
 #include <linux/dma-mapping.h>
+#include <linux/if_ether.h>
 #include <linux/log2.h>
 #include <linux/minmax.h>
 #include <linux/skbuff.h>
@@ -14,6 +15,7 @@
 
 struct scatterlist;
 struct virtqueue;
+struct xsk_buff_pool;
 struct zcnic;
 struct zcnic_pair;
 
@@ -60,6 +62,9 @@ struct zcnic_tx_stats {
 	u64_stats_t stop;
 	u64_stats_t wake;
 	u64_stats_t misordered;	/* completions out of order */
+	u64_stats_t hwtstamps;
+	u64_stats_t hwtstamps_lost;	/* the device returned none */
+	u64_stats_t hwtstamps_failed;	/* of frames that the CPU can't read */
 	struct u64_stats_sync syncp;
 };
 
@@ -73,10 +78,13 @@ struct zcnic_tx {
 	u16 due;		/* of the next completion */
 	struct zcnic_tx_header *headers;	/* one per slot, coherent */
 	dma_addr_t headers_dma;
+	dma_addr_t padding_dma;	/* zeroes behind the headers */
 	u32 slot_count;
 	u32 used;		/* descriptors; under the queue's lock */
 	u32 frames;		/* of XDP and AF_XDP, in the ring */
 	u32 xsk_descs;		/* of AF_XDP, in the ring */
+	/* the pair's, and those descriptors', also while the pair is closed */
+	struct xsk_buff_pool *xsk;
 	u32 limit;		/* descriptors, from ethtool -G */
 	bool started;		/* TXQ_START was executed in this session */
 	/* zcnic_tx_timed_out(): due then, and since when; 0: not known */
@@ -97,12 +105,36 @@ static inline u32 zcnic_tx_room(const struct zcnic_tx *tx)
 	return tx->free ? tx->limit - min(tx->used, tx->limit) : 0;
 }
 
+/**
+ * zcnic_tx_wake_room() - free descriptors at which a stopped queue is woken
+ * @tx: the queue
+ *
+ * Return: room for two frames of any length, or an empty ring of the smallest
+ * size, so that a queue doesn't stop again with the next frame.
+ */
+static inline u32 zcnic_tx_wake_room(const struct zcnic_tx *tx)
+{
+	return min_t(u32, 2 * ZCNIC_TX_DESCS, tx->limit);
+}
+
+/**
+ * zcnic_tx_padding() - complete a frame to Ethernet's minimum
+ * @bytes: of the frame
+ *
+ * Return: bytes that it lacks.
+ */
+static inline u32 zcnic_tx_padding(u32 bytes)
+{
+	return bytes < ETH_ZLEN ? ETH_ZLEN - bytes : 0;
+}
+
 /* zcnic_tx_ring.c */
 int zcnic_tx_slots_alloc(struct zcnic_pair *pair);
 void zcnic_tx_slots_free(struct zcnic_pair *pair);
 void zcnic_tx_unmap(struct zcnic *zn, struct zcnic_tx_slot *slot);
-unsigned int zcnic_tx_clean(struct zcnic_pair *pair, bool in_napi);
-bool zcnic_tx_timed_out(struct zcnic_tx *tx);
+unsigned int zcnic_tx_poll(struct zcnic_pair *pair, int budget);
+void zcnic_tx_drain(struct zcnic_pair *pair);
+bool zcnic_tx_timed_out(struct zcnic_pair *pair);
 void zcnic_tx_reset_accounting(struct zcnic_pair *pair);
 void zcnic_tx_detach(struct zcnic_pair *pair);
 

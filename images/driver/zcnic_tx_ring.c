@@ -31,8 +31,9 @@ int zcnic_tx_slots_alloc(struct zcnic_pair *pair)
 	tx->slot_count = zn->tx_ring_size / 2;
 	tx->slots = kvcalloc(tx->slot_count, sizeof(*tx->slots), GFP_KERNEL);
 	size = tx->slot_count * sizeof(*tx->headers);
-	tx->headers = dma_alloc_coherent(zn->dma_dev, size, &tx->headers_dma,
-					 GFP_KERNEL);
+	tx->headers = dma_alloc_coherent(zn->dma_dev, size + ETH_ZLEN,
+					 &tx->headers_dma, GFP_KERNEL);
+	tx->padding_dma = tx->headers_dma + size;
 	if (!tx->slots || !tx->headers)
 		return -ENOMEM;
 	for (i = 0; i < tx->slot_count; i++) {
@@ -53,8 +54,8 @@ void zcnic_tx_slots_free(struct zcnic_pair *pair)
 
 	size = tx->slot_count * sizeof(*tx->headers);
 	if (tx->headers)
-		dma_free_coherent(pair->zn->dma_dev, size, tx->headers,
-				  tx->headers_dma);
+		dma_free_coherent(pair->zn->dma_dev, size + ETH_ZLEN,
+				  tx->headers, tx->headers_dma);
 	kvfree(tx->slots);
 	tx->headers = NULL;
 	tx->slots = NULL;
@@ -94,14 +95,19 @@ static void zcnic_tx_slot_put(struct zcnic_tx *tx, struct zcnic_tx_slot *slot)
 	tx->used -= slot->descs;
 }
 
-static void zcnic_tx_hwtstamp(const struct zcnic *zn,
+static void zcnic_tx_hwtstamp(struct zcnic_pair *pair,
 			      struct zcnic_tx_slot *slot, u32 length)
 {
+	bool lost = length < sizeof(slot->stamp->time);
+	struct zcnic_tx_stats *stats = &pair->tx.stats;
 	struct skb_shared_hwtstamps times = {};
 
-	if (length < sizeof(slot->stamp->time))
+	u64_stats_update_begin(&stats->syncp);
+	u64_stats_inc(lost ? &stats->hwtstamps_lost : &stats->hwtstamps);
+	u64_stats_update_end(&stats->syncp);
+	if (lost)
 		return;
-	times.hwtstamp = zcnic_time(zn, slot->stamp->time.timestamp_ns);
+	times.hwtstamp = zcnic_time(slot->stamp->time.timestamp_ns);
 	skb_tstamp_tx(slot->skb, &times);
 }
 
@@ -118,8 +124,7 @@ static void zcnic_tx_release(struct zcnic_pair *pair,
 		xdp_return_frame(slot->frame);
 	if (slot->xsk_descs) {
 		pair->tx.xsk_descs -= slot->xsk_descs;
-		if (pair->rx.mem.xsk)
-			xsk_tx_completed(pair->rx.mem.xsk, slot->xsk_descs);
+		xsk_tx_completed(pair->tx.xsk, slot->xsk_descs);
 	}
 	zcnic_tx_slot_put(&pair->tx, slot);
 }
@@ -138,62 +143,105 @@ static void zcnic_tx_mark_broken(struct zcnic_tx *tx,
 	__virtqueue_break(tx->vq);
 }
 
-/**
- * zcnic_tx_clean() - free the frames that the device has sent
- * @pair: the pair
- * @in_napi: called by the pair's NAPI; otherwise NAPI is stopped
+/*
+ * Free the frames that the device has sent; the caller holds the queue's lock.
+ * A queue that is in use completes them @in_order, one that was stopped returns
+ * chains in any order, all of them unused.
  *
  * Return: number of chains.
  */
-unsigned int zcnic_tx_clean(struct zcnic_pair *pair, bool in_napi)
+static unsigned int zcnic_tx_clean(struct zcnic_pair *pair, bool in_order,
+				   int budget)
 {
 	unsigned int chains = 0, bytes = 0, length;
 	struct zcnic_tx *tx = &pair->tx;
 	struct zcnic_tx_slot *slot;
 	struct netdev_queue *txq;
 
-	txq = netdev_get_tx_queue(pair->zn->dev, pair->index);
-	__netif_tx_lock_bh(txq);
 	while (chains < tx->slot_count) {
 		slot = virtqueue_get_buf(tx->vq, &length);
 		if (!slot)
 			break;
-		if (in_napi && unlikely(slot->sequence != tx->due++)) {
+		if (in_order && unlikely(slot->sequence != tx->due++)) {
 			zcnic_tx_mark_broken(tx, slot);
 			break;
 		}
 		/* as counted by netdev_tx_sent_queue(), 0 for frames of XDP */
 		bytes += slot->bytes;
 		if (unlikely(slot->stamp))
-			zcnic_tx_hwtstamp(pair->zn, slot, length);
-		zcnic_tx_release(pair, slot, in_napi);
+			zcnic_tx_hwtstamp(pair, slot, length);
+		zcnic_tx_release(pair, slot, budget);
 		chains++;
 	}
-	if (!in_napi) {
-		/* a stopped queue returns chains in any order, all unused */
+	if (!in_order) {
 		tx->due = tx->sequence;
-	} else if (!netif_txq_completed_wake(txq, chains, bytes,
-					     zcnic_tx_room(tx),
-					     ZCNIC_TX_DESCS)) {
+		return chains;
+	}
+	txq = netdev_get_tx_queue(pair->zn->dev, pair->index);
+	if (!netif_txq_completed_wake(txq, chains, bytes, zcnic_tx_room(tx),
+				      zcnic_tx_wake_room(tx))) {
 		u64_stats_update_begin(&tx->stats.syncp);
 		u64_stats_inc(&tx->stats.wake);
 		u64_stats_update_end(&tx->stats.syncp);
 	}
-	__netif_tx_unlock_bh(txq);
 	return chains;
 }
 
 /**
+ * zcnic_tx_poll() - free the frames that a queue in use has sent
+ * @pair: the pair; BHs are disabled
+ * @budget: of NAPI; 0: called by netpoll, with interrupts off
+ *
+ * Return: number of chains.
+ */
+unsigned int zcnic_tx_poll(struct zcnic_pair *pair, int budget)
+{
+	struct zcnic_tx *tx = &pair->tx;
+	struct netdev_queue *txq;
+	unsigned int chains = 0;
+
+	txq = netdev_get_tx_queue(pair->zn->dev, pair->index);
+	/* netpoll may have interrupted the owner of the lock */
+	if (likely(budget))
+		__netif_tx_lock(txq, smp_processor_id());
+	else if (!__netif_tx_trylock(txq))
+		return 0;
+	/* with interrupts off, frames of XDP can't be freed */
+	if (budget || !tx->frames)
+		chains = zcnic_tx_clean(pair, true, budget);
+	__netif_tx_unlock(txq);
+	return chains;
+}
+
+/**
+ * zcnic_tx_drain() - take back the frames that a stopped queue has returned
+ * @pair: the pair, its NAPI stopped
+ */
+void zcnic_tx_drain(struct zcnic_pair *pair)
+{
+	struct netdev_queue *txq;
+
+	txq = netdev_get_tx_queue(pair->zn->dev, pair->index);
+	__netif_tx_lock_bh(txq);
+	zcnic_tx_clean(pair, false, 0);
+	__netif_tx_unlock_bh(txq);
+}
+
+/**
  * zcnic_tx_timed_out() - check a queue that has frames in its ring for progress
- * @tx: the queue, started; to be called every few seconds
+ * @pair: the pair, started; to be called every few seconds
  *
  * The core's watchdog covers stopped queues only. A flow whose frames don't
  * complete stops none: TCP doesn't retransmit what is still in a queue.
  *
- * Return: whether nothing was completed for too long.
+ * The user may have NAPI deferred for longer than the time-out
+ * (napi_defer_hard_irqs), so the ring decides.
+ *
+ * Return: whether the device has completed nothing for too long.
  */
-bool zcnic_tx_timed_out(struct zcnic_tx *tx)
+bool zcnic_tx_timed_out(struct zcnic_pair *pair)
 {
+	struct zcnic_tx *tx = &pair->tx;
 	u16 due = READ_ONCE(tx->due);
 
 	if (!READ_ONCE(tx->used) || !tx->progress_since ||
@@ -204,7 +252,12 @@ bool zcnic_tx_timed_out(struct zcnic_tx *tx)
 			tx->progress_since = 1;
 		return false;
 	}
-	return time_after(jiffies, tx->progress_since + ZCNIC_TX_TIMEOUT);
+	if (!time_after(jiffies, tx->progress_since + ZCNIC_TX_TIMEOUT))
+		return false;
+	local_bh_disable();
+	zcnic_tx_poll(pair, 1);
+	local_bh_enable();
+	return READ_ONCE(tx->due) == due;
 }
 
 /**

@@ -5,7 +5,9 @@
  * else goes over the command pair.
  */
 #include <linux/crash_dump.h>
+#include <linux/interrupt.h>
 #include <linux/iopoll.h>
+#include <linux/irq.h>
 #include <linux/pci.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_net.h>
@@ -109,6 +111,32 @@ static int zcnic_vqs_find_most(struct zcnic *zn, struct virtqueue **vqs,
 	return err;
 }
 
+/* The user's choice outlives the vectors. */
+static void zcnic_vqs_save_affinity(struct zcnic *zn)
+{
+	struct pci_dev *pdev = to_pci_dev(zn->vdev->dev.parent);
+	u16 i;
+
+	for (i = 0; i < ZCNIC_VECTORS(zn->pair_count); i++)
+		cpumask_copy(&zn->affinity[i],
+			     irq_get_affinity_mask(pci_irq_vector(pdev, i)));
+}
+
+static void zcnic_vqs_restore_affinity(struct zcnic *zn)
+{
+	struct pci_dev *pdev = to_pci_dev(zn->vdev->dev.parent);
+	u16 i;
+
+	for (i = 0; i < ZCNIC_VECTORS(zn->pair_count); i++) {
+		int irq = pci_irq_vector(pdev, i);
+
+		if (!cpumask_empty(&zn->affinity[i]) &&
+		    !cpumask_equal(&zn->affinity[i],
+				   irq_get_affinity_mask(irq)))
+			irq_set_affinity(irq, &zn->affinity[i]);
+	}
+}
+
 /**
  * zcnic_vqs_init() - find the virtqueues, with a vector for each ring in use
  * @zn: the device
@@ -162,6 +190,7 @@ int zcnic_vqs_init(struct zcnic *zn)
 		err = -EOPNOTSUPP;
 		goto out;
 	}
+	zcnic_vqs_restore_affinity(zn);
 	/* memory providers map areas whole; no descriptor exceeds a page */
 	dma_set_max_seg_size(zn->dma_dev, UINT_MAX);
 	err = 0;
@@ -241,6 +270,7 @@ void zcnic_vqs_del(struct zcnic *zn)
 	while (virtqueue_detach_unused_buf(zn->event_vq))
 		;
 	zcnic_command_clean(zn);
+	zcnic_vqs_save_affinity(zn);
 	zn->vdev->config->del_vqs(zn->vdev);
 	zn->command_vq = NULL;
 	zn->event_vq = NULL;

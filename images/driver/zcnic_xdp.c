@@ -69,8 +69,11 @@ static bool zcnic_xdp_send(struct zcnic_pair *pair, struct xdp_buff *xdp)
 	struct xdp_frame *frame;
 	bool sent;
 
-	/* for a buffer of an AF_XDP pool this makes a copy */
-	frame = xdp_convert_buff_to_frame(xdp);
+	/* for a buffer of an AF_XDP pool this makes a copy, of the first one */
+	if (unlikely(pair->rx.mem.xsk && xdp_buff_has_frags(xdp)))
+		frame = NULL;
+	else
+		frame = xdp_convert_buff_to_frame(xdp);
 	if (unlikely(!frame)) {
 		zcnic_xdp_free(&pair->rx, xdp);
 		return false;
@@ -231,12 +234,10 @@ static int zcnic_xdp_rx_hash(const struct xdp_md *ctx, u32 *hash,
 static int zcnic_xdp_rx_timestamp(const struct xdp_md *ctx, u64 *timestamp)
 {
 	const struct zcnic_rx_header *header = zcnic_xdp_header(ctx);
-	const struct xdp_buff *buff = (const struct xdp_buff *)ctx;
-	const struct zcnic *zn = netdev_priv(buff->rxq->dev);
 
 	if (!(header->flags & cpu_to_le16(ZCNIC_RX_TIMESTAMP)))
 		return -ENODATA;
-	*timestamp = ktime_to_ns(zcnic_time(zn, header->timestamp_ns));
+	*timestamp = ktime_to_ns(zcnic_time(header->timestamp_ns));
 	return 0;
 }
 

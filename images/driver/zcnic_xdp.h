@@ -20,17 +20,19 @@ int zcnic_xdp_xmit(struct net_device *dev, int count,
 
 /* zcnic_xsk.c */
 void zcnic_xsk_mem(struct xsk_buff_pool *pool, struct zcnic_rx_mem *mem);
+u32 zcnic_xsk_max_mtu(struct xsk_buff_pool *pool);
 void zcnic_xsk_attach(struct zcnic_rx *rx);
 u32 zcnic_xsk_frag_size(const struct zcnic_rx_mem *mem);
 bool zcnic_xsk_fill(struct zcnic_rx *rx, struct zcnic_rx_slot *slot);
 bool zcnic_xsk_filled(struct zcnic_rx *rx, bool short_of);
 dma_addr_t zcnic_xsk_dma(const struct zcnic_rx_slot *slot);
 void zcnic_xsk_sync(struct zcnic_pair *pair, const struct zcnic_rx_slot *slot);
-void zcnic_xsk_take(struct zcnic_rx *rx, struct zcnic_rx_slot *slot,
+bool zcnic_xsk_take(struct zcnic_rx *rx, struct zcnic_rx_slot *slot,
 		    u32 length);
 void zcnic_xsk_put(struct zcnic_rx *rx, struct zcnic_rx_slot *slot);
 void zcnic_xsk_free(struct xdp_buff *buff);
 bool zcnic_xsk_send(struct zcnic_pair *pair);
+void zcnic_xsk_resume(struct zcnic *zn);
 int zcnic_xsk_wakeup(struct net_device *dev, u32 queue, u32 flags);
 
 /* zcnic_xsk_pool.c */

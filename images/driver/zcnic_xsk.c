@@ -7,6 +7,7 @@
  * headroom, so the frame is where the pool wants it, whatever the alignment.
  */
 #include <linux/dma-mapping.h>
+#include <linux/if_vlan.h>
 #include <net/xdp_sock_drv.h>
 
 #include "zcnic_xdp.h"
@@ -32,6 +33,22 @@ void zcnic_xsk_mem(struct xsk_buff_pool *pool, struct zcnic_rx_mem *mem)
 	mem->max_chains = 1;
 	if (pool->umem->flags & XDP_UMEM_SG_FLAG)
 		mem->max_chains = ZCNIC_XSK_MAX_SEGMENTS;
+}
+
+/**
+ * zcnic_xsk_max_mtu() - the longest MTU whose frames fit a pool's buffers
+ * @pool: the pool
+ *
+ * Return: bytes, by the rule that the core applies when a socket is bound.
+ */
+u32 zcnic_xsk_max_mtu(struct xsk_buff_pool *pool)
+{
+	u32 overhead = ETH_HLEN + 2 * VLAN_HLEN + ETH_FCS_LEN;
+	u32 size = xsk_pool_get_rx_frame_size(pool);
+
+	if (pool->umem->flags & XDP_UMEM_SG_FLAG)
+		size *= ZCNIC_XSK_MAX_SEGMENTS;
+	return size > overhead ? size - overhead : 0;
 }
 
 /**
@@ -121,38 +138,53 @@ void zcnic_xsk_sync(struct zcnic_pair *pair, const struct zcnic_rx_slot *slot)
  * As xsk_buff_add_frag(), but for the page: that function takes a pool's
  * address for one of the linear mapping. It is in vmalloc space, and kernels
  * that check such addresses panic.
+ *
+ * An unaligned chunk may span two pages. The device sees them as one stretch,
+ * but a fragment is read by the CPU, which an IOMMU may show something else.
+ *
+ * Return: whether the buffer can be a fragment.
  */
-static void zcnic_xsk_add_fragment(struct xdp_buff *first,
+static bool zcnic_xsk_add_fragment(struct xdp_buff *first,
 				   struct xdp_buff *buff)
 {
 	u32 length = buff->data_end - buff->data;
 	struct xdp_buff_xsk *chunk;
-	netmem_ref netmem;
+	struct page *page, *end;
 
-	netmem = page_to_netmem(vmalloc_to_page(buff->data));
-	__xdp_buff_add_frag(first, netmem, offset_in_page(buff->data), length,
-			    buff->frame_sz, false);
+	page = vmalloc_to_page(buff->data);
+	end = vmalloc_to_page(buff->data_end - 1);
+	/* below or beyond the next page: the difference is large */
+	if (unlikely(page_to_pfn(end) - page_to_pfn(page) > 1))
+		return false;
+	if (!__xdp_buff_add_frag(first, page_to_netmem(page),
+				 offset_in_page(buff->data), length,
+				 buff->frame_sz, false))
+		return false;
 	chunk = container_of(buff, struct xdp_buff_xsk, xdp);
 	list_add_tail(&chunk->list_node, &chunk->pool->xskb_list);
+	return true;
 }
 
 /**
  * zcnic_xsk_take() - add a chain's buffer to the partial frame
  * @rx: the queue
- * @slot: the chain's, empty afterwards
+ * @slot: the chain's, empty on success
  * @length: bytes of the frame in it
+ *
+ * Return: whether it could be added; a frame's first one always can.
  */
-void zcnic_xsk_take(struct zcnic_rx *rx, struct zcnic_rx_slot *slot, u32 length)
+bool zcnic_xsk_take(struct zcnic_rx *rx, struct zcnic_rx_slot *slot, u32 length)
 {
 	struct xdp_buff *buff = slot->xsk;
 
 	xsk_buff_set_size(buff, length);
-	slot->xsk = NULL;
-	rx->xsk_buffers--;
 	if (!rx->partial)
 		rx->buff = buff;
-	else
-		zcnic_xsk_add_fragment(rx->buff, buff);
+	else if (!zcnic_xsk_add_fragment(rx->buff, buff))
+		return false;
+	slot->xsk = NULL;
+	rx->xsk_buffers--;
+	return true;
 }
 
 /**
@@ -183,19 +215,36 @@ static bool zcnic_xsk_send_frame(struct zcnic_pair *pair,
 				 struct xsk_buff_pool *pool,
 				 const struct xdp_desc *descs, u32 count)
 {
-	struct scatterlist sg[ZCNIC_XSK_MAX_SEGMENTS + 1];
+	struct scatterlist sg[ZCNIC_XSK_MAX_SEGMENTS + 2];
 	u32 i, bytes = 0;
 
-	sg_init_table(sg, count + 1);
+	for (i = 0; i < count; i++)
+		bytes += descs[i].len;
+	sg_init_table(sg, count + 1 + !!zcnic_tx_padding(bytes));
 	for (i = 0; i < count; i++) {
 		dma_addr_t dma = xsk_buff_raw_get_dma(pool, descs[i].addr);
 
 		xsk_buff_raw_dma_sync_for_device(pool, dma, descs[i].len);
 		sg_dma_address(&sg[i + 1]) = dma;
 		sg_dma_len(&sg[i + 1]) = descs[i].len;
-		bytes += descs[i].len;
 	}
 	return zcnic_tx_xsk(pair, sg, count, bytes);
+}
+
+/*
+ * Sent frames run NAPI when they complete. Without any, the user has to wake
+ * us: before the socket's ring is read, or a frame that comes at this moment
+ * would wait for the next one.
+ */
+static void zcnic_xsk_want_wakeup(struct xsk_buff_pool *pool,
+				  const struct zcnic_tx *tx)
+{
+	if (!xsk_uses_need_wakeup(pool))
+		return;
+	if (tx->used)
+		xsk_clear_tx_need_wakeup(pool);
+	else
+		xsk_set_tx_need_wakeup(pool);
 }
 
 /**
@@ -217,10 +266,11 @@ bool zcnic_xsk_send(struct zcnic_pair *pair)
 		return false;
 	txq = netdev_get_tx_queue(dev, pair->index);
 	__netif_tx_lock(txq, smp_processor_id());
+	zcnic_xsk_want_wakeup(pool, tx);
 	if (netif_tx_queue_stopped(txq))
 		goto unlock;
-	/* at worst each descriptor is a frame, which takes a header, too */
-	room = zcnic_tx_room(tx) / 2;
+	/* at worst each descriptor is a frame, with a header and padding */
+	room = zcnic_tx_room(tx) / 3;
 	if (room < ZCNIC_XSK_MAX_SEGMENTS)
 		goto unlock;
 	count = xsk_tx_peek_release_desc_batch(pool,
@@ -237,9 +287,33 @@ bool zcnic_xsk_send(struct zcnic_pair *pair)
 	}
 	if (count)
 		zcnic_tx_kick(tx);
+	zcnic_xsk_want_wakeup(pool, tx);
 unlock:
 	__netif_tx_unlock(txq);
 	return count == ZCNIC_XSK_BATCH;
+}
+
+/**
+ * zcnic_xsk_resume() - send what sockets queued while nothing could be sent
+ * @zn: the device, its link up and its queues awake; the caller holds the
+ *	instance lock
+ *
+ * The stack's qdiscs are run by waking a queue, and nothing else runs NAPI: the
+ * frames in the rings were completed before.
+ */
+void zcnic_xsk_resume(struct zcnic *zn)
+{
+	u16 i;
+
+	for (i = 0; i < zn->pair_count; i++) {
+		struct zcnic_pair *pair = &zn->pairs[i];
+
+		if (!pair->napi_on || !pair->rx.mem.xsk)
+			continue;
+		local_bh_disable();
+		napi_schedule(&pair->napi);
+		local_bh_enable();
+	}
 }
 
 int zcnic_xsk_wakeup(struct net_device *dev, u32 queue, u32 flags)

@@ -29,7 +29,7 @@ static void zcnic_xsk_drain(struct zcnic_pair *pair)
 	       time_before(jiffies, deadline) &&
 	       !virtqueue_is_broken(pair->tx.vq)) {
 		local_bh_disable();
-		zcnic_tx_clean(pair, true);
+		zcnic_tx_poll(pair, 1);
 		local_bh_enable();
 		if (pair->tx.xsk_descs)
 			usleep_range(500, 1000);
@@ -45,8 +45,7 @@ static void zcnic_xsk_drain(struct zcnic_pair *pair)
 static void zcnic_xsk_count(struct zcnic *zn, int change)
 {
 	zn->xsk_pools += change;
-	if (zn->dev->reg_state == NETREG_REGISTERED)
-		netdev_update_features(zn->dev);
+	zcnic_update_features(zn);
 }
 
 static int zcnic_xsk_enable(struct zcnic_pair *pair, struct xsk_buff_pool *pool)
@@ -60,6 +59,7 @@ static int zcnic_xsk_enable(struct zcnic_pair *pair, struct xsk_buff_pool *pool)
 		return err;
 	zcnic_xsk_count(zn, 1);
 	pair->xsk = pool;
+	pair->tx.xsk = pool;
 	if (pair->open) {
 		zcnic_xsk_mem(pool, &mem);
 		zcnic_pair_exchange(pair, &mem);
@@ -90,6 +90,7 @@ static void zcnic_xsk_disable(struct zcnic_pair *pair)
 	if (pair->open)
 		zcnic_rx_stop(pair);
 	zcnic_xsk_drain(pair);
+	pair->tx.xsk = NULL;
 	if (pair->open)
 		zcnic_pair_exchange(pair, &mem);
 	zcnic_rx_mem_free(&mem);

@@ -15,7 +15,9 @@ use zcnic_results::{
     report::{Case, Outcome, Report, ReportArg},
 };
 use zcnic_testbed::{
-    paths, sandbox,
+    paths,
+    provision::host,
+    sandbox,
     step::{self, describe},
 };
 
@@ -196,6 +198,7 @@ impl Programs {
                 command.args(*arguments).arg("--kernel").arg(kernel.trim());
                 Ok(command)
             }
+            Run::Valgrind(arguments) => valgrind(arguments),
             Run::Tool(tool, arguments) => {
                 let mut command = self.tools()?.command(*tool);
                 command.args(*arguments);
@@ -218,6 +221,22 @@ impl Programs {
         }
         self.tools.get().context("the programs are gone")
     }
+}
+
+/// `cargo test` with `arguments`, the test programs under valgrind's memcheck. Property tests make
+/// fewer cases: each takes 30 times as long.
+fn valgrind(arguments: &[&str]) -> Result<Command> {
+    if host::find_program("valgrind").is_none() {
+        host::install(&["valgrind"])?;
+    }
+    let runner = "target.'cfg(unix)'.runner=['valgrind', '--quiet', '--error-exitcode=9']";
+    let mut command = paths::cargo();
+    command
+        .args(["--config", runner, "test", "--quiet"])
+        .args(arguments)
+        .env("PROPTEST_CASES", "16")
+        .env("ZCNIC_FUZZ_MUTATIONS", "0");
+    Ok(command)
 }
 
 /// Runs cargo to its end and returns what it printed.

@@ -14,13 +14,16 @@ mod bench;
 mod cache;
 mod cases;
 mod ci;
+mod crash;
 mod demo;
 mod driver;
+mod fuzz;
 mod kernel;
 mod kselftest;
 mod matrix;
 mod package;
 mod scenario;
+mod soak;
 mod suites;
 mod tables;
 mod test;
@@ -58,7 +61,9 @@ enum Command {
     #[command(flatten)]
     Lab(LabCommand),
     Ci(ci::Args),
+    Crash(Box<crash::Args>),
     Driver(driver::Args),
+    Fuzz(fuzz::Args),
     Kernel(kernel::Args),
     Package(package::Args),
     Tables(tables::Args),
@@ -74,6 +79,7 @@ enum LabCommand {
     Kselftest(Box<kselftest::Args>),
     Matrix(Box<matrix::Args>),
     Scenario(Box<scenario::Args>),
+    Soak(Box<soak::Args>),
     Verdict(Box<verdict::Args>),
     Vm(Box<vm::Args>),
 }
@@ -95,7 +101,9 @@ pub fn xtask() -> ExitCode {
     finish(|| match command {
         Command::Lab(command) => run(&command),
         Command::Ci(args) => ci::run(&args),
+        Command::Crash(args) => crash::run(&args),
         Command::Driver(args) => driver::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Kernel(args) => kernel::run(&args),
         Command::Package(args) => package::run(&args),
         Command::Tables(args) => tables::run(&args),
@@ -126,6 +134,7 @@ fn run(command: &LabCommand) -> Result<ExitCode> {
         LabCommand::Kselftest(args) => kselftest::run(args),
         LabCommand::Matrix(args) => matrix::run(args),
         LabCommand::Scenario(args) => scenario::run(args),
+        LabCommand::Soak(args) => soak::run(args),
         LabCommand::Verdict(args) => verdict::run(args),
         LabCommand::Vm(args) => vm::run(args),
     }

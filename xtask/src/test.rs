@@ -15,7 +15,8 @@ use crate::cases::{self, cargo_tests};
 /// Run the tests: unit, in-process driver and device, vhost-user frontend, guest
 ///
 /// The guest tests of the receive-path features and of the seeded bugs, and those of the packages, take minutes each,
-/// and run with --all or if FILTER names them. The results are also written as KTAP (FILE.ktap) and
+/// and run with --all or if FILTER names them. FILTER `hostile` runs the attacks on the backend and nothing
+/// else. The results are also written as KTAP (FILE.ktap) and
 /// JUnit (FILE.xml) beside the report FILE.json.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {

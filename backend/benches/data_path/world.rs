@@ -10,7 +10,7 @@ use anyhow::ensure;
 use tempfile::TempDir;
 use vm_memory::{Bytes, GuestAddress};
 use zcnic_backend::{
-    Backend, CableConfig, Config, FlowControl, PortConfig, PortMode, WorkersConfig,
+    Backend, CableConfig, Config, FlowControl, PortConfig, PortMode, SandboxMode, WorkersConfig,
 };
 use zcnic_ctl::{
     client::Client,
@@ -113,6 +113,8 @@ impl World {
                 cpus: vec![cpus[0]],
                 ..WorkersConfig::default()
             },
+            // The sandbox would confine the benchmark's frontends as well, and valgrind.
+            sandbox: SandboxMode::Off,
             ..Config::default()
         };
         let (sender, failures) = mpsc::channel();

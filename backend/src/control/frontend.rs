@@ -1,9 +1,6 @@
 //! Messages of the frontend. The thread that serves its connection calls these functions.
 
-use std::{
-    os::fd::OwnedFd,
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use zcnic_device::{abi, port::DriverMode};
 
@@ -12,8 +9,10 @@ use crate::{
     config::PortMode,
     index::RingIndex,
     memory::GuestMemory,
+    notifier::SharedEventfd,
     port::{Port, control_state::ControlState},
     ring::{raw::Memory, transport::Transport},
+    timer::Job,
 };
 
 /// Starts a ring that the frontend has set up.
@@ -68,12 +67,12 @@ pub(crate) fn enable_ring(port: &Port, ring: RingIndex, enabled: bool) {
 
 /// Replaces the guest memory of all rings. When this returns, the previous one is not used any
 /// more.
-pub(crate) fn set_memory(port: &Port, memory: Option<&Arc<GuestMemory>>) {
+pub(crate) fn set_memory(port: &Port, memory: &Arc<GuestMemory>) {
     let _control = port.control();
-    let memory = memory.map(|memory| Arc::new(Memory::new(Arc::clone(memory))));
+    let memory = Arc::new(Memory::new(Arc::clone(memory), port.wakers.alarm()));
     for ring in RingIndex::all() {
         let checked = port.queues.with_transport(ring, |transport| {
-            transport.set_memory(memory.clone());
+            transport.set_memory(Arc::clone(&memory));
             transport.check()
         });
         if let Err(error) = checked {
@@ -103,7 +102,7 @@ pub(crate) fn set_features(port: &Port, features: u64) {
 }
 
 /// Replaces the kick descriptor of a ring.
-pub(crate) fn set_kick(port: &Port, ring: RingIndex, kick: Option<OwnedFd>) {
+pub(crate) fn set_kick(port: &Port, ring: RingIndex, kick: Option<SharedEventfd>) {
     let waker = port.wakers.of(ring);
     let set = |transport: &mut Transport| transport.set_kick(kick, waker, ring);
     if let Err(error) = port.queues.with_transport(ring, set) {
@@ -112,7 +111,7 @@ pub(crate) fn set_kick(port: &Port, ring: RingIndex, kick: Option<OwnedFd>) {
 }
 
 /// Replaces the call descriptor of a ring; raises an interrupt that was missed without one.
-pub(crate) fn set_call(port: &Port, ring: RingIndex, call: Option<OwnedFd>) {
+pub(crate) fn set_call(port: &Port, ring: RingIndex, call: Option<SharedEventfd>) {
     let set = |transport: &mut Transport| transport.set_call(call);
     let missed = port.queues.with_transport(ring, set);
     if let Some(interrupt) = missed {
@@ -148,11 +147,36 @@ pub(crate) fn detach(port: &Port) {
     let mut control = port.control();
     port.set_connected(false);
     clear_rings(port);
+    report_missing_memory(port);
+    port.wakers.alarm().clear();
     control.features = 0;
     session::end(port, &mut control, "the frontend went away");
     drop(control);
     port.context.report_connection(false);
     report_link_to_peer(port);
+}
+
+/// Ends the session of a frontend whose memory has no page. What was replaced by zeros serves the
+/// rings until they are stopped here.
+pub(crate) fn memory_failed(port: &Port) {
+    let _control = port.control();
+    if report_missing_memory(port) {
+        clear_rings(port);
+        port.context.schedule(0, Job::DisconnectFailed);
+    }
+}
+
+/// Logs that memory has no page, unless that was done. Returns whether it was not.
+fn report_missing_memory(port: &Port) -> bool {
+    let due = port.wakers.alarm().report();
+    if due {
+        port.context.warn(format_args!(
+            "the frontend's memory lacks a page (SIGBUS), so its session ends: its file was \
+             shortened or has a hole that can't be filled; QEMU fills its memory at the start \
+             with prealloc=on"
+        ));
+    }
+    due
 }
 
 fn report_link_to_peer(port: &Port) {

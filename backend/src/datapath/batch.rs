@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use zcnic_device::{
     abi::TxTime,
+    clock::PortClock,
     features::FeatureSet,
     rss::Hash,
     train::Train,
@@ -13,12 +14,16 @@ use zerocopy::IntoBytes;
 
 use super::capture::Received;
 use crate::{
-    port::{queues::Backpressure, switch::Destination},
+    port::{SteeringDrop, queues::Backpressure, switch::Destination},
     ring::{chain::Chain, mover::gather, raw::Span, transport::Interrupt, window::PrefetchWindow},
 };
 
 /// Chains taken from a ring at once.
 pub(crate) const BATCH: u16 = 64;
+
+/// Segments after which a batch ends: rings are unlocked between batches, and control waits for
+/// that.
+pub(super) const MAX_SEGMENTS: usize = 8192;
 
 /// A train of the batch in hand, with the position of its chain in the batch.
 pub(crate) type PositionedTrain<'a, 's> = (usize, Train<'a, [Span<'s>]>);
@@ -36,8 +41,7 @@ pub(crate) struct FilteredTrain {
     /// Position of its chain in the batch.
     pub(crate) position: usize,
     pub(crate) frames: u64,
-    /// A flow rule dropped it, not the address filter.
-    pub(crate) by_rule: bool,
+    pub(crate) reason: SteeringDrop,
 }
 
 /// A train that waits for receive buffers.
@@ -89,7 +93,7 @@ impl TimestampSlot {
         wants_time(start, writable.iter().map(Span::len)).then_some(Self { position, chain })
     }
 
-    /// Writes `time`, in nanoseconds of the device's clock. `spans` are those of the batch.
+    /// Writes `time`, in nanoseconds of the port's clock. `spans` are those of the batch.
     pub(crate) fn write(&self, spans: &[Span<'_>], time: u64) {
         let time = TxTime {
             timestamp_ns: time.into(),
@@ -110,6 +114,8 @@ pub(crate) struct TxBatch<'b, 'm> {
     pub(crate) timestamps: &'b mut Vec<TimestampSlot>,
     pub(crate) format: TransmitFormat,
     pub(crate) features: FeatureSet,
+    /// The clock of timestamps.
+    pub(crate) clock: PortClock,
     /// The transmit queue's number.
     pub(crate) queue: u16,
     pub(crate) counters: &'b mut TransmitCounters,

@@ -101,9 +101,12 @@ impl Received {
         self.position
     }
 
-    /// Whether the address filter dropped it.
-    pub(crate) fn is_filtered(&self) -> bool {
-        self.about.fate == Some(FrameFate::Filtered)
+    /// Whether it was dropped before flow rules were looked at.
+    pub(crate) fn precedes_rules(&self) -> bool {
+        matches!(
+            self.about.fate,
+            Some(FrameFate::Filtered | FrameFate::Oversize)
+        )
     }
 
     /// Offers the finished frame with this number to the clients.

@@ -1,7 +1,7 @@
 //! Effects of fault rules that need other locks than the one under which the rule matched.
 
 use zcnic_ctl::protocol::{
-    event::{self, Event},
+    event::{self, Event, EventKind},
     fault::FaultId,
 };
 use zcnic_device::{
@@ -57,6 +57,7 @@ fn publish_hits(context: &PortContext, effects: &Effects) {
             })
         });
     }
+    context.lose(EventKind::FaultHit, effects.unlisted_hits);
     context.wake_waiting_clients();
 }
 
@@ -80,7 +81,7 @@ pub(crate) fn with_rx_queue(
         queue,
         hash: None,
         offloads: active.configuration.offloads,
-        time: port.rx_time(&active),
+        time: active.stamp(port.rx_time(&active)),
         vlan: None,
     };
     let mut effects = Effects::default();

@@ -2,11 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
-use zcnic_ctl::protocol::event::FrameFate;
 use zcnic_device::{
     fault::{
-        Armed, Direction, Effects, Lane,
-        lane::OwnedFrame,
+        Armed, Direction, Effects, Lane, OwnedFrame,
         receive::{FaultyQueue, Progress},
         transmit::Sent,
     },
@@ -18,7 +16,7 @@ use zcnic_device::{
 };
 
 use super::{
-    batch::{RxBatch, TimestampSlot, TxBatch, sent_segments},
+    batch::{MAX_SEGMENTS, RxBatch, TimestampSlot, TxBatch, sent_segments},
     capture::{self, Received, Sender},
     effects::{self, with_rx_queue},
     egress::send,
@@ -28,7 +26,7 @@ use super::{
 use crate::{
     index::PairIndex,
     port::{
-        Egress, Port,
+        Egress, Port, SteeringDrop,
         queues::{RuleDecision, ServeOutcome},
     },
     ring::{RingError, mover::GuestMover, split::SplitRing},
@@ -62,14 +60,14 @@ pub(crate) fn send_frames(port: &Port, queue: u16, frames: &[OwnedFrame]) {
         if let Some(id) = id {
             let time = port.context.clock();
             let sender = Sender { port, queue, time };
-            sender.record(captures, id, &frame.bytes, &frame.touches);
+            sender.record(captures, id, frame.bytes(), frame.touches());
         }
         match &egress {
             Egress::Port(peer, _) => receive_frame(peer, frame, id),
             Egress::Null => {}
             Egress::Line(line) => outgoing::send_frame(port, line, frame),
             Egress::Switch(switch, member) => {
-                forward_frame(port, switch, *member, &frame.bytes, |receiver| {
+                forward_frame(port, switch, *member, frame.bytes(), |receiver| {
                     receive_frame(receiver, frame, id);
                 });
             }
@@ -79,7 +77,7 @@ pub(crate) fn send_frames(port: &Port, queue: u16, frames: &[OwnedFrame]) {
 
 /// Steers a finished frame on the receiving port and places it. Captures record it with this number.
 fn receive_frame(port: &Port, frame: &OwnedFrame, id: Option<u64>) {
-    let train = finished(&frame.bytes);
+    let train = finished(frame.bytes());
     let active = port.active();
     let context = &port.context;
     let steering = &active.configuration.steering;
@@ -90,10 +88,10 @@ fn receive_frame(port: &Port, frame: &OwnedFrame, id: Option<u64>) {
     let record = |mut received: Received, time, rule| {
         if let Some(id) = id {
             received.complete(time, rule);
-            received.record(context.captures(), id, &frame.bytes);
+            received.record(context.captures(), id, frame.bytes());
         }
     };
-    match steering.steer(train.headers(), train.header_bytes()) {
+    let dropped = match steering.steer_train(None, &train) {
         SteeringDecision::Queue { queue, hash } => {
             let mut delivered = Delivered::default();
             let mut fates = Vec::new();
@@ -118,24 +116,20 @@ fn receive_frame(port: &Port, frame: &OwnedFrame, id: Option<u64>) {
             let flows = port.flow_counters.current();
             flows.count(train.headers(), train.header_bytes(), queue, &delivered);
             for (fate, note) in fates.into_iter().zip(placed) {
-                let time = match note.time {
-                    0 => context.clock(),
-                    time => time,
-                };
+                let time = context.clock();
                 record(Received::by_queue(context, 0, &note, &fate), time, rule());
             }
+            return;
         }
-        SteeringDecision::Filtered => {
-            port.counters.filtered.fetch_add(1, Ordering::Relaxed);
-            let received = Received::by_steering(context, 0, 0, FrameFate::Filtered);
-            record(received, context.clock(), None);
-        }
-        SteeringDecision::RuleDrop => {
-            port.counters.rule_drop.fetch_add(1, Ordering::Relaxed);
-            let received = Received::by_steering(context, 0, 0, FrameFate::RuleDrop);
-            record(received, context.clock(), rule());
-        }
-    }
+        SteeringDecision::Filtered => SteeringDrop::Filtered,
+        SteeringDecision::Oversize => SteeringDrop::Oversize,
+        SteeringDecision::RuleDrop => SteeringDrop::Rule,
+    };
+    let counter = port.counters.of_drop(dropped);
+    counter.fetch_add(1, Ordering::Relaxed);
+    let received = Received::by_steering(context, 0, 0, dropped.fate());
+    let rule = (!received.precedes_rules()).then(rule).flatten();
+    record(received, context.clock(), rule);
 }
 
 /// Sends a batch chain by chain through the fault rules, and completes the chains that were sent.
@@ -155,6 +149,7 @@ pub(crate) fn send_batch(
         timestamps,
         format,
         features,
+        clock,
         queue,
         counters,
         backpressure,
@@ -167,7 +162,11 @@ pub(crate) fn send_batch(
         effects,
     } = faults;
     let context = &port.context;
+    let mut segments = 0;
     for (position, chain) in chains.iter().enumerate() {
+        if segments + effects.made() >= MAX_SEGMENTS {
+            break;
+        }
         let now = context.now();
         if lane.is_stalled(Some(armed), now) {
             // The end of the stall, or the removal of its rule, kicks the ring.
@@ -181,6 +180,7 @@ pub(crate) fn send_batch(
             ring.complete(head, 0);
             continue;
         };
+        segments += train.segments();
         let sent = match decision.take() {
             Some(RuleDecision { completion }) => Sent {
                 completion,
@@ -227,22 +227,17 @@ pub(crate) fn send_batch(
             }
         }
         let written = timestamp.map_or(0, |slot| {
-            slot.write(spans, time);
+            slot.write(spans, clock.stamp(time));
             TimestampSlot::LENGTH
         });
+        if sent.completion.is_some_and(|fault| fault.is_error()) {
+            counters.errors += 1;
+        } else {
+            counters.sent(&one[0].1);
+        }
         match sent.completion {
-            Some(fault) => {
-                if fault.is_error() {
-                    counters.errors += 1;
-                } else {
-                    counters.sent(&one[0].1);
-                }
-                lane.complete(ring, written, fault);
-            }
-            None => {
-                counters.sent(&one[0].1);
-                ring.complete(head, written);
-            }
+            Some(fault) => lane.complete(ring, written, fault),
+            None => ring.complete(head, written),
         }
         lane.return_due(ring, Some(armed), now);
     }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use zcnic_device::{
-    fault::lane::OwnedFrame,
+    fault::OwnedFrame,
     frame::L4Protocol,
     train::{Train, finish_into, finished, unsegmented_into},
     transmit::virtio_net_header,
@@ -78,9 +78,9 @@ pub(super) fn send_frame(port: &Port, line: &Line, frame: &OwnedFrame) {
         LineCounters::add(&line.counters.sent, 1);
         return;
     }
-    let train = finished(&frame.bytes);
+    let train = finished(frame.bytes());
     let outlet = line.outlet(train.headers(), train.header_bytes());
-    let frame = plain(frame.bytes.clone());
+    let frame = plain(frame.bytes().to_vec());
     count(line, outlet.push(frame, port.context.now(), false));
 }
 

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::Ordering;
 
-use zcnic_ctl::protocol::event::FrameFate;
 use zcnic_device::{
     fault::{Direction, Effects},
     features::Feature,
@@ -21,7 +20,7 @@ use crate::{
     config::FlowControl,
     index::PairIndex,
     port::{
-        Port,
+        Port, SteeringDrop,
         context::PortContext,
         control_state::ActiveConfig,
         queues::{Backpressure, RxQueue},
@@ -42,8 +41,8 @@ const RULES_AHEAD: usize = 16;
 #[derive(Clone, Copy)]
 struct Arrival<'a> {
     active: &'a ActiveConfig,
-    /// The receive time, in nanoseconds.
-    time: u64,
+    /// The receive time, in nanoseconds of the device's clock; 0: not asked for.
+    device_time: u64,
     /// How far the first frame got, if it waited already.
     resumed: Option<Backpressure>,
     flow_control: FlowControl,
@@ -69,7 +68,7 @@ pub(crate) fn receive(
     let noted = rx_batch.received.as_ref().map_or(0, Vec::len);
     let arrival = Arrival {
         active: &active,
-        time: port.rx_time(&active),
+        device_time: port.rx_time(&active),
         resumed,
         flow_control,
     };
@@ -90,11 +89,7 @@ pub(crate) fn receive(
         .iter()
         .filter(|filtered| filtered.position < done)
     {
-        let counter = if filtered.by_rule {
-            &port.counters.rule_drop
-        } else {
-            &port.counters.filtered
-        };
+        let counter = port.counters.of_drop(filtered.reason);
         counter.fetch_add(filtered.frames, Ordering::Relaxed);
     }
     if let Some(received) = &mut rx_batch.received {
@@ -117,11 +112,7 @@ fn complete_received<'f>(
     noted: usize,
 ) {
     for filtered in filtered {
-        let fate = if filtered.by_rule {
-            FrameFate::RuleDrop
-        } else {
-            FrameFate::Filtered
-        };
+        let fate = filtered.reason.fate();
         let segments = 0..filtered.frames as usize;
         received.extend(
             segments.map(|segment| {
@@ -129,7 +120,7 @@ fn complete_received<'f>(
             }),
         );
     }
-    let time = match arrival.time {
+    let time = match arrival.device_time {
         0 => port.context.clock(),
         time => time,
     };
@@ -141,8 +132,8 @@ fn complete_received<'f>(
             let rule = steering.matching_rule(train.headers(), train.header_bytes())?;
             Some(rule.location)
         });
-        // The address filter comes before the rules.
-        one.complete(time, rule.filter(|_| !one.is_filtered()));
+        // The address filter and the MTU come before the rules.
+        one.complete(time, rule.filter(|_| !one.precedes_rules()));
     }
 }
 
@@ -156,7 +147,7 @@ fn receive_group(
 ) -> Option<WaitingTrain> {
     let Arrival {
         active,
-        time,
+        device_time,
         flow_control,
         ..
     } = arrival;
@@ -211,7 +202,7 @@ fn receive_group(
         queue,
         hash: None,
         offloads,
-        time,
+        time: active.stamp(device_time),
         vlan: None,
     };
     let waiting = deliver_group(&mut locked, batch, group, note, &next_copy, arrival.resumed);
@@ -314,20 +305,21 @@ fn steer(
             }
         }
         let candidate = candidates[index % RULES_AHEAD];
-        let by_rule = match steering.steer_by(candidate, train.headers(), train.header_bytes()) {
+        let reason = match steering.steer_train(candidate, train) {
             SteeringDecision::Queue { queue, hash } => {
                 let index = index as u32;
                 queues = [queues[0].min(queue), queues[1].max(queue)];
                 steered.push(SteeredTrain { index, queue, hash });
                 continue;
             }
-            SteeringDecision::Filtered => false,
-            SteeringDecision::RuleDrop => true,
+            SteeringDecision::Filtered => SteeringDrop::Filtered,
+            SteeringDecision::Oversize => SteeringDrop::Oversize,
+            SteeringDecision::RuleDrop => SteeringDrop::Rule,
         };
         filtered.push(FilteredTrain {
             position: *position,
             frames: train.segments() as u64,
-            by_rule,
+            reason,
         });
     }
     let [lowest, highest] = queues;

@@ -1,15 +1,17 @@
 //! The sending end of a cable: serves a transmit ring in batches.
 
 use zcnic_device::{
+    abi,
     fault::{Direction, Effects},
     features::FeatureSet,
     train::Train,
     transmit::{Snapshot, TransmitFormat, parse_into},
 };
+use zerocopy::FromBytes;
 
 use super::{
     batch::{
-        BATCH, PositionedTrain, RxBatch, Scratch, TimestampSlot, TxBatch, WaitingTrain,
+        BATCH, MAX_SEGMENTS, PositionedTrain, RxBatch, Scratch, TimestampSlot, TxBatch,
         sent_segments,
     },
     capture::{self, Sender},
@@ -26,7 +28,7 @@ use crate::{
     ring::{
         RingError,
         chain::{Chain, walk},
-        mover::{GuestMover, NextCopy},
+        mover::{GuestMover, NextCopy, gather},
         raw::{Mapping, Span},
         recycle,
         split::SplitRing,
@@ -89,8 +91,11 @@ fn serve_locked(
     let format = format.filter(|_| active.command_pair != Some(pair));
     // A stopped transmit queue keeps its chains; its start kicks the ring.
     let parked = format.is_some() && !*running;
-    if enabled && (active.suspended || parked) {
+    if enabled && active.suspended {
         return Ok(ServeOutcome::Idle);
+    }
+    if enabled && parked {
+        return serve_parked(&mut ring);
     }
     if available == 0 {
         return wait_for_kick(&mut ring, arm_kicks);
@@ -130,6 +135,7 @@ fn serve_locked(
             timestamps,
             format,
             features: active.configuration.features,
+            clock: active.configuration.clock,
             queue: pair.queue(),
             counters,
             backpressure,
@@ -143,9 +149,8 @@ fn serve_locked(
                 effects: &mut effects,
             };
             (done, outcome) = (0, faulty::send_batch(port, batch, faults, rx_batch)?);
-        } else if let Some(waiting) = send_batch(port, batch, snapshots, kept_trains, rx_batch) {
-            done = waiting.position;
-            outcome = ServeOutcome::Backpressure(waiting.backpressure.deadline);
+        } else {
+            (done, outcome) = send_batch(port, batch, snapshots, kept_trains, rx_batch);
         }
     }
     *kept_spans = recycle(spans);
@@ -164,6 +169,29 @@ fn serve_locked(
     Ok(outcome)
 }
 
+/// Serves the ring of a stopped queue: control gets HELLO, which is legal on every ring at any time.
+/// It is looked for at the head only, because chains are completed in order.
+fn serve_parked(ring: &mut SplitRing<'_>) -> Result<ServeOutcome, RingError> {
+    if ring.available(ring.size())? > 0 {
+        let head = ring.head(0)?;
+        let mut spans = Vec::new();
+        let chain = walk(ring.map(), head, &mut spans).unwrap_or_default();
+        if chain.has_writable() && is_hello(chain.readable(&spans)) {
+            return Ok(ServeOutcome::Control);
+        }
+    }
+    wait_for_kick(ring, true)
+}
+
+fn is_hello(readable: &[Span<'_>]) -> bool {
+    let mut start = [0; size_of::<abi::Request>()];
+    gather(readable, 0, &mut start);
+    let request = abi::Request::read_from_bytes(&start);
+    request.is_ok_and(|request| {
+        request.magic.get() == abi::MAGIC && request.opcode.get() == u16::from(abi::Opcode::Hello)
+    })
+}
+
 /// Serves an empty ring: asks for a kick if `arm_kicks`.
 fn wait_for_kick(ring: &mut SplitRing<'_>, arm_kicks: bool) -> Result<ServeOutcome, RingError> {
     if !arm_kicks {
@@ -177,7 +205,7 @@ fn wait_for_kick(ring: &mut SplitRing<'_>, arm_kicks: bool) -> Result<ServeOutco
     })
 }
 
-/// Parses and sends a batch. Returns the first train that has to wait.
+/// Parses and sends a batch. Returns how many chains are done, and the reason why others are not.
 #[inline]
 fn send_batch(
     port: &Port,
@@ -185,13 +213,14 @@ fn send_batch(
     snapshots: &mut Vec<Snapshot>,
     kept_trains: &mut Vec<PositionedTrain<'static, 'static>>,
     rx_batch: &mut RxBatch,
-) -> Option<WaitingTrain> {
+) -> (usize, ServeOutcome) {
     let TxBatch {
         chains,
         spans,
         timestamps,
         format,
         features,
+        clock,
         queue,
         counters,
         backpressure,
@@ -199,7 +228,8 @@ fn send_batch(
     let context = &port.context;
     snapshots.resize_with(snapshots.len().max(chains.len()), Snapshot::default);
     let mut trains: Vec<PositionedTrain<'_, '_>> = recycle(std::mem::take(kept_trains));
-    counters.errors += parse_frames(chains, spans, format, features, snapshots, &mut trains);
+    let parsed = parse_frames(chains, spans, format, features, snapshots, &mut trains);
+    counters.errors += (parsed - trains.len()) as u64;
     let capturing = context.captures().any();
     let time = if timestamps.is_empty() && !capturing {
         0
@@ -217,7 +247,9 @@ fn send_batch(
     let sent = || trains.iter().filter(|(position, _)| *position < done);
     sent().for_each(|(_, train)| counters.sent(train));
     timestamps.retain(|slot| sent().any(|(position, _)| *position == slot.position));
-    timestamps.iter().for_each(|slot| slot.write(spans, time));
+    timestamps
+        .iter()
+        .for_each(|slot| slot.write(spans, clock.stamp(time)));
     if let Some(received) = rx_batch.received.take() {
         let sender = Sender { port, queue, time };
         let sent = trains.iter().map(|(position, train)| {
@@ -228,7 +260,13 @@ fn send_batch(
         capture::record_batch(captures, Some(sender), &[], &mover, sent, received);
     }
     *kept_trains = recycle(trains);
-    waiting
+    match waiting {
+        Some(waiting) => (
+            waiting.position,
+            ServeOutcome::Backpressure(waiting.backpressure.deadline),
+        ),
+        None => (parsed, ServeOutcome::More),
+    }
 }
 
 /// Returns the chains that start at `heads`, with the length of a timestamp where one was written.
@@ -271,7 +309,8 @@ fn walk_frames<'m>(
     heads.len()
 }
 
-/// Parses the frames of `chains` into trains. Returns how many chains are not a valid frame.
+/// Parses the frames of `chains` into trains, until these have [`MAX_SEGMENTS`] segments. Returns
+/// how many chains it parsed; those without a train are not a valid frame.
 fn parse_frames<'b, 'm>(
     chains: &[Chain],
     spans: &'b [Span<'m>],
@@ -279,7 +318,7 @@ fn parse_frames<'b, 'm>(
     features: FeatureSet,
     snapshots: &'b mut [Snapshot],
     trains: &mut Vec<PositionedTrain<'b, 'm>>,
-) -> u64 {
+) -> usize {
     let prefetch = |chain: &Chain| {
         let mut parts = chain.readable(spans).iter();
         if let Some(headers) = parts.next() {
@@ -291,14 +330,18 @@ fn parse_frames<'b, 'm>(
         }
     };
     chains.iter().take(PREFETCH_DISTANCE).for_each(prefetch);
-    let mut errors = 0;
+    let mut segments = 0;
     for (position, (chain, snapshot)) in chains.iter().zip(snapshots).enumerate() {
         chains.get(position + PREFETCH_DISTANCE).map(prefetch);
         let (_, train) = trains.push_mut((position, Train::unset(chain.readable(spans))));
         if parse_into(&GuestMover::new(), format, features, snapshot, train).is_err() {
             trains.pop();
-            errors += 1;
+            continue;
+        }
+        segments += train.segments();
+        if segments >= MAX_SEGMENTS {
+            return position + 1;
         }
     }
-    errors
+    chains.len()
 }

@@ -3,13 +3,15 @@
 use std::{fmt::Arguments, sync::Arc};
 
 use log::Level;
-use zcnic_ctl::protocol::event::{self, Event};
+use zcnic_ctl::protocol::event::{self, Event, EventKind};
 use zcnic_device::{fault::Direction, ledger};
 
 use crate::{
     captures::Captures,
     index::{PairIndex, RingIndex},
     limit::LogLimit,
+    memory::MemoryRules,
+    notifier::Notifier,
     protocol::stop_report_to_protocol,
     ring::{
         RingError,
@@ -51,8 +53,17 @@ impl PortContext {
         self.number
     }
 
+    /// What signals the eventfds of frontends.
+    pub(crate) fn notifier(&self) -> &Arc<Notifier> {
+        &self.services.notifier
+    }
+
     pub(crate) fn captures(&self) -> &Captures {
         &self.services.captures
+    }
+
+    pub(crate) fn memory_rules(&self) -> &MemoryRules {
+        &self.services.memory
     }
 
     /// Nanoseconds since the backend started.
@@ -95,17 +106,7 @@ impl PortContext {
     }
 
     fn log(&self, limit: &LogLimit, level: Level, message: Arguments<'_>) {
-        match limit.allow() {
-            Some(0) => log::log!(level, "Port {}: {message}", self.name),
-            Some(more) => {
-                log::log!(
-                    level,
-                    "Port {}: {message} ({more} more not logged)",
-                    self.name
-                );
-            }
-            None => {}
-        }
+        limit.log(level, format_args!("Port {}: {message}", self.name));
     }
 
     /// Marks a ring broken until it is set up again; logs the reason the first time.
@@ -118,6 +119,11 @@ impl PortContext {
     /// Publishes an event to the clients that subscribed to its kind.
     pub(crate) fn publish(&self, event: impl FnOnce() -> Event) {
         self.services.events.publish(event);
+    }
+
+    /// Counts events that are not published, for the clients that subscribed to their kind.
+    pub(crate) fn lose(&self, kind: EventKind, count: u64) {
+        self.services.events.lose(kind, count);
     }
 
     /// Wakes clients that wait for hits of a fault rule.

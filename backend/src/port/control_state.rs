@@ -25,6 +25,16 @@ pub(crate) struct ActiveConfig {
     pub(crate) max_chains: usize,
 }
 
+impl ActiveConfig {
+    /// The timestamp of what happened at `device_time` of the device's clock; 0 for 0.
+    pub(crate) fn stamp(&self, device_time: u64) -> u64 {
+        match device_time {
+            0 => 0,
+            time => self.configuration.clock.stamp(time),
+        }
+    }
+}
+
 /// The state that one command or frontend message at a time changes.
 #[derive(Debug)]
 pub(crate) struct ControlState {

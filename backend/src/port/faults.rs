@@ -70,6 +70,11 @@ impl Faults {
         lock(&self.engine).list().collect()
     }
 
+    /// One rule with its counts.
+    pub(crate) fn get(&self, id: RuleId) -> Option<RuleStatus> {
+        lock(&self.engine).list().find(|rule| rule.id == id)
+    }
+
     fn change<T>(&self, change: impl FnOnce(&mut Engine) -> T) -> T {
         let mut engine = lock(&self.engine);
         let result = change(&mut engine);

@@ -29,7 +29,7 @@ use std::{
     },
 };
 
-use zcnic_ctl::protocol::event::{self, Event};
+use zcnic_ctl::protocol::event::{self, Event, FrameFate};
 use zcnic_device::{features::Feature, port::PortCounters};
 
 use self::{
@@ -49,11 +49,34 @@ use crate::{
     waker::Wakers,
 };
 
+/// Why steering dropped a frame.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum SteeringDrop {
+    /// The address filter does not accept it.
+    Filtered,
+    /// It is longer than the MTU.
+    Oversize,
+    /// A flow rule drops it.
+    Rule,
+}
+
+impl SteeringDrop {
+    /// The same for captures.
+    pub(crate) fn fate(self) -> FrameFate {
+        match self {
+            Self::Filtered => FrameFate::Filtered,
+            Self::Oversize => FrameFate::Oversize,
+            Self::Rule => FrameFate::RuleDrop,
+        }
+    }
+}
+
 /// Counters of a port that belong to no queue.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) filtered: AtomicU64,
     pub(crate) rule_drop: AtomicU64,
+    pub(crate) oversize: AtomicU64,
     /// Frames sent while there was no carrier.
     pub(crate) no_carrier: AtomicU64,
     /// Frames dropped after they had waited for a paused receiver.
@@ -67,6 +90,16 @@ impl Counters {
         PortCounters {
             filtered: self.filtered.load(Ordering::Relaxed),
             rule_drop: self.rule_drop.load(Ordering::Relaxed),
+            oversize: self.oversize.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The counter of frames that steering dropped for this reason.
+    pub(crate) fn of_drop(&self, reason: SteeringDrop) -> &AtomicU64 {
+        match reason {
+            SteeringDrop::Filtered => &self.filtered,
+            SteeringDrop::Oversize => &self.oversize,
+            SteeringDrop::Rule => &self.rule_drop,
         }
     }
 }
@@ -339,7 +372,7 @@ impl Port {
         }
     }
 
-    /// The receive time of frames that arrive now, in nanoseconds; 0 without looking at the clock
+    /// The receive time of frames that arrive now, by the device's clock; 0 without looking at the clock
     /// if the driver did not ask for it.
     pub(crate) fn rx_time(&self, active: &ActiveConfig) -> u64 {
         if active.configuration.offloads.has(Feature::Timestamp) {

@@ -6,7 +6,9 @@ use std::{
 };
 
 use zcnic_device::{
-    fault::{Direction, Lane, transmit::ChainFault},
+    budget::Budget,
+    fault::{Direction, Lane, lane::PORT_BYTES, transmit::ChainFault},
+    ledger,
     receive::ReceiveQueue,
     transmit::TransmitCounters,
 };
@@ -84,12 +86,12 @@ pub(crate) struct TxQueue {
 }
 
 impl RxQueue {
-    fn new(pair: PairIndex) -> Self {
+    fn new(pair: PairIndex, budget: &Budget, ledger: &Budget) -> Self {
         Self {
             transport: Transport::default(),
             device: ReceiveQueue::default(),
-            lane: Lane::new(Direction::Receive, pair.queue()),
-            ledger_state: LedgerState::default(),
+            lane: Lane::new(Direction::Receive, pair.queue(), budget),
+            ledger_state: LedgerState::new(ledger),
             waited_for: false,
             stalled: false,
             flush_scheduled: false,
@@ -108,11 +110,11 @@ impl RxQueue {
 }
 
 impl TxQueue {
-    fn new(pair: PairIndex) -> Self {
+    fn new(pair: PairIndex, budget: &Budget) -> Self {
         Self {
             transport: Transport::default(),
-            lane: Lane::new(Direction::Transmit, pair.queue()),
-            commands: Lane::new(Direction::Command, pair.queue()),
+            lane: Lane::new(Direction::Transmit, pair.queue(), budget),
+            commands: Lane::new(Direction::Command, pair.queue(), budget),
             decision: None,
             running: false,
             counters: TransmitCounters::default(),
@@ -133,12 +135,14 @@ pub(crate) struct Queues {
 
 impl Queues {
     pub(super) fn new() -> Self {
+        let budget = Budget::new(PORT_BYTES);
+        let ledger = Budget::new(ledger::PORT_BYTES);
         Self {
             rx: PairIndex::all()
-                .map(|pair| Mutex::new(RxQueue::new(pair)))
+                .map(|pair| Mutex::new(RxQueue::new(pair, &budget, &ledger)))
                 .collect(),
             tx: PairIndex::all()
-                .map(|pair| Mutex::new(TxQueue::new(pair)))
+                .map(|pair| Mutex::new(TxQueue::new(pair, &budget)))
                 .collect(),
         }
     }

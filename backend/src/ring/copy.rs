@@ -1,12 +1,16 @@
-//! The copy of a frame's payload, with its checksum folded in. There is no other.
+//! The copies: of a frame's payload, with its checksum folded in, and of headers.
 //!
 //! The sum is that of the bytes stored, even if the guest rewrites the source meanwhile: each byte
-//! is loaded once.
+//! is loaded once. So is each byte of a header, which is decided on.
 
 #![allow(
     unsafe_code,
     reason = "vector instructions, on memory that guests write to at any time"
 )]
+
+use std::ptr;
+
+use super::prefetch::CACHE_LINE;
 
 /// Copies `length` bytes and returns the sum of the words stored, as the device's
 /// `Checksum::add_native` takes it.
@@ -14,7 +18,7 @@
 /// # Safety
 ///
 /// Both are mapped for `length` bytes.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(miri)))]
 #[inline]
 pub(super) unsafe fn copy_and_sum(from: *const u8, to: *mut u8, length: usize) -> u64 {
     /// Bytes from which on a check of the processor's features pays.
@@ -33,7 +37,7 @@ pub(super) unsafe fn copy_and_sum(from: *const u8, to: *mut u8, length: usize) -
 
 /// A copy loop over vectors. A loaded vector passes through an empty `asm!`, so that the compiler
 /// can't load it a second time for the sum: the guest may have changed it.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(miri)))]
 macro_rules! copy_and_sum_by {
     ($name:ident, $feature:literal, $vector:ty, $register:ident, $load:ident, $store:ident,
      $zero:ident, $add:ident, $shift:ident, $and:ident, $mask:ident) => {
@@ -71,7 +75,7 @@ macro_rules! copy_and_sum_by {
     };
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(miri)))]
 copy_and_sum_by!(
     copy_and_sum_sse2,
     "sse2",
@@ -85,7 +89,7 @@ copy_and_sum_by!(
     _mm_and_si128,
     _mm_set1_epi64x
 );
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(miri)))]
 copy_and_sum_by!(
     copy_and_sum_avx2,
     "avx2",
@@ -107,7 +111,7 @@ copy_and_sum_by!(
 /// # Safety
 ///
 /// As there, and the processor has the features.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(miri)))]
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn copy_and_sum_avx512(from: *const u8, to: *mut u8, length: usize) -> u64 {
     use std::arch::{asm, x86_64::*};
@@ -167,7 +171,7 @@ unsafe fn copy_and_sum_avx512(from: *const u8, to: *mut u8, length: usize) -> u6
 /// # Safety
 ///
 /// As there.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(miri)))]
 #[inline]
 unsafe fn copy_and_sum_words(from: *const u8, to: *mut u8, length: usize) -> u64 {
     let (mut done, mut sum) = (0, 0);
@@ -196,6 +200,93 @@ unsafe fn copy_and_sum_words(from: *const u8, to: *mut u8, length: usize) -> u64
     sum
 }
 
+/// Bytes that are copied at once where a copy is read right away: a load that spans part of a store
+/// as wide as a cache line, which is what the C library uses, stalls in store-to-load forwarding.
+const CHUNK: usize = 16;
+
+/// As many bytes, in a register.
+#[cfg(target_arch = "x86_64")]
+type Chunk = std::arch::x86_64::__m128i;
+/// As many bytes, in a register.
+#[cfg(not(target_arch = "x86_64"))]
+type Chunk = u128;
+
+/// Reads bytes that are decided on. The guest may write them meanwhile, so each load is volatile:
+/// the compiler can't repeat one, as it may a plain copy's.
+///
+/// # Safety
+///
+/// Both are mapped for `length` bytes and don't overlap.
+#[inline]
+pub(super) unsafe fn read_headers(from: *const u8, to: *mut u8, length: usize) {
+    if length < CHUNK {
+        // SAFETY: the caller's promise.
+        unsafe { copy_words(from, to, length) };
+        return;
+    }
+    let mut at = 0;
+    while at + CHUNK < length {
+        // SAFETY: the chunk is inside, by the condition.
+        unsafe { copy_word::<Chunk>(from.add(at), to.add(at)) };
+        at += CHUNK;
+    }
+    let last = length - CHUNK;
+    // SAFETY: it is inside. Bytes of the chunk before that are read again are stored again: only
+    // the second ones are seen.
+    unsafe { copy_word::<Chunk>(from.add(last), to.add(last)) };
+}
+
+/// Writes bytes that are mostly headers.
+///
+/// # Safety
+///
+/// Both are mapped for `length` bytes and don't overlap.
+#[inline]
+pub(super) unsafe fn write_headers(from: *const u8, to: *mut u8, length: usize) {
+    if !(CHUNK..=4 * CACHE_LINE).contains(&length) {
+        // SAFETY: the caller's promise.
+        unsafe { ptr::copy_nonoverlapping(from, to, length) };
+        return;
+    }
+    let mut at = 0;
+    while at + CHUNK < length {
+        // SAFETY: the chunk is inside, by the condition.
+        unsafe { ptr::copy_nonoverlapping(from.add(at), to.add(at), CHUNK) };
+        at += CHUNK;
+    }
+    let last = length - CHUNK;
+    // SAFETY: it is inside; some of its bytes may be stored again.
+    unsafe { ptr::copy_nonoverlapping(from.add(last), to.add(last), CHUNK) };
+}
+
+/// Copies fewer than 16 bytes, each of which is loaded once.
+///
+/// # Safety
+///
+/// Both are mapped for `length` bytes.
+#[inline]
+unsafe fn copy_words(from: *const u8, to: *mut u8, length: usize) {
+    let mut done = 0;
+    // SAFETY: a bit of the length says that as many bytes are left.
+    unsafe {
+        if length & 8 != 0 {
+            copy_word::<u64>(from, to);
+            done += 8;
+        }
+        if length & 4 != 0 {
+            copy_word::<u32>(from.add(done), to.add(done));
+            done += 4;
+        }
+        if length & 2 != 0 {
+            copy_word::<u16>(from.add(done), to.add(done));
+            done += 2;
+        }
+        if length & 1 != 0 {
+            copy_word::<u8>(from.add(done), to.add(done));
+        }
+    }
+}
+
 /// Copies one word, aligned or not, and returns the word stored. The read is volatile, because the
 /// compiler might repeat a plain one. If misalignment or the guest tears the word, any value will
 /// do.
@@ -203,9 +294,8 @@ unsafe fn copy_and_sum_words(from: *const u8, to: *mut u8, length: usize) -> u64
 /// # Safety
 ///
 /// Both are mapped for a word.
-#[cfg(target_arch = "x86_64")]
 #[inline]
-unsafe fn copy_word<T: Copy>(from: *const u8, to: *mut u8) -> T {
+pub(super) unsafe fn copy_word<T: Copy>(from: *const u8, to: *mut u8) -> T {
     /// A word without alignment.
     #[repr(C, packed)]
     struct Word<T>(T);
@@ -216,13 +306,14 @@ unsafe fn copy_word<T: Copy>(from: *const u8, to: *mut u8) -> T {
     word
 }
 
-/// Copies `length` bytes by way of a local buffer and returns the sum of the words stored.
+/// Copies `length` bytes by way of a local buffer and returns the sum of the words stored. Also under
+/// Miri, which knows neither the vector instructions nor `asm!`.
 ///
 /// # Safety
 ///
 /// Both are mapped for `length` bytes.
-#[cfg(not(target_arch = "x86_64"))]
-pub(super) unsafe fn copy_and_sum(from: *const u8, to: *mut u8, length: usize) -> u64 {
+#[cfg(any(not(target_arch = "x86_64"), miri, test))]
+unsafe fn copy_and_sum_plain(from: *const u8, to: *mut u8, length: usize) -> u64 {
     let mut buffer = [0u8; 2048];
     let (mut done, mut sum) = (0, 0u64);
     while done < length {
@@ -243,4 +334,37 @@ pub(super) unsafe fn copy_and_sum(from: *const u8, to: *mut u8, length: usize) -
         done += here;
     }
     sum
+}
+
+#[cfg(any(not(target_arch = "x86_64"), miri))]
+pub(super) use copy_and_sum_plain as copy_and_sum;
+
+#[cfg(test)]
+mod tests {
+    use zcnic_device::checksum::Checksum;
+
+    use super::{copy_and_sum, copy_and_sum_plain};
+
+    /// Every length up to several vectors, at places that are aligned and at some that are not.
+    #[test]
+    fn all_copies_store_and_sum_the_same() {
+        let source: Vec<u8> = (0..700u32).map(|at| (at * 37 + at / 256) as u8).collect();
+        for length in 0..600 {
+            for (from, to) in [(0, 0), (1, 0), (3, 7), (64, 2)] {
+                let mut expected = Checksum::new();
+                expected.add(&source[from..from + length]);
+                for copy in [copy_and_sum, copy_and_sum_plain] {
+                    let mut target = vec![0; 700];
+                    // SAFETY: both have so many bytes.
+                    let stored =
+                        unsafe { copy(source[from..].as_ptr(), target[to..].as_mut_ptr(), length) };
+                    let mut sum = Checksum::new();
+                    sum.add_native(stored, length);
+                    assert_eq!(sum.finish(), expected.finish(), "{length} bytes");
+                    assert_eq!(target[to..to + length], source[from..from + length]);
+                    assert!(target[to + length..].iter().all(|byte| *byte == 0));
+                }
+            }
+        }
+    }
 }

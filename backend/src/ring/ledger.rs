@@ -3,9 +3,12 @@
 use std::{collections::VecDeque, marker::PhantomData};
 
 use zcnic_ctl::protocol::event;
-use zcnic_device::ledger::{
-    self, BufferEvent, GuestRange, Ledger, Settings, StopReport, Violation,
-    sanitize::{Inspect, intact, poison},
+use zcnic_device::{
+    budget::Budget,
+    ledger::{
+        self, BufferEvent, GuestRange, Ledger, Settings, StopReport, Violation,
+        sanitize::{Inspect, intact, poison},
+    },
 };
 
 use crate::{
@@ -39,10 +42,22 @@ pub(crate) struct LedgerState {
 }
 
 impl LedgerState {
+    /// A ledger that records nothing yet, and whose records are charged to `budget`.
+    pub(crate) fn new(budget: &Budget) -> Self {
+        Self {
+            ledger: Ledger::charged_to(budget),
+            ..Self::default()
+        }
+    }
+
     /// Starts from scratch with these settings.
     pub(crate) fn configure(&mut self, settings: Settings) {
-        *self = Self::default();
-        self.ledger.configure(settings);
+        let mut ledger = std::mem::take(&mut self.ledger);
+        ledger.configure(settings);
+        *self = Self {
+            ledger,
+            ..Self::default()
+        };
     }
 
     /// Starts from scratch: the ring is gone, or is about to be set up again.

@@ -13,7 +13,7 @@ pub(super) const CACHE_LINE: usize = 64;
 /// Prefetches the line at `address` for writing.
 #[inline]
 pub(super) fn prefetch_write(address: *const u8) {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: a prefetch is a hint and never faults; processors without this one take it for a NOP.
     unsafe {
         std::arch::asm!(
@@ -22,19 +22,19 @@ pub(super) fn prefetch_write(address: *const u8) {
             options(readonly, nostack, preserves_flags)
         );
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(any(not(target_arch = "x86_64"), miri))]
     prefetch(address);
 }
 
 #[inline]
 pub(crate) fn prefetch(address: *const u8) {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: a prefetch is a hint and never faults.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         _mm_prefetch::<_MM_HINT_T0>(address.cast());
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(any(not(target_arch = "x86_64"), miri))]
     let _ = address;
 }
 

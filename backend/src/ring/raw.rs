@@ -30,11 +30,14 @@ use zcnic_device::checksum::Checksum;
 use zerocopy::IntoBytes;
 
 use super::{
-    RingError, Setup,
-    copy::copy_and_sum,
-    prefetch::{CACHE_LINE, PrefetchHint, prefetch},
+    Part, RingError, Setup,
+    copy::{copy_and_sum, copy_word, read_headers, write_headers},
+    prefetch::{PrefetchHint, prefetch},
 };
-use crate::memory::GuestMemory;
+use crate::memory::{
+    GuestMemory,
+    guard::{Alarm, Guards},
+};
 
 const DESCRIPTOR: usize = 16;
 const USED_ELEMENT: usize = 8;
@@ -43,6 +46,8 @@ const USED_ELEMENT: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Memory {
     regions: Vec<Region>,
+    /// Dropped before the mapping.
+    _guards: Guards,
     /// Keeps the regions mapped.
     _mapped: Arc<GuestMemory>,
 }
@@ -62,15 +67,20 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// Looks up where the regions of `memory` are.
-    pub(crate) fn new(memory: Arc<GuestMemory>) -> Self {
+    /// Looks up where the regions of `memory` are. If one has no page, `alarm` is raised.
+    pub(crate) fn new(memory: Arc<GuestMemory>, alarm: &Arc<Alarm>) -> Self {
         let regions = memory.iter().map(|region| Region {
             start: region.start_addr().raw_value(),
             length: region.len(),
             host: region.as_ptr(),
         });
+        let regions: Vec<_> = regions.collect();
+        let places = regions
+            .iter()
+            .map(|region| (region.host.addr(), region.length as usize));
         Self {
-            regions: regions.collect(),
+            _guards: Guards::new(places, alarm),
+            regions,
             _mapped: memory,
         }
     }
@@ -168,7 +178,22 @@ impl<'m> Span<'m> {
             return;
         };
         // SAFETY: `from` has that many bytes, mapped for 'm; `into` is ours and does not overlap.
-        unsafe { copy_headers(from, into.as_mut_ptr(), into.len()) }
+        unsafe { read_headers(from, into.as_mut_ptr(), into.len()) }
+    }
+
+    /// Reads the two 64-bit words at `offset`, aligned or not; zeros if they are not inside.
+    #[inline]
+    fn read_pair(&self, offset: usize) -> [u64; 2] {
+        let mut pair = [0u64; 2];
+        let Some(from) = self.at(offset, size_of_val(&pair)) else {
+            debug_assert!(false, "offset and length are inside the span");
+            return pair;
+        };
+        for (index, word) in pair.iter_mut().enumerate() {
+            // SAFETY: `from` has two words, mapped for 'm; `word` is ours.
+            *word = unsafe { copy_word(from.add(8 * index), ptr::from_mut(word).cast()) };
+        }
+        pair
     }
 
     /// Writes `bytes` at `offset`; nothing if there is no room for them all.
@@ -180,7 +205,7 @@ impl<'m> Span<'m> {
         };
         // SAFETY: `to` has room for that many bytes, mapped for 'm; `bytes` is ours and does not
         // overlap.
-        unsafe { copy_headers(bytes.as_ptr(), to, bytes.len()) }
+        unsafe { write_headers(bytes.as_ptr(), to, bytes.len()) }
     }
 
     /// Writes `words` at `offset`, one by one from wherever they are; nothing if there is no room
@@ -293,33 +318,6 @@ impl<'m> Span<'m> {
     }
 }
 
-/// Copies bytes that are mostly headers and are read right away. It uses small vectors: a load that
-/// spans part of a store as wide as a cache line, which is what the C library uses, stalls in
-/// store-to-load forwarding.
-///
-/// # Safety
-///
-/// Both are mapped for `length` bytes and don't overlap.
-#[inline]
-unsafe fn copy_headers(from: *const u8, to: *mut u8, length: usize) {
-    /// A vector that every processor has.
-    const CHUNK: usize = 16;
-    if !(CHUNK..=4 * CACHE_LINE).contains(&length) {
-        // SAFETY: the caller's promise.
-        unsafe { ptr::copy_nonoverlapping(from, to, length) };
-        return;
-    }
-    let mut at = 0;
-    while at + CHUNK < length {
-        // SAFETY: the chunk is inside, by the condition.
-        unsafe { ptr::copy_nonoverlapping(from.add(at), to.add(at), CHUNK) };
-        at += CHUNK;
-    }
-    let last = length - CHUNK;
-    // SAFETY: it is inside; some of its bytes may be stored again.
-    unsafe { ptr::copy_nonoverlapping(from.add(last), to.add(last), CHUNK) };
-}
-
 /// A descriptor as the driver wrote it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Descriptor {
@@ -350,15 +348,8 @@ impl Descriptor {
     /// Reads entry `index` of an indirect table, which need not be aligned.
     #[inline]
     pub(crate) fn read(table: &Span<'_>, index: u16) -> Self {
-        let mut bytes = [0; DESCRIPTOR];
-        table.read(usize::from(index) * DESCRIPTOR, &mut bytes);
-        let both = u128::from_ne_bytes(bytes);
-        let [first, second] = if cfg!(target_endian = "little") {
-            [both as u64, (both >> 64) as u64]
-        } else {
-            [(both >> 64) as u64, both as u64]
-        };
-        Self::new(first, second)
+        let [address, rest] = table.read_pair(usize::from(index) * DESCRIPTOR);
+        Self::new(address, rest)
     }
 }
 
@@ -388,7 +379,14 @@ impl Mapping {
         if !size.is_power_of_two() || size > 1 << 15 {
             return Err(RingError::Size(size));
         }
-        let part = |part, address: u64, length, alignment| {
+        let entries = usize::from(size);
+        let lengths = [
+            entries * DESCRIPTOR,
+            6 + 2 * entries,
+            6 + USED_ELEMENT * entries,
+        ];
+        let part = |part: Part, address: u64, alignment| {
+            let length = lengths[part as usize];
             let span = memory
                 .span(address, length)
                 .ok_or(RingError::Outside { part, address })?;
@@ -399,15 +397,21 @@ impl Mapping {
                 Err(RingError::Misaligned { part, address })
             }
         };
-        let entries = usize::from(size);
-        let descriptors = part(
-            "Descriptor table",
-            setup.descriptors,
-            entries * DESCRIPTOR,
-            DESCRIPTOR,
-        )?;
-        let available = part("Available ring", setup.available, 6 + 2 * entries, 2)?;
-        let used = part("Used ring", setup.used, 6 + USED_ELEMENT * entries, 4)?;
+        let descriptors = part(Part::Descriptors, setup.descriptors, DESCRIPTOR)?;
+        let available = part(Part::Available, setup.available, 2)?;
+        let used = part(Part::Used, setup.used, 4)?;
+        let parts = [
+            (Part::Descriptors, setup.descriptors),
+            (Part::Available, setup.available),
+            (Part::Used, setup.used),
+        ];
+        // What the device writes must not change what it reads. All ends are inside regions.
+        let end = |(part, start): (Part, u64)| start + lengths[part as usize] as u64;
+        for [one, other] in [[0, 1], [0, 2], [1, 2]].map(|pair| pair.map(|number| parts[number])) {
+            if one.1 < end(other) && other.1 < end(one) {
+                return Err(RingError::Overlap(one.0, other.0));
+            }
+        }
         Ok(Self {
             descriptors: descriptors.cast(),
             available: available.cast(),

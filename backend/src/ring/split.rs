@@ -1,10 +1,9 @@
 //! Access to one split ring while its lock is held.
 
-use std::sync::atomic::{Ordering, fence};
-
 use zcnic_device::fault::{RawRing, UsedElement};
 
 use super::{Indices, RingError, raw::Mapping};
+use crate::sync::{Ordering, fence};
 
 /// `VIRTQ_AVAIL_F_NO_INTERRUPT`.
 const NO_INTERRUPT: u16 = 1;

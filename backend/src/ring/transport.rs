@@ -1,21 +1,13 @@
 //! A ring as the frontend sets it up: where it is, whether it runs, how to notify.
 
-use std::{
-    os::fd::{AsFd, OwnedFd},
-    sync::Arc,
-};
-
-use rustix::{
-    fs::{OFlags, fcntl_getfl, fcntl_setfl},
-    io::write,
-};
+use std::{os::fd::AsFd, sync::Arc};
 
 use super::{
     Indices, RingError, Setup,
     raw::{Mapping, Memory},
     split::SplitRing,
 };
-use crate::{index::RingIndex, waker::Waker};
+use crate::{index::RingIndex, notifier::SharedEventfd, waker::Waker};
 
 /// One ring, running or not.
 #[derive(Debug, Default)]
@@ -29,9 +21,9 @@ pub(crate) struct Transport {
     ready: bool,
     enabled: bool,
     broken: bool,
-    kick: Option<OwnedFd>,
+    kick: Option<SharedEventfd>,
     watched: bool,
-    call: Option<Arc<OwnedFd>>,
+    call: Option<Arc<SharedEventfd>>,
     /// An interrupt was due while there was no call descriptor.
     missed_call: bool,
     /// The timer has a job to raise a moderated interrupt.
@@ -43,13 +35,12 @@ pub(crate) struct Transport {
 /// An interrupt, to be raised when no lock is held.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Interrupt(Arc<OwnedFd>);
+pub(crate) struct Interrupt(Arc<SharedEventfd>);
 
 impl Interrupt {
+    /// Never waits for the frontend.
     pub(crate) fn raise(&self) {
-        // An eventfd fails only if its counter is full, and then the interrupt is pending anyway.
-        // Other descriptors are the frontend's risk.
-        let _ = write(&self.0, &1u64.to_ne_bytes());
+        self.0.signal();
     }
 }
 
@@ -120,8 +111,8 @@ impl Transport {
         self.enabled = enabled;
     }
 
-    pub(crate) fn set_memory(&mut self, memory: Option<Arc<Memory>>) {
-        self.memory = memory;
+    pub(crate) fn set_memory(&mut self, memory: Arc<Memory>) {
+        self.memory = Some(memory);
         self.mapping = None;
     }
 
@@ -203,7 +194,7 @@ impl Transport {
 
     pub(crate) fn set_kick(
         &mut self,
-        kick: Option<OwnedFd>,
+        kick: Option<SharedEventfd>,
         worker: &Waker,
         ring: RingIndex,
     ) -> Result<(), RingError> {
@@ -222,12 +213,7 @@ impl Transport {
         self.kick = None;
     }
 
-    pub(crate) fn set_call(&mut self, call: Option<OwnedFd>) -> Option<Interrupt> {
-        if let Some(call) = &call {
-            // A full pipe or a saturated eventfd must not block the thread that raises the
-            // interrupt.
-            let _ = fcntl_getfl(call).and_then(|flags| fcntl_setfl(call, flags | OFlags::NONBLOCK));
-        }
+    pub(crate) fn set_call(&mut self, call: Option<SharedEventfd>) -> Option<Interrupt> {
         self.call = call.map(Arc::new);
         if self.missed_call {
             self.interrupt()

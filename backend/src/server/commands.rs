@@ -167,10 +167,11 @@ fn faults(state: &ServerState) -> FaultList {
 }
 
 fn fault(state: &ServerState, id: FaultId) -> Option<FaultStatus> {
-    faults(state)
-        .faults
-        .into_iter()
-        .find(|fault| fault.id == id)
+    state.entries().iter().find_map(|entry| {
+        let port = &entry.port;
+        let rule = port.faults.get(RuleId(id.0))?;
+        Some(listed(port, &rule))
+    })
 }
 
 fn remove_faults(state: &ServerState, remove: &FaultRemove) -> Answer {

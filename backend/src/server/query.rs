@@ -76,10 +76,13 @@ pub(super) fn stats(state: &ServerState) -> Stats {
                 rx_frames: receive.frames,
                 rx_bytes: receive.bytes,
                 rx_split: receive.split,
+                rx_unsplit: receive.unsplit,
+                rx_long_headers: receive.long_headers,
                 rx_csum_bad: receive.csum_bad,
                 rx_no_buffer: receive.no_buffer,
                 rx_stopped: receive.stopped,
                 rx_too_long: receive.too_long,
+                rx_unsplit_too_long: receive.unsplit_too_long,
                 rx_bad_chain: receive.bad_chain,
                 rx_gro_frames: receive.gro_frames,
                 rx_gro_bytes: receive.gro_bytes,
@@ -104,6 +107,7 @@ pub(super) fn stats(state: &ServerState) -> Stats {
             connections: load(&port.counters.connections),
             rx_filtered: load(&port.counters.filtered),
             rx_rule_drop: load(&port.counters.rule_drop),
+            rx_oversize: load(&port.counters.oversize),
             rx_pause_timeout: load(&port.counters.pause_timeout),
             tx_no_carrier: load(&port.counters.no_carrier),
             queues: queues.filter(moved).collect(),
@@ -309,5 +313,6 @@ fn ring(transport: &Transport, lane: &Lane) -> Ring {
         held_frames: lane.held() as u64,
         held_chains: lane.withheld() as u64,
         fault_drops: lane.dropped(),
+        fault_limit_drops: lane.limit_dropped(),
     }
 }

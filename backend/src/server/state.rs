@@ -120,6 +120,14 @@ impl ServerState {
         Ok(())
     }
 
+    /// Removes all flow counters.
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn remove_all_flow_counters(&self) {
+        for (id, port) in std::mem::take(&mut *lock(&self.flow_counters)) {
+            self.ports[port].port.flow_counters.remove(id);
+        }
+    }
+
     /// The number of the next fault rule.
     pub(super) fn next_rule(&self) -> RuleId {
         RuleId(self.next_rule.fetch_add(1, Ordering::Relaxed))

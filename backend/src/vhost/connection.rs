@@ -1,18 +1,6 @@
 //! One connection of a frontend: relay and daemon.
 
-use std::{
-    fs::{DirBuilder, File},
-    io,
-    os::{
-        fd::AsRawFd,
-        unix::{
-            fs::DirBuilderExt,
-            net::{UnixListener, UnixStream},
-        },
-    },
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{io, os::unix::net::UnixStream, sync::Arc};
 
 use thiserror::Error;
 use vhost::vhost_user::{Error as VhostUserError, Listener, VhostUserProtocolFeatures};
@@ -29,14 +17,13 @@ use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
 
 use super::{
+    gate::{Gate, GateError},
+    private,
     relay::{RelayError, relay},
     vring::{self, SharedMemory, Vring},
 };
 use crate::{
-    control::frontend,
-    index::MAX_RINGS,
-    memory::{self, MemoryError},
-    port::Port,
+    control::frontend, descriptors::Share, index::MAX_RINGS, memory::MemoryError, port::Port,
 };
 
 /// `VHOST_USER_F_PROTOCOL_FEATURES`.
@@ -44,9 +31,6 @@ const PROTOCOL_FEATURES: u64 = 1 << 30;
 
 /// The longest ring: QEMU's limit for virtio-net.
 const MAX_RING_SIZE: usize = 1024;
-
-/// Name of the private socket.
-const PRIVATE: &str = "daemon";
 
 /// Virtio features that are offered. Not RING_RESET (QEMU does not forward it to a backend), PACKED
 /// or IN_ORDER, which are not served; MAC, STATUS and the control queue are QEMU's.
@@ -67,18 +51,27 @@ const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
 /// Why a connection ended, other than that the frontend left.
 #[derive(Debug, Error)]
 pub(crate) enum ConnectionError {
-    #[error("Can't make a private socket in {0}")]
-    Socket(PathBuf, #[source] io::Error),
+    #[error("Can't make a private socket")]
+    Socket(#[source] io::Error),
+    /// The system has no descriptor or thread for the connection.
+    #[error("Can't serve a frontend: {0}")]
+    Start(String),
     #[error("Frontend violated the vhost-user protocol")]
-    Relay(#[from] RelayError),
+    Relay(#[source] RelayError),
+    #[error("Memory of the frontend is refused")]
+    Memory(#[source] MemoryError),
     /// The crate's errors may include a thread's panic, which can't be passed on as a source.
     #[error("Frontend violated the vhost-user protocol: {0}")]
     Daemon(String),
 }
 
-impl From<DaemonError> for ConnectionError {
-    fn from(error: DaemonError) -> Self {
-        Self::Daemon(error.to_string())
+impl From<RelayError> for ConnectionError {
+    fn from(error: RelayError) -> Self {
+        match error {
+            RelayError::Thread(error) => Self::Start(error.to_string()),
+            RelayError::Refused(GateError::Memory(error)) => Self::Memory(error),
+            error => Self::Relay(error),
+        }
     }
 }
 
@@ -128,21 +121,8 @@ impl VhostUserBackend for NetBackend {
     }
 
     fn update_memory(&self, memory: SharedMemory) -> io::Result<()> {
-        let memory = memory.memory().into_inner();
-        let checked = memory::check(&memory).inspect_err(|_| {
-            // The refused memory must not be accessed, now or later.
-            frontend::set_memory(&self.port, None);
-        });
-        match checked {
-            Ok(true) => {}
-            Ok(false) => self.port.context.warn(format_args!(
-                "guest memory is in a file that can be truncated, which would kill zcnic; \
-                 memory-backend-memfd can't be"
-            )),
-            Err(error @ MemoryError::Stat(..)) => return Err(io::Error::other(error)),
-            Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidInput, error)),
-        }
-        frontend::set_memory(&self.port, Some(&memory));
+        // The relay has checked it.
+        frontend::set_memory(&self.port, &memory.memory().into_inner());
         Ok(())
     }
 
@@ -151,29 +131,36 @@ impl VhostUserBackend for NetBackend {
     }
 }
 
-/// Serves one frontend until it goes away. `socket` is the path where it connected; a private
-/// socket is made beside it for a moment.
+/// Serves one frontend, which may use a `share` of the descriptors, until it goes away.
 ///
 /// # Errors
 ///
-/// The frontend violated the protocol, or the private socket can't be made.
+/// The frontend violated the protocol, or the system lacks a descriptor or thread for it.
 pub(crate) fn serve(
     port: &Arc<Port>,
     frontend: &UnixStream,
-    socket: &Path,
+    share: Share,
 ) -> Result<(), ConnectionError> {
-    let (listener, near) =
-        private_pair(socket).map_err(|(path, error)| ConnectionError::Socket(path, error))?;
+    let (listener, near) = private::pair().map_err(ConnectionError::Socket)?;
     let backend = Arc::new(NetBackend {
         port: Arc::clone(port),
     });
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
-    let mut daemon = vring::for_port(port, || {
+    let unserved = |error: DaemonError| ConnectionError::Start(error.to_string());
+    let daemon = vring::for_port(port, || {
         VhostUserDaemon::new(port.context.name().to_owned(), backend, memory)
-    })?;
-    daemon.start(&mut Listener::from(listener))?;
+    });
+    let mut daemon = daemon.map_err(unserved)?;
+    let started = daemon.start(&mut Listener::from(listener));
+    started.map_err(unserved)?;
     frontend::attach(port);
-    let relayed = relay(frontend, &near);
+    let context = &port.context;
+    let mut gate = Gate::new(
+        Arc::clone(context.notifier()),
+        context.memory_rules(),
+        share,
+    );
+    let relayed = relay(frontend, &near, &mut gate);
     daemon.request_shutdown();
     let ended = daemon.wait();
     frontend::detach(port);
@@ -183,28 +170,6 @@ pub(crate) fn serve(
             VhostUserError::Disconnected | VhostUserError::PartialMessage,
         ))
         | Ok(()) => Ok(()),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(ConnectionError::Daemon(error.to_string())),
     }
-}
-
-/// A listener and a connection to it that no other process could make: the crate accepts from a
-/// listener only.
-fn private_pair(socket: &Path) -> Result<(UnixListener, UnixStream), (PathBuf, io::Error)> {
-    let directory = socket.with_added_extension("d");
-    let attempt = || {
-        // Left behind if the process was killed just here.
-        let _ = std::fs::remove_file(directory.join(PRIVATE));
-        let _ = std::fs::remove_dir(&directory);
-        DirBuilder::new().mode(0o700).create(&directory)?;
-        // Through the descriptor, because paths of sockets must be short.
-        let opened = File::open(&directory)?;
-        let path = format!("/proc/self/fd/{}/{PRIVATE}", opened.as_raw_fd());
-        let listener = UnixListener::bind(&path)?;
-        let near = UnixStream::connect(&path)?;
-        Ok((listener, near))
-    };
-    let made = attempt();
-    let _ = std::fs::remove_file(directory.join(PRIVATE));
-    let _ = std::fs::remove_dir(&directory);
-    made.map_err(|error| (directory, error))
 }

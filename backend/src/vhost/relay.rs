@@ -2,9 +2,11 @@
 //!
 //! QEMU's virtio-net sends SET_VRING_ENABLE when the device is realized, before any SET_FEATURES,
 //! and the crate refuses it unless VHOST_USER_F_PROTOCOL_FEATURES was acknowledged. So the relay
-//! first sends one SET_FEATURES with that bit alone, without asking for a reply, and from then on
-//! passes messages on unchanged. It passes whole messages: a relay of bytes could attach a file
-//! descriptor to the wrong one.
+//! first sends one SET_FEATURES with that bit alone, without asking for a reply. Before that it asks
+//! for the features itself: the crate honours REPLY_ACK only of a frontend that did so, and
+//! cloud-hypervisor sends SET_PROTOCOL_FEATURES first when it restores a machine. From then on the
+//! relay passes on the messages that the [gate](super::gate) lets through, unchanged. It passes whole
+//! messages: a relay of bytes could attach a file descriptor to the wrong one.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -16,39 +18,46 @@ use std::{
     },
     panic::resume_unwind,
     thread,
+    time::{Duration, Instant},
 };
 
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::{
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    },
 };
 use thiserror::Error;
 
+use super::gate::{GET_FEATURES, Gate, GateError, SET_FEATURES};
+use crate::descriptors::Share;
+
 /// Request, flags and size of the body, each 32 bits (vhost-user, "Header").
-const HEADER: usize = 12;
+pub(super) const HEADER: usize = 12;
 
 /// The largest body that the crate accepts. Served messages are far smaller.
-const MAX_BODY: usize = 4096;
+pub(super) const MAX_BODY: usize = 4096;
 
 /// The most file descriptors that one message may carry: a memory table of 32 regions.
-const MAX_FDS: usize = 32;
+const MAX_FDS: usize = Share::PER_MESSAGE;
 
-const GET_FEATURES: u32 = 1;
-const SET_FEATURES: u32 = 2;
-const SET_LOG_BASE: u32 = 6;
-const SET_LOG_FD: u32 = 7;
-const SET_VRING_ENABLE: u32 = 18;
-const SET_BACKEND_REQ_FD: u32 = 21;
+/// How long a frontend may take to set something up. QEMU sends SET_OWNER at once.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Why a relay ended before its frontend went away.
 #[derive(Debug, Error)]
 pub(crate) enum RelayError {
     #[error("Message {request} has a body of {size} bytes, more than {MAX_BODY}")]
     Oversized { request: u32, size: usize },
-    #[error("Request {0} is not served by this backend")]
-    Request(u32),
-    #[error("Message with more than {MAX_FDS} file descriptors")]
-    TooManyFds,
+    #[error(transparent)]
+    Refused(#[from] GateError),
+    #[error("Message with more than {0} file descriptors")]
+    TooManyFds(usize),
+    #[error("It set nothing up within {} s", HANDSHAKE.as_secs())]
+    Silent,
+    #[error("Can't start a thread")]
+    Thread(#[source] io::Error),
     #[error("Connection ended inside a message")]
     Truncated,
     #[error("Socket failed")]
@@ -62,32 +71,41 @@ struct Message {
 }
 
 impl Message {
-    /// SET_FEATURES(1 << 30), protocol version 1, no reply wanted.
-    fn acknowledge_protocol_features() -> Self {
-        let mut bytes = Vec::with_capacity(HEADER + 8);
-        bytes.extend_from_slice(&SET_FEATURES.to_ne_bytes());
-        bytes.extend_from_slice(&1u32.to_ne_bytes());
-        bytes.extend_from_slice(&8u32.to_ne_bytes());
-        bytes.extend_from_slice(&(1u64 << 30).to_ne_bytes());
+    /// A message of protocol version 1 that wants no reply.
+    fn new(request: u32, body: &[u8]) -> Self {
+        let header = [request, 1, body.len() as u32].map(u32::to_ne_bytes);
         Self {
-            bytes,
+            bytes: [header.as_flattened(), body].concat(),
             fds: Vec::new(),
         }
+    }
+
+    /// SET_FEATURES(1 << 30).
+    fn acknowledge_protocol_features() -> Self {
+        Self::new(SET_FEATURES, &(1u64 << 30).to_ne_bytes())
     }
 
     fn request(&self) -> u32 {
         word(&self.bytes, 0)
     }
 
-    /// The next message, or `None` at the end of the stream.
-    fn receive(from: &UnixStream) -> Result<Option<Self>, RelayError> {
+    fn body(&self) -> &[u8] {
+        &self.bytes[HEADER..]
+    }
+
+    /// The next message, or `None` at the end of the stream. It may carry `fds` descriptors.
+    fn receive(
+        from: &UnixStream,
+        fds: usize,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Self>, RelayError> {
         let mut message = Self {
             bytes: vec![0; HEADER],
             fds: Vec::new(),
         };
         let mut have = 0;
         while have < HEADER {
-            match message.read(from, have)? {
+            match message.read(from, have, fds, deadline)? {
                 0 if have == 0 => return Ok(None),
                 0 => return Err(RelayError::Truncated),
                 n => have += n,
@@ -102,7 +120,7 @@ impl Message {
         }
         message.bytes.resize(HEADER + size, 0);
         while have < HEADER + size {
-            match message.read(from, have)? {
+            match message.read(from, have, fds, deadline)? {
                 0 => return Err(RelayError::Truncated),
                 n => have += n,
             }
@@ -110,9 +128,20 @@ impl Message {
         Ok(Some(message))
     }
 
-    fn read(&mut self, from: &UnixStream, offset: usize) -> Result<usize, RelayError> {
+    fn read(
+        &mut self,
+        from: &UnixStream,
+        offset: usize,
+        fds: usize,
+        deadline: Option<Instant>,
+    ) -> Result<usize, RelayError> {
+        if let Some(deadline) = deadline {
+            wait(from, deadline)?;
+        }
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
+        // The kernel closes descriptors that do not fit.
+        let room = rustix::cmsg_space!(ScmRights(fds)).min(space.len());
+        let mut control = RecvAncillaryBuffer::new(&mut space[..room]);
         let received = retry(|| {
             recvmsg(
                 from,
@@ -126,8 +155,8 @@ impl Message {
                 self.fds.extend(fds);
             }
         }
-        if received.flags.contains(ReturnFlags::CTRUNC) || self.fds.len() > MAX_FDS {
-            return Err(RelayError::TooManyFds);
+        if received.flags.contains(ReturnFlags::CTRUNC) || self.fds.len() > fds {
+            return Err(RelayError::TooManyFds(fds));
         }
         Ok(received.bytes)
     }
@@ -149,38 +178,35 @@ impl Message {
     }
 }
 
-/// Whether the daemon gets this request. The crate trusts that a frontend acknowledges only offered
-/// protocol features, and panics on a log that it can't keep, so requests of features that are
-/// never offered stay outside.
-fn is_served(request: u32) -> bool {
-    ((GET_FEATURES..=SET_VRING_ENABLE).contains(&request) || request == SET_BACKEND_REQ_FD)
-        && !matches!(request, SET_LOG_BASE | SET_LOG_FD)
-}
-
 /// Passes messages between `frontend` and `daemon` until one of them goes away; then both are shut
 /// down.
 ///
 /// # Errors
 ///
 /// The frontend violated the protocol. That it left is not an error.
-pub(crate) fn relay(frontend: &UnixStream, daemon: &UnixStream) -> Result<(), RelayError> {
+pub(super) fn relay(
+    frontend: &UnixStream,
+    daemon: &UnixStream,
+    gate: &mut Gate,
+) -> Result<(), RelayError> {
     thread::scope(|scope| {
-        let replies = thread::Builder::new()
-            .name("relay".into())
-            .spawn_scoped(scope, || {
-                let result = pump(daemon, frontend, |_| true);
-                hang_up(frontend, daemon);
-                result
-            })?;
-        let result = Message::acknowledge_protocol_features()
-            .send(daemon)
-            .map_err(RelayError::from)
-            .and_then(|()| pump(frontend, daemon, is_served));
+        let result = introduce(daemon).and_then(|()| {
+            let replies = thread::Builder::new()
+                .name("relay".into())
+                .spawn_scoped(scope, || {
+                    // Errors follow from the side that hung up, which the other direction reports.
+                    let _ = pass_replies(daemon, frontend);
+                    hang_up(frontend, daemon);
+                })
+                .map_err(RelayError::Thread)?;
+            let result = pass_requests(frontend, daemon, gate);
+            hang_up(frontend, daemon);
+            if let Err(panic) = replies.join() {
+                resume_unwind(panic);
+            }
+            result
+        });
         hang_up(frontend, daemon);
-        // Errors of the other direction follow from the side that hung up, which is reported above.
-        if let Err(panic) = replies.join() {
-            resume_unwind(panic);
-        }
         match result {
             Err(RelayError::Io(error)) if is_hang_up(&error) => Ok(()),
             result => result,
@@ -188,18 +214,47 @@ pub(crate) fn relay(frontend: &UnixStream, daemon: &UnixStream) -> Result<(), Re
     })
 }
 
-fn pump(
-    from: &UnixStream,
-    to: &UnixStream,
-    allowed: impl Fn(u32) -> bool,
-) -> Result<(), RelayError> {
-    while let Some(message) = Message::receive(from)? {
-        if !allowed(message.request()) {
-            return Err(RelayError::Request(message.request()));
-        }
-        message.send(to)?;
+/// Sends what the crate needs to hear before the frontend's first message.
+fn introduce(daemon: &UnixStream) -> Result<(), RelayError> {
+    Message::new(GET_FEATURES, &[]).send(daemon)?;
+    Message::receive(daemon, 0, None)?;
+    Message::acknowledge_protocol_features().send(daemon)?;
+    Ok(())
+}
+
+fn pass_replies(daemon: &UnixStream, frontend: &UnixStream) -> Result<(), RelayError> {
+    while let Some(message) = Message::receive(daemon, MAX_FDS, None)? {
+        message.send(frontend)?;
     }
     Ok(())
+}
+
+/// Passes a frontend's messages on until it leaves.
+pub(super) fn pass_requests(
+    frontend: &UnixStream,
+    daemon: &UnixStream,
+    gate: &mut Gate,
+) -> Result<(), RelayError> {
+    let deadline = Instant::now() + HANDSHAKE;
+    loop {
+        let deadline = (!gate.is_introduced()).then_some(deadline);
+        let Some(message) = Message::receive(frontend, gate.per_message(), deadline)? else {
+            return Ok(());
+        };
+        gate.check(message.request(), message.body(), &message.fds)?;
+        message.send(daemon)?;
+    }
+}
+
+/// Waits until a frontend sent something or left.
+fn wait(frontend: &UnixStream, deadline: Instant) -> Result<(), RelayError> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let left = Timespec::try_from(left).map_err(|_| RelayError::Silent)?;
+    let mut frontend = [PollFd::new(frontend, PollFlags::IN)];
+    match retry(|| poll(&mut frontend, Some(&left)))? {
+        0 => Err(RelayError::Silent),
+        _ => Ok(()),
+    }
 }
 
 fn hang_up(frontend: &UnixStream, daemon: &UnixStream) {
@@ -235,15 +290,23 @@ mod tests {
     use std::{
         fs::File,
         io::{Read, Seek, Write},
+        sync::Arc,
     };
 
     use super::*;
+    use crate::memory::MemoryRules;
+    use crate::notifier::Notifier;
 
     fn header(request: u32, size: u32) -> Vec<u8> {
         [request, 1, size]
             .iter()
             .flat_map(|word| word.to_ne_bytes())
             .collect()
+    }
+
+    fn receive(from: &UnixStream) -> Message {
+        let message = Message::receive(from, MAX_FDS, None).expect("receive");
+        message.expect("message")
     }
 
     /// Runs a relay; returns the frontend's and the daemon's end and the relay itself.
@@ -254,20 +317,28 @@ mod tests {
     ) {
         let (frontend, near) = UnixStream::pair().expect("socket pair");
         let (far, daemon) = UnixStream::pair().expect("socket pair");
-        let handle = thread::spawn(move || relay(&near, &far));
+        let handle = thread::spawn(move || {
+            let notifier = Arc::new(Notifier::new().expect("AIO"));
+            let rules = MemoryRules::default();
+            relay(&near, &far, &mut Gate::new(notifier, &rules, Share::FULL))
+        });
+        // The daemon's answer to the relay's own GET_FEATURES, which the frontend does not see.
+        assert_eq!(receive(&daemon).request(), GET_FEATURES);
+        Message::new(GET_FEATURES, &[0; 8])
+            .send(&daemon)
+            .expect("send");
         (frontend, daemon, handle)
     }
 
     #[test]
     fn first_message_acknowledges_protocol_features() {
         let (frontend, daemon, handle) = start();
-        let message = Message::receive(&daemon)
-            .expect("receive")
-            .expect("message");
+        let message = receive(&daemon);
         assert_eq!(message.request(), SET_FEATURES);
         assert_eq!(message.bytes[HEADER..], (1u64 << 30).to_ne_bytes());
         drop(frontend);
-        assert!(Message::receive(&daemon).expect("end of stream").is_none());
+        let next = Message::receive(&daemon, MAX_FDS, None);
+        assert!(next.expect("end of stream").is_none());
         handle
             .join()
             .expect("relay")
@@ -277,16 +348,14 @@ mod tests {
     #[test]
     fn fds_stay_with_their_message() {
         let (frontend, daemon, handle) = start();
-        Message::receive(&daemon)
-            .expect("receive")
-            .expect("injected message");
+        receive(&daemon);
 
         let mut file: File = rustix::fs::memfd_create("fd", rustix::fs::MemfdFlags::CLOEXEC)
             .map(File::from)
             .expect("memfd");
         file.write_all(b"here").expect("write");
         let with = Message {
-            bytes: [header(12, 8), vec![7; 8]].concat(),
+            bytes: [header(21, 8), vec![7; 8]].concat(),
             fds: vec![file.into()],
         };
         let without = Message {
@@ -298,9 +367,7 @@ mod tests {
         }
         let counts: Vec<usize> = (0..3)
             .map(|_| {
-                let mut message = Message::receive(&daemon)
-                    .expect("receive")
-                    .expect("message");
+                let mut message = receive(&daemon);
                 if let Some(fd) = message.fds.pop() {
                     let mut text = String::new();
                     let mut file = File::from(fd);
@@ -322,14 +389,7 @@ mod tests {
         }
         .send(&daemon)
         .expect("send");
-        assert_eq!(
-            Message::receive(&frontend)
-                .expect("receive")
-                .expect("message")
-                .fds
-                .len(),
-            1
-        );
+        assert_eq!(receive(&frontend).fds.len(), 1);
         drop((frontend, daemon));
         handle.join().expect("relay").expect("no error");
     }
@@ -351,13 +411,15 @@ mod tests {
     }
 
     #[test]
-    fn unknown_request_ends_the_connection() {
-        for request in [0, SET_LOG_BASE, SET_LOG_FD, SET_VRING_ENABLE + 1, u32::MAX] {
-            let (mut frontend, _daemon, handle) = start();
-            frontend.write_all(&header(request, 0)).expect("write");
-            let error = handle.join().expect("relay").expect_err("not served");
-            assert!(matches!(error, RelayError::Request(r) if r == request));
-        }
+    fn refused_request_ends_the_connection() {
+        let (mut frontend, daemon, handle) = start();
+        frontend.write_all(&header(u32::MAX, 0)).expect("write");
+        let error = handle.join().expect("relay").expect_err("not served");
+        assert!(matches!(
+            error,
+            RelayError::Refused(GateError::Request(u32::MAX))
+        ));
+        drop(daemon);
     }
 
     #[test]

@@ -7,7 +7,6 @@ use std::{
     cell::RefCell,
     fs::File,
     io,
-    os::fd::OwnedFd,
     sync::{Arc, MutexGuard},
 };
 
@@ -18,6 +17,7 @@ use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
 use crate::{
     control::frontend,
     index::RingIndex,
+    notifier::SharedEventfd,
     port::Port,
     ring::{Setup, transport::Transport},
 };
@@ -58,10 +58,15 @@ impl Vring {
         self.with_transport(|transport| transport.set_up(change));
     }
 
+    /// Takes over an eventfd. The gate let no other descriptor through.
+    fn eventfd(&self, file: File) -> Option<SharedEventfd> {
+        self.port.context.notifier().accept(file.into())
+    }
+
     /// Duplicates a kick descriptor: the crate starts a ring when it has one itself.
-    fn duplicate(&self, kick: Option<&File>) -> Option<OwnedFd> {
+    fn duplicate(&self, kick: Option<&File>) -> Option<SharedEventfd> {
         match kick?.try_clone() {
-            Ok(file) => Some(file.into()),
+            Ok(file) => self.eventfd(file),
             Err(error) => {
                 let ring = self.ring;
                 self.port
@@ -192,7 +197,11 @@ impl VringT<SharedMemory> for Vring {
     }
 
     fn set_call(&self, file: Option<File>) {
-        frontend::set_call(&self.port, self.ring, file.map(OwnedFd::from));
+        frontend::set_call(
+            &self.port,
+            self.ring,
+            file.and_then(|file| self.eventfd(file)),
+        );
     }
 
     fn set_err(&self, _: Option<File>) {

@@ -5,6 +5,8 @@
 
 mod cable;
 mod framing;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod replay;
 mod stream;
 mod tap;
@@ -16,7 +18,7 @@ use std::{io, path::PathBuf, sync::Arc};
 use thiserror::Error;
 
 use crate::{
-    config::{CableConfig, FlowControl, ReplayConfig, StreamConfig, TapConfig, Wire},
+    config::{CableConfig, FlowControl, ReplayConfig, SocketMode, StreamConfig, TapConfig, Wire},
     port::{
         Port,
         generator::Generator,
@@ -59,6 +61,9 @@ pub enum WireError {
     Resources(#[from] io::Error),
 }
 
+/// Descriptors of a wire that come and go: a peer, and one that is refused or tried next.
+pub(crate) const DESCRIPTORS: usize = 2;
+
 /// What a thread of a wire does.
 pub(crate) type Body = Box<dyn FnOnce() -> io::Result<()> + Send>;
 
@@ -68,12 +73,17 @@ pub(crate) struct OpenLine {
     pub(crate) threads: Vec<Body>,
 }
 
-/// Plugs `port` into `wire`. Returns the line of a wire that has threads.
+/// Plugs `port` into `wire`, whose socket has permissions of `mode` if it listens on one. Returns the
+/// line of a wire that has threads.
 ///
 /// # Errors
 ///
 /// The wire can't be opened.
-pub(crate) fn plug(port: &Arc<Port>, wire: &Wire) -> Result<Option<OpenLine>, WireError> {
+pub(crate) fn plug(
+    port: &Arc<Port>,
+    wire: &Wire,
+    mode: SocketMode,
+) -> Result<Option<OpenLine>, WireError> {
     let open = match wire {
         Wire::Loopback => {
             port.plug(port, FlowControl::Drop);
@@ -87,7 +97,7 @@ pub(crate) fn plug(port: &Arc<Port>, wire: &Wire) -> Result<Option<OpenLine>, Wi
             port.plug_generator(Generator::new(config));
             return Ok(None);
         }
-        Wire::Stream(config) => open_stream(port, config)?,
+        Wire::Stream(config) => open_stream(port, config, mode)?,
         Wire::Tap(config) => open_tap(port, config)?,
         Wire::Replay(config) => open_replay(port, config)?,
     };
@@ -125,9 +135,13 @@ pub(crate) fn connect(
     Ok(vec![open(there, [a, b]), open(back, [b, a])])
 }
 
-fn open_stream(port: &Arc<Port>, config: &StreamConfig) -> Result<OpenLine, WireError> {
+fn open_stream(
+    port: &Arc<Port>,
+    config: &StreamConfig,
+    mode: SocketMode,
+) -> Result<OpenLine, WireError> {
     let line = Arc::new(Line::new(Sink::Frames, config.flow_control, 1)?);
-    let stream = stream::Stream::open(port, &line, config)?;
+    let stream = stream::Stream::open(port, &line, config, mode)?;
     Ok(OpenLine {
         line,
         threads: vec![Box::new(move || stream.run())],

@@ -24,7 +24,7 @@ use crate::{
     ring::raw::Span,
 };
 
-/// The most bytes of a capture's frames, which are all held in memory.
+/// The most bytes that a capture's frames may take, which are all held in memory.
 const MAX_BYTES: usize = 1 << 30;
 
 /// The first block type of a pcapng file, in either byte order.
@@ -35,11 +35,13 @@ const NEXT_LOOK: Duration = Duration::from_millis(100);
 
 /// The frames of a capture.
 #[derive(Debug, Default)]
-struct Capture {
+pub(super) struct Capture {
     bytes: Vec<u8>,
     frames: Vec<CapturedFrame>,
     /// Frames that are too long for a port.
     skipped: usize,
+    /// Bytes that its frames take.
+    taken: usize,
 }
 
 #[derive(Debug)]
@@ -56,13 +58,21 @@ impl Capture {
     ///
     /// The reason in words.
     fn read(file: &Path) -> Result<Self, String> {
-        let mut opened = File::open(file).map_err(|error| error.to_string())?;
+        let opened = File::open(file).map_err(|error| error.to_string())?;
+        Self::parse(BufReader::new(opened))
+    }
+
+    /// Reads either format.
+    ///
+    /// # Errors
+    ///
+    /// The reason in words.
+    pub(super) fn parse(mut reader: impl Read + Seek) -> Result<Self, String> {
         let mut magic = [0; 4];
-        opened
+        reader
             .read_exact(&mut magic)
-            .and_then(|()| opened.rewind())
+            .and_then(|()| reader.rewind())
             .map_err(|_| "it is no capture (pcap or pcapng)".to_owned())?;
-        let reader = BufReader::new(opened);
         let mut capture = Self::default();
         if magic == PCAPNG {
             capture.read_pcapng(reader)?;
@@ -112,14 +122,33 @@ impl Capture {
         format!("behind frame {frames}: {error}")
     }
 
+    /// Checks that its frames are those that a port takes, one behind the other.
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn check(&self) {
+        let (mut end, mut last) = (0, 0);
+        for CapturedFrame { place, time } in &self.frames {
+            assert!((14..=MAX_FRAME).contains(&place.len()) && place.start == end);
+            assert!(
+                *time >= last,
+                "a frame is due before the one in front of it"
+            );
+            (end, last) = (place.end, *time);
+        }
+        assert_eq!(end, self.bytes.len());
+    }
+
     fn add(&mut self, time: Duration, frame: &[u8]) -> Result<(), String> {
         if frame.len() > MAX_FRAME || frame.len() < 14 {
             self.skipped += 1;
             return Ok(());
         }
         let start = self.bytes.len();
-        if start + frame.len() > MAX_BYTES {
-            return Err(format!("its frames have more than {MAX_BYTES} bytes"));
+        self.taken += frame.len() + size_of::<CapturedFrame>();
+        if self.taken > MAX_BYTES {
+            return Err(format!(
+                "its frames take more than {MAX_BYTES} bytes, with {} for each",
+                size_of::<CapturedFrame>()
+            ));
         }
         self.bytes.extend_from_slice(frame);
         self.frames.push(CapturedFrame {
@@ -290,4 +319,26 @@ fn until_port_receives(port: &Port, line: &Line) -> io::Result<()> {
         )?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_frames_of_a_capture_are_bounded() {
+        let mut capture = Capture::default();
+        let mut add = |length| capture.add(Duration::ZERO, &vec![0; length]);
+        assert_eq!(add(14), Ok(()));
+        assert_eq!(add(MAX_FRAME + 1), Ok(()), "it is left out");
+        assert_eq!((capture.frames.len(), capture.skipped), (1, 1));
+        let one = 14 + size_of::<CapturedFrame>();
+        assert_eq!(capture.taken, one, "a frame costs more than its bytes");
+        // As after very many frames.
+        capture.taken = MAX_BYTES - 2 * one;
+        let mut add = || capture.add(Duration::ZERO, &[0; 14]);
+        assert_eq!((add(), add()), (Ok(()), Ok(())));
+        let error = add().expect_err("too many");
+        assert!(error.contains("more than 1073741824 bytes"), "{error}");
+    }
 }

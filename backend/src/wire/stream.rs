@@ -28,7 +28,7 @@ use super::{
     wait::wait,
 };
 use crate::{
-    config::{StreamAddress, StreamConfig, StreamRole},
+    config::{SocketMode, StreamAddress, StreamConfig, StreamRole},
     control::admin,
     datapath::ingress::{FRAMES, IncomingFrame, Ingress, Patience},
     port::{
@@ -91,12 +91,13 @@ impl Stream {
         port: &Arc<Port>,
         line: &Arc<Line>,
         config: &StreamConfig,
+        mode: SocketMode,
     ) -> Result<Self, WireError> {
         let address = config.address.clone();
         let listener = match (config.role, &address) {
             (StreamRole::Connect, _) => None,
             (StreamRole::Listen, StreamAddress::Unix(path)) => {
-                let socket = Socket::listen(path, false)?;
+                let socket = Socket::listen(path, mode)?;
                 socket.listener.set_nonblocking(true)?;
                 Some(Listener::Unix(socket))
             }

@@ -8,6 +8,7 @@ pub(crate) mod namespace;
 use std::{
     path::PathBuf,
     sync::mpsc::{self, Receiver},
+    thread,
     time::Duration,
 };
 
@@ -38,6 +39,17 @@ pub(crate) struct World {
     failures: Receiver<String>,
     config: Config,
     directory: TempDir,
+}
+
+/// Starts a backend on a thread of its own: that thread and those of the backend are sandboxed as
+/// in the program, the test's are not.
+fn start(config: &Config) -> (Backend, Receiver<String>) {
+    let (sender, failures) = mpsc::channel();
+    let backend = thread::scope(|scope| {
+        let starting = scope.spawn(|| Backend::start(config, &sender));
+        starting.join().expect("no panic")
+    });
+    (backend.expect("backend starts"), failures)
 }
 
 impl World {
@@ -112,8 +124,7 @@ impl World {
             ..Config::default()
         };
         configure(&mut config);
-        let (sender, failures) = mpsc::channel();
-        let backend = Backend::start(&config, &sender).expect("backend starts");
+        let (backend, failures) = start(&config);
         Self {
             backend: Some(backend),
             failures,
@@ -148,8 +159,8 @@ impl World {
     /// Replaces the backend by another process on the same sockets, as after a kill.
     pub(crate) fn restart(&mut self) {
         self.stop();
-        let (sender, failures) = mpsc::channel();
-        self.backend = Some(Backend::start(&self.config, &sender).expect("backend starts"));
+        let (backend, failures) = start(&self.config);
+        self.backend = Some(backend);
         self.failures = failures;
     }
 
@@ -173,7 +184,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             return;
         }
         self.stop();

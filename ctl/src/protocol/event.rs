@@ -259,6 +259,8 @@ pub enum FrameFate {
     RuleDrop,
     /// Dropped by the address filter.
     Filtered,
+    /// Dropped: it is longer than the MTU.
+    Oversize,
 }
 
 /// Events that a client missed.

@@ -6,7 +6,7 @@ use std::{
     str::FromStr,
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer, ser::Error};
 
 use super::{FlowMatch, OrNewer};
 
@@ -80,7 +80,11 @@ pub struct FaultRule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub every: Option<NonZeroU64>,
     /// The rule hits with this probability, 0 to 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "finite"
+    )]
     pub probability: Option<f64>,
     /// The seed of random draws; 0 if it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -96,6 +100,18 @@ pub struct FaultRule {
     pub enter: Option<String>,
     /// The action.
     pub action: Action,
+}
+
+/// Writes a number. JSON has `null` for infinity and NaN, and a rule that is read with `null` hits
+/// every frame.
+fn finite<S: Serializer>(number: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match number {
+        Some(number) if !number.is_finite() => {
+            let text = format!("probability {number} is not between 0 and 1");
+            Err(S::Error::custom(text))
+        }
+        number => number.serialize(serializer),
+    }
 }
 
 /// The action of a fault rule; docs/faults.md explains each.
@@ -221,6 +237,8 @@ pub enum Opcode {
     Stats,
     Status,
     Clock,
+    Mtu,
+    ClockAdjust,
 }
 
 /// The error statuses of commands, from docs/abi.md.

@@ -150,6 +150,9 @@ pub struct Ring {
     pub held_chains: u64,
     /// Frames that faults dropped.
     pub fault_drops: u64,
+    /// Those of them that rules held, copied or redirected beyond a limit.
+    #[serde(default)]
+    pub fault_limit_drops: u64,
 }
 
 /// The result of `query-steering`.

@@ -231,4 +231,16 @@ mod tests {
     fn frames_are_counted_from_one() {
         let _ = FaultRule::rx(Action::Drop).nth(0);
     }
+
+    #[test]
+    fn a_probability_that_is_no_number_is_not_sent() {
+        for probability in [f64::NAN, f64::INFINITY] {
+            let rule = FaultRule::rx(Action::Drop).probability(probability);
+            let error = serde_json::to_string(&rule).expect_err("no number");
+            assert!(
+                error.to_string().ends_with("is not between 0 and 1"),
+                "{error}"
+            );
+        }
+    }
 }

@@ -23,7 +23,11 @@ pub(crate) fn serve(answers: Vec<Value>) -> (TempDir, PathBuf, JoinHandle<Vec<Va
         let (stream, _) = listener.accept().expect("accept");
         let mut writer: &UnixStream = &stream;
         writeln!(writer, "{GREETING}").expect("greeting");
-        let mut lines = BufReader::new(&stream).lines();
+        let lines = BufReader::new(&stream).lines();
+        // Clients begin with one.
+        let is_empty =
+            |line: &Result<String, _>| matches!(line, Ok(line) if line.trim().is_empty());
+        let mut lines = lines.filter(|line| !is_empty(line));
         let mut requests = Vec::new();
         for answer in answers {
             let Some(line) = lines.next() else { break };

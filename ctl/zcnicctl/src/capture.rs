@@ -302,6 +302,7 @@ fn about(frame: &Frame) -> String {
         FrameFate::FaultDrop => "dropped by the fault",
         FrameFate::RuleDrop => "dropped by the rule",
         FrameFate::Filtered => "dropped by the address filter",
+        FrameFate::Oversize => "dropped as longer than the MTU",
     });
     let mut text = parts.join(", ");
     if let Some(end) = end.filter(|end| !end.is_empty()) {

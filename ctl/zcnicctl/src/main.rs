@@ -421,7 +421,11 @@ fn status(error: &anyhow::Error) -> ExitCode {
         .chain()
         .find_map(|cause| cause.downcast_ref::<ClientError>());
     match cause {
-        Some(ClientError::Connect(..) | ClientError::NotControl { .. }) => ExitCode::from(3),
+        Some(
+            ClientError::Connect(..)
+            | ClientError::NotControl { .. }
+            | ClientError::NotServed { .. },
+        ) => ExitCode::from(3),
         Some(error) if error.class() == Some(ErrorClass::Timeout) => ExitCode::from(4),
         _ => ExitCode::FAILURE,
     }

@@ -9,7 +9,7 @@ use crate::{
     table::{brief, objects, table},
 };
 
-pub(crate) const QUEUE_COLUMNS: [&str; 10] = [
+pub(crate) const QUEUE_COLUMNS: [&str; 11] = [
     "queue",
     "commands",
     "layout",
@@ -18,6 +18,7 @@ pub(crate) const QUEUE_COLUMNS: [&str; 10] = [
     "rx.next-available",
     "rx.held-chains",
     "rx.fault-drops",
+    "rx.fault-limit-drops",
     "tx.next-available",
     "tx.held-chains",
 ];

@@ -160,9 +160,9 @@ impl<T: Transport> Driver<T> {
     pub fn backend_died(&mut self) {
         for number in 0..self.pairs.len() {
             self.reap(number);
-            let Pair { receive, transmit } = &self.pairs[number];
+            let Pair { receive, transmit } = &mut self.pairs[number];
             receive.clear_posted(&self.guest);
-            transmit.clear_responses(&self.guest);
+            transmit.abandon_commands(&self.guest);
         }
     }
 

@@ -4,14 +4,18 @@
 //! Every byte that the device must not write holds poison: free buffers, the guards between them,
 //! and the part of a returned buffer beyond its used length.
 
+#[cfg(not(miri))]
+use std::fs::File;
 use std::{
     collections::HashMap,
-    fs::File,
     sync::{Arc, LazyLock},
 };
 
+#[cfg(not(miri))]
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
+#[cfg(not(miri))]
+use vm_memory::FileOffset;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 /// Start of each region. There are two, with a hole between, so that a device fails which assumes
 /// one contiguous range.
@@ -43,6 +47,31 @@ pub struct Guest {
     displacement: u64,
 }
 
+/// Memory with regions of these sizes, in a memfd.
+#[cfg(not(miri))]
+fn map(sizes: [usize; STARTS.len()]) -> GuestMemoryMmap {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let fd = memfd_create("guest", flags).expect("memfd");
+    let total: usize = sizes.iter().sum();
+    ftruncate(&fd, total as u64).expect("memfd takes a size");
+    let file = Arc::new(File::from(fd));
+    let mut offset = 0;
+    let ranges = [0, 1].map(|region| {
+        let (start, size) = (STARTS[region], sizes[region]);
+        let backing = FileOffset::from_arc(Arc::clone(&file), offset);
+        offset += size as u64;
+        (GuestAddress(start), size, Some(backing))
+    });
+    GuestMemoryMmap::from_ranges_with_files(ranges).expect("memory is mapped")
+}
+
+/// Memory with regions of these sizes, from the allocator: Miri maps no files.
+#[cfg(miri)]
+fn map(sizes: [usize; STARTS.len()]) -> GuestMemoryMmap {
+    let ranges = [0, 1].map(|region| (GuestAddress(STARTS[region]), sizes[region]));
+    GuestMemoryMmap::from_ranges(&ranges).expect("memory")
+}
+
 impl Default for Guest {
     fn default() -> Self {
         Self::new()
@@ -68,20 +97,8 @@ impl Guest {
     #[must_use]
     pub fn of_size(first: usize) -> Self {
         let sizes = [first, SIZES[1]];
-        let fd = memfd_create("guest", MemfdFlags::CLOEXEC).expect("memfd");
-        let total: usize = sizes.iter().sum();
-        ftruncate(&fd, total as u64).expect("memfd takes a size");
-        let file = Arc::new(File::from(fd));
-        let mut offset = 0;
-        let ranges = [0, 1].map(|region| {
-            let (start, size) = (STARTS[region], sizes[region]);
-            let backing = FileOffset::from_arc(Arc::clone(&file), offset);
-            offset += size as u64;
-            (GuestAddress(start), size, Some(backing))
-        });
-        let memory = GuestMemoryMmap::from_ranges_with_files(ranges).expect("memory is mapped");
         Self {
-            memory: Arc::new(memory),
+            memory: Arc::new(map(sizes)),
             next: STARTS,
             sizes,
             free: HashMap::new(),

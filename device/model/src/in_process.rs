@@ -138,7 +138,8 @@ impl World {
             self.ports[port].control(pair, &chain);
         } else {
             self.ports[port].decide_plain(&chain);
-            let time = self.ports[port].rings.clock.read();
+            let rings = &self.ports[port].rings;
+            let time = rings.configuration.clock.stamp(rings.clock.read());
             let sent = if chain.valid {
                 self.send(port, &chain.readable)
             } else {
@@ -182,12 +183,9 @@ impl World {
 /// The receiving end of the cable.
 fn deliver(rings: &mut PortRings, mover: &CrossMover<'_>, train: &Train<'_, [Span]>) {
     let segments = train.segments();
-    match rings
-        .configuration
-        .steering
-        .steer(train.headers(), train.header_bytes())
-    {
+    match rings.configuration.steering.steer_train(None, train) {
         SteeringDecision::Filtered => rings.counters.filtered += segments as u64,
+        SteeringDecision::Oversize => rings.counters.oversize += segments as u64,
         SteeringDecision::RuleDrop => rings.counters.rule_drop += segments as u64,
         SteeringDecision::Queue { queue, hash } => {
             let Some(rx) = rings.receive.get_mut(usize::from(queue)) else {
@@ -198,7 +196,7 @@ fn deliver(rings: &mut PortRings, mover: &CrossMover<'_>, train: &Train<'_, [Spa
                 hash,
                 offloads: rings.configuration.offloads,
                 time: match rings.configuration.offloads.has(Feature::Timestamp) {
-                    true => rings.clock.read(),
+                    true => rings.configuration.clock.stamp(rings.clock.read()),
                     false => 0,
                 },
                 vlan: None,

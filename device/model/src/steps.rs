@@ -160,6 +160,9 @@ pub enum Step {
         chains: [u16; 2],
     },
     Clock,
+    Mtu {
+        mtu: u32,
+    },
     Noise {
         opcode: u16,
         body: Vec<u8>,
@@ -206,6 +209,7 @@ pub fn any_step() -> impl Strategy<Value = Step> {
         1 => ([0..2000u16, 0..2000u16], [0..20u16, 0..20u16])
             .prop_map(|(usecs, chains)| Step::Coalesce { usecs, chains }),
         1 => Just(Step::Clock),
+        1 => prop_oneof![Just(0), 60..9300u32].prop_map(|mtu| Step::Mtu { mtu }),
         1 => (0..last_opcode + 4, vec(any::<u8>(), 0..200))
             .prop_map(|(opcode, body)| Step::Noise { opcode, body }),
         1 => Just(Step::Hello),
@@ -327,6 +331,7 @@ impl<T: Transport> Actor<T> {
             Step::Clock => {
                 driver.clock().expect("it was negotiated");
             }
+            Step::Mtu { mtu } => driver.set_mtu(*mtu).expect("it was negotiated"),
             Step::Noise { opcode, body } => self.noise(*opcode, body),
             Step::Hello => {
                 driver.hello();
@@ -405,11 +410,12 @@ fn sent_and_seen<T: Transport>(actor: &mut Actor<T>) -> (u64, u64) {
                 + queue.rx_no_buffer.get()
                 + queue.rx_stopped.get()
                 + queue.rx_too_long.get()
+                + queue.rx_unsplit_too_long.get()
         })
         .sum();
     (
         sent,
-        seen + port.rx_filtered.get() + port.rx_rule_drop.get(),
+        seen + port.rx_filtered.get() + port.rx_rule_drop.get() + port.rx_oversize.get(),
     )
 }
 

@@ -9,9 +9,12 @@ pub mod receive;
 pub mod refusals;
 pub mod segmentation;
 pub mod session;
+pub mod split;
 pub mod steering;
 pub mod time;
 pub mod transmit;
+
+use zcnic_device::features::{Feature, FeatureSet};
 
 use crate::{
     driver::{Driver, Transport},
@@ -32,6 +35,25 @@ fn up<T: Transport>(
     sender.bring_up(Shape::SPLIT, 8);
     receiver.bring_up(shape, buffers);
     [sender, receiver]
+}
+
+/// The same, but the receiver asks for no `feature`.
+fn up_without<T: Transport>(
+    connect: impl Fn(u16) -> [Driver<T>; 2],
+    feature: Feature,
+    shape: Shape,
+    buffers: usize,
+) -> [Driver<T>; 2] {
+    let [mut sender, mut receiver] = connect(PAIRS);
+    sender.bring_up(Shape::SPLIT, 8);
+    receiver.bring_up_with(all_but(feature), shape, buffers);
+    [sender, receiver]
+}
+
+/// All features but one.
+fn all_but(feature: Feature) -> FeatureSet {
+    let others = Feature::ALL.iter().copied();
+    others.filter(|other| *other != feature).collect()
 }
 
 /// Makes a `#[test]` of every scenario. `$connect` is a function from the number of queue pairs to
@@ -72,6 +94,8 @@ macro_rules! suite {
                 receive_mode
                 offloads
                 interrupt_moderation
+                the_mtu
+                clock_adjustments
                 counters
                 a_request_is_as_long_as_its_header_says
                 refused_commands_are_counted
@@ -84,10 +108,6 @@ macro_rules! suite {
                 one_byte_of_payload_is_split
                 headers_alone_are_not_split
                 frames_up_to_the_threshold_stay_whole
-                fragments_are_split_behind_ip
-                unknown_protocols_are_split_behind_the_last_known_header
-                truncated_packets_are_split_behind_ip
-                headers_that_do_not_fit_are_split_at_the_last_boundary_that_does
                 pages_share_a_jumbo_frame
                 chains_of_the_wrong_shape_are_returned_and_counted
                 a_ring_without_buffers_drops_and_counts
@@ -102,6 +122,15 @@ macro_rules! suite {
                 only_802_1q_tags_are_stripped
                 frames_keep_their_order
                 frames_become_visible_whole
+            }
+            split {
+                frames_that_are_neither_tcp_nor_udp_stay_whole
+                long_headers_stay_with_their_payload
+                whole_frames_beyond_the_header_buffers_are_dropped
+                fragments_are_split_behind_ip
+                unknown_protocols_are_split_behind_the_last_known_header
+                truncated_packets_are_split_behind_ip
+                headers_that_do_not_fit_are_split_at_the_last_boundary_that_does
             }
             transmit {
                 scattered_frames_are_sent_whole
@@ -133,12 +162,15 @@ macro_rules! suite {
                 rules_match_the_bits_of_their_masks
                 idle_queues_stay_idle
                 addresses_are_filtered
+                frames_longer_than_the_mtu_are_dropped
                 changes_lose_no_frame
             }
             time {
                 received_frames_are_timestamped
                 sent_frames_are_timestamped
                 only_valid_requests_get_a_transmit_timestamp
+                a_port_adjusts_its_own_clock
+                hello_ends_an_adjustment
                 the_clock_needs_its_feature
             }
             plain {

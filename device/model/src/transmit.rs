@@ -159,6 +159,8 @@ pub struct TransmitQueue {
     ring: Ring<TransmitChain>,
     /// Responses in the order of their commands; empty: the command was not executed.
     responses: VecDeque<Vec<u8>>,
+    /// Commands in flight whose responses are not awaited any more.
+    abandoned: usize,
     /// Transmit timestamps of frames that asked; `None`: the device wrote none.
     times: VecDeque<Option<u64>>,
     completed: u64,
@@ -170,6 +172,7 @@ impl TransmitQueue {
         Self {
             ring: Ring::new(guest, size),
             responses: VecDeque::new(),
+            abandoned: 0,
             times: VecDeque::new(),
             completed: 0,
         }
@@ -193,12 +196,14 @@ impl TransmitQueue {
         self.completed
     }
 
-    /// Poisons response buffers again because the device died and may have written to them; another
-    /// one must not.
-    pub fn clear_responses(&self, guest: &Guest) {
+    /// The device died. Poisons response buffers again: it may have written to them, and another
+    /// one must not. Commands in flight are abandoned: the next device answers them as stale.
+    pub fn abandon_commands(&mut self, guest: &Guest) {
         for buffer in self.ring.tokens().filter_map(|chain| chain.response) {
             guest.clear(buffer);
         }
+        self.responses.clear();
+        self.abandoned = self.ring.tokens().filter(|chain| chain.command).count();
     }
 
     /// Adds a frame; returns whether the ring had room for it.
@@ -269,7 +274,9 @@ impl TransmitQueue {
                     guest.assert_untouched(buffer, length);
                     let written = guest.read(buffer, length);
                     guest.free(buffer);
-                    if chain.command {
+                    if chain.command && self.abandoned > 0 {
+                        self.abandoned -= 1;
+                    } else if chain.command {
                         self.responses.push_back(written);
                     } else {
                         self.times.push_back(time(&written));

@@ -3,11 +3,14 @@
 
 use std::{
     any::Any,
-    io::Write,
-    os::{fd::AsRawFd, unix::net::UnixStream},
+    io::{self, Write},
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::net::UnixStream,
+    },
     path::Path,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -54,6 +57,9 @@ const SET_VRING_ENABLE: u32 = 18;
 
 /// The timeout for results that must arrive.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The longest wait for an interrupt without a look at the connection.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A connection to a port with running rings.
 pub struct Frontend {
@@ -322,6 +328,12 @@ impl Frontend {
         region.get_host_address(offset).expect("mapped").addr() as u64
     }
 
+    /// Whether the backend has closed the connection, as it does when it ends.
+    fn is_disconnected(&self) -> bool {
+        let connection = self.protocol.as_raw_fd();
+        has_event(connection, EventSet::READ_HANG_UP, Duration::ZERO)
+    }
+
     /// Waits for an interrupt of a ring, at most for `patience`; returns whether there was one.
     ///
     /// # Panics
@@ -330,19 +342,23 @@ impl Frontend {
     #[must_use]
     pub fn interrupted(&self, ring: usize, patience: Duration) -> bool {
         let call = &self.calls[ring];
-        let epoll = Epoll::new().expect("epoll");
-        epoll
-            .ctl(
-                ControlOperation::Add,
-                call.as_raw_fd(),
-                EpollEvent::new(EventSet::IN, 0),
-            )
-            .expect("epoll");
-        let mut events = [EpollEvent::default()];
-        let ready = epoll
-            .wait(patience.as_millis() as i32, &mut events)
-            .expect("epoll");
-        ready > 0 && call.read().is_ok()
+        has_event(call.as_raw_fd(), EventSet::IN, patience) && call.read().is_ok()
+    }
+}
+
+/// Waits for an event of a descriptor, at most for `patience`; returns whether there was one.
+fn has_event(descriptor: RawFd, event: EventSet, patience: Duration) -> bool {
+    let epoll = Epoll::new().expect("epoll");
+    let event = EpollEvent::new(event, 0);
+    epoll
+        .ctl(ControlOperation::Add, descriptor, event)
+        .expect("epoll");
+    let milliseconds = patience.as_millis() as i32;
+    match epoll.wait(milliseconds, &mut [EpollEvent::default()]) {
+        Ok(ready) => ready > 0,
+        // The process was stopped meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => false,
+        Err(error) => panic!("epoll: {error}"),
     }
 }
 
@@ -366,6 +382,16 @@ impl Transport for Frontend {
     }
 
     fn wait(&mut self, ring: usize) -> bool {
-        self.interrupted(ring, PATIENCE)
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            if self.interrupted(ring, LOOK) {
+                return true;
+            }
+            if self.is_disconnected() {
+                // The interrupt may have come just before.
+                return self.interrupted(ring, Duration::ZERO);
+            }
+        }
+        false
     }
 }

@@ -1,7 +1,7 @@
 //! Requests and responses of the command pair.
 
 use zerocopy::big_endian;
-use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::little_endian::{I64, U16, U32, U64};
 
 use super::layout::wire_structs;
 use super::{FEATURE_WORDS, FLOW_TYPES, RSS_KEY_SIZE};
@@ -269,6 +269,17 @@ wire_structs! {
     }
     reserved: request.reserved;
 
+    /// MTU: received frames with more bytes behind the Ethernet header and its tags are dropped.
+    pub struct Mtu {
+        /// The request header.
+        pub request: Request,
+        /// Bytes; 0: no limit.
+        pub mtu: U32,
+        /// Zero.
+        pub reserved: U32,
+    }
+    reserved: request.reserved, reserved;
+
     /// STATS.
     pub struct Stats {
         /// The request header.
@@ -290,6 +301,10 @@ wire_structs! {
         pub rx_bytes: U64,
         /// Frames split into headers and payload.
         pub rx_split: U64,
+        /// Frames not split: neither TCP nor UDP, or headers too long.
+        pub rx_unsplit: U64,
+        /// Those of them with headers too long.
+        pub rx_long_headers: U64,
         /// Frames with an invalid L4 checksum.
         pub rx_csum_bad: U64,
         /// Dropped: not enough buffers posted.
@@ -298,6 +313,8 @@ wire_structs! {
         pub rx_stopped: U64,
         /// Dropped: more chains than a frame may take.
         pub rx_too_long: U64,
+        /// Dropped: not split, and more bytes than header buffers hold.
+        pub rx_unsplit_too_long: U64,
         /// Chains of the wrong shape, returned.
         pub rx_bad_chain: U64,
         /// Aggregates delivered.
@@ -322,6 +339,8 @@ wire_structs! {
         pub rx_filtered: U64,
         /// Frames dropped by a flow rule.
         pub rx_rule_drop: U64,
+        /// Frames dropped because they are longer than the MTU.
+        pub rx_oversize: U64,
         /// Commands received.
         pub commands: U64,
         /// Commands not executed.
@@ -352,12 +371,25 @@ wire_structs! {
     }
     reserved: response.reserved;
 
-    /// The answer to CLOCK.
+    /// CLOCK_ADJUST.
+    pub struct ClockAdjust {
+        /// The request header.
+        pub request: Request,
+        /// Nanoseconds that the port's clock is stepped by.
+        pub step: I64,
+        /// Deviation from the device's clock from now on, in 2^-16 parts per million.
+        pub frequency: I64,
+    }
+    reserved: request.reserved;
+
+    /// The answer to CLOCK and CLOCK_ADJUST.
     pub struct ClockResponse {
         /// The response header.
         pub response: Response,
-        /// The device's clock, in nanoseconds.
+        /// The port's clock, in nanoseconds.
         pub nanoseconds: U64,
+        /// The device's clock, which is not adjusted, in nanoseconds.
+        pub device_nanoseconds: U64,
     }
     reserved: response.reserved;
 }

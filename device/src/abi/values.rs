@@ -111,6 +111,10 @@ wire_enum! {
         Status = 15,
         /// Reads the clock.
         Clock = 16,
+        /// Limits the length of received frames.
+        Mtu = 17,
+        /// Steps the port's clock and sets its frequency.
+        ClockAdjust = 18,
     }
 }
 

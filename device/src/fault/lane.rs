@@ -6,13 +6,27 @@ use super::{
     Action, Armed, CompletionFault, Direction, InterruptFault, PortFault, RawRing, Rule, RuleId,
     UsedElement, When,
     draw::{DrawSource, Purpose},
+    owned::{OwnedFrame, Touch},
     rule::INITIAL_STATE,
+    waiting::{Deadline, Moment, Waiting},
 };
-use crate::{abi::Opcode, frame::Headers, rss::Hash};
+use crate::{abi::Opcode, budget::Budget, frame::Headers, rss::Hash};
 
 /// The most frames, and the most frames' chains, that one lane holds. Beyond that frames are
 /// dropped and chains returned.
 pub const MAX_HELD: usize = 4096;
+
+/// Frames that rules may make in one batch: copies of duplicated frames, and redirected frames. A
+/// receive ring has fewer chains.
+pub const MAX_MADE: usize = 8192;
+
+/// Bytes that all frames which rules copy, hold or redirect may take on one port, of all queues and
+/// both directions together.
+pub const PORT_BYTES: usize = 64 << 20;
+
+/// The most rule hits of a batch that are listed one by one: more than a client's queue of events
+/// has room for.
+pub const MAX_HITS: usize = 4096;
 
 /// A rule hit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,63 +49,41 @@ pub struct Hit {
 /// Work for the caller after it has unlocked the ring.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// Rule hits, in order.
+    /// The first [`MAX_HITS`] rule hits, in order.
     pub hits: Vec<Hit>,
+    /// Rule hits behind those.
+    pub unlisted_hits: u64,
     /// Frames for another receive queue than steering chose.
     pub redirected: Vec<(u16, OwnedFrame)>,
     /// Faults of the whole port.
     pub port: Vec<PortFault>,
     /// The fault of this batch's interrupt.
     pub interrupt: Option<InterruptFault>,
+    /// Frames that rules made.
+    made: usize,
 }
 
-/// A copy of a frame, with final checksums.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OwnedFrame {
-    /// Its bytes.
-    pub bytes: Vec<u8>,
-    /// Its hash, if one was computed.
-    pub hash: Option<Hash>,
-    /// The sender's rules that hit it.
-    pub touches: Vec<Touch>,
-}
+impl Effects {
+    /// Frames that rules made in this batch, at most [`MAX_MADE`].
+    #[must_use]
+    pub fn made(&self) -> usize {
+        self.made
+    }
 
-/// A rule that hit a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Touch {
-    /// The rule.
-    pub rule: RuleId,
-    /// The action's name.
-    pub action: &'static str,
-}
+    fn hit(&mut self, hit: Hit) {
+        if self.hits.len() < MAX_HITS {
+            self.hits.push(hit);
+        } else {
+            self.unlisted_hits += 1;
+        }
+    }
 
-/// The end of a hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Deadline {
-    /// At this time.
-    At(u64),
-    /// When the lane has seen this many frames.
-    Frames(u64),
-    /// When the rule is removed.
-    Removal,
-    /// When the queue stops.
-    Stop,
-}
-
-#[derive(Debug)]
-struct HeldFrame {
-    rule: RuleId,
-    deadline: Deadline,
-    frame: OwnedFrame,
-}
-
-/// The withheld used elements of one frame.
-#[derive(Clone, Debug)]
-struct WithheldChains {
-    /// The rule that withholds them.
-    rule: RuleId,
-    elements: Vec<UsedElement>,
-    until: Deadline,
+    /// A fault that is due already is not due twice.
+    fn fault_port(&mut self, fault: PortFault) {
+        if !self.port.contains(&fault) {
+            self.port.push(fault);
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -140,26 +132,31 @@ pub struct Lane {
     tallies: Vec<(RuleId, Tally)>,
     /// Frames or commands seen.
     presented: u64,
-    held: Vec<HeldFrame>,
-    withheld: Vec<WithheldChains>,
+    held: Waiting<OwnedFrame>,
+    /// The used elements of one frame each.
+    withheld: Waiting<Vec<UsedElement>>,
     stall: Option<Stall>,
     dropped: u64,
+    limit_dropped: u64,
+    budget: Budget,
 }
 
 impl Lane {
-    /// A lane without state.
+    /// A lane without state, whose frames are charged to `budget`.
     #[must_use]
-    pub fn new(direction: Direction, queue: u16) -> Self {
+    pub fn new(direction: Direction, queue: u16, budget: &Budget) -> Self {
         Self {
             direction,
             queue,
             state: None,
             tallies: Vec::new(),
             presented: 0,
-            held: Vec::new(),
-            withheld: Vec::new(),
+            held: Waiting::default(),
+            withheld: Waiting::default(),
             stall: None,
             dropped: 0,
+            limit_dropped: 0,
+            budget: budget.clone(),
         }
     }
 
@@ -175,6 +172,13 @@ impl Lane {
         self.dropped
     }
 
+    /// Those of the dropped frames that rules held, copied or redirected beyond a limit: of the
+    /// lane, of the batch, or of the port's budget.
+    #[must_use]
+    pub fn limit_dropped(&self) -> u64 {
+        self.limit_dropped
+    }
+
     /// Frames held.
     #[must_use]
     pub fn held(&self) -> usize {
@@ -184,10 +188,7 @@ impl Lane {
     /// Chains withheld.
     #[must_use]
     pub fn withheld(&self) -> usize {
-        self.withheld
-            .iter()
-            .map(|withheld| withheld.elements.len())
-            .sum()
+        self.withheld.values().map(Vec::len).sum()
     }
 
     /// Whether the lane holds nothing and is not stalled, so that its owner can skip it.
@@ -209,29 +210,16 @@ impl Lane {
     /// held frame or chain, or the end of a stall.
     #[must_use]
     pub fn next_deadline(&self, armed: Option<&Armed>) -> Option<u64> {
-        let gone = |rule: RuleId| armed.is_none_or(|armed| !armed.has(rule));
-        let time = |rule: RuleId, deadline: Deadline| match deadline {
-            Deadline::Stop => None,
-            _ if gone(rule) => Some(0),
-            Deadline::At(time) => Some(time),
-            Deadline::Frames(_) | Deadline::Removal => None,
-        };
-        let held = self
-            .held
-            .iter()
-            .filter_map(|held| time(held.rule, held.deadline));
-        let withheld = self
-            .withheld
-            .iter()
-            .filter_map(|one| time(one.rule, one.until));
-        let stall = self.stall.iter().filter_map(|stall| {
-            if gone(stall.rule) {
+        let stall = self.stall.and_then(|stall| {
+            if armed.is_none_or(|armed| !armed.has(stall.rule)) {
                 Some(0)
             } else {
                 stall.until
             }
         });
-        held.chain(withheld).chain(stall).min()
+        let held = self.held.next_deadline(armed);
+        let withheld = self.withheld.next_deadline(armed);
+        held.into_iter().chain(withheld).chain(stall).min()
     }
 
     /// Counts a frame or command and returns the rules that hit it, in their order.
@@ -275,7 +263,7 @@ impl Lane {
             if !hit {
                 continue;
             }
-            effects.hits.push(Hit {
+            effects.hit(Hit {
                 rule: one.id,
                 direction: self.direction,
                 queue: self.queue,
@@ -284,7 +272,7 @@ impl Lane {
                 action: rule.action.name(),
             });
             if let Action::Port(fault) = rule.action {
-                effects.port.push(fault);
+                effects.fault_port(fault);
             }
             next_state = rule.enter.clone().or(next_state);
             strikes.push(Strike {
@@ -346,47 +334,71 @@ impl Lane {
         Deadline::Frames(self.presented.saturating_add(u64::from(frames)))
     }
 
+    /// Counts `frames` as dropped beyond a limit.
+    pub(super) fn drop_beyond_limit(&mut self, frames: usize) {
+        self.dropped += frames as u64;
+        self.limit_dropped += frames as u64;
+    }
+
+    /// A copy of a frame; `None`: it is dropped, because the port's budget is used up.
+    pub(super) fn own(
+        &mut self,
+        bytes: Vec<u8>,
+        hash: Option<Hash>,
+        touches: Vec<Touch>,
+    ) -> Option<OwnedFrame> {
+        let frame = OwnedFrame::new(&self.budget, bytes, hash, touches);
+        if frame.is_none() {
+            self.drop_beyond_limit(1);
+        }
+        frame
+    }
+
+    /// Returns how many of `wanted` frames rules may still make in this batch; counts the others as
+    /// dropped.
+    pub(super) fn make(&mut self, wanted: usize, effects: &mut Effects) -> usize {
+        let made = wanted.min(MAX_MADE - effects.made);
+        effects.made += made;
+        self.drop_beyond_limit(wanted - made);
+        made
+    }
+
+    /// The frame and `copies` duplicates of it, as far as the budget has room for them.
+    pub(super) fn duplicates(&mut self, frame: OwnedFrame, copies: usize) -> Vec<OwnedFrame> {
+        let more = (0..copies).map_while(|_| frame.duplicate(&self.budget));
+        let mut frames: Vec<_> = more.collect();
+        frames.push(frame);
+        self.drop_beyond_limit(copies + 1 - frames.len());
+        frames
+    }
+
     /// Holds a frame; `false`: there are too many, and it is dropped.
     pub(super) fn hold(&mut self, rule: RuleId, deadline: Deadline, frame: OwnedFrame) -> bool {
         let room = self.held.len() < MAX_HELD;
         if room {
-            self.held.push(HeldFrame {
-                rule,
-                deadline,
-                frame,
-            });
+            self.held.push(rule, deadline, frame);
         } else {
-            self.drop_frame();
+            self.drop_beyond_limit(1);
         }
         room
     }
 
-    fn is_due(&self, rule: RuleId, deadline: Deadline, armed: Option<&Armed>, now: u64) -> bool {
-        match deadline {
-            Deadline::Stop => false,
-            _ if armed.is_none_or(|armed| !armed.has(rule)) => true,
-            Deadline::At(time) => time <= now,
-            Deadline::Frames(presented) => presented <= self.presented,
-            Deadline::Removal => false,
-        }
+    fn moment(&self, now: u64) -> Moment {
+        let presented = self.presented;
+        Moment { now, presented }
     }
 
     /// Takes the frames whose deadline has passed, in the order of their times.
     pub fn take_due(&mut self, armed: Option<&Armed>, now: u64) -> Vec<OwnedFrame> {
         // Ends a stall whose time is over, so that it does not stay a deadline.
         self.is_stalled(armed, now);
-        if self.held.is_empty() {
-            return Vec::new();
-        }
-        let (mut due, held): (Vec<_>, Vec<_>) = std::mem::take(&mut self.held)
-            .into_iter()
-            .partition(|held| self.is_due(held.rule, held.deadline, armed, now));
-        self.held = held;
-        due.sort_by_key(|held| match held.deadline {
-            Deadline::At(time) => time,
+        let moment = self.moment(now);
+        let mut due = self.held.take_due(armed, moment);
+        due.sort_by_key(|(deadline, _)| match deadline {
+            Deadline::At(time) => *time,
             Deadline::Frames(_) | Deadline::Removal | Deadline::Stop => 0,
         });
-        due.into_iter().map(|held| held.frame).collect()
+        due.into_iter().map(|(_, frame)| frame).collect()
     }
 
     /// Withholds used elements until `until`.
@@ -406,23 +418,13 @@ impl Lane {
                 .for_each(|element| ring.put_used(element));
             return;
         }
-        self.withheld.push(WithheldChains {
-            rule,
-            elements,
-            until,
-        });
+        self.withheld.push(rule, until, elements);
     }
 
     /// Returns the chains whose deadline has passed.
     pub fn return_due(&mut self, ring: &mut impl RawRing, armed: Option<&Armed>, now: u64) {
-        if self.withheld.is_empty() {
-            return;
-        }
-        let (due, withheld): (Vec<_>, Vec<_>) = std::mem::take(&mut self.withheld)
-            .into_iter()
-            .partition(|one| self.is_due(one.rule, one.until, armed, now));
-        self.withheld = withheld;
-        for element in due.into_iter().flat_map(|one| one.elements) {
+        let due = self.withheld.take_due(armed, self.moment(now));
+        for element in due.into_iter().flat_map(|(_, elements)| elements) {
             ring.put_used(element);
         }
     }
@@ -430,8 +432,7 @@ impl Lane {
     /// Stops the lane while `ring` still runs: withheld chains are returned, held frames dropped,
     /// and a stall ends. Counts and state stay. Returns the number of chains returned.
     pub fn stop(&mut self, ring: &mut impl RawRing) -> usize {
-        let withheld = std::mem::take(&mut self.withheld);
-        let elements = withheld.into_iter().flat_map(|one| one.elements);
+        let elements = self.withheld.take().flatten();
         let returned = elements.map(|element| ring.put_used(element)).count();
         self.reset();
         returned
@@ -439,8 +440,8 @@ impl Lane {
 
     /// Like [`stop`](Self::stop), for a ring that is gone: no chain can be returned.
     pub fn reset(&mut self) {
-        self.withheld.clear();
-        self.held.clear();
+        self.withheld = Waiting::default();
+        self.held = Waiting::default();
         self.stall = None;
     }
 }

@@ -9,6 +9,10 @@
 //! of (seed, stream, direction, queue, count) ([`draw`]). Nothing depends on how lanes interleave:
 //! the same frames in the same order on a queue meet the same faults, with any number of workers.
 //!
+//! **Bounds.** All frames that rules of a port copy share a [budget](crate::budget), and the frames that they
+//! make in a batch, the hits that it lists and the frames that a lane holds are limited. Beyond a
+//! limit frames are dropped, and [counted](Lane::limit_dropped).
+//!
 //! **Ownership.** Held frames and frames with changed bytes are copies. Withheld chains are
 //! descriptor numbers. Neither outlives a stop of its queue ([`Lane::stop`]).
 //!
@@ -21,12 +25,14 @@ pub mod draw;
 pub mod frame;
 pub mod lane;
 pub mod metadata;
+pub mod owned;
 pub mod placement;
 pub mod port;
 pub mod queue;
 pub mod receive;
 pub mod rule;
 pub mod transmit;
+mod waiting;
 
 #[cfg(test)]
 mod tests;
@@ -35,8 +41,9 @@ pub use action::{ACTIONS, Action, ActionInfo, Direction};
 pub use command::CommandFault;
 pub use completion::{CompletionFault, RawRing, UsedElement};
 pub use frame::FrameFault;
-pub use lane::{Effects, Hit, Lane, Touch};
+pub use lane::{Effects, Hit, Lane};
 pub use metadata::MetadataFault;
+pub use owned::{OwnedFrame, Touch};
 pub use placement::PlacementFault;
 pub use port::PortFault;
 pub use queue::{InterruptFault, QueueFault};

@@ -5,8 +5,10 @@ use super::{
     QueueFault, RawRing, RuleId,
     completion::complete,
     frame::change,
-    lane::{Deadline, OwnedFrame, Strike, Subject, Touch},
+    lane::{Strike, Subject},
     metadata::wrong_hash,
+    owned::{OwnedFrame, Touch},
+    waiting::Deadline,
 };
 use crate::{
     features::Feature,
@@ -15,6 +17,7 @@ use crate::{
         Annotation, Delivered, Fate, Placed, ReceiveQueue,
         faulty::{Tweak, WrongSplit},
     },
+    rss::Hash,
     train::{Train, finish, finished},
 };
 
@@ -155,7 +158,7 @@ where
         };
         self.put(
             &FromDevice(self.mover),
-            &finished(&frame.bytes),
+            &finished(frame.bytes()),
             0,
             &note,
             &Plan::default(),
@@ -237,31 +240,14 @@ where
             delivered.dropped += 1;
             return Fate::Faulted;
         }
-        if let Some((rule, deadline)) = plan.hold {
-            let frame = OwnedFrame {
-                bytes: plan.bytes.take().unwrap_or_default(),
-                hash: note.hash,
-                touches: Vec::new(),
-            };
-            let mut held = 0;
-            for _ in 0..=plan.copies {
-                held += u32::from(self.lane.hold(rule, deadline, frame.clone()));
-            }
-            delivered.dropped += plan.copies + 1 - held;
-            return if held > 0 { Fate::Held } else { Fate::Faulted };
-        }
-        if let Some(queue) = plan.redirect {
-            let frame = OwnedFrame {
-                bytes: plan.bytes.take().unwrap_or_default(),
-                hash: note.hash,
-                touches: Vec::new(),
-            };
-            let frames = (0..=plan.copies).map(|_| (queue, frame.clone()));
-            self.effects.redirected.extend(frames);
-            return Fate::Redirected { queue };
+        let wanted = plan.copies;
+        let copies = self.lane.copies(wanted, self.effects);
+        delivered.dropped += wanted - copies as u32;
+        if plan.hold.is_some() || plan.redirect.is_some() {
+            return self.keep(plan, copies, note.hash, delivered);
         }
         let mut first = None;
-        for copy in 0..=plan.copies {
+        for copy in 0..=copies {
             if copy > 0 {
                 plan.completion = None;
             }
@@ -279,6 +265,40 @@ where
             first.get_or_insert(fate);
         }
         first.unwrap_or(Fate::Faulted)
+    }
+
+    /// Holds or redirects a frame and its copies.
+    fn keep(
+        &mut self,
+        plan: Plan,
+        copies: usize,
+        hash: Option<Hash>,
+        delivered: &mut Delivered,
+    ) -> Fate {
+        let mut lost = copies + 1;
+        let bytes = plan.bytes.unwrap_or_default();
+        let owned = self.lane.own(bytes, hash, Vec::new());
+        if owned.is_none() {
+            self.lane.drop_beyond_limit(copies);
+        }
+        let frames = owned.map(|frame| self.lane.duplicates(frame, copies));
+        for frame in frames.into_iter().flatten() {
+            let kept = match (plan.hold, plan.redirect) {
+                (Some((rule, deadline)), _) => self.lane.hold(rule, deadline, frame),
+                (None, Some(queue)) if self.lane.make(1, self.effects) > 0 => {
+                    self.effects.redirected.push((queue, frame));
+                    true
+                }
+                (None, _) => false,
+            };
+            lost -= usize::from(kept);
+        }
+        delivered.dropped += lost as u32;
+        match (plan.hold, plan.redirect) {
+            _ if lost > copies => Fate::Faulted,
+            (None, Some(queue)) => Fate::Redirected { queue },
+            _ => Fate::Held,
+        }
     }
 
     fn plan(

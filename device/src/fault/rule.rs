@@ -260,6 +260,7 @@ impl ArmedRule {
 #[derive(Debug)]
 pub struct Armed {
     pub(super) rules: Vec<Arc<ArmedRule>>,
+    version: u64,
 }
 
 /// A rule and its counts, as listed.
@@ -304,6 +305,8 @@ pub struct RuleStatus {
 #[derive(Debug, Default)]
 pub struct Engine {
     rules: Vec<Arc<ArmedRule>>,
+    /// Changes of the rules so far.
+    version: u64,
 }
 
 impl Engine {
@@ -323,6 +326,7 @@ impl Engine {
         if self.rules.len() + rules.len() > MAX_RULES {
             return Err(RuleError::TooMany);
         }
+        self.version += 1;
         let add = |rule| {
             let id = next();
             self.rules.push(Arc::new(ArmedRule {
@@ -339,12 +343,14 @@ impl Engine {
     /// Removes a rule; `false` if the number is unknown.
     pub fn remove(&mut self, id: RuleId) -> bool {
         let before = self.rules.len();
+        self.version += 1;
         self.rules.retain(|armed| armed.id != id);
         self.rules.len() < before
     }
 
     /// Removes all rules.
     pub fn clear(&mut self) {
+        self.version += 1;
         self.rules.clear();
     }
 
@@ -363,11 +369,17 @@ impl Engine {
     pub fn armed(&self, direction: Direction) -> Option<Armed> {
         let of = |armed: &&Arc<ArmedRule>| armed.rule.direction == direction;
         let rules: Vec<_> = self.rules.iter().filter(of).cloned().collect();
-        (!rules.is_empty()).then_some(Armed { rules })
+        let version = self.version;
+        (!rules.is_empty()).then_some(Armed { rules, version })
     }
 }
 
 impl Armed {
+    /// Differs between the rules before and after any change.
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
     pub(super) fn has(&self, id: RuleId) -> bool {
         self.rules.iter().any(|armed| armed.id == id)
     }

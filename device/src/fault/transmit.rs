@@ -1,11 +1,15 @@
 //! Faults of transmitted frames, and of commands.
 
+use std::ops::Range;
+
 use super::{
     Action, Armed, CommandFault, CompletionFault, Effects, FrameFault, Lane, QueueFault, RawRing,
     RuleId,
     completion::complete,
-    frame::change,
-    lane::{Deadline, OwnedFrame, Strike, Subject, Touch},
+    frame::{MAX_COPIES, change},
+    lane::{Strike, Subject},
+    owned::{OwnedFrame, Touch},
+    waiting::Deadline,
 };
 use crate::{
     abi::{self, Opcode},
@@ -71,9 +75,7 @@ impl Lane {
                 )
             });
             if touched && sent.frames.is_none() {
-                // The segments before it are sent unchanged.
-                let before = (0..index).map(|index| plain(finish(mover, train, index)));
-                sent.frames = Some(before.collect());
+                sent.frames = Some(self.unchanged(mover, train, 0..index));
             }
             let bytes = sent.frames.is_some().then(|| finish(mover, train, index));
             let frames = self.strike(&strikes, bytes, now, effects, &mut sent.completion);
@@ -83,13 +85,26 @@ impl Lane {
             }
             let due = self.take_due(Some(armed), now);
             if !due.is_empty() {
-                let sent_before = (0..=index).map(|index| plain(finish(mover, train, index)));
                 sent.frames
-                    .get_or_insert_with(|| sent_before.collect())
+                    .get_or_insert_with(|| self.unchanged(mover, train, 0..index + 1))
                     .extend(due);
             }
         }
         sent
+    }
+
+    /// Segments that no rule touched.
+    fn unchanged<M: Mover>(
+        &mut self,
+        mover: &M,
+        train: &Train<'_, M::Source>,
+        segments: Range<usize>,
+    ) -> Vec<OwnedFrame> {
+        let frames = segments.filter_map(|index| {
+            let bytes = finish(mover, train, index);
+            self.own(bytes, None, Vec::new())
+        });
+        frames.collect()
     }
 
     fn strike(
@@ -102,7 +117,7 @@ impl Lane {
     ) -> Vec<OwnedFrame> {
         let mut copies = 0_u32;
         let (mut drop, mut hold) = (false, None);
-        let mut bytes = bytes.unwrap_or_default();
+        let mut bytes = bytes;
         for &Strike { rule, action, draw } in strikes {
             match action {
                 Action::Frame(fault) => match fault {
@@ -115,7 +130,9 @@ impl Lane {
                     }
                     FrameFault::Reorder { by } => hold = Some((rule, self.behind(by.get()))),
                     FrameFault::Corrupt { .. } | FrameFault::Truncate { .. } => {
-                        change(&mut bytes, fault, draw);
+                        if let Some(bytes) = &mut bytes {
+                            change(bytes, fault, draw);
+                        }
                     }
                 },
                 Action::Completion(fault) => {
@@ -137,17 +154,26 @@ impl Lane {
             self.drop_frame();
             return Vec::new();
         }
-        let frames = (0..=copies).map(|_| OwnedFrame {
-            touches: Strike::touches(strikes),
-            ..plain(bytes.clone())
-        });
+        let Some(frame) = bytes.and_then(|bytes| self.own(bytes, None, Strike::touches(strikes)))
+        else {
+            return Vec::new();
+        };
+        let copies = self.copies(copies, effects);
+        let frames = self.duplicates(frame, copies);
         let Some((rule, deadline)) = hold else {
-            return frames.collect();
+            return frames;
         };
         for frame in frames {
             self.hold(rule, deadline, frame);
         }
         Vec::new()
+    }
+
+    /// Returns how many of the `copies` that all rules want of one frame are made.
+    pub(super) fn copies(&mut self, copies: u32, effects: &mut Effects) -> usize {
+        let allowed = copies.min(MAX_COPIES);
+        self.drop_beyond_limit((copies - allowed) as usize);
+        self.make(allowed as usize, effects)
     }
 
     /// Returns the next chain of a transmit ring with the fault that a rule chose.
@@ -193,13 +219,5 @@ impl Lane {
         let mut elements = Vec::new();
         ring.hold(&[length], &mut elements);
         self.withhold(rule.rule, until, elements, ring);
-    }
-}
-
-fn plain(bytes: Vec<u8>) -> OwnedFrame {
-    OwnedFrame {
-        bytes,
-        hash: None,
-        touches: Vec::new(),
     }
 }

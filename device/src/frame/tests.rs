@@ -428,7 +428,7 @@ fn check_bounds(headers: &Headers, header_bytes: &[u8], frame_len: usize) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1024))]
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 1024 }))]
 
     #[test]
     fn arbitrary_bytes_stay_in_bounds(

@@ -233,6 +233,38 @@ fn mode_off_records_nothing() {
 }
 
 #[test]
+fn ledgers_of_a_port_share_a_budget() {
+    let budget = Budget::new(10 * RECORD_COST);
+    let mut ledgers = [0, 1].map(|_| {
+        let mut ledger = Ledger::charged_to(&budget);
+        ledger.configure(full().settings());
+        ledger
+    });
+    let [one, other] = &mut ledgers;
+    // Chains of many buffers that the device keeps.
+    let many = |from: u64| {
+        (from..from + 8)
+            .map(|n| range(n * 4096, 4096))
+            .collect::<Vec<_>>()
+    };
+    one.posted(0, Some(&many(0)), 1);
+    other.posted(0, Some(&many(0)), 1);
+    assert_eq!((one.buffers(0).count(), other.buffers(0).count()), (8, 2));
+    assert_eq!(other.statistics().forgotten, 6);
+    // A buffer that is not watched violates nothing, and its chain is returned as any other.
+    other.posted(1, Some(&many(2)), 2);
+    other.returned(0, 1, 3);
+    other.returned(1, 1, 4);
+    assert_eq!(other.take_violations(), []);
+    // The oldest buffers of the driver make room for others of the same ledger only.
+    other.posted(2, Some(&many(100)), 5);
+    assert_eq!((one.buffers(0).count(), other.buffers(0).count()), (8, 2));
+    assert!(other.history(100 * 4096).is_some() && other.history(0).is_none());
+    one.configure(Settings::default());
+    assert_eq!(budget.used(), 2 * RECORD_COST);
+}
+
+#[test]
 fn memory_is_bounded() {
     let mut ledger = full();
     for number in 0..MAX_BUFFERS as u64 + 10 {

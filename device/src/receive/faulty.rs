@@ -112,10 +112,11 @@ impl ReceiveQueue {
         if let (Some(wrong), Layout::Split { header_size, .. }) =
             (tweak.and_then(|tweak| tweak.split), layout)
         {
+            let room = header_size as usize - RX_HEADER;
             let at = match wrong {
                 WrongSplit::Nothing => 0,
-                WrongSplit::At(at) => at,
-                WrongSplit::Full => header_size as usize - RX_HEADER,
+                WrongSplit::At(at) => at.min(room),
+                WrongSplit::Full => room,
             };
             split_at = Some(at.min(segment.length));
         }
@@ -124,7 +125,7 @@ impl ReceiveQueue {
             Reservation::Single(at) => self.spread_single(layout, at, segment.length),
             Reservation::NoBuffer => return Placed::NoBuffer,
             Reservation::TooLong => {
-                self.counters.too_long += 1;
+                self.count_too_long(layout, train.headers(), segment.length);
                 return Placed::TooLong;
             }
         }
@@ -146,6 +147,9 @@ impl ReceiveQueue {
             self.scratch.written.iter_mut().rfind(|length| **length > 0),
         ) {
             *last = last.saturating_sub(tweak.short).max(1);
+        }
+        if !split {
+            self.count_whole(layout, train.headers(), segment.length);
         }
         self.scratch.split = split_at.filter(|_| split);
         let payload = segment.length > train.headers().payload_offset();

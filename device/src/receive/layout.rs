@@ -31,6 +31,9 @@ pub enum Layout {
         page_size: u32,
         /// Frames of at most this many bytes stay whole in descriptor 0.
         threshold: u32,
+        /// Only TCP and UDP are split. Other frames stay whole in the descriptors 0 of as many
+        /// chains as they take.
+        l4_only: bool,
     },
 }
 
@@ -162,14 +165,52 @@ pub(super) fn split_point(layout: Layout, headers: &Headers, length: usize) -> O
         Layout::Split {
             header_size,
             threshold,
+            l4_only,
             ..
         } => {
             if length <= threshold as usize {
                 return Some(length);
             }
-            Some(headers.split_point(header_size as usize - RX_HEADER))
+            let room = header_size as usize - RX_HEADER;
+            Some(if l4_only {
+                headers.l4_split_point(room).unwrap_or(length)
+            } else {
+                headers.split_point(room)
+            })
         }
         _ => None,
+    }
+}
+
+/// The reason why a frame stays whole on a queue that splits TCP and UDP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whole {
+    /// It is neither TCP nor UDP.
+    Other,
+    /// Its headers are longer than descriptor 0, or than what is parsed.
+    LongHeaders,
+}
+
+/// Why a frame stays whole; `None` if it is split, not longer than the threshold, or on another
+/// queue than one that splits TCP and UDP.
+#[inline]
+pub(super) fn whole(layout: Layout, headers: &Headers, length: usize) -> Option<Whole> {
+    let Layout::Split {
+        header_size,
+        threshold,
+        l4_only: true,
+        ..
+    } = layout
+    else {
+        return None;
+    };
+    let room = header_size as usize - RX_HEADER;
+    if length <= threshold as usize || headers.l4_split_point(room).is_some() {
+        None
+    } else if headers.are_longer_than(room, length) {
+        Some(Whole::LongHeaders)
+    } else {
+        Some(Whole::Other)
     }
 }
 

@@ -4,14 +4,15 @@
 use super::{
     Annotation, ChecksumVerdict, Layout, RX_HEADER, ReceiveQueue,
     layout::{
-        VIRTIO_NET_HEADER, fits, receive_flags, receive_header, single, split_point,
-        virtio_net_header, words,
+        VIRTIO_NET_HEADER, Whole, fits, receive_flags, receive_header, single, split_point,
+        virtio_net_header, whole, words,
     },
     verdict::finish_checksum,
 };
 use crate::{
     abi::{self, RxHeader},
     checksum::Checksum,
+    frame::Headers,
     memory::{Mover, ReceiveRing},
     train::{Aggregate, Changes, Segment, Train},
 };
@@ -98,14 +99,35 @@ impl ReceiveQueue {
             }
             Reservation::TooLong => {
                 ring.commit(&[]);
-                self.counters.too_long += 1;
+                self.count_too_long(layout, train.headers(), length);
                 return Placed::TooLong;
             }
         };
+        if !split {
+            self.count_whole(layout, train.headers(), length);
+        }
         let payload = length > train.headers().payload_offset();
         let frame = PlacedFrame { split, payload };
         self.count_placed(frame, length, verdict, note);
         Placed::Frame(frame)
+    }
+
+    /// Counts a placed frame that was not split.
+    #[inline]
+    pub(super) fn count_whole(&mut self, layout: Layout, headers: &Headers, length: usize) {
+        if let Some(reason) = whole(layout, headers, length) {
+            self.counters.unsplit += 1;
+            self.counters.long_headers += u64::from(reason == Whole::LongHeaders);
+        }
+    }
+
+    /// Counts a dropped frame that needs more chains than a frame may take.
+    #[cold]
+    pub(super) fn count_too_long(&mut self, layout: Layout, headers: &Headers, length: usize) {
+        match whole(layout, headers, length) {
+            Some(_) => self.counters.unsplit_too_long += 1,
+            None => self.counters.too_long += 1,
+        }
     }
 
     /// Reserves the chains of one frame: one, if it fits.
@@ -197,6 +219,8 @@ impl ReceiveQueue {
                 // On a split chain only the headers go to descriptor 0.
                 let until = match split_at {
                     Some(at) if descriptor == 0 => at,
+                    // A frame that is not split stays out of descriptor 1.
+                    Some(at) if done < at => done,
                     _ => length,
                 };
                 let here = (room - offset).min(until.saturating_sub(done));

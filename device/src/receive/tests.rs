@@ -91,6 +91,7 @@ fn frames_up_to_the_threshold_stay_whole_in_descriptor_0() {
         header_size: 256,
         page_size: 4096,
         threshold: 100,
+        l4_only: true,
     };
     let (mut queue, mut ring) = (queue(layout), VecRing::default());
     ring.post(2, &[256, 4096]);
@@ -133,6 +134,7 @@ fn headers_that_do_not_fit_the_fragment_are_split_at_the_last_boundary_that_does
         header_size: 64 + 40,
         page_size: 4096,
         threshold: 0,
+        l4_only: false,
     };
     let (mut queue, mut ring) = (queue(layout), VecRing::default());
     ring.post(1, &[104, 4096]);
@@ -140,6 +142,24 @@ fn headers_that_do_not_fit_the_fragment_are_split_at_the_last_boundary_that_does
     deliver(&mut queue, &mut ring, &frame);
     let (_, headers, payload) = read(&ring.used[0]);
     assert_eq!((headers, payload), (&frame[..34], &frame[34..]));
+}
+
+#[test]
+fn a_frame_that_is_not_split_stays_out_of_payload_buffers() {
+    let (mut queue, mut ring) = (queue(SPLIT), VecRing::default());
+    ring.post(4, &[256, 4096]);
+    let mut frame = tcp4(&pattern(500));
+    frame[23] = 1;
+    assert_eq!(deliver(&mut queue, &mut ring, &frame).unsplit, 1);
+    let mut bytes = Vec::new();
+    for used in &ring.used {
+        let (header, headers, payload) = read(used);
+        assert_eq!(flags(header) & abi::RX_SPLIT, 0);
+        assert!(payload.is_empty());
+        bytes.extend_from_slice(headers);
+    }
+    assert_eq!((bytes, ring.used.len()), (frame, 3));
+    assert_eq!(queue.counters().unsplit, 1);
 }
 
 #[test]
@@ -194,6 +214,7 @@ fn a_frame_that_needs_too_many_chains_is_dropped() {
         header_size: 256,
         page_size: 128,
         threshold: 0,
+        l4_only: true,
     };
     let (mut queue, mut ring) = (queue(layout), VecRing::default());
     ring.post(100, &[256, 128]);

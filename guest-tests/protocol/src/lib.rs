@@ -1,7 +1,7 @@
 //! The JSON messages between the host (`cargo xtask`) and `zcnic-guest`, the program in the guest.
 //!
 //! Both ends use these types, so that a message that changes stops compiling at the end that was
-//! forgotten. There are three channels:
+//! forgotten. There are four channels:
 //!
 //! * The virtio-serial port of the guest's agent: [`agent::Request`] to the guest,
 //!   [`agent::Reply`] to the host.
@@ -10,6 +10,8 @@
 //! * Standard output of a program that answers once, as one line: [`selftest::SelftestResults`],
 //!   [`check::CheckResult`], [`interface::FlowSteering`], [`interface::Snapshot`], an array of
 //!   [`interface::PortSetup`], or several lines of [`figure::Figure`].
+//! * Standard input and output of `zcnic-guest soak`: [`soak::Operation`] to the guest, an
+//!   [`event::Event`] with [`soak::OperationEnd`] to the host.
 //!
 //! Every message is one line of JSON. Keys come in the order of the fields here.
 
@@ -21,3 +23,4 @@ pub mod event;
 pub mod figure;
 pub mod interface;
 pub mod selftest;
+pub mod soak;

@@ -315,8 +315,8 @@ impl Zcnic {
                 "--cpus",
                 &method.cpus[0].to_string(),
             ])
-            // DPDK polls without end, too.
-            .args(["--poll-us", "1000", "--control"])
+            // DPDK polls without end, too, and does not let its memory be sealed.
+            .args(["--poll-us", "1000", "--trust-memory", "--control"])
             .arg(&control);
         let log = fs::File::create(work.join("zcnic.log"))?;
         let mut running = Running::start("zcnic", method.priority.apply(&command).stderr(log))?;

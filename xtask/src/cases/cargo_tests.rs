@@ -12,11 +12,26 @@ use anyhow::{Context, Result, bail};
 use zcnic_results::report::{Case, Outcome, Report};
 use zcnic_testbed::{paths, provision::host};
 
+/// The program that some tests call besides those of a base system, and its Debian package.
+const STRACE: &str = "strace";
+
+/// The beginning of the names of test files with attacks on the backend: a filter with this name
+/// runs these files only, so that no other one is compiled.
+const HOSTILE: &str = "hostile";
+
 /// Runs the tests whose name contains `filter`, and those of test files whose name does, since a
 /// test's full name begins with its file's.
 pub(crate) fn run(filter: Option<&str>, report: &mut Report) -> Result<()> {
+    if host::find_program(STRACE).is_none() {
+        host::install(&[STRACE])?;
+    }
     let start = Instant::now();
-    let mut cases = cargo_test(filter.as_slice())?;
+    let alone = filter == Some(HOSTILE);
+    let mut cases = if alone {
+        Vec::new()
+    } else {
+        cargo_test(filter.as_slice())?
+    };
     if let Some(filter) = filter.filter(|filter| names_a_file(filter)) {
         for case in cargo_test(&["--test", &format!("*{filter}*")])? {
             if cases.iter().all(|known| known.name != case.name) {
@@ -37,8 +52,12 @@ fn names_a_file(filter: &str) -> bool {
         .flatten();
     let files = rooms.flat_map(|room| fs::read_dir(room.path().join("tests")));
     files.flatten().flatten().any(|file| {
+        let is_room = file.path().join("main.rs").exists();
         let name = file.file_name();
-        let name = name.to_str().and_then(|name| name.strip_suffix(".rs"));
+        let name = name
+            .to_str()
+            .filter(|_| is_room)
+            .or_else(|| name.to_str()?.strip_suffix(".rs"));
         name.is_some_and(|name| name.contains(filter))
     })
 }

@@ -1,5 +1,7 @@
 //! Counters of eth0, as `ethtool -S` prints them.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result};
 use zcnic_testbed::{agent::Exec, guest::Guest as Machine};
 
@@ -12,6 +14,16 @@ pub(super) fn statistic(guest: &mut Machine, name: &str) -> Result<u64> {
     line.with_context(|| format!("ethtool -S has no {name}"))?
         .parse()
         .with_context(|| format!("ethtool -S: {name}"))
+}
+
+/// Returns all counters by their names.
+pub(super) fn all_statistics(guest: &mut Machine) -> Result<BTreeMap<String, u64>> {
+    let all = guest.check(&Exec::new(["ethtool", "-S", "eth0"]))?;
+    let counters = all
+        .lines()
+        .filter_map(|line| line.trim().split_once(": "))
+        .map(|(name, value)| Ok((name.to_owned(), value.parse()?)));
+    counters.collect()
 }
 
 /// Returns several counters.

@@ -26,15 +26,18 @@ mod cookbook;
 mod demo;
 mod detection;
 mod documents;
+mod edges;
 mod ethtool;
 mod everybody;
 mod faults;
 mod features;
 mod files;
+mod findings;
 mod gate;
 mod gro;
 mod input;
 mod lab;
+mod nic;
 mod package;
 mod plain;
 pub(crate) mod program;
@@ -64,6 +67,9 @@ fn all() -> impl Iterator<Item = &'static Test> {
         xdp::TESTS,
         selftests::TESTS,
         recovery::TESTS,
+        edges::TESTS,
+        nic::TESTS,
+        findings::TESTS,
         capture::TESTS,
         wires::TESTS,
         faults::TESTS,
@@ -83,12 +89,13 @@ fn all() -> impl Iterator<Item = &'static Test> {
 
 /// Starts of the names of the tests that take minutes each group, so that they run only if they are asked
 /// for: by a filter or with `--all`.
-pub(crate) const LONG: [&str; 5] = [
+pub(crate) const LONG: [&str; 6] = [
     "features: ",
     "detection: ",
     "package: ",
     "documents: ",
     "recipes: ",
+    "sleep: ",
 ];
 
 /// Runs the tests whose name contains `filter`, or without one all but the long groups, and adds their

@@ -10,6 +10,7 @@ use zcnic_testbed::{
 };
 
 use super::{
+    edges,
     ethtool::statistic,
     test::{Kind::Zcnic, Run::Guest, Test, expect},
     traffic::{self, LinkWatch},
@@ -55,6 +56,10 @@ pub(super) const TESTS: &[Test] = &[
     Test {
         name: "features: af_xdp: a socket outlives the backend",
         run: Guest(Zcnic, outage),
+    },
+    Test {
+        name: "features: af_xdp: a socket outlives a suspend",
+        run: Guest(Zcnic, suspend),
     },
     Test {
         name: "features: af_xdp: a socket that is closed without a backend leaves nothing in the rings",
@@ -323,6 +328,17 @@ fn outage(guest: &mut Machine) -> Result<()> {
     link.up()?;
     traffic::wait_for_answer(guest)?;
     udp_ping(guest, SMALL)?;
+    echo.stop()
+}
+
+fn suspend(guest: &mut Machine) -> Result<()> {
+    steer(guest, QUEUE)?;
+    let echo = Echo::socket(guest, &[])?;
+    udp_ping(guest, SMALL)?;
+    if edges::sleep(guest, "mem")? {
+        traffic::wait_for_answer(guest)?;
+        udp_ping(guest, SMALL)?;
+    }
     echo.stop()
 }
 

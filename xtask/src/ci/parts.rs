@@ -58,6 +58,8 @@ pub(crate) enum Run {
     Cargo(&'static [&'static str]),
     /// cargo with these arguments and `--kernel`, which is this profile of `cargo xtask kernel`.
     OnKernel(&'static str, &'static [&'static str]),
+    /// `cargo test` with these arguments, its programs under valgrind.
+    Valgrind(&'static [&'static str]),
     /// One of the programs in `.ci/tools.txt`.
     Tool(Tool, &'static [&'static str]),
     /// Validates every YAML file of a directory against a schema that check-jsonschema carries.
@@ -74,7 +76,7 @@ pub(crate) enum Tool {
 }
 
 /// The last one is the README's test command, whose closing line ends CI's output as well.
-pub(crate) const PARTS: [Part; 22] = [
+pub(crate) const PARTS: [Part; 25] = [
     Part {
         name: "format",
         about: "Rust sources are formatted",
@@ -162,6 +164,28 @@ pub(crate) const PARTS: [Part; 22] = [
         commands: &[Run::Cargo(&["xtask", "demo"])],
     },
     Part {
+        name: "memory",
+        about: "valgrind finds no invalid access in the rings' tests and over the corpora of fuzz targets",
+        tier: Tier::All,
+        commands: &[
+            Run::Valgrind(&[
+                "--package=zcnic-backend",
+                "--lib",
+                "ring::",
+                "--",
+                // Half a million rounds over the same code.
+                "--skip=ring::tests::indices",
+            ]),
+            Run::Valgrind(&[
+                "--package=zcnic-fuzz",
+                "--test=corpus",
+                "--",
+                // A whole connection each has threads by the dozen.
+                "--skip=frontend",
+            ]),
+        ],
+    },
+    Part {
         name: "benchmarks",
         about: "every benchmark runs; its numbers are not judged",
         tier: Tier::All,
@@ -242,6 +266,32 @@ pub(crate) const PARTS: [Part; 22] = [
             LONG[1],
             "--report",
             "docs/reports/detection.json",
+        ])],
+    },
+    Part {
+        name: "crash",
+        about: "backend, frontends and clients that are killed or paused while they work leave nothing behind",
+        tier: Tier::All,
+        commands: &[Run::Cargo(&[
+            "xtask",
+            "crash",
+            "--point",
+            "frontend/",
+            "--seeds",
+            "3",
+        ])],
+    },
+    Part {
+        name: "soak",
+        about: "random operations on a port for five minutes lose no byte, page or buffer",
+        tier: Tier::All,
+        commands: &[Run::Cargo(&[
+            "xtask",
+            "soak",
+            "--minutes",
+            "5",
+            "--log",
+            "/dev/null",
         ])],
     },
     Part {

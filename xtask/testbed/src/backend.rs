@@ -147,6 +147,16 @@ impl Backend {
         self.running.kill()
     }
 
+    /// Stops it for a time.
+    pub fn pause(&self, time: Duration) -> Result<()> {
+        self.running.pause(time)
+    }
+
+    /// Returns the number of its open descriptors.
+    pub fn descriptors(&self) -> Result<usize> {
+        self.running.descriptors()
+    }
+
     /// Starts it again with the same options, after a kill or in place of the running one.
     pub fn restart(&mut self, sandbox: &Sandbox) -> Result<()> {
         self.running.kill()?;

@@ -319,6 +319,17 @@ impl Guest {
             .kill()
     }
 
+    /// Stops QEMU by SIGSTOP for a time.
+    pub fn pause(&self, time: Duration) -> Result<()> {
+        self.qemu.pause(time)
+    }
+
+    /// Stops the backend by SIGSTOP for a time.
+    pub fn pause_backend(&self, time: Duration) -> Result<()> {
+        let backend = self.backend.as_ref().context("this guest has no backend")?;
+        backend.pause(time)
+    }
+
     /// Starts the backend again, after a kill or in place of the running one.
     pub fn restart_backend(&mut self) -> Result<()> {
         let backend = self.backend.as_mut().context("this guest has no backend")?;

@@ -16,6 +16,9 @@ use crate::{
 /// The socket of QEMU's gdb server, in the guest's directory.
 pub const GDB_SOCKET: &str = "gdb.sock";
 
+/// What QEMU's own filter of system calls refuses, as libvirt has it.
+const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+
 /// A zcnic port as QEMU sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Port {
@@ -183,6 +186,8 @@ impl Machine {
             .map(str::to_owned)
             .to_vec();
         arguments.add("-display", "none");
+        // A guest that takes over its QEMU starts no program and gains no rights.
+        arguments.add("-sandbox", SANDBOX);
         arguments.add("-machine", "q35,memory-backend=memory");
         arguments.add(
             "-object",

@@ -8,6 +8,7 @@ use std::{
     },
     path::Path,
     process::{Child, Command, ExitStatus},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -118,6 +119,11 @@ impl Running {
         Ok(std::fs::metadata(format!("/proc/{}", self.child.id()))?.uid())
     }
 
+    /// Returns the number of its open descriptors.
+    pub fn descriptors(&self) -> Result<usize> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count())
+    }
+
     /// Returns its resident memory in bytes, shared pages included.
     pub fn resident(&self) -> Result<u64> {
         let path = format!("/proc/{}/status", self.child.id());
@@ -130,8 +136,19 @@ impl Running {
 
     /// Sends it SIGINT, as Ctrl-C does.
     pub fn interrupt(&self) -> Result<()> {
+        self.signal(Signal::INT)
+    }
+
+    /// Stops it for a time.
+    pub fn pause(&self, time: Duration) -> Result<()> {
+        self.signal(Signal::STOP)?;
+        thread::sleep(time);
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
         let pid = Pid::from_raw(self.child.id().cast_signed()).context("no process id")?;
-        Ok(kill_process(pid, Signal::INT)?)
+        Ok(kill_process(pid, signal)?)
     }
 
     /// Kills it and waits for its end.

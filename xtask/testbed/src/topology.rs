@@ -106,29 +106,9 @@ impl Topology {
     pub fn read(path: &str) -> Result<Self, String> {
         let read = || {
             let text = fs::read_to_string(Path::new(path))?;
-            Self::parse(&text)
+            text.parse()
         };
         read().map_err(|error| format!("{error:#}"))
-    }
-
-    /// Parses the text of a file.
-    fn parse(text: &str) -> Result<Self> {
-        let file: File = toml::from_str(text).map_err(|error| {
-            let line = error
-                .span()
-                .map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-            anyhow::anyhow!("line {line}: {}", error.message().replace('\n', " "))
-        })?;
-        let guests = file.guest.into_iter().map(|guest| (guest.name, guest.port));
-        let options = [
-            ("--cable", file.cables),
-            ("--wire", file.wires),
-            ("--switch", file.switches),
-        ];
-        let connections = options.into_iter().flat_map(|(option, values)| {
-            values.into_iter().flat_map(move |v| [option.to_owned(), v])
-        });
-        Self::new(guests.collect(), connections.collect())
     }
 
     /// Makes guests of the same shape; a single guest of the usual shape has [`PORTS`].
@@ -249,6 +229,30 @@ impl Topology {
             ports,
             options: self.connections.clone(),
         }
+    }
+}
+
+impl FromStr for Topology {
+    type Err = anyhow::Error;
+
+    /// Parses the text of a file.
+    fn from_str(text: &str) -> Result<Self> {
+        let file: File = toml::from_str(text).map_err(|error| {
+            let line = error
+                .span()
+                .map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+            anyhow::anyhow!("line {line}: {}", error.message().replace('\n', " "))
+        })?;
+        let guests = file.guest.into_iter().map(|guest| (guest.name, guest.port));
+        let options = [
+            ("--cable", file.cables),
+            ("--wire", file.wires),
+            ("--switch", file.switches),
+        ];
+        let connections = options.into_iter().flat_map(|(option, values)| {
+            values.into_iter().flat_map(move |v| [option.to_owned(), v])
+        });
+        Self::new(guests.collect(), connections.collect())
     }
 }
 
@@ -442,7 +446,7 @@ mod tests {
             [[guest.port]]
             interface = "wan"
         "#;
-        let topology = Topology::parse(text).unwrap();
+        let topology = Topology::from_str(text).unwrap();
         assert_eq!(
             topology.connections,
             [
@@ -516,7 +520,7 @@ mod tests {
                 "1 ports can't be cabled in pairs",
             ),
         ] {
-            let error = format!("{:#}", Topology::parse(text).unwrap_err());
+            let error = format!("{:#}", Topology::from_str(text).unwrap_err());
             assert!(error.contains(words), "{text}: {error}");
             assert_eq!(error.lines().count(), 1, "{error}");
         }

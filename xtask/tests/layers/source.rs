@@ -12,7 +12,7 @@ use std::{
 };
 
 use proc_macro2::{TokenStream, TokenTree};
-use syn::{Attribute, Item, ItemUse, UseTree, Visibility, visit::Visit};
+use syn::{Attribute, Expr, ExprLit, Item, ItemUse, Lit, UseTree, Visibility, visit::Visit};
 
 /// The path of a module or an item from the crate's root, which is the empty path.
 pub(crate) type Names = Vec<String>;
@@ -159,7 +159,10 @@ fn parse_items(
         match module.content {
             Some((_, items)) => parse_items(items, file, &inner, &child, parsed),
             None => {
-                let beside = directory.join(format!("{name}.rs"));
+                let beside = match path_of(&module.attrs) {
+                    Some(path) => file.with_file_name(path),
+                    None => directory.join(format!("{name}.rs")),
+                };
                 let path = if beside.exists() {
                     beside
                 } else {
@@ -170,6 +173,21 @@ fn parse_items(
         }
     }
     parsed.push((names.clone(), file.to_owned(), own));
+}
+
+/// The file that `#[path = "…"]` names, relative to that of the module above.
+fn path_of(attributes: &[Attribute]) -> Option<String> {
+    let attribute = attributes
+        .iter()
+        .find(|attribute| attribute.path().is_ident("path"))?;
+    let value = &attribute.meta.require_name_value().ok()?.value;
+    match value {
+        Expr::Lit(ExprLit {
+            lit: Lit::Str(path),
+            ..
+        }) => Some(path.value()),
+        _ => None,
+    }
 }
 
 fn attributes(item: &Item) -> &[Attribute] {

@@ -94,7 +94,7 @@ impl View {
                 driver: driver(port.driver),
                 connected: port.connected,
                 link: port.link,
-                filtered: rate(|stats| stats.rx_filtered + stats.rx_rule_drop),
+                filtered: rate(|stats| stats.rx_filtered + stats.rx_rule_drop + stats.rx_oversize),
                 no_carrier: rate(|stats| stats.tx_no_carrier),
             }
         });
@@ -151,7 +151,11 @@ fn queues(before: Option<&Sample>, now: &Sample, elapsed: Option<Duration>) -> V
                 rx_frames: frames,
                 rx_bits: bits(rate(|queue| queue.rx_bytes)),
                 drops: rate(|queue| {
-                    queue.rx_no_buffer + queue.rx_stopped + queue.rx_too_long + queue.rx_bad_chain
+                    queue.rx_no_buffer
+                        + queue.rx_stopped
+                        + queue.rx_too_long
+                        + queue.rx_unsplit_too_long
+                        + queue.rx_bad_chain
                 }),
                 split: rate(|queue| queue.rx_split)
                     .zip(frames.filter(|&frames| frames > 0.0))

@@ -10,7 +10,7 @@ use super::{Driver, Failure, Result, Role, Transport};
 use crate::receive::{ExpectedVerdict, Shape};
 
 /// Bytes for a response: STATS of the most queue pairs.
-const RESPONSE_ROOM: usize = 16384;
+const RESPONSE_ROOM: usize = 32768;
 
 impl<T: Transport> Driver<T> {
     /// The HELLO of a driver that supports all features.
@@ -65,6 +65,7 @@ impl<T: Transport> Driver<T> {
             );
             pair.receive.set_shape(None);
             pair.receive.reset_frame_number();
+            pair.receive.reset_time();
             pair.receive.expected_verdict = ExpectedVerdict::None;
             pair.receive.timestamped = Some(false);
         }
@@ -85,7 +86,20 @@ impl<T: Transport> Driver<T> {
     ///
     /// The device refuses.
     pub fn bring_up(&mut self, shape: Shape, buffers: usize) {
-        self.hello();
+        self.bring_up_with(FeatureSet::ALL, shape, buffers);
+    }
+
+    /// The same as a driver that supports these features.
+    ///
+    /// # Panics
+    ///
+    /// The device refuses.
+    pub fn bring_up_with(&mut self, features: FeatureSet, shape: Shape, buffers: usize) {
+        let hello = abi::Hello {
+            features: features.to_words(),
+            ..self.hello_request()
+        };
+        self.try_hello(hello).expect("HELLO is executed");
         self.offloads(&[Feature::RxCsum, Feature::RxHash])
             .expect("offloads");
         self.receive_mode(abi::RX_MODE_PROMISC, &[])
@@ -379,10 +393,58 @@ impl<T: Transport> Driver<T> {
     ///
     /// The response is too short.
     pub fn clock(&mut self) -> Result<u64> {
+        Ok(self.clocks()?.0)
+    }
+
+    /// CLOCK: the times of the port's and of the device's clock.
+    ///
+    /// # Errors
+    ///
+    /// The device refuses.
+    ///
+    /// # Panics
+    ///
+    /// The response is too short.
+    pub fn clocks(&mut self) -> Result<(u64, u64)> {
         let request = abi::Request::new_zeroed();
         let bytes = self.command(Opcode::Clock, request.as_bytes())?;
-        let response = abi::ClockResponse::read_from_bytes(&bytes).expect("a whole response");
-        Ok(response.nanoseconds.get())
+        Ok(times(&bytes))
+    }
+
+    /// CLOCK_ADJUST: a step in nanoseconds, and a frequency in 2^-16 parts per million. Returns the
+    /// times of the port's and of the device's clock.
+    ///
+    /// # Errors
+    ///
+    /// The device refuses.
+    ///
+    /// # Panics
+    ///
+    /// The response is too short.
+    pub fn adjust_clock(&mut self, step: i64, frequency: i64) -> Result<(u64, u64)> {
+        let request = abi::ClockAdjust {
+            step: step.into(),
+            frequency: frequency.into(),
+            ..Default::default()
+        };
+        let bytes = self.command(Opcode::ClockAdjust, request.as_bytes())?;
+        for pair in &mut self.pairs {
+            pair.receive.reset_time();
+        }
+        Ok(times(&bytes))
+    }
+
+    /// MTU.
+    ///
+    /// # Errors
+    ///
+    /// The device refuses.
+    pub fn set_mtu(&mut self, mtu: u32) -> Result<()> {
+        let request = abi::Mtu {
+            mtu: mtu.into(),
+            ..Default::default()
+        };
+        self.command(Opcode::Mtu, request.as_bytes()).map(|_| ())
     }
 
     pub(super) fn queue_command(&mut self, opcode: Opcode, queue: u16) -> Result<u32> {
@@ -394,6 +456,14 @@ impl<T: Transport> Driver<T> {
         let response = abi::Response::read_from_bytes(&bytes).expect("nothing but the header");
         Ok(response.detail.get())
     }
+}
+
+fn times(response: &[u8]) -> (u64, u64) {
+    let response = abi::ClockResponse::read_from_bytes(response).expect("a whole response");
+    (
+        response.nanoseconds.get(),
+        response.device_nanoseconds.get(),
+    )
 }
 
 fn status(response: abi::Response) -> Status {

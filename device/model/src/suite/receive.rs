@@ -1,6 +1,5 @@
 //! Placement of frames in receive chains (docs/abi.md, "Receive").
 
-use etherparse::{IpFragOffset, IpHeaders, Ipv4Options, Ipv6FragmentHeader, ip_number};
 use zcnic_device::{
     abi::QueueStats,
     features::Feature,
@@ -10,7 +9,7 @@ use zcnic_device::{
 use super::up;
 use crate::{
     driver::{Driver, Transport},
-    frames::{Flow, RECEIVER, SENDER, broadcast, pattern},
+    frames::{Flow, RECEIVER, SENDER, pattern},
     receive::{Received, Shape},
     transmit::Packet,
     verify,
@@ -120,101 +119,6 @@ pub fn frames_up_to_the_threshold_stay_whole<T: Transport>(
             "a frame of {length} bytes"
         );
     }
-}
-
-/// A fragment has no L4 header that could be distinguished from payload.
-pub fn fragments_are_split_behind_ip<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
-    let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 16);
-    for (more, offset) in [(true, 0), (true, 10), (false, 10)] {
-        let offset = IpFragOffset::try_new(offset).expect("13 bits");
-        let (mut v4, mut v6) = (Flow::udp4(), Flow::udp6());
-        if let IpHeaders::Ipv4(header, _) = &mut v4.ip {
-            header.more_fragments = more;
-            header.fragment_offset = offset;
-        }
-        if let IpHeaders::Ipv6(_, extensions) = &mut v6.ip {
-            extensions.fragment = Some(Ipv6FragmentHeader::new(ip_number::UDP, offset, more, 77));
-        }
-        for (flow, l3_end) in [(v4, 34), (v6, 62)] {
-            let frame = flow.frame(&pattern(800));
-            sender.send(0, &frame);
-            let received = receiver.receive(0);
-            assert_eq!(
-                (received.split_at(), received.checksum()),
-                (Some(l3_end), None)
-            );
-            assert_eq!(received.frame, frame);
-        }
-    }
-}
-
-/// Ethernet and IP headers are parsed even if the next header is unknown.
-pub fn unknown_protocols_are_split_behind_the_last_known_header<T: Transport>(
-    connect: impl Fn(u16) -> [Driver<T>; 2],
-) {
-    let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 8);
-    let mut icmp = Flow::tcp4().frame(&pattern(100));
-    icmp[23] = 1;
-    for (frame, split_at) in [(broadcast(&pattern(100)), 14), (icmp, 34)] {
-        sender.send(0, &frame);
-        let received = receiver.receive(0);
-        assert_eq!(
-            (received.split_at(), received.checksum()),
-            (Some(split_at), None)
-        );
-        assert_eq!(received.frame, frame);
-    }
-}
-
-/// A truncated packet is delivered unchanged, and its headers behind IP are not parsed.
-pub fn truncated_packets_are_split_behind_ip<T: Transport>(
-    connect: impl Fn(u16) -> [Driver<T>; 2],
-) {
-    let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 8);
-    receiver
-        .set_rss(super::steering::rss(0), &[0])
-        .expect("RSS");
-    for flow in Flow::all() {
-        let mut frame = flow.frame(&pattern(300));
-        let (_, l3_end) = verify::dissect(&frame).l3.expect("IP");
-        frame.truncate(frame.len() - 10);
-        sender.send(0, &frame);
-        let received = receiver.receive(0);
-        assert_eq!(
-            (received.split_at(), received.checksum()),
-            (Some(l3_end), None)
-        );
-        assert!(
-            matches!(received.header.hash_type, 1 | 4),
-            "hashed without ports"
-        );
-        assert_eq!(received.frame, frame);
-    }
-}
-
-/// No frame is dropped because its headers are long.
-pub fn headers_that_do_not_fit_are_split_at_the_last_boundary_that_does<T: Transport>(
-    connect: impl Fn(u16) -> [Driver<T>; 2],
-) {
-    let [mut sender, mut receiver] = up(connect, Shape::split(192, 4096), 8);
-    let mut flow = Flow::tcp4().tcp_header(|tcp| {
-        tcp.set_options_raw(&[1; 40]).expect("40 bytes fit");
-    });
-    if let IpHeaders::Ipv4(header, _) = &mut flow.ip {
-        header.options = Ipv4Options::from([1; 40]);
-    }
-    let frame = flow.frame(&pattern(500));
-    let parts = verify::dissect(&frame);
-    assert_eq!(
-        parts.l4.expect("TCP").end,
-        134,
-        "more than the fragment's 128 bytes"
-    );
-    sender.send(0, &frame);
-    let received = receiver.receive(0);
-    assert_eq!(received.split_at(), Some(74));
-    assert_eq!(received.split_at(), Some(parts.split_point(128)));
-    assert_eq!((received.frame, received.header.hash_type), (frame, 0));
 }
 
 /// Follow-on chains hold payload only.

@@ -5,12 +5,12 @@ use std::mem::offset_of;
 
 use zcnic_device::{
     abi::{self, Opcode, Status},
-    features::{Feature, FeatureSet},
+    features::Feature,
     limits::{MAX_RSS_CONTEXTS, MAX_RULES},
 };
 use zerocopy::{FromBytes, FromZeros, IntoBytes, little_endian::U64};
 
-use super::{PAIRS, steering::rss};
+use super::{PAIRS, all_but, steering::rss};
 use crate::{
     driver::{Driver, Failure, Transport},
     receive::Shape,
@@ -420,6 +420,43 @@ pub fn interrupt_moderation<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2
     );
 }
 
+/// MTU accepts any number, if it was negotiated.
+pub fn the_mtu<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+    let mut driver = without(&connect, Feature::Mtu);
+    assert_eq!(driver.set_mtu(1500), Err(unsupported(Feature::Mtu)));
+    let mut driver = greeted(connect);
+    for mtu in [0, 68, u32::MAX] {
+        driver.set_mtu(mtu).expect("any MTU");
+    }
+    let request = abi::Mtu {
+        reserved: 1.into(),
+        ..Default::default()
+    };
+    let refused = Err(Failure::invalid(offset_of!(abi::Mtu, reserved)));
+    assert_eq!(driver.command(Opcode::Mtu, request.as_bytes()), refused);
+}
+
+/// CLOCK_ADJUST needs TIMESTAMP, and the frequency has limits.
+pub fn clock_adjustments<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+    let mut driver = without(&connect, Feature::Timestamp);
+    let refused = Err(unsupported(Feature::Timestamp));
+    assert_eq!(driver.adjust_clock(0, 0), refused);
+    let mut driver = greeted(connect);
+    let highest = abi::CLOCK_MAX_PPB * 65536 / 1000;
+    for frequency in [highest, -highest] {
+        driver.adjust_clock(0, frequency).expect("the limit");
+    }
+    let refused = Err(Failure::invalid(offset_of!(abi::ClockAdjust, frequency)));
+    for frequency in [highest + 1, -highest - 1, i64::MIN, i64::MAX] {
+        assert_eq!(driver.adjust_clock(7_000_000_000, frequency), refused);
+    }
+    let (time, device) = driver.clocks().expect("a reading");
+    assert!(
+        time.abs_diff(device) < 1_000_000_000,
+        "a step of 7 s was made"
+    );
+}
+
 /// STATS accepts ranges of existing pairs.
 pub fn counters<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
     let mut driver = greeted(connect);
@@ -505,10 +542,8 @@ fn greeted<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) -> Driver<T> {
 /// A driver with all features but one.
 fn without<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2], feature: Feature) -> Driver<T> {
     let [mut driver, _] = connect(PAIRS);
-    let [mut low, high] = FeatureSet::ALL.to_words();
-    low &= !(1u64 << feature as u32);
     let request = abi::Hello {
-        features: [low, high],
+        features: all_but(feature).to_words(),
         ..driver.hello_request()
     };
     driver

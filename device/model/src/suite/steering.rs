@@ -10,6 +10,7 @@ use crate::{
     driver::{Driver, Transport},
     frames::{Flow, RECEIVER, broadcast, pattern},
     receive::Shape,
+    transmit::Packet,
     verify,
 };
 
@@ -338,6 +339,50 @@ pub fn addresses_are_filtered<T: Transport>(connect: impl Fn(u16) -> [Driver<T>;
         );
     }
     assert_eq!(receiver.stats().0.rx_filtered.get(), 4 + 2 + 1 + 3);
+}
+
+/// VLAN tags don't count; of a train, all segments share the fate of the first.
+pub fn frames_longer_than_the_mtu_are_dropped<T: Transport>(
+    connect: impl Fn(u16) -> [Driver<T>; 2],
+) {
+    let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 64);
+    receiver.set_mtu(1500).expect("MTU");
+    let flows = [
+        (Flow::udp4(), 28),
+        (Flow::udp4().in_vlan(7), 28),
+        (Flow::tcp6(), 60),
+    ];
+    let mut oversize = 0;
+    for (flow, headers) in &flows {
+        for (payload, passes) in [(1500 - headers, true), (1501 - headers, false)] {
+            let frame = flow.frame(&pattern(payload));
+            sender.send(0, &frame);
+            let received = receiver.receive_all();
+            assert_eq!(received.len(), usize::from(passes), "{} bytes", frame.len());
+            oversize += u64::from(!passes);
+            assert_eq!(receiver.stats().0.rx_oversize.get(), oversize);
+        }
+    }
+    let train = |size| Packet::from(Flow::tcp4().frame(&pattern(5000))).segmented(size);
+    sender.send(0, train(1460));
+    assert_eq!(receiver.receive_all().len(), 4);
+    sender.send(0, train(1461));
+    assert_eq!(receiver.receive_all().len(), 0);
+    assert_eq!(receiver.stats().0.rx_oversize.get(), oversize + 4);
+
+    receiver
+        .receive_mode(0, &[])
+        .expect("only broadcast passes now");
+    sender.send(0, Flow::udp4().frame(&pattern(3000)));
+    let port = receiver.stats().0;
+    assert_eq!(port.rx_oversize.get(), oversize + 4);
+    assert_eq!(port.rx_filtered.get(), 1, "it is for another address");
+    receiver
+        .receive_mode(abi::RX_MODE_PROMISC, &[])
+        .expect("receive mode");
+    receiver.set_mtu(0).expect("no limit");
+    sender.send(0, Flow::udp4().frame(&pattern(3000)));
+    assert_eq!(receiver.receive_all().len(), 1);
 }
 
 /// Key, table, rules and addresses change between two frames.

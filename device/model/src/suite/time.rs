@@ -129,3 +129,48 @@ pub fn the_clock_needs_its_feature<T: Transport>(connect: impl Fn(u16) -> [Drive
     let on = driver.offloads(&[Feature::Timestamp]).map(|()| 0);
     assert_eq!(on, refused);
 }
+
+/// A step and a frequency change the clock of one port, and its timestamps with it.
+pub fn a_port_adjusts_its_own_clock<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+    const DAY: i64 = 86_400_000_000_000;
+    let [mut sender, mut receiver] = up(connect, Shape::SPLIT, 32);
+    receiver.offloads(&[Feature::Timestamp]).expect("offloads");
+    let (time, device) = receiver.clocks().expect("a reading");
+    assert_eq!(time, device, "nothing was adjusted");
+
+    let (time, device) = receiver.adjust_clock(DAY, 0).expect("a step");
+    assert_eq!(time, device + DAY as u64);
+    let before = time;
+    sender.send(0, Flow::udp4().frame(&pattern(100)));
+    let stamp = receiver.receive(0).header.timestamp_ns.get();
+    let (after, _) = receiver.clocks().expect("a reading");
+    assert!(
+        before < stamp && stamp < after,
+        "{before}, {stamp}, {after}"
+    );
+    receiver.send(0, Packet::from(Flow::udp4().frame(&[1])).timestamped());
+    let stamp = receiver.take_time(0).expect("it was sent");
+    assert!(after < stamp, "{after}, {stamp}");
+    let (time, device) = sender.clocks().expect("a reading");
+    assert_eq!(time, device, "the other port's clock is as it was");
+
+    // One tenth faster.
+    let (start, from) = receiver.adjust_clock(-DAY, 6_553_600_000).expect("a step");
+    assert!(start - from < DAY as u64 / 2, "the step was taken back");
+    let (end, to) = receiver.clocks().expect("a reading");
+    let (elapsed, real) = (end - start, to - from);
+    assert!(
+        elapsed.abs_diff(real + real / 10) <= 2,
+        "{elapsed} in {real} nanoseconds"
+    );
+}
+
+/// A new session begins with the device's clock.
+pub fn hello_ends_an_adjustment<T: Transport>(connect: impl Fn(u16) -> [Driver<T>; 2]) {
+    let [mut driver, _] = connect(PAIRS);
+    driver.hello();
+    driver.adjust_clock(1_000_000, 1 << 20).expect("a step");
+    driver.hello();
+    let (time, device) = driver.clocks().expect("a reading");
+    assert_eq!(time, device);
+}

@@ -1,5 +1,5 @@
 use super::*;
-use crate::abi::{RX_CSUM_BAD, RX_CSUM_GOOD};
+use crate::abi::{RX_CSUM_BAD, RX_CSUM_GOOD, RX_SPLIT};
 
 action_tests! {
     "drop" => fn drop_loses_the_frame_and_uses_no_buffer() {
@@ -56,9 +56,9 @@ action_tests! {
         let bench = struck(Action::Frame(FrameFault::Truncate { length: 100 }));
         assert_eq!(bench.seen(), instead(|mut frame| {
             frame.frame.truncate(100);
-            // The packet is incomplete: headers behind IP are not parsed.
-            (frame.header_length, frame.chains) = (34, 1);
-            frame.flags &= !RX_CSUM_GOOD;
+            // The packet is incomplete: its TCP header is not parsed, and it stays whole.
+            (frame.header_length, frame.chains) = (100, 1);
+            frame.flags &= !(RX_CSUM_GOOD | RX_SPLIT);
             vec![frame]
         }));
         // A short frame is not extended.

@@ -1,5 +1,6 @@
 //! Tests of every action: its effect, and that it has no other effect.
 
+mod bounds;
 mod completion;
 mod fate;
 mod frame;
@@ -17,6 +18,7 @@ use zerocopy::FromBytes;
 use super::{receive::*, *};
 use crate::{
     abi::{self, HashType, RxHeader},
+    budget::Budget,
     features::FeatureSet,
     flow::FlowPattern,
     receive::{Annotation, Delivered, Layout, MAX_CHAINS, RX_HEADER, ReceiveQueue},
@@ -55,6 +57,7 @@ const SPLIT: Layout = Layout::Split {
     header_size: 256,
     page_size: 2048,
     threshold: 0,
+    l4_only: true,
 };
 
 const QUEUE: u16 = 3;
@@ -131,7 +134,7 @@ impl Bench {
         let mut bench = Self {
             queue: ReceiveQueue::default(),
             ring: VecRing::default(),
-            lane: Lane::new(Direction::Receive, QUEUE),
+            lane: Lane::new(Direction::Receive, QUEUE, &Budget::default()),
             engine: Engine::default(),
             next_rule: 1,
             now: 1_000_000,

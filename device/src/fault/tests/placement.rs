@@ -43,7 +43,7 @@ action_tests! {
         let [(1, frame)] = &bench.effects.redirected[..] else {
             panic!("{:?}", bench.effects);
         };
-        assert_eq!((&frame.bytes, frame.hash), (&frames()[2], NOTE.hash));
+        assert_eq!((frame.bytes(), frame.hash), (&frames()[2][..], NOTE.hash));
         // There it is delivered like any other frame, without consulting the rules again.
         let always = rule(Direction::Receive, When::Always, Action::Frame(FrameFault::Drop));
         let mut other = Bench::new(SPLIT, vec![always]);

@@ -104,7 +104,7 @@ fn every_command_action_replays_from_its_seed() {
             let rule = chance(seed, Direction::Command, Action::Command(action));
             engine.add(vec![rule], || RuleId(7)).expect("a rule");
             let armed = engine.armed(Direction::Command).expect("armed");
-            let mut lane = Lane::new(Direction::Command, 0);
+            let mut lane = Lane::new(Direction::Command, 0, &Budget::default());
             let mut effects = Effects::default();
             for _ in 0..100 {
                 lane.command(&armed, &[], &mut effects);
@@ -126,7 +126,7 @@ fn interleaved(order: &[bool], rules: &[Rule]) -> [Vec<Hit>; 2] {
         })
         .expect("rules");
     let armed = engine.armed(Direction::Transmit).expect("armed");
-    let mut lanes = [0, 1].map(|queue| Lane::new(Direction::Transmit, queue));
+    let mut lanes = [0, 1].map(|queue| Lane::new(Direction::Transmit, queue, &Budget::default()));
     let mut hits = [vec![], vec![]];
     for &second in order {
         let mut effects = Effects::default();

@@ -69,7 +69,7 @@ fn lane(direction: Direction, action: Action, opcode: Option<Opcode>) -> (Lane, 
     };
     let mut engine = Engine::default();
     engine.add(vec![rule], || RuleId(1)).expect("a rule");
-    (Lane::new(direction, 0), engine)
+    (Lane::new(direction, 0, &Budget::default()), engine)
 }
 
 /// The faults of four commands, two of them RULE_SET; a rule for RULE_SET hits the second of these.
@@ -121,7 +121,7 @@ fn wire(sent: &[Sent]) -> Vec<Vec<u8>> {
         .enumerate()
         .flat_map(|(index, sent)| match &sent.frames {
             None => as_is(index),
-            Some(instead) => instead.iter().map(|frame| frame.bytes.clone()).collect(),
+            Some(instead) => instead.iter().map(|frame| frame.bytes().to_vec()).collect(),
         })
         .collect()
 }
@@ -169,11 +169,11 @@ fn delayed_frames_are_sent_in_time() {
     let (mut lane, engine, _) = sent(Action::Frame(FrameFault::Delay { nanoseconds: 7 }), 100);
     let armed = engine.armed(Direction::Transmit);
     assert_eq!(lane.next_deadline(armed.as_ref()), Some(107));
-    assert_eq!(lane.take_due(armed.as_ref(), 106), []);
+    assert!(lane.take_due(armed.as_ref(), 106).is_empty());
     let due = lane.take_due(armed.as_ref(), 107);
     assert_eq!(
         due.iter()
-            .map(|frame| frame.bytes.clone())
+            .map(|frame| frame.bytes().to_vec())
             .collect::<Vec<_>>(),
         order(&[2])
     );
@@ -280,7 +280,7 @@ fn a_fault_hits_one_segment_of_a_train() {
         .frames
         .expect("frames")
         .into_iter()
-        .map(|frame| frame.bytes)
+        .map(|frame| frame.bytes().to_vec())
         .collect();
     assert_eq!(sent, [&whole[..2], &whole[3..]].concat());
 

@@ -8,11 +8,13 @@ use std::{
     collections::HashMap,
     fs,
     fs::OpenOptions,
-    io::{BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     mem::MaybeUninit,
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -35,6 +37,10 @@ mod tests;
 /// reaches sysfs only after the port can be opened.
 const PORT: (&str, &str) = ("vport", "p1");
 
+/// How long the host may have the port closed, and how often the agent looks.
+const HOST_LIMIT: Duration = Duration::from_secs(20);
+const HOST_INTERVAL: Duration = Duration::from_millis(20);
+
 /// Runs commands for the host (started by init)
 #[derive(clap::Args, Debug)]
 pub struct Args {}
@@ -51,9 +57,28 @@ pub fn run(_args: &Args) -> Result<ExitCode> {
         .write(true)
         .open(&path)
         .with_context(|| format!("cannot open {}", path.display()))?;
-    let reader = BufReader::new(port.try_clone()?);
+    let reader = BufReader::new(AcrossSleep(port.try_clone()?));
     serve(reader, Box::new(port))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads the port also after the guest was suspended. The kernel then takes the port for one that
+/// the host has closed, and reports its end, until the host's message that it is open arrives
+/// (`virtcons_restore()`, drivers/char/virtio_console.c).
+struct AcrossSleep<R>(R);
+
+impl<R: Read> Read for AcrossSleep<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut closed = None;
+        loop {
+            let length = self.0.read(buffer)?;
+            let since = closed.get_or_insert_with(Instant::now);
+            if length > 0 || since.elapsed() > HOST_LIMIT {
+                return Ok(length);
+            }
+            thread::sleep(HOST_INTERVAL);
+        }
+    }
 }
 
 /// Finds the port, waiting for the device if it isn't there yet.

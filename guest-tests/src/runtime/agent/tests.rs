@@ -255,3 +255,32 @@ fn the_size_of_a_terminal_can_change() {
     assert!(text.contains("30 40"), "{text}");
     assert_eq!(end, Reply::Exit { exit: 4, id: 1 });
 }
+
+/// A port that the kernel reports as closed for a few reads.
+struct Resumed {
+    ends: u32,
+    input: &'static [u8],
+}
+
+impl Read for Resumed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.ends > 0 {
+            self.ends -= 1;
+            return Ok(0);
+        }
+        self.input.read(buffer)
+    }
+}
+
+#[test]
+fn a_port_that_was_closed_while_the_guest_slept_is_read_on() {
+    let port = Resumed {
+        ends: 3,
+        input: b"a request\n",
+    };
+    let mut line = String::new();
+    BufReader::new(AcrossSleep(port))
+        .read_line(&mut line)
+        .unwrap();
+    assert_eq!(line, "a request\n");
+}

@@ -181,11 +181,12 @@ fn freed_elsewhere(_: &mut Lab, transcript: &Transcript) -> Result<()> {
 const POSTED: u64 = 16;
 
 fn headers(_: &mut Lab, transcript: &Transcript) -> Result<()> {
-    /// 64 bytes of receive header and 192 for the frame's.
-    const FRAGMENT: u64 = 256;
+    /// Fragments of a page: 64 bytes of receive header, and room for the 17th part of the longest
+    /// frame, in cache lines.
+    const OF_A_PAGE: u64 = 4096 / 640;
     let seen = after_another(Processor::Receivers)?;
     recycled(transcript, &seen.headers)?;
-    let fragments = seen.headers.handed_out() * 4096 / FRAGMENT;
+    let fragments = seen.headers.handed_out() * OF_A_PAGE;
     let (least, most) = (seen.frames - 2 * POSTED, seen.frames + 2 * POSTED);
     transcript.sees("frames", seen.frames);
     transcript.within("fragments of these pages", fragments, least..=most)?;

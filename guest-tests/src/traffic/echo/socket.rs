@@ -348,11 +348,44 @@ impl Socket {
         if sent { Ok(()) } else { self.wait() }
     }
 
-    /// Sends a frame that fits a chunk; without a free one it would block.
-    pub(crate) fn send(&mut self, frame: &[u8]) -> io::Result<()> {
+    /// Whether the kernel asks for a system call before it takes from the fill ring.
+    pub(crate) fn fill_needs_wakeup(&self) -> bool {
+        self.fill.needs_wakeup()
+    }
+
+    /// Whether the kernel asks for a system call before it takes from the transmit ring.
+    pub(crate) fn transmit_needs_wakeup(&self) -> bool {
+        self.transmit.needs_wakeup()
+    }
+
+    /// Gives free chunks to the kernel to receive into.
+    pub(crate) fn fill(&mut self, count: usize) {
+        let left = self.free.len().saturating_sub(count);
+        for address in self.free.split_off(left) {
+            self.fill.push(address);
+        }
+    }
+
+    /// Takes sent chunks back. Returns the number of chunks that are free.
+    pub(crate) fn reclaim(&mut self) -> usize {
         while let Some(address) = self.completion.pop() {
             self.free.push(self.chunk_of(address));
         }
+        self.free.len()
+    }
+
+    /// Sends a frame that fits a chunk; without a free one it would block.
+    pub(crate) fn send(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.enqueue(frame)?;
+        if !self.shape.need_wakeup || self.transmit.needs_wakeup() {
+            self.wake()?;
+        }
+        Ok(())
+    }
+
+    /// Puts a frame into the transmit ring, as [`send`](Self::send), but wakes nothing.
+    pub(crate) fn enqueue(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.reclaim();
         assert!(frame.len() <= self.shape.chunk as usize, "it fits a chunk");
         let address = self.free.pop().ok_or(io::ErrorKind::WouldBlock)?;
         // SAFETY: the chunk is in the area, and the kernel does not use it while it is free.
@@ -365,9 +398,6 @@ impl Socket {
             length: frame.len() as u32,
             options: 0,
         });
-        if !self.shape.need_wakeup || self.transmit.needs_wakeup() {
-            self.wake()?;
-        }
         Ok(())
     }
 
@@ -402,8 +432,28 @@ impl Socket {
         }
     }
 
+    /// Makes the kernel process the fill ring.
+    pub(crate) fn wake_receiver(&self) -> io::Result<()> {
+        let none = std::ptr::null_mut();
+        // SAFETY: the call has no buffer.
+        let result = unsafe {
+            libc::recvfrom(
+                self.socket.as_raw_fd(),
+                none,
+                0,
+                libc::MSG_DONTWAIT,
+                none.cast(),
+                none.cast(),
+            )
+        };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+
     /// Makes the kernel process the transmit ring.
-    fn wake(&self) -> io::Result<()> {
+    pub(crate) fn wake(&self) -> io::Result<()> {
         // SAFETY: the call has no buffer.
         let result = unsafe {
             libc::sendto(

@@ -6,7 +6,7 @@ use std::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -153,6 +153,11 @@ impl Process {
             found.is_some()
         })?;
         found.with_context(|| format!("{} printed no event", self.name))
+    }
+
+    /// Sets the time limit for what the caller waits for from now on.
+    pub fn expect_within(&mut self, limit: Duration) {
+        self.deadline = Some(Instant::now() + limit);
     }
 
     /// Returns its standard input or terminal.

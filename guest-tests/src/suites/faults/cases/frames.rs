@@ -132,7 +132,7 @@ pub(super) const CASES: &[FaultCase] = &[
     )
     .counts(&[
         Counted("rx_csum_bad", 5, ANY),
-        Counted("rx_dropped", 5, ANY),
+        Counted("rx_unreadable", 5, ANY),
     ]),
     FaultCase::new(
         "corrupt, rx: with any bit of a frame, a zero-copy stream is right",

@@ -67,14 +67,14 @@ pub(super) const CASES: &[FaultCase] = &[
         five!(r#"{"split-wrong":{"at":20}}"#),
         Stream(ZeroCopy),
     )
-    .counts(&[Counted("rx_dropped", 5, A_FEW_MORE)]),
+    .counts(&[Counted("rx_unreadable", 5, A_FEW_MORE)]),
     FaultCase::new(
         "split-wrong, rx: in TCP's options, where the stack can't read on, frames are dropped and counted",
         "0",
         five!(r#"{"split-wrong":{"at":60}}"#),
         Stream(ZeroCopy),
     )
-    .counts(&[Counted("rx_dropped", 5, A_FEW_MORE)]),
+    .counts(&[Counted("rx_unreadable", 5, A_FEW_MORE)]),
     FaultCase::new(
         "split-wrong, rx: in the payload, the part in the header fragment arrives, too",
         "0",
@@ -128,14 +128,14 @@ pub(super) const CASES: &[FaultCase] = &[
         five!(r#"{"wrong-checksum":{"verdict":"bad"}}"#),
         Stream(ZeroCopy),
     )
-    .counts(&[Counted("rx_csum_bad", 5, 5), Counted("rx_dropped", 5, A_FEW_MORE)]),
+    .counts(&[Counted("rx_csum_bad", 5, 5), Counted("rx_unreadable", 5, A_FEW_MORE)]),
     FaultCase::new(
         "wrong-checksum, rx: not reported good, payload that the stack can't check is dropped",
         "0",
         five!(r#"{"wrong-checksum":{"verdict":"unknown"}}"#),
         Stream(ZeroCopy),
     )
-    .counts(&[Counted("rx_dropped", 5, A_FEW_MORE)]),
+    .counts(&[Counted("rx_unreadable", 5, A_FEW_MORE)]),
     FaultCase::new(
         "wrong-checksum, rx: reported bad, payload that the stack can check is not lost",
         "0",

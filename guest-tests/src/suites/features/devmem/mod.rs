@@ -1,6 +1,5 @@
 //! Devmem TCP: payload in dmabufs.
 
-mod reader;
 mod receive;
 mod transmit;
 

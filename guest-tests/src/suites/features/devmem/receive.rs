@@ -6,11 +6,11 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 use zcnic_guest_protocol::interface::PagePool;
 
-use super::reader::{PAGE, Reader};
 use crate::{
     fixture::{
         connection::{Connection, Sender, connect},
         device::{await_pools, provider_pool, provider_pools},
+        devmem::{PAGE, Reader},
         lab::{Lab, eventually},
         receiver::{bind, bind_patiently},
         settings::{with_hardware_gro, with_huge_pages},

@@ -3,7 +3,6 @@
 use std::{
     fs,
     os::fd::AsFd,
-    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -13,6 +12,7 @@ use super::flow::{DatagramFlow, HERE, PATIENCE, THERE};
 use crate::{
     fixture::{
         lab::{Lab, eventually},
+        settings::Setting,
         traffic::ZERO_COPY,
         transcript::Transcript,
     },
@@ -32,29 +32,6 @@ impl Drop for Steered {
     fn drop(&mut self) {
         // The check of the configuration would find it if this failed.
         let _ = net::delete_flow_rule("eth0", self.0);
-    }
-}
-
-/// A file of /sys or /proc with another content, until this is dropped.
-struct Setting {
-    path: PathBuf,
-    before: String,
-}
-
-impl Setting {
-    fn new(path: impl Into<PathBuf>, content: &str) -> Result<Self> {
-        let path = path.into();
-        let context = || format!("{content:?} to {}", path.display());
-        let before = std::fs::read_to_string(&path).with_context(context)?;
-        std::fs::write(&path, content).with_context(context)?;
-        Ok(Self { path, before })
-    }
-}
-
-impl Drop for Setting {
-    fn drop(&mut self) {
-        // If this failed, the next case would find it.
-        let _ = std::fs::write(&self.path, self.before.trim());
     }
 }
 

@@ -1,18 +1,16 @@
 //! XDP programs and their changes of frames, in one buffer or several, with headers split or not.
 
-mod packet;
-
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use self::packet::{PacketSocket, address_of};
 use super::case::FeatureCase;
 use crate::{
     fixture::{
         connection::{Sender, connect},
         device::await_pools,
         lab::{Lab, eventually},
+        packet::{PacketSocket, address_of},
         receiver::Receiver,
         traffic::ZERO_COPY,
         transcript::Transcript,
